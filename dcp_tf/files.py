@@ -1,0 +1,90 @@
+"""Whole files only: everything is written beside its place and renamed, so a killed run leaves no half-written file."""
+
+import contextlib
+import json
+import os
+import pathlib
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+from dcp_tf.errors import RunError, UsageError
+
+
+def write_atomically(path: str | os.PathLike, write: Callable[[str], None]) -> pathlib.Path:
+    """Lets `write` fill a temporary file beside `path`, then renames it to `path`.
+
+    The temporary name ends in the suffix of `path`, because writers such as Keras choose the format by it.
+
+    Args:
+        path: where the file shall stand; its folder is made.
+        write: called with the temporary path.
+
+    Returns:
+        The final path.
+
+    Raises:
+        RunError: the file could not be written (a full disk, for instance). What stood at `path` is untouched.
+    """
+    path = pathlib.Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix="".join(path.suffixes), dir=path.parent)
+        os.close(handle)
+        os.chmod(temporary, 0o644)
+        write(temporary)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or check the folder") from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+    return path
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> pathlib.Path:
+    """Writes `content` to `path` atomically."""
+    return write_atomically(path, lambda temporary: pathlib.Path(temporary).write_bytes(content) and None)
+
+
+def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
+    """Writes `text` (UTF-8) to `path` atomically."""
+    return write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
+    """Writes `value` as indented JSON to `path` atomically; NaN and infinities are refused."""
+    return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+        UsageError: there is no such file, or it holds no JSON.
+    """
+    path = pathlib.Path(path)
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no readable JSON file: {error}") from error
+
+
+def writable_folder(path: str | os.PathLike) -> pathlib.Path:
+    """Makes the folder `path` if needed and proves that files can be written there.
+
+    Raises:
+        UsageError: it cannot be made or written.
+    """
+    path = pathlib.Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise UsageError(f"the output folder {path} cannot be written: {error.strerror or error}") from error
+    return path

@@ -1,0 +1,40 @@
+"""Installs dcp_tf, with `tools/` as `dcp_tf.tools` and `tflite/` as `dcp_tf.tflite`."""
+
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "dcp_tf" / "__init__.py").read_text()).group(1)
+
+setup(
+    name="dcp_tf",
+    version=VERSION,
+    description="Discrimination-aware pruning of Keras models, down to a quantized, measured TFLite file",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=[*find_packages(include=["dcp_tf", "dcp_tf.*"]), "dcp_tf.tools", "dcp_tf.tflite"],
+    package_dir={"dcp_tf.tools": "tools", "dcp_tf.tflite": "tflite"},
+    package_data={"dcp_tf.report": ["*.html", "*.css"]},
+    install_requires=[
+        "absl-py>=1.4",
+        "ai-edge-litert>=2.0",
+        "jinja2>=3.1",
+        "keras>=3.12",
+        "matplotlib>=3.8",
+        "numpy>=1.26",
+        "pillow>=10.0",
+        "rich>=13.0",
+        "scikit-learn>=1.4",
+        "tensorflow>=2.21",
+        "tensorflow-datasets>=4.9",
+        "tensorflow-model-optimization>=0.8",
+        "tf_keras>=2.21",
+        "tqdm>=4.66",
+    ],
+    extras_require={"test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.6"]},
+    entry_points={"console_scripts": ["dcp-quickstart=dcp_tf.tools.quickstart:run"]},
+)
