@@ -1,0 +1,134 @@
+"""The comparison of baseline and pruned model, row by row: the one source of the terminal's and the page's table."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from dcp_tf.errors import UsageError
+from dcp_tf.report import formats
+
+KNOWN_FIGURES = ("top1", "top5", "top1_before_finetuning", "params", "macs", "flops")
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One line of the comparison, every cell ready to print.
+
+    Attributes:
+        label: what is compared.
+        baseline: the baseline's figure.
+        pruned: the pruned model's figure.
+        change: from baseline to pruned; the speedup for a latency.
+        inconclusive: the change may be noise.
+    """
+
+    label: str
+    baseline: str
+    pruned: str
+    change: str
+    inconclusive: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class FilePair:
+    """The TFLite files of baseline and pruned model that share a quantization; either may be missing."""
+
+    label: str
+    baseline: Mapping[str, Any] | None
+    pruned: Mapping[str, Any] | None
+
+
+def checked_summary(summary: Any) -> dict:
+    """Gives `summary` back if a report can be made from it.
+
+    Raises:
+        UsageError: it is no object, or one of its sections has the wrong kind.
+    """
+    if not isinstance(summary, dict):
+        raise UsageError(f"summary.json must hold an object; received {type(summary).__name__}; run the program again")
+    kinds = {"baseline": dict, "pruned": dict, "tflite": dict, "settings": dict, "versions": dict, "phases": list}
+    for key, kind in kinds.items():
+        if summary.get(key) is not None and not isinstance(summary[key], kind):
+            wanted = "a list" if kind is list else "an object"
+            raise UsageError(f"{key!r} in summary.json must be {wanted}; received {summary[key]!r}")
+    for holder, entries in (("phases", summary.get("phases") or []), ("tflite", (summary.get("tflite") or {}).values())):
+        for entry in entries:
+            if not isinstance(entry, dict):
+                raise UsageError(f"every entry of {holder!r} in summary.json must be an object; received {entry!r}")
+    return summary
+
+
+def model_rows(summary: Mapping[str, Any], *, all_figures: bool = False) -> list[Row]:
+    """Accuracy and cost of the two models; `all_figures` adds FLOPs and whatever else was recorded as a number."""
+    baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
+    rows = [
+        _row("Top-1", baseline.get("top1"), pruned.get("top1"), formats.percent, formats.points),
+        _row("Top-5", baseline.get("top5"), pruned.get("top5"), formats.percent, formats.points),
+    ]
+    if formats.is_number(before := pruned.get("top1_before_finetuning")):
+        difference = formats.points(baseline.get("top1"), before)
+        rows.insert(1, Row("  before fine-tuning", formats.ABSENT, formats.percent(before), difference))
+    rows += [
+        _row("Parameters", baseline.get("params"), pruned.get("params"), formats.count, formats.change),
+        _row("MACs", baseline.get("macs"), pruned.get("macs"), formats.count, formats.change),
+    ]
+    if all_figures:
+        rows.append(_row("FLOPs", baseline.get("flops"), pruned.get("flops"), formats.count, formats.change))
+        rows += _other_rows(baseline, pruned)
+    return [row for row in rows if row is not None]
+
+
+def _other_rows(baseline: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[Row | None]:
+    """Rows of the figures that have no row of their own, such as a verification accuracy."""
+    rows = []
+    for key in dict.fromkeys([*baseline, *pruned]):
+        if key in KNOWN_FIGURES:
+            continue
+        is_accuracy = "accuracy" in key or key.startswith("top")
+        write, compare = (formats.percent, formats.points) if is_accuracy else (formats.short, formats.change)
+        label = key.replace("_", " ")
+        rows.append(_row(label[:1].upper() + label[1:], baseline.get(key), pruned.get(key), write, compare))
+    return rows
+
+
+def _row(label: str, before: Any, after: Any, write: Callable, compare: Callable) -> Row | None:
+    """A row, or None where neither model has the figure."""
+    if not formats.is_number(before) and not formats.is_number(after):
+        return None
+    return Row(label, write(before), write(after), compare(before, after))
+
+
+def file_pairs(summary: Mapping[str, Any]) -> list[FilePair]:
+    """The TFLite files by quantization, in the order of the summary."""
+    by_quantization: dict[str, dict[str, list]] = {}
+    for record in (summary.get("tflite") or {}).values():
+        sides = by_quantization.setdefault(str(record.get("quantization", "TFLite")), {"baseline": [], "pruned": []})
+        sides["baseline" if record.get("model") == "baseline" else "pruned"].append(record)
+    pairs = []
+    for quantization, sides in by_quantization.items():
+        matched = itertools.zip_longest(sides["baseline"], sides["pruned"])
+        for number, (baseline, pruned) in enumerate(matched, start=1):
+            label = quantization if number == 1 else f"{quantization} ({number})"
+            pairs.append(FilePair(label, baseline, pruned))
+    return pairs
+
+
+def file_rows(pair: FilePair) -> list[Row]:
+    """Size, accuracy and latency of two TFLite files of one quantization."""
+    baseline, pruned = pair.baseline or {}, pair.pruned or {}
+    rows = [
+        _row(f"{pair.label} size", baseline.get("bytes"), pruned.get("bytes"), formats.size, formats.change),
+        _row(f"{pair.label} top-1", baseline.get("top1"), pruned.get("top1"), formats.percent, formats.points),
+    ]
+    times = formats.latency(baseline.get("latency_ms")), formats.latency(pruned.get("latency_ms"))
+    if times != (formats.ABSENT, formats.ABSENT):
+        inconclusive = is_inconclusive(pruned)
+        speedup = formats.ratio(pruned.get("speedup")) + (" (?)" if inconclusive else "")
+        rows.append(Row(f"{pair.label} latency", *times, speedup, inconclusive))
+    return [row for row in rows if row is not None]
+
+
+def is_inconclusive(record: Mapping[str, Any]) -> bool:
+    """Whether the speedup of a TFLite file was measured but may be noise: shown as a gain only if `conclusive`."""
+    return formats.is_number(record.get("speedup")) and not record.get("conclusive", False)
