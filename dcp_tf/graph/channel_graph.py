@@ -1,0 +1,231 @@
+"""Which channels of a model live or die together, who makes them and who reads them."""
+
+import collections
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+import dcp_tf.graph.rules  # noqa: F401  (fills the table of rules)
+from dcp_tf.errors import UsageError
+from dcp_tf.graph.labels import LabelSpace, settle
+from dcp_tf.graph.rule import Kept, Labels, Multiplication, OperationRecord, RuleCall, run_rule
+from dcp_tf.graph.trace import Call, Trace
+
+INPUT_REASON = "it is an input of the model"
+OUTPUT_REASON = "it is an output of the model"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ChannelGroup:
+    """Channels with the same producers and consumers. Each of them can be removed without touching the others.
+
+    Attributes:
+        name: of the first producer; unique in the graph.
+        size: the number of channels (classes of labels) that can be chosen among.
+        producers: paths of the operations that make the channels.
+        consumers: paths of the layers whose kernels read them.
+        pinned_because: why no channel can be removed, or None.
+        residual: whether the channels are a sum of several feature maps (a residual stream, a block output).
+        classes: the class number of each channel, shape (size,).
+    """
+
+    name: str
+    size: int
+    producers: tuple[str, ...]
+    consumers: tuple[str, ...]
+    pinned_because: str | None
+    residual: bool
+    classes: np.ndarray = dataclasses.field(repr=False)
+
+
+class ChannelGraph:
+    """The channel groups of a functional or Sequential Keras model.
+
+    Attributes:
+        trace: the flat list of calls.
+        records: per operation (by id) what its rule said.
+        groups: all groups, in the order in which their producers run.
+
+    Example:
+        >>> graph = dcp_tf.ChannelGraph(model)
+        >>> [(group.name, group.size, group.pinned_because) for group in graph.groups]
+    """
+
+    def __init__(self, model: keras.Model, input_shapes: Sequence[tuple] | None = None):
+        """Traces `model` and groups its channels.
+
+        Args:
+            model: a functional or built Sequential model.
+            input_shapes: shapes with the batch axis where the model itself leaves sizes open.
+
+        Raises:
+            UsageError: the model is subclassed: it has no graph.
+        """
+        self.trace = Trace(model, input_shapes)
+        self.records: dict[int, OperationRecord] = {}
+        self.multiplications: list[tuple[OperationRecord, Call, list[Multiplication]]] = []
+        self.arguments: dict[int, dict] = {}
+        self._space = LabelSpace()
+        self._residual: list[Labels] = []
+        self.labels: dict[int, Labels] = {}
+        self._label_everything()
+        self.class_of_label = settle(self._space, list(self.labels.values()))
+        self.groups = self._group()
+        self._by_name = {group.name: group for group in self.groups}
+
+    # Labelling
+
+    def _label_everything(self) -> None:
+        trace = self.trace
+        for tensor in trace.inputs:
+            shape = trace.shapes[tensor]
+            labels = self._space.fresh(shape[-1] if len(shape) > 1 and shape[-1] is not None else 1)
+            self._space.pin(labels, INPUT_REASON)
+            self.labels[tensor] = labels.reshape([1] * (len(shape) - 1) + [-1]) if shape else labels
+        for call in trace.calls:
+            self._label_call(call)
+        for tensor in trace.outputs:
+            self._space.pin(self.labels[tensor], OUTPUT_REASON)
+
+    def _label_call(self, call: Call) -> None:
+        record = self.records.setdefault(id(call.operation), OperationRecord(call.operation, call.path))
+        rule_call = RuleCall(
+            call,
+            record,
+            self._space,
+            [self.labels[t] for t in call.inputs],
+            [self.trace.shapes[t] for t in call.inputs],
+            [self.trace.shapes[t] for t in call.outputs],
+        )
+        self.labels.update(zip(call.outputs, run_rule(rule_call), strict=True))
+        self._residual.extend(rule_call.residual)
+        self.multiplications.append((record, call, rule_call.multiplications))
+        if rule_call.arguments:
+            # One node belongs to several calls when its model is called several times; their labels are the same.
+            self.arguments[id(call.node)] = rule_call.arguments
+
+    # Grouping
+
+    def _group(self) -> list[ChannelGroup]:
+        count = int(self.class_of_label.max(initial=-1)) + 1
+        producers, consumers = [[] for _ in range(count)], [[] for _ in range(count)]
+        reasons: list[dict[str, None]] = [{} for _ in range(count)]
+        for record in self.records.values():
+            for labels in record.produces.values():
+                self._append(producers, labels, record.path)
+            for index, axis in record.consumes:
+                self._append(consumers, record.weights[index][axis], record.path)
+        for labels, reason in self._space.pins:
+            for c in np.unique(self.class_of_label[labels]):
+                reasons[c][reason] = None
+        residual = np.zeros(count, bool)
+        for labels in self._residual:
+            residual[self.class_of_label[labels]] = True
+
+        members = collections.defaultdict(list)
+        for c in self._classes_in_order():
+            if producers[c]:
+                members[tuple(producers[c]), tuple(consumers[c]), tuple(reasons[c]), bool(residual[c])].append(c)
+        return self._name_groups(members)
+
+    def _append(self, lists: list[list[str]], labels: Labels, path: str) -> None:
+        for c in np.unique(self.class_of_label[labels]):
+            if path not in lists[c]:
+                lists[c].append(path)
+
+    def _classes_in_order(self) -> list[int]:
+        """Class numbers in the order in which their first label was made."""
+        first = np.unique(self.class_of_label, return_index=True)[1]
+        return self.class_of_label[np.sort(first)].tolist()
+
+    def _name_groups(self, members: Mapping[tuple, list[int]]) -> list[ChannelGroup]:
+        used: collections.Counter = collections.Counter()
+        groups = []
+        for (producers, consumers, reasons, residual), classes in members.items():
+            used[producers[0]] += 1
+            name = producers[0] if used[producers[0]] == 1 else f"{producers[0]}#{used[producers[0]]}"
+            reason = "; ".join(reasons) or None
+            if reason is None and not consumers:
+                reason = "no layer with a kernel reads it"
+            if reason is None and len(classes) == 1:
+                reason = "it is a single channel, or several that only live together"
+            groups.append(
+                ChannelGroup(name, len(classes), producers, consumers, reason, residual, np.asarray(classes, np.int64))
+            )
+        return groups
+
+    # Questions
+
+    def group(self, name: str) -> ChannelGroup:
+        """The group of that name.
+
+        Raises:
+            UsageError: there is none.
+        """
+        if name not in self._by_name:
+            raise UsageError(f"the model has no channel group {name!r}; inspect_model lists them")
+        return self._by_name[name]
+
+    def prunable(self, residual: bool = False) -> list[ChannelGroup]:
+        """The groups that may lose channels; residual streams only when asked for (the papers leave them)."""
+        return [g for g in self.groups if g.pinned_because is None and (residual or not g.residual)]
+
+    def kept(self, channels: Mapping[str, Sequence[int]]) -> Kept:
+        """Which labels stay when each named group keeps the listed channels and all others keep everything.
+
+        Raises:
+            UsageError: an unknown or pinned group, an index outside it, or a group that would keep nothing.
+        """
+        stays = np.ones(int(self.class_of_label.max(initial=-1)) + 1, bool)
+        for name, indices in channels.items():
+            group = self.group(name)
+            indices = np.unique(np.asarray(indices, np.int64))
+            if len(indices) == group.size:
+                continue
+            if group.pinned_because is not None:
+                raise UsageError(f"channels of {name!r} cannot be removed: {group.pinned_because}")
+            if len(indices) == 0:
+                raise UsageError(f"{name!r} would keep no channel; at least one has to stay")
+            if indices[0] < 0 or indices[-1] >= group.size:
+                raise UsageError(f"{name!r} has channels 0..{group.size - 1}, received {indices[[0, -1]].tolist()}")
+            stays[group.classes] = False
+            stays[group.classes[indices]] = True
+        return Kept(self.class_of_label, stays)
+
+    def consumers(self, group: ChannelGroup) -> list[tuple[OperationRecord, int, int, np.ndarray]]:
+        """Every kernel axis that reads the group.
+
+        Returns:
+            Tuples (record, index of the weight, axis, channel): `channel` says for each position of the axis which
+            channel of the group it reads, -1 where it reads another group.
+        """
+        number = np.full(int(self.class_of_label.max()) + 1, -1)
+        number[group.classes] = np.arange(group.size)
+        found = []
+        for record in self.records.values():
+            for index, axis in record.consumes:
+                channel = number[self.class_of_label[record.weights[index][axis]]]
+                if (channel >= 0).any():
+                    found.append((record, index, axis, channel))
+        return found
+
+    def calls_of(self, record: OperationRecord) -> list[int]:
+        """Indices (in the trace) of all calls of one operation."""
+        return [i for i, call in enumerate(self.trace.calls) if call.operation is record.operation]
+
+    def fingerprint(self) -> str:
+        """A digest of the architecture: layer kinds, names, weight shapes and channel groups, not weight values."""
+        layers = [
+            (type(r.operation).__name__, r.path, [list(w.shape) for w in _weights(r.operation)])
+            for r in self.records.values()
+        ]
+        groups = [(g.name, g.size, g.consumers) for g in self.groups]
+        return hashlib.sha256(json.dumps([layers, groups]).encode()).hexdigest()[:32]
+
+
+def _weights(operation: keras.Operation) -> list[keras.Variable]:
+    return list(getattr(operation, "weights", ()))

@@ -1,0 +1,107 @@
+"""Parameters, multiply-accumulates and FLOPs of a model, as it is or as a plan would leave it."""
+
+import dataclasses
+import math
+
+import keras
+
+from dcp_tf.errors import UsageError
+from dcp_tf.graph.channel_graph import ChannelGraph
+from dcp_tf.graph.rule import Kept, Multiplication, OperationRecord
+
+_STATISTICS = {
+    keras.layers.BatchNormalization: ("moving_mean", "moving_variance"),
+    keras.layers.Normalization: ("adapt_mean", "adapt_variance", "count"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerCost:
+    """The cost of one layer over all of its calls, for one image."""
+
+    path: str
+    kind: str
+    params: int
+    macs: int
+    flops: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """The cost of a model for one image.
+
+    Attributes:
+        params: weights, BatchNorm's gamma and beta among them, its moving statistics not (as the papers count).
+        macs: multiply-accumulates of convolutions and fully connected layers.
+        flops: the papers' count: (2 * kh * kw * C_in / groups - [no bias]) * H_out * W_out * C_out for a convolution,
+            2 * C_in * C_out for a fully connected layer (Liu et al. 2021, tables).
+        layers: one entry per operation with parameters or multiplications.
+        uncounted: paths of operations that no rule covers and that have weights: their multiplications are missing here.
+    """
+
+    params: int
+    macs: int
+    flops: int
+    layers: tuple[LayerCost, ...]
+    uncounted: tuple[str, ...]
+
+
+def count_cost(model: keras.Model | ChannelGraph, kept: Kept | None = None, input_shape: tuple | None = None) -> Cost:
+    """Counts a model's cost without running it.
+
+    Args:
+        model: a functional model, or its graph.
+        kept: counts the rebuilt model, from `ChannelGraph.kept`, without building it.
+        input_shape: the shape of one input image, where the model leaves its size open.
+
+    Returns:
+        The cost for one image.
+
+    Raises:
+        UsageError: a size that is needed is unknown.
+    """
+    if not isinstance(model, ChannelGraph):
+        model = ChannelGraph(model, None if input_shape is None else [(None, *input_shape)])
+    kept = model.kept({}) if kept is None else kept
+    macs, flops = dict.fromkeys(model.records, 0), dict.fromkeys(model.records, 0)
+    for record, call, multiplications in model.multiplications:
+        for each in multiplications:
+            if each.positions is None:
+                raise UsageError(f"the output size of {call.path!r} is unknown; state the size of the input images")
+            more, papers = _multiply(record, each, kept)
+            macs[id(record.operation)] += more
+            flops[id(record.operation)] += papers
+    layers = [
+        LayerCost(record.path, type(record.operation).__name__, count_params(record, kept), macs[key], flops[key])
+        for key, record in model.records.items()
+    ]
+    return Cost(
+        sum(c.params for c in layers),
+        sum(macs.values()),
+        sum(flops.values()),
+        tuple(c for c in layers if c.params or c.macs),
+        tuple(r.path for r in model.records.values() if not r.counted and getattr(r.operation, "weights", ())),
+    )
+
+
+def sliced_shape(record: OperationRecord, index: int, kept: Kept) -> tuple[int, ...]:
+    """The shape of a weight in the rebuilt model."""
+    by_axis = record.weights.get(index, {})
+    shape = record.operation.weights[index].shape
+    return tuple(kept.count(by_axis[a]) if a in by_axis else size for a, size in enumerate(shape))
+
+
+def count_params(record: OperationRecord, kept: Kept) -> int:
+    """The parameters of one operation in the rebuilt model, statistics left out."""
+    operation = record.operation
+    names = next((n for kind, n in _STATISTICS.items() if isinstance(operation, kind)), ())
+    statistics = {id(getattr(operation, name, None)) for name in names}
+    weights = getattr(operation, "weights", ())
+    return sum(math.prod(sliced_shape(record, i, kept)) for i, w in enumerate(weights) if id(w) not in statistics)
+
+
+def _multiply(record: OperationRecord, each: Multiplication, kept: Kept) -> tuple[int, int]:
+    shape = sliced_shape(record, each.weight, kept)
+    macs = each.positions * math.prod(shape)
+    additions_saved = 0 if each.bias or each.output_axis is None else each.positions * shape[each.output_axis]
+    return macs, 2 * macs - additions_saved

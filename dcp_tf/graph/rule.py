@@ -1,0 +1,280 @@
+"""What a label rule sees of one call and what it can say about it; the table of rules.
+
+A rule is a function `rule(call: RuleCall) -> labels` (or a list of labels for several outputs). It moves or makes labels
+and states which axes of which weights, which entries of the config and which arguments follow them. Everything that
+surgery, masks, costs and scores need is derived from these statements.
+"""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from dcp_tf.graph.labels import LabelSpace, compress, place
+from dcp_tf.graph.trace import Call
+
+Labels = np.ndarray
+
+
+class Kept:
+    """Answers which positions of a label vector stay."""
+
+    def __init__(self, class_of_label: np.ndarray, kept_class: np.ndarray):
+        self._kept = kept_class[class_of_label]
+
+    def mask(self, labels: Labels) -> np.ndarray:
+        """Boolean array of the shape of `labels`."""
+        return self._kept[labels]
+
+    def count(self, labels: Labels) -> int:
+        """How many positions of a label vector stay."""
+        return int(self.mask(labels).sum())
+
+    def counts(self, labels: Labels) -> tuple[int, ...]:
+        """What is left of each axis of a label array (which is a full rectangle, see `labels.settle`)."""
+        mask = self.mask(labels)
+        others = tuple(range(mask.ndim))
+        return tuple(int(mask.any(axis=others[:i] + others[i + 1 :]).sum()) for i in others)
+
+    def take(self, array: np.ndarray, axes: dict[int, Labels]) -> np.ndarray:
+        """`array` without the removed positions along each of `axes`."""
+        for axis, labels in axes.items():
+            array = np.compress(self.mask(labels), array, axis=axis)
+        return array
+
+
+@dataclasses.dataclass
+class Multiplication:
+    """The multiply-accumulates of one weight in one call: `positions` times the size of the (sliced) weight."""
+
+    weight: int
+    positions: int | None
+    output_axis: int | None = None
+    bias: bool = False
+
+
+@dataclasses.dataclass
+class OperationRecord:
+    """What all calls of one operation said about it.
+
+    Attributes:
+        operation: the layer or operation.
+        path: its name with the names of the enclosing models.
+        weights: index in `operation.weights` -> {axis: label vector}.
+        consumes: (index of the weight, axis) pairs whose slices read the channels: zero slices mean a removed channel.
+        produces: label vectors that this operation made.
+        config: config key -> function (Kept, old value) -> new value.
+        counted: whether a rule covers the operation, so that its multiplications are known.
+    """
+
+    operation: keras.Operation
+    path: str
+    weights: dict[int, dict[int, Labels]] = dataclasses.field(default_factory=dict)
+    consumes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    produces: dict[str, Labels] = dataclasses.field(default_factory=dict)
+    config: dict[str, Callable[[Kept, Any], Any]] = dataclasses.field(default_factory=dict)
+    ties: dict[str, Labels] = dataclasses.field(default_factory=dict)
+    counted: bool = True
+
+
+class RuleCall:
+    """One call of an operation, as its rule sees it.
+
+    Attributes:
+        operation: the layer or operation.
+        inputs: label arrays of the tensor arguments, one for each, with the batch axis.
+        input_shapes: shapes of the tensor arguments, with the batch axis; None where unknown.
+        output_shapes: shapes of the outputs.
+    """
+
+    def __init__(
+        self,
+        call: Call,
+        record: OperationRecord,
+        space: LabelSpace,
+        inputs: list[Labels],
+        input_shapes: list[tuple],
+        output_shapes: list[tuple],
+    ):
+        self.call = call
+        self.record = record
+        self.operation = call.operation
+        self.inputs = inputs
+        self.input_shapes = input_shapes
+        self.output_shapes = output_shapes
+        self.multiplications: list[Multiplication] = []
+        self.arguments: dict[int, Callable[[Kept, Any], Any]] = {}
+        self.residual: list[Labels] = []
+        self._space = space
+
+    # Labels
+
+    def channels(self, which: int, axis: int) -> Labels:
+        """The labels of input `which` along `axis` as a vector; along all other axes they are tied.
+
+        Returns:
+            A vector with one label per position, shape (size of the axis,).
+        """
+        labels, shape = self.inputs[which], self.input_shapes[which]
+        rows = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])
+        self._space.tie(rows[:1], rows)
+        size = shape[axis]
+        return np.broadcast_to(rows[0], (size if size is not None else len(rows[0]),))
+
+    def fresh(self, count: int, key: str = "output") -> Labels:
+        """Labels for `count` channels that this operation makes: the same ones at each of its calls."""
+        if key not in self.record.produces:
+            self.record.produces[key] = self._space.fresh(count)
+        return self.record.produces[key]
+
+    def place(self, vector: Labels, axis: int, output: int = 0) -> Labels:
+        """Labels of an output that change along `axis` only."""
+        return place(vector, axis, len(self.output_shapes[output]))
+
+    def tie(self, a: Labels, b: Labels) -> None:
+        """Says that the channels `a` and `b` live or die together."""
+        self._space.tie(a, b)
+
+    def pin(self, labels: Labels, reason: str) -> None:
+        """Says that `labels` can never be removed, and why (a clause that names this operation)."""
+        self._space.pin(labels, reason)
+
+    def opaque(self, why: str) -> list[Labels]:
+        """Pins all inputs and gives every output one label that is pinned too."""
+        name = f"{self.call.path} ({type(self.operation).__name__})"
+        for labels in self.inputs:
+            self.pin(labels, f"it is read by {name}, {why}")
+        outputs = []
+        for shape in self.output_shapes:
+            label = self._space.fresh(1)
+            self.pin(label, f"it is made by {name}, {why}")
+            outputs.append(label.reshape([1] * len(shape)))
+        self.record.counted = False
+        return outputs
+
+    # What follows the labels
+
+    def weight(self, weight: str | keras.Variable, axes: dict[int, Labels]) -> int:
+        """Says that axes of a weight follow label vectors.
+
+        Args:
+            weight: the variable, or the attribute of the layer that holds it (None there: nothing to do).
+            axes: axis (negative ones count from the end) -> label vector of the axis' length.
+
+        Returns:
+            The index of the weight in `operation.weights`, -1 if there is none.
+        """
+        variable = getattr(self.operation, weight) if isinstance(weight, str) else weight
+        if variable is None:
+            return -1
+        index = next((i for i, v in enumerate(self.operation.weights) if v is variable), None)
+        if index is None:
+            raise ValueError(
+                f"{self.call.path}: {weight!r} is not one of the weights of {type(self.operation).__name__}"
+            )
+        known = self.record.weights.setdefault(index, {})
+        for axis, labels in axes.items():
+            axis %= len(variable.shape)
+            if len(labels) != variable.shape[axis]:
+                raise ValueError(
+                    f"{self.call.path}: axis {axis} of {variable.path} has {variable.shape[axis]} positions, "
+                    f"its rule gave {len(labels)} labels"
+                )
+            self._space.tie(known.setdefault(axis, labels), labels)
+        return index
+
+    def consume(self, weight: str | keras.Variable, axis: int, labels: Labels) -> int:
+        """Like `weight`, for the axis that reads input channels: zeros there remove a channel's effect."""
+        index = self.weight(weight, {axis: labels})
+        axis %= len(self.operation.weights[index].shape)
+        if (index, axis) not in self.record.consumes:
+            self.record.consumes.append((index, axis))
+        return index
+
+    def config(self, key: str, value: Labels | Callable[[Kept, Any], Any], depends_on: Labels | None = None) -> None:
+        """Says how an entry of the config changes.
+
+        Args:
+            key: the key of `get_config()`.
+            value: a label vector (the entry becomes the number of labels that stay) or a function (Kept, old) -> new.
+            depends_on: the labels that a function looks at; several calls of one layer tie them.
+        """
+        labels = depends_on if callable(value) else value
+        first = self.record.ties.setdefault(key, labels)
+        if first is not None and first is not labels:
+            if first.shape == labels.shape:
+                self._space.tie(first, labels)
+            else:
+                for each in (first, labels):
+                    self.pin(each, f"{self.call.path} is shared between tensors of different layouts")
+        self.record.config.setdefault(key, value if callable(value) else lambda kept, _old: kept.count(labels))
+
+    def argument(self, position: int, change: Callable[[Kept, Any], Any]) -> None:
+        """Says how the constant at `position` of the flattened arguments of this call changes: (Kept, old) -> new."""
+        self.arguments[position] = change
+
+    def multiplies(
+        self, weight: int, positions: int | None, output_axis: int | None = None, bias: bool = False
+    ) -> None:
+        """Says that every entry of a weight is multiplied `positions` times in this call, for the costs.
+
+        Args:
+            weight: index of the weight, as `weight` and `consume` return it.
+            positions: number of places; None if a spatial size is unknown.
+            output_axis: the axis of the weight that counts output channels (for the papers' FLOPs).
+            bias: whether a bias is added.
+        """
+        self.multiplications.append(Multiplication(weight, positions, output_axis, bias))
+
+
+Rule = Callable[[RuleCall], Labels | Sequence[Labels]]
+_RULES: dict[type, Rule] = {}
+
+
+def register_rule(*operation_classes: type) -> Callable[[Rule], Rule]:
+    """Registers a label rule for layer classes (also one's own).
+
+    Example:
+        A layer that scales each channel by a weight `gamma` and has no other setting:
+
+        >>> @dcp_tf.register_rule(LayerScale)
+        ... def layer_scale(call):
+        ...     channels = call.channels(0, axis=-1)
+        ...     call.weight("gamma", {0: channels})
+        ...     return call.inputs[0]
+
+    Args:
+        *operation_classes: the classes that the rule is for. A subclass has the rule too, unless it overrides `call`.
+
+    Returns:
+        A decorator that returns the rule itself.
+    """
+
+    def register(rule: Rule) -> Rule:
+        for operation_class in operation_classes:
+            _RULES[operation_class] = rule
+        return rule
+
+    return register
+
+
+def find_rule(operation: keras.Operation) -> Rule | None:
+    """The rule for an operation, or None."""
+    for base in type(operation).__mro__:
+        if base in _RULES:
+            return _RULES[base] if base.call is type(operation).call else None
+    return None
+
+
+def run_rule(call: RuleCall) -> list[Labels]:
+    """Runs the rule of the operation (or takes it as opaque) and returns compressed labels, one array per output."""
+    rule = find_rule(call.operation)
+    if rule is None:
+        outputs = call.opaque("for which there is no rule")
+    else:
+        outputs = rule(call)
+    if isinstance(outputs, np.ndarray):
+        outputs = [outputs]
+    return [compress(labels) for labels in outputs]

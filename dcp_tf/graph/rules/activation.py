@@ -1,0 +1,86 @@
+"""Activations: those that work on each value alone leave labels as they are."""
+
+import functools
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+from keras import layers, ops
+
+from dcp_tf.graph.rule import Labels, RuleCall, register_rule
+from dcp_tf.graph.rules.common import public
+
+
+def is_elementwise(function: Callable) -> bool:
+    """Whether an activation function treats each value alone, found by trying it on numbers."""
+    if isinstance(function, layers.Layer):
+        # A layer may own weights that trying would build; only those that never do are known.
+        return isinstance(function, (layers.ReLU, layers.LeakyReLU, layers.ELU))
+    try:
+        return _tried(function)
+    except TypeError:  # not hashable
+        return _tried.__wrapped__(function)
+
+
+@functools.cache
+def _tried(function: Callable) -> bool:
+    values = np.linspace(-3.0, 3.5, 7, dtype=np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Keras warns of a softmax over a single value, which is what tells it apart
+        return _equal_alone(function, values)
+
+
+def _equal_alone(function: Callable, values: np.ndarray) -> bool:
+    together = ops.convert_to_numpy(function(ops.convert_to_tensor(values.reshape(1, 7))))
+    if together.shape != (1, 7):
+        return False
+    alone = [ops.convert_to_numpy(function(ops.convert_to_tensor(v.reshape(1, 1)))).item() for v in values]
+    return bool(np.allclose(together[0], alone, atol=1e-5))
+
+
+def activate(call: RuleCall, labels: Labels) -> None:
+    """Pins the channels of a layer whose own activation mixes them."""
+    function = getattr(call.operation, "activation", None)
+    if function is not None and not is_elementwise(function):
+        name = getattr(function, "__name__", type(function).__name__)
+        call.pin(labels, f"the activation {name} of {call.call.path} mixes channels")
+
+
+@register_rule(layers.Activation)
+def activation(call: RuleCall) -> Labels:
+    """An `Activation` layer, elementwise or not."""
+    activate(call, call.inputs[0])
+    return call.inputs[0]
+
+
+@register_rule(layers.Softmax)
+def softmax(call: RuleCall) -> Labels:
+    """Softmax over an axis along which the channels lie would change with each removed channel."""
+    axes = call.operation.axis
+    for axis in [axes] if isinstance(axes, int) else axes:
+        if call.inputs[0].shape[axis] > 1:
+            call.pin(call.inputs[0], f"the softmax {call.call.path} mixes channels")
+    return call.inputs[0]
+
+
+@register_rule(layers.PReLU)
+def prelu(call: RuleCall) -> Labels:
+    """Alpha has the input's shape without the batch axis, with 1 on shared axes."""
+    alpha = call.operation.alpha
+    axes = {}
+    for axis, size in enumerate(alpha.shape):
+        if size > 1 and call.inputs[0].shape[axis + 1] > 1:
+            axes[axis] = call.channels(0, axis + 1)
+    call.weight(alpha, axes)
+    return call.inputs[0]
+
+
+@register_rule(
+    *public(
+        """ReLU LeakyReLU ELU Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D AlphaDropout GaussianDropout
+        GaussianNoise ActivityRegularization Identity Masking""".split()
+    )
+)
+def unchanged(call: RuleCall) -> Labels:
+    """Each value alone is changed, or none."""
+    return call.inputs[0]

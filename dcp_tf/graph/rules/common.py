@@ -1,0 +1,22 @@
+"""Helpers that several rules need."""
+
+import math
+from collections.abc import Iterable
+
+from keras import layers
+
+
+def channel_axis(data_format: str | None, rank: int) -> int:
+    """The channel axis of a tensor of `rank` axes, counted from the front."""
+    return 1 if data_format == "channels_first" else rank - 1
+
+
+def positions(shape: tuple, axis: int) -> int | None:
+    """The number of places of one image: the product of all axes but batch and channels; None if one is unknown."""
+    sizes = [size for i, size in enumerate(shape) if i not in (0, axis % len(shape))]
+    return None if None in sizes else math.prod(sizes)
+
+
+def public(names: Iterable[str]) -> list[type]:
+    """The classes of `keras.layers` with these names, where this version of Keras has them."""
+    return [getattr(layers, name) for name in names if hasattr(layers, name)]

@@ -1,0 +1,205 @@
+"""Operations that move values: labels move in the same way."""
+
+import math
+from typing import Any
+
+import numpy as np
+from keras import layers
+from keras.src.ops import numpy as numpy_ops
+
+from dcp_tf.graph.labels import compress, place, varying_axes
+from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
+
+
+def _full(labels: Labels, shape: tuple) -> Labels:
+    """Labels with every known axis at its full size."""
+    return np.broadcast_to(labels, [1 if axis == 0 else size for axis, size in enumerate(shape)])
+
+
+def moved_to(call: RuleCall, labels: Labels, before: tuple, after: tuple) -> Labels | None:
+    """Labels of a tensor of shape `before` that is reshaped to `after`; None where that cannot be told."""
+    if None not in before[1:] and None not in after[1:] and math.prod(before[1:]) == math.prod(after[1:]):
+        return compress(_full(labels, before).reshape(1, *after[1:]))
+    # Unknown sizes: the last axis is left alone if it is as long as before.
+    if varying_axes(labels) in ([], [len(before) - 1]) and before[-1] is not None and before[-1] == after[-1]:
+        return place(np.broadcast_to(labels.ravel(), (before[-1],)), len(after) - 1, len(after))
+    return None
+
+
+def new_sizes(labels: Labels):
+    """A function that changes the entries of a shape along which `labels` change; `offset` skips the batch axis."""
+
+    def change(kept: Kept, old: Any, offset: int = 0) -> tuple:
+        sizes = list(old)
+        counts = kept.counts(labels)
+        for axis in varying_axes(labels):
+            if sizes[axis - offset] != -1:
+                sizes[axis - offset] = counts[axis]
+        return tuple(sizes)
+
+    return change
+
+
+@register_rule(layers.Flatten)
+def flatten(call: RuleCall) -> Labels:
+    """(N, ...) to (N, values); channels_first tensors are turned channels-last before."""
+    labels, shape = call.inputs[0], call.input_shapes[0]
+    if len(shape) == 1:
+        return labels.reshape(1, 1)
+    if None in shape[1:]:
+        if varying_axes(labels):
+            return call.opaque("whose input size is unknown")[0]
+        return labels.reshape(-1)[:1].reshape(1, 1)
+    full = _full(labels, shape)
+    if call.operation.data_format == "channels_first" and len(shape) > 2:
+        full = np.moveaxis(full, 1, -1)
+    return compress(full.reshape(1, -1))
+
+
+@register_rule(layers.Reshape)
+def reshape_layer(call: RuleCall) -> Labels:
+    """`target_shape` has no batch axis and may hold -1."""
+    moved = moved_to(call, call.inputs[0], call.input_shapes[0], call.output_shapes[0])
+    if moved is None:
+        return call.opaque("which reshapes unknown sizes")[0]
+    change = new_sizes(moved)
+    call.config("target_shape", lambda kept, old: change(kept, old, offset=1), depends_on=moved)
+    return moved
+
+
+@register_rule(numpy_ops.Reshape)
+def reshape_operation(call: RuleCall) -> Labels:
+    """`keras.ops.reshape`: the new shape holds the batch axis, which must stay what it was."""
+    after = tuple(call.operation.newshape)
+    if not after or after[0] not in (-1, None, call.input_shapes[0][0]):
+        return call.opaque("which reshapes the batch axis")[0]
+    shape = tuple(call.output_shapes[0])
+    moved = moved_to(call, call.inputs[0], call.input_shapes[0], shape)
+    if moved is None:
+        return call.opaque("which reshapes unknown sizes")[0]
+    call.config("newshape", new_sizes(moved), depends_on=moved)
+    return moved
+
+
+@register_rule(layers.Permute)
+def permute_layer(call: RuleCall) -> Labels:
+    """`dims` counts the axes from 1, without the batch axis."""
+    return call.inputs[0].transpose(0, *call.operation.dims)
+
+
+@register_rule(numpy_ops.Transpose)
+def transpose(call: RuleCall) -> Labels:
+    """`keras.ops.transpose`."""
+    axes = call.operation.axes
+    axes = tuple(reversed(range(call.inputs[0].ndim))) if axes is None else axes
+    if axes[0] != 0:
+        return call.opaque("which moves the batch axis")[0]
+    return call.inputs[0].transpose(axes)
+
+
+@register_rule(layers.RepeatVector)
+def repeat_vector(call: RuleCall) -> Labels:
+    """(N, C) to (N, n, C)."""
+    return call.inputs[0][:, None, :]
+
+
+@register_rule(numpy_ops.ExpandDims)
+def expand_dims(call: RuleCall) -> Labels:
+    """`keras.ops.expand_dims`."""
+    labels = call.inputs[0]
+    axes = call.operation.axis
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    rank = labels.ndim + len(axes)
+    if any(axis % rank == 0 for axis in axes):
+        return call.opaque("which moves the batch axis")[0]
+    return np.expand_dims(labels, tuple(axes))
+
+
+@register_rule(numpy_ops.Squeeze)
+def squeeze(call: RuleCall) -> Labels:
+    """`keras.ops.squeeze` of axes of size 1."""
+    labels, shape = call.inputs[0], call.input_shapes[0]
+    axes = call.operation.axis
+    if axes is None:
+        axes = [axis for axis, size in enumerate(shape) if size == 1 and axis > 0]
+    axes = [axes] if isinstance(axes, int) else list(axes)
+    return np.squeeze(labels, tuple(axis % labels.ndim for axis in axes))
+
+
+@register_rule(numpy_ops.Pad)
+def pad(call: RuleCall) -> Labels:
+    """`keras.ops.pad`: padding of the channel axis makes new channels, as many on each side as stay."""
+    widths = [tuple(w) for w in call.operation.pad_width]
+    labels, shape = call.inputs[0], call.input_shapes[0]
+    if len(widths) == 1:
+        widths = widths * labels.ndim
+    for axis, (front, back) in enumerate(widths):
+        if not (front or back) or labels.shape[axis] == 1:
+            continue
+        if call.operation.mode != "constant":
+            return call.opaque("which pads channels with other channels")[0]
+        vector = call.channels(0, axis)
+        new = call.fresh(front + back, key=f"padding of axis {axis}")
+        before, after = new[:front], new[front:]
+
+        def change(kept: Kept, old: Any, axis: int = axis, before: Labels = before, after: Labels = after) -> tuple:
+            sizes = [tuple(w) for w in old] * (labels.ndim if len(old) == 1 else 1)
+            sizes[axis] = (kept.count(before), kept.count(after))
+            return tuple(sizes)
+
+        call.config("pad_width", change, depends_on=new)
+        if sum(labels.shape[a] > 1 for a in range(labels.ndim)) > 1:
+            return call.opaque("which pads a tensor with several channel axes")[0]
+        labels = place(np.concatenate([before, vector, after]), axis, len(shape))
+    return labels
+
+
+@register_rule(numpy_ops.GetItem)
+def get_item(call: RuleCall) -> Labels:
+    """Indexing: whole channels stay, a range of channels is a new range."""
+    labels, shape = call.inputs[0], call.input_shapes[0]
+    arguments = call.call.node.arguments
+    key = arguments.args[1] if len(arguments.args) > 1 else arguments.kwargs["key"]
+    single = not isinstance(key, (tuple, list))
+    entries = [key] if single else list(key)
+    if any(not (isinstance(e, (slice, int)) or e is None or e is Ellipsis) for e in entries):
+        return call.opaque("which picks single values")[0]
+    if Ellipsis in entries:
+        at = entries.index(Ellipsis)
+        missing = len(shape) - sum(e is not None for e in entries) + 1
+        entries[at : at + 1] = [slice(None)] * missing
+    entries += [slice(None)] * (len(shape) - sum(e is not None for e in entries))
+    if not entries or entries[0] not in (slice(None), slice(None, None, 1), slice(0, None, None)):
+        return call.opaque("which picks images of the batch")[0]
+    return _index(call, labels, entries)
+
+
+def _index(call: RuleCall, labels: Labels, entries: list) -> Labels:
+    """Applies a full index to labels; picking channels pins what cannot be written as a new range."""
+    index, axis = [], 0
+    for entry in entries:
+        if entry is None:
+            index.append(None)
+            continue
+        if labels.shape[axis] == 1:
+            index.append(slice(None) if isinstance(entry, slice) else 0)
+        else:
+            if entry != slice(None):
+                call.pin(labels, f"{call.call.path} picks some of the channels")
+            index.append(entry)
+        axis += 1
+    return labels[tuple(index)]
+
+
+@register_rule(numpy_ops.Mean, numpy_ops.Max, numpy_ops.Min, numpy_ops.Sum)
+def reduce(call: RuleCall) -> Labels:
+    """Reductions over space leave channels alone; over channels they mix them."""
+    labels = call.inputs[0]
+    axes = call.operation.axis
+    axes = list(range(labels.ndim)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
+    axes = sorted(axis % labels.ndim for axis in axes)
+    if 0 in axes:
+        return call.opaque("which mixes the images of a batch")[0]
+    if any(labels.shape[axis] > 1 for axis in axes):
+        return call.opaque("which mixes channels")[0]
+    return labels if call.operation.keepdims else np.squeeze(labels, tuple(axes))

@@ -1,0 +1,169 @@
+"""Rebuilds a functional model with fewer channels, and makes the masked model that it must equal."""
+
+import copy
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from dcp_tf.errors import UsageError
+from dcp_tf.graph.channel_graph import ChannelGraph
+from dcp_tf.graph.rule import Kept, OperationRecord
+from dcp_tf.graph.trace import functional_graph, ordered_nodes
+
+
+def rebuild(graph: ChannelGraph, kept: Kept) -> keras.Model:
+    """Builds the model again without the removed channels.
+
+    The result shares nothing with the original. Layer names, nested models, shared layers, frozen layers, initializers
+    and regularizers stay as they are.
+
+    Args:
+        graph: the groups of the model.
+        kept: what stays, from `ChannelGraph.kept`.
+
+    Returns:
+        A new model, of plain Keras layers where the original has none but those.
+
+    Raises:
+        UsageError: a layer cannot be made from its own config.
+    """
+    rebuilding = _Rebuild(graph, kept)
+    model = rebuilding.model(graph.trace.model)
+    rebuilding.copy_weights()
+    return model
+
+
+def copy_model(graph: ChannelGraph) -> keras.Model:
+    """A copy of the graph's model that shares nothing with it."""
+    return rebuild(graph, graph.kept({}))
+
+
+def masks(graph: ChannelGraph, kept: Kept) -> dict[int, dict[int, np.ndarray]]:
+    """The consumer-side masks: operation id -> index of the weight -> array of ones and zeros of the weight's shape."""
+    result: dict[int, dict[int, np.ndarray]] = {}
+    for key, record in graph.records.items():
+        for index, axis in record.consumes:
+            stays = kept.mask(record.weights[index][axis])
+            if not stays.all():
+                shape = record.operation.weights[index].shape
+                ones = result.setdefault(key, {}).setdefault(index, np.ones(shape, np.float32))
+                ones *= stays.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+    return result
+
+
+def apply_masks(graph: ChannelGraph, kept: Kept) -> None:
+    """Sets the slices of removed channels to zero in the kernels that read them, in the graph's own model."""
+    for key, by_weight in masks(graph, kept).items():
+        for index, mask in by_weight.items():
+            variable = graph.records[key].operation.weights[index]
+            variable.assign(variable * mask)
+
+
+def masked(graph: ChannelGraph, kept: Kept) -> keras.Model:
+    """A copy of full size in which removed channels have no effect: `rebuild` computes the same function."""
+    model = copy_model(graph)
+    apply_masks(ChannelGraph(model), kept)
+    return model
+
+
+class _Rebuild:
+    """One rebuilding: every operation and nested model is made once, however often it is called."""
+
+    def __init__(self, graph: ChannelGraph, kept: Kept):
+        self._graph = graph
+        self._kept = kept
+        self._made: dict[int, Any] = {}
+
+    def model(self, model: keras.Model) -> keras.Model:
+        if id(model) not in self._made:
+            build = self._sequential if isinstance(model, keras.Sequential) else self._functional
+            self._made[id(model)] = build(model)
+            # The public setter would also reach every layer; those brought their own setting in their configs.
+            self._made[id(model)]._trainable = model._trainable
+        return self._made[id(model)]
+
+    def _operation(self, operation: keras.Operation) -> Any:
+        if functional_graph(operation) is not None:
+            return self.model(operation)
+        if id(operation) not in self._made:
+            self._made[id(operation)] = self._new_operation(operation)
+        return self._made[id(operation)]
+
+    def _new_operation(self, operation: keras.Operation) -> keras.Operation:
+        record = self._graph.records.get(id(operation))
+        changes = record.config if record else {}
+        if not isinstance(operation, keras.Layer):
+            return self._new_plain_operation(operation, changes)
+        try:
+            config = operation.get_config()
+            for key, change in changes.items():
+                config[key] = change(self._kept, config[key])
+            return type(operation).from_config(config)
+        except NotImplementedError as error:
+            raise UsageError(
+                f"layer {operation.name!r} ({type(operation).__name__}) cannot be made from its config: give it a get_config"
+            ) from error
+
+    def _new_plain_operation(self, operation: keras.Operation, changes: dict) -> keras.Operation:
+        values = {key: change(self._kept, getattr(operation, key)) for key, change in changes.items()}
+        if any(value != getattr(operation, key) for key, value in values.items()):
+            config = operation.get_config()
+            return type(operation).from_config({**config, **values})
+        # Operations have no weights, but they list their calls: a copy keeps those of the original apart.
+        new = copy.copy(operation)
+        new._inbound_nodes, new._outbound_nodes = [], []
+        return new
+
+    def _functional(self, model: keras.Model) -> keras.Model:
+        values = {id(x): _new_input(x) for x in model.inputs}
+        for node in ordered_nodes(model):
+            args, kwargs = self._arguments(node, values)
+            outputs = self._operation(node.operation)(*args, **kwargs)
+            values.update({id(x): y for x, y in zip(node.outputs, tree.flatten(outputs), strict=True)})
+        inputs = tree.map_structure(lambda x: values[id(x)], model._inputs_struct)
+        outputs = tree.map_structure(lambda x: values[id(x)], model._outputs_struct)
+        return keras.Model(inputs, outputs, name=model.name)
+
+    def _sequential(self, model: keras.Sequential) -> keras.Sequential:
+        new = keras.Sequential(name=model.name)
+        new.add(_new_input(model.inputs[0])._keras_history.operation)
+        for layer in model.layers:
+            new.add(self._operation(layer))
+        return new
+
+    def _arguments(self, node: Any, values: dict[int, Any]) -> tuple[tuple, dict]:
+        changes = self._graph.arguments.get(id(node), {})
+        structure = (node.arguments.args, node.arguments.kwargs)
+        flat = [values.get(id(x), x) for x in tree.flatten(structure)]
+        for position, change in changes.items():
+            flat[position] = change(self._kept, flat[position])
+        return tree.pack_sequence_as(structure, flat)
+
+    def copy_weights(self) -> None:
+        """Copies the values that stay into the new layers."""
+        for key, record in self._graph.records.items():
+            if isinstance(record.operation, keras.Layer):
+                _copy_values(record, self._made[key], self._kept)
+
+
+def _copy_values(record: OperationRecord, new: keras.Layer, kept: Kept) -> None:
+    axes = {id(record.operation.weights[index]): by_axis for index, by_axis in record.weights.items()}
+    for old, variable in zip(record.operation.variables, new.variables, strict=True):
+        value = kept.take(keras.ops.convert_to_numpy(old), axes.get(id(old), {}))
+        if value.shape != tuple(variable.shape):
+            raise RuntimeError(
+                f"{record.path} ({type(new).__name__}): its rule leaves {value.shape} of {old.path}, "
+                f"but the rebuilt layer has {tuple(variable.shape)}: the rule misses an axis or a config entry"
+            )
+        variable.assign(value)
+    if isinstance(new, keras.layers.Normalization):
+        new.finalize_state()
+
+
+def _new_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    layer = tensor._keras_history.operation
+    return keras.Input(
+        batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name, sparse=tensor.sparse, optional=layer.optional
+    )

@@ -1,0 +1,209 @@
+"""A Keras functional model as one flat list of calls, nested models opened up."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import tree
+
+from dcp_tf.errors import UsageError
+
+# The graph of a functional model is reached through these two private attributes of Keras 3; nothing else here is private.
+_NODES = "_nodes_by_depth"
+_SEQUENTIAL_GRAPH = "_functional"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Call:
+    """One use of one operation. A shared layer has several calls.
+
+    Attributes:
+        operation: the Keras layer or operation that is called.
+        path: names of the enclosing models and of the operation, joined by "/".
+        node: the Keras node that recorded the call; it holds the arguments.
+        bindings: for every symbolic tensor among the arguments, by id, the number of the traced tensor.
+        inputs: numbers of the tensors among the arguments, in the order of the flattened arguments.
+        outputs: numbers of the tensors that the call makes.
+        training: what an enclosing model was told by a `training=` argument, else None.
+    """
+
+    operation: keras.Operation
+    path: str
+    node: Any
+    bindings: Mapping[int, int]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    training: bool | None = None
+
+    @property
+    def arguments(self) -> list:
+        """The flattened arguments: symbolic tensors and constants."""
+        return tree.flatten((self.node.arguments.args, self.node.arguments.kwargs))
+
+    def run(self, values: Mapping[int, Any], training: bool | None = None) -> list:
+        """Calls the operation on `values` (tensor number to tensor) and returns its outputs as a flat list."""
+        args, kwargs = self.node.arguments.fill_in({key: values[number] for key, number in self.bindings.items()})
+        training = self.training if self.training is not None else training
+        if training is not None and kwargs.get("training") is None and accepts_training(type(self.operation)):
+            kwargs = {**kwargs, "training": training}
+        return tree.flatten(self.operation(*args, **kwargs))
+
+
+@functools.cache
+def accepts_training(operation_class: type) -> bool:
+    """Whether `call` of this class has a `training` argument."""
+    return "training" in inspect.signature(operation_class.call).parameters
+
+
+def functional_graph(operation: Any) -> Any | None:
+    """The functional graph inside a nested model, or None where the operation is to be taken as a whole.
+
+    A model whose class overrides `call` may do anything there, so it is taken as a whole too.
+    """
+    if isinstance(operation, keras.Sequential):
+        overridden = type(operation).call is not keras.Sequential.call
+        return None if overridden else getattr(operation, _SEQUENTIAL_GRAPH, None)
+    if isinstance(operation, keras.Model) and hasattr(operation, _NODES):
+        return operation if type(operation).call is _functional_class().call else None
+    return None
+
+
+@functools.cache
+def _functional_class() -> type:
+    probe = keras.Input((1,))
+    return type(keras.Model(probe, keras.layers.Identity()(probe)))
+
+
+def ordered_nodes(graph: Any) -> list:
+    """The nodes of one functional graph (nested models unopened), producers first, without its inputs."""
+    by_depth = getattr(graph, _NODES)
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+
+
+class Trace:
+    """The calls of a model in an order in which they can run, and the tensors between them.
+
+    Attributes:
+        model: the model that was traced.
+        calls: every call, producers first.
+        shapes: per tensor number its shape with the batch axis, None where unknown.
+        inputs: tensor numbers of the model's inputs, flattened.
+        outputs: tensor numbers of the model's outputs, flattened.
+        producer: per tensor number the index of the call that makes it; inputs are missing.
+    """
+
+    def __init__(self, model: keras.Model, input_shapes: Sequence[tuple] | None = None):
+        """Traces `model`.
+
+        Args:
+            model: a functional or Sequential model.
+            input_shapes: shapes with the batch axis to use in place of the model's own, one per input.
+
+        Raises:
+            UsageError: the model has no functional graph.
+        """
+        graph = functional_graph(model)
+        if graph is None:
+            raise UsageError(
+                f"{type(model).__name__} {getattr(model, 'name', model)!r} is not a functional or built Sequential Keras model: "
+                "a subclassed model hides its graph; rebuild it with keras.Model(inputs, outputs)"
+            )
+        self.model = model
+        self.calls: list[Call] = []
+        self.shapes: list[tuple] = []
+        self._references: list[Any] = []
+        shapes = input_shapes or [x.shape for x in graph.inputs]
+        self.inputs = [self._new_tensor(x, shape) for x, shape in zip(graph.inputs, shapes, strict=True)]
+        self._infer = any(tuple(a) != tuple(b.shape) for a, b in zip(shapes, graph.inputs, strict=True))
+        self.outputs = self._open(graph, self.inputs, "", None, self._infer)
+        self.producer = {t: index for index, call in enumerate(self.calls) for t in call.outputs}
+
+    def _new_tensor(self, reference: Any, shape: Sequence) -> int:
+        self.shapes.append(tuple(shape))
+        self._references.append(reference)
+        return len(self.shapes) - 1
+
+    def _open(self, graph: Any, inputs: list[int], scope: str, training: bool | None, infer: bool) -> list[int]:
+        """Adds the calls of one functional graph; returns the numbers of its outputs."""
+        local = {id(x): number for x, number in zip(graph.inputs, inputs, strict=True)}
+        for node in ordered_nodes(graph):
+            numbers = tuple(local[id(x)] for x in node.arguments.keras_tensors)
+            operation, path = node.operation, f"{scope}{node.operation.name}"
+            inner = functional_graph(operation)
+            if inner is None:
+                outputs = self._add_call(node, path, numbers, local, training, infer)
+            else:
+                stated = node.arguments.kwargs.get("training")
+                differs = any(self.shapes[n] != tuple(x.shape) for n, x in zip(numbers, inner.inputs, strict=True))
+                outputs = self._open(
+                    inner, list(numbers), path + "/", training if stated is None else stated, infer or differs
+                )
+            local.update({id(x): number for x, number in zip(node.outputs, outputs, strict=True)})
+        return [local[id(x)] for x in graph.outputs]
+
+    def _add_call(self, node: Any, path: str, inputs: tuple, local: dict, training: bool | None, infer: bool) -> tuple:
+        bindings = {id(x): local[id(x)] for x in node.arguments.keras_tensors}
+        shapes = self._infer_shapes(node, bindings) if infer else [x.shape for x in node.outputs]
+        outputs = tuple(self._new_tensor(x, shape) for x, shape in zip(node.outputs, shapes, strict=True))
+        self.calls.append(Call(node.operation, path, node, bindings, inputs, outputs, training))
+        return outputs
+
+    def _infer_shapes(self, node: Any, bindings: dict[int, int]) -> list[tuple]:
+        dtypes = {id(x): x.dtype for x in node.arguments.keras_tensors}
+        known = {key: keras.KerasTensor(self.shapes[n], dtypes[key]) for key, n in bindings.items()}
+        args, kwargs = node.arguments.fill_in(known)
+        return [x.shape for x in tree.flatten(node.operation.compute_output_spec(*args, **kwargs))]
+
+    def dtype(self, tensor: int) -> str:
+        """The dtype of a tensor."""
+        return self._references[tensor].dtype
+
+    def needed(self, targets: Iterable[int], available: Iterable[int]) -> list[int]:
+        """Indices of the calls that make `targets` from the tensors in `available`, in running order.
+
+        Raises:
+            ValueError: an input of the model would be needed that is not available.
+        """
+        available, wanted, calls = set(available), list(targets), set()
+        while wanted:
+            tensor = wanted.pop()
+            if tensor in available:
+                continue
+            if tensor not in self.producer:
+                raise ValueError(f"tensor {tensor} is an input of the model and was not given")
+            index = self.producer[tensor]
+            if index not in calls:
+                calls.add(index)
+                wanted.extend(self.calls[index].inputs)
+        return sorted(calls)
+
+    def run(self, values: Mapping[int, Any], targets: Iterable[int], training: bool | None = None) -> dict[int, Any]:
+        """Computes `targets` from `values` by running only the calls in between.
+
+        Args:
+            values: tensor number to (symbolic or real) tensor.
+            targets: tensor numbers to compute.
+            training: passed to every layer that takes it, unless the model itself says otherwise.
+
+        Returns:
+            A dictionary with an entry for each target.
+        """
+        targets, known = list(targets), dict(values)
+        for index in self.needed(targets, values):
+            call = self.calls[index]
+            known.update(zip(call.outputs, call.run(known, training), strict=True))
+        return {t: known[t] for t in targets}
+
+    def dependents(self, calls: Iterable[int]) -> set[int]:
+        """Indices of the calls that depend on an output of one of `calls`; those calls themselves are among them."""
+        reached = set(calls)
+        changed = {t for index in reached for t in self.calls[index].outputs}
+        for index in range(min(reached, default=0), len(self.calls)):
+            call = self.calls[index]
+            if index in reached or not changed.isdisjoint(call.inputs):
+                reached.add(index)
+                changed.update(call.outputs)
+        return reached
