@@ -1,6 +1,5 @@
 """The summary of a run as one table for the terminal, the log and the README."""
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from rich.text import Text
 
 from dcp_tf.report import rows
 
+HEADINGS = ("baseline", "pruned", "change")
 FOOTNOTE = "(?) inconclusive: within the noise of the measurement, not a gain"
 
 
@@ -26,22 +26,30 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     Raises:
         UsageError: `summary` has not the form of a summary.
     """
-    summary = rows.checked_summary(summary)
+    sections = _sections(summary)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     table.title, table.title_justify = Text(_title(summary), style="bold"), "left"
     table.add_column("", no_wrap=True)
-    for heading in ("baseline", "pruned", "change"):
+    for heading in HEADINGS:
         table.add_column(heading, justify="right")
-    pairs = [rows.file_rows(pair) for pair in rows.file_pairs(summary)]
-    for section in (rows.model_rows(summary), *pairs):
+    for section in sections:
         for row in section:
             change = Text(row.change, style="yellow" if row.inconclusive else "bold")
             table.add_row(Text(row.label), row.baseline, row.pruned, change)
         table.add_section()
-    if any(row.inconclusive for section in pairs for row in section):
-        table.caption = Text(FOOTNOTE)
-        table.caption_justify = "left"
+    if _any_inconclusive(sections):
+        table.caption, table.caption_justify = Text(FOOTNOTE), "left"
     return table
+
+
+def _sections(summary: Mapping[str, Any]) -> list[list[rows.Row]]:
+    """The rows of the table: first those of the models, then those of each quantization."""
+    summary = rows.checked_summary(summary)
+    return [rows.model_rows(summary), *(rows.file_rows(pair) for pair in rows.file_pairs(summary))]
+
+
+def _any_inconclusive(sections: list[list[rows.Row]]) -> bool:
+    return any(row.inconclusive for section in sections for row in section)
 
 
 def _title(summary: Mapping[str, Any]) -> str:
@@ -68,16 +76,16 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     Raises:
         UsageError: `summary` has not the form of a summary.
     """
-    table = summary_table(summary)
-    title, caption = table.title, table.caption
-    table.title = table.caption = None
-    table.box = box.MARKDOWN
-    table.pad_edge = table.show_edge = True
-    table.collapse_padding = False
-    stream = io.StringIO()
-    # Wider than any table, for Markdown knows no cell of two lines.
-    Console(file=stream, width=1000, color_system=None, highlight=False).print(table)
-    lines = [line.rstrip() for line in stream.getvalue().splitlines() if line.strip()]
-    head = [title.plain, ""]
-    foot = ["", caption.plain] if caption else []
-    return "\n".join([*head, *lines, *foot]) + "\n"
+    sections = _sections(summary)
+    cells = [["", *HEADINGS]]
+    cells += [[row.label.strip(), row.baseline, row.pruned, row.change] for section in sections for row in section]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    lines = [
+        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in cells
+    ]
+    rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:]), ""])
+    lines = [_title(summary), "", lines[0], rule, *lines[1:]]
+    if _any_inconclusive(sections):
+        lines += ["", FOOTNOTE]
+    return "\n".join(lines) + "\n"

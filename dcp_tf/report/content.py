@@ -1,0 +1,218 @@
+"""What the page says: sentences, key figures and lists, made from the records of a run."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dcp_tf.report import formats, rows
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A line of a bar list.
+
+    Attributes:
+        label: what is measured.
+        share: length of the bar, 0 to 1.
+        text: the figure.
+        kind: "baseline" or "pruned"; gives the colour.
+    """
+
+    label: str
+    share: float
+    text: str
+    kind: str = "pruned"
+
+
+@dataclasses.dataclass(frozen=True)
+class KeyFigure:
+    """One of the few figures at the head of the page."""
+
+    label: str
+    value: str
+    note: str
+
+
+def lead(summary: Mapping[str, Any]) -> str:
+    """The result in one or two sentences, as far as it was measured."""
+    baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
+    costs = [
+        _fewer(baseline.get(key), pruned.get(key), noun)
+        for key, noun in (("macs", "multiply-adds"), ("params", "parameters"))
+    ]
+    costs = [cost for cost in costs if cost]
+    sentences = []
+    if costs:
+        sentences.append(f"The pruned model has {' and '.join(costs)} than its baseline")
+    before, after = baseline.get("top1"), pruned.get("top1")
+    if formats.is_number(before) and formats.is_number(after):
+        joint = "; its" if sentences else "The"
+        where = f" on {summary['dataset']}" if summary.get("dataset") else ""
+        moved = f"{joint} top-1 accuracy{where} goes from {formats.percent(before)} to {formats.percent(after)}"
+        sentences.append(f"{moved} ({formats.points(before, after)})")
+    elif formats.is_number(before) and not pruned:
+        sentences.append(f"The baseline reaches a top-1 accuracy of {formats.percent(before)}")
+    text = "".join(sentences) + "." if sentences else ""
+    return " ".join(part for part in (text, _speed(summary)) if part)
+
+
+def _fewer(before: Any, after: Any, noun: str) -> str:
+    """ "49.78% fewer multiply-adds"; empty where one of the two is unknown."""
+    moved = formats.change(before, after)
+    if moved == formats.ABSENT:
+        return ""
+    return f"{moved.lstrip('+-')} {'more' if after > before else 'fewer'} {noun}"
+
+
+def fastest_file(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
+    """The pruned TFLite file of the smallest median latency."""
+    timed = [
+        (name, record)
+        for name, record in (summary.get("tflite") or {}).items()
+        if record.get("model") != "baseline" and formats.is_number((record.get("latency_ms") or {}).get("median"))
+    ]
+    return min(timed, key=lambda item: item[1]["latency_ms"]["median"], default=None)
+
+
+def _speed(summary: Mapping[str, Any]) -> str:
+    fastest = fastest_file(summary)
+    if fastest is None:
+        return ""
+    name, record = fastest
+    text = f"Its fastest file, {name}, takes {formats.milliseconds(record['latency_ms']['median'])} ms"
+    if not formats.is_number(record.get("speedup")):
+        return f"{text}."
+    if rows.is_inconclusive(record):
+        return f"{text}; whether that is faster than the baseline's file could not be told from the noise."
+    return f"{text}: {formats.ratio(record['speedup'])} the speed of the baseline's {record.get('quantization')} file."
+
+
+def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
+    """Accuracy, costs, and the fastest file of the pruned model, each beside its baseline."""
+    baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
+    wanted = (
+        ("Top-1", "top1", formats.percent, formats.points),
+        ("MACs", "macs", formats.short_count, formats.change),
+        ("Parameters", "params", formats.short_count, formats.change),
+    )
+    figures = []
+    for label, key, write, compare in wanted:
+        if formats.is_number(pruned.get(key)):
+            moved = compare(baseline.get(key), pruned[key])
+            note = "" if moved == formats.ABSENT else f"{moved} from {write(baseline[key])}"
+            figures.append(KeyFigure(label, write(pruned[key]), note))
+    if fastest := fastest_file(summary):
+        record = fastest[1]
+        speedup = formats.ratio(record.get("speedup"))
+        note = "" if speedup == formats.ABSENT else f"{speedup} the baseline's speed"
+        if rows.is_inconclusive(record):
+            note = f"speedup inconclusive ({formats.interval(record.get('speedup_interval'))}x)"
+        value = f"{formats.milliseconds(record['latency_ms']['median'])} ms"
+        figures.append(KeyFigure(f"Latency, {record.get('quantization', 'TFLite')}", value, note))
+    return figures
+
+
+def file_records(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The TFLite files with every figure ready to print; `details` pairs the columns' names with their cells."""
+    records = []
+    for name, record in (summary.get("tflite") or {}).items():
+        details = {
+            "Size": formats.size(record.get("bytes")),
+            "Top-1": formats.percent(record.get("top1")),
+            "Agreement": formats.percent(record.get("top1_agreement")),
+            "Max. error": formats.short(record.get("max_error")),
+            "Latency": formats.latency(record.get("latency_ms")),
+        }
+        bounds = formats.interval(record.get("speedup_interval"))
+        is_reference = record.get("model") == "baseline"
+        records.append(
+            {
+                "name": name,
+                "model": "baseline" if is_reference else "pruned",
+                "details": details,
+                "speedup": formats.ratio(record.get("speedup")),
+                "interval": "" if bounds == formats.ABSENT or is_reference else f"({bounds})",
+                "inconclusive": not is_reference and rows.is_inconclusive(record),
+            }
+        )
+    columns = [column for column in (records[0]["details"] if records else ())]
+    for column in columns:
+        if all(record["details"][column] == formats.ABSENT for record in records):
+            for record in records:
+                del record["details"][column]
+    return records
+
+
+def latency_bars(summary: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[Bar]:
+    """Median latency of every file: those of the summary, and what else the benchmark measured."""
+    found = {}
+    for name, record in (summary.get("tflite") or {}).items():
+        found[name] = record.get("latency_ms"), record.get("model")
+    results = benchmark.get("results")
+    for name, result in (results if isinstance(results, dict) else {}).items():
+        if isinstance(result, dict) and name not in found:
+            times = {key: result.get(f"{key}_ms") for key in ("median", "p10", "p90")}
+            found[name] = times, "baseline" if name.startswith("baseline") else "pruned"
+    found = {name: item for name, item in found.items() if formats.latency(item[0]) != formats.ABSENT}
+    longest = max((times["median"] for times, _ in found.values()), default=0)
+    return [
+        Bar(name, times["median"] / longest, formats.latency(times), "baseline" if model == "baseline" else "pruned")
+        for name, (times, model) in found.items()
+        if longest > 0
+    ]
+
+
+def conditions(benchmark: Mapping[str, Any]) -> dict[str, str]:
+    """Under which conditions the latencies were measured."""
+    return {
+        key.replace("_", " "): formats.plain(value)
+        for key, value in benchmark.items()
+        if key != "results" and not isinstance(value, (dict, list))
+    }
+
+
+def layer_bars(groups: Sequence[Mapping[str, Any]]) -> list[Bar]:
+    """Kept channels of every group that could be pruned, in the order of the plan."""
+    return [
+        Bar(group["name"], len(group["kept"]) / group["size"], f"{len(group['kept'])} of {group['size']}")
+        for group in groups
+        if not group.get("pinned_because")
+    ]
+
+
+def pinned_groups(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """The names of the groups that were left alone, by the reason why."""
+    by_reason: dict[str, list[str]] = {}
+    for group in groups:
+        if group.get("pinned_because"):
+            by_reason.setdefault(str(group["pinned_because"]), []).append(f"{group['name']} ({group['size']})")
+    return by_reason
+
+
+def phase_bars(phases: Sequence[Mapping[str, Any]]) -> list[Bar]:
+    """The wall time of every phase."""
+    timed = [phase for phase in phases if formats.is_number(phase.get("seconds"))]
+    longest = max((phase["seconds"] for phase in timed), default=0) or 1
+    return [
+        Bar(str(phase.get("name", "phase")), phase["seconds"] / longest, formats.duration(phase["seconds"]), "time")
+        for phase in timed
+    ]
+
+
+def epoch_table(phase: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The training history of a phase as headings and lines of cells; None where there is none."""
+    history = [entry for entry in phase.get("history") or [] if isinstance(entry, dict)]
+    if not history:
+        return None
+    keys = list(dict.fromkeys(key for entry in history for key in entry))
+    lines = [[_history_cell(key, entry.get(key)) for key in keys] for entry in history]
+    return {
+        "name": str(phase.get("name", "training")),
+        "headings": [key.replace("_", " ") for key in keys],
+        "lines": lines,
+    }
+
+
+def _history_cell(key: str, value: Any) -> str:
+    is_accuracy = "top1" in key or "top5" in key or "accuracy" in key
+    return formats.percent(value) if is_accuracy else formats.short(value)

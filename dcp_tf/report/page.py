@@ -1,0 +1,112 @@
+"""Writes `report.html`: everything a run found on one page that needs no network and no script."""
+
+import os
+import pathlib
+import re
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from dcp_tf import files
+from dcp_tf.report import content, formats, plots, rows, run_files, selection
+
+
+def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
+    """Makes `report.html` from the records in a run's folder.
+
+    Sections whose records are absent are left out, such as the TFLite files of a run without export.
+
+    Args:
+        output_dir: holds `summary.json` and perhaps `plan.json` and `benchmark.json`; receives `report.html`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UsageError: there is no summary, or a record has not its form.
+        RunError: the page could not be written.
+    """
+    run = run_files.read_run(output_dir)
+    return files.write_text(pathlib.Path(output_dir) / "report.html", _render(run))
+
+
+def _render(run: run_files.RunFiles) -> str:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["minus"] = _minus
+    environment.filters["breakable"] = _breakable
+    return environment.get_template("page.html").render(_context(run))
+
+
+def _context(run: run_files.RunFiles) -> dict[str, Any]:
+    """Everything that the template shows."""
+    summary, groups = run.summary, run.groups
+    phases = summary.get("phases") or []
+    curves = selection.curves(groups)
+    layers = content.layer_bars(groups)
+    trainings = [
+        {"name": str(phase.get("name", "training")), "figure": figure}
+        for number, phase in enumerate(phases)
+        if (figure := plots.training_curves(f"training{number}", phase))
+    ]
+    return {
+        "title": str(summary.get("model", "model")),
+        "method": summary.get("method"),
+        "lead": content.lead(summary),
+        "facts": _facts(summary),
+        "key_figures": content.key_figures(summary),
+        "model_rows": rows.model_rows(summary, all_figures=True),
+        "files": content.file_records(summary),
+        "latency_bars": content.latency_bars(summary, run.benchmark),
+        "conditions": content.conditions(run.benchmark),
+        "tradeoffs": [
+            (caption, figure)
+            for caption, figure in (
+                ("Accuracy against multiply-adds", plots.accuracy_against_macs(summary)),
+                ("Accuracy against latency", plots.accuracy_against_latency(summary)),
+            )
+            if figure
+        ],
+        "layers": layers,
+        "channels_kept": sum(len(group["kept"]) for group in groups if not group.get("pinned_because")),
+        "channels": sum(group["size"] for group in groups if not group.get("pinned_because")),
+        "pinned": content.pinned_groups(groups),
+        "curves": curves,
+        "selection_overview": plots.selection_overview(curves) if curves else None,
+        "depth_colours": plots.DEPTH_COLOURS,
+        "small_figure": (selection.WIDTH, selection.HEIGHT),
+        "trainings": trainings,
+        "epoch_tables": [table for phase in phases if (table := content.epoch_table(phase))],
+        "phase_bars": content.phase_bars(phases),
+        "wall_time": formats.duration(summary.get("wall_seconds")),
+        "settings": {key: formats.plain(value) for key, value in (summary.get("settings") or {}).items()},
+        "versions": {key: formats.plain(value) for key, value in (summary.get("versions") or {}).items()},
+        "absent": formats.ABSENT,
+    }
+
+
+def _facts(summary: dict[str, Any]) -> dict[str, str]:
+    """The circumstances of the run in a line under the headline."""
+    labels = {"dataset": "data", "method": "method", "seed": "seed", "created": "made", "dcp_tf_version": "dcp_tf"}
+    facts = {label: formats.plain(summary[key]) for key, label in labels.items() if summary.get(key) is not None}
+    if "made" in facts:
+        facts["made"] = re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d(\.\d+)?)?Z$", r"\1 \2 UTC", facts["made"])
+    if formats.is_number(summary.get("wall_seconds")):
+        facts["took"] = formats.duration(summary["wall_seconds"])
+    return facts
+
+
+def _minus(text: str) -> str:
+    """Sets a true minus sign before a number, which is as wide as the plus sign."""
+    return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
+
+
+def _breakable(name: str) -> Markup:
+    """A name of code that may be broken after an underscore, a slash or a dot, for narrow screens."""
+    return Markup(re.sub(r"([_/.:])", r"\1<wbr>", str(Markup.escape(name))))

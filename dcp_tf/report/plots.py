@@ -1,0 +1,160 @@
+"""The figures of the page that need axes: what pruning cost and gained, how training went, how selection went."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from dcp_tf.report import formats, selection, svg
+
+MARKERS = "os^DvPX"
+# First layer to last; each shade stands out from a light and from a dark page.
+DEPTH_COLOURS = ("#3f8fd6", "#b35bb0", "#e0782f")
+_MIN_ACCURACY_SPAN = 2.0  # percentage points, so that noise does not look like a cliff
+
+
+def accuracy_against_macs(summary: Mapping[str, Any]) -> Markup | None:
+    """Top-1 over MACs: baseline, pruned before fine-tuning, pruned. None unless both models were measured."""
+    baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
+    stages = [
+        ("baseline", baseline.get("macs"), baseline.get("top1"), {"color": svg.BASELINE}),
+        (
+            "before fine-tuning",
+            pruned.get("macs"),
+            pruned.get("top1_before_finetuning"),
+            {"color": svg.PRUNED, "markerfacecolor": svg.PAPER, "markeredgewidth": 1.8},
+        ),
+        ("pruned", pruned.get("macs"), pruned.get("top1"), {"color": svg.PRUNED}),
+    ]
+    stages = [stage for stage in stages if formats.is_number(stage[1]) and formats.is_number(stage[2])]
+    if len({macs for _, macs, _, _ in stages}) < 2:
+        return None
+    largest = max(macs for _, macs, _, _ in stages)
+    factor, unit = next((pair for pair in ((1e9, "G"), (1e6, "M"), (1e3, "K")) if largest >= pair[0]), (1, ""))
+
+    def plot(figure):
+        axes = figure.subplots()
+        shares = [100 * top1 for _, _, top1, _ in stages]
+        axes.plot([macs / factor for _, macs, _, _ in stages], shares, color=svg.MUTED, linewidth=1, linestyle=":")
+        for (name, macs, _, look), share in zip(stages, shares, strict=True):
+            axes.plot(macs / factor, share, "o", markersize=9, linestyle="none", label=name, **look)
+        _accuracy_axis(axes, shares)
+        axes.set_xlim(0, 1.12 * largest / factor)
+        axes.set_xlabel(f"MACs ({unit})" if unit else "MACs")
+        figure.legend(loc="outside lower left", ncols=3, handletextpad=0.1, columnspacing=1.0)
+
+    told = "; ".join(f"{name} {formats.percent(top1)} at {formats.count(macs)} MACs" for name, macs, top1, _ in stages)
+    return svg.draw("macs", f"Top-1 accuracy against multiply-adds: {told}.", plot)
+
+
+def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
+    """Top-1 over median latency of every TFLite file, with the 10th to the 90th percentile. None without latencies."""
+    measured: dict[str, list[dict]] = {}
+    for record in (summary.get("tflite") or {}).values():
+        if formats.is_number((record.get("latency_ms") or {}).get("median")) and formats.is_number(record.get("top1")):
+            measured.setdefault(str(record.get("quantization", "TFLite")), []).append(record)
+    if not measured:
+        return None
+
+    def plot(figure):
+        axes = figure.subplots()
+        for number, (quantization, records) in enumerate(measured.items()):
+            records = sorted(records, key=lambda record: record.get("model") != "baseline")
+            marker = MARKERS[number % len(MARKERS)]
+            medians = [record["latency_ms"]["median"] for record in records]
+            axes.plot(
+                medians, [100 * record["top1"] for record in records], color=svg.MUTED, linewidth=1, linestyle=":"
+            )
+            axes.plot([], [], marker, color=svg.INK, label=quantization)
+            for record in records:
+                _latency_point(axes, record, marker)
+        _accuracy_axis(axes, [100 * record["top1"] for records in measured.values() for record in records])
+        axes.set_xlim(left=0)
+        axes.margins(x=0.08)
+        axes.set_xlabel("latency (ms)")
+        figure.legend(loc="outside lower left", ncols=4, handletextpad=0.1, columnspacing=1.0)
+
+    told = "; ".join(
+        f"{record.get('model')} {quantization} {formats.percent(record['top1'])} at {formats.latency(record['latency_ms'])}"
+        for quantization, records in measured.items()
+        for record in records
+    )
+    return svg.draw("latency", f"Top-1 accuracy against latency: {told}.", plot)
+
+
+def _latency_point(axes, record: Mapping[str, Any], marker: str) -> None:
+    times = record["latency_ms"]
+    colour = svg.BASELINE if record.get("model") == "baseline" else svg.PRUNED
+    if formats.is_number(times.get("p10")) and formats.is_number(times.get("p90")):
+        axes.plot([times["p10"], times["p90"]], [100 * record["top1"]] * 2, color=colour, linewidth=2)
+    axes.plot(times["median"], 100 * record["top1"], marker, markersize=8, color=colour)
+
+
+def _accuracy_axis(axes, shares: Sequence[float]) -> None:
+    """Percent on the y axis, wide enough that a small difference looks small."""
+    low, high = min(shares), max(shares)
+    missing = max(0.0, _MIN_ACCURACY_SPAN - (high - low)) / 2
+    pad = 0.12 * max(high - low, _MIN_ACCURACY_SPAN)
+    axes.set_ylim(low - missing - pad, min(high + missing + pad, 100 + pad))
+    axes.set_ylabel("top-1 (%)")
+
+
+def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
+    """Loss and accuracy by epoch of one phase. None unless at least two epochs were recorded."""
+    history = [entry for entry in phase.get("history") or [] if isinstance(entry, dict)]
+    if len(history) < 2:
+        return None
+    keys = [key for key in dict.fromkeys(key for entry in history for key in entry) if key != "epoch"]
+    panels = [
+        ("loss", 1, [key for key in keys if "loss" in key]),
+        ("accuracy (%)", 100, [key for key in keys if "top1" in key or "top5" in key or "accuracy" in key]),
+    ]
+    panels = [panel for panel in panels if panel[2]]
+    if not panels:
+        return None
+
+    def plot(figure):
+        grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+        for axes, (label, factor, lines) in zip(grid, panels, strict=True):
+            for key, colour in zip(lines, (svg.PRUNED, svg.THIRD, svg.BASELINE, svg.INK), strict=False):
+                known = [(entry.get("epoch", step), entry.get(key)) for step, entry in enumerate(history, start=1)]
+                known = [(epoch, factor * value) for epoch, value in known if formats.is_number(value)]
+                axes.plot(*zip(*known, strict=True), color=colour, linewidth=1.8, label=key.replace("_", " "))
+            axes.set_ylabel(label)
+            if len(lines) > 1:
+                axes.legend(fontsize=9, handlelength=1.2)
+        grid[-1].set_xlabel("epoch")
+        grid[-1].xaxis.get_major_locator().set_params(integer=True)
+        figure.align_ylabels(grid)
+
+    first, last = history[0], history[-1]
+    told = ", ".join(
+        f"{key.replace('_', ' ')} from {formats.short(first.get(key))} to {formats.short(last.get(key))}"
+        for _, _, lines in panels
+        for key in lines
+    )
+    return svg.draw(name, f"{phase.get('name', 'training')}, {len(history)} epochs: {told}.", plot)
+
+
+def selection_overview(curves: Sequence[selection.Curve]) -> Markup | None:
+    """Every layer's loss relative to its start over the share of channels taken, coloured by depth."""
+    curves = [curve for curve in curves if curve.loss[0][1] > 0]
+    if not curves:
+        return None
+
+    def plot(figure):
+        from matplotlib.colors import LinearSegmentedColormap
+
+        shade = LinearSegmentedColormap.from_list("depth", DEPTH_COLOURS)
+        axes = figure.subplots()
+        for number, curve in enumerate(curves):
+            start = curve.loss[0][1]
+            line = [(100 * kept / curve.size, value / start) for kept, value in selection.thinned(curve.loss)]
+            colour = shade(number / max(1, len(curves) - 1))
+            axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.4 if len(curves) < 40 else 0.9)
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("channels taken (%)")
+        axes.set_ylabel("loss / loss at the start")
+
+    return svg.draw("selection", f"Loss of the greedy selection in {len(curves)} layers, relative to its start.", plot)

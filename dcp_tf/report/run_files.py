@@ -1,0 +1,66 @@
+"""Reads what a run left in its folder, and refuses what no report can be made from."""
+
+import dataclasses
+import os
+import pathlib
+from typing import Any
+
+from dcp_tf import files
+from dcp_tf.errors import UsageError
+from dcp_tf.report import rows
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """The records of a run.
+
+    Attributes:
+        summary: `summary.json`.
+        groups: the groups of `plan.json`; empty without a plan.
+        benchmark: `benchmark.json`; empty without a benchmark.
+    """
+
+    summary: dict[str, Any]
+    groups: list[dict[str, Any]]
+    benchmark: dict[str, Any]
+
+
+def read_run(output_dir: str | os.PathLike) -> RunFiles:
+    """Reads `summary.json` and, where present, `plan.json` and `benchmark.json` of a run's folder.
+
+    Raises:
+        UsageError: the folder holds no summary, or one of the files has not its form.
+    """
+    folder = pathlib.Path(output_dir)
+    if not (folder / "summary.json").is_file():
+        raise UsageError(
+            f"there is no summary.json in {folder}; --output_dir must be the folder of a run (of quickstart or prune)"
+        )
+    summary = rows.checked_summary(files.read_json(folder / "summary.json"))
+    plan = _object(folder / "plan.json")
+    groups = plan.get("groups") or []
+    if not isinstance(groups, list) or not all(_is_group(group) for group in groups):
+        raise UsageError(
+            f"every group in {folder / 'plan.json'} must have a name, a size > 0 and a list of kept channels"
+        )
+    return RunFiles(summary, groups, _object(folder / "benchmark.json"))
+
+
+def _object(path: pathlib.Path) -> dict[str, Any]:
+    """The JSON object at `path`; empty where there is no file."""
+    if not path.exists():
+        return {}
+    value = files.read_json(path)
+    if not isinstance(value, dict):
+        raise UsageError(f"{path} must hold an object; received {type(value).__name__}")
+    return value
+
+
+def _is_group(group: Any) -> bool:
+    return (
+        isinstance(group, dict)
+        and isinstance(group.get("name"), str)
+        and isinstance(group.get("size"), int)
+        and group["size"] > 0
+        and isinstance(group.get("kept"), list)
+    )

@@ -1,0 +1,115 @@
+"""Matplotlib figures as inline SVG that takes its colours from the page, light or dark, and shares no id with another."""
+
+import contextlib
+import io
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Figures are drawn with these stand-ins; in the SVG they become the page's own custom properties.
+INK, MUTED, LINE = "#010101", "#020202", "#030303"
+BASELINE, PRUNED, THIRD, PAPER = "#040404", "#050505", "#060606", "#070707"
+_PROPERTIES = {
+    INK: "ink",
+    MUTED: "muted",
+    LINE: "line",
+    BASELINE: "baseline",
+    PRUNED: "pruned",
+    THIRD: "third",
+    PAPER: "card",
+}
+_STYLE = {
+    "axes.edgecolor": LINE,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": MUTED,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "figure.constrained_layout.use": True,
+    "figure.facecolor": "none",
+    "font.size": 11,
+    "grid.color": LINE,
+    "grid.linewidth": 0.7,
+    "legend.frameon": False,
+    "legend.labelcolor": INK,
+    "svg.fonttype": "none",  # text stays text: it can be searched, and wears the page's font
+    "svg.hashsalt": "dcp_tf",  # the same run gives the same page
+    "text.color": INK,
+    "text.parse_math": False,  # a layer may be called "a$b$"
+    "xtick.color": LINE,
+    "xtick.labelcolor": MUTED,
+    "ytick.color": LINE,
+    "ytick.labelcolor": MUTED,
+}
+_POINTS_PER_INCH = 72
+
+
+def draw(name: str, alt: str, plot: Callable[["Figure"], None], *, width: int = 340, height: int = 260) -> Markup:
+    """Lets `plot` fill a figure and gives it as one `<svg>` element.
+
+    Args:
+        name: begins every id in the element; must differ between the figures of a page.
+        alt: what a reader who cannot see the figure is told.
+        plot: draws on the empty figure.
+        width: in CSS pixels at scale 1; the width of a phone, so that the text keeps its size there.
+        height: in CSS pixels at scale 1.
+
+    Returns:
+        The element, safe to put into HTML.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    # Without pyplot there is no window, no global state and no backend to choose.
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(width / _POINTS_PER_INCH, height / _POINTS_PER_INCH))
+        plot(figure)
+        stream = io.StringIO()
+        with contextlib.closing(stream):
+            figure.savefig(stream, format="svg", metadata={"Date": None})
+            text = stream.getvalue()
+    return Markup(_inline(text, name, alt))
+
+
+def _inline(text: str, name: str, alt: str) -> str:
+    """Turns a stand-alone SVG file into an element of an HTML page."""
+    root = ElementTree.fromstring(text)
+    used = set(re.findall(r"#([\w-]+)", " ".join(_references(root))))
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag.endswith(("}metadata", "}style")):
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+        if attributes.get("id") not in used:
+            attributes.pop("id", None)
+        element.attrib = {key: _attribute(key, value, name) for key, value in attributes.items()}
+        if element.tag != "text":
+            element.text = None
+        element.tail = None
+    root.attrib = {"role": "img", "aria-label": alt, "viewBox": root.attrib["viewBox"]}
+    return ElementTree.tostring(root, encoding="unicode", method="html")
+
+
+def _references(root: ElementTree.Element) -> list[str]:
+    """The attribute values that may point at an id: `href="#id"`, `clip-path="url(#id)"`."""
+    return [value for element in root.iter() for value in element.attrib.values() if "#" in value]
+
+
+def _attribute(key: str, value: str, name: str) -> str:
+    """The value of an attribute with ids of this figure, the page's colours, and hundredths of a pixel."""
+    if key == "id":
+        return f"{name}-{value}"
+    if key in ("href", "clip-path"):
+        return value.replace("#", f"#{name}-")
+    if key == "style":
+        for colour, custom_property in _PROPERTIES.items():
+            value = value.replace(colour, f"var(--{custom_property})")
+    return " ".join(re.sub(r"(\.\d\d)\d+", r"\1", value).split())
