@@ -1,0 +1,30 @@
+"""From a Keras model to a TFLite file that was checked and measured.
+
+The steps, in order: `convert` makes the file (`calibration` gives the ranges of integer files), `inspect` reads it,
+`Runner` runs it, `check_parity` compares it with its model, `benchmark` measures it. `types` holds the vocabulary.
+None of them imports TensorFlow before it is needed: the processes of the benchmark load this package too.
+"""
+
+from dcp_tf.tflite.benchmark import BenchmarkResult, benchmark
+from dcp_tf.tflite.convert import convert
+from dcp_tf.tflite.inspect import count_macs, inspect
+from dcp_tf.tflite.parity import check_parity, require
+from dcp_tf.tflite.runner import Runner
+from dcp_tf.tflite.types import Inspection, Latency, Parity, Quantization, TensorInfo, TFLiteFile
+
+__all__ = [
+    "BenchmarkResult",
+    "Inspection",
+    "Latency",
+    "Parity",
+    "Quantization",
+    "Runner",
+    "TFLiteFile",
+    "TensorInfo",
+    "benchmark",
+    "check_parity",
+    "convert",
+    "count_macs",
+    "inspect",
+    "require",
+]

@@ -1,0 +1,46 @@
+"""Calls a Keras model in inference mode with a flat list of inputs, whatever nesting it was built with."""
+
+from typing import Any
+
+from dcp_tf.errors import UsageError
+
+
+def check_model(model: Any) -> None:
+    """Refuses what cannot be converted.
+
+    Raises:
+        UsageError: `model` is no Keras model, is not built, or leaves a size other than the batch open.
+    """
+    import keras
+
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"expected a Keras model. Received: {type(model).__name__}")
+    if not getattr(model, "inputs", None):
+        raise UsageError(
+            f"the model {model.name!r} has no fixed inputs; build it as a functional model, "
+            "keras.Model(inputs, outputs)"
+        )
+    for tensor in model.inputs:
+        if None in tensor.shape[1:]:
+            raise UsageError(
+                f"the input {tensor.name!r} of {model.name!r} has the open shape {tuple(tensor.shape)}; "
+                "TFLite needs fixed sizes: build the model with a fixed input shape"
+            )
+
+
+def infer(model: Any, inputs: list) -> list:
+    """Calls `model` with `training=False`.
+
+    Args:
+        model: a functional or sequential Keras model.
+        inputs: one tensor for each of `model.inputs`, in that order.
+
+    Returns:
+        The output tensors, in the order of `model.outputs`.
+    """
+    import keras
+
+    structure = model.inputs if isinstance(model, keras.Sequential) else model.input
+    if len(inputs) == 1 and isinstance(structure, list):
+        return keras.tree.flatten(model(inputs[0], training=False))
+    return keras.tree.flatten(model(keras.tree.pack_sequence_as(structure, inputs), training=False))

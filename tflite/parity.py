@@ -1,0 +1,130 @@
+"""Does the file compute what its Keras model computes?"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from dcp_tf.tflite.keras_call import infer
+from dcp_tf.tflite.runner import Runner
+from dcp_tf.tflite.types import Parity, Quantization, TFLiteFile
+
+from dcp_tf import progress
+from dcp_tf.errors import RunError, UsageError
+
+# Float files differ from Keras by the order of sums alone: 1e-6 of the spread is usual, 1e-3 is already a fault.
+FLOAT32_MAX_ERROR = 1e-3
+# Integer files round. Trained classifiers agree on 95 % or more; a broken one (a range measured on wrong data, a
+# channel that saturates) falls far below. Where classes lie within the rounding of each other, as in a model that was
+# hardly trained, decisions flip although the outputs are right: then the outputs themselves must be near.
+INT8_TOP1_AGREEMENT = 0.9
+INT8_MEAN_ERROR = 0.1
+
+_KERAS_BATCH = 32
+_OUTPUTS = ("logits", "probabilities", "embeddings")
+
+
+def check_parity(
+    file: TFLiteFile, model: Any, images: Any, labels: np.ndarray | None = None, *, outputs: str = "logits"
+) -> Parity:
+    """Runs a file and its Keras model over the whole of a set and compares the outputs.
+
+    Args:
+        file: the converted model, or the path of its file.
+        model: the Keras model that it was converted from.
+        images: inputs (N, ...) as the model takes them, or one such array for each input.
+        labels: class numbers (N,), for the accuracies. They belong to the first output.
+        outputs: what the model gives. "logits" and "embeddings": errors are relative to the standard deviation of the
+            Keras outputs; "probabilities": they are absolute, since the spread of a probability is 1.
+            Embeddings decide nothing, so they have no agreement.
+
+    Returns:
+        The comparison; of several outputs the worst error counts, and the first decides.
+
+    Raises:
+        UsageError: the images or labels do not fit.
+    """
+    if outputs not in _OUTPUTS:
+        raise UsageError(f"outputs must be one of {', '.join(_OUTPUTS)}. Received: {outputs!r}")
+    arrays = [np.asarray(images)] if len(model.inputs) == 1 else [np.asarray(part) for part in images]
+    count = len(arrays[0])
+    if count == 0:
+        raise UsageError("there are no images to compare on; give at least one")
+    if labels is not None and len(labels) != count:
+        raise UsageError(f"expected one label for each of {count} images. Received: {len(labels)} labels")
+    runner = Runner(file)
+    pairs = [
+        _compare_batch(runner, model, [array[start : start + _KERAS_BATCH] for array in arrays])
+        for start in progress.bar(range(0, count, _KERAS_BATCH), what="Parity", unit=" batches")
+    ]
+    found, expected = (
+        [np.concatenate(parts) for parts in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
+    )
+    errors = [_relative_error(ours, theirs, outputs) for ours, theirs in zip(found, expected, strict=True)]
+    decided, keras_decided = (_decisions(side[0], outputs) for side in (found, expected))
+    top1, keras_top1 = (_accuracy(side, labels) for side in (decided, keras_decided))
+    return Parity(
+        max_error=max(float(error.max()) for error in errors),
+        mean_error=max(float(error.mean()) for error in errors),
+        top1_agreement=None if decided is None else float(np.mean(decided == keras_decided)),
+        top1=top1,
+        keras_top1=keras_top1,
+        samples=count,
+    )
+
+
+def require(parity: Parity, quantization: str | Quantization) -> None:
+    """Refuses a file that is too far from its model. The limits are the constants of this module.
+
+    Raises:
+        RunError: the file is not within the limits of its mode, or gave a NaN.
+    """
+    quantization = Quantization.parse(quantization)
+    if not np.isfinite(parity.max_error):
+        raise RunError(f"the {quantization.value} file or its Keras model gives NaN or infinite outputs")
+    if quantization is Quantization.FLOAT32 and parity.max_error > FLOAT32_MAX_ERROR:
+        raise RunError(
+            f"the float32 file does not equal its Keras model: the largest error is {parity.max_error:.2g} of the "
+            f"outputs' spread over {parity.samples} samples (limit {FLOAT32_MAX_ERROR:g})"
+        )
+    agrees = parity.top1_agreement is not None and parity.top1_agreement >= INT8_TOP1_AGREEMENT
+    if quantization is Quantization.INT8 and not agrees and parity.mean_error > INT8_MEAN_ERROR:
+        agreement = "" if parity.top1_agreement is None else f"decides alike on {parity.top1_agreement:.1%} only and "
+        raise RunError(
+            f"the int8 file is too far from its Keras model: it {agreement}has a mean error of "
+            f"{parity.mean_error:.2g} of the outputs' spread over {parity.samples} samples (limits "
+            f"{INT8_TOP1_AGREEMENT:.0%}, {INT8_MEAN_ERROR:g}); calibrate on images like those the model was trained on"
+        )
+
+
+def _compare_batch(runner: Runner, model: Any, batch: Sequence[np.ndarray]) -> tuple[list, list]:
+    """The outputs of the file and of the model, each a list with one array per output."""
+    found = runner.predict(batch[0] if len(batch) == 1 else batch)
+    inputs = [array.astype(tensor.dtype) for tensor, array in zip(model.inputs, batch, strict=True)]
+    expected = [np.asarray(output, np.float32) for output in infer(model, inputs)]
+    return (found if isinstance(found, list) else [found]), expected
+
+
+def _relative_error(found: np.ndarray, expected: np.ndarray, outputs: str) -> np.ndarray:
+    error = np.abs(found.astype(np.float64) - expected)
+    if outputs == "probabilities":
+        return error
+    # The floor keeps rounding noise of constant outputs from counting as an error of their spread.
+    spread = max(float(np.std(expected)), 1e-3 * float(np.abs(expected).max()))
+    return error / (spread or 1.0)
+
+
+def _decisions(values: np.ndarray, outputs: str) -> np.ndarray | None:
+    """The class that is decided for; a single unit decides between two at probability 1/2."""
+    if outputs == "embeddings":
+        return None
+    if values.shape[-1] > 1:
+        return np.argmax(values, axis=-1)
+    return (values[..., 0] > (0.5 if outputs == "probabilities" else 0.0)).astype(int)
+
+
+def _accuracy(decided: np.ndarray | None, labels: np.ndarray | None) -> float | None:
+    return (
+        None
+        if decided is None or labels is None
+        else float(np.mean(decided == np.asarray(labels).reshape(decided.shape)))
+    )

@@ -1,0 +1,95 @@
+"""Runs a TFLite file on arrays."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from dcp_tf.tflite.silence import Silence
+from dcp_tf.tflite.types import TFLiteFile, read_content
+
+from dcp_tf.errors import RunError, UsageError
+
+
+class Runner:
+    """An interpreter for a file, with floats going in and out whatever the file computes in.
+
+    Samples go through one by one, as on the device. Resizing the file to larger batches gives equal results where it
+    works, but gains little (MobileNetV2 float32 7.1 to 4.5 ms an image, int8 0.8 to 1.4: slower) and fails in XNNPACK
+    on files with a RESHAPE.
+
+    Args:
+        source: a converted model, or the path of a .tflite file.
+        threads: threads of the kernels.
+
+    Raises:
+        UsageError: there is no such file, or it holds no TFLite model.
+        RunError: this machine has no kernel for an operation of the file.
+    """
+
+    def __init__(self, source: TFLiteFile | str | os.PathLike, threads: int = 1):
+        content = read_content(source)
+        try:
+            with Silence():  # the interpreter announces its delegate
+                self._interpreter = Interpreter(model_content=content, num_threads=threads)
+                self._interpreter.allocate_tensors()
+        except ValueError as error:
+            raise UsageError(f"the TFLite file cannot be read: {error}; write it again") from error
+        except RuntimeError as error:
+            raise RunError(f"the TFLite file cannot be run here: {error}") from error
+        self._inputs = self._interpreter.get_input_details()
+        self._outputs = self._interpreter.get_output_details()
+
+    def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+        """Runs the file on every sample.
+
+        Args:
+            images: floats (N, ...), or one such array for each input of the file.
+
+        Returns:
+            Floats (N, ...), or a list with one such array for each output if there are several.
+
+        Raises:
+            UsageError: the images do not fit the inputs.
+            RunError: a kernel failed.
+        """
+        arrays = self._check(images)
+        count = len(arrays[0])
+        results = [np.empty((count, *detail["shape"][1:]), np.float32) for detail in self._outputs]
+        for row in range(count):
+            for detail, array in zip(self._inputs, arrays, strict=True):
+                self._interpreter.set_tensor(detail["index"], _encode(array[row : row + 1], detail))
+            try:
+                self._interpreter.invoke()
+            except RuntimeError as error:
+                raise RunError(f"the TFLite file failed while running: {error}") from error
+            for detail, result in zip(self._outputs, results, strict=True):
+                result[row] = _decode(self._interpreter.get_tensor(detail["index"]), detail)[0]
+        return results[0] if len(results) == 1 else results
+
+    def _check(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+        arrays = [np.asarray(images)] if len(self._inputs) == 1 else [np.asarray(part) for part in images]
+        if len(arrays) != len(self._inputs):
+            raise UsageError(f"the file has {len(self._inputs)} inputs. Received: {len(arrays)} arrays")
+        for detail, array in zip(self._inputs, arrays, strict=True):
+            expected = tuple(int(size) for size in detail["shape"][1:])
+            if array.shape[1:] != expected or len(array) != len(arrays[0]):
+                raise UsageError(
+                    f"the file takes samples of shape {expected}, as many for each input. "
+                    f"Received an array of shape {array.shape}"
+                )
+        return arrays
+
+
+def _encode(values: np.ndarray, detail: dict) -> np.ndarray:
+    """Floats as the input wants them: q = round(x / scale) + zero point, held within the type."""
+    scale, zero_point = detail["quantization"]
+    if scale == 0:
+        return values.astype(detail["dtype"])
+    limits = np.iinfo(detail["dtype"])
+    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(detail["dtype"])
+
+
+def _decode(values: np.ndarray, detail: dict) -> np.ndarray:
+    scale, zero_point = detail["quantization"]
+    return values.astype(np.float32) if scale == 0 else (values.astype(np.float32) - zero_point) * np.float32(scale)

@@ -1,0 +1,76 @@
+"""Keeps the chatter of converter and interpreter from the user, and keeps it for the error message."""
+
+import contextlib
+import logging
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+
+_STANDARD = (1, 2)  # file descriptors of standard output and standard error
+
+
+class Silence(contextlib.AbstractContextManager):
+    """While entered, everything written to standard output and standard error goes to a temporary file.
+
+    C++ code writes to the file descriptors, Python code to `sys.stdout` and `sys.stderr`, which need not lead to the
+    same place (notebooks): both are redirected. Warnings and log records below the level ERROR are dropped.
+    The redirection is one of the whole process, so only the noisy call belongs inside.
+    """
+
+    def __enter__(self) -> "Silence":
+        _flush()
+        self._log = tempfile.TemporaryFile()
+        self._originals = {}
+        for descriptor in _STANDARD:
+            with contextlib.suppress(OSError):  # a service may run with a closed descriptor
+                self._originals[descriptor] = os.dup(descriptor)
+        self._stack = contextlib.ExitStack()
+        self._stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        self._stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
+        text = self._stack.enter_context(os.fdopen(os.dup(self._log.fileno()), "w", errors="replace"))
+        self._stack.enter_context(contextlib.redirect_stdout(text))
+        self._stack.enter_context(contextlib.redirect_stderr(text))
+        self._redirect()
+        return self
+
+    def __exit__(self, *exception) -> None:
+        _flush()
+        self._stack.close()
+        self._restore()
+        self._log.seek(0)
+        self._text = self._log.read().decode("utf-8", errors="replace")
+        self._log.close()
+        for original in self._originals.values():
+            os.close(original)
+
+    @contextlib.contextmanager
+    def lifted(self) -> Iterator[None]:
+        """Lets our own progress through for a moment: inside, the file descriptors lead where they led before."""
+        self._restore()
+        try:
+            yield
+        finally:
+            self._redirect()
+
+    def tail(self, lines: int = 5) -> str:
+        """The last lines of what was said, after the end, joined into one line."""
+        return " | ".join(line.strip() for line in self._text.splitlines() if line.strip()[:1])[-200 * lines :]
+
+    def _redirect(self) -> None:
+        for descriptor in self._originals:
+            os.dup2(self._log.fileno(), descriptor)
+
+    def _restore(self) -> None:
+        for descriptor, original in self._originals.items():
+            os.dup2(original, descriptor)
+
+
+def _flush() -> None:
+    """Python's own buffers must land where they belong before a descriptor changes its target."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # None, a full pipe, or closed
+            stream.flush()

@@ -1,0 +1,149 @@
+"""The vocabulary of this package: what is converted, what was read off a file, what was measured."""
+
+import dataclasses
+import enum
+import os
+import pathlib
+
+from dcp_tf import files
+from dcp_tf.errors import UsageError
+
+
+class Quantization(str, enum.Enum):
+    """How the numbers of a file are stored and computed."""
+
+    FLOAT32 = "float32"
+    INT8 = "int8"
+
+    @classmethod
+    def parse(cls, value: "str | Quantization") -> "Quantization":
+        """The mode called `value`.
+
+        Raises:
+            UsageError: there is no such mode.
+        """
+        try:
+            return cls(value)
+        except ValueError as error:
+            names = ", ".join(mode.value for mode in cls)
+            raise UsageError(f"quantization must be one of {names}. Received: {value!r}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLiteFile:
+    """A converted model: its bytes, and where they were saved (None: only in memory)."""
+
+    content: bytes = dataclasses.field(repr=False)
+    quantization: Quantization
+    path: pathlib.Path | None = None
+
+    def save(self, path: str | os.PathLike) -> "TFLiteFile":
+        """Writes the file atomically and returns it with its path.
+
+        Raises:
+            RunError: it cannot be written; what stood at `path` is untouched.
+        """
+        return dataclasses.replace(self, path=files.write_bytes(path, self.content))
+
+
+def read_content(source: TFLiteFile | str | os.PathLike) -> bytes:
+    """The bytes of a converted model or of a .tflite file.
+
+    Raises:
+        UsageError: there is no such file, or it holds no TFLite model.
+    """
+    if isinstance(source, TFLiteFile):
+        return source.content
+    path = pathlib.Path(source)
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
+    if content[4:8] != b"TFL3":  # the identifier that every TFLite flatbuffer carries
+        raise UsageError(f"{path} is no TFLite model; give a file that was written by export or tflite.convert")
+    return content
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorInfo:
+    """An input or output of a file; `type` is the schema's name, such as FLOAT32 or INT8."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What a file holds.
+
+    Attributes:
+        operations: how often each operation occurs, such as {"CONV_2D": 35}.
+        tensor_types: how many tensors of each type there are.
+        float_operations: operations that compute on floats, as "NAME (output tensor)". The QUANTIZE at a float input
+            and the DEQUANTIZE at a float output of an integer file are not among them.
+        inputs: the inputs of the main graph.
+        outputs: the outputs of the main graph.
+        macs: multiply-accumulates of one inference at batch size 1.
+        size: bytes of the file.
+    """
+
+    operations: dict[str, int]
+    tensor_types: dict[str, int]
+    float_operations: list[str]
+    inputs: list[TensorInfo]
+    outputs: list[TensorInfo]
+    macs: int
+    size: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """How near a file is to its Keras model on a set of samples.
+
+    Attributes:
+        max_error: the largest absolute difference, relative to the spread of the Keras outputs.
+        mean_error: the mean absolute difference, relative to the same spread.
+        top1_agreement: fraction of samples on which both decide alike; None for embeddings.
+        top1: accuracy of the file as a fraction of 1; None without labels.
+        keras_top1: accuracy of the Keras model; None without labels.
+        samples: how many samples were compared.
+    """
+
+    max_error: float
+    mean_error: float
+    top1_agreement: float | None
+    top1: float | None
+    keras_top1: float | None
+    samples: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Latency:
+    """Measured time of one inference at batch size 1.
+
+    Attributes:
+        median_ms: median over the runs, milliseconds; p10_ms and p90_ms are the percentiles.
+        p10_ms: tenth percentile.
+        p90_ms: ninetieth percentile.
+        runs: measured samples.
+        invocations_per_run: inferences that one sample averages over (more than 1 for very small models).
+        delegate: "XNNPACK", or None where the built-in kernels ran everything.
+        speedup: time of the first candidate over the time of this one (2.0: twice as fast), median of paired runs.
+        speedup_low: lower end of the 95 % bootstrap interval of `speedup`.
+        speedup_high: upper end of it.
+        conclusive: whether the interval is narrow and lies on one side of 1. True for the first candidate itself.
+    """
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    runs: int
+    invocations_per_run: int
+    delegate: str | None
+    speedup: float
+    speedup_low: float
+    speedup_high: float
+    conclusive: bool
