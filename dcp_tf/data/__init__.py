@@ -1,0 +1,18 @@
+"""Image data sets: loading, splitting, normalising, and batches that are the same for the same seed."""
+
+from dcp_tf.data.arrays import from_arrays, split_from_arrays
+from dcp_tf.data.load import check_labels, load
+from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
+from dcp_tf.data.split import ImageDataset, Split
+
+__all__ = [
+    "NORMALIZATIONS",
+    "ImageDataset",
+    "Normalization",
+    "Split",
+    "check_labels",
+    "find_normalization",
+    "from_arrays",
+    "load",
+    "split_from_arrays",
+]

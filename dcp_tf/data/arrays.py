@@ -1,0 +1,151 @@
+"""Data sets that are arrays: scikit-learn's digits, `.npz` files, and what a Python program holds."""
+
+import pathlib
+import zipfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from dcp_tf.data.normalization import Normalization, find_normalization
+from dcp_tf.data.parts import Parts, numbered_classes, set_aside
+from dcp_tf.data.sources import ArraySource, array_source, label_array
+from dcp_tf.data.split import ImageDataset, Split, make_split
+from dcp_tf.errors import UsageError
+
+_KEYS = ("x_train", "y_train", "x_test", "y_test")
+
+
+def digits_parts(*, seed: int, test_fraction: float) -> Parts:
+    """scikit-learn's 1,797 handwritten digits: 8 x 8, gray, integers of 0..16."""
+    from sklearn.datasets import load_digits
+
+    pixels, labels = load_digits(return_X_y=True)
+    source = ArraySource(pixels.reshape(-1, 8, 8, 1).astype(np.uint8), white=16.0)
+    train, test = set_aside(source, labels.astype(np.int32), test_fraction, seed)
+    return Parts("digits", train, test, tuple("0123456789"), flip=False)
+
+
+def npz_parts(path: str) -> Parts:
+    """Reads `x_train y_train x_test y_test` from a `.npz` file.
+
+    Raises:
+        UsageError: the file cannot be read, an array is missing, or the arrays do not fit each other.
+    """
+    arrays = _read_npz(path)
+    train = _labelled(arrays["x_train"], arrays["y_train"], f"x_train of {path}", f"y_train of {path}")
+    test = _labelled(arrays["x_test"], arrays["y_test"], f"x_test of {path}", f"y_test of {path}")
+    _check_same_kind(train[0], test[0], f"x_train of {path}", f"x_test of {path}")
+    return Parts(pathlib.Path(path).stem, train, test, numbered_classes(train[1], test[1]))
+
+
+def from_arrays(
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    test_images: np.ndarray | None = None,
+    test_labels: np.ndarray | None = None,
+    name: str = "arrays",
+    input_shape: tuple[int | None, ...] | None = None,
+    normalization: str | Normalization = "none",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    flip: bool = True,
+    seed: int = 0,
+    test_fraction: float = 0.2,
+) -> ImageDataset:
+    """Makes a data set of arrays.
+
+    Args:
+        images: (N, H, W, C) or (N, H, W); integers of 0..255, or floats.
+        labels: (N,) class numbers from 0, or None.
+        test_images: images to measure on; without them a share of `images` is set aside.
+        test_labels: their labels.
+        name: what the data set is called.
+        input_shape: the (H, W, C) that the model takes; None keeps the images' own.
+        normalization: as in `load`.
+        mean: as in `load`.
+        std: as in `load`.
+        flip: whether augmentation may mirror the images.
+        seed: draws which images are set aside.
+        test_fraction: how many of them are.
+
+    Raises:
+        UsageError: the arrays do not fit each other or the rest.
+    """
+    train = _labelled(images, labels, "images", "labels")
+    if test_images is not None:
+        test = _labelled(test_images, test_labels, "test_images", "test_labels")
+        _check_same_kind(train[0], test[0], "images", "test_images")
+        if (labels is None) != (test_labels is None):
+            raise UsageError("give labels for both the images and the test images, or for neither")
+    elif test_labels is not None:
+        raise UsageError("test_labels need test_images")
+    else:
+        train, test = set_aside(*train, test_fraction, seed)
+    parts = Parts(name, train, test, numbered_classes(train[1], test[1]), flip)
+    return assemble(parts, input_shape, find_normalization(normalization, mean, std))
+
+
+def split_from_arrays(
+    images: np.ndarray,
+    labels: np.ndarray | None = None,
+    *,
+    input_shape: tuple[int | None, ...] | None = None,
+    normalization: str | Normalization = "none",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    flip: bool = True,
+) -> Split:
+    """Makes one split of arrays, nothing set aside; the arguments are those of `from_arrays`."""
+    source, labels = _labelled(images, labels, "images", "labels")
+    chosen = find_normalization(normalization, mean, std)
+    return make_split(source, labels, input_shape=input_shape, normalization=chosen, flip=flip)
+
+
+def assemble(parts: Parts, input_shape: tuple[int | None, ...] | None, normalization: Normalization) -> ImageDataset:
+    """Adds the preprocessing to the parts of a data set.
+
+    Raises:
+        UsageError: the images cannot be brought to that shape or normalised so.
+    """
+    train, test = (
+        make_split(source, labels, input_shape=input_shape, normalization=normalization, flip=parts.flip)
+        for source, labels in (parts.train, parts.test)
+    )
+    return ImageDataset(parts.name, train, test, len(parts.class_names), parts.class_names, train.shape)
+
+
+def _labelled(
+    images: np.ndarray, labels: np.ndarray | None, images_name: str, labels_name: str
+) -> tuple[ArraySource, np.ndarray | None]:
+    source = array_source(images, images_name)
+    return source, None if labels is None else label_array(labels, source.size, labels_name)
+
+
+def _check_same_kind(train: ArraySource, test: ArraySource, train_name: str, test_name: str) -> None:
+    if train.shape != test.shape:
+        raise UsageError(
+            f"{train_name} holds images of shape {train.shape}, but {test_name} of {test.shape}; they must be equal"
+        )
+    if train.white != test.white:
+        raise UsageError(
+            f"{train_name} and {test_name} are on different scales: one holds integers, the other floats; use one type"
+        )
+
+
+def _read_npz(path: str) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UsageError(f"{path} holds one array, expected a .npz file with {', '.join(_KEYS)}")
+            missing = [key for key in _KEYS if key not in archive]
+            if missing:
+                found = ", ".join(archive.files) or "nothing"
+                raise UsageError(f"{path} lacks {', '.join(missing)}; it holds {found}")
+            return {key: archive[key] for key in _KEYS}
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}") from error
+    except UsageError:
+        raise
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(f"{path} is no .npz file of plain arrays: {error}") from error

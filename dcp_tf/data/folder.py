@@ -1,0 +1,150 @@
+"""Images in folders, one folder per class."""
+
+import concurrent.futures
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from dcp_tf import progress
+from dcp_tf.data import sources
+from dcp_tf.data.parts import Parts, set_aside
+from dcp_tf.data.preprocessing import Shape
+from dcp_tf.errors import UsageError
+
+_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_TEST_FOLDERS = ("test", "val", "validation", "valid")
+_GRAY_MODES = {"1", "L", "LA"}
+_WIDE_MODES = {"I", "F"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Decoder:
+    """Reads image files as uint8 pixels of one shape."""
+
+    files: Sequence[pathlib.Path]
+    shape: Shape
+
+    def __call__(self, position: int) -> np.ndarray:
+        height, width, channels = self.shape
+        path = self.files[position]
+        try:
+            with Image.open(path) as image:
+                image = image.convert("L" if channels == 1 else "RGB")
+                if image.size != (width, height):
+                    image = image.resize((width, height), Image.Resampling.BILINEAR)
+                return np.asarray(image, np.uint8).reshape(self.shape)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise _bad_image(path, error) from error
+
+    def stream(self, position: tf.Tensor) -> tf.Tensor:
+        """The same inside `tf.data`."""
+        return tf.numpy_function(self, [position], tf.uint8)
+
+
+def folder_parts(
+    directory: str, *, input_shape: tuple[int | None, ...] | None, seed: int, test_fraction: float
+) -> Parts:
+    """Reads a folder of class folders, or one with `train` and `test` (or `val`, `validation`, `valid`) inside.
+
+    Files are taken in sorted order; those without the suffix of an image are left out. Pixels are taken as they are
+    stored (the orientation tag of photographs is not applied), and resized to the model's height and width without
+    keeping the proportions.
+
+    Raises:
+        UsageError: there are no classes or images, a file is no image, or the images differ in size and no model size
+            is given.
+    """
+    root = pathlib.Path(directory)
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}")
+    test_root = next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
+    has_train = (root / "train").is_dir()
+    train_root = root / "train" if has_train else root
+    class_names = _class_names(train_root)
+    train_files, train_labels = _list_files(train_root, class_names)
+    if not has_train or test_root is None:
+        source = _open(train_files, len(train_files), _common_shape(train_files, input_shape))
+        return Parts(root.name, *set_aside(source, train_labels, test_fraction, seed), class_names)
+    strangers = sorted(set(_class_names(test_root)) - set(class_names))
+    if strangers:
+        raise UsageError(f"{test_root} has the class {strangers[0]!r}, which {train_root} has not")
+    test_files, test_labels = _list_files(test_root, class_names)
+    shape = _common_shape(train_files + test_files, input_shape)
+    total = len(train_files) + len(test_files)
+    train = _open(train_files, total, shape), train_labels
+    test = _open(test_files, total, shape), test_labels
+    return Parts(root.name, train, test, class_names)
+
+
+def _class_names(root: pathlib.Path) -> tuple[str, ...]:
+    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if len(names) < 2:
+        raise UsageError(f"{root} must hold at least two folders, one per class; it holds {len(names)}")
+    return tuple(names)
+
+
+def _list_files(root: pathlib.Path, class_names: Sequence[str]) -> tuple[list[pathlib.Path], np.ndarray]:
+    files, labels = [], []
+    for label, name in enumerate(class_names):
+        folder = root / name
+        if not folder.is_dir():
+            continue
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+        if not found:
+            raise UsageError(f"{folder} holds no images ({', '.join(sorted(_SUFFIXES))})")
+        files += found
+        labels += [label] * len(found)
+    return files, np.asarray(labels, np.int32)
+
+
+def _common_shape(files: Sequence[pathlib.Path], input_shape: tuple[int | None, ...] | None) -> Shape:
+    """Looks into every file's header and says which shape all of them are decoded to."""
+    first_size, gray = None, True
+    height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
+    for path in progress.bar(files, what="looking at the images", unit="image"):
+        size, mode = _read_header(path)
+        first_size = first_size or size
+        if size != first_size and (height is None or width is None):
+            raise UsageError(
+                f"the images differ in size: {files[0]} is {first_size[0]} x {first_size[1]} and {path} is "
+                f"{size[0]} x {size[1]} pixels; give an input size or a model with a fixed one"
+            )
+        gray = gray and mode in _GRAY_MODES
+    if channels not in (1, 3):
+        channels = 1 if gray else 3
+    return height or first_size[1], width or first_size[0], channels
+
+
+def _read_header(path: pathlib.Path) -> tuple[tuple[int, int], str]:
+    try:
+        with Image.open(path) as image:
+            size, mode = image.size, image.mode
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _bad_image(path, error) from error
+    if mode in _WIDE_MODES or mode.startswith("I;"):
+        raise UsageError(f"{path} has more than 8 bits per pixel (mode {mode}); convert it to 8 bits")
+    return size, mode
+
+
+def _open(files: Sequence[pathlib.Path], total: int, shape: Shape) -> sources.Source:
+    """Decodes the files now if all `total` images of the data set fit into memory, else when they are needed."""
+    decoder = _Decoder(files, shape)
+    if total * int(np.prod(shape)) > sources.MEMORY_LIMIT:
+        return sources.StreamSource(decoder.stream, np.arange(len(files)), shape)
+    images = np.empty((len(files), *shape), np.uint8)
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        decoded = pool.map(decoder, range(len(files)))
+        for position, pixels in enumerate(
+            progress.bar(decoded, what="decoding the images", total=len(files), unit="image")
+        ):
+            images[position] = pixels
+    return sources.ArraySource(images, white=255.0)
+
+
+def _bad_image(path: pathlib.Path, error: Exception) -> UsageError:
+    return UsageError(f"{path} is no readable image ({error}); repair or remove it")

@@ -1,0 +1,83 @@
+"""From `--dataset` to a data set."""
+
+from collections.abc import Sequence
+
+from dcp_tf.data.arrays import assemble, digits_parts, npz_parts
+from dcp_tf.data.folder import folder_parts
+from dcp_tf.data.normalization import Normalization, find_normalization
+from dcp_tf.data.split import ImageDataset
+from dcp_tf.data.tfds_images import tfds_parts
+from dcp_tf.errors import UsageError
+
+_KINDS = "digits, npz:FILE, folder:DIR or tfds:NAME"
+
+
+def load(
+    spec: str,
+    *,
+    input_shape: tuple[int | None, ...] | None = None,
+    normalization: str | Normalization = "none",
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    seed: int = 0,
+    data_dir: str | None = None,
+    test_fraction: float = 0.2,
+) -> ImageDataset:
+    """Loads a data set.
+
+    Integer pixels become 0..1 and floats are taken as they are; then the normalization follows:
+
+    | name | what the network gets |
+    |---|---|
+    | `none` | nothing more |
+    | `unit` | 0..1, also from floats of 0..255 |
+    | `raw` | 0..255 (for networks that rescale inside); floats must be of 0..255 already |
+    | `digits`, `cifar10`, `imagenet` | (x - mean) / std of that data set, x in 0..1 |
+    | `tf` | -1..1 |
+    | `caffe` | BGR, 0..255, less ImageNet's mean |
+
+    Args:
+        spec: `digits` (scikit-learn's), `npz:FILE` (arrays x_train y_train x_test y_test), `folder:DIR` (one folder
+            per class, or `train` and `test` with such folders) or `tfds:NAME` (TensorFlow Datasets).
+        input_shape: the (H, W, C) that the model takes: images are resized to it, and gray becomes RGB or RGB gray.
+            None, as a whole or for one dimension, keeps the images' own.
+        normalization: see above.
+        mean: in place of a normalization, one value or one per channel, for pixels of 0..1.
+        std: goes with `mean`.
+        seed: draws which images are set aside for testing where the data set does not say.
+        data_dir: where TensorFlow Datasets keeps its files.
+        test_fraction: how many images are set aside.
+
+    Returns:
+        The data set, its test images never among the train images.
+
+    Raises:
+        UsageError: something of this cannot be used.
+    """
+    chosen = find_normalization(normalization, mean, std)
+    kind, _, argument = spec.partition(":")
+    if kind not in ("digits", "npz", "folder", "tfds") or (kind == "digits") != (spec == kind):
+        raise UsageError(f"unknown data set {spec!r}; give {_KINDS}")
+    if kind != "digits" and not argument:
+        raise UsageError(f"the data set {spec!r} lacks what comes after the colon; give {_KINDS}")
+    if kind == "digits":
+        parts = digits_parts(seed=seed, test_fraction=test_fraction)
+    elif kind == "npz":
+        parts = npz_parts(argument)
+    elif kind == "folder":
+        parts = folder_parts(argument, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
+    else:
+        parts = tfds_parts(argument, data_dir=data_dir, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
+    return assemble(parts, input_shape, chosen)
+
+
+def check_labels(dataset: ImageDataset, num_outputs: int) -> None:
+    """Raises UsageError where a label has no output of the model; a model with one output tells two classes apart."""
+    classes = max(2, num_outputs)
+    for name, split in (("train", dataset.train), ("test", dataset.test)):
+        largest = -1 if split.labels is None else int(split.labels.max())
+        if largest >= classes:
+            raise UsageError(
+                f"the {name} images of {dataset.name} have the label {largest}, but the model has {num_outputs} "
+                f"output{'s' * (num_outputs != 1)}; use a model with at least {largest + 1}"
+            )

@@ -1,0 +1,42 @@
+"""What every loader hands over: the pixels and labels of a data set, before any preprocessing."""
+
+import dataclasses
+
+import numpy as np
+
+from dcp_tf.data.sources import Source
+from dcp_tf.data.split import stratified_split
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Parts:
+    """A data set as it lies on disk.
+
+    Attributes:
+        name: what it is called.
+        train: the pixels to learn from, and their labels (N,) or None.
+        test: the pixels to measure on, and their labels.
+        class_names: by label; empty where there are no labels.
+        flip: whether a mirror image still shows the same class.
+    """
+
+    name: str
+    train: tuple[Source, np.ndarray | None]
+    test: tuple[Source, np.ndarray | None]
+    class_names: tuple[str, ...]
+    flip: bool = True
+
+
+def set_aside(
+    source: Source, labels: np.ndarray | None, fraction: float, seed: int
+) -> tuple[tuple[Source, np.ndarray | None], tuple[Source, np.ndarray | None]]:
+    """Sets a share of every class aside: the `train` and `test` of `Parts`."""
+    sides = stratified_split(labels, source.size, fraction, seed)
+    train, test = ((source.take(side), None if labels is None else labels[side]) for side in sides)
+    return train, test
+
+
+def numbered_classes(*labels: np.ndarray | None) -> tuple[str, ...]:
+    """Names for classes that have only numbers: "0" up to the largest label, at least two."""
+    known = [part for part in labels if part is not None]
+    return tuple(str(number) for number in range(max(2, *(int(part.max()) + 1 for part in known)))) if known else ()

@@ -1,0 +1,87 @@
+"""Vectorised work on batches of images: size, channels, random crops and mirror images."""
+
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf.errors import UsageError
+
+Shape = tuple[int, int, int]
+
+
+def output_shape(source: Shape, wanted: tuple[int | None, ...] | None) -> Shape:
+    """Returns the (H, W, C) that images of shape `source` get for a model that wants `wanted`.
+
+    None, as a whole or for one dimension, keeps what the images have.
+
+    Raises:
+        UsageError: `wanted` is no image shape, or the channels cannot be converted.
+    """
+    if wanted is None:
+        return source
+    if len(wanted) != 3:
+        raise UsageError(f"the model takes no images of (height, width, channels): its input shape is {tuple(wanted)}")
+    height, width, channels = (have if want is None else want for have, want in zip(source, wanted, strict=True))
+    if channels != source[2] and {channels, source[2]} != {1, 3}:
+        raise UsageError(
+            f"images of shape {source} cannot become {tuple(wanted)}: only 1 and 3 channels are converted to each other"
+        )
+    return height, width, channels
+
+
+def to_shape(images: tf.Tensor, shape: Shape) -> tf.Tensor:
+    """Converts channels and resizes (bilinear, antialiased when shrinking) where the shape differs.
+
+    Args:
+        images: (B, h, w, c) of any number type, with a static shape.
+        shape: the (H, W, C) of the result.
+
+    Returns:
+        (B, H, W, C) of float32, on the scale of the input.
+    """
+    images = tf.cast(images, tf.float32)
+    height, width, channels = images.shape[1:]
+    if channels == 3 and shape[2] == 1:
+        images = tf.image.rgb_to_grayscale(images)
+    if (height, width) != shape[:2]:
+        shrinks = shape[0] < height or shape[1] < width
+        images = tf.image.resize(images, shape[:2], method="bilinear", antialias=shrinks)
+    if channels == 1 and shape[2] == 3:
+        images = tf.repeat(images, 3, axis=-1)
+    return images
+
+
+def padding(shape: Shape) -> tuple[int, int]:
+    """By how many pixels augmentation may shift an image up or down, and left or right: an eighth of its size."""
+    return max(1, shape[0] // 8), max(1, shape[1] // 8)
+
+
+def draw_crops(size: int, shape: Shape, flip: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draws where each of `size` images is cropped, and whether it is mirrored.
+
+    Returns:
+        The corners, (size, 2) of int32 in the padded image, and the mirror flags, (size,) of bool.
+    """
+    corners = rng.integers(0, 2 * np.array(padding(shape)) + 1, size=(size, 2), dtype=np.int32)
+    flips = rng.random(size) < 0.5 if flip else np.zeros(size, bool)
+    return corners, flips
+
+
+def crop_and_flip(images: tf.Tensor, corners: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
+    """Pads with black, cuts the original size out at `corners`, and mirrors where `flips` says so.
+
+    Args:
+        images: (B, H, W, C) with static H, W, C.
+        corners: (B, 2) of int32: the top and left edge in the padded image.
+        flips: (B,) of bool.
+
+    Returns:
+        (B, H, W, C).
+    """
+    height, width, _ = shape = images.shape[1:]
+    rows, columns = padding(shape)
+    images = tf.pad(images, [[0, 0], [rows, rows], [columns, columns], [0, 0]])
+    take_rows = corners[:, :1] + tf.range(height)
+    left_to_right = tf.range(width)
+    take_columns = corners[:, 1:] + tf.where(flips[:, None], width - 1 - left_to_right, left_to_right)
+    images = tf.gather(images, take_rows, axis=1, batch_dims=1)
+    return tf.gather(images, take_columns, axis=2, batch_dims=1)

@@ -1,0 +1,160 @@
+"""Where images come from: random access to pixels, in memory or decoded when they are needed."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf.data.preprocessing import Shape
+from dcp_tf.errors import UsageError
+
+# A data set is decoded into memory if its pixels take at most this many bytes.
+MEMORY_LIMIT = 2**30
+
+
+class Source(Protocol):
+    """Images of one shape that can be read in any order.
+
+    Attributes:
+        size: how many images there are.
+        shape: (H, W, C) of each.
+        white: the value of white, or None for floats, which are taken as they are.
+    """
+
+    size: int
+    shape: Shape
+    white: float | None
+
+    def batches(self, order: np.ndarray, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+        """Yields (positions (B,) int64, pixels (B, H, W, C)) in the given order of positions."""
+
+    def take(self, positions: np.ndarray) -> "Source":
+        """Returns the source that holds only the images at `positions`."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ArraySource:
+    """Decoded images in memory: `images` is (N, H, W, C), `white` as in `Source`."""
+
+    images: np.ndarray
+    white: float | None = None
+
+    @property
+    def size(self) -> int:
+        """How many images there are."""
+        return len(self.images)
+
+    @property
+    def shape(self) -> Shape:
+        """(H, W, C) of each image."""
+        return tuple(self.images.shape[1:])
+
+    @functools.cached_property
+    def _tensor(self) -> tf.Tensor:
+        with tf.device("CPU:0"):
+            return tf.convert_to_tensor(self.images)
+
+    def batches(self, order: np.ndarray, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+        """See `Source`."""
+        positions = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=drop_remainder)
+        pixels = self._tensor
+        return positions.map(lambda chosen: (chosen, tf.gather(pixels, chosen)), num_parallel_calls=tf.data.AUTOTUNE)
+
+    def take(self, positions: np.ndarray) -> "ArraySource":
+        """See `Source`."""
+        return ArraySource(self.images[positions], self.white)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class StreamSource:
+    """Images that are decoded each time they are needed.
+
+    Attributes:
+        read: maps a scalar int64 tensor, an entry of `keys`, to uint8 pixels of shape `shape`; runs inside `tf.data`.
+        keys: (N,) of int64, what `read` is called with for each position.
+        shape: as in `Source`.
+        white: as in `Source`.
+    """
+
+    read: Callable[[tf.Tensor], tf.Tensor]
+    keys: np.ndarray
+    shape: Shape
+    white: float | None = 255.0
+
+    @property
+    def size(self) -> int:
+        """How many images there are."""
+        return len(self.keys)
+
+    def batches(self, order: np.ndarray, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+        """See `Source`."""
+        positions = tf.data.Dataset.from_tensor_slices((order, self.keys[order]))
+        images = positions.map(
+            lambda position, key: (position, tf.ensure_shape(self.read(key), self.shape)),
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+        return images.batch(batch_size, drop_remainder=drop_remainder)
+
+    def take(self, positions: np.ndarray) -> "StreamSource":
+        """See `Source`."""
+        return dataclasses.replace(self, keys=self.keys[positions])
+
+
+def array_source(images: np.ndarray, what: str) -> ArraySource:
+    """Takes an array of images as it came from a user.
+
+    Args:
+        images: (N, H, W, C), or (N, H, W) for gray images; integers of 0..255, or floats.
+        what: its name, for error messages.
+
+    Raises:
+        UsageError: it holds no images, or pixels that are no numbers.
+    """
+    images = np.asarray(images)
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or 0 in images.shape:
+        raise UsageError(f"{what} must hold images of shape (N, H, W, C) or (N, H, W), received {images.shape}")
+    if np.issubdtype(images.dtype, np.integer):
+        if images.dtype != np.uint8 and (images.min() < 0 or images.max() > 255):
+            raise UsageError(
+                f"{what} holds integer pixels of {images.min()} to {images.max()}, expected 0 to 255; "
+                "scale them to 0..1 and store them as float32"
+            )
+        return ArraySource(images.astype(np.uint8, copy=False), white=255.0)
+    if not np.issubdtype(images.dtype, np.floating):
+        raise UsageError(f"{what} must hold integers or floats, received the type {images.dtype}")
+    images = images.astype(np.float32, copy=False)
+    if not np.isfinite(images).all():
+        raise UsageError(f"{what} holds NaN or infinite pixels; clean the images first")
+    return ArraySource(images)
+
+
+def label_array(labels: np.ndarray, size: int, what: str) -> np.ndarray:
+    """Takes labels as they came from a user: `size` integers from 0 up, of shape (N,) or (N, 1).
+
+    Returns:
+        (N,) of int32.
+
+    Raises:
+        UsageError: they are something else.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise UsageError(
+            f"{what} must be one class number per image, of shape (N,), received {labels.shape}; "
+            "for one-hot labels pass labels.argmax(-1)"
+        )
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise UsageError(f"{what} must be integers (class numbers from 0), received the type {labels.dtype}")
+    if len(labels) != size:
+        raise UsageError(f"{what} has {len(labels)} labels for {size} images; there must be one for each")
+    if labels.min() < 0:
+        raise UsageError(f"{what} holds the negative label {labels.min()}; classes are numbered from 0")
+    return labels.astype(np.int32)

@@ -1,0 +1,200 @@
+"""A set of images with labels, ready to be read in batches; a data set is two of them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf.data.normalization import Normalization
+from dcp_tf.data.preprocessing import Shape, crop_and_flip, draw_crops, output_shape, to_shape
+from dcp_tf.data.sources import ArraySource, Source, label_array
+from dcp_tf.errors import UsageError
+
+# The random streams that are drawn from one seed.
+_ORDER, _CROPS, _SUBSET, _SPLIT = range(4)
+
+
+def _generator(seed: int, *stream: int) -> np.random.Generator:
+    if seed < 0:
+        raise UsageError(f"a seed must be 0 or more, received {seed}")
+    return np.random.default_rng((seed, *stream))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Images of one shape with their labels.
+
+    Attributes:
+        source: where the pixels come from.
+        labels: (N,) of int32, or None where there are none.
+        shape: (H, W, C) of the images in a batch.
+        normalization: what is done to their pixels.
+        flip: whether augmentation may mirror the images (not for digits and letters).
+    """
+
+    source: Source
+    labels: np.ndarray | None
+    shape: Shape
+    normalization: Normalization
+    flip: bool = True
+
+    @property
+    def size(self) -> int:
+        """How many images there are."""
+        return self.source.size
+
+    def with_labels(self, labels: np.ndarray) -> "Split":
+        """Returns the same images with other labels, such as the predictions of a network."""
+        return dataclasses.replace(self, labels=label_array(labels, self.size, "labels"))
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        shuffle: bool = False,
+        augment: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+        drop_remainder: bool = False,
+    ) -> tf.data.Dataset:
+        """One pass over the images. The same arguments give bitwise the same batches.
+
+        Args:
+            batch_size: images per batch; the last batch may be smaller.
+            indices: which images, in this order; None for all.
+            shuffle: whether their order is drawn from (seed, epoch).
+            augment: whether each image is shifted by up to an eighth of its size and, where `flip` allows it, mirrored
+                by chance; drawn from (seed, epoch) for each image, whatever batch it is in.
+            seed: 0 or more.
+            epoch: the number of the pass, 0 or more.
+            drop_remainder: whether a smaller last batch is left out.
+
+        Returns:
+            Pairs of float32 images (B, H, W, C) and int32 labels (B,); only images where there are no labels.
+
+        Raises:
+            UsageError: the batch size or an index makes no sense.
+        """
+        if batch_size < 1:
+            raise UsageError(f"the batch size must be at least 1, received {batch_size}")
+        order = self._positions(indices)
+        if shuffle:
+            order = _generator(seed, epoch, _ORDER).permutation(order)
+        images = self.source.batches(order, batch_size, drop_remainder)
+        labels = None if self.labels is None else tf.constant(self.labels)
+        crops = None
+        if augment:
+            drawn = draw_crops(self.size, self.shape, self.flip, _generator(seed, epoch, _CROPS))
+            crops = [tf.constant(values) for values in drawn]
+
+        def finish(positions: tf.Tensor, pixels: tf.Tensor):
+            pixels = to_shape(pixels, self.shape)
+            if crops is not None:
+                pixels = crop_and_flip(pixels, *(tf.gather(values, positions) for values in crops))
+            pixels = self.normalization.apply(pixels, self.source.white)
+            return pixels if labels is None else (pixels, tf.gather(labels, positions))
+
+        return images.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+    def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
+        """Picks `n` images with classes as even as the labels allow; all images where there are no more than `n`.
+
+        Returns:
+            Sorted positions, int64. With one seed, a smaller subset lies inside every larger one.
+        """
+        if n < 1:
+            raise UsageError(f"a subset needs at least 1 image, received {n}")
+        rng = _generator(seed, _SUBSET)
+        drawn = rng.permutation(self.size)
+        if self.labels is not None:
+            # Deal the classes out in rounds: one image of each, in an order of classes drawn once.
+            labels = self.labels[drawn]
+            by_class = np.argsort(labels, kind="stable")
+            first = np.searchsorted(labels[by_class], labels[by_class])
+            rounds = np.empty(self.size, np.int64)
+            rounds[by_class] = np.arange(self.size) - first
+            turn = rng.permutation(int(labels.max()) + 1)[labels]
+            drawn = drawn[np.lexsort((turn, rounds))]
+        return np.sort(drawn[:n])
+
+    def representative(self, n: int, seed: int = 0) -> np.ndarray:
+        """Returns a balanced subset of at most `n` images as one float32 array (n, H, W, C), for calibration."""
+        batches = self.batches(64, indices=self.balanced_subset(n, seed))
+        return np.concatenate([batch if self.labels is None else batch[0] for batch in batches.as_numpy_iterator()])
+
+    def _positions(self, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
+        if indices is None:
+            return np.arange(self.size, dtype=np.int64)
+        positions = np.asarray(indices)
+        if positions.ndim != 1 or not len(positions) or not np.issubdtype(positions.dtype, np.integer):
+            raise UsageError(f"indices must be a list of at least one integer, received {indices!r}")
+        if positions.min() < 0 or positions.max() >= self.size:
+            raise UsageError(f"indices must lie in 0..{self.size - 1}, received {positions.min()}..{positions.max()}")
+        return positions.astype(np.int64)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageDataset:
+    """Images to learn from and images to measure on.
+
+    Attributes:
+        name: what it is called in tables and reports.
+        train: the images to learn from.
+        test: the images to measure on.
+        num_classes: how many classes there are (0 where there are no labels).
+        class_names: their names, by label.
+        input_shape: (H, W, C) of the images in a batch.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    num_classes: int
+    class_names: tuple[str, ...]
+    input_shape: Shape
+
+
+def make_split(
+    source: Source,
+    labels: np.ndarray | None,
+    *,
+    input_shape: tuple[int | None, ...] | None,
+    normalization: Normalization,
+    flip: bool,
+) -> Split:
+    """Puts a source, its labels and the preprocessing together.
+
+    Raises:
+        UsageError: they do not fit each other.
+    """
+    shape = output_shape(source.shape, input_shape)
+    normalization.check_channels(shape[2])
+    if isinstance(source, ArraySource) and source.white is None:
+        normalization.check_floats(source.images)
+    return Split(source, labels, shape, normalization, flip)
+
+
+def stratified_split(labels: np.ndarray | None, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws which images are set aside for testing, the same share of every class.
+
+    A class keeps at least one image to learn from, and gives one to the test if it has two or more.
+
+    Returns:
+        The positions of the train and of the test images, sorted.
+
+    Raises:
+        UsageError: the fraction is not between 0 and 1, or it leaves one side without images.
+    """
+    if not 0 < fraction < 1:
+        raise UsageError(f"the test fraction must lie between 0 and 1, received {fraction}")
+    rng = _generator(seed, _SPLIT)
+    is_test = np.zeros(size, bool)
+    classes = [np.arange(size)] if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    for members in classes:
+        count = min(max(1, round(len(members) * fraction)), len(members) - 1)
+        is_test[rng.permutation(members)[:count]] = True
+    if not is_test.any():
+        raise UsageError(f"{size} images are too few to set some aside for testing; give test images of their own")
+    return np.flatnonzero(~is_test), np.flatnonzero(is_test)

@@ -1,0 +1,178 @@
+"""Image classification sets of TensorFlow Datasets; that library is imported here only, when it is asked for."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf import progress
+from dcp_tf.data import sources
+from dcp_tf.data.parts import Parts, set_aside
+from dcp_tf.data.preprocessing import Shape, to_shape
+from dcp_tf.data.tfrecords import RecordIndex, index_records
+from dcp_tf.errors import UsageError
+
+# Digits and letters: their mirror images are something else.
+_NO_FLIP = {
+    "binary_alpha_digits",
+    "emnist",
+    "kmnist",
+    "mnist",
+    "mnist_corrupted",
+    "omniglot",
+    "quickdraw_bitmap",
+    "svhn_cropped",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Records:
+    """The records of one split, and how an image and its label are taken out of them."""
+
+    builder: Any
+    index: RecordIndex
+    shape: Shape  # of the decoded images
+    resizes: bool  # whether they come in other sizes
+
+    def image(self, number: tf.Tensor) -> tf.Tensor:
+        return self.image_and_label(number)[0]
+
+    def image_and_label(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image_key, label_key = self.builder.info.supervised_keys
+        example = self.builder.info.features.deserialize_example(self.index.read(number))
+        image = example[image_key]
+        if self.resizes:
+            resized = to_shape(image[None], self.shape)[0]
+            image = tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
+        return tf.ensure_shape(image, self.shape), example[label_key]
+
+    def label(self, number: tf.Tensor) -> tf.Tensor:
+        import tensorflow_datasets as tfds
+
+        image_key, label_key = self.builder.info.supervised_keys
+        skip = {image_key: tfds.decode.SkipDecoding()}
+        return self.builder.info.features.deserialize_example(self.index.read(number), decoders=skip)[label_key]
+
+
+def tfds_parts(
+    name: str, *, data_dir: str | None, input_shape: tuple[int | None, ...] | None, seed: int, test_fraction: float
+) -> Parts:
+    """Reads an image classification set of TensorFlow Datasets, such as `cifar10`.
+
+    It is measured on the split `test`, or on `validation` where that is missing or its labels are hidden, or on a
+    share of `train` where there is neither. Images keep the order of the files. They are downloaded if they are not
+    in `data_dir`.
+
+    Raises:
+        UsageError: there is no such set, it cannot be downloaded, or it is no image classification set.
+    """
+    builder = _prepared_builder(name, data_dir)
+    shape, resizes, class_names = _describe(name, builder, input_shape)
+
+    def records(split: str) -> _Records:
+        files = [str(path) for path in builder.info.splits[split].filepaths]
+        return _Records(builder, index_records(files), shape, resizes)
+
+    if "train" not in builder.info.splits:
+        raise UsageError(f"tfds:{name} has no split 'train', only {', '.join(builder.info.splits)}")
+    train = records("train")
+    test = None
+    for split in ("test", "validation"):
+        candidate = records(split) if split in builder.info.splits else None
+        if candidate is not None and candidate.label(tf.constant(0, tf.int64)) >= 0:
+            test = candidate
+            break
+    total = (len(train.index) + (len(test.index) if test else 0)) * int(np.prod(shape))
+    in_memory = total <= sources.MEMORY_LIMIT
+    sides = [_load(part, in_memory) for part in (train, test) if part is not None]
+    if len(sides) == 1:
+        sides = set_aside(*sides[0], test_fraction, seed)
+    flip = builder.name not in _NO_FLIP
+    return Parts(builder.name, *sides, class_names, flip)
+
+
+def _prepared_builder(name: str, data_dir: str | None) -> Any:
+    try:
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise UsageError(f"tfds:{name} needs TensorFlow Datasets: pip install tensorflow-datasets ({error})") from error
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise UsageError(f"TensorFlow Datasets knows no data set {name!r}; check the name and --data_dir") from error
+    except Exception as error:
+        raise UsageError(f"TensorFlow Datasets cannot open {name!r}: {_first_line(error)}") from error
+    if not builder.is_prepared():
+        progress.say(f"{name} is not in {builder.data_path.parent}: downloading it")
+        try:
+            builder.download_and_prepare(file_format="tfrecord")
+        except Exception as error:  # anything from no network to a changed web page
+            raise UsageError(
+                f"{name} is not in {builder.data_path.parent} and cannot be downloaded ({_first_line(error)}); "
+                "give the --data_dir that holds it, or prepare it where there is a network: "
+                f"tfds build {name} --data_dir=DIR"
+            ) from error
+    return builder
+
+
+def _describe(
+    name: str, builder: Any, input_shape: tuple[int | None, ...] | None
+) -> tuple[Shape, bool, tuple[str, ...]]:
+    """Returns the shape to decode to, whether that means resizing, and the names of the classes."""
+    import tensorflow_datasets as tfds
+
+    features, keys = builder.info.features, builder.info.supervised_keys
+    if (
+        keys is None
+        or len(keys) != 2
+        or not all(isinstance(key, str) and key in features for key in keys)
+        or not isinstance(features[keys[0]], tfds.features.Image)
+        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
+    ):
+        raise UsageError(f"tfds:{name} is no image classification set; its features are {', '.join(features)}")
+    image, label = features[keys[0]], features[keys[1]]
+    if np.dtype(image.np_dtype) != np.uint8:
+        raise UsageError(f"tfds:{name} has {np.dtype(image.np_dtype)} pixels; only 8-bit images are read")
+    file_format = builder.info.file_format.value
+    if file_format != "tfrecord":
+        raise UsageError(f"tfds:{name} is stored as {file_format}; prepare it with --file_format=tfrecord")
+    height, width, channels = image.shape
+    channels = channels or 3
+    if height is not None and width is not None:
+        return (height, width, channels), False, tuple(label.names)
+    if input_shape is None or len(input_shape) != 3 or None in input_shape[:2]:
+        raise UsageError(f"the images of tfds:{name} differ in size; give an input size or a model with a fixed one")
+    return (input_shape[0], input_shape[1], channels), True, tuple(label.names)
+
+
+def _load(records: _Records, in_memory: bool) -> tuple[sources.Source, np.ndarray]:
+    size = len(records.index)
+    labels = np.empty(size, np.int32)
+    if in_memory:
+        images = np.empty((size, *records.shape), np.uint8)
+        for part, (pixels, classes) in _read_all(records.image_and_label, size, "decoding the images"):
+            images[part], labels[part] = pixels, classes
+        source = sources.ArraySource(images, white=255.0)
+    else:
+        for part, classes in _read_all(records.label, size, "reading the labels"):
+            labels[part] = classes
+        source = sources.StreamSource(records.image, np.arange(size), records.shape)
+    if labels.min() < 0:
+        raise UsageError(f"the labels of {records.index.files[0]} are hidden; this split cannot be used")
+    return source, labels
+
+
+def _read_all(read: Callable[[tf.Tensor], Any], size: int, what: str, chunk: int = 256) -> Iterator[tuple[slice, Any]]:
+    """Yields what `read` gives for all record numbers in chunks, each with the places that it fills."""
+    numbers = tf.data.Dataset.range(size)
+    chunks = numbers.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(chunk)
+    with progress.bar(what=what, total=size, unit="image") as bar:
+        for start, values in zip(range(0, size, chunk), chunks.as_numpy_iterator(), strict=True):
+            yield slice(start, start + chunk), values
+            bar.update(min(chunk, size - start))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

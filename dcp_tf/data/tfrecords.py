@@ -1,0 +1,65 @@
+"""Random access to the records of TFRecord files."""
+
+import dataclasses
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf.errors import UsageError
+
+# A record: its length (uint64, little endian), a checksum of that, the payload, a checksum of the payload.
+_HEADER_BYTES, _LENGTH_BYTES, _FOOTER_BYTES = 12, 8, 4
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordIndex:
+    """Where each record lies.
+
+    Attributes:
+        files: the paths of the files.
+        file_numbers: (N,) which file.
+        offsets: (N,) where the payload begins, in bytes.
+        lengths: (N,) the bytes of the payload.
+    """
+
+    files: Sequence[str]
+    file_numbers: np.ndarray
+    offsets: np.ndarray
+    lengths: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def read(self, number: tf.Tensor) -> tf.Tensor:
+        """Reads the payload of one record inside `tf.data`: a scalar string."""
+        return tf.ensure_shape(tf.numpy_function(self._read, [number], tf.string), ())
+
+    def _read(self, number: int) -> bytes:
+        with open(self.files[self.file_numbers[number]], "rb") as file:
+            file.seek(self.offsets[number])
+            return file.read(self.lengths[number])
+
+
+def index_records(files: Sequence[str]) -> RecordIndex:
+    """Walks over the headers of TFRecord files.
+
+    Raises:
+        UsageError: a file ends inside a record.
+    """
+    places = []
+    for number, path in enumerate(files):
+        with open(path, "rb") as file:
+            end = file.seek(0, 2)
+            position = 0
+            while position < end:
+                file.seek(position)
+                header = file.read(_LENGTH_BYTES)
+                length = struct.unpack("<Q", header)[0] if len(header) == _LENGTH_BYTES else end
+                places.append((number, position + _HEADER_BYTES, length))
+                position += _HEADER_BYTES + length + _FOOTER_BYTES
+        if position != end:
+            raise UsageError(f"{path} is cut short; download or prepare the data set again")
+    file_numbers, offsets, lengths = np.asarray(places, np.int64).reshape(-1, 3).T
+    return RecordIndex(tuple(files), file_numbers, offsets, lengths)
