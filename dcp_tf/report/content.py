@@ -57,7 +57,7 @@ def lead(summary: Mapping[str, Any]) -> str:
 
 
 def _fewer(before: Any, after: Any, noun: str) -> str:
-    """ "49.78% fewer multiply-adds"; empty where one of the two is unknown."""
+    """Such as "49.78% fewer multiply-adds"; empty where one of the two is unknown."""
     moved = formats.change(before, after)
     if moved == formats.ABSENT:
         return ""
@@ -83,7 +83,8 @@ def _speed(summary: Mapping[str, Any]) -> str:
     if not formats.is_number(record.get("speedup")):
         return f"{text}."
     if rows.is_inconclusive(record):
-        return f"{text}; whether that is faster than the baseline's file could not be told from the noise."
+        baseline = f"the baseline's {record.get('quantization')} file"
+        return f"{text}; whether that is faster than {baseline} cannot be told from the noise of the measurement."
     return f"{text}: {formats.ratio(record['speedup'])} the speed of the baseline's {record.get('quantization')} file."
 
 
@@ -106,7 +107,7 @@ def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
         speedup = formats.ratio(record.get("speedup"))
         note = "" if speedup == formats.ABSENT else f"{speedup} the baseline's speed"
         if rows.is_inconclusive(record):
-            note = f"speedup inconclusive ({formats.interval(record.get('speedup_interval'))}x)"
+            note = f"{speedup}, inconclusive"
         value = f"{formats.milliseconds(record['latency_ms']['median'])} ms"
         figures.append(KeyFigure(f"Latency, {record.get('quantization', 'TFLite')}", value, note))
     return figures
@@ -135,8 +136,7 @@ def file_records(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "inconclusive": not is_reference and rows.is_inconclusive(record),
             }
         )
-    columns = [column for column in (records[0]["details"] if records else ())]
-    for column in columns:
+    for column in list(records[0]["details"]) if records else []:
         if all(record["details"][column] == formats.ABSENT for record in records):
             for record in records:
                 del record["details"][column]

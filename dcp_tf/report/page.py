@@ -66,10 +66,10 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "latency_bars": content.latency_bars(summary, run.benchmark),
         "conditions": content.conditions(run.benchmark),
         "tradeoffs": [
-            (caption, figure)
-            for caption, figure in (
-                ("Accuracy against multiply-adds", plots.accuracy_against_macs(summary)),
-                ("Accuracy against latency", plots.accuracy_against_latency(summary)),
+            (caption, tells_colours, figure)
+            for caption, tells_colours, figure in (
+                ("Accuracy against multiply-adds", False, plots.accuracy_against_macs(summary)),
+                ("Accuracy against latency", True, plots.accuracy_against_latency(summary)),
             )
             if figure
         ],

@@ -61,23 +61,19 @@ def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
         for number, (quantization, records) in enumerate(measured.items()):
             records = sorted(records, key=lambda record: record.get("model") != "baseline")
             marker = MARKERS[number % len(MARKERS)]
-            medians = [record["latency_ms"]["median"] for record in records]
-            axes.plot(
-                medians, [100 * record["top1"] for record in records], color=svg.MUTED, linewidth=1, linestyle=":"
-            )
+            line = [(record["latency_ms"]["median"], 100 * record["top1"]) for record in records]
+            axes.plot(*zip(*line, strict=True), color=svg.MUTED, linewidth=1, linestyle=":")
             axes.plot([], [], marker, color=svg.INK, label=quantization)
             for record in records:
                 _latency_point(axes, record, marker)
         _accuracy_axis(axes, [100 * record["top1"] for records in measured.values() for record in records])
-        axes.set_xlim(left=0)
-        axes.margins(x=0.08)
+        axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
         axes.set_xlabel("latency (ms)")
         figure.legend(loc="outside lower left", ncols=4, handletextpad=0.1, columnspacing=1.0)
 
     told = "; ".join(
-        f"{record.get('model')} {quantization} {formats.percent(record['top1'])} at {formats.latency(record['latency_ms'])}"
-        for quantization, records in measured.items()
-        for record in records
+        f"{name} {formats.percent(record.get('top1'))} at {formats.latency(record.get('latency_ms'))}"
+        for name, record in summary["tflite"].items()
     )
     return svg.draw("latency", f"Top-1 accuracy against latency: {told}.", plot)
 

@@ -52,13 +52,9 @@ def checked_summary(summary: Any) -> dict:
         if summary.get(key) is not None and not isinstance(summary[key], kind):
             wanted = "a list" if kind is list else "an object"
             raise UsageError(f"{key!r} in summary.json must be {wanted}; received {summary[key]!r}")
-    for holder, entries in (
-        ("phases", summary.get("phases") or []),
-        ("tflite", (summary.get("tflite") or {}).values()),
-    ):
-        for entry in entries:
-            if not isinstance(entry, dict):
-                raise UsageError(f"every entry of {holder!r} in summary.json must be an object; received {entry!r}")
+    for entry in [*(summary.get("phases") or []), *(summary.get("tflite") or {}).values()]:
+        if not isinstance(entry, dict):
+            raise UsageError(f"every phase and TFLite file in summary.json must be an object; received {entry!r}")
     return summary
 
 

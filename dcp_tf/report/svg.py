@@ -1,4 +1,4 @@
-"""Matplotlib figures as inline SVG that takes its colours from the page, light or dark, and shares no id with another."""
+"""Matplotlib figures as inline SVG that wears the page's colours, light or dark, and shares no id with another."""
 
 import contextlib
 import io
