@@ -1,0 +1,180 @@
+"""Weights on disk: whole files, checked before anything is changed, and runs that go on after they were killed."""
+
+import json
+import os
+import pathlib
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+
+import keras
+import numpy as np
+
+from dcp_tf.errors import RunError, UsageError
+from dcp_tf.files import write_atomically
+from dcp_tf.training.history import History
+
+
+class TrainState:
+    """One training phase on disk: weights, optimizer, random states and history after its last whole epoch.
+
+    Args:
+        path: an `.npz` file, such as `output_dir/state/fine-tuning.npz`; each phase has its own.
+
+    Raises:
+        UsageError: the path does not end in `.npz`.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = _npz(path)
+
+    def save(
+        self,
+        settings: Mapping,
+        variables: Iterable[keras.Variable],
+        optimizer: Iterable[keras.Variable],
+        history: History,
+        *,
+        finished: bool,
+    ) -> None:
+        """Writes everything as one file that replaces the last epoch's.
+
+        Raises:
+            RunError: the file cannot be written; the last epoch's stands.
+        """
+        about = json.dumps({"settings": settings, "history": history, "finished": finished})
+        arrays = _pack("model", variables) | _pack("optimizer", optimizer)
+        arrays["about"] = np.frombuffer(about.encode(), np.uint8)
+        write_atomically(self.path, lambda temporary: np.savez(temporary, **arrays))
+
+    def restore(
+        self, settings: Mapping, variables: Iterable[keras.Variable], optimizer: Iterable[keras.Variable]
+    ) -> History:
+        """Sets the variables to what was saved.
+
+        Returns:
+            The history of the epochs that are done; empty, with all variables as they were, if nothing was saved yet.
+
+        Raises:
+            UsageError: the file was saved by a run with other settings, or for another model.
+            RunError: the file is damaged.
+        """
+        if not self.path.exists():
+            return History()
+        arrays = _read(self.path)
+        about = _about(arrays, self.path)
+        wanted = json.loads(json.dumps(settings))
+        if about["settings"] != wanted:
+            changed = {key for key in wanted | about["settings"] if wanted.get(key) != about["settings"].get(key)}
+            changes = ", ".join(f"{key} {about['settings'].get(key)} -> {wanted.get(key)}" for key in sorted(changed))
+            raise UsageError(f"{self.path} was saved by a run with other settings ({changes}); delete it to start anew")
+        sets = [("model", list(variables)), ("optimizer", list(optimizer))]
+        for kind, targets in sets:
+            _check(kind, arrays, targets, self.path)
+        for kind, targets in sets:
+            _assign(kind, arrays, targets)
+        return History(about["history"])
+
+    def finished(self) -> bool:
+        """Whether the phase ran to its last epoch.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return self.path.exists() and bool(_about(_read(self.path, only="about"), self.path)["finished"])
+
+
+def save_model(model: keras.Model, path: str | os.PathLike) -> pathlib.Path:
+    """Writes the model as one whole `.keras` file.
+
+    Raises:
+        UsageError: the path does not end in `.keras`.
+        RunError: the file cannot be written; what stood there is untouched.
+    """
+    if pathlib.Path(path).suffix != ".keras":
+        raise UsageError(f"Expected a path that ends in .keras. Received: {path}")
+    return write_atomically(path, model.save)
+
+
+def save_weights(model: keras.Model, path: str | os.PathLike) -> pathlib.Path:
+    """Writes the model's weights as one whole `.npz` file, in the order of `model.weights`.
+
+    Raises:
+        UsageError: the path does not end in `.npz`.
+        RunError: the file cannot be written; what stood there is untouched.
+    """
+    arrays = _pack("model", model.weights)
+    return write_atomically(_npz(path), lambda temporary: np.savez(temporary, **arrays))
+
+
+def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
+    """Sets the model's weights to those in a file of `save_weights`: all of them, or none if one does not fit.
+
+    Layers may have other names (Keras numbers them anew in each process); order, kinds and shapes must be equal.
+
+    Raises:
+        UsageError: there is no such file, or it does not fit the model.
+        RunError: the file is damaged.
+    """
+    path = _npz(path)
+    if not path.exists():
+        raise UsageError(f"there is no file {path}")
+    arrays = _read(path)
+    _check("model", arrays, model.weights, path)
+    _assign("model", arrays, model.weights)
+
+
+def _npz(path: str | os.PathLike) -> pathlib.Path:
+    path = pathlib.Path(path)
+    if path.suffix != ".npz":
+        raise UsageError(f"Expected a path that ends in .npz. Received: {path}")
+    return path
+
+
+def _pack(kind: str, variables: Iterable[keras.Variable]) -> dict[str, np.ndarray]:
+    """Arrays keyed "kind:index:path"; the index makes the key unique where Keras' paths are not."""
+    return {f"{kind}:{index:05d}:{v.path}": v.numpy() for index, v in enumerate(variables)}
+
+
+def _of_kind(kind: str, arrays: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray]]:
+    return [(key.split(":", 2)[2], arrays[key]) for key in sorted(arrays) if key.startswith(f"{kind}:")]
+
+
+def _check(kind: str, arrays: Mapping[str, np.ndarray], variables: list[keras.Variable], path: pathlib.Path) -> None:
+    """Raises UsageError unless the arrays can become the values of the variables."""
+    saved = _of_kind(kind, arrays)
+    if len(saved) != len(variables):
+        raise UsageError(
+            f"{path} fits another {kind}: it holds {len(saved)} weights, and {len(variables)} are expected"
+        )
+    for (name, array), variable in zip(saved, variables, strict=True):
+        same_name = kind != "model" or _role(name) == _role(variable.path)
+        if array.shape != tuple(variable.shape) or array.dtype.name != variable.dtype or not same_name:
+            raise UsageError(
+                f"{path} fits another {kind}: expected {variable.path} of shape {tuple(variable.shape)}, "
+                f"{variable.dtype}. Received: {name} of shape {array.shape}, {array.dtype}"
+            )
+
+
+def _role(path: str) -> str:
+    """What a variable is to its layer, such as "kernel", without the numbers that Keras gives to nameless ones."""
+    return re.sub(r"_\d+$", "", path.rsplit("/", 1)[-1])
+
+
+def _assign(kind: str, arrays: Mapping[str, np.ndarray], variables: list[keras.Variable]) -> None:
+    for (_, array), variable in zip(_of_kind(kind, arrays), variables, strict=True):
+        variable.assign(array)
+
+
+def _read(path: pathlib.Path, only: str | None = None) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in archive.files if only in (None, key)}
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        raise RunError(f"{path} is damaged ({error}); delete it to start anew") from error
+
+
+def _about(arrays: Mapping[str, np.ndarray], path: pathlib.Path) -> dict:
+    if "about" not in arrays:
+        raise RunError(f"{path} is no saved training state; delete it to start anew")
+    return json.loads(arrays["about"].tobytes())

@@ -1,0 +1,171 @@
+"""Auxiliary classifiers: where they sit, what they are made of, and the model augmented with them."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+
+from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph
+from dcp_tf.graph.trace import Trace
+
+_POOLING = {
+    3: keras.layers.GlobalAveragePooling1D,
+    4: keras.layers.GlobalAveragePooling2D,
+    5: keras.layers.GlobalAveragePooling3D,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """A place for an auxiliary classifier.
+
+    Attributes:
+        tensor: number of the traced tensor that the classifier reads.
+        layer: path of the operation that makes it.
+        depth: how many layers with kernels lie before it.
+    """
+
+    tensor: int
+    layer: str
+    depth: int
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class AugmentedModel:
+    """A model with auxiliary classifier outputs.
+
+    Attributes:
+        model: outputs are those of the heads, shallow to deep, and last the model's own. It shares its layers with the
+            model that it was made from.
+        positions: of the heads.
+        heads: the classifiers themselves, from feature maps to outputs.
+        depth: how many layers with kernels the whole model has (its own loss sits there).
+    """
+
+    model: keras.Model
+    positions: tuple[Position, ...]
+    heads: tuple[keras.Model, ...]
+    depth: int
+
+    def loss_weights(self) -> list[float]:
+        """`gamma_k = max(0.01, (L_k / L_K)^2)` with the depth L_k of head k (Guo et al., arXiv:1611.01773)."""
+        return [max(0.01, (position.depth / self.depth) ** 2) for position in self.positions] + [1.0]
+
+
+def augment(
+    graph: ChannelGraph, count: int, outputs_kind: str, at: Sequence[str] = (), data_format: str = "channels_last"
+) -> AugmentedModel:
+    """Adds auxiliary classifiers to a model with one output (Liu et al. 2021, eq. 3 and 4).
+
+    Each head is `Dense(AvgPool(ReLU(BatchNorm(feature map))))`.
+
+    Args:
+        graph: of the model; its layers are shared with the result.
+        count: how many heads to spread over the depth; fewer where the model has fewer places.
+        outputs_kind: of the model's own output, "logits", "softmax" or "sigmoid"; heads give logits, or probabilities
+            where the model ends in a sigmoid.
+        at: names of layers whose outputs the heads shall read, in place of `count`.
+        data_format: where the channels of the feature maps are.
+
+    Returns:
+        The augmented model; its heads are untrained.
+
+    Raises:
+        UsageError: the model has several outputs, or a named layer cannot carry a head.
+    """
+    trace = graph.trace
+    if len(trace.outputs) != 1 or len(trace.shapes[trace.outputs[0]]) != 2:
+        shapes = [trace.shapes[t] for t in trace.outputs]
+        raise UsageError(f"auxiliary classifiers need one output of shape (batch, classes), the model has {shapes}")
+    depths = _depths(graph)
+    positions = _named(trace, depths, at) if at else _spread(trace, depths, count)
+    classes = trace.shapes[trace.outputs[0]][-1]
+    heads = tuple(
+        _head(f"auxiliary_{i}", trace.shapes[p.tensor], classes, outputs_kind, data_format)
+        for i, p in enumerate(positions, start=1)
+    )
+    inputs = {t: keras.Input(batch_shape=trace.shapes[t], dtype=trace.dtype(t)) for t in trace.inputs}
+    values = trace.run(inputs, [*(p.tensor for p in positions), *trace.outputs])
+    outputs = [head(values[p.tensor]) for head, p in zip(heads, positions, strict=True)]
+    outputs.append(values[trace.outputs[0]])
+    model = keras.Model(list(inputs.values()), outputs, name=f"{trace.model.name}_augmented")
+    return AugmentedModel(model, positions, heads, max(depths.values()))
+
+
+def _head(name: str, shape: tuple, classes: int, outputs_kind: str, data_format: str) -> keras.Model:
+    axis = 1 if data_format == "channels_first" and len(shape) > 2 else -1
+    feature_map = keras.Input(batch_shape=shape)
+    x = keras.layers.BatchNormalization(axis=axis, name=f"{name}_bn")(feature_map)
+    x = keras.layers.ReLU(name=f"{name}_relu")(x)
+    if len(shape) > 2:
+        x = _POOLING[len(shape)](data_format=data_format, name=f"{name}_pool")(x)
+    activation = "sigmoid" if outputs_kind == "sigmoid" else None
+    logits = keras.layers.Dense(classes, activation=activation, name=f"{name}_dense")(x)
+    return keras.Model(feature_map, logits, name=name)
+
+
+def _depths(graph: ChannelGraph) -> dict[int, int]:
+    """Per call index, how many layers with kernels lie on the longest way to its outputs (its own included)."""
+    reading = {id(record.operation) for record in graph.records.values() if record.consumes}
+    of_tensor: dict[int, int] = {}
+    depths = {}
+    for index, call in enumerate(graph.trace.calls):
+        depth = max((of_tensor.get(t, 0) for t in call.inputs), default=0)
+        depths[index] = depth + (id(call.operation) in reading)
+        of_tensor.update(dict.fromkeys(call.outputs, depths[index]))
+    return depths
+
+
+def bottlenecks(trace: Trace) -> list[int]:
+    """Indices of the calls with one output through which everything passes that reaches the model's outputs."""
+    last_use = {t: index for index, call in enumerate(trace.calls) for t in call.inputs}
+    last_use.update(dict.fromkeys(trace.outputs, len(trace.calls)))
+    live = set(trace.inputs)
+    found = []
+    for index, call in enumerate(trace.calls):
+        live |= set(call.outputs)
+        live = {t for t in live if last_use.get(t, -1) > index}
+        if live == set(call.outputs):
+            found.append(index)
+    return found
+
+
+def _candidates(trace: Trace, depths: dict[int, int]) -> list[Position]:
+    """The ends of the model's blocks: merges where it has them, else the last tensor before each next kernel."""
+    total = max(depths.values(), default=0)
+    places = [
+        Position(call.outputs[0], call.path, depths[index])
+        for index in bottlenecks(trace)
+        for call in [trace.calls[index]]
+        if 0 < depths[index] < total and len(trace.shapes[call.outputs[0]]) in (2, *_POOLING)
+    ]
+    maps = [p for p in places if len(trace.shapes[p.tensor]) > 2]
+    return maps or places
+
+
+def _spread(trace: Trace, depths: dict[int, int], count: int) -> tuple[Position, ...]:
+    """Evenly by blocks, as the papers do: `step = blocks // (P + 1) + 1`, positions `min(step * i, blocks - 1)`."""
+    candidates = _candidates(trace, depths)
+    merges = [p for p in candidates if len(trace.calls[trace.producer[p.tensor]].inputs) > 1]
+    last_of_depth = list({p.depth: p for p in candidates}.values())
+    blocks = merges if len(merges) > count else last_of_depth
+    step = len(blocks) // (count + 1) + 1
+    numbers = sorted({min(step * i, len(blocks) - 1) for i in range(1, count + 1)} - {0, -1})
+    return tuple(blocks[number - 1] for number in numbers)
+
+
+def _named(trace: Trace, depths: dict[int, int], names: Sequence[str]) -> tuple[Position, ...]:
+    by_path = {call.path: index for index, call in enumerate(trace.calls)}
+    positions = []
+    for name in names:
+        if name not in by_path:
+            raise UsageError(
+                f"the model has no layer {name!r} to put an auxiliary classifier at; inspect_model lists them"
+            )
+        call = trace.calls[by_path[name]]
+        shape = trace.shapes[call.outputs[0]]
+        if len(call.outputs) != 1 or len(shape) not in (2, *_POOLING):
+            raise UsageError(f"layer {name!r} cannot carry an auxiliary classifier: its output is {shape}")
+        positions.append(Position(call.outputs[0], name, depths[by_path[name]]))
+    return tuple(sorted(positions, key=lambda p: p.depth))

@@ -1,0 +1,280 @@
+"""The training loop: epochs, learning rate, validation, progress, and going on after a stop."""
+
+import contextlib
+import dataclasses
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf import progress
+from dcp_tf.errors import RunError, UsageError
+from dcp_tf.training.checkpoint import TrainState
+from dcp_tf.training.history import History
+from dcp_tf.training.losses import Loss
+from dcp_tf.training.schedules import Schedule, cosine_schedule, step_schedule
+from dcp_tf.training.seeds import seed_random_layers
+from dcp_tf.training.step import TrainStep
+
+_CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How to train; the defaults are those of Liu et al. 2021 on CIFAR-10, with a cosine in place of steps.
+
+    Attributes:
+        epochs: passes over the data; 0 trains nothing.
+        batch_size: images per step.
+        learning_rate: the highest rate.
+        schedule: "cosine" to 0, or "step", which multiplies the rate by `factor` at each of the `boundaries`.
+        boundaries: for "step": epochs, or fractions of the run.
+        factor: for "step".
+        warmup: epochs over which the rate first rises from 0.
+        momentum: of SGD.
+        nesterov: whether the momentum looks ahead.
+        weight_decay: L2 coefficient inside the gradient, on kernels only.
+        clip_norm: largest global norm of the gradient, or None.
+        seed: of the data's order and augmentation, and of Dropout.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    schedule: str = "cosine"
+    boundaries: tuple[float, ...] = (0.4, 0.6)
+    factor: float = 0.1
+    warmup: float = 0.0
+    momentum: float = 0.9
+    nesterov: bool = True
+    weight_decay: float = 1e-4
+    clip_norm: float | None = None
+    seed: int = 0
+
+    def __post_init__(self):
+        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        allowed = {
+            "epochs": (self.epochs >= 0, "0 or more"),
+            "batch_size": (self.batch_size >= 1, "1 or more"),
+            "learning_rate": (0 < self.learning_rate < float("inf"), "above 0"),
+            "schedule": (self.schedule in ("cosine", "step"), "cosine or step"),
+            "warmup": (self.warmup >= 0, "0 or more epochs"),
+            "momentum": (0 <= self.momentum < 1, "0 or more and below 1"),
+            "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),
+            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0, or None"),
+            "seed": (self.seed >= 0, "0 or more"),
+        }
+        for name, (fine, expected) in allowed.items():
+            if not fine:
+                raise UsageError(f"Expected {name} to be {expected}. Received: {getattr(self, name)!r}")
+        self.rate()
+
+    def rate(self) -> Schedule:
+        """The schedule: from the epoch (float) to the learning rate."""
+        if self.schedule == "cosine":
+            return cosine_schedule(self.learning_rate, self.epochs, self.warmup)
+        return step_schedule(self.learning_rate, self.boundaries, self.factor, epochs=self.epochs, warmup=self.warmup)
+
+
+def fit(
+    model: keras.Model,
+    split_or_batches: Any,
+    losses: Sequence[Loss],
+    config: TrainConfig,
+    *,
+    loss_weights: Sequence[float] | None = None,
+    augment: bool = True,
+    validation: Callable[[], Mapping[str, float]] | None = None,
+    masks: Mapping[str | int, np.ndarray] | None = None,
+    teacher: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    checkpoint: TrainState | None = None,
+    phase: str = "fine-tuning",
+    log_dir: str | None = None,
+    frozen_batch_norm: bool = False,
+    lower: str = "the learning rate",
+) -> History:
+    """Trains `model` in place. The result depends on its weights, the data, the arguments and the seed alone.
+
+    Layers with `trainable=False` stay as they are. The learning rate is read off the schedule in the middle of each
+    step; where the number of steps per epoch is not known to tf.data, in the middle of each epoch.
+
+    Args:
+        model: with one output, or several in any structure: auxiliary heads first, the final output last (in the
+            order of `keras.tree.flatten`, which sorts the keys of a dict).
+        split_or_batches: a data split with `batches(batch_size, shuffle=, augment=, seed=, epoch=)`, or a function
+            from the epoch (from 0) to a finite `tf.data.Dataset`. Elements are `(images, labels)` or images alone.
+        losses: one per output; all get the same labels.
+        config: how to train.
+        loss_weights: one per output; all 1 if None.
+        augment: passed to `split.batches`.
+        validation: called after each epoch; what it returns is printed and put into the history.
+        masks: per weight, by its path or `id()`, an array of 0 and 1; where it is 0 the weight is and stays exactly 0.
+        teacher: from images to probabilities, see `soft_targets`: the labels of data without any, and what
+            `Distillation` learns from.
+        checkpoint: saved after each epoch. If it holds epochs already, training goes on after them, and the result
+            equals that of a run that was never stopped.
+        phase: what the user reads.
+        log_dir: folder for TensorBoard scalars.
+        frozen_batch_norm: BatchNormalization layers act as in inference and are not trained.
+        lower: what the user should lower if the loss becomes NaN, such as the name of a flag.
+
+    Returns:
+        One record per epoch.
+
+    Raises:
+        UsageError: data, losses, masks or checkpoint do not fit the model.
+        RunError: the loss or a weight became NaN or infinite, or a checkpoint could not be read or written.
+    """
+    weights = [1.0] * len(losses) if loss_weights is None else [float(weight) for weight in loss_weights]
+    batches = _batches_of(split_or_batches, config, augment)
+    settings = {
+        "phase": phase,
+        "loss_weights": weights,
+        "frozen_batch_norm": frozen_batch_norm,
+        **({"augment": augment} if hasattr(split_or_batches, "batches") else {}),
+        **dataclasses.asdict(config),
+    }
+    history = History()
+    if config.epochs == 0:
+        return history
+    with _frozen_batch_norm(model) if frozen_batch_norm else contextlib.nullcontext(), _scalars(log_dir) as log:
+        step = TrainStep(
+            model,
+            losses,
+            weights,
+            momentum=config.momentum,
+            nesterov=config.nesterov,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+            masks=masks,
+            teacher=teacher,
+        )
+        seed_random_layers(model, config.seed)
+        if checkpoint is not None:
+            history = checkpoint.restore(settings, model.variables, step.state)
+        for epoch in range(len(history), config.epochs):
+            started = time.perf_counter()
+            record = _run_epoch(step, batches(epoch), config, epoch, phase, lower)
+            record |= {name: float(value) for name, value in (validation() if validation else {}).items()}
+            record["seconds"] = time.perf_counter() - started
+            history.append(record)
+            if checkpoint is not None:
+                done = len(history) == config.epochs
+                checkpoint.save(settings, model.variables, step.state, history, finished=done)
+            log(phase, record)
+            progress.say(_line(record, phase, config.epochs))
+    return history
+
+
+def _run_epoch(
+    step: TrainStep, dataset: tf.data.Dataset, config: TrainConfig, epoch: int, phase: str, lower: str
+) -> dict[str, Any]:
+    """Trains for one epoch and returns its record, without validation and time."""
+    rate = config.rate()
+    length = int(dataset.cardinality())
+    if length == tf.data.INFINITE_CARDINALITY:
+        raise UsageError("The training data never ends; leave out .repeat(), or add .take(steps_per_epoch)")
+    steps = length if length > 0 else None
+    learning_rate = rate(epoch + 0.5)
+    number = 0
+    step.start_epoch(dataset.element_spec)
+    with progress.bar(what=f"{phase} {epoch + 1}/{config.epochs}", total=steps, unit="step") as bar:
+        for number, batch in enumerate(dataset.prefetch(tf.data.AUTOTUNE), start=1):
+            learning_rate = rate(epoch + (number - 0.5) / steps) if steps else learning_rate
+            with _label_errors():
+                step(batch, learning_rate)
+            bar.update()
+            if number % _CHECK_EVERY == 0:
+                _check_finite(step, epoch, phase, lower, learning_rate)
+    if number == 0:
+        raise UsageError("The training data is empty")
+    _check_finite(step, epoch, phase, lower, learning_rate)
+    if not step.weights_are_finite():
+        raise RunError(f"a weight became NaN in {phase} (epoch {epoch + 1}); lower {lower} (now {learning_rate:g})")
+    loss, heads, accuracy = step.means()
+    record = {"epoch": epoch + 1, "loss": loss, "losses": heads, "learning_rate": learning_rate}
+    return record | ({"top1": accuracy} if step.tells_accuracy else {})
+
+
+def _check_finite(step: TrainStep, epoch: int, phase: str, lower: str, learning_rate: float) -> None:
+    bad = step.first_bad_step()
+    if bad is not None:
+        place = f"{phase} (epoch {epoch + 1}, step {bad})"
+        raise RunError(f"the loss became NaN in {place}; lower {lower} (now {learning_rate:g})")
+
+
+@contextlib.contextmanager
+def _label_errors() -> Iterator[None]:
+    """Turns the check of integer labels, which runs inside the compiled step, into a line for the user."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        line = re.search(r"Expected labels in [^\]\n]*", str(error))
+        if line is None:
+            raise
+        raise UsageError(f"{line.group()}. The data holds labels outside of that range") from error
+
+
+def _batches_of(source: Any, config: TrainConfig, augment: bool) -> Callable[[int], tf.data.Dataset]:
+    """From the epoch to its batches; their order depends on the seed and the epoch alone."""
+    if hasattr(source, "batches"):
+        return lambda epoch: source.batches(
+            config.batch_size, shuffle=True, augment=augment, seed=config.seed, epoch=epoch
+        )
+    if callable(source):
+        return source
+    raise UsageError(
+        f"Expected a data split, or a function from the epoch to batches. Received: {type(source).__name__}"
+    )
+
+
+@contextlib.contextmanager
+def _frozen_batch_norm(model: keras.Model) -> Iterator[None]:
+    """Makes BatchNormalization untrainable, which in Keras means inference mode too; undone at the end."""
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [layer.trainable for layer in norms]
+    for layer in norms:
+        layer.trainable = False
+    try:
+        yield
+    finally:
+        for layer, trainable in zip(norms, before, strict=True):
+            layer.trainable = trainable
+
+
+@contextlib.contextmanager
+def _scalars(log_dir: str | None) -> Iterator[Callable[[str, Mapping], None]]:
+    """A function that writes a record's numbers for TensorBoard as `phase/name`; does nothing without a folder."""
+    if log_dir is None:
+        yield lambda phase, record: None
+        return
+    writer = tf.summary.create_file_writer(str(log_dir))
+    # What `tf.summary.scalar` writes; that function itself works only where TensorBoard is installed.
+    scalar = tf.compat.v1.SummaryMetadata(data_class="DATA_CLASS_SCALAR")
+    scalar.plugin_data.plugin_name = "scalars"
+
+    def log(phase: str, record: Mapping) -> None:
+        heads = {f"losses/{index}": value for index, value in enumerate(record["losses"])}
+        with writer.as_default(step=record["epoch"]):
+            for name, value in {**record, **heads}.items():
+                if name not in ("epoch", "losses"):
+                    tf.summary.write(f"{phase}/{name}", tf.constant(value, tf.float32), metadata=scalar)
+        writer.flush()
+
+    try:
+        yield log
+    finally:
+        writer.close()
+
+
+def _line(record: Mapping[str, Any], phase: str, epochs: int) -> str:
+    """For example "fine-tuning 3/10  loss 0.123  top1 0.950  lr 0.01  12 s"."""
+    parts = [f"{phase} {record['epoch']}/{epochs}", f"loss {record['loss']:.4g}"]
+    shown = ("epoch", "loss", "losses", "learning_rate", "top1", "seconds")
+    parts += [f"top1 {record['top1']:.4f}"] if "top1" in record else []
+    parts += [f"{name} {value:.4f}" for name, value in record.items() if name not in shown]
+    return "  ".join([*parts, f"lr {record['learning_rate']:.3g}", f"{record['seconds']:.0f} s"])
