@@ -1,0 +1,122 @@
+"""From `--model` to a model."""
+
+import dataclasses
+import pathlib
+import zipfile
+
+import h5py
+import keras
+
+from dcp_tf.errors import UsageError
+from dcp_tf.models.applications import APPLICATIONS, build_application
+from dcp_tf.models.functional import check_functional
+from dcp_tf.models.zoo import build, zoo_normalization
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+    """A model and what is known of it.
+
+    Attributes:
+        model: functional or Sequential, built.
+        normalization: how its images are normalised, as in `dcp_tf.data.load`; "none" where that is unknown.
+        source: what it was loaded from.
+    """
+
+    model: keras.Model
+    normalization: str
+    source: str
+
+
+def load(
+    spec: str,
+    *,
+    weights: str | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    num_classes: int | None = None,
+) -> LoadedModel:
+    """Loads or builds a model.
+
+    Args:
+        spec: `zoo:NAME` (see `dcp_tf.models.NETWORKS`; their images are normalised as `digits` if gray and as `cifar10`
+            if RGB), `keras:NAME` (keras.applications, normalised as each family's weights were trained) or the path of
+            a `.keras` or `.h5` file.
+        weights: for `zoo:` None or a weights file; for `keras:` also "imagenet". A model file holds its own.
+        input_shape: (H, W, C); a model file must be able to take it.
+        num_classes: how many outputs; a model file must have as many (or one, for two classes).
+
+    Raises:
+        UsageError: there is no such model, it cannot be loaded, or its graph of layers is unknown.
+    """
+    kind, _, name = spec.partition(":")
+    if kind == "zoo":
+        model = build(name, (32, 32, 3) if input_shape is None else input_shape, num_classes or 10)
+        if weights is not None:
+            _load_weights(model, weights)
+        return LoadedModel(model, zoo_normalization(model.input_shape[-1]), spec)
+    if kind == "keras":
+        model = build_application(name, weights=weights, input_shape=input_shape, num_classes=num_classes)
+        return LoadedModel(model, APPLICATIONS[name], spec)
+    if weights is not None:
+        raise UsageError(f"the model file {spec} holds its own weights; leave out the weights {weights}")
+    model = check_functional(_read_model(pathlib.Path(spec)), input_shape)
+    _check_wishes(model, spec, input_shape, num_classes)
+    return LoadedModel(model, "none", spec)
+
+
+def _read_model(path: pathlib.Path) -> keras.Model:
+    if not path.exists():
+        raise UsageError(f"there is no model file {path}; give a path, zoo:NAME or keras:NAME")
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; give a .keras or .h5 file (save the model with model.save('x.keras'))")
+    if path.suffix not in (".keras", ".h5", ".hdf5"):
+        raise UsageError(f"{path} is no model file by its name; expected .keras or .h5")
+    is_container = zipfile.is_zipfile(path) if path.suffix == ".keras" else h5py.is_hdf5(path)
+    if not is_container:
+        raise UsageError(f"{path} is no {path.suffix} file, or a damaged one")
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except Exception as error:  # Keras raises nearly every kind, depending on what is wrong with the file
+        raise UsageError(f"{path} cannot be loaded: {_explain(error)}") from error
+    if not isinstance(model, keras.Model):
+        raise UsageError(f"{path} holds a {type(model).__qualname__}, not a whole model")
+    return model
+
+
+def _explain(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "custom object" in text or "Could not locate" in text or "Unknown layer" in text:
+        return f"it needs custom objects, which plain Keras does not know; {_cut(text)}"
+    if "No model config found" in text:
+        return "it holds weights alone; save the whole model with model.save('x.keras')"
+    return _cut(text) or type(error).__name__
+
+
+def _cut(text: str, length: int = 240) -> str:
+    return text if len(text) <= length else text[:length] + " ..."
+
+
+def _load_weights(model: keras.Model, weights: str) -> None:
+    if not pathlib.Path(weights).is_file():
+        raise UsageError(f"there is no weights file {weights}")
+    try:
+        model.load_weights(weights)
+    except Exception as error:  # as for whole models
+        reason = _cut(" ".join(str(error).split()))
+        raise UsageError(f"the weights {weights} do not fit {model.name}: {reason}") from error
+
+
+def _check_wishes(
+    model: keras.Model, spec: str, input_shape: tuple[int | None, ...] | None, num_classes: int | None
+) -> None:
+    if input_shape is not None and len(model.inputs) == 1:
+        takes = tuple(model.inputs[0].shape[1:])
+        fits = len(takes) == len(input_shape) and all(
+            have is None or want is None or have == want for have, want in zip(takes, input_shape, strict=True)
+        )
+        if not fits:
+            raise UsageError(f"{spec} takes inputs of shape {takes}, not {tuple(input_shape)}")
+    if num_classes is not None and len(model.outputs) == 1:
+        outputs = model.outputs[0].shape[-1]
+        if outputs != num_classes and (outputs, num_classes) != (1, 2):
+            raise UsageError(f"{spec} has {outputs} outputs, not {num_classes}")
