@@ -28,8 +28,8 @@ def accuracy(
         batches: pairs of images and integer labels (B,), such as `Split.batches` gives.
         top5: whether to count how often the label is among the five largest outputs (left out below six outputs).
         outputs_kind: "logits", "softmax" or "sigmoid", as `dcp_tf.models.outputs_kind` says. Given, the mean
-            cross-entropy is measured too. A model with one output needs it: the second class is what lies above .5,
-            or above 0 for logits.
+            cross-entropy is measured too (of several sigmoid outputs, summed over them). A model with one output needs
+            it: the second class is what lies above .5, or above 0 for logits.
 
     Returns:
         `top1`, and perhaps `top5` and `loss`; accuracies as fractions of 1.

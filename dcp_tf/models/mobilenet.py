@@ -24,7 +24,7 @@ def mobilenet_v2_small(
         alpha: scales all channel counts, which stay multiples of 8.
 
     Returns:
-        A functional model without weights of its own training, that ends in logits.
+        An untrained functional model that ends in logits.
 
     Raises:
         UsageError: alpha is not above 0.

@@ -9,7 +9,7 @@ from dcp_tf.errors import UsageError
 # Operations after an activation that only move values, by class name: layers and Keras operations share the names.
 _MOVES = {
     *("Cast", "Dropout", "ExpandDims", "Flatten", "Identity", "Permute", "Ravel", "Reshape", "Squeeze", "Transpose"),
-    *("SpatialDropout1D", "SpatialDropout2D", "Stack", "StopGradient"),
+    *("SpatialDropout1D", "SpatialDropout2D", "StopGradient"),
 }
 _PROBABILITIES = {"softmax": "softmax", "softmax_v2": "softmax", "sigmoid": "sigmoid"}
 
@@ -40,7 +40,7 @@ def _kind_of_tensor(tensor: keras.KerasTensor) -> str:
         return kind
     changes_nothing = type(operation).__name__ in _MOVES or _is_linear_activation(operation)
     inputs = operation._inbound_nodes[node_index].input_tensors
-    # Several inputs that are stacked or the input of the model itself: nothing further to follow.
+    # Several inputs, or none because this is the model's own input: nothing further to follow.
     if changes_nothing and len(inputs) == 1:
         return _kind_of_tensor(inputs[0])
     return "logits"

@@ -22,7 +22,7 @@ def preresnet(
         width: the channels of the stem and of stage 1.
 
     Returns:
-        A functional model without weights of its own training, that ends in logits.
+        An untrained functional model that ends in logits.
 
     Raises:
         UsageError: the depth is not 6n + 2.
