@@ -49,7 +49,7 @@ def step_schedule(
     fractions = [0.0 < boundary < 1.0 for boundary in boundaries]
     if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
         raise UsageError(f"Expected rising learning-rate boundaries. Received: {boundaries}")
-    if any(fractions) != all(fractions) or any(boundary <= 0 for boundary in boundaries):
+    if len(set(fractions)) > 1 or any(boundary <= 0 for boundary in boundaries):
         raise UsageError(
             f"Expected learning-rate boundaries that are all epochs (1, 2, ...) or all fractions of the run (0.4). "
             f"Received: {boundaries}"
