@@ -213,6 +213,25 @@ class ChannelGraph:
                     found.append((record, index, axis, channel))
         return found
 
+    def producing_kernels(self, group: ChannelGroup) -> list[tuple[np.ndarray, int, np.ndarray]]:
+        """The kernels whose filters make the channels of a group.
+
+        Returns:
+            Tuples (values, axis, channel), as for `consumers`; empty where something else than a kernel makes them.
+        """
+        number = np.full(int(self.class_of_label.max()) + 1, -1)
+        number[group.classes] = np.arange(group.size)
+        found = []
+        for record in self.records.values():
+            for index, by_axis in record.weights.items():
+                weight = record.operation.weights[index]
+                for axis, labels in by_axis.items():
+                    channel = number[self.class_of_label[labels]]
+                    made_here = record.path in group.producers and (index, axis) not in record.consumes
+                    if made_here and len(weight.shape) > 1 and (channel >= 0).any():
+                        found.append((keras.ops.convert_to_numpy(weight), axis, channel))
+        return found
+
     def calls_of(self, record: OperationRecord) -> list[int]:
         """Indices (in the trace) of all calls of one operation."""
         return [i for i, call in enumerate(self.trace.calls) if call.operation is record.operation]

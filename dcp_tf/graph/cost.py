@@ -36,7 +36,7 @@ class Cost:
         flops: the papers' count: (2 * kh * kw * C_in / groups - [no bias]) * H_out * W_out * C_out for a convolution,
             2 * C_in * C_out for a fully connected layer (Liu et al. 2021, tables).
         layers: one entry per operation with parameters or multiplications.
-        uncounted: paths of operations that no rule covers and that have weights: their multiplications are missing here.
+        uncounted: paths of operations with weights that no rule covers: their multiplications are missing here.
     """
 
     params: int

@@ -1,8 +1,8 @@
 """What a label rule sees of one call and what it can say about it; the table of rules.
 
-A rule is a function `rule(call: RuleCall) -> labels` (or a list of labels for several outputs). It moves or makes labels
-and states which axes of which weights, which entries of the config and which arguments follow them. Everything that
-surgery, masks, costs and scores need is derived from these statements.
+A rule is a function `rule(call: RuleCall) -> labels` (or a list of labels for several outputs). It moves or makes
+labels and states which axes of which weights, which entries of the config and which arguments follow them. Everything
+that surgery, masks, costs and scores need is derived from these statements.
 """
 
 import dataclasses
@@ -271,10 +271,7 @@ def find_rule(operation: keras.Operation) -> Rule | None:
 def run_rule(call: RuleCall) -> list[Labels]:
     """Runs the rule of the operation (or takes it as opaque) and returns compressed labels, one array per output."""
     rule = find_rule(call.operation)
-    if rule is None:
-        outputs = call.opaque("for which there is no rule")
-    else:
-        outputs = rule(call)
+    outputs = call.opaque("for which there is no rule") if rule is None else rule(call)
     if isinstance(outputs, np.ndarray):
         outputs = [outputs]
     return [compress(labels) for labels in outputs]

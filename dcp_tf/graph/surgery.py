@@ -103,7 +103,8 @@ class _Rebuild:
             return type(operation).from_config(config)
         except NotImplementedError as error:
             raise UsageError(
-                f"layer {operation.name!r} ({type(operation).__name__}) cannot be made from its config: give it a get_config"
+                f"layer {operation.name!r} ({type(operation).__name__}) cannot be made from its config: "
+                "give it a get_config"
             ) from error
 
     def _new_plain_operation(self, operation: keras.Operation, changes: dict) -> keras.Operation:

@@ -11,7 +11,7 @@ from keras import tree
 
 from dcp_tf.errors import UsageError
 
-# The graph of a functional model is reached through these two private attributes of Keras 3; nothing else here is private.
+# The graph of a functional model is reached through these two private attributes of Keras 3.
 _NODES = "_nodes_by_depth"
 _SEQUENTIAL_GRAPH = "_functional"
 
@@ -108,8 +108,8 @@ class Trace:
         graph = functional_graph(model)
         if graph is None:
             raise UsageError(
-                f"{type(model).__name__} {getattr(model, 'name', model)!r} is not a functional or built Sequential Keras model: "
-                "a subclassed model hides its graph; rebuild it with keras.Model(inputs, outputs)"
+                f"{type(model).__name__} {getattr(model, 'name', model)!r} is not a functional or built Sequential "
+                "Keras model: a subclassed model hides its graph; rebuild it with keras.Model(inputs, outputs)"
             )
         self.model = model
         self.calls: list[Call] = []

@@ -75,12 +75,13 @@ def prelu(call: RuleCall) -> Labels:
     return call.inputs[0]
 
 
-@register_rule(
-    *public(
-        """ReLU LeakyReLU ELU Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D AlphaDropout GaussianDropout
-        GaussianNoise ActivityRegularization Identity Masking""".split()
-    )
-)
+_UNCHANGED = """
+    ReLU LeakyReLU ELU Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D AlphaDropout GaussianDropout
+    GaussianNoise ActivityRegularization Identity Masking
+"""
+
+
+@register_rule(*public(_UNCHANGED.split()))
 def unchanged(call: RuleCall) -> Labels:
     """Each value alone is changed, or none."""
     return call.inputs[0]

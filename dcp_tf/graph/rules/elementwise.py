@@ -22,9 +22,9 @@ _UNARY = [
     ),
     *_classes(
         numpy_ops,
-        """Absolute Abs Fabs Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Ceil Copy Cos Cosh Deg2rad Rad2deg Exp Exp2
-        Expm1 Floor Log Log10 Log1p Log2 NanToNum Negative Reciprocal Round Sign Sin Sinc Sinh Sqrt Square Tan Tanh Trunc
-        OnesLike ZerosLike""",
+        """Absolute Abs Fabs Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Ceil Copy Cos Cosh Deg2rad Rad2deg Exp
+        Exp2 Expm1 Floor Log Log10 Log1p Log2 NanToNum Negative Reciprocal Round Sign Sin Sinc Sinh Sqrt Square Tan Tanh
+        Trunc OnesLike ZerosLike""",
     ),
     *_classes(math_ops, "Rsqrt Erf Erfc Erfinv"),
     *_classes(core, "StopGradient Cast SaturateCast ConvertToTensor"),
@@ -33,8 +33,8 @@ _UNARY = [
 _BINARY = _classes(
     numpy_ops,
     """Arctan2 Divide DivideNoNan Equal Fmax Fmin Fmod FloorDivide Greater GreaterEqual Heaviside Hypot Less LessEqual
-    LogicalAnd LogicalOr LogicalXor Logaddexp Logaddexp2 Maximum Minimum Mod Multiply NotEqual Power TrueDivide Where Clip
-    LogicalNot""",
+    LogicalAnd LogicalOr LogicalXor Logaddexp Logaddexp2 Maximum Minimum Mod Multiply NotEqual Power TrueDivide Where
+    Clip LogicalNot""",
 )
 
 _ADDITIVE = _classes(numpy_ops, "Add Subtract")

@@ -143,7 +143,7 @@ def pad(call: RuleCall) -> Labels:
         before, after = new[:front], new[front:]
 
         def change(kept: Kept, old: Any, axis: int = axis, before: Labels = before, after: Labels = after) -> tuple:
-            sizes = [tuple(w) for w in old] * (labels.ndim if len(old) == 1 else 1)
+            sizes = [tuple(w) for w in old] * (len(shape) if len(old) == 1 else 1)
             sizes[axis] = (kept.count(before), kept.count(after))
             return tuple(sizes)
 
