@@ -2,6 +2,7 @@
 
 import json
 import math
+import numbers
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,8 +10,8 @@ ABSENT = "-"
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number; truth values are none."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    """Whether `value` is a finite number, of Python or NumPy; truth values are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def percent(fraction: float | None) -> str:
@@ -120,4 +121,4 @@ def short(value: Any) -> str:
     """A measured value to four digits; whole numbers in full, "-" for what is no number."""
     if not is_number(value):
         return ABSENT
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, numbers.Integral) else f"{value:.4g}"

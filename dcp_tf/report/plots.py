@@ -100,7 +100,7 @@ def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
     history = [entry for entry in phase.get("history") or [] if isinstance(entry, dict)]
     if len(history) < 2:
         return None
-    keys = [key for key in dict.fromkeys(key for entry in history for key in entry) if key != "epoch"]
+    keys = dict.fromkeys(key for entry in history for key, value in entry.items() if formats.is_number(value))
     panels = [
         ("loss", 1, [key for key in keys if "loss" in key]),
         ("accuracy (%)", 100, [key for key in keys if "top1" in key or "top5" in key or "accuracy" in key]),

@@ -33,7 +33,7 @@ _STYLE = {
     "axes.spines.top": False,
     "figure.constrained_layout.use": True,
     "figure.facecolor": "none",
-    "font.size": 11,
+    "font.size": 12,
     "grid.color": LINE,
     "grid.linewidth": 0.7,
     "legend.frameon": False,

@@ -1,0 +1,252 @@
+"""report.html: complete, self-contained, safe against odd names, and small and quick for large networks."""
+
+import collections
+import html.parser
+import pathlib
+import re
+import subprocess
+import sys
+import time
+
+import pytest
+
+from dcp_tf import files
+from dcp_tf.errors import RunError, UsageError
+from dcp_tf.report import formats, write_report
+
+ROOT = pathlib.Path(__file__).parents[2]
+BENCHMARK = {
+    "threads": 3,
+    "delegate": "XNNPACK",
+    "runs": 50,
+    "warmup": 10,
+    "device": "a desk lamp",
+    "results": {"pruned_extra.tflite": {"median_ms": 7.77, "p10_ms": 7.7, "p90_ms": 7.9, "samples_ms": [7.7, 7.8]}},
+}
+INLINE = {"wbr", "span", "b", "strong"}
+VOID = {"meta", "link", "br", "wbr", "hr", "img", "input"}
+
+
+class Page(html.parser.HTMLParser):
+    """The tags, attributes and text of a page; complains about tags that do not match."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.source = path.read_text(encoding="utf-8")
+        self.tags, self.open, self.words = [], [], []
+        self.feed(self.source)
+        assert not self.open, f"never closed: {self.open}"
+        self.text = " ".join("".join(self.words).replace("−", "-").split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in INLINE:
+            self.words.append(" ")
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.words.append(data)
+
+    def values(self, *names):
+        return [attrs[name] for _, attrs in self.tags for name in names if attrs.get(name) is not None]
+
+    def headings(self):
+        return [attrs.get("id") for tag, attrs in self.tags if tag == "h2"]
+
+
+@pytest.fixture
+def page(run_summary, make_plan, make_run):
+    """The page of a complete run."""
+    return Page(write_report(make_run(summary=run_summary, plan=make_plan(5), benchmark=BENCHMARK)))
+
+
+def test_every_figure_of_the_summary_is_on_the_page(page, run_summary):
+    expected = [f"seed {run_summary['seed']}", "2026-11-22 17:00 UTC", "0.1.0", formats.duration(321.1)]
+    for model in (run_summary["baseline"], run_summary["pruned"]):
+        expected += [formats.count(model[key]) for key in ("params", "macs", "flops")]
+        expected += [formats.percent(value) for key, value in model.items() if key.startswith("top")]
+    for name, file in run_summary["tflite"].items():
+        expected += [name, formats.size(file["bytes"]), formats.percent(file["top1"]), formats.short(file["max_error"])]
+        expected += [formats.percent(file["top1_agreement"]), formats.latency(file["latency_ms"])]
+        expected += [formats.ratio(file["speedup"])]
+        if file["model"] == "pruned":
+            expected.append(formats.interval(file["speedup_interval"]))
+    for phase in run_summary["phases"]:
+        expected += [phase["name"], formats.duration(phase["seconds"])]
+        for entry in phase.get("history", []):
+            expected += [formats.short(entry["loss"]), formats.percent(entry["top1"])]
+            expected += [formats.short(entry["learning_rate"])]
+    for key, value in {**run_summary["settings"], **run_summary["versions"]}.items():
+        expected += [key, formats.plain(value)]
+    assert [text for text in expected if text not in page.text] == []
+
+
+def test_the_plan_and_the_benchmark_are_on_the_page(page):
+    assert "block4_conv1 8 of 16" in page.text
+    assert "40 of 80 channels" in page.text
+    assert "an output logits (10)" in page.text
+    assert "3 → 0.375" in page.text
+    assert "a desk lamp" in page.text
+    assert "7.77 ms (7.70-7.90)" in page.text
+
+
+def test_an_inconclusive_speedup_says_so(page):
+    assert re.search(r"1\.03x \(0\.96-1\.09\) inconclusive", page.text)
+    assert "cannot be told from the noise" in page.text
+    assert not re.search(r"1\.79x \(1\.71-1\.85\) inconclusive", page.text)
+
+
+def test_nothing_comes_from_the_network_and_no_script_runs(page):
+    for address in page.values("src", "href", "xlink:href", "data", "poster", "action"):
+        assert address.startswith(("#", "data:"))
+    style = re.search(r"<style>.*?</style>", page.source, re.DOTALL).group(0)
+    assert "@import" not in style
+    assert "url(" not in style
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert not [name for _, attrs in page.tags for name in attrs if name.startswith("on")]
+
+
+def test_ids_are_unique_and_every_reference_meets_one(page):
+    ids = collections.Counter(page.values("id"))
+    assert [name for name, uses in ids.items() if uses > 1] == []
+    references = {address[1:] for address in page.values("href", "xlink:href") if address.startswith("#")}
+    references |= set(re.findall(r"url\(#([^)]+)\)", page.source))
+    references |= set(page.values("aria-labelledby"))
+    assert references <= set(ids)
+
+
+def test_the_page_can_be_read_by_everyone(page):
+    tags = dict(page.tags)
+    assert tags["html"]["lang"] == "en"
+    assert any(attrs.get("name") == "viewport" for tag, attrs in page.tags if tag == "meta")
+    for tag, attrs in page.tags:
+        if tag == "svg":
+            assert attrs.get("aria-label") or attrs.get("aria-hidden") == "true"
+            assert "width" not in attrs
+    assert "prefers-color-scheme: dark" in page.source
+    assert "@media print" in page.source
+
+
+def test_figures_wear_the_colours_of_the_page(page):
+    figures = "".join(re.findall(r"<svg.*?</svg>", page.source, re.DOTALL))
+    defined = set(re.findall(r"(--[a-z-]+):", page.source))
+    assert set(re.findall(r"var\((--[a-z-]+)\)", figures)) <= defined
+    assert not re.search(r"#0[1-9]0", figures)  # no stand-in is left
+
+
+@pytest.mark.parametrize(
+    ("absent", "headings"),
+    [
+        (["tflite"], {"files", "latency-heading"}),
+        (["phases"], {"training", "time"}),
+        (["settings"], {"settings"}),
+        (["versions"], {"versions"}),
+        (["tflite", "pruned"], {"files", "latency-heading", "tradeoff"}),
+        (["baseline", "pruned", "tflite"], {"models", "files", "latency-heading", "tradeoff"}),
+    ],
+)
+def test_absent_records_leave_their_sections_out(run_summary, make_plan, make_run, absent, headings):
+    folder = make_run(summary=run_summary, plan=make_plan(3))
+    complete = set(Page(write_report(folder)).headings())
+    assert headings <= complete
+    for key in absent:
+        del run_summary[key]
+    assert set(Page(write_report(make_run(summary=run_summary))).headings()) == complete - headings
+    (folder / "plan.json").unlink()
+    without_plan = complete - headings - {"layers", "pinned", "selection"}
+    assert set(Page(write_report(folder)).headings()) == without_plan
+
+
+def test_a_summary_with_nothing_in_it_still_gives_a_page(make_run):
+    assert Page(write_report(make_run(summary={}))).headings() == []
+
+
+def test_odd_names_are_shown_and_never_obeyed(run_summary, make_plan, make_run):
+    odd = '<script>alert("1")</script> & $x$ \'"'
+    plan = make_plan(2)
+    plan["groups"][0]["name"] = plan["groups"][-1]["pinned_because"] = odd
+    file = run_summary["tflite"].pop("pruned_int8.tflite")
+    run_summary.update(model=odd, dataset=odd, method=odd, settings={odd: odd}, versions={odd: odd})
+    run_summary["tflite"][odd] = {**file, "quantization": odd}
+    run_summary["phases"][0]["name"] = odd
+    run_summary["phases"][0]["history"][0][odd] = 0.25
+    page = Page(write_report(make_run(summary=run_summary, plan=plan, benchmark={odd: odd})))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.text.count('alert("1")') > 10
+
+
+def test_a_folder_without_a_summary_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"no summary\.json"):
+        write_report(tmp_path)
+    with pytest.raises(UsageError, match=r"no summary\.json"):
+        write_report(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("groups", [{}, "x", [1], [{"name": "a", "size": 0, "kept": []}], [{"name": "a", "size": 4}]])
+def test_a_broken_plan_is_refused_in_one_line(run_summary, make_run, groups):
+    folder = make_run(summary=run_summary, plan={"groups": groups or [{}]})
+    with pytest.raises(UsageError, match=r"plan\.json") as caught:
+        write_report(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_old_page_stands_until_the_new_one_is_whole(run_summary, make_run, monkeypatch):
+    folder = make_run(summary=run_summary)
+    (folder / "report.html").write_text("the old page")
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, "replace", no_space)
+        with pytest.raises(RunError, match="No space left"):
+            write_report(folder)
+    assert (folder / "report.html").read_text() == "the old page"
+    assert write_report(folder) == folder / "report.html"
+    assert sorted(path.name for path in folder.iterdir()) == ["report.html", "summary.json"]
+
+
+def test_the_same_records_give_the_same_page(run_summary, make_plan, make_run):
+    folder = make_run(summary=run_summary, plan=make_plan(3))
+    first = write_report(folder).read_bytes()
+    assert write_report(folder).read_bytes() == first
+
+
+def test_a_selection_of_one_step_or_without_numbers_draws_nothing(run_summary, make_plan, make_run):
+    plan = make_plan(3, steps=1)
+    plan["groups"][1]["history"] = {"loss": [None, None]}
+    plan["groups"][2]["history"] = None
+    assert "selection" not in Page(write_report(make_run(summary=run_summary, plan=plan))).headings()
+
+
+def test_a_history_without_the_kept_counts_is_drawn_by_step(run_summary, make_plan, make_run):
+    plan = make_plan(1)
+    plan["groups"][0]["history"] = {"loss": [3.0, 1.5, 1.0]}
+    page = Page(write_report(make_run(summary=run_summary, plan=plan)))
+    (points,) = page.values("points")
+    assert points.split()[0].startswith("0.0,")
+    assert points.split()[-1].startswith("120.0,")
+
+
+def test_plotting_libraries_are_loaded_only_to_plot():
+    code = "import sys, dcp_tf.report; sys.exit(any(name in sys.modules for name in ('matplotlib', 'tensorflow')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_150_layers_stay_small_and_quick(run_summary, make_plan, make_run):
+    folder = make_run(summary=run_summary, plan=make_plan(150, steps=256, size=1024))
+    started = time.perf_counter()
+    path = write_report(folder)
+    assert time.perf_counter() - started < 10
+    assert path.stat().st_size < 2_000_000
+    text = Page(path).text
+    assert all(f"block{number}_conv1" in text for number in range(150))
