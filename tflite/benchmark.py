@@ -157,13 +157,9 @@ def _measure_in_turns(workers: Sequence["_Worker"], repeats: Sequence[int], runs
 
 
 def _summarize(
-    baseline: np.ndarray,
-    times: np.ndarray,
-    repeats: int,
-    delegate: str | None,
-    random: np.random.Generator,
-    first: bool,
+    baseline: np.ndarray, times: np.ndarray, repeats: int, delegate: str | None, random: np.random.Generator
 ) -> Latency:
+    """Percentiles of a candidate's times, and its ratio to the baseline (which may be the candidate itself)."""
     ratios = baseline / times
     speedup = float(np.median(ratios))
     resampled = np.median(ratios[random.integers(0, len(ratios), (RESAMPLES, len(ratios)))], axis=1)
@@ -210,7 +206,8 @@ class _Worker(contextlib.AbstractContextManager):
         # The folder that holds the package is the working directory, where Python looks first: this works in a
         # checkout and when installed, and nothing that lies in the user's own folder can get in the way.
         root = pathlib.Path(dcp_tf.__file__).resolve().parent.parent
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")])}
+        places = [str(root), os.environ.get("PYTHONPATH")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in places if place)}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "dcp_tf.tflite.worker", str(path), str(threads), str(seed)],

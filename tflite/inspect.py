@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from dcp_tf.tflite.types import Inspection, TensorInfo, TFLiteFile, read_content
+from dcp_tf.tflite.types import Inspection, TensorInfo, TFLiteFile, read_content, source_name
 
 from dcp_tf.errors import UsageError
 
@@ -29,7 +29,7 @@ def inspect(source: TFLiteFile | str | os.PathLike) -> Inspection:
         return _inspect(content)
     except (struct.error, IndexError, TypeError, ValueError, AttributeError) as error:
         # The flatbuffer accessors check nothing: cut or overwritten files make them read outside of the bytes.
-        raise UsageError("the TFLite file is damaged: its tables cannot be read; write it again") from error
+        raise UsageError(f"{source_name(source)} is damaged: its tables cannot be read; write it again") from error
 
 
 def count_macs(source: TFLiteFile | str | os.PathLike) -> int:

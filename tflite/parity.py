@@ -123,8 +123,10 @@ def _decisions(values: np.ndarray, outputs: str) -> np.ndarray | None:
 
 
 def _accuracy(decided: np.ndarray | None, labels: np.ndarray | None) -> float | None:
-    return (
-        None
-        if decided is None or labels is None
-        else float(np.mean(decided == np.asarray(labels).reshape(decided.shape)))
-    )
+    if decided is None or labels is None:
+        return None
+    if np.size(labels) != decided.size:
+        raise UsageError(
+            f"labels must be class numbers of shape {decided.shape}. Received labels of shape {np.shape(labels)}"
+        )
+    return float(np.mean(decided == np.reshape(labels, decided.shape)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 from dcp_tf.tflite.silence import Silence
-from dcp_tf.tflite.types import TFLiteFile, read_content
+from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
 
 from dcp_tf.errors import RunError, UsageError
 
@@ -28,17 +28,24 @@ class Runner:
     """
 
     def __init__(self, source: TFLiteFile | str | os.PathLike, threads: int = 1):
+        if threads < 1:
+            raise UsageError(f"threads must be at least 1. Received: {threads}")
         content = read_content(source)
         try:
             with Silence():  # the interpreter announces its delegate
                 self._interpreter = Interpreter(model_content=content, num_threads=threads)
                 self._interpreter.allocate_tensors()
         except ValueError as error:
-            raise UsageError(f"the TFLite file cannot be read: {error}; write it again") from error
+            raise UsageError(f"{source_name(source)} cannot be read: {error}; write it again") from error
         except RuntimeError as error:
-            raise RunError(f"the TFLite file cannot be run here: {error}") from error
-        self._inputs = self._interpreter.get_input_details()
-        self._outputs = self._interpreter.get_output_details()
+            raise RunError(f"{source_name(source)} cannot be run here: {error}") from error
+        self._inputs, self._outputs = _signature_details(self._interpreter)
+        for detail in self._inputs:
+            if len(detail["shape"]) == 0 or detail["shape"][0] != 1:
+                raise UsageError(
+                    f"only files with batch size 1 can be run. Received: {source_name(source)} with inputs of shape "
+                    f"{tuple(int(size) for size in detail['shape'])}"
+                )
 
     def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Runs the file on every sample.
@@ -79,6 +86,19 @@ class Runner:
                     f"Received an array of shape {array.shape}"
                 )
         return arrays
+
+
+def _signature_details(interpreter: Interpreter) -> tuple[list[dict], list[dict]]:
+    """Inputs and outputs by the names in the file's signature, which `convert` numbers; else in the file's own order.
+
+    The converter shuffles several inputs, so their places in the file say nothing about the model.
+    """
+    if len(interpreter.get_signature_list()) != 1:
+        return interpreter.get_input_details(), interpreter.get_output_details()
+    signature = interpreter.get_signature_runner()
+    sides = (signature.get_input_details(), signature.get_output_details())
+    inputs, outputs = ([details[name] for name in sorted(details)] for details in sides)
+    return inputs, outputs
 
 
 def _encode(values: np.ndarray, detail: dict) -> np.ndarray:

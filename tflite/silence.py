@@ -5,10 +5,12 @@ import logging
 import os
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 
 _STANDARD = (1, 2)  # file descriptors of standard output and standard error
+_LOCK = threading.RLock()  # two threads that take turns in saving and restoring would leave the wrong target behind
 
 
 class Silence(contextlib.AbstractContextManager):
@@ -20,6 +22,7 @@ class Silence(contextlib.AbstractContextManager):
     """
 
     def __enter__(self) -> "Silence":
+        _LOCK.acquire()
         _flush()
         self._log = tempfile.TemporaryFile()
         self._originals = {}
@@ -46,6 +49,7 @@ class Silence(contextlib.AbstractContextManager):
         self._log.close()
         for original in self._originals.values():
             os.close(original)
+        _LOCK.release()
 
     @contextlib.contextmanager
     def lifted(self) -> Iterator[None]:
@@ -57,8 +61,9 @@ class Silence(contextlib.AbstractContextManager):
             self._redirect()
 
     def tail(self, lines: int = 5) -> str:
-        """The last lines of what was said, after the end, joined into one line."""
-        return " | ".join(line.strip() for line in self._text.splitlines() if line.strip()[:1])[-200 * lines :]
+        """The last lines of what was said, joined into one line; to be called after the end."""
+        said = [line.strip()[:200] for line in self._text.splitlines() if line.strip()]
+        return " | ".join(said[-lines:])
 
     def _redirect(self) -> None:
         for descriptor in self._originals:

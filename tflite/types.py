@@ -66,6 +66,12 @@ def read_content(source: TFLiteFile | str | os.PathLike) -> bytes:
     return content
 
 
+def source_name(source: TFLiteFile | str | os.PathLike) -> str:
+    """What an error message calls a file."""
+    path = source.path if isinstance(source, TFLiteFile) else source
+    return "the converted model" if path is None else str(path)
+
+
 @dataclasses.dataclass(frozen=True)
 class TensorInfo:
     """An input or output of a file; `type` is the schema's name, such as FLOAT32 or INT8."""
