@@ -4,6 +4,15 @@ import json
 
 import pytest
 
+BENCHMARK = {
+    "threads": 3,
+    "delegate": "XNNPACK",
+    "runs": 50,
+    "warmup": 10,
+    "device": "a desk lamp",
+    "results": {"pruned_extra.tflite": {"median_ms": 7.77, "p10_ms": 7.7, "p90_ms": 7.9, "samples_ms": [7.7, 7.8]}},
+}
+
 
 def _file(model, quantization, size, top1, median, speedup, interval, conclusive):
     return {
@@ -27,9 +36,7 @@ def _history(epochs):
     ]
 
 
-@pytest.fixture
-def run_summary():
-    """What summary.json of a complete run holds."""
+def _summary():
     return {
         "dcp_tf_version": "0.1.0",
         "created": "2026-11-22T17:00:00Z",
@@ -64,6 +71,12 @@ def run_summary():
 
 
 @pytest.fixture
+def run_summary():
+    """What summary.json of a complete run holds."""
+    return _summary()
+
+
+@pytest.fixture(scope="session")
 def make_plan():
     """Makes a plan of so many groups, each with so many steps of selection."""
 
@@ -91,13 +104,20 @@ def make_plan():
     return make
 
 
+def _write(folder, records):
+    for name, record in records.items():
+        (folder / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
+    return folder
+
+
 @pytest.fixture
 def make_run(tmp_path):
     """Writes records as the JSON files of a run's folder and gives the folder."""
+    return lambda **records: _write(tmp_path, records)
 
-    def make(**records):
-        for name, record in records.items():
-            (tmp_path / f"{name}.json").write_text(json.dumps(record), encoding="utf-8")
-        return tmp_path
 
-    return make
+@pytest.fixture(scope="session")
+def complete_run(tmp_path_factory, make_plan):
+    """The folder of a run that left every record; five layers were pruned."""
+    records = {"summary": _summary(), "plan": make_plan(5), "benchmark": BENCHMARK}
+    return _write(tmp_path_factory.mktemp("run"), records)
