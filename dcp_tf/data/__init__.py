@@ -4,12 +4,14 @@ from dcp_tf.data.arrays import from_arrays, split_from_arrays
 from dcp_tf.data.load import check_labels, load
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
 from dcp_tf.data.split import ImageDataset, Split
+from dcp_tf.data.stream import as_split
 
 __all__ = [
     "NORMALIZATIONS",
     "ImageDataset",
     "Normalization",
     "Split",
+    "as_split",
     "check_labels",
     "find_normalization",
     "from_arrays",

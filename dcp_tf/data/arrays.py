@@ -135,9 +135,10 @@ def _check_same_kind(train: ArraySource, test: ArraySource, train_name: str, tes
 
 def _read_npz(path: str) -> dict[str, np.ndarray]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"{path} holds one array, expected a .npz file with {', '.join(_KEYS)}")
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise UsageError(f"{path} holds one array, expected a .npz file with {', '.join(_KEYS)}")
+        with archive:
             missing = [key for key in _KEYS if key not in archive]
             if missing:
                 found = ", ".join(archive.files) or "nothing"
@@ -145,7 +146,7 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
             return {key: archive[key] for key in _KEYS}
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
-    except UsageError:
+    except UsageError:  # which is a ValueError
         raise
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is no .npz file of plain arrays: {error}") from error

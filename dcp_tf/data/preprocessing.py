@@ -32,7 +32,7 @@ def to_shape(images: tf.Tensor, shape: Shape) -> tf.Tensor:
     """Converts channels and resizes (bilinear, antialiased when shrinking) where the shape differs.
 
     Args:
-        images: (B, h, w, c) of any number type, with a static shape.
+        images: (B, h, w, c) of any number type; c is static.
         shape: the (H, W, C) of the result.
 
     Returns:
@@ -43,7 +43,8 @@ def to_shape(images: tf.Tensor, shape: Shape) -> tf.Tensor:
     if channels == 3 and shape[2] == 1:
         images = tf.image.rgb_to_grayscale(images)
     if (height, width) != shape[:2]:
-        shrinks = shape[0] < height or shape[1] < width
+        # Antialiasing changes nothing where images grow, it only costs time; of unknown sizes any may shrink.
+        shrinks = None in (height, width) or shape[0] < height or shape[1] < width
         images = tf.image.resize(images, shape[:2], method="bilinear", antialias=shrinks)
     if channels == 1 and shape[2] == 3:
         images = tf.repeat(images, 3, axis=-1)

@@ -104,20 +104,7 @@ class Split:
         Returns:
             Sorted positions, int64. With one seed, a smaller subset lies inside every larger one.
         """
-        if n < 1:
-            raise UsageError(f"a subset needs at least 1 image, received {n}")
-        rng = _generator(seed, _SUBSET)
-        drawn = rng.permutation(self.size)
-        if self.labels is not None:
-            # Deal the classes out in rounds: one image of each, in an order of classes drawn once.
-            labels = self.labels[drawn]
-            by_class = np.argsort(labels, kind="stable")
-            first = np.searchsorted(labels[by_class], labels[by_class])
-            rounds = np.empty(self.size, np.int64)
-            rounds[by_class] = np.arange(self.size) - first
-            turn = rng.permutation(int(labels.max()) + 1)[labels]
-            drawn = drawn[np.lexsort((turn, rounds))]
-        return np.sort(drawn[:n])
+        return balanced_order(self.size, self.labels, n, seed)
 
     def representative(self, n: int, seed: int = 0) -> np.ndarray:
         """Returns a balanced subset of at most `n` images as one float32 array (n, H, W, C), for calibration."""
@@ -133,6 +120,24 @@ class Split:
         if positions.min() < 0 or positions.max() >= self.size:
             raise UsageError(f"indices must lie in 0..{self.size - 1}, received {positions.min()}..{positions.max()}")
         return positions.astype(np.int64)
+
+
+def balanced_order(size: int, labels: np.ndarray | None, n: int, seed: int) -> np.ndarray:
+    """Positions of `n` of `size` images, sorted, with classes as even as the labels allow; see `Split`."""
+    if n < 1:
+        raise UsageError(f"a subset needs at least 1 image, received {n}")
+    rng = _generator(seed, _SUBSET)
+    drawn = rng.permutation(size)
+    if labels is not None:
+        # Deal the classes out in rounds: one image of each, in an order of classes drawn once.
+        mixed = labels[drawn]
+        by_class = np.argsort(mixed, kind="stable")
+        first = np.searchsorted(mixed[by_class], mixed[by_class])
+        rounds = np.empty(size, np.int64)
+        rounds[by_class] = np.arange(size) - first
+        turn = rng.permutation(int(labels.max()) + 1)[mixed]
+        drawn = drawn[np.lexsort((turn, rounds))]
+    return np.sort(drawn[:n])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

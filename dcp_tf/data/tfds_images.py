@@ -37,23 +37,23 @@ class _Records:
     resizes: bool  # whether they come in other sizes
 
     def image(self, number: tf.Tensor) -> tf.Tensor:
-        return self.image_and_label(number)[0]
+        return self.image_and_label(self.index.read(number))[0]
 
-    def image_and_label(self, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def image_and_label(self, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image_key, label_key = self.builder.info.supervised_keys
-        example = self.builder.info.features.deserialize_example(self.index.read(number))
+        example = self.builder.info.features.deserialize_example(record)
         image = example[image_key]
         if self.resizes:
             resized = to_shape(image[None], self.shape)[0]
             image = tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
         return tf.ensure_shape(image, self.shape), example[label_key]
 
-    def label(self, number: tf.Tensor) -> tf.Tensor:
+    def label(self, record: tf.Tensor) -> tf.Tensor:
         import tensorflow_datasets as tfds
 
         image_key, label_key = self.builder.info.supervised_keys
         skip = {image_key: tfds.decode.SkipDecoding()}
-        return self.builder.info.features.deserialize_example(self.index.read(number), decoders=skip)[label_key]
+        return self.builder.info.features.deserialize_example(record, decoders=skip)[label_key]
 
 
 def tfds_parts(
@@ -81,7 +81,7 @@ def tfds_parts(
     test = None
     for split in ("test", "validation"):
         candidate = records(split) if split in builder.info.splits else None
-        if candidate is not None and candidate.label(tf.constant(0, tf.int64)) >= 0:
+        if candidate is not None and candidate.label(candidate.index.read(tf.constant(0))) >= 0:
             test = candidate
             break
     total = (len(train.index) + (len(test.index) if test else 0)) * int(np.prod(shape))
@@ -152,11 +152,11 @@ def _load(records: _Records, in_memory: bool) -> tuple[sources.Source, np.ndarra
     labels = np.empty(size, np.int32)
     if in_memory:
         images = np.empty((size, *records.shape), np.uint8)
-        for part, (pixels, classes) in _read_all(records.image_and_label, size, "decoding the images"):
+        for part, (pixels, classes) in _read_all(records.index, records.image_and_label, "decoding the images"):
             images[part], labels[part] = pixels, classes
         source = sources.ArraySource(images, white=255.0)
     else:
-        for part, classes in _read_all(records.label, size, "reading the labels"):
+        for part, classes in _read_all(records.index, records.label, "reading the labels"):
             labels[part] = classes
         source = sources.StreamSource(records.image, np.arange(size), records.shape)
     if labels.min() < 0:
@@ -164,10 +164,13 @@ def _load(records: _Records, in_memory: bool) -> tuple[sources.Source, np.ndarra
     return source, labels
 
 
-def _read_all(read: Callable[[tf.Tensor], Any], size: int, what: str, chunk: int = 256) -> Iterator[tuple[slice, Any]]:
-    """Yields what `read` gives for all record numbers in chunks, each with the places that it fills."""
-    numbers = tf.data.Dataset.range(size)
-    chunks = numbers.map(read, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(chunk)
+def _read_all(
+    index: RecordIndex, parse: Callable[[tf.Tensor], Any], what: str, chunk: int = 256
+) -> Iterator[tuple[slice, Any]]:
+    """Yields what `parse` makes of all records in chunks, each with the places that it fills."""
+    size = len(index)
+    records = tf.data.TFRecordDataset(list(index.files))
+    chunks = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(chunk)
     with progress.bar(what=what, total=size, unit="image") as bar:
         for start, values in zip(range(0, size, chunk), chunks.as_numpy_iterator(), strict=True):
             yield slice(start, start + chunk), values

@@ -1,6 +1,8 @@
 """Random access to the records of TFRecord files."""
 
 import dataclasses
+import functools
+import os
 import struct
 from collections.abc import Sequence
 
@@ -37,9 +39,12 @@ class RecordIndex:
         return tf.ensure_shape(tf.numpy_function(self._read, [number], tf.string), ())
 
     def _read(self, number: int) -> bytes:
-        with open(self.files[self.file_numbers[number]], "rb") as file:
-            file.seek(self.offsets[number])
-            return file.read(self.lengths[number])
+        start = self.offsets[number]
+        return self._maps[self.file_numbers[number]][start : start + self.lengths[number]].tobytes()
+
+    @functools.cached_property
+    def _maps(self) -> list[np.memmap]:
+        return [np.memmap(path, np.uint8, mode="r") for path in self.files]
 
 
 def index_records(files: Sequence[str]) -> RecordIndex:
@@ -48,6 +53,7 @@ def index_records(files: Sequence[str]) -> RecordIndex:
     Raises:
         UsageError: a file ends inside a record.
     """
+    files = [path for path in files if os.path.getsize(path)]  # an empty shard cannot be mapped
     places = []
     for number, path in enumerate(files):
         with open(path, "rb") as file:

@@ -1,0 +1,99 @@
+"""Data that a Python program brings: arrays and `tf.data` pipelines, taken as they are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf.data.arrays import split_from_arrays
+from dcp_tf.data.split import ImageDataset, Split, balanced_order
+from dcp_tf.errors import UsageError
+
+
+def as_split(data: Any) -> Any:
+    """Brings the data of a Python program into the form that training and selection read.
+
+    Args:
+        data: a `Split` (returned as it is), an `ImageDataset` (its train images), an array of images, a pair (images,
+            labels), or a finite `tf.data.Dataset` of (image, label) or image batches. Values are taken as they are.
+
+    Raises:
+        UsageError: it is something else, or empty.
+    """
+    if isinstance(data, Split | DatasetSplit):
+        return data
+    if isinstance(data, ImageDataset):
+        return data.train
+    if isinstance(data, tf.data.Dataset):
+        return DatasetSplit(data)
+    images, labels = data if isinstance(data, tuple | list) and len(data) == 2 else (data, None)
+    if hasattr(images, "__array__"):
+        return split_from_arrays(np.asarray(images, np.float32), None if labels is None else np.asarray(labels))
+    raise UsageError(
+        "data must be a tf.data.Dataset of batches, an array, a pair (images, labels) or a dcp_tf data set, "
+        f"received {type(data).__name__}"
+    )
+
+
+class DatasetSplit:
+    """A `tf.data.Dataset` of batches with the reading methods of `Split`.
+
+    Its images keep the order and the augmentation that the pipeline itself gives them.
+
+    Attributes:
+        size: number of images.
+        labels: of all images, (N,) or (N, classes), or None.
+        shape: of one image.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset):
+        """Reads the pipeline once for its labels."""
+        spec = dataset.element_spec
+        self._labelled = isinstance(spec, tuple)
+        images = spec[0] if self._labelled else spec
+        if not isinstance(images, tf.TensorSpec) or (self._labelled and len(spec) != 2):
+            raise UsageError(f"the tf.data.Dataset must yield images or (images, labels), it yields {spec}")
+        if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise UsageError("the tf.data.Dataset never ends; leave out .repeat()")
+        self._dataset = dataset
+        self.shape = tuple(images.shape[1:])
+        seen = [(b[1].numpy() if self._labelled else np.zeros(b.shape[0])) for b in dataset]
+        if not seen:
+            raise UsageError("the tf.data.Dataset is empty")
+        found = np.concatenate(seen)
+        self.size = len(found)
+        self.labels = found if self._labelled else None
+
+    def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
+        """As `Split.balanced_subset`."""
+        hard = None if self.labels is None else self.labels if self.labels.ndim == 1 else self.labels.argmax(-1)
+        return balanced_order(self.size, hard, n, seed)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        indices: Sequence[int] | np.ndarray | None = None,
+        shuffle: bool = False,
+        augment: bool = False,
+        seed: int = 0,
+        epoch: int = 0,
+    ) -> tf.data.Dataset:
+        """One pass; `indices` picks images of a pipeline whose order is always the same, `augment` is left to it."""
+        dataset = self._dataset
+        if indices is not None:
+            wanted = np.zeros(self.size, bool)
+            wanted[np.asarray(indices)] = True
+            wanted = tf.constant(wanted)
+            dataset = dataset.unbatch().enumerate().filter(lambda i, _: wanted[i]).map(lambda _, x: x)
+        elif shuffle:
+            dataset = dataset.unbatch().shuffle(16 * batch_size, seed=(seed * 7919 + epoch) % 2**31)
+        else:
+            dataset = dataset.unbatch()
+        cast = _as_floats if self._labelled else lambda x: tf.cast(x, tf.float32)
+        return dataset.batch(batch_size).map(cast).prefetch(2)
+
+
+def _as_floats(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    return tf.cast(images, tf.float32), labels

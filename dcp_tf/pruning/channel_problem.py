@@ -1,0 +1,355 @@
+"""Algorithm 2's problem for the channels of one group: scores and sub-problem over the layers that read it."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf.errors import RunError
+from dcp_tf.graph import ChannelGraph, ChannelGroup
+from dcp_tf.graph.trace import Trace
+from dcp_tf.pruning.layer_inputs import Batches, MemoryBudget, Walk, compiled
+from dcp_tf.pruning.selection import LossTerms
+
+
+@dataclasses.dataclass(frozen=True)
+class SubProblem:
+    """How L is minimised over the selected channels (eq. 9) and what L is (eq. 6).
+
+    Attributes:
+        reconstruction: factor of L_M; 0 leaves it out.
+        discrimination: factor of L_S; 0 leaves it out.
+        learning_rate: of SGD with Nesterov momentum.
+        momentum: of SGD.
+        weight_decay: L2 coefficient inside the gradient of the kernels.
+        passes: over the selection set, per step of the selection.
+    """
+
+    reconstruction: float = 1.0
+    discrimination: float = 1.0
+    learning_rate: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    passes: int = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """Where the discrimination-aware loss of a stage is taken.
+
+    Attributes:
+        tensor: number of the traced tensor that `outputs` reads.
+        outputs: from that tensor to the outputs that the loss compares with labels: an auxiliary classifier, or
+            nothing more where the tensor is the model's own output.
+        loss: from labels and outputs to a scalar mean.
+    """
+
+    tensor: int
+    outputs: Callable[[tf.Tensor], tf.Tensor]
+    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+@dataclasses.dataclass(eq=False)
+class Reader:
+    """A kernel that reads the group.
+
+    Attributes:
+        operation: the layer.
+        kernel: its weight.
+        axis: of the kernel, along which input channels lie.
+        channel: per position of the axis the channel of the group, -1 where it reads others.
+        held: per position of the axis whether it may be anything but zero; shared by all problems.
+    """
+
+    operation: keras.Layer
+    kernel: keras.Variable
+    axis: int
+    channel: np.ndarray
+    held: np.ndarray
+
+    def along_axis(self, values: np.ndarray) -> np.ndarray:
+        """A vector over the axis in a shape that broadcasts against the kernel."""
+        return values.reshape([-1 if a == self.axis else 1 for a in range(len(self.kernel.shape))])
+
+
+class HeldPositions:
+    """Which input positions of each kernel are still there after the groups selected so far."""
+
+    def __init__(self):
+        self._held: dict[int, np.ndarray] = {}
+
+    def readers(self, graph: ChannelGraph, group: ChannelGroup) -> list[Reader]:
+        """The kernels that read a group."""
+        readers = []
+        for record, index, axis, channel in graph.consumers(group):
+            kernel = record.operation.weights[index]
+            held = self._held.setdefault(id(kernel), np.ones(len(channel), bool))
+            readers.append(Reader(record.operation, kernel, axis, channel, held))
+        return readers
+
+    def drop(self, readers: Sequence[Reader], selected: np.ndarray) -> None:
+        """Takes away what the group does not keep, and sets it to zero."""
+        for reader in readers:
+            reader.held &= (reader.channel < 0) | selected[reader.channel]
+            reader.kernel.assign(reader.kernel * reader.along_axis(reader.held.astype(np.float32)))
+
+    def masks(self, graph: ChannelGraph) -> dict[int, np.ndarray]:
+        """Per kernel (by `id()`) an array of 0 and 1 of its shape, for training that holds removed channels at zero."""
+        found = {}
+        for record in graph.records.values():
+            for index, axis in record.consumes:
+                kernel = record.operation.weights[index]
+                held = self._held.get(id(kernel))
+                if held is not None and not held.all():
+                    shape = [-1 if a == axis else 1 for a in range(len(kernel.shape))]
+                    found[id(kernel)] = np.broadcast_to(held.reshape(shape), kernel.shape).astype(np.float32)
+        return found
+
+
+class ChannelProblem:
+    """The channels of one group as the atoms of Algorithm 2. Implements `SelectionProblem`.
+
+    The model is cut before the first layer that reads the group. Everything that does not depend on these layers is
+    computed once per image; each step runs only from there to the stage's loss.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        group: ChannelGroup,
+        readers: Sequence[Reader],
+        target: Target,
+        walks: tuple[Walk, Walk],
+        labels: Sequence[tf.Tensor],
+        settings: SubProblem,
+        budget: MemoryBudget,
+        rng: np.random.Generator,
+    ):
+        """Caches what the group's layers read.
+
+        Args:
+            graph: of the model that is being pruned.
+            group: whose channels are chosen.
+            readers: the kernels that read it.
+            target: of the stage's discrimination-aware loss.
+            walks: of the model that is being pruned and of the baseline, both before the first reader.
+            labels: per batch.
+            settings: the loss and how it is minimised.
+            budget: for the cached tensors.
+            rng: draws the order of the batches in each sub-problem.
+        """
+        self.size = group.size
+        self.name = group.name
+        self._readers = list(readers)
+        self._settings = settings
+        self._target = target
+        self._labels = list(labels)
+        self._rng = rng
+        trace = graph.trace
+        self._reading = {i for r in self._readers for i in graph.calls_of(graph.records[id(r.operation)])}
+        outputs = [t for i in sorted(self._reading) for t in trace.calls[i].outputs]
+        goals = outputs + ([target.tensor] if settings.discrimination else [])
+        after = trace.dependents(self._reading)
+        self._calls = [i for i in trace.needed(goals, trace.inputs) if i in after]
+        made = {t for i in self._calls for t in trace.calls[i].outputs}
+        self._boundary = sorted({t for i in self._calls for t in trace.calls[i].inputs} - made)
+        self._trace = trace
+        walk, base_walk = walks
+        self._inputs = _cache(
+            walk, walk.function(self._boundary), walk.bytes_of(self._boundary), self._boundary, budget
+        )
+        self._base = None
+        if settings.reconstruction:
+            function = _baseline_outputs(base_walk, sorted(self._reading))
+            self._base = _cache(base_walk, function, base_walk.bytes_of(outputs), None, budget)
+        self._kernels = [r.kernel.value for r in self._readers]
+        self._biases = [b.value for b in _biases(self._readers)]
+        self._start = [r.kernel.numpy() for r in self._readers]
+        self._selected = np.zeros(self.size, bool)
+        self._terms: LossTerms | None = None
+        self._gradients: list[np.ndarray] = []
+        self._compile()
+
+    def close(self) -> None:
+        """Frees the cached tensors."""
+        self._inputs.release()
+        if self._base is not None:
+            self._base.release()
+
+    # What Algorithm 2 asks
+
+    def scores(self) -> np.ndarray:
+        """`||G_:,k||_F` over all kernels that read channel k (Liu et al. 2021, Algorithm 2), shape (size,)."""
+        self._evaluate()
+        squares = np.zeros(self.size)
+        for reader, gradient in zip(self._readers, self._gradients, strict=True):
+            others = tuple(a for a in range(gradient.ndim) if a != reader.axis)
+            per_position = np.square(gradient, dtype=np.float64).sum(others)
+            mine = reader.channel >= 0
+            squares += np.bincount(reader.channel[mine], per_position[mine], self.size)
+        return np.sqrt(squares)
+
+    def loss(self) -> LossTerms:
+        """`lambda * L_M + L_S` (eq. 6) over the whole selection set."""
+        self._evaluate()
+        return self._terms
+
+    def solve(self, selected: np.ndarray) -> None:
+        """Passes of SGD over W_A; channels that just came in start from the fine-tuned weights."""
+        self._enter(selected)
+        if selected.any():
+            self._reset()
+            for _ in range(self._settings.passes):
+                for i in self._rng.permutation(self._inputs.count):
+                    self._step(self._inputs[i], self._baseline(i), self._labels[i])
+        self._terms = None
+
+    # How
+
+    def _enter(self, selected: np.ndarray) -> None:
+        new = selected & ~self._selected
+        self._selected = selected.copy()
+        for reader, start, mask in zip(self._readers, self._start, self._masks, strict=True):
+            mine = reader.channel >= 0
+            entering = reader.along_axis(mine & new[reader.channel])
+            allowed = reader.along_axis(reader.held & (~mine | selected[reader.channel])).astype(np.float32)
+            reader.kernel.assign(np.where(entering, start, reader.kernel.numpy()) * allowed)
+            mask.assign(np.broadcast_to(allowed, mask.shape))
+
+    def _baseline(self, index: int) -> list[tf.Tensor]:
+        return [] if self._base is None else self._base[index]
+
+    def _evaluate(self) -> None:
+        if self._terms is not None:
+            return
+        total = sum(int(x.shape[0]) for x in self._labels)
+        sums = None
+        for i, labels in enumerate(self._labels):
+            share = tf.constant(int(labels.shape[0]) / total, tf.float32)
+            parts = self._terms_and_gradients(self._inputs[i], self._baseline(i), labels, share)
+            sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
+        joint, reconstruction, discrimination = (float(x) for x in sums[:3])
+        if not np.isfinite(joint):
+            raise RunError(
+                f"the loss became NaN in the selection of {self.name}; lower --selection_lr "
+                f"(now {self._settings.learning_rate:g})"
+            )
+        self._terms = LossTerms(joint, reconstruction, discrimination)
+        self._gradients = [g.numpy() for g in sums[3:]]
+
+    def _forward(self, inputs, base, labels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        values = dict(zip(self._boundary, inputs, strict=True))
+        read_outputs = run_linear(self._trace, self._calls, self._reading, values)
+        zero = tf.constant(0.0)
+        reconstruction = (
+            tf.add_n([0.5 * tf.reduce_mean(tf.square(a - b)) for a, b in zip(base, read_outputs, strict=True)])
+            if self._settings.reconstruction
+            else zero
+        )
+        discrimination = (
+            tf.cast(self._target.loss(labels, self._target.outputs(values[self._target.tensor])), tf.float32)
+            if self._settings.discrimination
+            else zero
+        )
+        joint = self._settings.reconstruction * reconstruction + self._settings.discrimination * discrimination
+        return joint, reconstruction, discrimination
+
+    def _compile(self) -> None:
+        settings = self._settings
+        self._masks = [tf.Variable(tf.ones(k.shape)) for k in self._kernels]
+        velocities = [tf.Variable(tf.zeros(v.shape)) for v in (*self._kernels, *self._biases)]
+
+        def gradients(inputs, base, labels, variables):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                for variable in variables:
+                    tape.watch(variable)
+                terms = self._forward(inputs, base, labels)
+            found = tape.gradient(terms[0], variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            return terms, found
+
+        def evaluate(inputs, base, labels, share):
+            terms, found = gradients(inputs, base, labels, self._kernels)
+            return [share * x for x in (*terms, *found)]
+
+        def step(inputs, base, labels):
+            _, found = gradients(inputs, base, labels, [*self._kernels, *self._biases])
+            decay = [settings.weight_decay * k for k in self._kernels]
+            found = [(g + d) * m for g, d, m in zip(found, decay, self._masks, strict=False)] + found[len(decay) :]
+            for variable, gradient, velocity in zip((*self._kernels, *self._biases), found, velocities, strict=True):
+                velocity.assign(settings.momentum * velocity + gradient)
+                variable.assign_sub(settings.learning_rate * (gradient + settings.momentum * velocity))
+
+        def reset():
+            for velocity in velocities:
+                velocity.assign(tf.zeros_like(velocity))
+
+        examples = [self._inputs[0], self._baseline(0), self._labels[0]]
+        specs = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), examples)
+        self._terms_and_gradients = tf.function(
+            evaluate, input_signature=[*specs, tf.TensorSpec((), tf.float32)], autograph=False
+        )
+        self._step = tf.function(step, input_signature=specs, autograph=False)
+        self._reset = tf.function(reset, input_signature=[], autograph=False)
+
+
+def run_linear(trace: Trace, calls: Sequence[int], reading: set[int], values: dict[int, tf.Tensor]) -> list[tf.Tensor]:
+    """Runs `calls` in inference mode and adds their outputs to `values`.
+
+    Returns:
+        The outputs of the calls in `reading` before the activation that the layer itself has, in running order: O of
+        the reconstruction loss is linear in W.
+    """
+    linear_outputs = []
+    for index in calls:
+        call = trace.calls[index]
+        if index not in reading:
+            values.update(zip(call.outputs, call.run(values, training=False), strict=True))
+            continue
+        with _linear(call.operation) as activation:
+            outputs = call.run(values, training=False)
+        linear_outputs.extend(tf.cast(x, tf.float32) for x in outputs)
+        values.update(zip(call.outputs, map(activation, outputs), strict=True))
+    return linear_outputs
+
+
+@contextlib.contextmanager
+def _linear(layer: keras.Layer) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:
+    """Takes a layer's own activation out for a while and hands it over."""
+    activation = getattr(layer, "activation", None) or keras.activations.linear
+    if hasattr(layer, "activation"):
+        layer.activation = keras.activations.linear
+    try:
+        yield activation
+    finally:
+        if hasattr(layer, "activation"):
+            layer.activation = activation
+
+
+def _baseline_outputs(walk: Walk, reading: Sequence[int]) -> Callable:
+    """A compiled function from the baseline's tensors at the cut to O^b of the reading calls."""
+    trace, live = walk.trace, walk.live
+    goals = [t for i in reading for t in trace.calls[i].outputs]
+    calls = trace.needed(goals, live)
+
+    def compute(*values):
+        return run_linear(trace, calls, set(reading), dict(zip(live, values, strict=True)))
+
+    return compiled(compute, walk[0])
+
+
+def _cache(walk: Walk, function: Callable, size: int, tensors: Sequence[int] | None, budget: MemoryBudget) -> Batches:
+    """Holds what `function` makes of the walk's tensors; tensors that already lie at the cut cost nothing more."""
+    if tensors is not None and set(tensors) <= set(walk.live):
+        places = [walk.live.index(t) for t in tensors]
+        return Batches(lambda i: [walk[i][p] for p in places], walk.count, 0, budget)
+    return Batches(lambda i: function(*walk[i]), walk.count, size, budget)
+
+
+def _biases(readers: Sequence[Reader]) -> list[keras.Variable]:
+    found: Mapping[int, keras.Variable] = {
+        id(r.operation.bias): r.operation.bias for r in readers if getattr(r.operation, "bias", None) is not None
+    }
+    return list(found.values())

@@ -1,0 +1,125 @@
+"""The methods and their settings; each ranks or selects the channels of the same groups."""
+
+import dataclasses
+from typing import ClassVar
+
+from dcp_tf.errors import UsageError
+from dcp_tf.pruning.stopping import FixedRate, RelativeChangeOrCap, StoppingRule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method:
+    """What every method needs to know.
+
+    Attributes:
+        rate: pruning rate eta, the share of channels to remove from each group; between 0 and 1.
+        round_to: kept counts are the nearest multiple of it.
+        min_channels: fewest channels that a group keeps.
+        prune_residual: whether residual streams (sums of feature maps, with all layers that make or read them) lose
+            channels too; the papers leave them.
+        exclude: names of groups that keep all channels.
+    """
+
+    name: ClassVar[str]
+    rate: float = 0.5
+    round_to: int = 1
+    min_channels: int = 1
+    prune_residual: bool = False
+    exclude: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "exclude", tuple(self.exclude))
+        if not 0 < self.rate < 1:
+            raise UsageError(f"the pruning rate must lie between 0 and 1, received {self.rate}")
+        if self.round_to < 1 or self.min_channels < 1:
+            raise UsageError(
+                f"round_to and min_channels must be 1 or more, received {self.round_to} and {self.min_channels}"
+            )
+
+    def stopping(self) -> StoppingRule:
+        """When a group has enough channels."""
+        return FixedRate(self.rate, self.round_to, self.min_channels)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Random(Method):
+    """Channels drawn by chance, the paper's Random-DCP without its weight update."""
+
+    name: ClassVar[str] = "random"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class L1(Method):
+    """The channels whose filters have the largest L1 norm stay (Li et al. 2017)."""
+
+    name: ClassVar[str] = "l1"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DCP(Method):
+    """Discrimination-aware channel pruning at a fixed rate (Liu et al. 2021, Algorithms 1 and 2).
+
+    Attributes:
+        auxiliary_losses: P, how many auxiliary classifiers to spread over the depth.
+        auxiliary_layers: names of layers to put them at instead.
+        per_stage: the NeurIPS variant: one round of fine-tuning before each stage, with its loss and the final one.
+        per_step: B, channels added per step.
+        reconstruction: factor lambda of L_M in eq. 6; 0: discrimination-only.
+        discrimination: factor of L_S^p; 0: reconstruction-only.
+        selection_samples: images of the class-balanced selection set.
+        selection_batch: batch size in the selection.
+        selection_lr: learning rate of the sub-problem.
+        selection_passes: passes over the selection set per step.
+        cache_gib: memory for cached layer inputs; what does not fit is computed at each use.
+    """
+
+    name: ClassVar[str] = "dcp"
+    auxiliary_losses: int = 2
+    auxiliary_layers: tuple[str, ...] = ()
+    per_stage: bool = False
+    per_step: int = 2
+    reconstruction: float = 1.0
+    discrimination: float = 1.0
+    selection_samples: int = 4096
+    selection_batch: int = 128
+    selection_lr: float = 0.01
+    selection_passes: int = 1
+    cache_gib: float = 2.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "auxiliary_layers", tuple(self.auxiliary_layers))
+        if self.reconstruction < 0 or self.discrimination < 0 or not (self.reconstruction or self.discrimination):
+            raise UsageError(
+                "the factors of the two losses must be 0 or more and not both 0, "
+                f"received {self.reconstruction} and {self.discrimination}"
+            )
+        for field in ("per_step", "selection_samples", "selection_batch", "selection_passes"):
+            if getattr(self, field) < 1:
+                raise UsageError(f"{field} must be 1 or more, received {getattr(self, field)}")
+        if self.auxiliary_losses < 0 or self.selection_lr <= 0 or self.cache_gib < 0:
+            raise UsageError(
+                "auxiliary_losses and cache_gib must be 0 or more and selection_lr above 0, "
+                f"received {self.auxiliary_losses}, {self.cache_gib} and {self.selection_lr}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptDCP(DCP):
+    """DCP that finds each group's width by SC2 (Liu et al. 2021, eq. 11).
+
+    Attributes:
+        epsilon: the relative fall of the loss at which a group has enough channels (eq. 10). The paper gives 1e-4 for
+            VGG-19 and no value for the others.
+        rate: here eta_min, the least share to remove: a group keeps at most `ceil((1 - rate) * c)` channels.
+    """
+
+    name: ClassVar[str] = "adapt_dcp"
+    epsilon: float = 1e-3
+
+    def stopping(self) -> StoppingRule:
+        """SC2."""
+        return RelativeChangeOrCap(self.epsilon, self.round_to, self.min_channels, self.rate)
+
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (DCP, AdaptDCP, Random, L1)}

@@ -1,0 +1,206 @@
+"""`prune`: from a trained model to a smaller one (Liu et al. 2021, Algorithm 1)."""
+
+import dataclasses
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from dcp_tf import progress
+from dcp_tf.data import as_split
+from dcp_tf.errors import UsageError
+from dcp_tf.evaluation import accuracy
+from dcp_tf.graph import ChannelGraph, rebuild
+from dcp_tf.models import check_functional
+from dcp_tf.models import outputs_kind as read_outputs_kind
+from dcp_tf.pruning.criteria import CRITERIA, largest
+from dcp_tf.pruning.discrimination import Task, select_channels
+from dcp_tf.pruning.methods import DCP, Method
+from dcp_tf.pruning.plan import GroupPlan, PruningPlan
+from dcp_tf.pruning.run_state import RunState
+from dcp_tf.training import Distillation, TrainConfig, classification_loss, fit, soft_targets
+
+AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01)
+FINETUNING = TrainConfig(epochs=10, learning_rate=0.01)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PruneResult:
+    """What pruning gives.
+
+    Attributes:
+        model: the smaller model, fine-tuned.
+        plan: what each group keeps and how that was found.
+        history: one entry per phase: `name`, `seconds` and, of training phases, `history`.
+        before_finetuning: metrics of the model right after surgery, where validation data was given.
+    """
+
+    model: keras.Model
+    plan: PruningPlan
+    history: list[dict[str, Any]]
+    before_finetuning: Mapping[str, float]
+
+
+def prune(
+    model: keras.Model,
+    train_data: Any,
+    method: Method,
+    *,
+    validation_data: Any = None,
+    outputs_kind: str | None = None,
+    auxiliary: TrainConfig = AUXILIARY,
+    finetuning: TrainConfig = FINETUNING,
+    distillation: float = 0.0,
+    state_dir: str | os.PathLike | None = None,
+    resume: bool = False,
+    log_dir: str | None = None,
+    seed: int = 0,
+) -> PruneResult:
+    """Finds channels without discriminative power, removes them and fine-tunes what is left.
+
+    Args:
+        model: trained, functional or Sequential, with one output of shape (batch, classes). It stays as it is.
+        train_data: a `dcp_tf.data.Split`, a `tf.data.Dataset` of (image, label) batches, or arrays (images, labels).
+            Where labels are left out, the model's own predictions are the targets.
+        method: which channels, such as `dcp_tf.DCP(rate=0.5)`.
+        validation_data: of the same kinds, for the accuracy after each epoch.
+        outputs_kind: "logits", "softmax" or "sigmoid"; None reads it off the model's last activation.
+        auxiliary: fine-tuning with auxiliary losses (DCP only).
+        finetuning: of the pruned model; 0 epochs leave it out.
+        distillation: weight of the baseline's soft predictions in the fine-tuning, 0 to 1.
+        state_dir: folder in which the run keeps what it has done.
+        resume: go on with what lies in `state_dir`.
+        log_dir: folder for TensorBoard scalars.
+        seed: of everything that is drawn.
+
+    Returns:
+        The smaller model, its plan and how it came about.
+
+    Raises:
+        UsageError: the model, the data or the settings cannot be used.
+        RunError: a loss became NaN, or a file could not be written.
+    """
+    check_functional(model)
+    train, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
+    kind = outputs_kind or read_outputs_kind(model)
+    check_task(model, train, kind)
+    graph = ChannelGraph(model, [(None, *train.shape)])
+    groups = choose_groups(graph, method)
+    state = RunState(
+        state_dir, _settings(graph, train, method, kind, auxiliary, finetuning, distillation, seed), resume
+    )
+    phases: list[dict[str, Any]] = []
+    if isinstance(method, DCP):
+        task = Task(train, kind, dataclasses.replace(auxiliary, seed=seed), seed, log_dir)
+        selected, plans = select_channels(model, [g.name for g in groups], method, task, state, phases)
+    else:
+        selected, plans = graph, _rank(graph, groups, method, seed, phases)
+    plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, dataclasses.asdict(method))
+    if all(len(p.kept) == p.size for p in plan.groups):
+        raise UsageError(
+            f"nothing would be removed at rate {method.rate} with round_to {method.round_to}; "
+            "raise the rate or lower round_to"
+        )
+    small = rebuild(selected, plan.kept(selected))
+
+    def validate() -> Mapping[str, float]:
+        return {} if validation is None else accuracy(small, validation.batches(256), outputs_kind=kind)
+
+    before = validate()
+    if before:
+        progress.say(f"after surgery, before fine-tuning: top1 {before['top1']:.4f}")
+    _fine_tune(small, model, train, kind, finetuning, distillation, state, phases, validate, log_dir, seed)
+    return PruneResult(small, plan, phases, before)
+
+
+def check_task(model: keras.Model, data: Any, outputs_kind: str) -> None:
+    """Raises UsageError unless the model is a classifier of such images and labels."""
+    if len(model.inputs) != 1:
+        raise UsageError(f"pruning with data needs a model with one input, {model.name!r} has {len(model.inputs)}")
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        shapes = [tuple(x.shape) for x in model.outputs]
+        raise UsageError(f"pruning with data needs one output of shape (batch, classes), {model.name!r} has {shapes}")
+    expected = tuple(model.inputs[0].shape[1:])
+    if len(expected) != len(data.shape) or any(e not in (None, s) for e, s in zip(expected, data.shape, strict=True)):
+        raise UsageError(f"the model takes images of shape {expected}, the data has {tuple(data.shape)}")
+    outputs = model.outputs[0].shape[-1]
+    if data.labels is not None and outputs_kind != "sigmoid":
+        largest_label = int(np.max(data.labels))
+        if largest_label >= max(2, outputs):
+            raise UsageError(f"the data has the label {largest_label}, but the model has {outputs} outputs")
+
+
+def choose_groups(graph: ChannelGraph, method: Method) -> list:
+    """The groups that the method may prune.
+
+    Raises:
+        UsageError: there is none, or an excluded name does not exist.
+    """
+    for name in method.exclude:
+        graph.group(name)
+    groups = [g for g in graph.prunable(method.prune_residual) if g.name not in method.exclude]
+    if groups:
+        return groups
+    reasons = {g.pinned_because for g in graph.groups if g.pinned_because}
+    residual = "" if method.prune_residual or not graph.prunable(True) else "; residual streams need --prune_residual"
+    raise UsageError(f"the model has no group of channels to prune ({'; '.join(sorted(reasons)[:3])}{residual})")
+
+
+def _rank(graph: ChannelGraph, groups: list, method: Method, seed: int, phases: list[dict]) -> list[GroupPlan]:
+    """One-shot criteria: the best channels of each group at the fixed rate."""
+    started = time.perf_counter()
+    plans = []
+    for number, group in enumerate(groups):
+        scores = CRITERIA[method.name](graph, group, np.random.default_rng([seed, number]))
+        kept = largest(scores, method.stopping().limit(group.size))
+        plans.append(GroupPlan(group.name, group.size, tuple(kept.tolist()), group.consumers))
+    phases.append({"name": "selection", "seconds": time.perf_counter() - started})
+    return plans
+
+
+def _fine_tune(
+    small, baseline, train, kind, config, distillation, state: RunState, phases, validate, log_dir, seed
+) -> None:
+    started = time.perf_counter()
+    loss, teacher = classification_loss(kind), None
+    if distillation or train.labels is None:
+        teacher = soft_targets(baseline, kind)
+    if distillation:
+        loss = Distillation(loss, distillation)
+    history = fit(
+        small,
+        train,
+        [loss],
+        dataclasses.replace(config, seed=seed),
+        validation=validate,
+        teacher=teacher,
+        checkpoint=state.training("finetuning"),
+        phase="fine-tuning",
+        log_dir=log_dir,
+        lower="--finetune_lr",
+    )
+    if history:
+        phases.append({"name": "fine-tuning", "seconds": time.perf_counter() - started, "history": list(history)})
+
+
+def _settings(graph, train, method, kind, auxiliary, finetuning, distillation, seed) -> dict[str, Any]:
+    return {
+        "fingerprint": graph.fingerprint(),
+        "images": train.size,
+        "method": method.name,
+        **dataclasses.asdict(method),
+        "outputs": kind,
+        "auxiliary": dataclasses.asdict(auxiliary),
+        "finetuning": dataclasses.asdict(finetuning),
+        "distillation": distillation,
+        "seed": seed,
+    }
+
+
+def state_folder(output_dir: str | os.PathLike) -> pathlib.Path:
+    """Where a run with this output folder keeps its state."""
+    return pathlib.Path(output_dir) / "state"

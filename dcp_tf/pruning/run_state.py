@@ -1,0 +1,78 @@
+"""What a pruning run keeps on disk while it works, so that `--resume` goes on after a kill at any moment."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from dcp_tf.errors import RunError, UsageError
+from dcp_tf.files import read_json, write_atomically, write_json
+from dcp_tf.pruning.plan import GroupPlan
+from dcp_tf.training import TrainState
+
+
+class RunState:
+    """The folder `state/` of a run; without a folder nothing is kept.
+
+    Args:
+        folder: where to keep it, or None.
+        settings: all that the result depends on; a run is only resumed with the same.
+        resume: go on with what is there. Else it is deleted.
+
+    Raises:
+        UsageError: `resume` with other settings than the stopped run had.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None, settings: Mapping[str, Any], resume: bool):
+        self.folder = None if folder is None else pathlib.Path(folder)
+        if self.folder is None:
+            return
+        settings = json.loads(json.dumps(settings, default=str))
+        about = self.folder / "settings.json"
+        if resume and about.exists():
+            before = read_json(about)
+            changed = sorted(k for k in before.keys() | settings.keys() if before.get(k) != settings.get(k))
+            if changed:
+                changes = ", ".join(f"{k}: {before.get(k)} -> {settings.get(k)}" for k in changed)
+                raise UsageError(f"cannot resume {self.folder} with other settings ({changes}); leave out --resume")
+            return
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        write_json(about, settings)
+
+    def training(self, phase: str) -> TrainState | None:
+        """Where a training phase keeps its epochs."""
+        return None if self.folder is None else TrainState(self.folder / f"{phase}.npz")
+
+    def save_selection(self, groups: Sequence[GroupPlan], variables: Sequence[keras.Variable]) -> None:
+        """Keeps the groups selected so far and the weights as they are now, in one file."""
+        if self.folder is None:
+            return
+        about = json.dumps([dataclasses.asdict(g) for g in groups]).encode()
+        arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
+        arrays["about"] = np.frombuffer(about, np.uint8)
+        write_atomically(self.folder / "selection.npz", lambda temporary: np.savez(temporary, **arrays))
+
+    def load_selection(self, variables: Sequence[keras.Variable]) -> list[GroupPlan]:
+        """Sets the weights to what was kept and returns the groups that are done; none, and no change, at the start.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = None if self.folder is None else self.folder / "selection.npz"
+        if path is None or not path.exists():
+            return []
+        try:
+            with np.load(path) as archive:
+                groups = json.loads(archive["about"].tobytes())
+                for i, variable in enumerate(variables):
+                    variable.assign(archive[f"{i:05d}"])
+        except (OSError, ValueError, KeyError) as error:
+            raise RunError(f"{path} is damaged ({error}); run again without --resume") from error
+        return [GroupPlan(g["name"], g["size"], tuple(g["kept"]), tuple(g["consumers"]), g["history"]) for g in groups]

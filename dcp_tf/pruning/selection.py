@@ -1,0 +1,96 @@
+"""Algorithm 2 of Liu et al. 2021: greedy selection, for channels and kernels alike."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from dcp_tf.pruning.stopping import StoppingRule
+
+
+@dataclasses.dataclass(frozen=True)
+class LossTerms:
+    """The joint loss and its two parts over the whole selection set (eq. 6)."""
+
+    joint: float
+    reconstruction: float
+    discrimination: float
+
+
+class SelectionProblem(Protocol):
+    """One layer's problem: which atoms (channels or kernels) of W to keep.
+
+    Attributes:
+        size: number of atoms.
+    """
+
+    size: int
+
+    def scores(self) -> np.ndarray:
+        """`||dL/dW_k||_F` for each atom k at the present W, over the whole selection set, shape (size,)."""
+
+    def loss(self) -> LossTerms:
+        """The loss at the present W, over the whole selection set."""
+
+    def solve(self, selected: np.ndarray) -> None:
+        """Minimises L over W_A, warm-started, with W outside A held at zero (eq. 8, 9)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection:
+    """The result of one selection.
+
+    Attributes:
+        selected: boolean, shape (size,).
+        history: lists with an entry per step, from t = 0: `kept`, `loss`, `reconstruction`, `discrimination` and
+            `added` (the atoms of the step, best first).
+    """
+
+    selected: np.ndarray
+    history: dict[str, list]
+
+
+def select_greedily(
+    problem: SelectionProblem,
+    stopping: StoppingRule,
+    per_step: int = 2,
+    on_step: Callable[[int, int, float], None] = lambda kept, limit, loss: None,
+) -> Selection:
+    """Algorithm 2: adds the `per_step` atoms with the largest gradients, solves, until the stopping rule holds.
+
+    Args:
+        problem: gives scores and losses, and minimises over the selected atoms.
+        stopping: fixed rate, SC1 or SC2.
+        per_step: B, atoms added per step.
+        on_step: told the kept count, its limit and the loss after each step.
+
+    Returns:
+        The selected set A and how the loss went.
+    """
+    selected = np.zeros(problem.size, bool)
+    limit = stopping.limit(problem.size)
+    problem.solve(selected)
+    history = {"kept": [], "loss": [], "reconstruction": [], "discrimination": [], "added": []}
+    _record(history, problem.loss(), selected, [])
+    while not stopping.done(history["loss"], int(selected.sum()), problem.size):
+        best = largest_outside(problem.scores(), selected, min(per_step, limit - int(selected.sum())))
+        selected[best] = True
+        problem.solve(selected)
+        _record(history, problem.loss(), selected, best.tolist())
+        on_step(int(selected.sum()), limit, history["loss"][-1])
+    return Selection(selected, history)
+
+
+def largest_outside(scores: np.ndarray, selected: np.ndarray, count: int) -> np.ndarray:
+    """The `count` atoms outside `selected` with the largest scores, best first; ties go to the lower number."""
+    outside = np.flatnonzero(~selected)
+    return outside[np.argsort(-scores[outside], kind="stable")[:count]]
+
+
+def _record(history: dict[str, list], terms: LossTerms, selected: np.ndarray, added: list[int]) -> None:
+    history["kept"].append(int(selected.sum()))
+    history["loss"].append(terms.joint)
+    history["reconstruction"].append(terms.reconstruction)
+    history["discrimination"].append(terms.discrimination)
+    history["added"].append(added)
