@@ -1,5 +1,6 @@
 """The figures of the page that need axes: what pruning cost and gained, how training went, how selection went."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from markupsafe import Markup
 from dcp_tf.report import formats, selection, svg
 
 MARKERS = "os^DvPX"
+LINE_LOOKS = list(itertools.product(("-", "--", ":"), (svg.PRUNED, svg.THIRD, svg.BASELINE, svg.INK)))
 # First layer to last; each shade stands out from a light and from a dark page.
 DEPTH_COLOURS = ("#3f8fd6", "#b35bb0", "#e0782f")
 _MIN_ACCURACY_SPAN = 2.0  # percentage points, so that noise does not look like a cliff
@@ -108,14 +110,15 @@ def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
     panels = [panel for panel in panels if panel[2]]
     if not panels:
         return None
+    counted = all(formats.is_number(entry.get("epoch")) for entry in history)
+    epochs = [(entry["epoch"] if counted else step, entry) for step, entry in enumerate(history, start=1)]
 
     def plot(figure):
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (label, factor, lines) in zip(grid, panels, strict=True):
-            for key, colour in zip(lines, (svg.PRUNED, svg.THIRD, svg.BASELINE, svg.INK), strict=False):
-                known = [(entry.get("epoch", step), entry.get(key)) for step, entry in enumerate(history, start=1)]
-                known = [(epoch, factor * value) for epoch, value in known if formats.is_number(value)]
-                axes.plot(*zip(*known, strict=True), color=colour, linewidth=1.8, label=key.replace("_", " "))
+            for key, (dashes, colour) in zip(lines, itertools.cycle(LINE_LOOKS), strict=False):
+                known = [(epoch, factor * entry[key]) for epoch, entry in epochs if formats.is_number(entry.get(key))]
+                axes.plot(*zip(*known, strict=True), linestyle=dashes, color=colour, label=key.replace("_", " "))
             axes.set_ylabel(label)
             if len(lines) > 1:
                 axes.legend(fontsize=9, handlelength=1.2)

@@ -49,13 +49,19 @@ def checked_summary(summary: Any) -> dict:
         raise UsageError(f"summary.json must hold an object; received {type(summary).__name__}; run the program again")
     kinds = {"baseline": dict, "pruned": dict, "tflite": dict, "settings": dict, "versions": dict, "phases": list}
     for key, kind in kinds.items():
-        if summary.get(key) is not None and not isinstance(summary[key], kind):
-            wanted = "a list" if kind is list else "an object"
-            raise UsageError(f"{key!r} in summary.json must be {wanted}; received {summary[key]!r}")
+        _check_kind(summary, key, kind)
     for entry in [*(summary.get("phases") or []), *(summary.get("tflite") or {}).values()]:
         if not isinstance(entry, dict):
             raise UsageError(f"every phase and TFLite file in summary.json must be an object; received {entry!r}")
+        _check_kind(entry, "history", list)
+        _check_kind(entry, "latency_ms", dict)
     return summary
+
+
+def _check_kind(holder: Mapping[str, Any], key: str, kind: type) -> None:
+    if holder.get(key) is not None and not isinstance(holder[key], kind):
+        wanted = "a list" if kind is list else "an object"
+        raise UsageError(f"{key!r} in summary.json must be {wanted}; received {holder[key]!r}")
 
 
 def model_rows(summary: Mapping[str, Any], *, all_figures: bool = False) -> list[Row]:

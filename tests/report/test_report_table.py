@@ -103,7 +103,9 @@ def test_numpy_figures_count_as_figures(run_summary):
     assert "20,496,000" in printed(run_summary)
 
 
-@pytest.mark.parametrize("wrong", [[], None, {"tflite": []}, {"baseline": 3}, {"tflite": {"a.tflite": 1}}])
+@pytest.mark.parametrize(
+    "wrong", [[], None, {"tflite": []}, {"baseline": 3}, {"tflite": {"a": 1}}, {"tflite": {"a": {"latency_ms": 2}}}]
+)
 def test_what_is_no_summary_is_refused_in_one_line(wrong):
     with pytest.raises(UsageError, match=r"summary\.json") as caught:
         summary_table(wrong)
