@@ -13,11 +13,13 @@ from dcp_tf.errors import RunError, UsageError
 
 # Float files differ from Keras by the order of sums alone: 1e-6 of the spread is usual, 1e-3 is already a fault.
 FLOAT32_MAX_ERROR = 1e-3
-# Integer files round. Trained classifiers agree on 95 % or more; a broken one (a range measured on wrong data, a
-# channel that saturates) falls far below. Where classes lie within the rounding of each other, as in a model that was
-# hardly trained, decisions flip although the outputs are right: then the outputs themselves must be near.
+# Integer files round: 0.01 to 0.1 of the spread is usual, and a trained classifier decides alike on 95 % or more. A
+# broken file (ranges measured on wrong data, a channel that saturates) is off by 0.3 to 3. Where classes lie within the
+# rounding of each other, as in a model that was hardly trained, decisions flip although the outputs are right; so near
+# outputs are enough, and for outputs that are less near the decisions must agree.
+INT8_NEAR_ERROR = 0.2
+INT8_MEAN_ERROR = 0.5
 INT8_TOP1_AGREEMENT = 0.9
-INT8_MEAN_ERROR = 0.1
 
 _KERAS_BATCH = 32
 _OUTPUTS = ("logits", "probabilities", "embeddings")
@@ -87,12 +89,13 @@ def require(parity: Parity, quantization: str | Quantization) -> None:
             f"outputs' spread over {parity.samples} samples (limit {FLOAT32_MAX_ERROR:g})"
         )
     agrees = parity.top1_agreement is not None and parity.top1_agreement >= INT8_TOP1_AGREEMENT
-    if quantization is Quantization.INT8 and not agrees and parity.mean_error > INT8_MEAN_ERROR:
-        agreement = "" if parity.top1_agreement is None else f"decides alike on {parity.top1_agreement:.1%} only and "
+    limit = INT8_MEAN_ERROR if agrees else INT8_NEAR_ERROR
+    if quantization is Quantization.INT8 and parity.mean_error > limit:
+        agreement = "" if parity.top1_agreement is None else f"decides alike on {parity.top1_agreement:.1%} and "
         raise RunError(
             f"the int8 file is too far from its Keras model: it {agreement}has a mean error of "
-            f"{parity.mean_error:.2g} of the outputs' spread over {parity.samples} samples (limits "
-            f"{INT8_TOP1_AGREEMENT:.0%}, {INT8_MEAN_ERROR:g}); calibrate on images like those the model was trained on"
+            f"{parity.mean_error:.2g} of the outputs' spread over {parity.samples} samples (limit "
+            f"{limit:g}); calibrate on images like those the model was trained on"
         )
 
 

@@ -50,13 +50,14 @@ def test_what_require_accepts():
     tflite.require(near, "float32")
     tflite.require(near, "int8")
     for accepted in (
-        dataclasses.replace(near, max_error=3.0, mean_error=0.5, top1_agreement=0.95),
+        dataclasses.replace(near, max_error=3.0, mean_error=0.4, top1_agreement=0.95),
         dataclasses.replace(near, max_error=3.0, mean_error=0.05, top1_agreement=0.5),
         dataclasses.replace(near, max_error=3.0, mean_error=0.05, top1_agreement=None),
     ):
         tflite.require(accepted, tflite.Quantization.INT8)
     for refused in (
-        dataclasses.replace(near, mean_error=0.5, top1_agreement=0.5),
+        dataclasses.replace(near, mean_error=0.4, top1_agreement=0.5),
+        dataclasses.replace(near, mean_error=0.9, top1_agreement=1.0),
         dataclasses.replace(near, mean_error=0.5, top1_agreement=None),
         dataclasses.replace(near, max_error=float("nan")),
     ):
