@@ -22,7 +22,7 @@ def check_functional(model: keras.Model, input_shape: tuple[int | None, ...] | N
         UsageError: it is no functional or Sequential model, or is not built and no input shape is known.
     """
     if isinstance(model, keras.Sequential):
-        if not model.inputs and not _build(model, input_shape):
+        if not _has_graph(model) and not _build(model, input_shape):
             raise UsageError(
                 f"the Sequential model {model.name!r} has no input shape yet; start it with keras.Input or call it once"
             )
@@ -37,6 +37,11 @@ def check_functional(model: keras.Model, input_shape: tuple[int | None, ...] | N
     return model
 
 
+def _has_graph(model: keras.Sequential) -> bool:
+    # An unbuilt Sequential model raises where it is asked for its inputs.
+    return bool(getattr(model, "inputs", None))
+
+
 def _build(model: keras.Sequential, input_shape: tuple[int | None, ...] | None) -> bool:
     if input_shape is None or not model.layers:
         return False
@@ -45,4 +50,4 @@ def _build(model: keras.Sequential, input_shape: tuple[int | None, ...] | None) 
     except (ValueError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise UsageError(f"the Sequential model {model.name!r} cannot take {tuple(input_shape)}: {reason}") from error
-    return bool(model.inputs)
+    return _has_graph(model)

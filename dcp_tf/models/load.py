@@ -1,7 +1,9 @@
 """From `--model` to a model."""
 
 import dataclasses
+import json
 import pathlib
+import re
 import zipfile
 
 import h5py
@@ -11,6 +13,9 @@ from dcp_tf.errors import UsageError
 from dcp_tf.models.applications import APPLICATIONS, build_application
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.zoo import build, zoo_normalization
+
+# How Keras names a class or function that it does not know, in .keras and in .h5 files.
+_UNKNOWN_OBJECT = re.compile(r"(?:Could not locate (?:class|function)|Unknown (?:layer|object|function)):? '([^']+)'")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,16 +82,33 @@ def _read_model(path: pathlib.Path) -> keras.Model:
     try:
         model = keras.models.load_model(path, compile=False)
     except Exception as error:  # Keras raises nearly every kind, depending on what is wrong with the file
-        raise UsageError(f"{path} cannot be loaded: {_explain(error)}") from error
+        raise UsageError(f"{path} cannot be loaded: {_explain(error, _keras_version(path))}") from error
     if not isinstance(model, keras.Model):
         raise UsageError(f"{path} holds a {type(model).__qualname__}, not a whole model")
     return model
 
 
-def _explain(error: Exception) -> str:
+def _keras_version(path: pathlib.Path) -> str:
+    """The Keras that saved the model in `path`; empty where the file does not say."""
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                return json.loads(archive.read("metadata.json")).get("keras_version", "")
+        with h5py.File(path) as file:
+            return str(file.attrs.get("keras_version", ""))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile):
+        return ""
+
+
+def _explain(error: Exception, version: str) -> str:
     text = " ".join(str(error).split())
-    if "custom object" in text or "Could not locate" in text or "Unknown layer" in text:
-        return f"it needs custom objects, which plain Keras does not know; {_cut(text)}"
+    if version.startswith(("1.", "2.")):
+        return f"Keras {version} saved it; build the model in Keras 3, load its weights, and save it as .keras"
+    unknown = _UNKNOWN_OBJECT.search(text)
+    if unknown:
+        return f"plain Keras does not know the custom object {unknown[1]!r}; use models of Keras' own layers only"
+    if "`Lambda` layer" in text:
+        return "it holds a Lambda layer, whose code is not run from a file; write it with Keras layers or keras.ops"
     if "No model config found" in text:
         return "it holds weights alone; save the whole model with model.save('x.keras')"
     return _cut(text) or type(error).__name__

@@ -23,7 +23,7 @@ def outputs_kind(model: keras.Model) -> str:
     Raises:
         UsageError: the model has several outputs of different kinds, or is not built.
     """
-    if not model.outputs:
+    if not getattr(model, "outputs", None):  # an unbuilt Sequential model raises
         raise UsageError(f"the model {model.name!r} is not built; build it for an input shape first")
     kinds = {_kind_of_tensor(output) for output in model.outputs}
     if len(kinds) > 1:
@@ -34,7 +34,8 @@ def outputs_kind(model: keras.Model) -> str:
 def _kind_of_tensor(tensor: keras.KerasTensor) -> str:
     operation, node_index, tensor_index = tensor._keras_history
     if isinstance(operation, keras.Model):
-        return _kind_of_tensor(operation.outputs[tensor_index]) if operation.outputs else "logits"
+        inner = getattr(operation, "outputs", None)
+        return _kind_of_tensor(inner[tensor_index]) if inner else "logits"
     kind = _PROBABILITIES.get(_activation_name(operation))
     if kind is not None:
         return kind
