@@ -231,6 +231,15 @@ def test_a_history_without_the_kept_counts_is_drawn_by_step(run_summary, make_pl
     assert points.split()[-1].startswith("120.0,")
 
 
+def test_every_loss_of_a_training_with_many_heads_is_drawn(run_summary, make_run):
+    names = [f"loss_head{head}" for head in range(6)]
+    history = [dict.fromkeys(names, loss) for loss in (1.5, 0.5)]
+    run_summary["phases"] = [{"name": "heads", "seconds": 1.0, "history": history}]
+    page = Page(write_report(make_run(summary=run_summary)))
+    (figure,) = re.findall(r"<svg[^>]*heads, 2 epochs.*?</svg>", page.source, re.DOTALL)
+    assert all(f">{name.replace('_', ' ')}<" in figure for name in names)
+
+
 def test_plotting_libraries_are_loaded_only_to_plot():
     code = "import sys, dcp_tf.report; sys.exit(any(name in sys.modules for name in ('matplotlib', 'tensorflow')))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
