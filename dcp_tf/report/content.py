@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dcp_tf.report import formats, rows
+from dcp_tf.report import epochs, formats, rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +201,7 @@ def phase_bars(phases: Sequence[Mapping[str, Any]]) -> list[Bar]:
 
 def epoch_table(phase: Mapping[str, Any]) -> dict[str, Any] | None:
     """The training history of a phase as headings and lines of cells; None where there is none."""
-    history = [entry for entry in phase.get("history") or [] if isinstance(entry, dict)]
+    history = epochs.epochs(phase)
     if not history:
         return None
     keys = list(dict.fromkeys(key for entry in history for key in entry))
@@ -214,5 +214,4 @@ def epoch_table(phase: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _history_cell(key: str, value: Any) -> str:
-    is_accuracy = "top1" in key or "top5" in key or "accuracy" in key
-    return formats.percent(value) if is_accuracy else formats.short(value)
+    return formats.percent(value) if epochs.is_accuracy(key) else formats.short(value)

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dcp_tf.report import formats, selection, svg
+from dcp_tf.report import epochs, formats, selection, svg
 
 MARKERS = "os^DvPX"
 LINE_LOOKS = list(itertools.product(("-", "--", ":"), (svg.PRUNED, svg.THIRD, svg.BASELINE, svg.INK)))
@@ -99,25 +99,25 @@ def _accuracy_axis(axes, shares: Sequence[float]) -> None:
 
 def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
     """Loss and accuracy by epoch of one phase. None unless at least two epochs were recorded."""
-    history = [entry for entry in phase.get("history") or [] if isinstance(entry, dict)]
+    history = epochs.epochs(phase)
     if len(history) < 2:
         return None
     keys = dict.fromkeys(key for entry in history for key, value in entry.items() if formats.is_number(value))
     panels = [
-        ("loss", 1, [key for key in keys if "loss" in key]),
-        ("accuracy (%)", 100, [key for key in keys if "top1" in key or "top5" in key or "accuracy" in key]),
+        ("loss", 1, [key for key in keys if "loss" in key and key != "losses"]),  # of a single head: as good as `loss`
+        ("accuracy (%)", 100, [key for key in keys if epochs.is_accuracy(key)]),
     ]
     panels = [panel for panel in panels if panel[2]]
     if not panels:
         return None
     counted = all(formats.is_number(entry.get("epoch")) for entry in history)
-    epochs = [(entry["epoch"] if counted else step, entry) for step, entry in enumerate(history, start=1)]
+    dated = [(entry["epoch"] if counted else step, entry) for step, entry in enumerate(history, start=1)]
 
     def plot(figure):
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (label, factor, lines) in zip(grid, panels, strict=True):
             for key, (dashes, colour) in zip(lines, itertools.cycle(LINE_LOOKS), strict=False):
-                known = [(epoch, factor * entry[key]) for epoch, entry in epochs if formats.is_number(entry.get(key))]
+                known = [(epoch, factor * entry[key]) for epoch, entry in dated if formats.is_number(entry.get(key))]
                 axes.plot(*zip(*known, strict=True), linestyle=dashes, color=colour, label=key.replace("_", " "))
             axes.set_ylabel(label)
             if len(lines) > 1:

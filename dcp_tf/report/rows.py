@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dcp_tf.errors import UsageError
-from dcp_tf.report import formats
+from dcp_tf.report import epochs, formats
 
 KNOWN_FIGURES = ("top1", "top5", "top1_before_finetuning", "params", "macs", "flops")
 
@@ -90,8 +90,9 @@ def _other_rows(baseline: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[
     for key in dict.fromkeys([*baseline, *pruned]):
         if key in KNOWN_FIGURES:
             continue
-        is_accuracy = "accuracy" in key or key.startswith("top")
-        write, compare = (formats.percent, formats.points) if is_accuracy else (formats.short, formats.change)
+        write, compare = (
+            (formats.percent, formats.points) if epochs.is_accuracy(key) else (formats.short, formats.change)
+        )
         label = key.replace("_", " ")
         rows.append(_row(label[:1].upper() + label[1:], baseline.get(key), pruned.get(key), write, compare))
     return rows

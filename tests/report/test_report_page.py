@@ -232,12 +232,13 @@ def test_a_history_without_the_kept_counts_is_drawn_by_step(run_summary, make_pl
 
 
 def test_every_loss_of_a_training_with_many_heads_is_drawn(run_summary, make_run):
-    names = [f"loss_head{head}" for head in range(6)]
-    history = [dict.fromkeys(names, loss) for loss in (1.5, 0.5)]
+    names = ["loss", *(f"losses {head}" for head in range(1, 7))]
+    history = [{"epoch": epoch, "loss": 9 / epoch, "losses": [1.5 / epoch] * 6} for epoch in (1, 2)]
     run_summary["phases"] = [{"name": "heads", "seconds": 1.0, "history": history}]
     page = Page(write_report(make_run(summary=run_summary)))
     (figure,) = re.findall(r"<svg[^>]*heads, 2 epochs.*?</svg>", page.source, re.DOTALL)
-    assert all(f">{name.replace('_', ' ')}<" in figure for name in names)
+    assert all(f">{name}<" in figure for name in names)
+    assert "losses 6" in page.text
 
 
 def test_plotting_libraries_are_loaded_only_to_plot():
