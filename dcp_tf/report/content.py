@@ -148,9 +148,8 @@ def latency_bars(summary: Mapping[str, Any], benchmark: Mapping[str, Any]) -> li
     found = {}
     for name, record in (summary.get("tflite") or {}).items():
         found[name] = record.get("latency_ms"), record.get("model")
-    results = benchmark.get("results")
-    for name, result in (results if isinstance(results, dict) else {}).items():
-        if isinstance(result, dict) and name not in found:
+    for name, result in _measured(benchmark).items():
+        if name not in found:
             times = {key: result.get(f"{key}_ms") for key in ("median", "p10", "p90")}
             found[name] = times, "baseline" if name.startswith("baseline") else "pruned"
     found = {name: item for name, item in found.items() if formats.latency(item[0]) != formats.ABSENT}
@@ -162,13 +161,26 @@ def latency_bars(summary: Mapping[str, Any], benchmark: Mapping[str, Any]) -> li
     ]
 
 
+def _measured(benchmark: Mapping[str, Any]) -> dict[str, dict]:
+    """What the benchmark says of each file; `tflite.benchmark` calls the files candidates."""
+    results = benchmark.get("results") or benchmark.get("candidates")
+    if not isinstance(results, dict):
+        return {}
+    return {name: result for name, result in results.items() if isinstance(result, dict)}
+
+
 def conditions(benchmark: Mapping[str, Any]) -> dict[str, str]:
     """Under which conditions the latencies were measured."""
-    return {
+    told = {
         key.replace("_", " "): formats.plain(value)
         for key, value in benchmark.items()
-        if key != "results" and not isinstance(value, (dict, list))
+        if key != "baseline" and not isinstance(value, (dict, list))
     }
+    for key in ("delegate", "runs"):
+        values = dict.fromkeys(formats.plain(result[key]) for result in _measured(benchmark).values() if key in result)
+        if values:
+            told.setdefault(key, ", ".join(values))
+    return told
 
 
 def layer_bars(groups: Sequence[Mapping[str, Any]]) -> list[Bar]:

@@ -90,6 +90,13 @@ def test_the_plan_and_the_benchmark_are_on_the_page(page):
     assert "7.77 ms (7.70-7.90)" in page.text
 
 
+def test_conditions_told_of_each_file_are_told_once(run_summary, make_run):
+    candidate = {"median_ms": 0.4, "p10_ms": 0.4, "p90_ms": 0.5, "runs": 44, "delegate": None}
+    benchmark = {"device": "a desk lamp", "baseline": "a.tflite", "candidates": {"a": candidate, "b": candidate}}
+    text = Page(write_report(make_run(summary=run_summary, benchmark=benchmark))).text
+    assert "Measured with device a desk lamp delegate none runs 44" in text
+
+
 def test_an_inconclusive_speedup_says_so(page):
     assert re.search(r"1\.03x \(0\.96-1\.09\) inconclusive", page.text)
     assert "cannot be told from the noise" in page.text
