@@ -1,0 +1,160 @@
+"""What a run leaves behind: models, plan, TFLite files, benchmark, summary, report."""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import pathlib
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dcp_tf
+from dcp_tf import progress
+from dcp_tf.errors import RunError
+from dcp_tf.files import write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Deployment:
+    """How the TFLite files are made and measured.
+
+    Attributes:
+        quantizations: modes, such as ("float32", "int8"); none: no files.
+        io: "float" or "int8", the inputs and outputs of integer files.
+        calibration_samples: training images that calibrate integer files.
+        threads: of the benchmark.
+        runs: of the benchmark; 0: no benchmark.
+    """
+
+    quantizations: Sequence[str] = ("float32", "int8")
+    io: str = "float"
+    calibration_samples: int = 200
+    threads: int = 1
+    runs: int = 50
+
+
+def measure_model(model: Any, dataset: Any, outputs_kind: str) -> dict[str, Any]:
+    """Parameters, costs and accuracy of a Keras model, as they stand in summary.json."""
+    from dcp_tf.evaluation import accuracy
+    from dcp_tf.graph import count_cost
+
+    cost = count_cost(model, input_shape=dataset.input_shape)
+    measured = {"params": cost.params, "macs": cost.macs, "flops": cost.flops}
+    if dataset.test.labels is not None:
+        found = accuracy(model, dataset.test.batches(256), top5=True, outputs_kind=outputs_kind)
+        measured |= {name: found[name] for name in ("top1", "top5") if name in found}
+    return measured
+
+
+def deploy(
+    models: Mapping[str, Any], dataset: Any, outputs_kind: str, folder: pathlib.Path, settings: Deployment, seed: int
+) -> tuple[dict[str, dict], list[str]]:
+    """Converts, checks and measures.
+
+    Args:
+        models: "baseline" and "pruned".
+        dataset: calibrates on its train images and compares on all of its test images.
+        outputs_kind: of the models.
+        folder: where the files go.
+        settings: which files, and how they are measured.
+        seed: of the calibration images and the benchmark.
+
+    Returns:
+        The `tflite` part of summary.json, and a line for each file that could not be made or is not what its model is.
+    """
+    import numpy as np
+
+    from dcp_tf import tflite
+
+    images = np.concatenate(
+        [b[0] if isinstance(b, tuple) else b for b in dataset.test.batches(256).as_numpy_iterator()]
+    )
+    records: dict[str, dict] = {}
+    failures: list[str] = []
+    for mode in settings.quantizations:
+        for name, model in models.items():
+            path = folder / f"{name}_{mode}.tflite"
+            progress.say(f"converting {path.name}")
+            try:
+                calibration = (
+                    dataset.train.representative(settings.calibration_samples, seed) if mode != "float32" else None
+                )
+                file = tflite.convert(
+                    model, mode, representative_data=calibration, io=settings.io if mode == "int8" else "float"
+                )
+                outputs = "logits" if outputs_kind == "logits" else "probabilities"
+                parity = tflite.check_parity(file, model, images, dataset.test.labels, outputs=outputs)
+                tflite.require(parity, mode)
+            except RunError as error:
+                failures.append(f"{path.name}: {error}")
+                continue
+            file.save(path)
+            records[path.name] = {
+                "model": name,
+                "quantization": mode,
+                "bytes": len(file.content),
+                "top1": parity.top1,
+                "top1_agreement": parity.top1_agreement,
+                "max_error": parity.max_error,
+            }
+    if settings.runs and records:
+        _benchmark(records, folder, settings, seed)
+    return records, failures
+
+
+def _benchmark(records: dict[str, dict], folder: pathlib.Path, settings: Deployment, seed: int) -> None:
+    """Adds latency and speed-up over the baseline's file of the same mode to each record."""
+    from dcp_tf import tflite
+
+    progress.say("measuring latency")
+    found: dict[str, Any] = {}
+    for mode in settings.quantizations:
+        names = [n for n, r in records.items() if r["quantization"] == mode]
+        if names:
+            result = tflite.benchmark(
+                {n: folder / n for n in names}, threads=settings.threads, runs=settings.runs, seed=seed
+            )
+            found[mode] = result.to_json()
+            for name in names:
+                latency = result.latencies[name]
+                records[name]["latency_ms"] = {
+                    "median": latency.median_ms,
+                    "p10": latency.p10_ms,
+                    "p90": latency.p90_ms,
+                }
+                # Without the baseline's file there is nothing to be faster than.
+                if records[names[0]]["model"] == "baseline":
+                    records[name]["speedup"] = latency.speedup
+                    records[name]["speedup_interval"] = [latency.speedup_low, latency.speedup_high]
+                    records[name]["conclusive"] = latency.conclusive
+    merged = {**next(iter(found.values())), "candidates": {}, "baseline": {}}
+    for mode, result in found.items():
+        merged["candidates"] |= result["candidates"]
+        merged["baseline"][mode] = result["baseline"]
+    write_json(folder / "benchmark.json", merged)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    packages = ("tensorflow", "keras", "numpy", "ai-edge-litert")
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
+
+
+def write_summary(folder: pathlib.Path, started: float, **content: Any) -> dict[str, Any]:
+    """Writes summary.json and returns its content.
+
+    Args:
+        folder: of the run.
+        started: `time.time()` at the start.
+        **content: the parts that DESIGN.md lists.
+    """
+    summary = {
+        "dcp_tf_version": dcp_tf.__version__,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **content,
+        "versions": versions(),
+        "wall_seconds": time.time() - started,
+    }
+    write_json(folder / "summary.json", summary)
+    return summary

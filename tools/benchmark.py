@@ -1,0 +1,64 @@
+"""Measures the latency of TFLite files against each other on this machine.
+
+python -m dcp_tf.tools.benchmark --models=runs/mine/baseline_int8.tflite,runs/mine/pruned_int8.tflite
+"""
+
+import os
+import sys
+
+if __package__ in (None, ""):
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import pathlib
+
+from dcp_tf.tools.program import Program
+
+from dcp_tf.errors import UsageError
+
+PROGRAM = Program("benchmark", __doc__)
+PROGRAM.list("models", [], "The .tflite files; ratios are to the first.")
+PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
+PROGRAM.integer("runs", 50, "Measured runs of each file.", lower=1)
+PROGRAM.integer("warmup", 10, "Inferences of each file before the first measured one.")
+PROGRAM.integer("seed", 0, "Of the inputs and the bootstrap.")
+PROGRAM.string("output_dir", None, "Where to write benchmark.json; by default nowhere.")
+
+
+def main(flags) -> None:
+    """Prints the table and writes benchmark.json."""
+    if not flags.models:
+        raise UsageError("say which files: --models=A.tflite,B.tflite")
+    from rich.console import Console
+
+    from dcp_tf import progress, tflite
+    from dcp_tf.files import writable_folder, write_json
+
+    names = _short_names(flags.models)
+    result = tflite.benchmark(
+        dict(zip(names, flags.models, strict=True)),
+        threads=flags.threads,
+        runs=flags.runs,
+        warmup=flags.warmup,
+        seed=flags.seed,
+    )
+    Console(highlight=False).print(result.table())
+    if flags.output_dir:
+        path = write_json(writable_folder(flags.output_dir) / "benchmark.json", result.to_json())
+        progress.say(f"written: {path}")
+
+
+def _short_names(paths: list[str]) -> list[str]:
+    """File names where they are all different, else the paths."""
+    if len(set(paths)) < len(paths):
+        raise UsageError("a file is named twice in --models")
+    short = [pathlib.Path(path).name for path in paths]
+    return short if len(set(short)) == len(short) else list(paths)
+
+
+def run(argv=None) -> int:
+    """The program as a function of its arguments."""
+    return PROGRAM.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,56 @@
+"""Measures the accuracy of a model file on a data set's test images.
+
+python -m dcp_tf.tools.evaluate --model=runs/mine/pruned.keras --dataset=npz:my_data.npz
+python -m dcp_tf.tools.evaluate --model=runs/mine/pruned_int8.tflite --dataset=npz:my_data.npz
+"""
+
+import os
+import sys
+
+if __package__ in (None, ""):
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import json
+
+from dcp_tf.tools import common_flags
+from dcp_tf.tools.program import Program
+
+from dcp_tf.errors import UsageError
+
+PROGRAM = Program("evaluate", __doc__)
+common_flags.define_model(PROGRAM, about="The model; also a .tflite file")
+common_flags.define_dataset(PROGRAM)
+common_flags.define_outputs(PROGRAM)
+PROGRAM.integer("seed", 0, "Draws which images are set aside for testing where the data set does not say.")
+PROGRAM.boolean("json", False, "Print JSON.")
+
+
+def main(flags) -> None:
+    """Prints top-1, top-5 and the loss."""
+    if not flags.model:
+        raise UsageError("say which model: --model=PATH")
+    from dcp_tf.evaluation import accuracy
+
+    if flags.model.endswith(".tflite"):
+        predict, dataset, kind = common_flags.load_tflite(flags)
+    else:
+        subject = common_flags.load_subject(flags)
+        predict, dataset, kind = subject.model, subject.dataset, subject.outputs_kind
+    if dataset.test.labels is None:
+        raise UsageError(f"{flags.dataset} has no labels to measure on")
+    found = accuracy(predict, dataset.test.batches(256), top5=True, outputs_kind=kind)
+    found["images"] = dataset.test.size
+    if flags.json:
+        print(json.dumps(found, indent=2))
+    else:
+        for name, value in found.items():
+            print(f"{name:8} {value:.4f}" if isinstance(value, float) else f"{name:8} {value:,}")
+
+
+def run(argv=None) -> int:
+    """The program as a function of its arguments."""
+    return PROGRAM.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

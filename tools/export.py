@@ -1,0 +1,64 @@
+"""Converts a Keras model to TFLite files and proves that they compute the same.
+
+python -m dcp_tf.tools.export --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --quantization=float32,int8 \
+        --output_dir=runs/mine
+"""
+
+import os
+import sys
+
+if __package__ in (None, ""):
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import pathlib
+
+from dcp_tf.tools import common_flags, pruning_flags
+from dcp_tf.tools.program import Program
+
+from dcp_tf.errors import RunError, UsageError
+
+PROGRAM = Program("export", __doc__)
+common_flags.define_model(PROGRAM)
+common_flags.define_dataset(PROGRAM)
+common_flags.define_outputs(PROGRAM)
+PROGRAM.string("output_dir", None, "Where the files go; by default beside the model.")
+PROGRAM.string("name", None, "Names of the files start with it; by default the model's.")
+pruning_flags.define_files(PROGRAM)
+PROGRAM.integer("seed", 0, "Draws the calibration images.")
+
+
+def main(flags) -> None:
+    """Writes the files and prints how near each is to the Keras model."""
+    from dcp_tf.tools import artefacts
+    from rich.console import Console
+
+    from dcp_tf import progress
+    from dcp_tf.files import writable_folder
+    from dcp_tf.report import files_table
+
+    settings = pruning_flags.read_deployment(flags)
+    if not settings.quantizations:
+        raise UsageError("say which files to make: --quantization=float32,int8")
+    subject = common_flags.load_subject(flags)
+    is_file = pathlib.Path(flags.model).is_file()
+    if not flags.output_dir and not is_file:
+        raise UsageError("say where the files shall go: --output_dir=FOLDER")
+    folder = writable_folder(flags.output_dir or pathlib.Path(flags.model).parent)
+    name = flags.name or (pathlib.Path(flags.model).stem if is_file else subject.model.name)
+    records, failures = artefacts.deploy(
+        {name: subject.model}, subject.dataset, subject.outputs_kind, folder, settings, flags.seed
+    )
+    if records:
+        Console(highlight=False).print(files_table(records))
+        progress.say(f"written to {folder}: {', '.join(records)}")
+    if failures:
+        raise RunError("; ".join(failures))
+
+
+def run(argv=None) -> int:
+    """The program as a function of its arguments."""
+    return PROGRAM.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,110 @@
+"""Trains a pruned model on, with or without its baseline as a teacher.
+
+python -m dcp_tf.tools.finetune --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --finetune_epochs=20 \
+        --teacher=runs/mine/baseline.keras --distillation=0.5 --output_dir=runs/mine_longer
+"""
+
+import os
+import sys
+
+if __package__ in (None, ""):
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import time
+
+from dcp_tf.tools import common_flags, pruning_flags
+from dcp_tf.tools.program import Program
+
+from dcp_tf.errors import UsageError
+
+PROGRAM = Program("finetune", __doc__)
+common_flags.define_model(PROGRAM, about="The pruned model")
+PROGRAM.string("teacher", None, "The baseline, for --distillation: a path to a .keras / .h5 file.")
+common_flags.define_dataset(PROGRAM)
+common_flags.define_outputs(PROGRAM)
+PROGRAM.string("output_dir", None, "Where the model (pruned.keras) and its summary go.")
+pruning_flags.define_finetuning(PROGRAM, pruning_flags.Defaults())
+PROGRAM.integer("seed", 0, "Of everything that is drawn.")
+PROGRAM.boolean("resume", False, "Go on with a stopped run in --output_dir.")
+
+
+def main(flags) -> None:
+    """Fine-tunes and writes pruned.keras with its summary."""
+    started = time.time()
+    if not flags.output_dir:
+        raise UsageError("say where the model shall go: --output_dir=FOLDER")
+    if bool(flags.teacher) != bool(flags.distillation):
+        raise UsageError("--teacher and --distillation=WEIGHT go together")
+    from dcp_tf.tools import artefacts
+
+    from dcp_tf import models, progress
+    from dcp_tf.files import writable_folder
+    from dcp_tf.training import save_model
+
+    subject = common_flags.load_subject(flags)
+    config = pruning_flags.read_training(flags, flags.finetune_epochs, flags.finetune_lr)
+    teacher = models.load(flags.teacher).model if flags.teacher else None
+    folder = writable_folder(flags.output_dir)
+    before = artefacts.measure_model(subject.model, subject.dataset, subject.outputs_kind)
+    phase = _fit(flags, subject, config, teacher, folder)
+    path = save_model(subject.model, folder / "pruned.keras")
+    after = artefacts.measure_model(subject.model, subject.dataset, subject.outputs_kind)
+    if "top1" in before:
+        after["top1_before_finetuning"] = before["top1"]
+    artefacts.write_summary(
+        folder,
+        started,
+        model=subject.source,
+        dataset=subject.dataset.name,
+        normalization=subject.normalization,
+        outputs=subject.outputs_kind,
+        settings=pruning_flags.settings_of(flags),
+        seed=flags.seed,
+        pruned=after,
+        phases=[phase],
+    )
+    progress.say(f"written to {folder}: pruned.keras, summary.json")
+    print(f"{path}: top1 {before.get('top1', float('nan')):.4f} -> {after.get('top1', float('nan')):.4f}")
+
+
+def _fit(flags, subject, config, teacher, folder) -> dict:
+    from dcp_tf.evaluation import accuracy
+    from dcp_tf.training import Distillation, TrainState, classification_loss, fit, soft_targets
+
+    loss = classification_loss(subject.outputs_kind)
+    if subject.dataset.train.labels is None and teacher is None:
+        raise UsageError("the data has no labels: give --teacher and --distillation")
+    state = folder / "state" / "finetuning.npz"
+    if not flags.resume:
+        state.unlink(missing_ok=True)
+    started = time.perf_counter()
+    history = fit(
+        subject.model,
+        subject.dataset.train,
+        [Distillation(loss, flags.distillation) if teacher else loss],
+        config,
+        teacher=soft_targets(teacher, models_kind(teacher)) if teacher else None,
+        validation=lambda: accuracy(
+            subject.model, subject.dataset.test.batches(256), outputs_kind=subject.outputs_kind
+        ),
+        checkpoint=TrainState(state),
+        log_dir=str(folder / "events"),
+        lower="--finetune_lr",
+    )
+    return {"name": "fine-tuning", "seconds": time.perf_counter() - started, "history": list(history)}
+
+
+def models_kind(model) -> str:
+    """What the teacher's outputs are."""
+    from dcp_tf import models
+
+    return models.outputs_kind(model)
+
+
+def run(argv=None) -> int:
+    """The program as a function of its arguments."""
+    return PROGRAM.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,103 @@
+"""Shows which channels of a model can be removed together, what is pinned and why, and what the model costs.
+
+python -m dcp_tf.tools.inspect_model --model=my_model.keras
+python -m dcp_tf.tools.inspect_model --model=keras:MobileNetV2 --json
+"""
+
+import os
+import sys
+
+if __package__ in (None, ""):
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import json
+
+from dcp_tf.tools import common_flags
+from dcp_tf.tools.program import Program
+
+from dcp_tf.errors import UsageError
+
+PROGRAM = Program("inspect_model", __doc__)
+common_flags.define_model(PROGRAM)
+PROGRAM.list("input_shape", [], "Height, width and channels, where the model leaves them open.")
+PROGRAM.boolean("json", False, "Print JSON.")
+
+
+def main(flags) -> None:
+    """Prints the groups and the costs."""
+    if not flags.model:
+        raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
+    from dcp_tf import models
+    from dcp_tf.graph import ChannelGraph, count_cost
+
+    shape = _shape(flags)
+    loaded = models.load(flags.model, weights=flags.weights, input_shape=shape)
+    graph = ChannelGraph(loaded.model, None if shape is None else [(None, *shape)])
+    found = describe(graph, count_cost(graph))
+    if flags.json:
+        print(json.dumps(found, indent=2))
+    else:
+        _print(found)
+
+
+def describe(graph, cost) -> dict:
+    """What --json prints."""
+    return {
+        "model": graph.trace.model.name,
+        "fingerprint": graph.fingerprint(),
+        "params": cost.params,
+        "macs": cost.macs,
+        "flops": cost.flops,
+        "uncounted": list(cost.uncounted),
+        "groups": [
+            {
+                "name": g.name,
+                "size": g.size,
+                "producers": list(g.producers),
+                "consumers": list(g.consumers),
+                "residual": g.residual,
+                "pinned_because": g.pinned_because,
+            }
+            for g in graph.groups
+        ],
+    }
+
+
+def _print(found: dict) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{found['model']}: groups of channels", title_justify="left")
+    for column in ("group", "size", "read by", "can be pruned"):
+        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
+    for group in found["groups"]:
+        free = "yes" if not group["residual"] else "residual stream: with --prune_residual"
+        readers = group["consumers"]
+        shown = ", ".join(readers[:3]) + (f" and {len(readers) - 3} more" if len(readers) > 3 else "")
+        table.add_row(
+            group["name"],
+            str(group["size"]),
+            shown,
+            f"no: {group['pinned_because']}" if group["pinned_because"] else free,
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"{found['params']:,} parameters, {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)")
+    if found["uncounted"]:
+        console.print(f"not counted among the MACs: {', '.join(found['uncounted'])}")
+
+
+def _shape(flags) -> tuple[int, ...] | None:
+    sizes = common_flags.numbers(flags, "input_shape")
+    if sizes is not None and (len(sizes) != 3 or any(s < 1 or s != int(s) for s in sizes)):
+        raise UsageError(f"--input_shape takes height,width,channels, received {flags.input_shape}")
+    return None if sizes is None else tuple(int(s) for s in sizes)
+
+
+def run(argv=None) -> int:
+    """The program as a function of its arguments."""
+    return PROGRAM.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,146 @@
+"""What all programs share: flags without TensorFlow, quiet start-up, one clear line for an error, exit codes."""
+
+import copy
+import errno
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+from absl import flags as absl_flags
+
+from dcp_tf.errors import RunError, UsageError
+
+OK, FAILED, BAD_USAGE, STOPPED = 0, 1, 2, 130
+
+
+class Program:
+    """One program: its flags and its main function.
+
+    Args:
+        name: as in `python -m dcp_tf.tools.NAME`.
+        about: what `--help` prints above the flags.
+    """
+
+    def __init__(self, name: str, about: str):
+        self.name = name
+        self.about = about
+        self.flags = absl_flags.FlagValues()
+        self._order: list[str] = []
+        self.boolean("debug", False, "Print the traceback of an error.")
+        self.boolean("help", False, "Print this text.")
+
+    def string(self, name: str, default: str | None, about: str) -> None:
+        """Defines a flag that takes a text."""
+        absl_flags.DEFINE_string(name, default, about, flag_values=self.flags)
+        self._order.append(name)
+
+    def list(self, name: str, default: Sequence[str], about: str) -> None:
+        """Defines a flag that takes texts with commas between them."""
+        absl_flags.DEFINE_list(name, list(default), about, flag_values=self.flags)
+        self._order.append(name)
+
+    def integer(self, name: str, default: int | None, about: str, lower: int | None = 0) -> None:
+        """Defines a flag that takes a whole number."""
+        absl_flags.DEFINE_integer(name, default, about, lower_bound=lower, flag_values=self.flags)
+        self._order.append(name)
+
+    def float(self, name: str, default: float | None, about: str, lower: float | None = 0.0) -> None:
+        """Defines a flag that takes a number."""
+        absl_flags.DEFINE_float(name, default, about, lower_bound=lower, flag_values=self.flags)
+        self._order.append(name)
+
+    def boolean(self, name: str, default: bool, about: str) -> None:
+        """Defines a switch: `--name` or `--noname`."""
+        absl_flags.DEFINE_boolean(name, default, about, flag_values=self.flags)
+        self._order.append(name)
+
+    def enum(self, name: str, default: str | None, values: Sequence[str], about: str) -> None:
+        """Defines a flag that takes one of some words."""
+        absl_flags.DEFINE_enum(name, default, list(values), about, flag_values=self.flags)
+        self._order.append(name)
+
+    def help(self) -> str:
+        """The text of `--help`."""
+        lines = [self.about.strip(), "", "Flags:"]
+        for name in [*self._order[2:], *self._order[:2]]:
+            flag = self.flags[name]
+            value = flag.default_as_str
+            shown = "" if value in (None, "''") or flag.boolean else f"={value.strip(chr(39))}"
+            about = re.sub(r"^<(.+)>: (.*)", lambda m: f"{m[2]} One of: {m[1].replace('|', ', ')}.", flag.help)
+            lines.append(f"  --{name}{shown}")
+            lines.append(textwrap.fill(about, 92, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        return "\n".join(lines)
+
+    def run(self, main: Callable[[absl_flags.FlagValues], int | None], argv: Sequence[str] | None = None) -> int:
+        """Parses the command line and runs `main`.
+
+        Args:
+            main: gets the parsed flags; returns an exit code (None is 0).
+            argv: the arguments after the program's name; the process' own by default.
+
+        Returns:
+            0, 1 (the run failed), 2 (bad usage) or 130 (stopped by the user).
+        """
+        values = copy.deepcopy(self.flags)
+        try:
+            rest = values([self.name, *(sys.argv[1:] if argv is None else argv)])[1:]
+        except absl_flags.Error as error:
+            return self._fail(f"{error}; see --help", BAD_USAGE)
+        if values.help:
+            print(self.help())
+            return OK
+        if rest:
+            return self._fail(f"unexpected argument {rest[0]!r}: flags start with --; see --help", BAD_USAGE)
+        return self._guarded(main, values)
+
+    def _guarded(self, main: Callable, values: absl_flags.FlagValues) -> int:
+        try:
+            quiet_start()
+            return main(values) or OK
+        except KeyboardInterrupt:
+            resumable = " (run again with --resume to go on)" if "resume" in values else ""
+            return self._fail(f"stopped{resumable}", STOPPED)
+        except Exception as error:
+            if values.debug:
+                raise
+            return self._fail(*explain(error))
+
+    def _fail(self, line: str, code: int) -> int:
+        print(f"{self.name}: {' '.join(line.split())}", file=sys.stderr)
+        return code
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One line for the user and the exit code of an error."""
+    if isinstance(error, UsageError):
+        return str(error), BAD_USAGE
+    if isinstance(error, RunError):
+        return str(error), FAILED
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename}); free some space and run again", FAILED
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "out of memory; lower --batch_size, --selection_samples or --cache_gib", FAILED
+    return f"internal error: {type(error).__name__}: {error} (--debug shows where)"[:600], FAILED
+
+
+def quiet_start() -> None:
+    """Imports TensorFlow without its start-up messages reaching the user."""
+    if "tensorflow" in sys.modules:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    from dcp_tf.tflite.silence import Silence
+
+    silence = Silence()
+    try:
+        with silence:
+            import keras
+            import tensorflow as tf
+
+            tf.get_logger().setLevel("ERROR")
+            tf.constant(0.0) + 1.0  # the first operation makes the device, which has messages of its own
+            keras.backend.clear_session()
+    except ImportError as error:
+        raise RunError(f"TensorFlow cannot be imported: {error}; {silence.tail()}") from error

@@ -1,0 +1,38 @@
+"""Makes the HTML page of a run from the files in its folder.
+
+python -m dcp_tf.tools.report --output_dir=runs/mine
+"""
+
+import os
+import sys
+
+if __package__ in (None, ""):
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from dcp_tf.tools.program import Program
+
+from dcp_tf.errors import UsageError
+
+PROGRAM = Program("report", __doc__)
+PROGRAM.string("output_dir", None, "The folder of the run; report.html goes there.")
+
+
+def main(flags) -> None:
+    """Writes report.html and prints the table."""
+    if not flags.output_dir:
+        raise UsageError("say which run: --output_dir=FOLDER")
+    from dcp_tf.files import read_json
+    from dcp_tf.report import print_summary, write_report
+
+    path = write_report(flags.output_dir)
+    print_summary(read_json(path.parent / "summary.json"))
+    print(f"written: {path}")
+
+
+def run(argv=None) -> int:
+    """The program as a function of its arguments."""
+    return PROGRAM.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -1,0 +1,78 @@
+"""Trains a network of ours, so that there is something to prune.
+
+python -m dcp_tf.tools.train --model=zoo:preresnet56 --dataset=tfds:cifar10 --epochs=100 --output_dir=runs/resnet
+"""
+
+import os
+import sys
+
+if __package__ in (None, ""):
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import time
+
+from dcp_tf.tools import common_flags
+from dcp_tf.tools.program import Program
+
+from dcp_tf.errors import UsageError
+
+PROGRAM = Program("train", __doc__)
+PROGRAM.string("model", "zoo:preresnet20", "The network: zoo:NAME, or keras:NAME (keras.applications).")
+common_flags.define_data_source(PROGRAM)
+PROGRAM.string("output_dir", None, "Where the model and its summary go.")
+PROGRAM.integer("epochs", 30, "Passes over the training images.", lower=1)
+PROGRAM.integer("batch_size", 128, "Images per step.", lower=1)
+PROGRAM.float("learning_rate", 0.1, "The highest learning rate; it falls to 0 along a cosine.")
+PROGRAM.float("weight_decay", 1e-4, "L2 coefficient on kernels.")
+PROGRAM.integer("seed", 0, "Of everything that is drawn.")
+PROGRAM.boolean("resume", False, "Go on with a stopped training in --output_dir.")
+
+
+def main(flags) -> None:
+    """Trains and writes baseline.keras with its summary."""
+    started = time.time()
+    if not flags.output_dir:
+        raise UsageError("say where the model shall go: --output_dir=FOLDER")
+    from dcp_tf.tools import artefacts, baseline
+    from dcp_tf.tools.pruning_flags import read_training, settings_of
+
+    from dcp_tf import progress
+    from dcp_tf.files import writable_folder
+    from dcp_tf.training import save_model
+
+    config = read_training(flags, flags.epochs, flags.learning_rate)
+    folder = writable_folder(flags.output_dir)
+    subject, phase = baseline.train(
+        flags.model,
+        flags.dataset,
+        config,
+        folder / "state" / "baseline.npz",
+        flags.resume,
+        log_dir=str(folder / "events"),
+        data_dir=flags.data_dir,
+    )
+    path = save_model(subject.model, folder / "baseline.keras")
+    measured = artefacts.measure_model(subject.model, subject.dataset, subject.outputs_kind)
+    artefacts.write_summary(
+        folder,
+        started,
+        model=subject.source,
+        dataset=subject.dataset.name,
+        normalization=subject.normalization,
+        outputs=subject.outputs_kind,
+        settings=settings_of(flags),
+        seed=flags.seed,
+        baseline=measured,
+        phases=[phase],
+    )
+    progress.say(f"written to {folder}: baseline.keras, summary.json")
+    print(f"{path}: top1 {measured['top1']:.4f}, {measured['params']:,} parameters, {measured['macs']:,} MACs")
+
+
+def run(argv=None) -> int:
+    """The program as a function of its arguments."""
+    return PROGRAM.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())
