@@ -11,7 +11,7 @@ import numpy as np
 
 import dcp_tf.graph.rules  # noqa: F401  (fills the table of rules)
 from dcp_tf.errors import UsageError
-from dcp_tf.graph.labels import LabelSpace, settle
+from dcp_tf.graph.labels import LabelSpace, settle, varying_axes
 from dcp_tf.graph.rule import Kept, Labels, Multiplication, OperationRecord, RuleCall, run_rule
 from dcp_tf.graph.trace import Call, Trace
 
@@ -48,6 +48,9 @@ class ChannelGraph:
     Attributes:
         trace: the flat list of calls.
         records: per operation (by id) what its rule said.
+        labels: per tensor number its label array.
+        class_of_label: per label the number of its class.
+        nested_inputs: per nested model (by id) the labels of its inputs.
         groups: all groups, in the order in which their producers run.
 
     Example:
@@ -68,7 +71,8 @@ class ChannelGraph:
         self.trace = Trace(model, input_shapes)
         self.records: dict[int, OperationRecord] = {}
         self.multiplications: list[tuple[OperationRecord, Call, list[Multiplication]]] = []
-        self.arguments: dict[int, dict] = {}
+        self.nested_inputs: dict[int, list[Labels]] = {}
+        self.arguments: dict[int, dict[int | str, tuple]] = {}
         self._space = LabelSpace()
         self._residual: list[Labels] = []
         self.labels: dict[int, Labels] = {}
@@ -90,6 +94,20 @@ class ChannelGraph:
             self._label_call(call)
         for tensor in trace.outputs:
             self._space.pin(self.labels[tensor], OUTPUT_REASON)
+        for model, tensors in trace.nested:
+            self._label_inputs(model, [self.labels[t] for t in tensors])
+
+    def _label_inputs(self, model: keras.Model, arrays: list[Labels]) -> None:
+        """A nested model states the shapes of its inputs: all of its calls have to agree on them."""
+        known = self.nested_inputs.setdefault(id(model), arrays)
+        for first, labels, tensor in zip(known, arrays, model.inputs, strict=True):
+            if first is labels or all(tensor.shape[axis] is None for axis in varying_axes(labels)):
+                continue
+            if first.shape == labels.shape:
+                self._space.tie(first, labels)
+                continue
+            for each in (first, labels):
+                self._space.pin(each, f"{model.name} is shared between tensors of different layouts")
 
     def _label_call(self, call: Call) -> None:
         record = self.records.setdefault(id(call.operation), OperationRecord(call.operation, call.path))
@@ -105,8 +123,10 @@ class ChannelGraph:
         self._residual.extend(rule_call.residual)
         self.multiplications.append((record, call, rule_call.multiplications))
         if rule_call.arguments:
-            # One node belongs to several calls when its model is called several times; their labels are the same.
-            self.arguments[id(call.node)] = rule_call.arguments
+            # One node belongs to several calls when its model is called several times: one constant serves them all.
+            known = self.arguments.setdefault(id(call.node), rule_call.arguments)
+            for key, (_, labels) in rule_call.arguments.items():
+                rule_call.alike(known[key][1], labels)
 
     # Grouping
 
@@ -126,10 +146,16 @@ class ChannelGraph:
         for labels in self._residual:
             residual[self.class_of_label[labels]] = True
 
+        parts: list[list[int]] = [[] for _ in range(count)]
+        for number, labels in enumerate(self._space.parts):
+            for c in np.unique(self.class_of_label[labels]):
+                parts[c].append(number)
+
         members = collections.defaultdict(list)
         for c in self._classes_in_order():
             if producers[c]:
-                members[tuple(producers[c]), tuple(consumers[c]), tuple(reasons[c]), bool(residual[c])].append(c)
+                key = (tuple(producers[c]), tuple(consumers[c]), tuple(reasons[c]), bool(residual[c]), tuple(parts[c]))
+                members[key].append(c)
         return self._name_groups(members)
 
     def _append(self, lists: list[list[str]], labels: Labels, path: str) -> None:
@@ -145,7 +171,7 @@ class ChannelGraph:
     def _name_groups(self, members: Mapping[tuple, list[int]]) -> list[ChannelGroup]:
         used: collections.Counter = collections.Counter()
         groups = []
-        for (producers, consumers, reasons, residual), classes in members.items():
+        for (producers, consumers, reasons, residual, _), classes in members.items():
             used[producers[0]] += 1
             name = producers[0] if used[producers[0]] == 1 else f"{producers[0]}#{used[producers[0]]}"
             reason = "; ".join(reasons) or None

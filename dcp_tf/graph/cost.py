@@ -103,5 +103,7 @@ def count_params(record: OperationRecord, kept: Kept) -> int:
 def _multiply(record: OperationRecord, each: Multiplication, kept: Kept) -> tuple[int, int]:
     shape = sliced_shape(record, each.weight, kept)
     macs = each.positions * math.prod(shape)
-    additions_saved = 0 if each.bias or each.output_axis is None else each.positions * shape[each.output_axis]
-    return macs, 2 * macs - additions_saved
+    if each.bias or each.output_axis is None:
+        return macs, 2 * macs
+    axes = (each.output_axis,) if isinstance(each.output_axis, int) else each.output_axis
+    return macs, 2 * macs - each.positions * math.prod(shape[axis] for axis in axes)

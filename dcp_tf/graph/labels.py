@@ -16,6 +16,7 @@ class LabelSpace:
         self.size = 0
         self._edges: list[tuple[np.ndarray, np.ndarray]] = []
         self.pins: list[tuple[np.ndarray, str]] = []
+        self.parts: list[np.ndarray] = []
 
     def fresh(self, count: int) -> np.ndarray:
         """`count` new labels, shape (count,)."""
@@ -32,6 +33,10 @@ class LabelSpace:
     def pin(self, labels: np.ndarray, reason: str) -> None:
         """Says that `labels` can never be removed, and why."""
         self.pins.append((np.unique(labels), reason))
+
+    def part(self, labels: np.ndarray) -> None:
+        """Says that one of `labels` has to stay: a tensor holds these channels and no others."""
+        self.parts.append(np.unique(labels))
 
     def classes(self) -> np.ndarray:
         """Per label the number of its class: labels in one class live or die together. Shape (size,)."""

@@ -6,6 +6,7 @@ that surgery, masks, costs and scores need is derived from these statements.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ class Multiplication:
 
     weight: int
     positions: int | None
-    output_axis: int | None = None
+    output_axis: int | tuple[int, ...] | None = None
     bias: bool = False
 
 
@@ -105,7 +106,7 @@ class RuleCall:
         self.input_shapes = input_shapes
         self.output_shapes = output_shapes
         self.multiplications: list[Multiplication] = []
-        self.arguments: dict[int, Callable[[Kept, Any], Any]] = {}
+        self.arguments: dict[int | str, tuple[Callable[[Kept, Any], Any], Labels]] = {}
         self.residual: list[Labels] = []
         self._space = space
 
@@ -136,6 +137,10 @@ class RuleCall:
     def tie(self, a: Labels, b: Labels) -> None:
         """Says that the channels `a` and `b` live or die together."""
         self._space.tie(a, b)
+
+    def part(self, labels: Labels) -> None:
+        """Says that an output holds `labels` alone, a part of its input: one of them has to stay."""
+        self._space.part(labels)
 
     def pin(self, labels: Labels, reason: str) -> None:
         """Says that `labels` can never be removed, and why (a clause that names this operation)."""
@@ -202,28 +207,38 @@ class RuleCall:
             depends_on: the labels that a function looks at; several calls of one layer tie them.
         """
         labels = depends_on if callable(value) else value
-        first = self.record.ties.setdefault(key, labels)
-        if first is not None and first is not labels:
-            if first.shape == labels.shape:
-                self._space.tie(first, labels)
-            else:
-                for each in (first, labels):
-                    self.pin(each, f"{self.call.path} is shared between tensors of different layouts")
+        self.alike(self.record.ties.setdefault(key, labels), labels)
         self.record.config.setdefault(key, value if callable(value) else lambda kept, _old: kept.count(labels))
 
-    def argument(self, position: int, change: Callable[[Kept, Any], Any]) -> None:
-        """Says how the constant at `position` of the flattened arguments of this call changes: (Kept, old) -> new."""
-        self.arguments[position] = change
+    def argument(self, key: int | str, change: Callable[[Kept, Any], Any], depends_on: Labels) -> None:
+        """Says how a constant argument of this call changes.
+
+        Args:
+            key: number of the positional argument, or name of the keyword argument.
+            change: a function (Kept, old) -> new.
+            depends_on: the labels that the function looks at; calls that come from one node tie them.
+        """
+        self.arguments[key] = (change, depends_on)
+
+    def alike(self, first: Labels, second: Labels) -> None:
+        """Ties label arrays that two calls of one operation follow, or pins both where they are laid out otherwise."""
+        if first is second:
+            return
+        if first.shape == second.shape:
+            self._space.tie(first, second)
+            return
+        for labels in (first, second):
+            self.pin(labels, f"{self.call.path} is shared between tensors of different layouts")
 
     def multiplies(
-        self, weight: int, positions: int | None, output_axis: int | None = None, bias: bool = False
+        self, weight: int, positions: int | None, output_axis: int | tuple[int, ...] | None = None, bias: bool = False
     ) -> None:
         """Says that every entry of a weight is multiplied `positions` times in this call, for the costs.
 
         Args:
             weight: index of the weight, as `weight` and `consume` return it.
             positions: number of places; None if a spatial size is unknown.
-            output_axis: the axis of the weight that counts output channels (for the papers' FLOPs).
+            output_axis: the axis or axes of the weight that count output channels (for the papers' FLOPs).
             bias: whether a bias is added.
         """
         self.multiplications.append(Multiplication(weight, positions, output_axis, bias))
@@ -231,6 +246,7 @@ class RuleCall:
 
 Rule = Callable[[RuleCall], Labels | Sequence[Labels]]
 _RULES: dict[type, Rule] = {}
+_DESCRIPTIONS = {"get_config", "from_config", "compute_output_shape", "compute_output_spec", "compute_mask"}
 
 
 def register_rule(*operation_classes: type) -> Callable[[Rule], Rule]:
@@ -246,7 +262,7 @@ def register_rule(*operation_classes: type) -> Callable[[Rule], Rule]:
         ...     return call.inputs[0]
 
     Args:
-        *operation_classes: the classes that the rule is for. A subclass has the rule too, unless it overrides `call`.
+        *operation_classes: the classes that the rule is for. A subclass has the rule too, unless it overrides a method.
 
     Returns:
         A decorator that returns the rule itself.
@@ -264,14 +280,35 @@ def find_rule(operation: keras.Operation) -> Rule | None:
     """The rule for an operation, or None."""
     for base in type(operation).__mro__:
         if base in _RULES:
-            return _RULES[base] if base.call is type(operation).call else None
+            return None if _overrides(type(operation), base) else _RULES[base]
     return None
+
+
+@functools.cache
+def _overrides(kind: type, base: type) -> bool:
+    """Whether `kind` computes something else than its base class: it overrides a method that is not a mere description.
+
+    Keras names `convolution_op` and others as extension points, so `call` is not the only one that matters.
+    """
+    between = kind.__mro__[: kind.__mro__.index(base)]
+    names = {name for each in between for name in vars(each) if name == "__call__" or not name.startswith("__")}
+    return any(callable(getattr(base, name, None)) for name in names - _DESCRIPTIONS)
+
+
+def _altered(operation: keras.Operation) -> bool:
+    """Whether the layer's weights are not the ones that its class describes: quantized, or adapted by LoRA."""
+    return bool(getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False))
 
 
 def run_rule(call: RuleCall) -> list[Labels]:
     """Runs the rule of the operation (or takes it as opaque) and returns compressed labels, one array per output."""
     rule = find_rule(call.operation)
-    outputs = call.opaque("for which there is no rule") if rule is None else rule(call)
+    if rule is None:
+        outputs = call.opaque("for which there is no rule")
+    elif _altered(call.operation):
+        outputs = call.opaque("which is quantized or has LoRA weights")
+    else:
+        outputs = rule(call)
     if isinstance(outputs, np.ndarray):
         outputs = [outputs]
     return [compress(labels) for labels in outputs]

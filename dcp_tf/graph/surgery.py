@@ -1,6 +1,7 @@
 """Rebuilds a functional model with fewer channels, and makes the masked model that it must equal."""
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -9,7 +10,9 @@ from keras import tree
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.channel_graph import ChannelGraph
-from dcp_tf.graph.rule import Kept, OperationRecord
+from dcp_tf.graph.initializers import fitting_initializers
+from dcp_tf.graph.labels import varying_axes
+from dcp_tf.graph.rule import Kept, Labels, OperationRecord
 from dcp_tf.graph.trace import functional_graph, ordered_nodes
 
 
@@ -96,10 +99,14 @@ class _Rebuild:
         changes = record.config if record else {}
         if not isinstance(operation, keras.Layer):
             return self._new_plain_operation(operation, changes)
+        if isinstance(operation, keras.layers.Lambda):
+            return _new_lambda(operation)
         try:
             config = operation.get_config()
             for key, change in changes.items():
                 config[key] = change(self._kept, config[key])
+            if record is not None:
+                config.update(fitting_initializers(record, self._kept))
             return type(operation).from_config(config)
         except NotImplementedError as error:
             raise UsageError(
@@ -109,16 +116,15 @@ class _Rebuild:
 
     def _new_plain_operation(self, operation: keras.Operation, changes: dict) -> keras.Operation:
         values = {key: change(self._kept, getattr(operation, key)) for key, change in changes.items()}
-        if any(value != getattr(operation, key) for key, value in values.items()):
-            config = operation.get_config()
-            return type(operation).from_config({**config, **values})
+        if any(tree.flatten(value) != tree.flatten(getattr(operation, key)) for key, value in values.items()):
+            return type(operation).from_config({**operation.get_config(), **values, "name": operation.name})
         # Operations have no weights, but they list their calls: a copy keeps those of the original apart.
         new = copy.copy(operation)
         new._inbound_nodes, new._outbound_nodes = [], []
         return new
 
     def _functional(self, model: keras.Model) -> keras.Model:
-        values = {id(x): _new_input(x) for x in model.inputs}
+        values = {id(x): y for x, y in zip(model.inputs, self._inputs(model), strict=True)}
         for node in ordered_nodes(model):
             args, kwargs = self._arguments(node, values)
             outputs = self._operation(node.operation)(*args, **kwargs)
@@ -129,24 +135,43 @@ class _Rebuild:
 
     def _sequential(self, model: keras.Sequential) -> keras.Sequential:
         new = keras.Sequential(name=model.name)
-        new.add(_new_input(model.inputs[0])._keras_history.operation)
+        new.add(self._inputs(model)[0]._keras_history.operation)
         for layer in model.layers:
             new.add(self._operation(layer))
         return new
 
+    def _inputs(self, model: keras.Model) -> list[keras.KerasTensor]:
+        arrays = self._graph.nested_inputs.get(id(model))
+        if arrays is None:  # the outermost model, whose inputs are pinned
+            return [_new_input(x, x.shape) for x in model.inputs]
+        return [_new_input(x, self._shape(x, labels)) for x, labels in zip(model.inputs, arrays, strict=True)]
+
+    def _shape(self, tensor: keras.KerasTensor, labels: Labels) -> list[int | None]:
+        """The shape of a nested model's input without the removed channels."""
+        shape, counts = list(tensor.shape), self._kept.counts(labels)
+        for axis in varying_axes(labels):
+            shape[axis] = None if shape[axis] is None else counts[axis]
+        return shape
+
     def _arguments(self, node: Any, values: dict[int, Any]) -> tuple[tuple, dict]:
-        changes = self._graph.arguments.get(id(node), {})
-        structure = (node.arguments.args, node.arguments.kwargs)
-        flat = [values.get(id(x), x) for x in tree.flatten(structure)]
-        for position, change in changes.items():
-            flat[position] = change(self._kept, flat[position])
-        return tree.pack_sequence_as(structure, flat)
+        args, kwargs = list(node.arguments.args), dict(node.arguments.kwargs)
+        for key, (change, _) in self._graph.arguments.get(id(node), {}).items():
+            arguments = args if isinstance(key, int) else kwargs
+            arguments[key] = change(self._kept, arguments[key])
+        return tree.map_structure(lambda x: values.get(id(x), x), (tuple(args), kwargs))
 
     def copy_weights(self) -> None:
         """Copies the values that stay into the new layers."""
         for key, record in self._graph.records.items():
             if isinstance(record.operation, keras.Layer):
                 _copy_values(record, self._made[key], self._kept)
+
+
+def _new_lambda(layer: keras.layers.Lambda) -> keras.layers.Lambda:
+    """Keras refuses to make a Lambda from its config, since its code could come from a stranger; here it is at hand."""
+    arguments = {"function": layer.function, "output_shape": layer._output_shape, "mask": layer.mask}
+    settings = {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy}
+    return keras.layers.Lambda(**arguments, arguments=dict(layer.arguments), **settings)
 
 
 def _copy_values(record: OperationRecord, new: keras.Layer, kept: Kept) -> None:
@@ -163,8 +188,8 @@ def _copy_values(record: OperationRecord, new: keras.Layer, kept: Kept) -> None:
         new.finalize_state()
 
 
-def _new_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+def _new_input(tensor: keras.KerasTensor, shape: Sequence[int | None]) -> keras.KerasTensor:
     layer = tensor._keras_history.operation
     return keras.Input(
-        batch_shape=tensor.shape, dtype=tensor.dtype, name=layer.name, sparse=tensor.sparse, optional=layer.optional
+        batch_shape=tuple(shape), dtype=tensor.dtype, name=layer.name, sparse=tensor.sparse, optional=layer.optional
     )

@@ -83,6 +83,18 @@ def ordered_nodes(graph: Any) -> list:
     return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
 
 
+def _inputs_of_nested(node: Any, inner: Any) -> list:
+    """The tensors that a call passes to the inputs of a nested model, in their order.
+
+    Other arguments (`mask`) are left out: at run time a mask travels with its tensor.
+    """
+    arguments = node.arguments
+    given = arguments.args[0] if arguments.args else arguments.kwargs["inputs"]
+    if isinstance(given, Mapping) and not isinstance(inner.input, Mapping):
+        return [given[x.name] for x in inner.inputs]
+    return tree.flatten(given)
+
+
 class Trace:
     """The calls of a model in an order in which they can run, and the tensors between them.
 
@@ -93,6 +105,7 @@ class Trace:
         inputs: tensor numbers of the model's inputs, flattened.
         outputs: tensor numbers of the model's outputs, flattened.
         producer: per tensor number the index of the call that makes it; inputs are missing.
+        nested: for every call of a nested model the model and the tensor numbers that it is called on.
     """
 
     def __init__(self, model: keras.Model, input_shapes: Sequence[tuple] | None = None):
@@ -113,6 +126,7 @@ class Trace:
             )
         self.model = model
         self.calls: list[Call] = []
+        self.nested: list[tuple[keras.Model, list[int]]] = []
         self.shapes: list[tuple] = []
         self._references: list[Any] = []
         shapes = input_shapes or [x.shape for x in graph.inputs]
@@ -130,21 +144,22 @@ class Trace:
         """Adds the calls of one functional graph; returns the numbers of its outputs."""
         local = {id(x): number for x, number in zip(graph.inputs, inputs, strict=True)}
         for node in ordered_nodes(graph):
-            numbers = tuple(local[id(x)] for x in node.arguments.keras_tensors)
             operation, path = node.operation, f"{scope}{node.operation.name}"
             inner = functional_graph(operation)
             if inner is None:
-                outputs = self._add_call(node, path, numbers, local, training, infer)
+                outputs = self._add_call(node, path, local, training, infer)
             else:
+                numbers = [local[id(x)] for x in _inputs_of_nested(node, inner)]
                 stated = node.arguments.kwargs.get("training")
                 differs = any(self.shapes[n] != tuple(x.shape) for n, x in zip(numbers, inner.inputs, strict=True))
-                outputs = self._open(
-                    inner, list(numbers), path + "/", training if stated is None else stated, infer or differs
-                )
+                self.nested.append((operation, numbers))
+                training_inside = training if stated is None else stated
+                outputs = self._open(inner, numbers, path + "/", training_inside, infer or differs)
             local.update({id(x): number for x, number in zip(node.outputs, outputs, strict=True)})
         return [local[id(x)] for x in graph.outputs]
 
-    def _add_call(self, node: Any, path: str, inputs: tuple, local: dict, training: bool | None, infer: bool) -> tuple:
+    def _add_call(self, node: Any, path: str, local: dict, training: bool | None, infer: bool) -> tuple:
+        inputs = tuple(local[id(x)] for x in node.arguments.keras_tensors)
         bindings = {id(x): local[id(x)] for x in node.arguments.keras_tensors}
         shapes = self._infer_shapes(node, bindings) if infer else [x.shape for x in node.outputs]
         outputs = tuple(self._new_tensor(x, shape) for x, shape in zip(node.outputs, shapes, strict=True))

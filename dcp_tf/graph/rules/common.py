@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 from keras import layers
 
@@ -20,3 +21,8 @@ def positions(shape: tuple, axis: int) -> int | None:
 def public(names: Iterable[str]) -> list[type]:
     """The classes of `keras.layers` with these names, where this version of Keras has them."""
     return [getattr(layers, name) for name in names if hasattr(layers, name)]
+
+
+def operations(module: Any, names: str) -> list[type]:
+    """The operations of a module of `keras.ops` with these names, where this version of Keras has them."""
+    return [getattr(module, name) for name in names.split() if hasattr(module, name)]

@@ -45,7 +45,7 @@ def depthwise(call: RuleCall) -> Labels:
     made = np.repeat(read, layer.depth_multiplier)
     kernel = call.weight("kernel", {-2: read})
     call.weight("bias", {0: made})
-    call.multiplies(kernel, positions(call.output_shapes[0], axis), output_axis=-2, bias=layer.bias is not None)
+    call.multiplies(kernel, positions(call.output_shapes[0], axis), output_axis=(-2, -1), bias=layer.bias is not None)
     activate(call, made)
     return call.place(made, axis)
 
@@ -61,7 +61,7 @@ def separable(call: RuleCall) -> Labels:
     call.weight("pointwise_kernel", {-1: made})
     call.weight("bias", {0: made})
     call.config("filters", made)
-    call.multiplies(first, places, output_axis=-2)
+    call.multiplies(first, places, output_axis=(-2, -1))
     call.multiplies(second, places, output_axis=-1, bias=layer.bias is not None)
     activate(call, made)
     return call.place(made, axis)

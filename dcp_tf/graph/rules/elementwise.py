@@ -7,37 +7,33 @@ from keras.src.ops import math as math_ops
 from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
+from dcp_tf.graph.rules.common import operations
 from dcp_tf.graph.rules.merging import merge
 
-
-def _classes(module, names: str) -> list[type]:
-    return [getattr(module, name) for name in names.split() if hasattr(module, name)]
-
-
 _UNARY = [
-    *_classes(
+    *operations(
         nn,
         """Relu Relu6 Sigmoid SparseSigmoid Softplus Softsign SoftShrink SparsePlus Silu Squareplus LogSigmoid LeakyRelu
         HardSigmoid HardSilu Elu Selu Gelu Celu TanhShrink HardTanh HardShrink Threshold""",
     ),
-    *_classes(
+    *operations(
         numpy_ops,
         """Absolute Abs Fabs Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Ceil Copy Cos Cosh Deg2rad Rad2deg Exp
         Exp2 Expm1 Floor Log Log10 Log1p Log2 NanToNum Negative Reciprocal Round Sign Sin Sinc Sinh Sqrt Square Tan Tanh
         Trunc OnesLike ZerosLike""",
     ),
-    *_classes(math_ops, "Rsqrt Erf Erfc Erfinv"),
-    *_classes(core, "StopGradient Cast SaturateCast ConvertToTensor"),
+    *operations(math_ops, "Rsqrt Erf Erfc Erfinv"),
+    *operations(core, "StopGradient Cast SaturateCast ConvertToTensor"),
 ]
 
-_BINARY = _classes(
+_BINARY = operations(
     numpy_ops,
     """Arctan2 Divide DivideNoNan Equal Fmax Fmin Fmod FloorDivide Greater GreaterEqual Heaviside Hypot Less LessEqual
     LogicalAnd LogicalOr LogicalXor Logaddexp Logaddexp2 Maximum Minimum Mod Multiply NotEqual Power TrueDivide Where
-    Clip LogicalNot""",
+    LogicalNot""",
 )
 
-_ADDITIVE = _classes(numpy_ops, "Add Subtract")
+_ADDITIVE = operations(numpy_ops, "Add Subtract")
 
 
 @register_rule(*_UNARY)
@@ -60,23 +56,47 @@ def additive(call: RuleCall) -> Labels:
 
 def _joined(call: RuleCall, residual: bool) -> Labels:
     joined = merge(call, residual=residual and len(call.inputs) > 1)
-    for position, value in enumerate(call.call.arguments):
-        if isinstance(value, KerasTensor) or not hasattr(value, "shape") or np.ndim(value) == 0:
-            continue
-        _cut_constant(call, position, np.shape(value), joined)
+    arguments = call.call.node.arguments
+    for key, value in [*enumerate(arguments.args), *arguments.kwargs.items()]:
+        if not isinstance(value, KerasTensor) and np.size(value) > 1:
+            _cut_constant(call, key, np.shape(value), joined)
     return joined
 
 
-def _cut_constant(call: RuleCall, position: int, shape: tuple, joined: Labels) -> None:
+def _cut_constant(call: RuleCall, key: int | str, shape: tuple, joined: Labels) -> None:
+    """Lets an array among the arguments follow the channels of the tensor that it meets."""
+    axes = follows(call, shape, joined)
+    if axes:
+        call.argument(key, cut_array(axes), depends_on=joined)
+
+
+def follows(call: RuleCall, shape: tuple, joined: Labels) -> dict[int, Labels]:
+    """The axes of an array that lie along channels. Where it has many values for one channel, that one is pinned."""
     axes = {}
     for axis in range(-len(shape), 0):
-        if shape[axis] > 1 and -axis <= joined.ndim and joined.shape[axis] > 1:
+        if shape[axis] == 1:
+            continue
+        if any(len(sizes) >= -axis and sizes[axis] == 1 for sizes in call.input_shapes) and joined.shape[axis] == 1:
+            call.pin(joined, f"{call.call.path} spreads it over the values of a constant")
+        elif joined.shape[axis] > 1:
             rows = np.moveaxis(joined, axis, -1).reshape(-1, joined.shape[axis])
             call.tie(rows[:1], rows)
             axes[axis] = rows[0]
-    if axes:
+    return axes
 
-        def cut(kept: Kept, value, axes: dict = axes):
-            return kept.take(np.asarray(value), axes)
 
-        call.argument(position, cut)
+def cut_array(axes: dict[int, Labels]):
+    """A function that takes the positions that stay out of an array or a nested list."""
+
+    def cut(kept: Kept, value):
+        values = kept.take(np.asarray(value), axes)
+        return values.tolist() if isinstance(value, (list, tuple)) else values
+
+    return cut
+
+
+@register_rule(numpy_ops.Clip)
+def clip(call: RuleCall) -> Labels:
+    """The limits are settings of the operation; Keras itself cannot save those that are arrays."""
+    limits = [np.size(getattr(call.operation, key)) for key in ("x_min", "x_max")]
+    return call.inputs[0] if max(limits) == 1 else call.opaque("whose limits are arrays")[0]

@@ -11,6 +11,8 @@ from dcp_tf.graph.rules.common import public
 def batch_normalization(call: RuleCall) -> Labels:
     """Four vectors of the length of the channel axis."""
     layer = call.operation
+    if call.inputs[0].shape[layer.axis] == 1:
+        return call.inputs[0]
     labels = call.channels(0, layer.axis)
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):
         call.weight(name, {0: labels})
@@ -31,6 +33,9 @@ def over_axes(call: RuleCall) -> Labels:
 def group_normalization(call: RuleCall) -> Labels:
     """Statistics over groups of channels; with one channel a group it is per channel."""
     layer = call.operation
+    if call.inputs[0].shape[layer.axis] == 1:
+        call.pin(call.inputs[0], f"{call.call.path} takes statistics over the channels")
+        return call.inputs[0]
     labels = call.channels(0, layer.axis)
     if layer.groups not in (-1, len(labels)):
         call.pin(labels, f"{call.call.path} takes statistics over groups of channels")
@@ -66,10 +71,10 @@ def normalization(call: RuleCall) -> Labels:
 def rescaling(call: RuleCall) -> Labels:
     """A scale and an offset, numbers or lists along the last axis."""
     layer = call.operation
-    lists = [key for key in ("scale", "offset") if np.ndim(getattr(layer, key)) > 0]
-    if any(np.ndim(getattr(layer, key)) > 1 for key in lists):
-        return call.opaque("whose scale has several axes")[0]
-    for key in lists:
+    lists = [key for key in ("scale", "offset") if np.size(getattr(layer, key)) > 1]
+    if any(np.ndim(getattr(layer, key)) > 1 or call.input_shapes[0][-1] == 1 for key in lists):
+        return call.opaque("whose scale has several axes or makes channels")[0]
+    for key in lists if call.inputs[0].shape[-1] > 1 else ():
         labels = call.channels(0, -1)
         call.config(key, _cut_list(labels), depends_on=labels)
     return call.inputs[0]
@@ -77,7 +82,9 @@ def rescaling(call: RuleCall) -> Labels:
 
 def _cut_list(labels: Labels):
     def cut(kept: Kept, old):
-        values = np.asarray(old, np.float32)
-        return old if values.ndim == 0 or values.size == 1 else kept.take(values, {0: labels}).tolist()
+        if np.size(old) == 1 or kept.mask(labels).all():
+            return old
+        values = np.asarray(old)
+        return kept.take(values, {values.ndim - 1: labels}).tolist()
 
     return cut

@@ -9,6 +9,7 @@ from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.labels import compress, place, varying_axes
 from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
+from dcp_tf.graph.rules.common import operations
 
 
 def _full(labels: Labels, shape: tuple) -> Labels:
@@ -97,6 +98,81 @@ def transpose(call: RuleCall) -> Labels:
     return call.inputs[0].transpose(axes)
 
 
+@register_rule(numpy_ops.Swapaxes)
+def swapaxes(call: RuleCall) -> Labels:
+    """`keras.ops.swapaxes`."""
+    rank = call.inputs[0].ndim
+    axes = call.operation.axis1 % rank, call.operation.axis2 % rank
+    if 0 in axes and axes != (0, 0):
+        return call.opaque("which moves the batch axis")[0]
+    return np.swapaxes(call.inputs[0], *axes)
+
+
+@register_rule(numpy_ops.Moveaxis)
+def moveaxis(call: RuleCall) -> Labels:
+    """`keras.ops.moveaxis`."""
+    labels = call.inputs[0]
+    moved = np.moveaxis(np.arange(labels.ndim), call.operation.source, call.operation.destination)
+    if moved[0] != 0:
+        return call.opaque("which moves the batch axis")[0]
+    return labels.transpose(moved)
+
+
+@register_rule(numpy_ops.Flip)
+def flip(call: RuleCall) -> Labels:
+    """`keras.ops.flip`."""
+    axes = call.operation.axis
+    axes = list(range(call.inputs[0].ndim)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
+    if any(axis % call.inputs[0].ndim == 0 for axis in axes):
+        return call.opaque("which moves images within the batch")[0]
+    return np.flip(call.inputs[0], axes)
+
+
+@register_rule(numpy_ops.Roll)
+def roll(call: RuleCall) -> Labels:
+    """`keras.ops.roll` over space; rolled channels would land elsewhere once some are gone."""
+    labels, axes = call.inputs[0], call.operation.axis
+    axes = range(labels.ndim) if axes is None else [axes] if isinstance(axes, int) else axes
+    if any(axis % labels.ndim == 0 or labels.shape[axis] > 1 for axis in axes):
+        return call.opaque("which rolls channels or images")[0]
+    return labels
+
+
+@register_rule(numpy_ops.Tile)
+def tile(call: RuleCall) -> Labels:
+    """`keras.ops.tile`: every copy of a channel is that channel."""
+    labels, repeats = call.inputs[0], call.operation.repeats
+    repeats = [repeats] if isinstance(repeats, int) else list(repeats)
+    repeats = [1] * (labels.ndim - len(repeats)) + repeats
+    if len(repeats) > labels.ndim or repeats[0] != 1:
+        return call.opaque("which repeats the batch")[0]
+    return np.tile(labels, [n if size > 1 else 1 for n, size in zip(repeats, labels.shape, strict=True)])
+
+
+@register_rule(numpy_ops.Repeat)
+def repeat(call: RuleCall) -> Labels:
+    """`keras.ops.repeat`: every copy of a channel is that channel."""
+    labels, axis, repeats = call.inputs[0], call.operation.axis, call.operation.repeats
+    if axis is None or axis % labels.ndim == 0:
+        return call.opaque("which repeats the batch")[0]
+    if labels.shape[axis] == 1:
+        return labels
+    if not isinstance(repeats, int):
+        return call.opaque("which repeats each channel another number of times")[0]
+    return np.repeat(labels, repeats, axis)
+
+
+@register_rule(numpy_ops.Stack)
+def stack(call: RuleCall) -> Labels:
+    """`keras.ops.stack`: channels that lie side by side live together."""
+    joined = call.inputs[0]
+    for labels in call.inputs[1:]:
+        call.tie(joined, labels)
+        joined = np.broadcast_to(joined, np.broadcast_shapes(joined.shape, labels.shape))
+    axis = call.operation.axis % (joined.ndim + 1)
+    return call.opaque("which moves the batch axis")[0] if axis == 0 else np.expand_dims(joined, axis)
+
+
 @register_rule(layers.RepeatVector)
 def repeat_vector(call: RuleCall) -> Labels:
     """(N, C) to (N, n, C)."""
@@ -154,44 +230,7 @@ def pad(call: RuleCall) -> Labels:
     return labels
 
 
-@register_rule(numpy_ops.GetItem)
-def get_item(call: RuleCall) -> Labels:
-    """Indexing: whole channels stay, a range of channels is a new range."""
-    labels, shape = call.inputs[0], call.input_shapes[0]
-    arguments = call.call.node.arguments
-    key = arguments.args[1] if len(arguments.args) > 1 else arguments.kwargs["key"]
-    single = not isinstance(key, (tuple, list))
-    entries = [key] if single else list(key)
-    if any(not (isinstance(e, (slice, int)) or e is None or e is Ellipsis) for e in entries):
-        return call.opaque("which picks single values")[0]
-    if Ellipsis in entries:
-        at = entries.index(Ellipsis)
-        missing = len(shape) - sum(e is not None for e in entries) + 1
-        entries[at : at + 1] = [slice(None)] * missing
-    entries += [slice(None)] * (len(shape) - sum(e is not None for e in entries))
-    if not entries or entries[0] not in (slice(None), slice(None, None, 1), slice(0, None, None)):
-        return call.opaque("which picks images of the batch")[0]
-    return _index(call, labels, entries)
-
-
-def _index(call: RuleCall, labels: Labels, entries: list) -> Labels:
-    """Applies a full index to labels; picking channels pins what cannot be written as a new range."""
-    index, axis = [], 0
-    for entry in entries:
-        if entry is None:
-            index.append(None)
-            continue
-        if labels.shape[axis] == 1:
-            index.append(slice(None) if isinstance(entry, slice) else 0)
-        else:
-            if entry != slice(None):
-                call.pin(labels, f"{call.call.path} picks some of the channels")
-            index.append(entry)
-        axis += 1
-    return labels[tuple(index)]
-
-
-@register_rule(numpy_ops.Mean, numpy_ops.Max, numpy_ops.Min, numpy_ops.Sum)
+@register_rule(*operations(numpy_ops, "Mean Max Min Sum Amax Amin Prod Std Var Median Any All CountNonzero"))
 def reduce(call: RuleCall) -> Labels:
     """Reductions over space leave channels alone; over channels they mix them."""
     labels = call.inputs[0]

@@ -1,0 +1,118 @@
+"""Operations that pick a part of a tensor: indexing with slices and splitting."""
+
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from keras.src.ops import numpy as numpy_ops
+
+from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
+
+_WHOLE = slice(None)
+
+
+@register_rule(numpy_ops.GetItem)
+def get_item(call: RuleCall) -> Labels:
+    """Indexing: whole channels stay, a range of channels becomes the range of those of them that stay."""
+    labels, rank = call.inputs[0], len(call.input_shapes[0])
+    arguments = call.call.node.arguments
+    where = 1 if len(arguments.args) > 1 else "key"
+    key = arguments.args[1] if where == 1 else arguments.kwargs["key"]
+    entries = _all_entries(key, rank)
+    if entries is None:
+        return call.opaque("which picks single values")[0]
+    if entries[0] is None or _range(entries[0], 1) is None or _bounds(entries[0]) not in ((0, None), (None, None)):
+        return call.opaque("which picks images of the batch")[0]
+    index, moving, axis = [], {}, 0
+    for place, entry in enumerate(entries):
+        if entry is None:
+            index.append(None)
+            continue
+        size = labels.shape[axis]
+        if size == 1:
+            index.append(_WHOLE if isinstance(entry, slice) else 0)
+        else:
+            if _range(entry, size) is None:
+                return call.opaque("which picks channels at a distance from each other")[0]
+            index.append(entry)
+            if _range(entry, size) != (0, size):
+                moving[place] = axis
+        axis += 1
+    picked = labels[tuple(index)]
+    if moving:
+        call.part(picked)
+        if any(not isinstance(entries[place], slice) for place in moving):
+            call.pin(picked, f"{call.call.path} picks this one channel")
+        call.argument(where, _new_key(labels, entries, moving), depends_on=labels)
+    return picked
+
+
+def _all_entries(key: Any, rank: int) -> list | None:
+    """One entry for each axis (and None for each new one); None if some entry is neither a slice nor a number."""
+    entries = list(key) if isinstance(key, (tuple, list)) else [key]
+    if any(not (isinstance(e, (slice, numbers.Integral)) or e is None or e is Ellipsis) for e in entries):
+        return None
+    missing = rank - sum(e is not None and e is not Ellipsis for e in entries)
+    if Ellipsis not in entries:
+        return entries + [_WHOLE] * missing
+    at = entries.index(Ellipsis)
+    return entries[:at] + [_WHOLE] * missing + entries[at + 1 :]
+
+
+def _bounds(entry: Any) -> tuple:
+    return (entry.start, entry.stop) if isinstance(entry, slice) else (entry, entry)
+
+
+def _range(entry: Any, size: int) -> tuple[int, int] | None:
+    """First and one-past-last position that an index picks of an axis; None for slices with steps."""
+    if isinstance(entry, numbers.Integral):
+        return int(entry) % size, int(entry) % size + 1
+    if any(bound is not None and not isinstance(bound, numbers.Integral) for bound in (entry.start, entry.stop)):
+        return None
+    start, stop, step = entry.indices(size)
+    return (start, stop) if step == 1 and stop > start else None
+
+
+def _new_key(labels: Labels, entries: list, moving: dict[int, int]) -> Callable[[Kept, Any], Any]:
+    """A function that writes the ranges along the channel axes anew."""
+
+    def change(kept: Kept, old: Any) -> Any:
+        mask = kept.mask(labels)
+        if mask.all():
+            return old
+        new = list(entries)
+        for place, axis in moving.items():
+            stays = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
+            start, stop = _range(entries[place], len(stays))
+            first, count = int(stays[:start].sum()), int(stays[start:stop].sum())
+            new[place] = slice(first, first + count) if isinstance(entries[place], slice) else first
+        return tuple(new)
+
+    return change
+
+
+@register_rule(numpy_ops.Split)
+def split(call: RuleCall) -> list[Labels]:
+    """`keras.ops.split`: each piece has its own channels; the places of the cuts follow them."""
+    labels, operation = call.inputs[0], call.operation
+    axis = operation.axis % labels.ndim
+    if axis == 0:
+        return call.opaque("which splits the batch")
+    if labels.shape[axis] == 1:
+        return [labels for _ in call.output_shapes]
+    sizes = [shape[axis] for shape in call.output_shapes]
+    cuts = np.cumsum(sizes)[:-1].tolist()
+    pieces = np.split(labels, cuts, axis)
+    for piece in pieces:
+        call.part(piece)
+
+    def change(kept: Kept, old: Any) -> Any:
+        mask = kept.mask(labels)
+        if mask.all():
+            return old
+        stays = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
+        return [int(stays[:cut].sum()) for cut in cuts]
+
+    call.config("indices_or_sections", change, depends_on=labels)
+    return pieces

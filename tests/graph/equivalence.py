@@ -1,0 +1,164 @@
+"""The contract that every layer kind and every network keeps: checked on a model, its groups and a random plan."""
+
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+
+from dcp_tf.graph import ChannelGraph, copy_model, count_cost, masked, rebuild
+
+TOLERANCE = 1e-4
+
+
+def randomize(model, seed=0):
+    """Gives every weight a value that matters: no zero bias, no unit gamma, no tiny LayerScale."""
+    rng = np.random.default_rng(seed)
+    for variable in model.weights:
+        if not keras.backend.is_float_dtype(variable.dtype):
+            continue
+        value = keras.ops.convert_to_numpy(variable)
+        if "variance" in variable.name or "gamma" in variable.name or "alpha" in variable.name:
+            variable.assign(rng.uniform(0.5, 1.5, value.shape))
+        elif value.std() < 1e-3:
+            variable.assign(rng.normal(0, 0.3, value.shape))
+    finalize(model)
+
+
+def finalize(model):
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+
+
+def example_inputs(model, size=16, seed=0):
+    """A batch of two images for each input, in the model's own structure; open sizes become `size`."""
+    rng = np.random.default_rng(seed)
+
+    def one(tensor):
+        shape = (2, *(size if n is None else n for n in tensor.shape[1:]))
+        if "int" in tensor.dtype:
+            return rng.integers(0, 5, shape).astype(tensor.dtype)
+        return rng.normal(size=shape).astype("float32")
+
+    if isinstance(model, keras.Sequential):
+        return one(model.inputs[0])
+    return keras.tree.map_structure(one, model.input)
+
+
+def outputs(model, inputs):
+    return [keras.ops.convert_to_numpy(y).astype("float64") for y in keras.tree.flatten(model(inputs))]
+
+
+def difference(first, second):
+    """The largest difference, relative to the largest value of the output."""
+    assert [a.shape for a in first] == [b.shape for b in second]
+    pairs = list(zip(first, second, strict=True))
+    return max(float(np.abs(a - b).max(initial=0) / (np.abs(a).max(initial=0) + 1e-12)) for a, b in pairs)
+
+
+def random_plan(graph, rate=0.4, seed=0, residual=True):
+    """Group name -> indices that stay; at least one channel goes wherever one may."""
+    rng = np.random.default_rng(seed)
+    plan = {}
+    for group in graph.prunable(residual):
+        keep = max(1, group.size - max(1, round(rate * group.size)))
+        plan[group.name] = np.sort(rng.choice(group.size, keep, replace=False))
+    return plan
+
+
+def permute(copy, graph, seed=0):
+    """Puts the channels of every group in another order, in all weights of a copy of the graph's model."""
+    rng = np.random.default_rng(seed)
+    records = dict(zip(graph.records, ChannelGraph(copy).records.values(), strict=True))
+    axes = [
+        (key, index, axis, graph.class_of_label[labels])
+        for key, record in graph.records.items()
+        for index, by_axis in record.weights.items()
+        for axis, labels in by_axis.items()
+    ]
+    order = np.arange(int(graph.class_of_label.max()) + 1)
+    for group in graph.prunable(residual=True):
+        # Channels that occur twice in a tensor (a concatenation with itself) only change place with their like.
+        occurrences = {c: tuple(int((classes == c).sum()) for *_, classes in axes) for c in group.classes.tolist()}
+        for kind in set(occurrences.values()):
+            alike = [c for c in occurrences if occurrences[c] == kind]
+            order[alike] = rng.permutation(alike)
+    for key, index, axis, classes in axes:
+        where = np.arange(len(classes))
+        for c in np.unique(classes):
+            where[classes == order[c]] = np.flatnonzero(classes == c)
+        variable = records[key].operation.weights[index]
+        variable.assign(np.take(keras.ops.convert_to_numpy(variable), where, axis))
+    finalize(copy)
+
+
+def check(
+    model,
+    inputs=None,
+    rate=0.4,
+    seed=0,
+    prunable=None,
+    tolerance=TOLERANCE,
+    permutation=True,
+    configs=True,
+    save=False,
+    shrinks=True,
+):
+    """Runs the whole contract.
+
+    Args:
+        model: a functional or Sequential model.
+        inputs: example inputs in the model's structure.
+        rate: share of channels to remove.
+        seed: of weights and plan.
+        prunable: the groups that may shrink, as name -> size (residual ones too).
+        tolerance: largest relative difference.
+        permutation: whether channels are only in weights, so that permuting those changes nothing.
+        configs: whether the copy's config can be compared (not where it holds arrays).
+        save: whether to save and load the rebuilt model.
+        shrinks: whether anything can be pruned at all.
+
+    Returns:
+        The graph and the rebuilt model.
+    """
+    randomize(model, seed)
+    graph = ChannelGraph(model)
+    if prunable is not None:
+        assert {g.name: g.size for g in graph.prunable(residual=True)} == prunable
+    inputs = example_inputs(model, seed=seed) if inputs is None else inputs
+    original = outputs(model, inputs)
+    plan = random_plan(graph, rate, seed)
+    assert bool(plan) == shrinks, [(g.name, g.size, g.pinned_because) for g in graph.groups]
+    kept = graph.kept(plan)
+
+    copy = copy_model(graph)
+    assert difference(original, outputs(copy, inputs)) == 0
+    if configs:
+        assert copy.get_config() == model.get_config()
+    if permutation:
+        permute(copy, graph, seed)
+        assert difference(original, outputs(copy, inputs)) < tolerance
+
+    small, full = rebuild(graph, kept), masked(graph, kept)
+    assert difference(outputs(full, inputs), outputs(small, inputs)) < tolerance
+    assert difference(original, outputs(model, inputs)) == 0, "the model itself was changed"
+    if shrinks:
+        assert small.count_params() < model.count_params()
+
+    if not count_cost_is_open(graph):
+        predicted, counted = count_cost(graph, kept), count_cost(small)
+        assert (predicted.params, predicted.macs, predicted.flops) == (counted.params, counted.macs, counted.flops)
+    again = ChannelGraph(small)
+    assert {g.name for g in again.groups} == {g.name for g in graph.groups}
+    if save:
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "small.keras"
+            small.save(path)
+            loaded = keras.models.load_model(path)
+        assert difference(outputs(small, inputs), outputs(loaded, inputs)) == 0
+    return graph, small
+
+
+def count_cost_is_open(graph):
+    return any(None in shape[1:] for shape in graph.trace.shapes)
