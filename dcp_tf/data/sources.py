@@ -39,7 +39,7 @@ class Source(Protocol):
 class ArraySource:
     """Decoded images in memory: `images` is (N, H, W, C), `white` as in `Source`."""
 
-    images: np.ndarray
+    images: np.ndarray = dataclasses.field(repr=False)
     white: float | None = None
 
     @property
@@ -80,7 +80,7 @@ class StreamSource:
     """
 
     read: Callable[[tf.Tensor], tf.Tensor]
-    keys: np.ndarray
+    keys: np.ndarray = dataclasses.field(repr=False)
     shape: Shape
     white: float | None = 255.0
 

@@ -34,7 +34,7 @@ class Split:
     """
 
     source: Source
-    labels: np.ndarray | None
+    labels: np.ndarray | None = dataclasses.field(repr=False)
     shape: Shape
     normalization: Normalization
     flip: bool = True
@@ -157,7 +157,7 @@ class ImageDataset:
     train: Split
     test: Split
     num_classes: int
-    class_names: tuple[str, ...]
+    class_names: tuple[str, ...] = dataclasses.field(repr=False)
     input_shape: Shape
 
 

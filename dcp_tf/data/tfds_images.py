@@ -68,8 +68,9 @@ def tfds_parts(
     Raises:
         UsageError: there is no such set, it cannot be downloaded, or it is no image classification set.
     """
-    builder = _prepared_builder(name, data_dir)
+    builder = _open(name, data_dir)
     shape, resizes, class_names = _describe(name, builder, input_shape)
+    _prepare(name, builder)
 
     def records(split: str) -> _Records:
         files = [str(path) for path in builder.info.splits[split].filepaths]
@@ -93,28 +94,39 @@ def tfds_parts(
     return Parts(builder.name, *sides, class_names, flip)
 
 
-def _prepared_builder(name: str, data_dir: str | None) -> Any:
+def _open(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UsageError(f"tfds:{name} needs TensorFlow Datasets: pip install tensorflow-datasets ({error})") from error
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
         raise UsageError(f"TensorFlow Datasets knows no data set {name!r}; check the name and --data_dir") from error
     except Exception as error:
         raise UsageError(f"TensorFlow Datasets cannot open {name!r}: {_first_line(error)}") from error
+
+
+def _prepare(name: str, builder: Any) -> None:
+    """Downloads the data set if it is not there."""
     if not builder.is_prepared():
         progress.say(f"{name} is not in {builder.data_path.parent}: downloading it")
         try:
             builder.download_and_prepare(file_format="tfrecord")
+        except ImportError as error:
+            raise UsageError(
+                f"{name} is not in {builder.data_path.parent}, and to download it TensorFlow Datasets needs a package "
+                f"that is not installed ({_first_line(error)}); install that, or give the --data_dir that holds {name}"
+            ) from error
         except Exception as error:  # anything from no network to a changed web page
             raise UsageError(
                 f"{name} is not in {builder.data_path.parent} and cannot be downloaded ({_first_line(error)}); "
                 "give the --data_dir that holds it, or prepare it where there is a network: "
                 f"tfds build {name} --data_dir=DIR"
             ) from error
-    return builder
+    file_format = builder.info.file_format.value
+    if file_format != "tfrecord":
+        raise UsageError(f"tfds:{name} is stored as {file_format}; prepare it with --file_format=tfrecord")
 
 
 def _describe(
@@ -135,9 +147,6 @@ def _describe(
     image, label = features[keys[0]], features[keys[1]]
     if np.dtype(image.np_dtype) != np.uint8:
         raise UsageError(f"tfds:{name} has {np.dtype(image.np_dtype)} pixels; only 8-bit images are read")
-    file_format = builder.info.file_format.value
-    if file_format != "tfrecord":
-        raise UsageError(f"tfds:{name} is stored as {file_format}; prepare it with --file_format=tfrecord")
     height, width, channels = image.shape
     channels = channels or 3
     if height is not None and width is not None:

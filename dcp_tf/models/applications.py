@@ -21,6 +21,8 @@ _BY_NORMALIZATION = {
         *("MobileNetV3Small", "MobileNetV3Large"),
     ),
 }
+# Left alone, these leave height and width open; this is the size that they were trained on.
+_OPEN_SIZES = {"MobileNetV3Small": (224, 224, 3), "MobileNetV3Large": (224, 224, 3)}
 # Constructor name -> normalization.
 APPLICATIONS = {name: normalization for normalization, names in _BY_NORMALIZATION.items() for name in names}
 
@@ -53,6 +55,8 @@ def build_application(
     if weights not in (None, "imagenet") and not pathlib.Path(weights).is_file():
         raise UsageError(f"there is no weights file {weights}; give a path, 'imagenet' or nothing")
     constructor = getattr(keras.applications, name)
+    if input_shape is None:
+        input_shape = _OPEN_SIZES.get(name)
     try:
         return constructor(weights=weights, input_shape=input_shape, classes=num_classes or 1000)
     except Exception as error:  # keras.applications raises a bare Exception where a download fails

@@ -113,6 +113,30 @@ def test_unknown_names_are_refused(tmp_path):
         data.load("tfds:no_such_set", data_dir=str(tmp_path))
 
 
+def test_sets_that_are_no_images_are_refused_before_any_download(tmp_path):
+    with pytest.raises(UsageError, match="tfds:imdb_reviews is no image classification set"):
+        data.load("tfds:imdb_reviews", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (
+            OSError("no network\nmore"),
+            r"mnist is not in .* and cannot be downloaded \(no network\); give the --data_dir",
+        ),
+        (ModuleNotFoundError("No module named 'scipy'"), r"needs a package that is not installed \(.*'scipy'\)"),
+    ],
+)
+def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch, error, message):
+    def fail(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    with pytest.raises(UsageError, match=message):
+        data.load("tfds:mnist", data_dir=str(tmp_path))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not CIFAR10.is_dir(), reason="CIFAR-10 is not on this machine")
 def test_cifar10():

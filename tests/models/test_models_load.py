@@ -189,6 +189,10 @@ def test_a_network_of_keras_applications():
     assert models.outputs_kind(loaded.model) == "softmax"
 
 
+def test_networks_that_leave_their_size_open_get_one():
+    assert models.load("keras:MobileNetV3Small").model.input_shape == (None, 224, 224, 3)
+
+
 @pytest.mark.parametrize(
     ("spec", "kwargs", "message"),
     [
