@@ -1,6 +1,5 @@
 """Rebuilds a functional model with fewer channels, and makes the masked model that it must equal."""
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -118,9 +117,10 @@ class _Rebuild:
         values = {key: change(self._kept, getattr(operation, key)) for key, change in changes.items()}
         if any(tree.flatten(value) != tree.flatten(getattr(operation, key)) for key, value in values.items()):
             return type(operation).from_config({**operation.get_config(), **values, "name": operation.name})
-        # Operations have no weights, but they list their calls: a copy keeps those of the original apart.
-        new = copy.copy(operation)
-        new._inbound_nodes, new._outbound_nodes = [], []
+        # Operations have no weights, but they list their calls: a copy keeps those of the original apart. (The copy
+        # module would write it to a file and read it again.)
+        new = object.__new__(type(operation))
+        vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
         return new
 
     def _functional(self, model: keras.Model) -> keras.Model:
