@@ -1,10 +1,10 @@
 """Does the file compute what its Keras model computes?"""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from dcp_tf.tflite.keras_call import infer
+from dcp_tf.tflite.keras_call import compiled_infer
 from dcp_tf.tflite.runner import Runner
 from dcp_tf.tflite.types import Parity, Quantization, TFLiteFile
 
@@ -13,11 +13,11 @@ from dcp_tf.errors import RunError, UsageError
 
 # Float files differ from Keras by the order of sums alone: 1e-6 of the spread is usual, 1e-3 is already a fault.
 FLOAT32_MAX_ERROR = 1e-3
-# Integer files round: 0.01 to 0.1 of the spread is usual, and a trained classifier decides alike on 95 % or more. A
-# broken file (ranges measured on wrong data, a channel that saturates) is off by 0.3 to 3. Where classes lie within the
-# rounding of each other, as in a model that was hardly trained, decisions flip although the outputs are right; so near
-# outputs are enough, and for outputs that are less near the decisions must agree.
-INT8_NEAR_ERROR = 0.2
+# Integer files round. Measured: 0.03 of the spread and 99 % of the decisions (ResNet-56), 0.17 (the embeddings of
+# MobileFaceNet, at a mean cosine of 0.97). A broken file (ranges measured on wrong data, a channel that saturates) is
+# off by 0.3 to 3. Where classes lie within the rounding of each other, as in a model that was hardly trained, decisions
+# flip although the outputs are right; so near outputs are enough, and where they are less near, decisions must agree.
+INT8_NEAR_ERROR = 0.25
 INT8_MEAN_ERROR = 0.5
 INT8_TOP1_AGREEMENT = 0.9
 
@@ -53,9 +53,9 @@ def check_parity(
         raise UsageError("there are no images to compare on; give at least one")
     if labels is not None and len(labels) != count:
         raise UsageError(f"expected one label for each of {count} images. Received: {len(labels)} labels")
-    runner = Runner(file)
+    runner, keras_outputs = Runner(file), compiled_infer(model)
     pairs = [
-        _compare_batch(runner, model, [array[start : start + _KERAS_BATCH] for array in arrays])
+        _run_both(runner, keras_outputs, model, [array[start : start + _KERAS_BATCH] for array in arrays])
         for start in progress.bar(range(0, count, _KERAS_BATCH), what="Parity", unit=" batches")
     ]
     found, expected = (
@@ -99,11 +99,11 @@ def require(parity: Parity, quantization: str | Quantization) -> None:
         )
 
 
-def _compare_batch(runner: Runner, model: Any, batch: Sequence[np.ndarray]) -> tuple[list, list]:
+def _run_both(runner: Runner, keras_outputs: Callable, model: Any, batch: Sequence[np.ndarray]) -> tuple[list, list]:
     """The outputs of the file and of the model, each a list with one array per output."""
     found = runner.predict(batch[0] if len(batch) == 1 else batch)
     inputs = [array.astype(tensor.dtype) for tensor, array in zip(model.inputs, batch, strict=True)]
-    expected = [np.asarray(output, np.float32) for output in infer(model, inputs)]
+    expected = [np.asarray(output, np.float32) for output in keras_outputs(*inputs)]
     return (found if isinstance(found, list) else [found]), expected
 
 

@@ -47,6 +47,11 @@ class Runner:
                     f"{tuple(int(size) for size in detail['shape'])}"
                 )
 
+    @property
+    def input_shapes(self) -> list[tuple[int, ...]]:
+        """The shape of each input, with the batch axis of size 1."""
+        return [tuple(int(size) for size in detail["shape"]) for detail in self._inputs]
+
     def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Runs the file on every sample.
 
