@@ -22,13 +22,16 @@ setup(
     install_requires=[
         "absl-py>=1.4",
         "ai-edge-litert>=2.0",
+        "h5py>=3.10",
         "jinja2>=3.1",
+        "importlib_resources>=6.0",  # tensorflow-datasets imports it to download, without requiring it
         "keras>=3.12",
         "matplotlib>=3.8",
         "numpy>=1.26",
         "pillow>=10.0",
         "rich>=13.0",
         "scikit-learn>=1.4",
+        "scipy>=1.11",
         "tensorflow>=2.21",
         "tensorflow-datasets>=4.9",
         "tensorflow-model-optimization>=0.8",

@@ -11,7 +11,7 @@ from typing import Any
 from dcp_tf.errors import RunError, UsageError
 
 
-def write_atomically(path: str | os.PathLike, write: Callable[[str], None]) -> pathlib.Path:
+def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) -> pathlib.Path:
     """Lets `write` fill a temporary file beside `path`, then renames it to `path`.
 
     The temporary name ends in the suffix of `path`, because writers such as Keras choose the format by it.
@@ -36,7 +36,9 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], None]) -> p
         write(temporary)
         os.replace(temporary, path)
     except OSError as error:
-        raise RunError(f"cannot write {path}: {error.strerror or error}; free some space or check the folder") from error
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}; free some space or check the folder"
+        ) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
@@ -46,7 +48,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], None]) -> p
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> pathlib.Path:
     """Writes `content` to `path` atomically."""
-    return write_atomically(path, lambda temporary: pathlib.Path(temporary).write_bytes(content) and None)
+    return write_atomically(path, lambda temporary: pathlib.Path(temporary).write_bytes(content))
 
 
 def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:

@@ -10,7 +10,9 @@ def bar(
     iterable: Iterable | None = None, *, what: str, total: int | None = None, unit: str = "it", initial: int = 0
 ) -> tqdm:
     """A progress bar on standard error; silent where standard error is no terminal."""
-    return tqdm(iterable, desc=what, total=total, unit=unit, initial=initial, leave=False, dynamic_ncols=True, disable=None)
+    return tqdm(
+        iterable, desc=what, total=total, unit=unit, initial=initial, leave=False, dynamic_ncols=True, disable=None
+    )
 
 
 def say(line: str) -> None:

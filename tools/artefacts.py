@@ -67,9 +67,9 @@ def deploy(
 
     from dcp_tf import tflite
 
-    images = np.concatenate(
-        [b[0] if isinstance(b, tuple) else b for b in dataset.test.batches(256).as_numpy_iterator()]
-    )
+    batches = dataset.test.batches(256).as_numpy_iterator()
+    images = np.concatenate([b[0] if isinstance(b, tuple) else b for b in batches])
+    outputs = "logits" if outputs_kind == "logits" else "probabilities"
     records: dict[str, dict] = {}
     failures: list[str] = []
     for mode in settings.quantizations:
@@ -77,13 +77,7 @@ def deploy(
             path = folder / f"{name}_{mode}.tflite"
             progress.say(f"converting {path.name}")
             try:
-                calibration = (
-                    dataset.train.representative(settings.calibration_samples, seed) if mode != "float32" else None
-                )
-                file = tflite.convert(
-                    model, mode, representative_data=calibration, io=settings.io if mode == "int8" else "float"
-                )
-                outputs = "logits" if outputs_kind == "logits" else "probabilities"
+                file = convert(model, mode, dataset, settings, seed)
                 parity = tflite.check_parity(file, model, images, dataset.test.labels, outputs=outputs)
                 tflite.require(parity, mode)
             except RunError as error:
@@ -103,6 +97,16 @@ def deploy(
     return records, failures
 
 
+def convert(model: Any, mode: str, dataset: Any, settings: Deployment, seed: int) -> Any:
+    """One TFLite file; integer ones are calibrated on training images."""
+    from dcp_tf import tflite
+
+    if mode == "float32":
+        return tflite.convert(model, mode)
+    images = dataset.train.representative(settings.calibration_samples, seed)
+    return tflite.convert(model, mode, representative_data=images, io=settings.io)
+
+
 def _benchmark(records: dict[str, dict], folder: pathlib.Path, settings: Deployment, seed: int) -> None:
     """Adds latency and speed-up over the baseline's file of the same mode to each record."""
     from dcp_tf import tflite
@@ -112,9 +116,8 @@ def _benchmark(records: dict[str, dict], folder: pathlib.Path, settings: Deploym
     for mode in settings.quantizations:
         names = [n for n, r in records.items() if r["quantization"] == mode]
         if names:
-            result = tflite.benchmark(
-                {n: folder / n for n in names}, threads=settings.threads, runs=settings.runs, seed=seed
-            )
+            files = {n: folder / n for n in names}
+            result = tflite.benchmark(files, threads=settings.threads, runs=settings.runs, seed=seed)
             found[mode] = result.to_json()
             for name in names:
                 latency = result.latencies[name]

@@ -69,9 +69,9 @@ def main(flags) -> None:
 
 def _fit(flags, subject, config, teacher, folder) -> dict:
     from dcp_tf.evaluation import accuracy
-    from dcp_tf.training import Distillation, TrainState, classification_loss, fit, soft_targets
+    from dcp_tf.training import Distillation, TrainState, classification_loss, fit
 
-    loss = classification_loss(subject.outputs_kind)
+    loss, test = classification_loss(subject.outputs_kind), subject.dataset.test
     if subject.dataset.train.labels is None and teacher is None:
         raise UsageError("the data has no labels: give --teacher and --distillation")
     state = folder / "state" / "finetuning.npz"
@@ -83,10 +83,8 @@ def _fit(flags, subject, config, teacher, folder) -> dict:
         subject.dataset.train,
         [Distillation(loss, flags.distillation) if teacher else loss],
         config,
-        teacher=soft_targets(teacher, models_kind(teacher)) if teacher else None,
-        validation=lambda: accuracy(
-            subject.model, subject.dataset.test.batches(256), outputs_kind=subject.outputs_kind
-        ),
+        teacher=_soft_targets(teacher),
+        validation=lambda: accuracy(subject.model, test.batches(256), outputs_kind=subject.outputs_kind),
         checkpoint=TrainState(state),
         log_dir=str(folder / "events"),
         lower="--finetune_lr",
@@ -94,11 +92,11 @@ def _fit(flags, subject, config, teacher, folder) -> dict:
     return {"name": "fine-tuning", "seconds": time.perf_counter() - started, "history": list(history)}
 
 
-def models_kind(model) -> str:
-    """What the teacher's outputs are."""
-    from dcp_tf import models
+def _soft_targets(teacher):
+    from dcp_tf.models import outputs_kind
+    from dcp_tf.training import soft_targets
 
-    return models.outputs_kind(model)
+    return None if teacher is None else soft_targets(teacher, outputs_kind(teacher))
 
 
 def run(argv=None) -> int:

@@ -71,15 +71,12 @@ def _print(found: dict) -> None:
     for column in ("group", "size", "read by", "can be pruned"):
         table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
     for group in found["groups"]:
-        free = "yes" if not group["residual"] else "residual stream: with --prune_residual"
+        answer = "residual stream: with --prune_residual" if group["residual"] else "yes"
+        if group["pinned_because"]:
+            answer = f"no: {group['pinned_because']}"
         readers = group["consumers"]
         shown = ", ".join(readers[:3]) + (f" and {len(readers) - 3} more" if len(readers) > 3 else "")
-        table.add_row(
-            group["name"],
-            str(group["size"]),
-            shown,
-            f"no: {group['pinned_because']}" if group["pinned_because"] else free,
-        )
+        table.add_row(group["name"], str(group["size"]), shown, answer)
     console = Console(highlight=False)
     console.print(table)
     console.print(f"{found['params']:,} parameters, {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)")

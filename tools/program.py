@@ -88,17 +88,21 @@ class Program:
             rest = values([self.name, *(sys.argv[1:] if argv is None else argv)])[1:]
         except absl_flags.Error as error:
             return self._fail(f"{error}; see --help", BAD_USAGE)
-        if values.help:
-            print(self.help())
-            return OK
         if rest:
             return self._fail(f"unexpected argument {rest[0]!r}: flags start with --; see --help", BAD_USAGE)
-        return self._guarded(main, values)
+        return self._guarded(self._help if values.help else main, values)
 
     def _guarded(self, main: Callable, values: absl_flags.FlagValues) -> int:
         try:
-            quiet_start()
-            return main(values) or OK
+            if main != self._help:
+                quiet_start()
+            code = main(values) or OK
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            # Whoever read our output (such as `head`) has seen enough; Python would complain again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OK
         except KeyboardInterrupt:
             resumable = " (run again with --resume to go on)" if "resume" in values else ""
             return self._fail(f"stopped{resumable}", STOPPED)
@@ -106,6 +110,9 @@ class Program:
             if values.debug:
                 raise
             return self._fail(*explain(error))
+
+    def _help(self, values: absl_flags.FlagValues) -> None:
+        print(self.help())
 
     def _fail(self, line: str, code: int) -> int:
         print(f"{self.name}: {' '.join(line.split())}", file=sys.stderr)

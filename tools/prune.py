@@ -1,7 +1,7 @@
 """Prunes a trained Keras model, fine-tunes it, and hands over TFLite files with their measured latency.
 
     python -m dcp_tf.tools.prune --model=my_model.keras --dataset=npz:my_data.npz --rate=0.3 --output_dir=runs/mine
-    python -m dcp_tf.tools.prune --model=my_model.keras --dataset=folder:photos --method=adapt_dcp --output_dir=runs/photos
+    python -m dcp_tf.tools.prune --model=my_model.keras --dataset=folder:photos --method=adapt_dcp --output_dir=runs/2
 
 A stopped run goes on with the same command and --resume.
 """

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dcp_tf.report import rows
+from dcp_tf.report import formats, rows
 
 HEADINGS = ("baseline", "pruned", "change")
 FOOTNOTE = "(?) inconclusive: within the noise of the measurement, not a gain"
@@ -39,6 +39,17 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
         table.add_section()
     if _any_inconclusive(sections):
         table.caption, table.caption_justify = Text(FOOTNOTE), "left"
+    return table
+
+
+def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
+    """The `tflite` part of a summary: one row for each file, with its size and how near it is to its Keras model."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading in ("file", "size", "top-1", "agrees with Keras", "largest error"):
+        table.add_column(heading, justify="left" if heading == "file" else "right", no_wrap=heading != "file")
+    for name, record in records.items():
+        agreement, top1 = formats.percent(record["top1_agreement"]), formats.percent(record["top1"])
+        table.add_row(name, formats.size(record["bytes"]), top1, agreement, f"{record['max_error']:.2g}")
     return table
 
 
