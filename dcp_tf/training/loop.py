@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import re
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -143,6 +144,7 @@ def fit(
         "phase": phase,
         "loss_weights": weights,
         "frozen_batch_norm": frozen_batch_norm,
+        "masks": _digest(masks or {}),
         **({"augment": augment} if hasattr(split_or_batches, "batches") else {}),
         **dataclasses.asdict(config),
     }
@@ -260,6 +262,11 @@ def _batch_norm_momentum(model: keras.Model, momentum: float | None) -> Iterator
     finally:
         for layer, own in zip(norms, before, strict=True):
             layer.momentum = own
+
+
+def _digest(masks: Mapping[str | int, np.ndarray]) -> int:
+    """A number that tells masks apart, so that a run does not go on under other masks than it began with."""
+    return zlib.crc32(b"".join(np.asarray(mask, bool).tobytes() for mask in masks.values()))
 
 
 @contextlib.contextmanager

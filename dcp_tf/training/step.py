@@ -191,6 +191,8 @@ def _as_batch(element) -> tuple:
 
 
 def _any_batch(spec: tf.TensorSpec) -> tf.TensorSpec:
+    if spec.shape.rank is None:
+        raise UsageError("The batches' shapes are unknown; give from_generator a signature, or use tf.ensure_shape")
     return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
 
 

@@ -247,6 +247,17 @@ def test_means_count_every_sample_once():
     assert record["top1"] == pytest.approx(expected_top1)
 
 
+def test_the_step_is_compiled_once_for_batches_of_any_length():
+    traces = []
+
+    def counting(labels, outputs):
+        traces.append(outputs.shape)
+        return LOGITS(labels, outputs)
+
+    fit(convolutional(), batches(), [counting], TrainConfig(3))  # batches of 16, 16 and 8
+    assert len(traces) == 1
+
+
 def test_history_and_validation():
     calls = []
 
@@ -336,6 +347,10 @@ def test_a_long_epoch_stops_soon_after_nan():
     assert len(taken) < 300
 
 
+def shapeless(epoch):
+    return tf.data.Dataset.from_generator(lambda: iter([(IMAGES, LABELS)]), output_types=(tf.float32, tf.int32))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -347,6 +362,7 @@ def test_a_long_epoch_stops_soon_after_nan():
         ({"split_or_batches": lambda epoch: batches()(epoch).repeat()}, "never ends"),
         ({"split_or_batches": lambda epoch: batches()(epoch).map(lambda x, y: (x, y, y))}, "tuples of 3"),
         ({"split_or_batches": IMAGES}, "ndarray"),
+        ({"split_or_batches": shapeless}, "shapes are unknown"),
         ({"masks": {"nowhere/kernel": np.ones(3)}}, "nowhere/kernel"),
         ({"masks": {"conv/kernel": np.ones(3)}}, "shape"),
         ({"masks": {"conv/bias": np.full(6, 0.5)}}, "0 and 1"),
