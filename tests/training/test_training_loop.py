@@ -159,6 +159,17 @@ def test_frozen_batch_norm_stays_and_is_released_again():
     assert not any(np.array_equal(values(model)[path], after[path]) for path in after if path.startswith("norm/"))
 
 
+def test_running_statistics_follow_the_momentum_of_the_run_which_is_then_undone():
+    def moved(momentum):
+        model = convolutional()
+        norm = model.get_layer("norm")
+        fit(model, batches(size=40), [LOGITS], plain(batch_norm_momentum=momentum))
+        assert norm.momentum == 0.99
+        return norm.moving_mean.numpy()
+
+    np.testing.assert_allclose(moved(0.9), 10 * moved(None), rtol=1e-4, atol=1e-7)
+
+
 def test_equal_seeds_give_equal_weights_whatever_was_drawn_before():
     def trained(seed):
         model = convolutional(dropout=0.5)
