@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from dcp_tf.tflite.types import Latency, TFLiteFile, read_content
 
 import dcp_tf
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.tflite.types import Latency, TFLiteFile, read_content
 
 SAMPLE_MS = 5.0  # a sample lasts at least this long: a timer and a scheduler are too coarse for less
 RESAMPLES = 2000  # of the bootstrap

@@ -4,14 +4,13 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from dcp_tf import progress
+from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.calibration import calibration_samples
 from dcp_tf.tflite.inspect import inspect
 from dcp_tf.tflite.keras_call import check_model, infer
 from dcp_tf.tflite.silence import Silence
 from dcp_tf.tflite.types import Quantization, TFLiteFile
-
-from dcp_tf import progress
-from dcp_tf.errors import RunError, UsageError
 
 
 def convert(

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
-from dcp_tf.tflite.types import Inspection, TensorInfo, TFLiteFile, read_content, source_name
 
 from dcp_tf.errors import UsageError
+from dcp_tf.tflite.types import Inspection, TensorInfo, TFLiteFile, read_content, source_name
 
 _OPERATIONS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from dcp_tf.tflite.keras_call import compiled_infer
-from dcp_tf.tflite.runner import Runner
-from dcp_tf.tflite.types import Parity, Quantization, TFLiteFile
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.tflite.keras_call import compiled_infer
+from dcp_tf.tflite.runner import Runner
+from dcp_tf.tflite.types import Parity, Quantization, TFLiteFile
 
 # Float files differ from Keras by the order of sums alone: 1e-6 of the spread is usual, 1e-3 is already a fault.
 FLOAT32_MAX_ERROR = 1e-3

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from dcp_tf.tflite.silence import Silence
-from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
 
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.tflite.silence import Silence
+from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
 
 
 class Runner:

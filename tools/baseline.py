@@ -4,9 +4,8 @@ import pathlib
 import time
 from typing import Any
 
-from dcp_tf.tools.common_flags import Subject, zoo_input_shape
-
 from dcp_tf.errors import UsageError
+from dcp_tf.tools.common_flags import Subject, zoo_input_shape
 
 
 def train(

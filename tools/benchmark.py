@@ -11,9 +11,8 @@ if __package__ in (None, ""):
 
 import pathlib
 
-from dcp_tf.tools.program import Program
-
 from dcp_tf.errors import UsageError
+from dcp_tf.tools.program import Program
 
 PROGRAM = Program("benchmark", __doc__)
 PROGRAM.list("models", [], "The .tflite files; ratios are to the first.")

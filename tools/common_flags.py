@@ -4,9 +4,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from dcp_tf.tools.program import Program
-
 from dcp_tf.errors import UsageError
+from dcp_tf.tools.program import Program
 
 NORMALIZATIONS = ("none", "unit", "raw", "digits", "cifar10", "imagenet", "tf", "caffe")
 

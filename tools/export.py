@@ -12,10 +12,9 @@ if __package__ in (None, ""):
 
 import pathlib
 
+from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tools import common_flags, pruning_flags
 from dcp_tf.tools.program import Program
-
-from dcp_tf.errors import RunError, UsageError
 
 PROGRAM = Program("export", __doc__)
 common_flags.define_model(PROGRAM)
@@ -29,12 +28,12 @@ PROGRAM.integer("seed", 0, "Draws the calibration images.")
 
 def main(flags) -> None:
     """Writes the files and prints how near each is to the Keras model."""
-    from dcp_tf.tools import artefacts
     from rich.console import Console
 
     from dcp_tf import progress
     from dcp_tf.files import writable_folder
     from dcp_tf.report import files_table
+    from dcp_tf.tools import artefacts
 
     settings = pruning_flags.read_deployment(flags)
     if not settings.quantizations:

@@ -12,10 +12,9 @@ if __package__ in (None, ""):
 
 import time
 
+from dcp_tf.errors import UsageError
 from dcp_tf.tools import common_flags, pruning_flags
 from dcp_tf.tools.program import Program
-
-from dcp_tf.errors import UsageError
 
 PROGRAM = Program("finetune", __doc__)
 common_flags.define_model(PROGRAM, about="The pruned model")
@@ -35,10 +34,9 @@ def main(flags) -> None:
         raise UsageError("say where the model shall go: --output_dir=FOLDER")
     if bool(flags.teacher) != bool(flags.distillation):
         raise UsageError("--teacher and --distillation=WEIGHT go together")
-    from dcp_tf.tools import artefacts
-
     from dcp_tf import models, progress
     from dcp_tf.files import writable_folder
+    from dcp_tf.tools import artefacts
     from dcp_tf.training import save_model
 
     subject = common_flags.load_subject(flags)

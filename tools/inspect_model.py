@@ -12,10 +12,9 @@ if __package__ in (None, ""):
 
 import json
 
+from dcp_tf.errors import UsageError
 from dcp_tf.tools import common_flags
 from dcp_tf.tools.program import Program
-
-from dcp_tf.errors import UsageError
 
 PROGRAM = Program("inspect_model", __doc__)
 common_flags.define_model(PROGRAM)

@@ -4,12 +4,11 @@ import pathlib
 import time
 from typing import Any
 
+from dcp_tf import progress
+from dcp_tf.errors import RunError
 from dcp_tf.tools import artefacts
 from dcp_tf.tools.common_flags import Subject
 from dcp_tf.tools.pruning_flags import read_deployment, read_method, read_training, settings_of
-
-from dcp_tf import progress
-from dcp_tf.errors import RunError
 
 
 def run(flags: Any, subject: Subject, folder: pathlib.Path, started: float, phases: list[dict] | None = None) -> None:

@@ -14,10 +14,9 @@ if __package__ in (None, ""):
 
 import time
 
+from dcp_tf.errors import UsageError
 from dcp_tf.tools import common_flags, pruning_flags
 from dcp_tf.tools.program import Program
-
-from dcp_tf.errors import UsageError
 
 PROGRAM = Program("prune", __doc__)
 common_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
@@ -36,9 +35,8 @@ def main(flags) -> None:
     started = time.time()
     if not flags.output_dir:
         raise UsageError("say where the results shall go: --output_dir=FOLDER")
-    from dcp_tf.tools import pipeline
-
     from dcp_tf.files import writable_folder
+    from dcp_tf.tools import pipeline
 
     pruning_flags.read_method(flags)
     pruning_flags.read_deployment(flags)

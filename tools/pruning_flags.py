@@ -3,10 +3,9 @@
 import dataclasses
 from typing import Any
 
+from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
 from dcp_tf.tools.program import Program
-
-from dcp_tf.errors import UsageError
 
 METHODS = ("dcp", "adapt_dcp", "random", "l1")
 LOSSES = {"joint": (1.0, 1.0), "reconstruction": (1.0, 0.0), "discrimination": (0.0, 1.0)}

@@ -33,9 +33,8 @@ PROGRAM.boolean("resume", False, "Go on with a stopped run in --output_dir.")
 def main(flags) -> None:
     """Trains the baseline and runs the main job on it."""
     started = time.time()
-    from dcp_tf.tools import baseline, pipeline
-
     from dcp_tf.files import writable_folder
+    from dcp_tf.tools import baseline, pipeline
 
     pruning_flags.read_method(flags)
     pruning_flags.read_deployment(flags)

@@ -9,9 +9,8 @@ import sys
 if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from dcp_tf.tools.program import Program
-
 from dcp_tf.errors import UsageError
+from dcp_tf.tools.program import Program
 
 PROGRAM = Program("report", __doc__)
 PROGRAM.string("output_dir", None, "The folder of the run; report.html goes there.")

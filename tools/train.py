@@ -11,10 +11,9 @@ if __package__ in (None, ""):
 
 import time
 
+from dcp_tf.errors import UsageError
 from dcp_tf.tools import common_flags
 from dcp_tf.tools.program import Program
-
-from dcp_tf.errors import UsageError
 
 PROGRAM = Program("train", __doc__)
 PROGRAM.string("model", "zoo:preresnet20", "The network: zoo:NAME, or keras:NAME (keras.applications).")
@@ -33,11 +32,10 @@ def main(flags) -> None:
     started = time.time()
     if not flags.output_dir:
         raise UsageError("say where the model shall go: --output_dir=FOLDER")
-    from dcp_tf.tools import artefacts, baseline
-    from dcp_tf.tools.pruning_flags import read_training, settings_of
-
     from dcp_tf import progress
     from dcp_tf.files import writable_folder
+    from dcp_tf.tools import artefacts, baseline
+    from dcp_tf.tools.pruning_flags import read_training, settings_of
     from dcp_tf.training import save_model
 
     config = read_training(flags, flags.epochs, flags.learning_rate)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import rich.console
 import tflite_models as nets
-from dcp_tf.tflite import benchmark as _function  # noqa: F401  (the name is the function, not the module)
 from keras import layers
 
 from dcp_tf import files, tflite
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.tflite import benchmark as _function  # noqa: F401  (the name is the function, not the module)
 
 module = sys.modules["dcp_tf.tflite.benchmark"]
 

@@ -4,6 +4,7 @@ import sys
 import warnings
 
 import pytest
+
 from dcp_tf.tflite.silence import Silence
 
 
