@@ -6,9 +6,10 @@ from collections.abc import Callable
 
 import numpy as np
 from keras import layers, ops
+from keras.src.ops import nn
 
 from dcp_tf.graph.rule import Labels, RuleCall, register_rule
-from dcp_tf.graph.rules.common import public
+from dcp_tf.graph.rules.common import operations, public
 
 
 def is_elementwise(function: Callable) -> bool:
@@ -53,13 +54,13 @@ def activation(call: RuleCall) -> Labels:
     return call.inputs[0]
 
 
-@register_rule(layers.Softmax)
+@register_rule(layers.Softmax, *operations(nn, "Softmax LogSoftmax Normalize"))
 def softmax(call: RuleCall) -> Labels:
     """Softmax over an axis along which the channels lie would change with each removed channel."""
     axes = call.operation.axis
     for axis in [axes] if isinstance(axes, int) else axes:
         if call.inputs[0].shape[axis] > 1:
-            call.pin(call.inputs[0], f"the softmax {call.call.path} mixes channels")
+            call.pin(call.inputs[0], f"{call.call.path} normalizes over the channels")
     return call.inputs[0]
 
 

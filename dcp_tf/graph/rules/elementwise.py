@@ -65,27 +65,23 @@ def _joined(call: RuleCall, residual: bool) -> Labels:
 
 def _cut_constant(call: RuleCall, key: int | str, shape: tuple, joined: Labels) -> None:
     """Lets an array among the arguments follow the channels of the tensor that it meets."""
-    axes = follows(call, shape, joined)
+    axes = _follows(call, shape, joined)
     if axes:
-        call.argument(key, cut_array(axes), depends_on=joined)
+        call.argument(key, _cut_array(axes), depends_on=joined)
 
 
-def follows(call: RuleCall, shape: tuple, joined: Labels) -> dict[int, Labels]:
-    """The axes of an array that lie along channels. Where it has many values for one channel, that one is pinned."""
+def _follows(call: RuleCall, shape: tuple, joined: Labels) -> dict[int, Labels]:
+    """The axes of an array that lie along channels, with their labels."""
     axes = {}
     for axis in range(-len(shape), 0):
-        if shape[axis] == 1:
-            continue
-        if any(len(sizes) >= -axis and sizes[axis] == 1 for sizes in call.input_shapes) and joined.shape[axis] == 1:
-            call.pin(joined, f"{call.call.path} spreads it over the values of a constant")
-        elif joined.shape[axis] > 1:
+        if shape[axis] > 1 and joined.shape[axis] > 1:
             rows = np.moveaxis(joined, axis, -1).reshape(-1, joined.shape[axis])
             call.tie(rows[:1], rows)
             axes[axis] = rows[0]
     return axes
 
 
-def cut_array(axes: dict[int, Labels]):
+def _cut_array(axes: dict[int, Labels]):
     """A function that takes the positions that stay out of an array or a nested list."""
 
     def cut(kept: Kept, value):

@@ -112,10 +112,10 @@ def swapaxes(call: RuleCall) -> Labels:
 def moveaxis(call: RuleCall) -> Labels:
     """`keras.ops.moveaxis`."""
     labels = call.inputs[0]
-    moved = np.moveaxis(np.arange(labels.ndim), call.operation.source, call.operation.destination)
-    if moved[0] != 0:
+    numbered = np.empty(range(labels.ndim))  # the length of each axis is its number
+    if np.moveaxis(numbered, call.operation.source, call.operation.destination).shape[0] != 0:
         return call.opaque("which moves the batch axis")[0]
-    return labels.transpose(moved)
+    return np.moveaxis(labels, call.operation.source, call.operation.destination)
 
 
 @register_rule(numpy_ops.Flip)

@@ -1,0 +1,179 @@
+"""Whatever has no rule pins what touches it and says so; a user's own rule frees it."""
+
+import keras
+import pytest
+from equivalence import check
+from keras import layers, ops
+
+from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph, rebuild, register_rule
+
+
+def between(layer, size=6, rank=2):
+    x = keras.Input((size,) * rank + (3,))
+    y = layers.Dense(8, name="first")(x)
+    y = layer(layers.Dense(8, name="before")(y))
+    y = layers.Dense(5, name="after")(y)
+    return keras.Model(x, layers.Dense(2, name="last")(y))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Mystery(layers.Layer):
+    def build(self, shape):
+        self.mix = self.add_weight(shape=(shape[-1], shape[-1]), name="mix")
+
+    def call(self, x):
+        return ops.matmul(x, self.mix)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Centred(layers.Dense):
+    def call(self, x, training=None):
+        return super().call(x - ops.mean(x, axis=-1, keepdims=True))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Standardized(layers.Conv2D):
+    def convolution_op(self, inputs, kernel):
+        return super().convolution_op(inputs, kernel - ops.mean(kernel, axis=(0, 1, 2)))
+
+
+@keras.saving.register_keras_serializable("tests")
+class Documented(layers.Conv2D):
+    """Changes nothing but what it is called."""
+
+    def get_config(self):
+        return super().get_config()
+
+
+UNKNOWN = {
+    "own layer": (lambda: Mystery(name="odd"), 2),
+    "overridden call": (lambda: Centred(8, name="odd"), 2),
+    "overridden operation": (lambda: Standardized(8, 3, name="odd"), 2),
+    "spectral normalization": (lambda: layers.SpectralNormalization(layers.Dense(8), name="odd"), 2),
+    "LSTM": (lambda: layers.LSTM(8, return_sequences=True, name="odd"), 1),
+    "bidirectional": (lambda: layers.Bidirectional(layers.GRU(8), name="odd"), 1),
+    "softmax activation": (lambda: layers.Dense(8, activation="softmax", name="odd"), 2),
+    "layer as activation": (lambda: layers.Dense(8, activation=layers.PReLU(), name="odd"), 2),
+}
+
+
+@pytest.mark.parametrize("kind", UNKNOWN)
+def test_unknown_layers_pin_their_neighbours_and_nothing_else(kind):
+    make, rank = UNKNOWN[kind]
+    graph, _ = check(between(make(), rank=rank), configs=kind != "bidirectional")
+    free = {g.name for g in graph.prunable()}
+    assert {"first", "after"} <= free
+    assert "odd" not in free
+    reasons = graph.group("before").pinned_because or graph.group("odd").pinned_because
+    assert "odd" in reasons
+
+
+def test_a_subclass_that_changes_no_computation_keeps_its_rule():
+    check(between(Documented(7, 3, name="odd")), prunable={"first": 8, "before": 8, "odd": 7, "after": 5})
+
+
+def test_statistics_over_channels_pin():
+    for layer in (layers.LayerNormalization(), layers.UnitNormalization(), layers.GroupNormalization(groups=4)):
+        graph, _ = check(between(layer), prunable={"first": 8, "after": 5})
+        assert "takes statistics" in graph.group("before").pinned_because
+
+
+def test_low_rank_adaptation_pins():
+    model = between(layers.Activation("relu"))
+    model.get_layer("after").enable_lora(2)
+    graph = ChannelGraph(model)
+    assert "LoRA" in graph.group("before").pinned_because
+    assert [g.name for g in graph.prunable()] == ["first"]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Scale(layers.Layer):
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=(shape[-1],), name="gamma", initializer="ones")
+
+    def call(self, x):
+        return x * self.gamma
+
+
+def test_a_rule_for_an_own_layer_is_a_few_lines():
+    assert "no rule" in ChannelGraph(between(Scale())).group("before").pinned_because
+
+    @register_rule(Scale)
+    def scale(call):
+        call.weight("gamma", {0: call.channels(0, axis=-1)})
+        return call.inputs[0]
+
+    check(between(Scale()), prunable={"first": 8, "before": 8, "after": 5}, save=True)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Forgetful(layers.Layer):
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=(shape[-1],), name="gamma")
+        self.second = self.add_weight(shape=(shape[-1],), name="second")
+
+    def call(self, x):
+        return x * self.gamma + self.second
+
+
+def test_a_rule_that_misses_a_weight_is_named():
+    @register_rule(Forgetful)
+    def forgetful(call):
+        call.weight("gamma", {0: call.channels(0, axis=-1)})
+        return call.inputs[0]
+
+    graph = ChannelGraph(between(Forgetful(name="odd")))
+    with pytest.raises(RuntimeError, match=r"odd \(Forgetful\).*second.*the rule misses an axis"):
+        rebuild(graph, graph.kept({"before": [0, 1]}))
+
+
+def test_a_rule_with_wrong_labels_is_named():
+    @register_rule(Wrong)
+    def wrong(call):
+        call.weight("gamma", {0: call.channels(0, axis=-1)[:3]})
+        return call.inputs[0]
+
+    with pytest.raises(ValueError, match=r"odd: axis 0 of .*gamma has 8 positions, its rule gave 3"):
+        ChannelGraph(between(Wrong(name="odd")))
+
+
+class Wrong(Scale):
+    def call(self, x):
+        return x * self.gamma
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = layers.Dense(3)
+
+    def call(self, x):
+        return self.dense(x)
+
+
+def test_a_subclassed_model_is_refused_in_one_line():
+    with pytest.raises(UsageError, match="not a functional or built Sequential"):
+        ChannelGraph(Subclassed())
+    with pytest.raises(UsageError, match="not a functional or built Sequential"):
+        ChannelGraph(keras.Sequential([layers.Dense(3)]))
+
+
+def test_a_subclassed_model_inside_a_functional_one_is_pinned():
+    x = keras.Input((6,))
+    inner = Subclassed()
+    y = inner(layers.Dense(8, name="before")(layers.Dense(7, name="first")(x)))
+    graph = ChannelGraph(keras.Model(x, layers.Dense(2)(y)))
+    assert [g.name for g in graph.prunable()] == ["first"]
+
+
+def test_plans_are_checked():
+    graph = ChannelGraph(between(layers.LayerNormalization()))
+    with pytest.raises(UsageError, match="no channel group 'nothing'"):
+        graph.kept({"nothing": [0]})
+    with pytest.raises(UsageError, match=r"cannot be removed: .*takes statistics"):
+        graph.kept({"before": [0]})
+    with pytest.raises(UsageError, match="at least one has to stay"):
+        graph.kept({"first": []})
+    with pytest.raises(UsageError, match=r"has channels 0\.\.7, received \[0, 8\]"):
+        graph.kept({"first": [0, 8]})
