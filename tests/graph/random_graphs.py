@@ -1,4 +1,4 @@
-"""A strategy for random functional models that mixes every kind of operation. A new kind is one entry of a table."""
+"""Random functional models that mix every kind of operation. A new kind is one entry of a table."""
 
 import keras
 import numpy as np
@@ -85,9 +85,8 @@ def twice(layer, x):
     return layer(layer(x))
 
 
-@st.composite
-def models(draw, max_steps=7):
-    """A random model on 4 x 4 images with one or two inputs and outputs."""
+def random_model(draw, max_steps=7):
+    """A random model on 4 x 4 images with one or two inputs and outputs; `draw` as in `st.data()`."""
     inputs = [keras.Input((4, 4, 3)) for _ in range(draw(st.integers(1, 2)))]
     maps = [layers.Conv2D(draw(st.integers(2, 6)), 3, padding="same")(x) for x in inputs]
     for _ in range(draw(st.integers(2, max_steps))):

@@ -3,38 +3,39 @@
 import keras
 import pytest
 from equivalence import check
-from hypothesis import given, settings
+from hypothesis import given, note, settings
 from hypothesis import strategies as st
-from random_graphs import BINARY, JOIN, UNARY, models
+from random_graphs import BINARY, JOIN, UNARY, random_model
 
 from dcp_tf.graph import ChannelGraph
 
-HOLDS_CONSTANTS = {"constant"}
-
-
-def run(model, seed, rate):
-    free = bool(ChannelGraph(model).prunable(residual=True))
-    constants = any("ndarray" in str(type(a)) for c in ChannelGraph(model).trace.calls for a in c.arguments)
-    # Channels are also in constants, and in the ranges of slices, which permuting the weights leaves as they are.
-    fixed = constants or any(type(c.operation).__name__ in FIXED_ORDER for c in ChannelGraph(model).trace.calls)
-    check(model, rate=rate, seed=seed, shrinks=free, permutation=not fixed, configs=not constants, save=seed % 4 == 0)
-
-
+# Channels also lie in constants and in the ranges of slices, which permuting the weights leaves as they are.
 FIXED_ORDER = {"GetItem", "Split", "Cumsum", "Flip"}
 
 
-@settings(max_examples=25)
-@given(models(), st.integers(0, 99), st.sampled_from([0.2, 0.5, 0.95]))
-def test_random_graphs(model, seed, rate):
-    run(model, seed, rate)
+def run(data, max_steps):
+    model = random_model(data.draw, max_steps)
+    seed, rate = data.draw(st.integers(0, 99)), data.draw(st.sampled_from([0.2, 0.5, 0.95]))
+    graph = ChannelGraph(model)
+    note(f"seed {seed}, rate {rate}, {[(c.path, type(c.operation).__name__, c.inputs) for c in graph.trace.calls]}")
+    constants = any("ndarray" in type(a).__name__ for c in graph.trace.calls for a in c.arguments)
+    fixed = constants or any(type(c.operation).__name__ in FIXED_ORDER for c in graph.trace.calls)
+    free = bool(graph.prunable(residual=True))
+    check(model, rate=rate, seed=seed, shrinks=free, permutation=not fixed, configs=not constants, save=seed % 4 == 0)
+
+
+@settings(max_examples=20)
+@given(st.data())
+def test_random_graphs(data):
+    run(data, max_steps=7)
 
 
 @pytest.mark.slow
 @settings(max_examples=1000)
-@given(models(max_steps=12), st.integers(0, 99), st.sampled_from([0.2, 0.5, 0.95]))
-def test_many_random_graphs(model, seed, rate):
+@given(st.data())
+def test_many_random_graphs(data):
     keras.backend.clear_session()
-    run(model, seed, rate)
+    run(data, max_steps=12)
 
 
 def test_the_strategy_mixes_everything():
