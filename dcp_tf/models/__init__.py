@@ -1,11 +1,17 @@
 """Networks: those that come with dcp_tf, those of keras.applications, and those in a user's file."""
 
 from dcp_tf.models.applications import APPLICATIONS
+from dcp_tf.models.cifar_resnet import cifar_resnet
+from dcp_tf.models.faces import lresnet34e_ir, mobilefacenet, spherenet4, spherenet20
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.load import LoadedModel, load
-from dcp_tf.models.mobilenet import mobilenet_v2_small
+from dcp_tf.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_cifar
+from dcp_tf.models.mobilenet_v2 import mobilenet_v2, mobilenet_v2_cifar, mobilenet_v2_small
 from dcp_tf.models.outputs import outputs_kind
+from dcp_tf.models.paper_scope import paper_scope
 from dcp_tf.models.preresnet import preresnet
+from dcp_tf.models.resnet import resnet18, resnet50
+from dcp_tf.models.vgg import vgg16_cifar, vgg19_cifar
 from dcp_tf.models.zoo import NETWORKS, build
 
 __all__ = [
@@ -14,8 +20,22 @@ __all__ = [
     "LoadedModel",
     "build",
     "check_functional",
+    "cifar_resnet",
     "load",
+    "lresnet34e_ir",
+    "mobilefacenet",
+    "mobilenet_v1",
+    "mobilenet_v1_cifar",
+    "mobilenet_v2",
+    "mobilenet_v2_cifar",
     "mobilenet_v2_small",
     "outputs_kind",
+    "paper_scope",
     "preresnet",
+    "resnet18",
+    "resnet50",
+    "spherenet4",
+    "spherenet20",
+    "vgg16_cifar",
+    "vgg19_cifar",
 ]

@@ -43,8 +43,8 @@ def load(
     """Loads or builds a model.
 
     Args:
-        spec: `zoo:NAME` (see `dcp_tf.models.NETWORKS`; their images are normalised as `digits` if gray and as `cifar10`
-            if RGB), `keras:NAME` (keras.applications, normalised as each family's weights were trained) or the path of
+        spec: `zoo:NAME` (see `dcp_tf.models.NETWORKS`; their images are normalised as `digits` if gray and as those of
+            the network's data set if RGB), `keras:NAME` (keras.applications, normalised as each family's weights were trained) or the path of
             a `.keras` or `.h5` file.
         weights: for `zoo:` None or a weights file; for `keras:` also "imagenet". A model file holds its own.
         input_shape: (H, W, C); a model file must be able to take it.
@@ -55,10 +55,10 @@ def load(
     """
     kind, _, name = spec.partition(":")
     if kind == "zoo":
-        model = build(name, (32, 32, 3) if input_shape is None else input_shape, num_classes or 10)
+        model = build(name, input_shape, num_classes)
         if weights is not None:
             _load_weights(model, weights)
-        return LoadedModel(model, zoo_normalization(model.input_shape[-1]), spec)
+        return LoadedModel(model, zoo_normalization(name, model.input_shape[-1]), spec)
     if kind == "keras":
         model = build_application(name, weights=weights, input_shape=input_shape, num_classes=num_classes)
         return LoadedModel(model, APPLICATIONS[name], spec)

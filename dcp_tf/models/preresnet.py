@@ -4,6 +4,7 @@ import keras
 from keras import layers
 
 from dcp_tf.errors import UsageError
+from dcp_tf.models.parts import bn_relu, classifier, conv
 
 
 def preresnet(
@@ -31,34 +32,21 @@ def preresnet(
     if rest or blocks < 1:
         raise UsageError(f"a preresnet has a depth of 6n + 2 (8, 14, 20, ..., 56, 110), received {depth}")
     inputs = keras.Input(input_shape, name="image")
-    x = _conv(width, 3, 1, "stem_conv")(inputs)
+    x = conv(width, 3, 1, "stem_conv")(inputs)
     for stage in (1, 2, 3):
         for block in range(1, blocks + 1):
             stride = 2 if stage > 1 and block == 1 else 1
             x = _basic_block(x, width * 2 ** (stage - 1), stride, f"stage{stage}_block{block}")
-    x = _bn_relu(x, "head")
-    x = layers.GlobalAveragePooling2D(name="head_pool")(x)
-    outputs = layers.Dense(num_classes, kernel_initializer="he_normal", name="logits")(x)
-    return keras.Model(inputs, outputs, name=f"preresnet{depth}")
+    x = bn_relu(x, "head")
+    return keras.Model(inputs, classifier(x, num_classes), name=f"preresnet{depth}")
 
 
 def _basic_block(x, filters: int, stride: int, name: str):
-    activated = _bn_relu(x, f"{name}_pre1")
+    activated = bn_relu(x, f"{name}_pre1")
     shortcut = x
     if stride != 1 or x.shape[-1] != filters:
-        shortcut = _conv(filters, 1, stride, f"{name}_shortcut")(activated)
-    y = _conv(filters, 3, stride, f"{name}_conv1")(activated)
-    y = _bn_relu(y, f"{name}_pre2")
-    y = _conv(filters, 3, 1, f"{name}_conv2")(y)
+        shortcut = conv(filters, 1, stride, f"{name}_shortcut")(activated)
+    y = conv(filters, 3, stride, f"{name}_conv1")(activated)
+    y = bn_relu(y, f"{name}_pre2")
+    y = conv(filters, 3, 1, f"{name}_conv2")(y)
     return layers.Add(name=f"{name}_add")([shortcut, y])
-
-
-def _bn_relu(x, name: str):
-    x = layers.BatchNormalization(name=f"{name}_bn")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
-
-
-def _conv(filters: int, size: int, stride: int, name: str) -> layers.Layer:
-    return layers.Conv2D(
-        filters, size, strides=stride, padding="same", use_bias=False, kernel_initializer="he_normal", name=name
-    )

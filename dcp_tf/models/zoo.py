@@ -1,5 +1,6 @@
 """The networks that come with dcp_tf, by name."""
 
+import dataclasses
 import re
 from collections.abc import Callable
 from functools import partial
@@ -7,41 +8,104 @@ from functools import partial
 import keras
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models.mobilenet import mobilenet_v2_small
+from dcp_tf.models import faces, mobilenet_v1, mobilenet_v2, resnet, vgg
+from dcp_tf.models.cifar_resnet import cifar_resnet
 from dcp_tf.models.preresnet import preresnet
 
-# Each takes `input_shape=` and `num_classes=`. A new network needs one line here.
-NETWORKS: dict[str, Callable[..., keras.Model]] = {
-    "preresnet20": partial(preresnet, 20),
-    "preresnet56": partial(preresnet, 56),
-    "preresnet110": partial(preresnet, 110),
-    "mobilenet_v2_small": mobilenet_v2_small,
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """A network and what it is built for.
+
+    Attributes:
+        build: takes `input_shape=` and `num_classes=` (networks for faces: `input_shape=` alone).
+        input_shape: (H, W, C) of its data set.
+        num_classes: of its data set; None for networks that end in embeddings.
+        normalization: of colour images, a name that `dcp_tf.data` knows.
+    """
+
+    build: Callable[..., keras.Model]
+    input_shape: tuple[int, int, int] = (32, 32, 3)
+    num_classes: int | None = 10
+    normalization: str = "cifar10"
+
+
+_small = Network
+_imagenet = partial(Network, input_shape=(224, 224, 3), num_classes=1000, normalization="imagenet")
+_face = partial(Network, num_classes=None, normalization="tf")
+
+# A new network needs one line here.
+NETWORKS: dict[str, Network] = {
+    "preresnet20": _small(partial(preresnet, 20)),
+    "preresnet56": _small(partial(preresnet, 56)),
+    "preresnet56_cifar": _small(partial(preresnet, 56)),
+    "preresnet110": _small(partial(preresnet, 110)),
+    "resnet20": _small(partial(cifar_resnet, 20)),
+    "resnet56": _small(partial(cifar_resnet, 56)),
+    "resnet110": _small(partial(cifar_resnet, 110)),
+    "resnet20b": _small(partial(cifar_resnet, 20, shortcuts="B")),
+    "resnet56b": _small(partial(cifar_resnet, 56, shortcuts="B")),
+    "resnet110b": _small(partial(cifar_resnet, 110, shortcuts="B")),
+    "vgg16_cifar": _small(vgg.vgg16_cifar),
+    "vgg19_cifar": _small(vgg.vgg19_cifar),
+    "mobilenet_v1_cifar": _small(mobilenet_v1.mobilenet_v1_cifar),
+    "mobilenet_v2_cifar": _small(mobilenet_v2.mobilenet_v2_cifar),
+    "mobilenet_v2_small": _small(mobilenet_v2.mobilenet_v2_small),
+    "resnet18": _imagenet(resnet.resnet18),
+    "resnet50": _imagenet(resnet.resnet50),
+    "mobilenet_v1": _imagenet(mobilenet_v1.mobilenet_v1),
+    "mobilenet_v2": _imagenet(mobilenet_v2.mobilenet_v2),
+    "mobilefacenet": _face(faces.mobilefacenet, (112, 112, 3)),
+    "lresnet34e_ir": _face(faces.lresnet34e_ir, (112, 112, 3)),
+    "spherenet4": _face(faces.spherenet4, (112, 96, 3)),
+    "spherenet20": _face(faces.spherenet20, (112, 96, 3)),
 }
 
 
-def build(name: str, input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: int = 10) -> keras.Model:
+def build(name: str, input_shape: tuple[int, int, int] | None = None, num_classes: int | None = None) -> keras.Model:
     """Builds a network of `NETWORKS`, or `preresnetN` of any depth N = 6n + 2.
 
+    Args:
+        name: its name.
+        input_shape: (H, W, C); None for that of the network's data set.
+        num_classes: how many logits come out; None for that of the network's data set. Networks for faces have none.
+
     Raises:
-        UsageError: there is no network of that name, or it cannot take such images.
+        UsageError: there is no network of that name, or it cannot take such images or classes.
     """
-    constructor = NETWORKS.get(name)
-    if constructor is None and (depth := re.fullmatch(r"preresnet(\d+)", name)):
-        constructor = partial(preresnet, int(depth[1]))
-    if constructor is None:
+    network = find_network(name)
+    input_shape = network.input_shape if input_shape is None else tuple(input_shape)
+    if len(input_shape) != 3 or not all(isinstance(size, int) and size > 0 for size in input_shape):
+        raise UsageError(f"a network needs an input shape of (height, width, channels), received {input_shape}")
+    if network.num_classes is None:
+        if num_classes is not None:
+            raise UsageError(f"{name} gives embeddings, which have no classes; leave out the {num_classes} classes")
+        return network.build(input_shape=input_shape)
+    num_classes = network.num_classes if num_classes is None else num_classes
+    if num_classes < 1:
+        raise UsageError(f"a network needs at least 1 class, received {num_classes}")
+    return network.build(input_shape=input_shape, num_classes=num_classes)
+
+
+def find_network(name: str) -> Network:
+    """The entry of `NETWORKS`, or one for `preresnetN` of any depth.
+
+    Raises:
+        UsageError: there is no network of that name.
+    """
+    network = NETWORKS.get(name)
+    if network is None and (depth := re.fullmatch(r"preresnet(\d+)", name)):
+        network = _small(partial(preresnet, int(depth[1])))
+    if network is None:
         raise UsageError(
             f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}, or preresnetN with N = 6n + 2"
         )
-    if len(input_shape) != 3 or not all(isinstance(size, int) and size > 0 for size in input_shape):
-        raise UsageError(f"a network needs an input shape of (height, width, channels), received {tuple(input_shape)}")
-    if num_classes < 1:
-        raise UsageError(f"a network needs at least 1 class, received {num_classes}")
-    return constructor(input_shape=tuple(input_shape), num_classes=num_classes)
+    return network
 
 
-def zoo_normalization(channels: int) -> str:
-    """The normalization that goes with the networks above: `digits` for gray images, `cifar10` for RGB, else `none`.
+def zoo_normalization(name: str, channels: int) -> str:
+    """The normalization of a network's images: `digits` for gray ones, its data set's for RGB, else `none`.
 
-    They are trained here from the first step, so one mean and std for all gray, and one for all colour images will do.
+    The networks are trained here from the first step, so one mean and std for all gray images will do.
     """
-    return {1: "digits", 3: "cifar10"}.get(channels, "none")
+    return {1: "digits", 3: find_network(name).normalization}.get(channels, "none")
