@@ -38,8 +38,8 @@ def mobilenet_v2_cifar(input_shape: tuple[int, int, int] = (32, 32, 3), num_clas
     """Builds MobileNetV2 for small images, with a shortcut around each block that keeps height and width.
 
     Stem and stage 2 have stride 1, so 32 pixels end as 4. Where a block with stride 1 changes the channels, its
-    shortcut is a 1x1 convolution with BatchNormalization; every block has an expansion, also where its factor is 1; ReLU
-    in place of ReLU6. With 10 classes 2,296,922 parameters without BatchNorm's statistics.
+    shortcut is a 1x1 convolution with BatchNormalization; every block has an expansion, also where its factor is 1;
+    ReLU in place of ReLU6. With 10 classes 2,296,922 parameters without BatchNorm's statistics.
 
     Args:
         input_shape: (H, W, C).
