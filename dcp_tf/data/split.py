@@ -44,6 +44,12 @@ class Split:
         """How many images there are."""
         return self.source.size
 
+    def take(self, indices: Sequence[int] | np.ndarray) -> "Split":
+        """Returns some of the images, such as a `balanced_subset`, as a split of their own."""
+        positions = self._positions(indices)
+        labels = None if self.labels is None else self.labels[positions]
+        return dataclasses.replace(self, source=self.source.take(positions), labels=labels)
+
     def with_labels(self, labels: np.ndarray) -> "Split":
         """Returns the same images with other labels, such as the predictions of a network."""
         return dataclasses.replace(self, labels=label_array(labels, self.size, "labels"))

@@ -1,0 +1,173 @@
+"""How many channels each group keeps: by rate, or by what the whole model may cost."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost
+from dcp_tf.pruning.widths import kept_at_rate
+
+MEASURES: dict[str, Callable[[Cost], int]] = {
+    "macs": lambda cost: cost.macs,
+    "params": lambda cost: cost.params,
+    # What the weights take as float32; a TFLite file adds its graph to that.
+    "bytes": lambda cost: 4 * cost.params,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What the pruned model may cost.
+
+    Attributes:
+        measure: "macs", "params" or "bytes" (of float32 weights).
+        text: an absolute number, or a share of the baseline such as "60%".
+    """
+
+    measure: str
+    text: str
+
+    def __post_init__(self):
+        self.limit(1)
+
+    def limit(self, baseline: int) -> int:
+        """The largest cost that is allowed.
+
+        Raises:
+            UsageError: the text is neither a positive number nor a percentage below 100.
+        """
+        text = self.text.strip()
+        try:
+            share = text.endswith("%")
+            number = float(text.removesuffix("%"))
+            if number <= 0 or not np.isfinite(number) or (share and number >= 100):
+                raise ValueError
+        except ValueError as error:
+            raise UsageError(
+                f"the target for {self.measure} must be a positive number or a share of the baseline below 100%, "
+                f"received {self.text!r}"
+            ) from error
+        return int(number / 100 * baseline) if share else int(number)
+
+
+def matching(groups: Sequence[ChannelGroup], pattern: str) -> list[ChannelGroup]:
+    """The groups whose name matches a regular expression as a whole.
+
+    Raises:
+        UsageError: none does, or it is no regular expression.
+    """
+    try:
+        found = [g for g in groups if re.fullmatch(pattern, g.name)]
+    except re.error as error:
+        raise UsageError(f"{pattern!r} is no regular expression: {error}") from error
+    if not found:
+        raise UsageError(f"no group of channels matches {pattern!r}; inspect_model lists them")
+    return found
+
+
+class Widths:
+    """The widths that groups may take, and what the model costs at each.
+
+    Args:
+        graph: of the model.
+        groups: those that may lose channels.
+        round_to: widths are multiples of it.
+        minimum: fewest channels of a group.
+        rates: rates of single groups by name; the others follow the common rate.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        groups: Sequence[ChannelGroup],
+        round_to: int = 1,
+        minimum: int = 1,
+        rates: Mapping[str, float] | None = None,
+    ):
+        self._graph = graph
+        self._groups = list(groups)
+        self._round_to = round_to
+        self._minimum = minimum
+        self._rates = dict(rates or {})
+
+    def at_rate(self, rate: float) -> dict[str, int]:
+        """Group name -> kept count at a common rate, 0 to 1."""
+        return {
+            g.name: kept_at_rate(g.size, self._rates.get(g.name, rate), self._round_to, self._minimum)
+            for g in self._groups
+        }
+
+    def cost(self, widths: Mapping[str, int]) -> Cost:
+        """The cost of the model at some widths; which channels stay does not matter for it."""
+        return count_cost(self._graph, self._graph.kept({name: range(width) for name, width in widths.items()}))
+
+    def within(self, target: Target) -> dict[str, int]:
+        """The widest model within a target: a common rate, then single steps back up as long as they fit.
+
+        The result costs no more than the target allows, and one more step of any group that follows the common rate
+        would pass it.
+
+        Raises:
+            UsageError: even the narrowest widths cost more, or the target asks for nothing.
+        """
+        measure = MEASURES[target.measure]
+        free = [g for g in self._groups if g.name not in self._rates]
+        full, narrowest = measure(self.cost(self.at_rate(0.0))), measure(self.cost(self.at_rate(1.0)))
+        limit = target.limit(measure(count_cost(self._graph)))
+        if limit >= full:
+            raise UsageError(f"the target of {limit:,} {target.measure} removes nothing: the model has {full:,}")
+        if limit < narrowest:
+            raise UsageError(
+                f"the target of {limit:,} {target.measure} cannot be reached: the narrowest model has {narrowest:,} "
+                f"({narrowest / full:.1%}); allow more, lower round_to or min_channels, or prune residual streams too"
+            )
+        widths = self.at_rate(self._lowest_rate(lambda rate: measure(self.cost(self.at_rate(rate))) <= limit, free))
+        return self._widen(widths, free, lambda trial: measure(self.cost(trial)) <= limit)
+
+    def _lowest_rate(self, fits: Callable[[float], bool], free: Sequence[ChannelGroup]) -> float:
+        """The lowest rate that fits, by bisection over the rates at which any width changes."""
+        rates = sorted({k / g.size for g in free for k in range(g.size + 1)})
+        low, high = 0, len(rates) - 1
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if fits(rates[middle]) else (middle + 1, high)
+        return rates[low]
+
+    def _widen(self, widths: dict[str, int], free: Sequence[ChannelGroup], fits: Callable) -> dict[str, int]:
+        """Gives single groups the next width, those that lost the largest share first, until none fits any more."""
+        waiting = {g.name: g for g in free}
+        while waiting:
+            group = max(waiting.values(), key=lambda g: 1 - widths[g.name] / g.size)
+            trial = widths | {group.name: self._next_width(group, widths[group.name])}
+            if trial == widths or not fits(trial):
+                del waiting[group.name]
+            else:
+                widths = trial
+        return widths
+
+    def _next_width(self, group: ChannelGroup, width: int) -> int:
+        possible = {
+            kept_at_rate(group.size, k / group.size, self._round_to, self._minimum) for k in range(group.size + 1)
+        }
+        return min((w for w in possible if w > width), default=width)
+
+
+def profile(widths: Widths, rates: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)) -> list[dict]:
+    """What is reachable: parameters, MACs and their reductions at some rates (1: the narrowest model)."""
+    full = widths.cost(widths.at_rate(0.0))
+    rows = []
+    for rate in rates:
+        cost = widths.cost(widths.at_rate(rate))
+        rows.append(
+            {
+                "rate": rate,
+                "params": cost.params,
+                "macs": cost.macs,
+                "params_reduction_percent": 100 * (1 - cost.params / full.params),
+                "macs_reduction_percent": 100 * (1 - cost.macs / max(full.macs, 1)),
+            }
+        )
+    return rows

@@ -1,0 +1,82 @@
+"""A picture of a model's channel groups: every operation a box, coloured by the group that it makes."""
+
+import os
+import pathlib
+from collections import defaultdict
+
+from dcp_tf.files import write_atomically
+from dcp_tf.graph import ChannelGraph
+
+_ROW, _COLUMN = 0.32, 3.2  # inches per box
+_PINNED = "#d0d0d0"
+
+
+def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
+    """Draws the groups over the graph, from the inputs at the top to the outputs at the bottom.
+
+    Producers of one group have one colour; what makes no channels of its own is white, pinned groups are gray.
+
+    Args:
+        graph: of the model.
+        path: of the picture; its suffix says the format (.png, .svg, .pdf).
+
+    Returns:
+        The path.
+    """
+    import matplotlib.colors
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    places = _places(graph)
+    rows = 1 + max((row for row, _ in places.values()), default=0)
+    columns = 1 + max((column for _, column in places.values()), default=0)
+    figure = Figure(figsize=(max(4.0, columns * _COLUMN), max(2.0, rows * _ROW + 0.6)))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set_xlim(-0.5, columns - 0.5)
+    axes.set_ylim(rows - 0.5, -1.5)
+    trace = graph.trace
+    for index, call in enumerate(trace.calls):
+        for source in {trace.producer[t] for t in call.inputs if t in trace.producer}:
+            (y0, x0), (y1, x1) = places[source], places[index]
+            axes.plot([x0, x1], [y0 + 0.3, y1 - 0.3], color="#909090", linewidth=0.6, zorder=1)
+    labels = _labels(graph)
+    free = [g for g in graph.groups if g.pinned_because is None]
+    colours = {g.name: matplotlib.colors.hsv_to_rgb((i * 0.618 % 1, 0.35, 0.95)) for i, g in enumerate(free)}
+    for index, call in enumerate(trace.calls):
+        row, column = places[index]
+        group = labels.get(call.path)
+        colour = "white" if group is None else colours.get(group.name, _PINNED)
+        text = call.path if group is None else f"{call.path}  [{group.name}: {group.size}]"
+        if group is not None and group.name == call.path:
+            text = f"{call.path}  [{group.size}{' residual' if group.residual else ''}]"
+        box = {"facecolor": colour, "edgecolor": "#606060", "linewidth": 0.5, "boxstyle": "round,pad=0.15"}
+        axes.text(column, row, text, ha="center", va="center", fontsize=5.5, bbox=box, zorder=2)
+    title = f"{trace.model.name}: {len(free)} groups can be pruned, {len(graph.groups) - len(free)} are pinned (gray)"
+    axes.text(-0.45, -1.0, title, fontsize=8, va="center")
+    suffix = pathlib.Path(path).suffix.lstrip(".") or "png"
+    return write_atomically(path, lambda temporary: figure.savefig(temporary, format=suffix, dpi=120))
+
+
+def _places(graph: ChannelGraph) -> dict[int, tuple[int, int]]:
+    """Per call its row (depth) and its column among the calls of that depth."""
+    trace = graph.trace
+    depth: dict[int, int] = {}
+    for index, call in enumerate(trace.calls):
+        depth[index] = 1 + max((depth[trace.producer[t]] for t in call.inputs if t in trace.producer), default=-1)
+    used: dict[int, int] = defaultdict(int)
+    places = {}
+    for index, row in depth.items():
+        places[index] = (row, used[row])
+        used[row] += 1
+    return places
+
+
+def _labels(graph: ChannelGraph) -> dict:
+    """Operation path -> the first group that it makes."""
+    labels = {}
+    for group in graph.groups:
+        for producer in group.producers:
+            labels.setdefault(producer, group)
+    return labels

@@ -1,0 +1,198 @@
+"""Every network of keras.applications: traced, pruned at random, rebuilt, compared with the masked one, and reloaded."""
+
+import dataclasses
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+from dcp_tf import progress
+from dcp_tf.errors import UsageError
+
+RATE = 0.3
+TOLERANCE = 1e-4
+SMALL = (96, 96, 3)
+
+_LOAD_IN_PLAIN_KERAS = """
+import sys
+sys.modules["dcp_tf"] = None  # an import of it would fail
+import keras, numpy as np
+data = np.load(sys.argv[2])
+model = keras.models.load_model(sys.argv[1], compile=False)
+found = np.asarray(model(data["x"], training=False))
+error = np.abs(found - data["y"]).max() / max(np.abs(data["y"]).max(), 1e-12)
+sys.exit(0 if error <= 1e-4 else f"after loading the outputs differ by {error:.2g}")
+"""
+
+
+@dataclasses.dataclass
+class SweepRow:
+    """What was found for one network.
+
+    Attributes:
+        network: name of the constructor.
+        size: height of the input images.
+        groups: channel groups.
+        prunable: groups that may lose channels, residual ones included.
+        shrinkable: share of the convolution parameters that lie in layers that can shrink.
+        params_kept: parameters of the pruned model as a share of the baseline's.
+        error: largest difference between rebuilt and masked outputs, relative to the largest output.
+        trace_seconds: to trace and group.
+        rebuild_seconds: to build the smaller model.
+        failure: what went wrong, None if nothing did.
+    """
+
+    network: str
+    size: int = 0
+    groups: int = 0
+    prunable: int = 0
+    shrinkable: float = 0.0
+    params_kept: float = 0.0
+    error: float = float("nan")
+    trace_seconds: float = 0.0
+    rebuild_seconds: float = 0.0
+    failure: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        row = dataclasses.asdict(self)
+        return row | {"error": None if self.error != self.error else self.error}
+
+
+def sweep(only: str = "", seed: int = 0) -> list[SweepRow]:
+    """Checks all networks whose name matches a regular expression.
+
+    Args:
+        only: regular expression that must be found in the name; empty: all.
+        seed: of the weights, the plan and the images.
+
+    Raises:
+        UsageError: no network matches.
+    """
+    from dcp_tf.models import APPLICATIONS
+
+    try:
+        names = [name for name in APPLICATIONS if re.search(only, name)]
+    except re.error as error:
+        raise UsageError(f"--only={only} is no regular expression: {error}") from error
+    if not names:
+        raise UsageError(f"no network of keras.applications matches {only!r}; there are {', '.join(APPLICATIONS)}")
+    rows = []
+    for name in names:
+        row = SweepRow(name)
+        try:
+            check(row, seed)
+        except Exception as error:  # a failure of one network is a row of the table, not the end of the sweep
+            row.failure = f"{type(error).__name__}: {error}"
+        rows.append(row)
+        progress.say(f"{len(rows)}/{len(names)}  {name}: {row.failure or f'error {row.error:.1e}'}")
+    return rows
+
+
+def check(row: SweepRow, seed: int) -> None:
+    """Fills the row of one network; raises what goes wrong."""
+    import keras
+    import numpy as np
+
+    from dcp_tf.graph import ChannelGraph, count_cost, masked, rebuild, shrinkable_share
+
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(seed)
+    model = _build(row.network)
+    row.size = model.inputs[0].shape[1]
+    randomize_statistics(model, seed)
+    started = time.perf_counter()
+    graph = ChannelGraph(model)
+    row.trace_seconds = time.perf_counter() - started
+    plan = random_plan(graph, RATE, seed)
+    row.groups, row.prunable = len(graph.groups), len(plan)
+    row.shrinkable = shrinkable_share(graph)
+    kept = graph.kept(plan)
+    started = time.perf_counter()
+    small = rebuild(graph, kept)
+    row.rebuild_seconds = time.perf_counter() - started
+    row.params_kept = count_cost(graph, kept).params / count_cost(graph).params
+    images = np.random.default_rng(seed).normal(size=(2, *model.inputs[0].shape[1:])).astype(np.float32)
+    expected, found = (keras.ops.convert_to_numpy(m(images, training=False)) for m in (masked(graph, kept), small))
+    row.error = float(np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-12))
+    if not row.error <= TOLERANCE:
+        raise AssertionError(f"the rebuilt model differs from the masked one by {row.error:.2g}")
+    _load_elsewhere(small, images, found)
+
+
+def random_plan(graph: Any, rate: float, seed: int) -> dict[str, Any]:
+    """For each group that may be pruned (residual ones too) channels drawn by chance."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    return {
+        g.name: np.sort(rng.choice(g.size, max(1, g.size - round(rate * g.size)), replace=False))
+        for g in graph.prunable(residual=True)
+    }
+
+
+def randomize_statistics(model: Any, seed: int) -> None:
+    """Gives BatchNorm and biases values as training leaves them; zeros would hide mistakes."""
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    for weight in model.weights:
+        if weight.name in ("beta", "bias", "moving_mean"):
+            weight.assign(rng.normal(0, 0.1, weight.shape))
+        elif weight.name in ("gamma", "moving_variance"):
+            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
+
+
+def _build(name: str) -> Any:
+    from dcp_tf.models import load
+
+    try:
+        return load(f"keras:{name}", input_shape=SMALL).model
+    except (UsageError, ValueError):
+        return load(f"keras:{name}").model
+
+
+def _load_elsewhere(model: Any, images: Any, outputs: Any) -> None:
+    """Saves the model and loads it in a process that cannot import dcp_tf."""
+    import numpy as np
+
+    with tempfile.TemporaryDirectory() as folder:
+        path, data = pathlib.Path(folder, "pruned.keras"), pathlib.Path(folder, "data.npz")
+        model.save(path)
+        np.savez(data, x=images, y=outputs)
+        command = [sys.executable, "-c", _LOAD_IN_PLAIN_KERAS, str(path), str(data)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise AssertionError(f"plain Keras cannot use the saved model: {done.stderr.strip().splitlines()[-1]}")
+
+
+def table(rows: list[SweepRow]) -> Any:
+    """The rows as a `rich.table.Table`."""
+    from rich.table import Table
+
+    passed = sum(row.failure is None for row in rows)
+    title = f"keras.applications at a random plan of {RATE:.0%}: {passed} of {len(rows)}"
+    made = Table(title=title, title_justify="left")
+    headings = (
+        "network",
+        "input",
+        "groups",
+        "prunable",
+        "conv params that can shrink",
+        "params kept",
+        "error",
+        "trace s",
+        "rebuild s",
+    )
+    for heading in headings:
+        made.add_column(heading, justify="left" if heading == "network" else "right")
+    for r in rows:
+        if r.failure is not None:
+            made.add_row(r.network, f"FAILED: {r.failure}")
+            continue
+        cells = (f"{r.size}", f"{r.groups}", f"{r.prunable}", f"{r.shrinkable:.1%}", f"{r.params_kept:.1%}")
+        made.add_row(r.network, *cells, f"{r.error:.0e}", f"{r.trace_seconds:.2f}", f"{r.rebuild_seconds:.2f}")
+    return made
