@@ -3,6 +3,7 @@
 from dcp_tf.graph.channel_graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.cost import Cost, LayerCost, count_cost
 from dcp_tf.graph.rule import RuleCall, register_rule
+from dcp_tf.graph.shrinkable import shrinkable_share
 from dcp_tf.graph.surgery import apply_masks, copy_model, masked, masks, rebuild
 
 __all__ = [
@@ -18,4 +19,5 @@ __all__ = [
     "masks",
     "rebuild",
     "register_rule",
+    "shrinkable_share",
 ]
