@@ -110,6 +110,7 @@ class _Selecting:
         self._budget = MemoryBudget(int(method.cache_gib * 2**30))
         self._held = HeldPositions()
         self._images, self._labels = selection_batches(task.data, method, task.seed, teacher)
+        self._walks: tuple[Walk, Walk] = self._new_walks()
 
     def run(self, stages: Sequence[Stage], phases: list[dict]) -> list[GroupPlan]:
         done = self._state.load_selection(self._augmented.model.variables)
@@ -123,25 +124,32 @@ class _Selecting:
                 if self._method.per_stage and stage.groups and len(done) <= len(plans):
                     self._fine_tune_stage(stage, phases)
                 # Fine-tuning changes all weights, so the images start again from the first layer.
-                if self._method.per_stage or not plans:
-                    walks = self._new_walks()
+                if self._method.per_stage:
+                    self._restart_walks()
                 for group in stage.groups:
-                    cut = first_reader(self._graph, group)
-                    for walk in walks:
-                        walk.advance(cut)
+                    self._walk_to(first_reader(self._graph, group))
                     if len(plans) < len(done):
                         plans.append(done[len(plans)])
                         continue
-                    plans.append(self._select(group, stage, walks, len(plans), total, bar))
+                    plans.append(self._select(group, stage, len(plans), total, bar))
                     self._state.save_selection(plans, self._augmented.model.variables)
         phases.append({"name": "selection", "seconds": time.perf_counter() - started})
         return plans
 
     def _new_walks(self) -> tuple[Walk, Walk]:
-        for walk in getattr(self, "_walks", ()):
+        return tuple(Walk(g.trace, self._images, self._budget) for g in (self._graph, self._base))
+
+    def _restart_walks(self) -> None:
+        for walk in self._walks:
             walk.close()
-        self._walks = tuple(Walk(g.trace, self._images, self._budget) for g in (self._graph, self._base))
-        return self._walks
+        self._walks = self._new_walks()
+
+    def _walk_to(self, cut: int) -> None:
+        # A group that is read before and behind an auxiliary loss waits for a later stage: then the way is back.
+        if any(walk.cut > cut for walk in self._walks):
+            self._restart_walks()
+        for walk in self._walks:
+            walk.advance(cut)
 
     def _fine_tune_stage(self, stage: Stage, phases: list[dict]) -> None:
         weights = [float(p == stage.number) for p in range(1, len(self._augmented.positions) + 1)] + [1.0]
@@ -156,7 +164,7 @@ class _Selecting:
             self._held.masks(self._graph),
         )
 
-    def _select(self, group: ChannelGroup, stage: Stage, walks, number: int, total: int, bar) -> GroupPlan:
+    def _select(self, group: ChannelGroup, stage: Stage, number: int, total: int, bar) -> GroupPlan:
         """Algorithm 2 on one group."""
         method, started = self._method, time.perf_counter()
         readers = self._held.readers(self._graph, group)
@@ -168,7 +176,7 @@ class _Selecting:
         )
         rng = np.random.default_rng([self._task.seed, number])
         problem = ChannelProblem(
-            self._graph, group, readers, stage.target, walks, self._labels, settings, self._budget, rng
+            self._graph, group, readers, stage.target, self._walks, self._labels, settings, self._budget, rng
         )
 
         def show(kept: int, limit: int, loss: float) -> None:

@@ -81,6 +81,11 @@ class Walk:
         """Number of batches."""
         return len(self._images)
 
+    @property
+    def cut(self) -> int:
+        """Number of the call before which the images stand."""
+        return self._cut
+
     def bytes_of(self, tensors: Sequence[int]) -> int:
         """The size of some tensors for all images."""
         sizes = (math.prod(self.trace.shapes[t][1:]) * tf.as_dtype(self.trace.dtype(t)).size for t in tensors)
