@@ -143,6 +143,14 @@ def test_zoo_networks_bring_their_normalization(shape, normalization):
     assert (loaded.model.input_shape, loaded.model.output_shape) == ((None, *shape), (None, 4))
 
 
+@pytest.mark.parametrize(
+    ("name", "normalization"), [("resnet18", "imagenet"), ("spherenet4", "tf"), ("vgg16_cifar", "cifar10")]
+)
+def test_zoo_networks_bring_the_normalization_of_their_data_set(name, normalization):
+    assert models.load(f"zoo:{name}", input_shape=(32, 32, 3)).normalization == normalization
+    assert data.find_normalization(normalization)
+
+
 def test_zoo_weights(tmp_path):
     trained = models.build("preresnet8", (8, 8, 1))
     path = str(tmp_path / "trained.weights.h5")

@@ -1,3 +1,6 @@
+import math
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -68,7 +71,7 @@ def test_preresnet_layout():
     assert names[-4:] == ["head_bn", "head_relu", "head_pool", "logits"]
 
 
-@pytest.mark.parametrize("name", ["preresnet8", "preresnet20", "mobilenet_v2_small"])
+@pytest.mark.parametrize("name", ["preresnet8", "resnet20", "resnet20b", "mobilenet_v2_small", "vgg16_cifar"])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (32, 32, 3)])
 def test_networks_give_logits_and_finite_gradients(name, shape):
     model = models.build(name, shape, 7)
@@ -93,14 +96,104 @@ def test_mobilenet_channels_are_multiples_of_8_and_scale():
     assert models.mobilenet_v2_small().get_layer("head_conv").output.shape[1:3] == (8, 8)
 
 
+# Trainable parameters of the papers: torchvision's and Keras' counts, and sums over the layers of the papers' tables.
+PAPER_PARAMS = {
+    "preresnet20": 272_282,
+    "preresnet56": 855_578,
+    "preresnet56_cifar": 855_578,
+    "preresnet110": 1_730_522,
+    "resnet20": 269_722,
+    "resnet56": 853_018,
+    "resnet110": 1_727_962,
+    "resnet20b": 272_474,
+    "resnet56b": 855_770,
+    "resnet110b": 1_730_714,
+    "vgg16_cifar": 14_728_266,
+    "vgg19_cifar": 20_040_522,
+    "mobilenet_v1_cifar": 3_217_226,
+    "mobilenet_v2_cifar": 2_296_922,
+    "mobilenet_v2_small": 149_322,
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "mobilenet_v1": 4_231_976,
+    "mobilenet_v2": 3_504_872,
+    "mobilefacenet": 1_003_136,
+    "lresnet34e_ir": 34_139_328,
+    "spherenet4": 12_562_496,
+    "spherenet20": 22_666_944,
+}
+
+
 @pytest.mark.parametrize("name", models.NETWORKS)
-def test_every_network_is_built_by_its_name(name):
-    model = models.build(name, (8, 8, 1), 5)
-    assert model.name == name
-    assert (model.input_shape, model.output_shape) == ((None, 8, 8, 1), (None, 5))
+def test_every_network_is_of_the_size_of_its_paper_at_its_own_shape(name):
+    model, network = models.build(name), models.NETWORKS[name]
+    assert sum(math.prod(weight.shape) for weight in model.trainable_variables) == PAPER_PARAMS[name]
+    assert model.input_shape == (None, *network.input_shape)
+    assert network.num_classes in (None, model.output_shape[-1])
+    assert model.name == name.removesuffix("_cifar") or model.name == name
+    # Names are unique and say what a layer is: no conv2d_7.
+    assert not [layer.name for layer in model.layers if re.fullmatch(r"(conv2d|dense|re_lu|p_re_lu|add).*", layer.name)]
 
 
-@pytest.mark.parametrize("name", ["resnet20", "preresnet", "preresnet-20", ""])
+ONE_PER_FAMILY = {
+    **dict.fromkeys(("preresnet20", "resnet20", "vgg16_cifar", "mobilenet_v1", "mobilenet_v2", "resnet18"), 5),
+    **{"mobilenet_v1_cifar": 5, "mobilenet_v2_cifar": 5, "resnet50": 5},
+    **{"mobilefacenet": None, "spherenet20": None},
+}
+
+
+@pytest.mark.parametrize(("name", "classes"), ONE_PER_FAMILY.items())
+def test_small_images_will_do(name, classes):
+    model = models.build(name, (16, 16, 1), classes)
+    outputs = model(np.ones((2, 16, 16, 1), np.float32))
+    assert outputs.shape == (2, *model.output_shape[1:])
+    assert classes is None or outputs.shape[-1] == classes
+    assert np.isfinite(outputs).all()
+
+
+def test_published_counts_with_statistics():
+    assert models.build("resnet20").count_params() == 271_098
+    assert models.build("resnet56").count_params() == 857_082
+    assert models.mobilefacenet((112, 96, 3)).count_params() == 1_019_136
+    assert models.build("mobilenet_v1").count_params() == keras.applications.MobileNet(weights=None).count_params()
+    assert models.build("mobilenet_v2").count_params() == keras.applications.MobileNetV2(weights=None).count_params()
+
+
+def test_resnet50_has_the_stride_on_the_3x3():
+    convolutions = [layer for layer in models.resnet50().layers if isinstance(layer, keras.layers.Conv2D)]
+    strided = {layer.name for layer in convolutions if layer.strides == (2, 2)}
+    assert strided == {"stem_conv"} | {f"stage{s}_block1_{part}" for s in (2, 3, 4) for part in ("conv2", "shortcut")}
+    assert not any(layer.use_bias for layer in convolutions)
+
+
+def test_option_a_shortcuts_take_every_second_pixel_and_add_channels_of_zeros():
+    model = models.cifar_resnet(8)
+    stage1, add = model.get_layer("stage1_block1_relu"), model.get_layer("stage2_block1_add")
+    images = np.random.default_rng(0).normal(size=(1, 32, 32, 3)).astype(np.float32)
+    inner, shortcut = keras.Model(model.input, [stage1.output, add.input[0]])(images)
+    expected = np.zeros((1, 16, 16, 32), np.float32)
+    expected[..., 8:24] = np.asarray(inner)[:, ::2, ::2]
+    np.testing.assert_array_equal(shortcut, expected)
+
+
+def test_option_b_shortcuts_are_convolutions():
+    model = models.cifar_resnet(8, shortcuts="B")
+    names = [layer.name for layer in model.layers if layer.name.endswith("shortcut")]
+    assert names == ["stage2_block1_shortcut", "stage3_block1_shortcut"]
+    with pytest.raises(UsageError, match="'A' or 'B', received 'C'"):
+        models.cifar_resnet(8, shortcuts="C")
+    with pytest.raises(UsageError, match="6n \\+ 2"):
+        models.cifar_resnet(18)
+
+
+def test_networks_for_faces_have_no_classes():
+    assert models.load("zoo:spherenet4", input_shape=(32, 32, 3)).model.output_shape == (None, 512)
+    assert models.mobilefacenet((32, 32, 3), embedding=64).output_shape == (None, 64)
+    with pytest.raises(UsageError, match="spherenet4 gives embeddings"):
+        models.build("spherenet4", num_classes=10)
+
+
+@pytest.mark.parametrize("name", ["resnet21", "preresnet", "preresnet-20", ""])
 def test_unknown_networks_are_refused_with_the_known_ones(name):
     with pytest.raises(UsageError, match=r"unknown network.*preresnet20.*mobilenet_v2_small"):
         models.build(name)
