@@ -10,6 +10,8 @@ from typing import Any
 
 from dcp_tf.errors import RunError, UsageError
 
+_UNFINISHED = ".writing-"
+
 
 def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) -> pathlib.Path:
     """Lets `write` fill a temporary file beside `path`, then renames it to `path`.
@@ -30,7 +32,7 @@ def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) ->
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=".writing-", suffix="".join(path.suffixes), dir=path.parent)
+        handle, temporary = tempfile.mkstemp(prefix=_UNFINISHED, suffix="".join(path.suffixes), dir=path.parent)
         os.close(handle)
         os.chmod(temporary, 0o644)
         write(temporary)
@@ -59,6 +61,12 @@ def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
 def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
     """Writes `value` as indented JSON to `path` atomically; NaN and infinities are refused."""
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def remove_leftovers(folder: str | os.PathLike) -> None:
+    """Deletes the unfinished temporary files that a killed run left in `folder` or below it."""
+    for path in pathlib.Path(folder).rglob(f"{_UNFINISHED}*"):
+        path.unlink(missing_ok=True)
 
 
 def read_json(path: str | os.PathLike) -> Any:

@@ -11,7 +11,7 @@ from typing import Any
 
 import dcp_tf
 from dcp_tf import progress
-from dcp_tf.errors import RunError
+from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import write_json
 
 
@@ -80,7 +80,7 @@ def deploy(
                 file = convert(model, mode, dataset, settings, seed)
                 parity = tflite.check_parity(file, model, images, dataset.test.labels, outputs=outputs)
                 tflite.require(parity, mode)
-            except RunError as error:
+            except (RunError, UsageError) as error:
                 failures.append(f"{path.name}: {error}")
                 continue
             file.save(path)
@@ -97,10 +97,23 @@ def deploy(
     return records, failures
 
 
+def remove_files(folder: pathlib.Path, models: Mapping[str, Any]) -> None:
+    """Deletes the TFLite files and the benchmark of an earlier run, which are not those of the new models."""
+    for name in models:
+        for path in folder.glob(f"{name}_*.tflite"):
+            path.unlink()
+    (folder / "benchmark.json").unlink(missing_ok=True)
+
+
 def convert(model: Any, mode: str, dataset: Any, settings: Deployment, seed: int) -> Any:
-    """One TFLite file; integer ones are calibrated on training images."""
+    """One TFLite file for images of the data set's size; integer ones are calibrated on training images."""
+    import keras
+
     from dcp_tf import tflite
 
+    if None in model.inputs[0].shape[1:]:  # TFLite needs to know
+        image = keras.Input(dataset.input_shape, dtype=model.inputs[0].dtype)
+        model = keras.Model(image, model(image), name=model.name)
     if mode == "float32":
         return tflite.convert(model, mode)
     images = dataset.train.representative(settings.calibration_samples, seed)

@@ -1,4 +1,4 @@
-"""Trains a network of ours from scratch."""
+"""Builds and trains a network from scratch."""
 
 import pathlib
 import time
@@ -8,66 +8,69 @@ from dcp_tf.errors import UsageError
 from dcp_tf.tools.common_flags import Subject, zoo_input_shape
 
 
-def train(
-    model: str,
-    dataset: str,
-    config: Any,
-    state: pathlib.Path,
-    resume: bool,
-    *,
-    log_dir: str | None = None,
-    data_dir: str | None = None,
-) -> tuple[Subject, dict[str, Any]]:
-    """Builds and trains `zoo:NAME` for a data set.
+def build(model: str, dataset: str, seed: int, *, data_dir: str | None = None) -> Subject:
+    """Builds `zoo:NAME` or `keras:NAME` for a data set; its weights are still random.
 
     Args:
         model: `zoo:NAME`, or `keras:NAME` without weights.
         dataset: as `--dataset`.
-        config: how to train; its seed draws the weights too.
-        state: file that keeps the epochs that are done.
-        resume: whether to go on with it.
-        log_dir: folder for TensorBoard scalars.
+        seed: draws the weights and, where the data set does not say, which images are for testing.
         data_dir: of TensorFlow Datasets.
-
-    Returns:
-        The trained model with its data, and the phase for the summary.
 
     Raises:
         UsageError: the model is a file, or does not fit the data.
     """
     from dcp_tf import data, models
-    from dcp_tf.evaluation import accuracy
-    from dcp_tf.training import TrainState, classification_loss, fit, seed_everything
+    from dcp_tf.training import seed_everything
 
     if not model.startswith(("zoo:", "keras:")):
-        raise UsageError(f"train builds networks: --model=zoo:NAME or keras:NAME, received {model!r}")
-    seed_everything(config.seed)
-    raw = data.load(dataset, seed=config.seed, data_dir=data_dir)
+        raise UsageError(f"networks are trained from scratch: give --model=zoo:NAME or keras:NAME, received {model!r}")
+    seed_everything(seed)
+    raw = data.load(dataset, seed=seed, data_dir=data_dir)
+    if raw.train.labels is None:
+        raise UsageError(f"{dataset} has no labels to train on")
     shape = zoo_input_shape(raw.input_shape) if model.startswith("zoo:") else None
     loaded = models.load(model, input_shape=shape, num_classes=raw.num_classes)
     images = data.load(
         dataset,
         input_shape=loaded.model.inputs[0].shape[1:],
         normalization=loaded.normalization,
-        seed=config.seed,
+        seed=seed,
         data_dir=data_dir,
     )
-    if images.train.labels is None:
-        raise UsageError(f"{dataset} has no labels to train on")
-    kind = models.outputs_kind(loaded.model)
+    return Subject(loaded.model, images, models.outputs_kind(loaded.model), loaded.normalization, model)
+
+
+def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | None = None) -> dict[str, Any]:
+    """Trains a built network in place; goes on with what `state` holds.
+
+    Args:
+        subject: the network and its data.
+        config: how to train.
+        state: file that keeps the epochs that are done.
+        log_dir: folder for TensorBoard scalars.
+
+    Returns:
+        The phase for the summary.
+
+    Raises:
+        UsageError: `state` was kept by a training with other settings.
+        RunError: the loss became NaN, or `state` cannot be written.
+    """
+    from dcp_tf.evaluation import accuracy
+    from dcp_tf.training import TrainState, classification_loss, fit
+
+    model, images, kind = subject.model, subject.dataset, subject.outputs_kind
     started = time.perf_counter()
-    if not resume:
-        state.unlink(missing_ok=True)
     history = fit(
-        loaded.model,
+        model,
         images.train,
         [classification_loss(kind)],
         config,
-        validation=lambda: accuracy(loaded.model, images.test.batches(256), outputs_kind=kind),
+        validation=lambda: accuracy(model, images.test.batches(256), outputs_kind=kind),
         checkpoint=TrainState(state),
         phase="training",
         log_dir=log_dir,
         lower="--learning_rate",
     )
-    phase = {"name": "training", "seconds": time.perf_counter() - started, "history": list(history)}
-    return Subject(loaded.model, images, kind, loaded.normalization, model), phase
+    return {"name": "training", "seconds": time.perf_counter() - started, "history": list(history)}

@@ -12,6 +12,7 @@ if __package__ in (None, ""):
 import pathlib
 
 from dcp_tf.errors import UsageError
+from dcp_tf.tools import common_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("benchmark", __doc__)
@@ -19,7 +20,7 @@ PROGRAM.list("models", [], "The .tflite files; ratios are to the first.")
 PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
 PROGRAM.integer("runs", 50, "Measured runs of each file.", lower=1)
 PROGRAM.integer("warmup", 10, "Inferences of each file before the first measured one.")
-PROGRAM.integer("seed", 0, "Of the inputs and the bootstrap.")
+common_flags.define_seed(PROGRAM, "Of the inputs and the bootstrap.")
 PROGRAM.string("output_dir", None, "Where to write benchmark.json; by default nowhere.")
 
 

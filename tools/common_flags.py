@@ -10,23 +10,33 @@ from dcp_tf.tools.program import Program
 NORMALIZATIONS = ("none", "unit", "raw", "digits", "cifar10", "imagenet", "tf", "caffe")
 
 
-def define_model(program: Program, default: str | None = None, about: str = "The model") -> None:
+def define_model(program: Program, about: str = "The model") -> None:
     """`--model` and `--weights`."""
+    program.section("Model")
     program.string(
-        "model", default, f"{about}: zoo:NAME, keras:NAME (keras.applications) or a path to a .keras / .h5 file."
+        "model", None, f"{about}: zoo:NAME, keras:NAME (keras.applications) or a path to a .keras / .h5 file."
     )
-    program.string("weights", None, "For zoo: a weights file; for keras: a weights file or imagenet.")
+    program.string(
+        "weights", None, "Weights for zoo:NAME (a file) or keras:NAME (a file, or imagenet); without them at random."
+    )
 
 
 def define_data_source(program: Program) -> None:
-    """`--dataset` and where it lies."""
+    """`--dataset`, where it lies, and how its images get the model's shape."""
+    program.section("Data")
     program.string(
         "dataset",
         "digits",
         "digits (comes with scikit-learn), npz:FILE (x_train y_train x_test y_test), folder:DIR (one folder per class) "
-        "or tfds:NAME.",
+        "or tfds:NAME (TensorFlow Datasets).",
     )
-    program.string("data_dir", None, "Where TensorFlow Datasets keeps its files.")
+    program.string("data_dir", None, "For tfds: where TensorFlow Datasets keeps its files.")
+    program.boolean(
+        "resize",
+        False,
+        "For npz: convert images of another size, or gray instead of RGB, to what the model takes. Without it they are "
+        "an error. All other data sets are always converted.",
+    )
 
 
 def define_dataset(program: Program) -> None:
@@ -36,11 +46,13 @@ def define_dataset(program: Program) -> None:
         "normalization",
         None,
         NORMALIZATIONS,
-        "What the model was trained on, after integer pixels became 0..1. zoo: and keras: models bring theirs, a model "
-        "file in the folder of a run too; else none.",
+        "What the model was trained on. Integer pixels become 0..1 first, floats are taken as they are; then: none: "
+        "nothing more; unit: 0..1, also from floats of 0..255; raw: 0..255; digits, cifar10, imagenet: (x - mean) / "
+        "std of that data set; tf: -1..1; caffe: BGR less ImageNet's mean. Without the flag zoo: and keras: models "
+        "bring theirs, a model file in the folder of a run too; else none.",
     )
-    program.list("mean", [], "In place of --normalization: the mean of each channel, for pixels of 0..1.")
-    program.list("std", [], "Goes with --mean.")
+    program.list("mean", [], "In place of --normalization: one mean, or one per channel (a,b,c), for pixels of 0..1.")
+    program.list("std", [], "Goes with --mean: the standard deviations.")
 
 
 def define_outputs(program: Program) -> None:
@@ -49,8 +61,13 @@ def define_outputs(program: Program) -> None:
         "outputs",
         None,
         ("logits", "probabilities"),
-        "What the model's outputs are, where its last activation does not tell.",
+        "What the model's outputs are. Without the flag this is read off its last activation.",
     )
+
+
+def define_seed(program: Program, about: str) -> None:
+    """`--seed`."""
+    program.integer("seed", 0, f"{about} Equal seeds, equal results.", upper=2**32 - 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,18 +75,46 @@ class Subject:
     """A model with the data it is for.
 
     Attributes:
-        model: the Keras model.
+        model: the Keras model, or a function from images to outputs.
         dataset: images in the form that the model takes.
-        outputs_kind: "logits", "softmax" or "sigmoid".
+        outputs_kind: "logits", "softmax" or "sigmoid"; None where nothing tells and accuracy does not depend on it.
         normalization: name of what was done to the pixels, or "mean/std".
         source: what `--model` said.
+        notes: what the user should know of how the model and the data were read.
     """
 
     model: Any
     dataset: Any
-    outputs_kind: str
+    outputs_kind: str | None
     normalization: str
     source: str
+    notes: tuple[str, ...] = ()
+
+    def announce(self) -> None:
+        """Says the notes; programs do so once nothing is left that could be wrong with the input."""
+        from dcp_tf import progress
+
+        for note in self.notes:
+            progress.say(note)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What a run wrote into summary.json about the models in its folder; all empty for models of no run.
+
+    Attributes:
+        normalization: a name, or None.
+        mean: in its place.
+        std: goes with it.
+        outputs: "logits", "softmax" or "sigmoid", or None.
+        path: of the summary.
+    """
+
+    normalization: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    outputs: str | None = None
+    path: pathlib.Path | None = None
 
 
 def load_subject(flags: Any) -> Subject:
@@ -83,41 +128,74 @@ def load_subject(flags: Any) -> Subject:
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
     loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags))
+    notes = []
+    if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:
+        notes.append(f"{flags.model} starts from random weights; --weights=FILE brings trained ones")
     shape = tuple(loaded.model.inputs[0].shape[1:])
-    dataset, normalization = load_dataset(flags, shape, _normalization(flags, loaded.normalization))
-    kind = read_outputs_kind(flags, loaded.model)
+    dataset, normalization = load_dataset(flags, shape, loaded.normalization, notes)
+    kind = _outputs_kind(flags, loaded.model, notes)
     if len(loaded.model.outputs) == 1 and len(loaded.model.outputs[0].shape) == 2:
         data.check_labels(dataset, loaded.model.outputs[0].shape[-1])
-    return Subject(loaded.model, dataset, kind, normalization, flags.model)
+    return Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes))
 
 
-def load_dataset(flags: Any, shape: tuple, normalization: str) -> tuple[Any, str]:
-    """The data set in the shape that a model takes, and the name of its normalization."""
+def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) -> tuple[Any, str]:
+    """The data set in the shape that a model takes, and the name of its normalization.
+
+    Args:
+        flags: say which data set and, perhaps, which normalization.
+        shape: (H, W, C) of the model's input, None where it is open.
+        of_the_model: the normalization that the model brings, or "none".
+        notes: gets a line where the normalization was found in the summary of a run.
+
+    Raises:
+        UsageError: the data set cannot be used, or does not fit the model.
+    """
     from dcp_tf import data
 
     if len(shape) != 3:
         raise UsageError(f"the model takes inputs of shape {shape}; image data sets need (height, width, channels)")
-    mean, std = (numbers(flags, name) for name in ("mean", "std"))
+    name, mean, std = _normalization(flags, of_the_model, notes)
     dataset = data.load(
         flags.dataset,
         input_shape=shape,
-        normalization="none" if mean or std else normalization,
+        normalization=name,
         mean=mean,
         std=std,
-        seed=flags.seed if "seed" in flags else 0,
+        seed=flags.seed,
         data_dir=flags.data_dir,
     )
-    return dataset, "mean/std" if mean else normalization
+    if not flags.model.startswith("zoo:"):  # which are built for the data
+        check_shape(flags, dataset)
+    return dataset, "mean/std" if mean else name
 
 
-def load_tflite(flags: Any) -> tuple[Any, Any, str]:
-    """A function from images to a .tflite file's outputs, the data set for it, and what the outputs are."""
+def check_shape(flags: Any, dataset: Any) -> None:
+    """Raises UsageError where the user's own arrays are of another shape than the model takes."""
+    if flags.resize or not flags.dataset.startswith("npz:"):
+        return
+    images, taken = dataset.train.source.shape, dataset.input_shape
+    if images != taken:
+        raise UsageError(
+            f"the images in {flags.dataset.removeprefix('npz:')} have the shape {images}, but the model takes {taken}; "
+            "--resize converts them"
+        )
+
+
+def load_tflite(flags: Any) -> Subject:
+    """A .tflite file with the data set it is for; its `model` is a function from images to outputs."""
     from dcp_tf import tflite
 
     runner = tflite.Runner(flags.model)
-    dataset, _ = load_dataset(flags, runner.input_shapes[0][1:], _normalization(flags, "none"))
-    kind = {"logits": "logits", "probabilities": "softmax", None: "logits"}[flags.outputs]
-    return runner.predict, dataset, kind
+    notes: list[str] = []
+    dataset, normalization = load_dataset(flags, runner.input_shapes[0][1:], "none", notes)
+    outputs = tflite.inspect(flags.model).outputs[0].shape[-1]
+    kind = flags.outputs or recorded(flags.model).outputs
+    if kind is None and outputs == 1:
+        raise UsageError("a .tflite file does not tell what its one output is: give --outputs=logits or probabilities")
+    if kind == "probabilities":
+        kind = "sigmoid" if outputs == 1 else "softmax"
+    return Subject(runner.predict, dataset, kind, normalization, flags.model, tuple(notes))
 
 
 def numbers(flags: Any, name: str) -> tuple[float, ...] | None:
@@ -128,32 +206,51 @@ def numbers(flags: Any, name: str) -> tuple[float, ...] | None:
         raise UsageError(f"--{name} takes numbers with commas between them, received {flags[name].value}") from error
 
 
-def read_outputs_kind(flags: Any, model: Any) -> str:
-    """What the model's outputs are; what is read off the model is said."""
-    from dcp_tf import models, progress
+def _outputs_kind(flags: Any, model: Any, notes: list[str]) -> str:
+    """What the model's outputs are; what is read off the model is noted."""
+    from dcp_tf import models
 
     found = models.outputs_kind(model)
-    if "outputs" not in flags or flags.outputs is None:
-        progress.say(f"outputs: {found} (from the last activation; --outputs overrides)")
+    if flags.outputs is None:
+        notes.append(f"outputs: {found} (from the last activation; --outputs overrides)")
         return found
     if flags.outputs == "logits":
         return "logits"
     return "sigmoid" if model.outputs[0].shape[-1] == 1 or found == "sigmoid" else "softmax"
 
 
-def _normalization(flags: Any, of_the_model: str) -> str:
-    if flags.normalization is not None:
-        return flags.normalization
-    summary = pathlib.Path(flags.model).parent / "summary.json"
-    if of_the_model == "none" and pathlib.Path(flags.model).is_file() and summary.is_file():
-        from dcp_tf import progress
-        from dcp_tf.files import read_json
+def recorded(model: str) -> Recorded:
+    """What the run in whose folder a model file lies says about it."""
+    summary = pathlib.Path(model).parent / "summary.json"
+    if not pathlib.Path(model).is_file() or not summary.is_file():
+        return Recorded()
+    from dcp_tf.files import read_json
 
-        recorded = read_json(summary).get("normalization")
-        if recorded in NORMALIZATIONS:
-            progress.say(f"normalization: {recorded} (from {summary}; --normalization overrides)")
-            return recorded
-    return of_the_model
+    found = read_json(summary)
+    if not isinstance(found, dict):
+        return Recorded()
+    kind = found.get("outputs") if found.get("outputs") in ("logits", "softmax", "sigmoid") else None
+    if found.get("normalization") == "mean/std":
+        mean, std = (tuple(float(x) for x in found["settings"][name]) for name in ("mean", "std"))
+        return Recorded(None, mean, std, kind, summary)
+    name = found.get("normalization") if found.get("normalization") in NORMALIZATIONS else None
+    return Recorded(name, None, None, kind, summary)
+
+
+def _normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple[str, Any, Any]:
+    """Name, mean and std: what the flags say, else what the model brings, else what the model's run wrote down."""
+    mean, std = (numbers(flags, name) for name in ("mean", "std"))
+    if mean or std:
+        if flags.normalization not in (None, "none"):
+            raise UsageError(f"give either --normalization={flags.normalization} or --mean and --std, not both")
+        return "none", mean, std
+    if flags.normalization is not None or of_the_model != "none":
+        return flags.normalization or of_the_model, None, None
+    found = recorded(flags.model)
+    if found.mean or found.normalization not in (None, "none"):
+        shown = f"mean {found.mean}, std {found.std}" if found.mean else found.normalization
+        notes.append(f"normalization: {shown} (from {found.path}; --normalization overrides)")
+    return found.normalization or "none", found.mean, found.std
 
 
 def _zoo_shape(flags: Any) -> dict[str, Any]:
@@ -162,7 +259,7 @@ def _zoo_shape(flags: Any) -> dict[str, Any]:
         return {}
     from dcp_tf import data
 
-    raw = data.load(flags.dataset, seed=flags.seed if "seed" in flags else 0, data_dir=flags.data_dir)
+    raw = data.load(flags.dataset, seed=flags.seed, data_dir=flags.data_dir)
     return {"input_shape": zoo_input_shape(raw.input_shape), "num_classes": raw.num_classes}
 
 

@@ -20,7 +20,8 @@ PROGRAM = Program("evaluate", __doc__)
 common_flags.define_model(PROGRAM, about="The model; also a .tflite file")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
-PROGRAM.integer("seed", 0, "Draws which images are set aside for testing where the data set does not say.")
+common_flags.define_seed(PROGRAM, "Draws which images are set aside for testing where the data set does not say.")
+PROGRAM.section("Output")
 PROGRAM.boolean("json", False, "Print JSON.")
 
 
@@ -30,14 +31,13 @@ def main(flags) -> None:
         raise UsageError("say which model: --model=PATH")
     from dcp_tf.evaluation import accuracy
 
-    if flags.model.endswith(".tflite"):
-        predict, dataset, kind = common_flags.load_tflite(flags)
-    else:
-        subject = common_flags.load_subject(flags)
-        predict, dataset, kind = subject.model, subject.dataset, subject.outputs_kind
+    is_file = flags.model.endswith(".tflite")
+    subject = common_flags.load_tflite(flags) if is_file else common_flags.load_subject(flags)
+    dataset = subject.dataset
     if dataset.test.labels is None:
         raise UsageError(f"{flags.dataset} has no labels to measure on")
-    found = accuracy(predict, dataset.test.batches(256), top5=True, outputs_kind=kind)
+    subject.announce()
+    found = accuracy(subject.model, dataset.test.batches(256), top5=True, outputs_kind=subject.outputs_kind)
     found["images"] = dataset.test.size
     if flags.json:
         print(json.dumps(found, indent=2))

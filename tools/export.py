@@ -20,10 +20,10 @@ PROGRAM = Program("export", __doc__)
 common_flags.define_model(PROGRAM)
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
-PROGRAM.string("output_dir", None, "Where the files go; by default beside the model.")
-PROGRAM.string("name", None, "Names of the files start with it; by default the model's.")
 pruning_flags.define_files(PROGRAM)
-PROGRAM.integer("seed", 0, "Draws the calibration images.")
+PROGRAM.string("output_dir", None, "Where the files go; by default beside the model.")
+PROGRAM.string("name", None, "What the names of the files start with; by default the model's name.")
+common_flags.define_seed(PROGRAM, "Draws the calibration images.")
 
 
 def main(flags) -> None:
@@ -43,6 +43,7 @@ def main(flags) -> None:
     if not flags.output_dir and not is_file:
         raise UsageError("say where the files shall go: --output_dir=FOLDER")
     folder = writable_folder(flags.output_dir or pathlib.Path(flags.model).parent)
+    subject.announce()
     name = flags.name or (pathlib.Path(flags.model).stem if is_file else subject.model.name)
     records, failures = artefacts.deploy(
         {name: subject.model}, subject.dataset, subject.outputs_kind, folder, settings, flags.seed

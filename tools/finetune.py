@@ -18,12 +18,14 @@ from dcp_tf.tools.program import Program
 
 PROGRAM = Program("finetune", __doc__)
 common_flags.define_model(PROGRAM, about="The pruned model")
-PROGRAM.string("teacher", None, "The baseline, for --distillation: a path to a .keras / .h5 file.")
+PROGRAM.string("teacher", None, "The baseline, to learn from with --distillation: a path to a .keras / .h5 file.")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
-PROGRAM.string("output_dir", None, "Where the model (pruned.keras) and its summary go.")
+PROGRAM.section("Fine-tuning")
 pruning_flags.define_finetuning(PROGRAM, pruning_flags.Defaults())
-PROGRAM.integer("seed", 0, "Of everything that is drawn.")
+PROGRAM.section("The run")
+PROGRAM.string("output_dir", None, "Where the model (pruned.keras) and its summary go.")
+common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
 PROGRAM.boolean("resume", False, "Go on with a stopped run in --output_dir.")
 
 
@@ -40,9 +42,15 @@ def main(flags) -> None:
     from dcp_tf.training import save_model
 
     subject = common_flags.load_subject(flags)
-    config = pruning_flags.read_training(flags, flags.finetune_epochs, flags.finetune_lr)
-    teacher = models.load(flags.teacher).model if flags.teacher else None
+    config = pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr")
+    if subject.dataset.train.labels is None and not flags.teacher:
+        raise UsageError("the data has no labels: give --teacher and --distillation")
+    teacher = None
+    if flags.teacher:
+        classes = subject.model.outputs[0].shape[-1]
+        teacher = models.load(flags.teacher, input_shape=subject.dataset.input_shape, num_classes=classes).model
     folder = writable_folder(flags.output_dir)
+    subject.announce()
     before = artefacts.measure_model(subject.model, subject.dataset, subject.outputs_kind)
     phase = _fit(flags, subject, config, teacher, folder)
     path = save_model(subject.model, folder / "pruned.keras")
@@ -70,8 +78,6 @@ def _fit(flags, subject, config, teacher, folder) -> dict:
     from dcp_tf.training import Distillation, TrainState, classification_loss, fit
 
     loss, test = classification_loss(subject.outputs_kind), subject.dataset.test
-    if subject.dataset.train.labels is None and teacher is None:
-        raise UsageError("the data has no labels: give --teacher and --distillation")
     state = folder / "state" / "finetuning.npz"
     if not flags.resume:
         state.unlink(missing_ok=True)

@@ -2,6 +2,9 @@
 
 python -m dcp_tf.tools.inspect_model --model=my_model.keras
 python -m dcp_tf.tools.inspect_model --model=keras:MobileNetV2 --json
+
+A group is a set of channels that have the same layers making and reading them; each channel of it can go on its own.
+The names are those that prune takes for --exclude.
 """
 
 import os
@@ -18,8 +21,10 @@ from dcp_tf.tools.program import Program
 
 PROGRAM = Program("inspect_model", __doc__)
 common_flags.define_model(PROGRAM)
-PROGRAM.list("input_shape", [], "Height, width and channels, where the model leaves them open.")
-PROGRAM.boolean("json", False, "Print JSON.")
+PROGRAM.list("input_shape", [], "Height, width and channels (such as 32,32,3), where the model leaves them open.")
+PROGRAM.section("Output")
+PROGRAM.boolean("layers", False, "Print the layers with the shapes of their outputs and their costs too.")
+PROGRAM.boolean("json", False, "Print JSON; it holds the layers.")
 
 
 def main(flags) -> None:
@@ -37,6 +42,8 @@ def main(flags) -> None:
         print(json.dumps(found, indent=2))
     else:
         _print(found)
+        if flags.layers:
+            _print_layers(found["layers"])
 
 
 def describe(graph, cost) -> dict:
@@ -59,7 +66,25 @@ def describe(graph, cost) -> dict:
             }
             for g in graph.groups
         ],
+        "layers": _layers(graph, cost),
     }
+
+
+def _layers(graph, cost) -> list[dict]:
+    """One entry for each layer in running order; the outputs of a shared layer are those of its first call."""
+    costs = {layer.path: layer for layer in cost.layers}
+    entries: dict[str, dict] = {}
+    for call in graph.trace.calls:
+        cost_here = costs.get(call.path)
+        entry = {
+            "name": call.path,
+            "kind": type(call.operation).__name__,
+            "outputs": [list(graph.trace.shapes[t][1:]) for t in call.outputs],
+            "params": cost_here.params if cost_here else 0,
+            "macs": cost_here.macs if cost_here else 0,
+        }
+        entries.setdefault(call.path, entry)
+    return list(entries.values())
 
 
 def _print(found: dict) -> None:
@@ -81,6 +106,20 @@ def _print(found: dict) -> None:
     console.print(f"{found['params']:,} parameters, {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)")
     if found["uncounted"]:
         console.print(f"not counted among the MACs: {', '.join(found['uncounted'])}")
+
+
+def _print_layers(layers: list[dict]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="layers", title_justify="left")
+    for column in ("layer", "kind", "output", "parameters", "MACs"):
+        right = column in ("parameters", "MACs")
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for layer in layers:
+        shapes = ", ".join(" x ".join("?" if s is None else str(s) for s in shape) for shape in layer["outputs"])
+        table.add_row(layer["name"], layer["kind"], shapes, f"{layer['params']:,}", f"{layer['macs']:,}")
+    Console(highlight=False).print(table)
 
 
 def _shape(flags) -> tuple[int, ...] | None:

@@ -6,39 +6,65 @@ from typing import Any
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError
+from dcp_tf.files import remove_leftovers
 from dcp_tf.tools import artefacts
 from dcp_tf.tools.common_flags import Subject
-from dcp_tf.tools.pruning_flags import read_deployment, read_method, read_training, settings_of
+from dcp_tf.tools.pruning_flags import Job, settings_of
 
 
-def run(flags: Any, subject: Subject, folder: pathlib.Path, started: float, phases: list[dict] | None = None) -> None:
+def foresee(subject: Subject, job: Job) -> str:
+    """Finds in moments all that can be wrong with the input, and says in one line what the job will do.
+
+    Raises:
+        UsageError: the flags, the model and the data do not go together.
+    """
+    from dcp_tf.pruning import check
+
+    model, method = subject.model, job.method
+    graph, groups = check(model, subject.dataset.train, method, subject.outputs_kind, job.distillation)
+    parts = [_count(len(groups), "group") + " of channels to prune"]
+    streams = 0 if method.prune_residual else len(graph.prunable(True)) - len(graph.prunable(False))
+    if streams:
+        parts.append(f"{_count(streams, 'residual stream')} stay{'s' * (streams == 1)}")
+    if method.exclude:
+        parts.append(f"{len(method.exclude)} excluded")
+    pinned = sum(g.pinned_because is not None for g in graph.groups)
+    if pinned:
+        parts.append(f"{pinned} pinned")
+    return f"{', '.join(parts)} (inspect_model lists them)"
+
+
+def run(
+    flags: Any, subject: Subject, job: Job, folder: pathlib.Path, started: float, phases: list[dict] | None = None
+) -> None:
     """Everything after the baseline is there, down to the printed table.
 
     Args:
         flags: of `prune` or `quickstart`.
         subject: the baseline and its data.
+        job: what to do; `foresee` found nothing wrong with it.
         folder: of the run; it exists.
         started: `time.time()` at the start.
         phases: what was done before.
 
     Raises:
-        UsageError: the flags and the model do not go together; nothing was written.
+        UsageError: the run cannot be resumed with these flags; nothing was written.
         RunError: a phase failed, or a TFLite file does not equal its model; what was made before is there.
     """
     from dcp_tf.pruning import prune
     from dcp_tf.report import print_summary, write_report
     from dcp_tf.training import save_model
 
-    method, deployment = read_method(flags), read_deployment(flags)
+    remove_leftovers(folder)
     result = prune(
         subject.model,
         subject.dataset.train,
-        method,
+        job.method,
         validation_data=subject.dataset.test if subject.dataset.test.labels is not None else None,
         outputs_kind=subject.outputs_kind,
-        auxiliary=read_training(flags, flags.aux_epochs, flags.aux_lr),
-        finetuning=read_training(flags, flags.finetune_epochs, flags.finetune_lr),
-        distillation=flags.distillation,
+        auxiliary=job.auxiliary,
+        finetuning=job.finetuning,
+        distillation=job.distillation,
         state_dir=folder / "state" / "pruning",
         resume=flags.resume,
         log_dir=str(folder / "events"),
@@ -52,14 +78,17 @@ def run(flags: Any, subject: Subject, folder: pathlib.Path, started: float, phas
     if "top1" in result.before_finetuning:
         measured["pruned"]["top1_before_finetuning"] = result.before_finetuning["top1"]
     deploying = time.perf_counter()
-    files, failures = artefacts.deploy(models, subject.dataset, subject.outputs_kind, folder, deployment, flags.seed)
+    artefacts.remove_files(folder, models)
+    files, failures = artefacts.deploy(
+        models, subject.dataset, subject.outputs_kind, folder, job.deployment, flags.seed
+    )
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     summary = artefacts.write_summary(
         folder,
         started,
         model=subject.source,
         dataset=subject.dataset.name,
-        method=method.name,
+        method=job.method.name,
         normalization=subject.normalization,
         outputs=subject.outputs_kind,
         settings=settings_of(flags),
@@ -74,3 +103,7 @@ def run(flags: Any, subject: Subject, folder: pathlib.Path, started: float, phas
     progress.say(f"written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
     if failures:
         raise RunError("; ".join(failures))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -2,6 +2,7 @@
 
 import copy
 import errno
+import math
 import os
 import re
 import sys
@@ -27,51 +28,57 @@ class Program:
         self.name = name
         self.about = about
         self.flags = absl_flags.FlagValues()
-        self._order: list[str] = []
+        self._sections: list[tuple[str, list[str]]] = [("Flags", [])]
         self.boolean("debug", False, "Print the traceback of an error.")
         self.boolean("help", False, "Print this text.")
+
+    def section(self, title: str) -> None:
+        """Starts a part of the help text; the flags defined from here on belong to it."""
+        self._sections.append((title, []))
 
     def string(self, name: str, default: str | None, about: str) -> None:
         """Defines a flag that takes a text."""
         absl_flags.DEFINE_string(name, default, about, flag_values=self.flags)
-        self._order.append(name)
+        self._add(name)
 
     def list(self, name: str, default: Sequence[str], about: str) -> None:
         """Defines a flag that takes texts with commas between them."""
         absl_flags.DEFINE_list(name, list(default), about, flag_values=self.flags)
-        self._order.append(name)
+        self._add(name)
 
-    def integer(self, name: str, default: int | None, about: str, lower: int | None = 0) -> None:
+    def integer(self, name: str, default: int, about: str, lower: int = 0, upper: int | None = None) -> None:
         """Defines a flag that takes a whole number."""
-        absl_flags.DEFINE_integer(name, default, about, lower_bound=lower, flag_values=self.flags)
-        self._order.append(name)
+        absl_flags.DEFINE_integer(name, default, about, lower_bound=lower, upper_bound=upper, flag_values=self.flags)
+        self._add(name)
 
-    def float(self, name: str, default: float | None, about: str, lower: float | None = 0.0) -> None:
-        """Defines a flag that takes a number."""
-        absl_flags.DEFINE_float(name, default, about, lower_bound=lower, flag_values=self.flags)
-        self._order.append(name)
+    def float(self, name: str, default: float, about: str) -> None:
+        """Defines a flag that takes a number of 0 or more."""
+        absl_flags.DEFINE_float(name, default, about, lower_bound=0.0, flag_values=self.flags)
+        absl_flags.register_validator(name, math.isfinite, "is no finite number", flag_values=self.flags)
+        self._add(name)
 
     def boolean(self, name: str, default: bool, about: str) -> None:
         """Defines a switch: `--name` or `--noname`."""
         absl_flags.DEFINE_boolean(name, default, about, flag_values=self.flags)
-        self._order.append(name)
+        self._add(name)
 
     def enum(self, name: str, default: str | None, values: Sequence[str], about: str) -> None:
         """Defines a flag that takes one of some words."""
         absl_flags.DEFINE_enum(name, default, list(values), about, flag_values=self.flags)
-        self._order.append(name)
+        self._add(name)
 
     def help(self) -> str:
         """The text of `--help`."""
-        lines = [self.about.strip(), "", "Flags:"]
-        for name in [*self._order[2:], *self._order[:2]]:
-            flag = self.flags[name]
-            value = flag.default_as_str
-            shown = "" if value in (None, "''") or flag.boolean else f"={value.strip(chr(39))}"
-            about = re.sub(r"^<(.+)>: (.*)", lambda m: f"{m[2]} One of: {m[1].replace('|', ', ')}.", flag.help)
-            lines.append(f"  --{name}{shown}")
-            lines.append(textwrap.fill(about, 92, initial_indent=" " * 6, subsequent_indent=" " * 6))
+        (_, everywhere), *sections = self._sections
+        lines = [textwrap.dedent(self.about).strip()]
+        for title, names in [*sections, ("Other", everywhere)]:
+            lines += ["", f"{title}:"] if names else []
+            for name in names:
+                lines += _help_of(self.flags[name])
         return "\n".join(lines)
+
+    def _add(self, name: str) -> None:
+        self._sections[-1][1].append(name)
 
     def run(self, main: Callable[[absl_flags.FlagValues], int | None], argv: Sequence[str] | None = None) -> int:
         """Parses the command line and runs `main`.
@@ -117,6 +124,13 @@ class Program:
     def _fail(self, line: str, code: int) -> int:
         print(f"{self.name}: {' '.join(line.split())}", file=sys.stderr)
         return code
+
+
+def _help_of(flag: absl_flags.Flag) -> list[str]:
+    value = flag.default_as_str
+    shown = "" if value in (None, "''") or flag.boolean else f"={value.strip(chr(39))}"
+    about = re.sub(r"^<(.+)>: (.*)", lambda m: f"{m[2]} One of: {m[1].replace('|', ', ')}.", flag.help)
+    return [f"  --{flag.name}{shown}", textwrap.fill(about, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)]
 
 
 def explain(error: Exception) -> tuple[str, int]:

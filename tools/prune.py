@@ -3,7 +3,9 @@
     python -m dcp_tf.tools.prune --model=my_model.keras --dataset=npz:my_data.npz --rate=0.3 --output_dir=runs/mine
     python -m dcp_tf.tools.prune --model=my_model.keras --dataset=folder:photos --method=adapt_dcp --output_dir=runs/2
 
-A stopped run goes on with the same command and --resume.
+Which groups of channels there are, and why some stay, is shown by inspect_model. A stopped run goes on with the same
+command and --resume. --output_dir receives baseline.keras and pruned.keras (both load in plain Keras), plan.json (which
+channels stay), the .tflite files, benchmark.json, summary.json, report.html, events/ (TensorBoard) and state/.
 """
 
 import os
@@ -22,11 +24,12 @@ PROGRAM = Program("prune", __doc__)
 common_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
-PROGRAM.string("output_dir", None, "Where everything goes: models, plan, TFLite files, summary, report.")
 pruning_flags.define_pruning(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_deployment(PROGRAM)
-PROGRAM.integer("seed", 0, "Of everything that is drawn.")
+PROGRAM.section("The run")
+PROGRAM.string("output_dir", None, "Where everything goes: models, plan, TFLite files, summary, report.")
+common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
 PROGRAM.boolean("resume", False, "Go on with a stopped run in --output_dir.")
 
 
@@ -35,13 +38,17 @@ def main(flags) -> None:
     started = time.time()
     if not flags.output_dir:
         raise UsageError("say where the results shall go: --output_dir=FOLDER")
+    from dcp_tf import progress
     from dcp_tf.files import writable_folder
     from dcp_tf.tools import pipeline
 
-    pruning_flags.read_method(flags)
-    pruning_flags.read_deployment(flags)
+    job = pruning_flags.read_job(flags)
     subject = common_flags.load_subject(flags)
-    pipeline.run(flags, subject, writable_folder(flags.output_dir), started)
+    outlook = pipeline.foresee(subject, job)
+    folder = writable_folder(flags.output_dir)
+    subject.announce()
+    progress.say(outlook)
+    pipeline.run(flags, subject, job, folder, started)
 
 
 def run(argv=None) -> int:

@@ -24,37 +24,77 @@ class Defaults:
 
 
 def define_pruning(program: Program, defaults: Defaults) -> None:
-    """Which channels go."""
-    program.enum("method", "dcp", METHODS, "How channels are chosen.")
-    program.float("rate", defaults.rate, "Share of channels to remove from each group; for adapt_dcp the least share.")
-    program.float("epsilon", 1e-3, "adapt_dcp: relative fall of the loss at which a group has enough channels.")
-    program.integer("round_to", defaults.round_to, "Kept counts are the nearest multiple of it.", lower=1)
+    """Which channels go, and how they are chosen."""
+    program.section("Which channels go")
+    program.enum(
+        "method",
+        "dcp",
+        METHODS,
+        "How channels are chosen. dcp: those that the losses need most, at a fixed rate; adapt_dcp: the same, each "
+        "group as wide as its loss needs; random: by chance; l1: the filters with the largest weights.",
+    )
+    program.float(
+        "rate",
+        defaults.rate,
+        "Share of channels to remove from each group, between 0 and 1; for adapt_dcp the least share.",
+    )
+    program.float("epsilon", 1e-3, "For adapt_dcp: relative fall of the loss at which a group has enough channels.")
+    program.integer(
+        "round_to",
+        defaults.round_to,
+        "The channels that a group keeps are the nearest multiple of it, which suits hardware; 1: exactly the rate.",
+        lower=1,
+    )
     program.integer("min_channels", 1, "Fewest channels that a group keeps.", lower=1)
-    program.boolean("prune_residual", False, "Prune residual streams too, over all layers that make or read them.")
-    program.list("exclude", [], "Groups that keep all channels, as inspect_model names them.")
-    program.enum("losses", "joint", LOSSES, "What guides the selection: both losses, or one of them.")
-    program.integer("auxiliary_losses", 2, "Auxiliary classifiers to spread over the depth.")
-    program.list("auxiliary_layers", [], "Layers to put them at instead.")
-    program.boolean("per_stage", False, "Fine-tune before each stage (the NeurIPS variant), not once.")
-    program.integer("per_step", 2, "Channels added per step of the selection.", lower=1)
-    program.integer("selection_samples", defaults.selection_samples, "Training images for the selection.", lower=1)
-    program.integer("selection_batch", 128, "Batch size in the selection.", lower=1)
-    program.float("selection_lr", 0.01, "Learning rate in the selection.")
+    program.boolean(
+        "prune_residual",
+        False,
+        "Prune residual streams (sums of feature maps) too, over all layers that make or read them.",
+    )
+    program.list("exclude", [], "Groups that keep all channels (a,b,c), by the names that inspect_model lists.")
+    program.section("How dcp and adapt_dcp choose")
+    program.enum(
+        "losses",
+        "joint",
+        LOSSES,
+        "What guides the choice: reconstruction of the layer's outputs, discrimination by a classifier behind it, or "
+        "both (joint).",
+    )
+    program.integer("auxiliary_losses", 2, "Auxiliary classifiers, spread over the depth.")
+    program.list(
+        "auxiliary_layers", [], "Layers to put the auxiliary classifiers at instead; inspect_model --layers lists them."
+    )
+    program.boolean(
+        "per_stage", False, "Fine-tune before the groups of each auxiliary classifier (the NeurIPS variant), not once."
+    )
+    program.integer("per_step", 2, "Channels that each step of the selection adds to a group.", lower=1)
+    program.integer(
+        "selection_samples", defaults.selection_samples, "Training images that the selection looks at.", lower=1
+    )
+    program.integer("selection_batch", 128, "Images per training step of the selection.", lower=1)
+    program.float("selection_lr", 0.01, "Learning rate of the selection.")
     program.float("cache_gib", 2.0, "Memory for cached layer inputs, GiB; what does not fit is computed again.")
 
 
 def define_training(program: Program, defaults: Defaults) -> None:
     """How the model is fine-tuned."""
-    program.integer("aux_epochs", defaults.aux_epochs, "Epochs with auxiliary losses before the selection.")
-    program.float("aux_lr", 0.01, "Learning rate there.")
+    program.section("Fine-tuning")
+    program.integer(
+        "aux_epochs",
+        defaults.aux_epochs,
+        "For dcp and adapt_dcp: epochs with the auxiliary losses, before the selection.",
+    )
+    program.float("aux_lr", 0.01, "Learning rate of those epochs, falling to 0 along a cosine.")
     define_finetuning(program, defaults)
 
 
 def define_finetuning(program: Program, defaults: Defaults) -> None:
     """How the pruned model is trained on."""
     program.integer("finetune_epochs", defaults.finetune_epochs, "Epochs of the pruned model; 0: none.")
-    program.float("finetune_lr", 0.01, "Learning rate there, falling to 0 along a cosine.")
-    program.float("distillation", 0.0, "Weight of the baseline's soft predictions in the fine-tuning, 0 to 1.")
+    program.float("finetune_lr", 0.01, "Learning rate of the pruned model, falling to 0 along a cosine.")
+    program.float(
+        "distillation", 0.0, "Share of the baseline's soft predictions in the loss of the pruned model, 0 to 1."
+    )
     program.float("weight_decay", 1e-4, "L2 coefficient on kernels.")
     program.integer("batch_size", defaults.batch_size, "Images per training step.", lower=1)
 
@@ -62,15 +102,51 @@ def define_finetuning(program: Program, defaults: Defaults) -> None:
 def define_deployment(program: Program) -> None:
     """Which files are made and how they are measured."""
     define_files(program)
+    program.section("Latency")
     program.integer("threads", 1, "Threads of the latency benchmark.", lower=1)
     program.integer("benchmark_runs", 50, "Measured runs of each file; 0: no benchmark.")
 
 
 def define_files(program: Program) -> None:
     """Which TFLite files are made."""
-    program.list("quantization", ["float32", "int8"], "TFLite files to make: float32, int8; empty: none.")
+    program.section("TFLite files")
+    program.list("quantization", ["float32", "int8"], "Files to make: float32, int8; empty: none.")
     program.enum("int8_io", "float", ("float", "int8"), "Inputs and outputs of int8 files.")
     program.integer("calibration_samples", 200, "Training images that calibrate int8 files.", lower=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """What `prune` and `quickstart` shall do with a model.
+
+    Attributes:
+        method: which channels go, such as `dcp_tf.DCP`.
+        auxiliary: the training with auxiliary losses.
+        finetuning: the training of the pruned model.
+        distillation: share of the baseline's predictions in that.
+        deployment: the files.
+    """
+
+    method: Any
+    auxiliary: Any
+    finetuning: Any
+    distillation: float
+    deployment: Deployment
+
+
+def read_job(flags: Any) -> Job:
+    """Everything that the flags alone say.
+
+    Raises:
+        UsageError: a value that cannot be.
+    """
+    return Job(
+        read_method(flags),
+        read_training(flags, "aux_epochs", "aux_lr"),
+        read_training(flags, "finetune_epochs", "finetune_lr"),
+        flags.distillation,
+        read_deployment(flags),
+    )
 
 
 def read_method(flags: Any) -> Any:
@@ -89,14 +165,25 @@ def read_method(flags: Any) -> Any:
     return method(**{field.name: given[field.name] for field in dataclasses.fields(method) if field.name in given})
 
 
-def read_training(flags: Any, epochs: int, learning_rate: float) -> Any:
-    """How one phase trains."""
+def read_training(flags: Any, epochs: str, learning_rate: str) -> Any:
+    """How one phase trains.
+
+    Args:
+        flags: of the program.
+        epochs: name of the flag.
+        learning_rate: name of the flag.
+
+    Raises:
+        UsageError: the learning rate is 0.
+    """
     from dcp_tf.training import TrainConfig
 
+    if not flags[learning_rate].value:
+        raise UsageError(f"--{learning_rate} must be above 0; --{epochs}=0 leaves the training out")
     return TrainConfig(
-        epochs=epochs,
+        epochs=flags[epochs].value,
         batch_size=flags.batch_size,
-        learning_rate=learning_rate,
+        learning_rate=flags[learning_rate].value,
         weight_decay=flags.weight_decay,
         seed=flags.seed,
     )

@@ -3,9 +3,12 @@ it, converts it to TFLite and measures what was gained.
 
     dcp-quickstart
     python -m dcp_tf.tools.quickstart --output_dir=runs/quickstart --rate=0.3
+
+It takes some minutes on two cores. A stopped run goes on with the same command and --resume.
 """
 
 import os
+import shutil
 import sys
 
 if __package__ in (None, ""):
@@ -13,35 +16,42 @@ if __package__ in (None, ""):
 
 import time
 
-from dcp_tf.tools import pruning_flags
+from dcp_tf.tools import common_flags, pruning_flags
 from dcp_tf.tools.program import Program
 
 DEFAULTS = pruning_flags.Defaults(aux_epochs=4, finetune_epochs=12, batch_size=64, selection_samples=1024)
 
 PROGRAM = Program("quickstart", __doc__)
-PROGRAM.string("output_dir", "dcp_quickstart", "Where everything goes.")
+PROGRAM.section("Baseline")
 PROGRAM.string("model", "zoo:preresnet20", "The network to train, zoo:NAME.")
-PROGRAM.integer("epochs", 12, "Epochs of the baseline.", lower=1)
-PROGRAM.float("learning_rate", 0.1, "Learning rate of the baseline.")
+PROGRAM.integer("epochs", 12, "Epochs of the baseline's training.", lower=1)
+PROGRAM.float("learning_rate", 0.1, "Learning rate of the baseline, falling to 0 along a cosine.")
 pruning_flags.define_pruning(PROGRAM, DEFAULTS)
 pruning_flags.define_training(PROGRAM, DEFAULTS)
 pruning_flags.define_deployment(PROGRAM)
-PROGRAM.integer("seed", 0, "Of everything that is drawn.")
+PROGRAM.section("The run")
+PROGRAM.string("output_dir", "dcp_quickstart", "Where everything goes: models, plan, TFLite files, summary, report.")
+common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
 PROGRAM.boolean("resume", False, "Go on with a stopped run in --output_dir.")
 
 
 def main(flags) -> None:
     """Trains the baseline and runs the main job on it."""
     started = time.time()
+    from dcp_tf import progress
     from dcp_tf.files import writable_folder
     from dcp_tf.tools import baseline, pipeline
 
-    pruning_flags.read_method(flags)
-    pruning_flags.read_deployment(flags)
+    job = pruning_flags.read_job(flags)
+    config = pruning_flags.read_training(flags, "epochs", "learning_rate")
+    subject = baseline.build(flags.model, "digits", config.seed)
+    outlook = pipeline.foresee(subject, job)
     folder = writable_folder(flags.output_dir)
-    config = pruning_flags.read_training(flags, flags.epochs, flags.learning_rate)
-    subject, phase = baseline.train(flags.model, "digits", config, folder / "state" / "baseline.npz", flags.resume)
-    pipeline.run(flags, subject, folder, started, [phase])
+    progress.say(f"training {flags.model} on digits; then {outlook}")
+    if not flags.resume:  # what an earlier run kept belongs to its own baseline
+        shutil.rmtree(folder / "state", ignore_errors=True)
+    phase = baseline.train(subject, config, folder / "state" / "baseline.npz", log_dir=str(folder / "events"))
+    pipeline.run(flags, subject, job, folder, started, [phase])
 
 
 def run(argv=None) -> int:

@@ -16,14 +16,17 @@ from dcp_tf.tools import common_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("train", __doc__)
+PROGRAM.section("Model")
 PROGRAM.string("model", "zoo:preresnet20", "The network: zoo:NAME, or keras:NAME (keras.applications).")
 common_flags.define_data_source(PROGRAM)
-PROGRAM.string("output_dir", None, "Where the model and its summary go.")
+PROGRAM.section("Training")
 PROGRAM.integer("epochs", 30, "Passes over the training images.", lower=1)
 PROGRAM.integer("batch_size", 128, "Images per step.", lower=1)
 PROGRAM.float("learning_rate", 0.1, "The highest learning rate; it falls to 0 along a cosine.")
 PROGRAM.float("weight_decay", 1e-4, "L2 coefficient on kernels.")
-PROGRAM.integer("seed", 0, "Of everything that is drawn.")
+PROGRAM.section("The run")
+PROGRAM.string("output_dir", None, "Where the model (baseline.keras) and its summary go.")
+common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
 PROGRAM.boolean("resume", False, "Go on with a stopped training in --output_dir.")
 
 
@@ -38,17 +41,15 @@ def main(flags) -> None:
     from dcp_tf.tools.pruning_flags import read_training, settings_of
     from dcp_tf.training import save_model
 
-    config = read_training(flags, flags.epochs, flags.learning_rate)
+    config = read_training(flags, "epochs", "learning_rate")
+    subject = baseline.build(flags.model, flags.dataset, flags.seed, data_dir=flags.data_dir)
+    if not flags.model.startswith("zoo:"):  # which are built for the data
+        common_flags.check_shape(flags, subject.dataset)
     folder = writable_folder(flags.output_dir)
-    subject, phase = baseline.train(
-        flags.model,
-        flags.dataset,
-        config,
-        folder / "state" / "baseline.npz",
-        flags.resume,
-        log_dir=str(folder / "events"),
-        data_dir=flags.data_dir,
-    )
+    state = folder / "state" / "baseline.npz"
+    if not flags.resume:
+        state.unlink(missing_ok=True)
+    phase = baseline.train(subject, config, state, log_dir=str(folder / "events"))
     path = save_model(subject.model, folder / "baseline.keras")
     measured = artefacts.measure_model(subject.model, subject.dataset, subject.outputs_kind)
     artefacts.write_summary(

@@ -2,6 +2,6 @@
 
 from dcp_tf.pruning.methods import DCP, L1, METHODS, AdaptDCP, Method, Random
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
-from dcp_tf.pruning.prune import PruneResult, prune
+from dcp_tf.pruning.prune import PruneResult, check, prune
 
-__all__ = ["DCP", "L1", "METHODS", "AdaptDCP", "GroupPlan", "Method", "PruneResult", "PruningPlan", "Random", "prune"]
+__all__ = ["DCP", "L1", "METHODS", "AdaptDCP", "GroupPlan", "Method", "PruneResult", "PruningPlan", "Random", "check", "prune"]

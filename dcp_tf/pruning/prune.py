@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import time
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,9 +13,9 @@ import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.data import as_split
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import RunError, UsageError
 from dcp_tf.evaluation import accuracy
-from dcp_tf.graph import ChannelGraph, rebuild
+from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
 from dcp_tf.models import check_functional
 from dcp_tf.models import outputs_kind as read_outputs_kind
 from dcp_tf.pruning.criteria import CRITERIA, largest
@@ -22,7 +23,9 @@ from dcp_tf.pruning.discrimination import Task, select_channels
 from dcp_tf.pruning.methods import DCP, Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.run_state import RunState
+from dcp_tf.pruning.stopping import FixedRate
 from dcp_tf.training import Distillation, TrainConfig, classification_loss, fit, soft_targets
+from dcp_tf.training.heads import find_positions
 
 AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01)
 FINETUNING = TrainConfig(epochs=10, learning_rate=0.01)
@@ -84,12 +87,9 @@ def prune(
         UsageError: the model, the data or the settings cannot be used.
         RunError: a loss became NaN, or a file could not be written.
     """
-    check_functional(model)
     train, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
-    kind = outputs_kind or read_outputs_kind(model)
-    check_task(model, train, kind)
-    graph = ChannelGraph(model, [(None, *train.shape)])
-    groups = choose_groups(graph, method)
+    kind = outputs_kind or read_outputs_kind(check_functional(model))
+    graph, groups = check(model, train, method, kind, distillation)
     state = RunState(
         state_dir, _settings(graph, train, method, kind, auxiliary, finetuning, distillation, seed), resume
     )
@@ -101,10 +101,7 @@ def prune(
         selected, plans = graph, _rank(graph, groups, method, seed, phases)
     plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, dataclasses.asdict(method))
     if all(len(p.kept) == p.size for p in plan.groups):
-        raise UsageError(
-            f"nothing would be removed at rate {method.rate} with round_to {method.round_to}; "
-            "raise the rate or lower round_to"
-        )
+        raise RunError("the selection found every channel necessary; raise the rate or epsilon")
     small = rebuild(selected, plan.kept(selected))
 
     def validate() -> Mapping[str, float]:
@@ -115,6 +112,32 @@ def prune(
         progress.say(f"after surgery, before fine-tuning: top1 {before['top1']:.4f}")
     _fine_tune(small, model, train, kind, finetuning, distillation, state, phases, validate, log_dir, seed)
     return PruneResult(small, plan, phases, before)
+
+
+def check(
+    model: keras.Model, data: Any, method: Method, outputs_kind: str, distillation: float = 0.0
+) -> tuple[ChannelGraph, list[ChannelGroup]]:
+    """Everything that can be wrong with the arguments of `prune`, found in moments and before anything is written.
+
+    Returns:
+        The model's graph and the groups that will be pruned.
+
+    Raises:
+        UsageError: the model, the data or the settings cannot be used.
+    """
+    check_task(check_functional(model), data, outputs_kind)
+    graph = ChannelGraph(model, [(None, *data.shape)])
+    groups = choose_groups(graph, method)
+    if isinstance(method, DCP) and method.discrimination:
+        find_positions(graph, method.auxiliary_losses, method.auxiliary_layers)
+    stopping = method.stopping()
+    if isinstance(stopping, FixedRate) and all(stopping.limit(g.size) == g.size for g in groups):
+        raise UsageError(
+            f"nothing would be removed at rate {method.rate} with round_to {method.round_to}; "
+            "raise the rate or lower round_to"
+        )
+    Distillation(classification_loss(outputs_kind), distillation)
+    return graph, groups
 
 
 def check_task(model: keras.Model, data: Any, outputs_kind: str) -> None:
@@ -134,7 +157,7 @@ def check_task(model: keras.Model, data: Any, outputs_kind: str) -> None:
             raise UsageError(f"the data has the label {largest_label}, but the model has {outputs} outputs")
 
 
-def choose_groups(graph: ChannelGraph, method: Method) -> list:
+def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:
     """The groups that the method may prune.
 
     Raises:
@@ -190,6 +213,7 @@ def _fine_tune(
 def _settings(graph, train, method, kind, auxiliary, finetuning, distillation, seed) -> dict[str, Any]:
     return {
         "fingerprint": graph.fingerprint(),
+        "weights": _digest(graph.trace.model),
         "images": train.size,
         "method": method.name,
         **dataclasses.asdict(method),
@@ -199,6 +223,11 @@ def _settings(graph, train, method, kind, auxiliary, finetuning, distillation, s
         "distillation": distillation,
         "seed": seed,
     }
+
+
+def _digest(model: keras.Model) -> int:
+    """A number that tells equal models with other weights apart: a run goes on with the model it began with."""
+    return zlib.crc32(b"".join(keras.ops.convert_to_numpy(w).tobytes() for w in model.weights))
 
 
 def state_folder(output_dir: str | os.PathLike) -> pathlib.Path:

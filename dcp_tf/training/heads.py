@@ -75,11 +75,7 @@ def augment(
         UsageError: the model has several outputs, or a named layer cannot carry a head.
     """
     trace = graph.trace
-    if len(trace.outputs) != 1 or len(trace.shapes[trace.outputs[0]]) != 2:
-        shapes = [trace.shapes[t] for t in trace.outputs]
-        raise UsageError(f"auxiliary classifiers need one output of shape (batch, classes), the model has {shapes}")
-    depths = _depths(graph)
-    positions = _named(trace, depths, at) if at else _spread(trace, depths, count)
+    positions = find_positions(graph, count, at)
     classes = trace.shapes[trace.outputs[0]][-1]
     heads = tuple(
         _head(f"auxiliary_{i}", trace.shapes[p.tensor], classes, outputs_kind, data_format)
@@ -90,7 +86,17 @@ def augment(
     outputs = [head(values[p.tensor]) for head, p in zip(heads, positions, strict=True)]
     outputs.append(values[trace.outputs[0]])
     model = keras.Model(list(inputs.values()), outputs, name=f"{trace.model.name}_augmented")
-    return AugmentedModel(model, positions, heads, max(depths.values()))
+    return AugmentedModel(model, positions, heads, max(_depths(graph).values()))
+
+
+def find_positions(graph: ChannelGraph, count: int, at: Sequence[str] = ()) -> tuple[Position, ...]:
+    """Where the heads of `augment` sit, shallow to deep; the arguments and errors are the same."""
+    trace = graph.trace
+    if len(trace.outputs) != 1 or len(trace.shapes[trace.outputs[0]]) != 2:
+        shapes = [trace.shapes[t] for t in trace.outputs]
+        raise UsageError(f"auxiliary classifiers need one output of shape (batch, classes), the model has {shapes}")
+    depths = _depths(graph)
+    return _named(trace, depths, at) if at else _spread(trace, depths, count)
 
 
 def _head(name: str, shape: tuple, classes: int, outputs_kind: str, data_format: str) -> keras.Model:
@@ -161,7 +167,7 @@ def _named(trace: Trace, depths: dict[int, int], names: Sequence[str]) -> tuple[
     for name in names:
         if name not in by_path:
             raise UsageError(
-                f"the model has no layer {name!r} to put an auxiliary classifier at; inspect_model lists them"
+                f"the model has no layer {name!r} to put an auxiliary classifier at; inspect_model --layers lists them"
             )
         call = trace.calls[by_path[name]]
         shape = trace.shapes[call.outputs[0]]
