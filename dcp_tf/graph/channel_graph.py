@@ -47,6 +47,7 @@ class ChannelGraph:
 
     Attributes:
         trace: the flat list of calls.
+        ignore_statistics: whether channels are free over which statistics are taken.
         records: per operation (by id) what its rule said.
         labels: per tensor number its label array.
         class_of_label: per label the number of its class.
@@ -58,17 +59,25 @@ class ChannelGraph:
         >>> [(group.name, group.size, group.pinned_because) for group in graph.groups]
     """
 
-    def __init__(self, model: keras.Model, input_shapes: Sequence[tuple] | None = None):
+    def __init__(
+        self,
+        model: keras.Model,
+        input_shapes: Sequence[tuple] | None = None,
+        ignore_statistics: bool = False,
+    ):
         """Traces `model` and groups its channels.
 
         Args:
             model: a functional or built Sequential model.
             input_shapes: shapes with the batch axis where the model itself leaves sizes open.
+            ignore_statistics: frees channels over which a LayerNormalization or the like takes statistics. The rebuilt
+                model is then no longer equal to the masked one: the statistics are of the channels that stay.
 
         Raises:
             UsageError: the model is subclassed: it has no graph.
         """
         self.trace = Trace(model, input_shapes)
+        self.ignore_statistics = ignore_statistics
         self.records: dict[int, OperationRecord] = {}
         self.multiplications: list[tuple[OperationRecord, Call, list[Multiplication]]] = []
         self.nested_inputs: dict[int, list[Labels]] = {}
@@ -118,6 +127,7 @@ class ChannelGraph:
             [self.labels[t] for t in call.inputs],
             [self.trace.shapes[t] for t in call.inputs],
             [self.trace.shapes[t] for t in call.outputs],
+            self.ignore_statistics,
         )
         self.labels.update(zip(call.outputs, run_rule(rule_call), strict=True))
         self._residual.extend(rule_call.residual)

@@ -88,6 +88,7 @@ class RuleCall:
         inputs: label arrays of the tensor arguments, one for each, with the batch axis.
         input_shapes: shapes of the tensor arguments, with the batch axis; None where unknown.
         output_shapes: shapes of the outputs.
+        ignore_statistics: whether the user wants channels to go over which statistics are taken.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class RuleCall:
         inputs: list[Labels],
         input_shapes: list[tuple],
         output_shapes: list[tuple],
+        ignore_statistics: bool = False,
     ):
         self.call = call
         self.record = record
@@ -105,6 +107,7 @@ class RuleCall:
         self.inputs = inputs
         self.input_shapes = input_shapes
         self.output_shapes = output_shapes
+        self.ignore_statistics = ignore_statistics
         self.multiplications: list[Multiplication] = []
         self.arguments: dict[int | str, tuple[Callable[[Kept, Any], Any], Labels]] = {}
         self.residual: list[Labels] = []

@@ -64,9 +64,12 @@ def apply_masks(graph: ChannelGraph, kept: Kept) -> None:
 
 
 def masked(graph: ChannelGraph, kept: Kept) -> keras.Model:
-    """A copy of full size in which removed channels have no effect: `rebuild` computes the same function."""
+    """A copy of full size in which removed channels have no effect: `rebuild` computes the same function.
+
+    (Not with `ignore_statistics`, where the statistics here are still of all channels.)
+    """
     model = copy_model(graph)
-    apply_masks(ChannelGraph(model), kept)
+    apply_masks(ChannelGraph(model, ignore_statistics=graph.ignore_statistics), kept)
     return model
 
 

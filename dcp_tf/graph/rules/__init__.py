@@ -3,6 +3,7 @@
 from dcp_tf.graph.rules import (
     activation,
     applications,
+    attention,
     convolution,
     dense,
     elementwise,
@@ -16,6 +17,7 @@ from dcp_tf.graph.rules import (
 __all__ = [
     "activation",
     "applications",
+    "attention",
     "convolution",
     "dense",
     "elementwise",

@@ -1,7 +1,7 @@
 """Normalizations: per-channel ones follow the channels, those with statistics over channels pin them."""
 
 import numpy as np
-from keras import layers
+from keras import Variable, layers
 
 from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
 from dcp_tf.graph.rules.common import public
@@ -22,11 +22,23 @@ def batch_normalization(call: RuleCall) -> Labels:
 @register_rule(*public(["LayerNormalization", "RMSNormalization", "UnitNormalization"]))
 def over_axes(call: RuleCall) -> Labels:
     """Statistics over the listed axes: removing a channel there would change all the others."""
-    axes = call.operation.axis
-    for axis in [axes] if isinstance(axes, int) else axes:
-        if call.inputs[0].shape[axis] > 1:
-            call.pin(call.inputs[0], f"{call.call.path} takes statistics over the channels")
-    return call.inputs[0]
+    layer, labels = call.operation, call.inputs[0]
+    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    moving = [place for place, axis in enumerate(axes) if labels.shape[axis] > 1]
+    if not call.ignore_statistics:
+        if moving:
+            call.pin(labels, _statistics(call))
+        return labels
+    for place in moving:
+        for name in ("gamma", "beta", "scale"):
+            weight = getattr(layer, name, None)
+            if isinstance(weight, Variable):
+                call.weight(weight, {place: call.channels(0, axes[place])})
+    return labels
+
+
+def _statistics(call: RuleCall) -> str:
+    return f"{call.call.path} ({type(call.operation).__name__}) takes statistics over the channels"
 
 
 @register_rule(layers.GroupNormalization)
@@ -34,15 +46,18 @@ def group_normalization(call: RuleCall) -> Labels:
     """Statistics over groups of channels; with one channel a group it is per channel."""
     layer = call.operation
     if call.inputs[0].shape[layer.axis] == 1:
-        call.pin(call.inputs[0], f"{call.call.path} takes statistics over the channels")
+        call.pin(call.inputs[0], _statistics(call))
         return call.inputs[0]
     labels = call.channels(0, layer.axis)
-    if layer.groups not in (-1, len(labels)):
-        call.pin(labels, f"{call.call.path} takes statistics over groups of channels")
-    else:
-        call.weight("gamma", {0: labels})
-        call.weight("beta", {0: labels})
+    if layer.groups in (-1, len(labels)):
         call.config("groups", lambda kept, old: old if old == -1 else kept.count(labels), depends_on=labels)
+    elif call.ignore_statistics:
+        rows = labels.reshape(layer.groups, -1)
+        call.tie(rows[:1], rows)
+    else:
+        call.pin(labels, _statistics(call))
+    call.weight("gamma", {0: labels})
+    call.weight("beta", {0: labels})
     return call.inputs[0]
 
 
