@@ -137,8 +137,11 @@ def test_every_network_is_of_the_size_of_its_paper_at_its_own_shape(name):
 
 ONE_PER_FAMILY = {
     **dict.fromkeys(("preresnet20", "resnet20", "vgg16_cifar", "mobilenet_v1", "mobilenet_v2", "resnet18"), 5),
-    **{"mobilenet_v1_cifar": 5, "mobilenet_v2_cifar": 5, "resnet50": 5},
-    **{"mobilefacenet": None, "spherenet20": None},
+    "mobilenet_v1_cifar": 5,
+    "mobilenet_v2_cifar": 5,
+    "resnet50": 5,
+    "mobilefacenet": None,
+    "spherenet20": None,
 }
 
 
