@@ -1,4 +1,4 @@
-"""Every network of keras.applications: traced, pruned at random, rebuilt, compared with the masked one, and reloaded."""
+"""Every network of keras.applications: traced, pruned at random, rebuilt, compared with the masked one, reloaded."""
 
 import dataclasses
 import pathlib

@@ -3,6 +3,7 @@
 from dcp_tf.data.arrays import from_arrays, split_from_arrays
 from dcp_tf.data.load import check_labels, load
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
+from dcp_tf.data.plain import PlainSplit, plain_split
 from dcp_tf.data.split import ImageDataset, Split
 from dcp_tf.data.stream import as_split
 
@@ -10,11 +11,13 @@ __all__ = [
     "NORMALIZATIONS",
     "ImageDataset",
     "Normalization",
+    "PlainSplit",
     "Split",
     "as_split",
     "check_labels",
     "find_normalization",
     "from_arrays",
     "load",
+    "plain_split",
     "split_from_arrays",
 ]

@@ -22,7 +22,7 @@ def digits_parts(*, seed: int, test_fraction: float) -> Parts:
     pixels, labels = load_digits(return_X_y=True)
     source = ArraySource(pixels.reshape(-1, 8, 8, 1).astype(np.uint8), white=16.0)
     train, test = set_aside(source, labels.astype(np.int32), test_fraction, seed)
-    return Parts("digits", train, test, tuple("0123456789"), flip=False)
+    return Parts("digits", train, test, tuple("0123456789"))
 
 
 def npz_parts(path: str) -> Parts:
@@ -49,7 +49,7 @@ def from_arrays(
     normalization: str | Normalization = "none",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    flip: bool = True,
+    augmentation: str = "shift",
     seed: int = 0,
     test_fraction: float = 0.2,
 ) -> ImageDataset:
@@ -65,7 +65,7 @@ def from_arrays(
         normalization: as in `load`.
         mean: as in `load`.
         std: as in `load`.
-        flip: whether augmentation may mirror the images.
+        augmentation: "none", "shift" (by up to an eighth of the size) or "flip" (shift and mirror by chance).
         seed: draws which images are set aside.
         test_fraction: how many of them are.
 
@@ -82,7 +82,7 @@ def from_arrays(
         raise UsageError("test_labels need test_images")
     else:
         train, test = set_aside(*train, test_fraction, seed)
-    parts = Parts(name, train, test, numbered_classes(train[1], test[1]), flip)
+    parts = Parts(name, train, test, numbered_classes(train[1], test[1]), augmentation)
     return assemble(parts, input_shape, find_normalization(normalization, mean, std))
 
 
@@ -94,12 +94,12 @@ def split_from_arrays(
     normalization: str | Normalization = "none",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    flip: bool = True,
+    augmentation: str = "shift",
 ) -> Split:
     """Makes one split of arrays, nothing set aside; the arguments are those of `from_arrays`."""
     source, labels = _labelled(images, labels, "images", "labels")
     chosen = find_normalization(normalization, mean, std)
-    return make_split(source, labels, input_shape=input_shape, normalization=chosen, flip=flip)
+    return make_split(source, labels, input_shape=input_shape, normalization=chosen, augmentation=augmentation)
 
 
 def assemble(parts: Parts, input_shape: tuple[int | None, ...] | None, normalization: Normalization) -> ImageDataset:
@@ -108,10 +108,8 @@ def assemble(parts: Parts, input_shape: tuple[int | None, ...] | None, normaliza
     Raises:
         UsageError: the images cannot be brought to that shape or normalised so.
     """
-    train, test = (
-        make_split(source, labels, input_shape=input_shape, normalization=normalization, flip=parts.flip)
-        for source, labels in (parts.train, parts.test)
-    )
+    settings = {"input_shape": input_shape, "normalization": normalization, "augmentation": parts.augmentation}
+    train, test = (make_split(source, labels, **settings) for source, labels in (parts.train, parts.test))
     return ImageDataset(parts.name, train, test, len(parts.class_names), parts.class_names, train.shape)
 
 

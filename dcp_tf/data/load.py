@@ -1,5 +1,6 @@
 """From `--dataset` to a data set."""
 
+import dataclasses
 from collections.abc import Sequence
 
 from dcp_tf.data.arrays import assemble, digits_parts, npz_parts
@@ -22,6 +23,7 @@ def load(
     seed: int = 0,
     data_dir: str | None = None,
     test_fraction: float = 0.2,
+    augmentation: str | None = None,
 ) -> ImageDataset:
     """Loads a data set.
 
@@ -47,6 +49,8 @@ def load(
         seed: draws which images are set aside for testing where the data set does not say.
         data_dir: where TensorFlow Datasets keeps its files.
         test_fraction: how many images are set aside.
+        augmentation: "none", "shift" (by up to an eighth of the size) or "flip" (shift and mirror by chance); None: what
+            suits the data set, "flip" for photographs of TensorFlow Datasets and "shift" for all others.
 
     Returns:
         The data set, its test images never among the train images.
@@ -68,6 +72,8 @@ def load(
         parts = folder_parts(argument, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
     else:
         parts = tfds_parts(argument, data_dir=data_dir, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
+    if augmentation is not None:
+        parts = dataclasses.replace(parts, augmentation=augmentation)
     return assemble(parts, input_shape, chosen)
 
 

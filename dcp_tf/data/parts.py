@@ -17,14 +17,14 @@ class Parts:
         train: the pixels to learn from, and their labels (N,) or None.
         test: the pixels to measure on, and their labels.
         class_names: by label; empty where there are no labels.
-        flip: whether a mirror image still shows the same class.
+        augmentation: what suits these images, one of `preprocessing.AUGMENTATIONS`.
     """
 
     name: str
     train: tuple[Source, np.ndarray | None]
     test: tuple[Source, np.ndarray | None]
     class_names: tuple[str, ...]
-    flip: bool = True
+    augmentation: str = "shift"
 
 
 def set_aside(

@@ -51,6 +51,11 @@ def to_shape(images: tf.Tensor, shape: Shape) -> tf.Tensor:
     return images
 
 
+# Mirroring is only for images whose mirror image shows the same class: not for digits, letters and traffic signs. So
+# where nothing is known of the images they are only shifted.
+AUGMENTATIONS = ("none", "shift", "flip")
+
+
 def padding(shape: Shape) -> tuple[int, int]:
     """By how many pixels augmentation may shift an image up or down, and left or right: an eighth of its size."""
     return max(1, shape[0] // 8), max(1, shape[1] // 8)

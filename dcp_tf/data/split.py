@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.data.normalization import Normalization
-from dcp_tf.data.preprocessing import Shape, crop_and_flip, draw_crops, output_shape, to_shape
+from dcp_tf.data.preprocessing import AUGMENTATIONS, Shape, crop_and_flip, draw_crops, output_shape, to_shape
 from dcp_tf.data.sources import ArraySource, Source, label_array
 from dcp_tf.errors import UsageError
 
@@ -30,14 +30,14 @@ class Split:
         labels: (N,) of int32, or None where there are none.
         shape: (H, W, C) of the images in a batch.
         normalization: what is done to their pixels.
-        flip: whether augmentation may mirror the images (not for digits and letters).
+        augmentation: what `augment` does to the images, one of `preprocessing.AUGMENTATIONS`.
     """
 
     source: Source
     labels: np.ndarray | None = dataclasses.field(repr=False)
     shape: Shape
     normalization: Normalization
-    flip: bool = True
+    augmentation: str = "shift"
 
     @property
     def size(self) -> int:
@@ -71,8 +71,8 @@ class Split:
             batch_size: images per batch; the last batch may be smaller.
             indices: which images, in this order; None for all.
             shuffle: whether their order is drawn from (seed, epoch).
-            augment: whether each image is shifted by up to an eighth of its size and, where `flip` allows it, mirrored
-                by chance; drawn from (seed, epoch) for each image, whatever batch it is in.
+            augment: whether each image is shifted by up to an eighth of its size and, where `augmentation` is "flip",
+                mirrored by chance; drawn from (seed, epoch) for each image, whatever batch it is in.
             seed: 0 or more.
             epoch: the number of the pass, 0 or more.
             drop_remainder: whether a smaller last batch is left out.
@@ -91,8 +91,9 @@ class Split:
         images = self.source.batches(order, batch_size, drop_remainder)
         labels = None if self.labels is None else tf.constant(self.labels)
         crops = None
-        if augment:
-            drawn = draw_crops(self.size, self.shape, self.flip, _generator(seed, epoch, _CROPS))
+        if augment and self.augmentation != "none":
+            mirrors = self.augmentation == "flip"
+            drawn = draw_crops(self.size, self.shape, mirrors, _generator(seed, epoch, _CROPS))
             crops = [tf.constant(values) for values in drawn]
 
         def finish(positions: tf.Tensor, pixels: tf.Tensor):
@@ -173,18 +174,20 @@ def make_split(
     *,
     input_shape: tuple[int | None, ...] | None,
     normalization: Normalization,
-    flip: bool,
+    augmentation: str,
 ) -> Split:
     """Puts a source, its labels and the preprocessing together.
 
     Raises:
         UsageError: they do not fit each other.
     """
+    if augmentation not in AUGMENTATIONS:
+        raise UsageError(f"the augmentation must be one of {', '.join(AUGMENTATIONS)}, received {augmentation!r}")
     shape = output_shape(source.shape, input_shape)
     normalization.check_channels(shape[2])
     if isinstance(source, ArraySource) and source.white is None:
         normalization.check_floats(source.images)
-    return Split(source, labels, shape, normalization, flip)
+    return Split(source, labels, shape, normalization, augmentation)
 
 
 def stratified_split(labels: np.ndarray | None, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

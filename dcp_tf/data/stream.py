@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dcp_tf.data.arrays import split_from_arrays
+from dcp_tf.data.plain import PlainSplit, plain_split
 from dcp_tf.data.split import ImageDataset, Split, balanced_order
 from dcp_tf.errors import UsageError
 
@@ -15,13 +15,13 @@ def as_split(data: Any) -> Any:
     """Brings the data of a Python program into the form that training and selection read.
 
     Args:
-        data: a `Split` (returned as it is), an `ImageDataset` (its train images), an array of images, a pair (images,
+        data: a `Split` (returned as it is), an `ImageDataset` (its train images), an array of inputs, a pair (inputs,
             labels), or a finite `tf.data.Dataset` of (image, label) or image batches. Values are taken as they are.
 
     Raises:
         UsageError: it is something else, or empty.
     """
-    if isinstance(data, Split | DatasetSplit):
+    if isinstance(data, Split | PlainSplit | DatasetSplit):
         return data
     if isinstance(data, ImageDataset):
         return data.train
@@ -29,7 +29,7 @@ def as_split(data: Any) -> Any:
         return DatasetSplit(data)
     images, labels = data if isinstance(data, tuple | list) and len(data) == 2 else (data, None)
     if hasattr(images, "__array__"):
-        return split_from_arrays(np.asarray(images, np.float32), None if labels is None else np.asarray(labels))
+        return plain_split(images, labels)
     raise UsageError(
         "data must be a tf.data.Dataset of batches, an array, a pair (images, labels) or a dcp_tf data set, "
         f"received {type(data).__name__}"

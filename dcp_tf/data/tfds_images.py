@@ -90,8 +90,8 @@ def tfds_parts(
     sides = [_load(part, in_memory) for part in (train, test) if part is not None]
     if len(sides) == 1:
         sides = set_aside(*sides[0], test_fraction, seed)
-    flip = builder.name not in _NO_FLIP
-    return Parts(builder.name, *sides, class_names, flip)
+    augmentation = "shift" if builder.name in _NO_FLIP else "flip"
+    return Parts(builder.name, *sides, class_names, augmentation)
 
 
 def _open(name: str, data_dir: str | None) -> Any:

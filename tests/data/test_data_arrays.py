@@ -117,9 +117,9 @@ def test_train_and_test_images_are_disjoint():
 def test_plain_arrays_with_a_test_set_of_their_own():
     base = arrays()
     made = data.from_arrays(
-        base["x_train"], base["y_train"], test_images=base["x_test"], test_labels=base["y_test"], flip=False
+        base["x_train"], base["y_train"], test_images=base["x_test"], test_labels=base["y_test"], augmentation="none"
     )
-    assert (made.train.size, made.test.size, made.num_classes, made.train.flip) == (12, 4, 4, False)
+    assert (made.train.size, made.test.size, made.num_classes, made.train.augmentation) == (12, 4, 4, "none")
 
 
 def test_arrays_without_labels():

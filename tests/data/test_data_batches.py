@@ -79,7 +79,7 @@ def test_an_image_is_augmented_alike_in_every_batch(digits):
 
 def test_augmentation_is_a_shift_by_at_most_an_eighth_and_a_mirror_image():
     image = np.random.default_rng(0).random((1, 16, 8, 3)).astype(np.float32) + 1
-    split = data.split_from_arrays(np.repeat(image, 200, axis=0), np.zeros(200, int))
+    split = data.split_from_arrays(np.repeat(image, 200, axis=0), np.zeros(200, int), augmentation="flip")
     padded = np.pad(image[0], [(2, 2), (1, 1), (0, 0)])
     possible = {}
     for row in range(5):
@@ -94,7 +94,7 @@ def test_augmentation_is_a_shift_by_at_most_an_eighth_and_a_mirror_image():
 
 
 def test_digits_are_never_mirrored(digits):
-    assert not digits.train.flip
+    assert digits.train.augmentation == "shift"
     images, _ = read(digits.train, augment=True)
     source = read(digits.train)[0]
     black = source.min()

@@ -1,0 +1,83 @@
+"""Budgets: reached within one step, never exceeded; what cannot be reached says so."""
+
+import keras
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph, count_cost
+from dcp_tf.pruning.budget import MEASURES, Target, Widths, matching, profile
+
+
+@pytest.fixture(scope="module")
+def graph():
+    x = inputs = keras.Input((16, 16, 3))
+    for index, filters in enumerate((12, 24, 40, 33)):
+        x = keras.layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{index}")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    return ChannelGraph(keras.Model(inputs, keras.layers.Dense(5)(x)))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    measure=st.sampled_from(sorted(MEASURES)),
+    percent=st.floats(25, 99),
+    round_to=st.sampled_from([1, 4, 8]),
+    minimum=st.integers(1, 6),
+)
+def test_a_target_is_met_within_one_step_and_never_exceeded(graph, measure, percent, round_to, minimum):
+    widths = Widths(graph, graph.prunable(), round_to, minimum)
+    target = Target(measure, f"{percent}%")
+    limit = target.limit(MEASURES[measure](count_cost(graph)))
+    found = widths.within(target)
+    assert MEASURES[measure](widths.cost(found)) <= limit
+    for group in graph.prunable():
+        assert min(minimum, group.size) <= found[group.name] <= group.size
+        assert found[group.name] == group.size or group.size <= round_to or found[group.name] % round_to == 0
+        wider = next(
+            (w for w in range(found[group.name] + 1, group.size + 1) if w == group.size or w % round_to == 0), None
+        )
+        if wider is not None:
+            assert MEASURES[measure](widths.cost(found | {group.name: wider})) > limit
+
+
+def test_the_cost_at_some_widths_is_that_of_the_rebuilt_model(graph):
+    from dcp_tf.graph import rebuild
+
+    widths = Widths(graph, graph.prunable())
+    found = widths.within(Target("macs", "50%"))
+    small = rebuild(graph, graph.kept({name: range(width) for name, width in found.items()}))
+    assert count_cost(small).macs == widths.cost(found).macs
+
+
+def test_rates_of_single_groups_hold_under_a_target(graph):
+    widths = Widths(graph, graph.prunable(), rates={"conv2": 0.25})
+    assert widths.within(Target("macs", "60%"))["conv2"] == 30
+
+
+@pytest.mark.parametrize("text", ["0", "-5", "100%", "130%", "nan", "half", "", "%"])
+def test_what_is_no_target_is_refused(text):
+    with pytest.raises(UsageError, match="received"):
+        Target("macs", text)
+
+
+def test_unreachable_targets_say_what_can_be_reached(graph):
+    widths = Widths(graph, graph.prunable(), 8)
+    with pytest.raises(UsageError, match=r"narrowest model has [\d,]+"):
+        widths.within(Target("macs", "1"))
+    with pytest.raises(UsageError, match="removes nothing"):
+        widths.within(Target("params", "999999999"))
+
+
+def test_the_profile_falls(graph):
+    rows = profile(Widths(graph, graph.prunable()))
+    assert [r["macs"] for r in rows] == sorted((r["macs"] for r in rows), reverse=True)
+
+
+def test_patterns_match_whole_names(graph):
+    assert [g.name for g in matching(graph.groups, "conv[01]")] == ["conv0", "conv1"]
+    with pytest.raises(UsageError, match="no group"):
+        matching(graph.groups, "conv")
+    with pytest.raises(UsageError, match="regular expression"):
+        matching(graph.groups, "conv[")
