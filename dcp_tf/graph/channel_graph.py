@@ -13,6 +13,7 @@ import dcp_tf.graph.rules  # noqa: F401  (fills the table of rules)
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.labels import LabelSpace, settle, varying_axes
 from dcp_tf.graph.rule import Kept, Labels, Multiplication, OperationRecord, RuleCall, run_rule
+from dcp_tf.graph.signatures import Signatures
 from dcp_tf.graph.trace import Call, Trace
 
 INPUT_REASON = "it is an input of the model"
@@ -141,47 +142,34 @@ class ChannelGraph:
     # Grouping
 
     def _group(self) -> list[ChannelGroup]:
-        count = int(self.class_of_label.max(initial=-1)) + 1
-        producers, consumers = [[] for _ in range(count)], [[] for _ in range(count)]
-        reasons: list[dict[str, None]] = [{} for _ in range(count)]
+        known = Signatures(int(self.class_of_label.max(initial=-1)) + 1)
         for record in self.records.values():
             for labels in record.produces.values():
-                self._append(producers, labels, record.path)
+                known.add(self._classes(labels), ("producer", record.path))
             for index, axis in record.consumes:
-                self._append(consumers, record.weights[index][axis], record.path)
+                known.add(self._classes(record.weights[index][axis]), ("consumer", record.path))
         for labels, reason in self._space.pins:
-            for c in np.unique(self.class_of_label[labels]):
-                reasons[c][reason] = None
-        residual = np.zeros(count, bool)
+            known.add(self._classes(labels), ("reason", reason))
         for labels in self._residual:
-            residual[self.class_of_label[labels]] = True
-
-        parts: list[list[int]] = [[] for _ in range(count)]
+            known.add(self._classes(labels), ("residual", True))
         for number, labels in enumerate(self._space.parts):
-            for c in np.unique(self.class_of_label[labels]):
-                parts[c].append(number)
+            known.add(self._classes(labels), ("part", number))
 
-        members = collections.defaultdict(list)
-        for c in self._classes_in_order():
-            if producers[c]:
-                key = (tuple(producers[c]), tuple(consumers[c]), tuple(reasons[c]), bool(residual[c]), tuple(parts[c]))
-                members[key].append(c)
-        return self._name_groups(members)
+        def key(facts: tuple) -> tuple:
+            kinds = ("producer", "consumer", "reason", "residual", "part")
+            return tuple(tuple(value for each, value in facts if each == kind) for kind in kinds)
 
-    def _append(self, lists: list[list[str]], labels: Labels, path: str) -> None:
-        for c in np.unique(self.class_of_label[labels]):
-            if path not in lists[c]:
-                lists[c].append(path)
-
-    def _classes_in_order(self) -> list[int]:
-        """Class numbers in the order in which their first label was made."""
         first = np.unique(self.class_of_label, return_index=True)[1]
-        return self.class_of_label[np.sort(first)].tolist()
+        groups = known.sort(self.class_of_label[np.sort(first)], key)
+        return self._name_groups([(facts, classes) for facts, classes in groups if facts[0]])
 
-    def _name_groups(self, members: Mapping[tuple, list[int]]) -> list[ChannelGroup]:
+    def _classes(self, labels: Labels) -> np.ndarray:
+        return np.unique(self.class_of_label[labels])
+
+    def _name_groups(self, members: Sequence[tuple[tuple, np.ndarray]]) -> list[ChannelGroup]:
         used: collections.Counter = collections.Counter()
         groups = []
-        for (producers, consumers, reasons, residual, _), classes in members.items():
+        for (producers, consumers, reasons, residual, _), classes in members:
             used[producers[0]] += 1
             name = producers[0] if used[producers[0]] == 1 else f"{producers[0]}#{used[producers[0]]}"
             reason = "; ".join(reasons) or None
@@ -189,9 +177,7 @@ class ChannelGraph:
                 reason = "no layer with a kernel reads it"
             if reason is None and len(classes) == 1:
                 reason = "it is a single channel, or several that only live together"
-            groups.append(
-                ChannelGroup(name, len(classes), producers, consumers, reason, residual, np.asarray(classes, np.int64))
-            )
+            groups.append(ChannelGroup(name, len(classes), producers, consumers, reason, bool(residual), classes))
         return groups
 
     # Questions
