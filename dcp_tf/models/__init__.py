@@ -4,6 +4,7 @@ from dcp_tf.models.applications import APPLICATIONS
 from dcp_tf.models.cifar_resnet import cifar_resnet
 from dcp_tf.models.faces import lresnet34e_ir, mobilefacenet, spherenet4, spherenet20
 from dcp_tf.models.functional import check_functional
+from dcp_tf.models.legacy import from_tf_keras
 from dcp_tf.models.load import LoadedModel, load
 from dcp_tf.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_cifar
 from dcp_tf.models.mobilenet_v2 import mobilenet_v2, mobilenet_v2_cifar, mobilenet_v2_small
@@ -21,6 +22,7 @@ __all__ = [
     "build",
     "check_functional",
     "cifar_resnet",
+    "from_tf_keras",
     "load",
     "lresnet34e_ir",
     "mobilefacenet",

@@ -28,7 +28,10 @@ def check_functional(model: keras.Model, input_shape: tuple[int | None, ...] | N
             )
         return model
     if not isinstance(model, keras.Model):
-        raise UsageError(f"expected a Keras 3 model, received {type(model).__module__}.{type(model).__qualname__}")
+        hint = "; convert it with dcp_tf.models.from_tf_keras" if type(model).__module__.startswith("tf_keras.") else ""
+        raise UsageError(
+            f"expected a Keras 3 model, received {type(model).__module__}.{type(model).__qualname__}{hint}"
+        )
     if not isinstance(model, Functional) or type(model).call is not Functional.call:
         raise UsageError(
             f"{type(model).__qualname__} is a subclassed model, whose graph of layers cannot be seen; "

@@ -12,6 +12,7 @@ import keras
 from dcp_tf.errors import UsageError
 from dcp_tf.models.applications import APPLICATIONS, build_application
 from dcp_tf.models.functional import check_functional
+from dcp_tf.models.legacy import load_legacy
 from dcp_tf.models.zoo import build, zoo_normalization
 
 # How Keras names a class or function that it does not know, in .keras and in .h5 files.
@@ -80,9 +81,14 @@ def _read_model(path: pathlib.Path) -> keras.Model:
     if not is_container:
         raise UsageError(f"{path} is no {path.suffix} file, or a damaged one")
     try:
-        model = keras.models.load_model(path, compile=False)
+        if _keras_version(path).startswith(("1.", "2.")):
+            model = load_legacy(path)
+        else:
+            model = keras.models.load_model(path, compile=False)
+    except UsageError:
+        raise
     except Exception as error:  # Keras raises nearly every kind, depending on what is wrong with the file
-        raise UsageError(f"{path} cannot be loaded: {_explain(error, _keras_version(path))}") from error
+        raise UsageError(f"{path} cannot be loaded: {_explain(error)}") from error
     if not isinstance(model, keras.Model):
         raise UsageError(f"{path} holds a {type(model).__qualname__}, not a whole model")
     return model
@@ -100,10 +106,8 @@ def _keras_version(path: pathlib.Path) -> str:
         return ""
 
 
-def _explain(error: Exception, version: str) -> str:
+def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
-    if version.startswith(("1.", "2.")):
-        return f"Keras {version} saved it; build the model in Keras 3, load its weights, and save it as .keras"
     unknown = _UNKNOWN_OBJECT.search(text)
     if unknown:
         return f"plain Keras does not know the custom object {unknown[1]!r}; use models of Keras' own layers only"
