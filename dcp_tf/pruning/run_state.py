@@ -5,6 +5,8 @@ import json
 import os
 import pathlib
 import shutil
+import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -71,8 +73,9 @@ class RunState:
         try:
             with np.load(path) as archive:
                 groups = json.loads(archive["about"].tobytes())
-                for i, variable in enumerate(variables):
-                    variable.assign(archive[f"{i:05d}"])
-        except (OSError, ValueError, KeyError) as error:
+                values = [archive[f"{i:05d}"] for i in range(len(variables))]
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise RunError(f"{path} is damaged ({error}); run again without --resume") from error
         return [GroupPlan(g["name"], g["size"], tuple(g["kept"]), tuple(g["consumers"]), g["history"]) for g in groups]

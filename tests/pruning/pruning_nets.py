@@ -124,6 +124,7 @@ NETS = {
 
 def build(make, net=None, seed=0):
     """The model; every weight has a value that matters."""
+    keras.utils.clear_session()  # layers without a name are numbered as in a fresh process
     net = net or Net()
     image = keras.Input(SHAPE, name="image", dtype=net.dtype)
     model = keras.Model(image, make(net, image))
