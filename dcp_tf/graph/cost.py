@@ -1,5 +1,6 @@
 """Parameters, multiply-accumulates and FLOPs of a model, as it is or as a plan would leave it."""
 
+import collections
 import dataclasses
 import math
 
@@ -7,7 +8,8 @@ import keras
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.channel_graph import ChannelGraph
-from dcp_tf.graph.rule import Kept, Multiplication, OperationRecord
+from dcp_tf.graph.labels import varying_axes
+from dcp_tf.graph.rule import Kept, Labels, Multiplication, OperationRecord
 
 _STATISTICS = {
     keras.layers.BatchNormalization: ("moving_mean", "moving_variance"),
@@ -37,6 +39,8 @@ class Cost:
             2 * C_in * C_out for a fully connected layer (Liu et al. 2021, tables).
         layers: one entry per operation with parameters or multiplications.
         uncounted: paths of operations with weights that no rule covers: their multiplications are missing here.
+        activations: the largest number of values that are alive at one time (inputs and outputs of the running
+            operation, and what later ones still need); None where an image size is unknown.
     """
 
     params: int
@@ -44,6 +48,7 @@ class Cost:
     flops: int
     layers: tuple[LayerCost, ...]
     uncounted: tuple[str, ...]
+    activations: int | None
 
 
 def count_cost(model: keras.Model | ChannelGraph, kept: Kept | None = None, input_shape: tuple | None = None) -> Cost:
@@ -81,7 +86,34 @@ def count_cost(model: keras.Model | ChannelGraph, kept: Kept | None = None, inpu
         sum(flops.values()),
         tuple(c for c in layers if c.params or c.macs),
         tuple(r.path for r in model.records.values() if not r.counted and getattr(r.operation, "weights", ())),
+        count_activations(model, kept),
     )
+
+
+def count_activations(graph: ChannelGraph, kept: Kept) -> int | None:
+    """The peak number of values alive while the calls run in the order of the trace, for one image."""
+    trace = graph.trace
+    if any(None in shape[1:] for shape in trace.shapes):
+        return None
+    sizes = [_values(trace.shapes[t], graph.labels[t], kept) for t in range(len(trace.shapes))]
+    last_use = {t: index for index, call in enumerate(trace.calls) for t in (*call.outputs, *call.inputs)}
+    last_use.update(dict.fromkeys(trace.outputs, len(trace.calls)))
+    ending = collections.defaultdict(list)
+    for tensor, index in last_use.items():
+        ending[index].append(tensor)
+    alive = peak = sum(sizes[t] for t in trace.inputs)
+    for index, call in enumerate(trace.calls):
+        alive += sum(sizes[t] for t in call.outputs)
+        peak = max(peak, alive)
+        alive -= sum(sizes[t] for t in ending[index])
+    return peak
+
+
+def _values(shape: tuple, labels: Labels, kept: Kept) -> int:
+    """The values of one tensor for one image, without the removed channels."""
+    counts = kept.counts(labels)
+    along_channels = {axis: counts[axis] for axis in varying_axes(labels)}
+    return math.prod(along_channels.get(axis, size) for axis, size in enumerate(shape) if axis > 0)
 
 
 def sliced_shape(record: OperationRecord, index: int, kept: Kept) -> tuple[int, ...]:

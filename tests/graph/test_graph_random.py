@@ -24,7 +24,7 @@ def run(data, max_steps):
     check(model, rate=rate, seed=seed, shrinks=free, permutation=not fixed, configs=not constants, save=seed % 4 == 0)
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(st.data())
 def test_random_graphs(data):
     run(data, max_steps=7)

@@ -134,6 +134,7 @@ def test_costs_by_hand():
     assert cost.flops == 2 * cost.macs - 144 * 8  # the depthwise convolution adds no bias
     assert {c.path: c.macs for c in cost.layers}["depth"] == 144 * 72
     assert cost.uncounted == ()
+    assert cost.activations == 2 * 144 * 8
 
 
 def test_costs_of_open_image_sizes():
