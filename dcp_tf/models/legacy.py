@@ -93,6 +93,10 @@ def _find_unknown_in_config(config: Any) -> list[str]:
     own = inner if isinstance(inner, dict) else {}
     if kind == "Lambda":
         return [f"{own.get('name')!r} (Lambda)"]
+    if kind == "__lambda__":
+        return ["a lambda function"]
+    if kind == "function" and inner not in dir(keras.activations):
+        return [f"the function {inner!r}"]
     if kind in ("TFOpLambda", "SlicingOpLambda") and own.get("function") not in OPERATIONS:
         return [f"{own.get('name')!r} (tf.{own.get('function')})"]
     return [name for each in config.values() for name in _find_unknown_in_config(each)]
@@ -128,8 +132,12 @@ class _Converter:
     def model(self, model) -> keras.Model:
         import tf_keras
 
-        if isinstance(model, tf_keras.Sequential):
-            return self._sequential(model)
+        new = self._sequential(model) if isinstance(model, tf_keras.Sequential) else self._functional(model)
+        if not model.trainable:
+            new.trainable = False
+        return new
+
+    def _functional(self, model) -> keras.Model:
         tensors = {}
         for old in tf.nest.flatten(model._nested_inputs):
             tensors[id(old)] = keras.Input(batch_shape=old.shape, dtype=old.dtype.name, name=_input_name(old))
@@ -141,10 +149,7 @@ class _Converter:
             tf.nest.map_structure(lambda old: tensors[id(old)], structure)
             for structure in (model._nested_inputs, model._nested_outputs)
         )
-        new = keras.Model(inputs, outputs, name=valid_name(model.name))
-        if not model.trainable:
-            new.trainable = False
-        return new
+        return keras.Model(inputs, outputs, name=valid_name(model.name))
 
     def _sequential(self, model) -> keras.Sequential:
         if not model.inputs:
@@ -152,7 +157,11 @@ class _Converter:
                 f"the Sequential model {model.name!r} has no input shape yet; call it once before it is converted"
             )
         given = model.inputs[0]
-        start = keras.Input(batch_shape=given.shape, dtype=given.dtype.name, name=_input_name(given))
+        batch_shape, dtype = tuple(given.shape), given.dtype.name
+        if not model._has_explicit_input_shape:  # taken from the first array it was called with
+            batch_shape = (None, *batch_shape[1:])
+            dtype = keras.config.floatx() if given.dtype.is_floating else dtype
+        start = keras.Input(batch_shape=batch_shape, dtype=dtype, name=_input_name(given))
         converted = [self._layer(layer) for layer in model.layers]
         new = keras.Sequential([start, *converted], name=valid_name(model.name))
         for old, layer in zip(model.layers, converted, strict=True):
@@ -198,7 +207,8 @@ class _Converter:
 
 
 def _cannot(layer, error: Exception) -> UsageError:
-    reason = " ".join(str(error).split())[:300]
+    # Keras puts the whole config before the reason.
+    reason = " ".join(str(error).rpartition("Exception encountered: ")[2].split())[:300]
     return UsageError(f"the Keras 2 layer {layer.name!r} ({type(layer).__name__}) cannot be converted: {reason}")
 
 
@@ -222,10 +232,30 @@ def _call_operation(layer, args: tuple, kwargs: dict[str, Any]):
     extra = [value for key, value in kwargs.items() if key not in ("name", *known)] + list(args[len(known) :])
     if any(value is not None and value is not False for value in extra):
         raise _cannot(layer, ValueError(f"it uses more of tf.{layer.symbol} than {', '.join(known)}"))
+    given = {key: value for key, value in kwargs.items() if key in known}
     try:
-        return function(*args[: len(known)], **{key: value for key, value in kwargs.items() if key in known})
+        outputs = function(*args[: len(known)], **given)
     except (ValueError, TypeError) as error:
         raise _cannot(layer, error) from error
+    _name_operations(outputs, (args, given), valid_name(layer.name))
+    return outputs
+
+
+def _name_operations(outputs: Any, inputs: Any, name: str) -> None:
+    """Names the operations from `inputs` to `outputs` after their layer: Keras' own names may be those of layers."""
+    seen = {id(tensor) for tensor in tf.nest.flatten(inputs)}
+    pending = tf.nest.flatten(outputs)
+    count = 0
+    while pending:
+        tensor = pending.pop()
+        if id(tensor) in seen:
+            continue
+        operation, node_index, _ = tensor._keras_history
+        operation.name = f"{name}_{count}" if count else name
+        count += 1
+        node = operation._inbound_nodes[node_index]
+        seen.update(id(output) for output in node.output_tensors)
+        pending.extend(node.input_tensors)
 
 
 # Comparison
@@ -260,6 +290,7 @@ def _run_on_random_input(model):
 
 
 def _random_like(tensor, size: int, random: np.random.Generator) -> tf.Tensor:
-    shape = [2, *(size if length is None else length for length in tensor.shape[1:])]
+    batch, *lengths = tensor.shape
+    shape = [batch or 2, *(length or size for length in lengths)]
     values = random.uniform(0.0, 1.0, shape) if tensor.dtype.is_floating else random.integers(0, 2, shape)
     return tf.cast(values, tensor.dtype)

@@ -68,6 +68,9 @@ def _config(layer) -> dict[str, Any]:
 def _from_config(kind: type, config: dict[str, Any]) -> layers.Layer:
     if "hard_sigmoid" in (config.get("activation"), config.get("recurrent_activation")):
         raise ValueError("hard_sigmoid is another function in Keras 3; make it an Activation layer of its own")
+    for key, value in config.items():
+        if isinstance(value, dict) and ("value" in value or value.get("class_name") in ("__lambda__", "function")):
+            raise ValueError(f"its {key} is a function that Keras does not know")
     parameters = inspect.signature(kind.__init__).parameters
     known = set(parameters) - {"trainable"}
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):

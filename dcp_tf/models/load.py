@@ -16,7 +16,10 @@ from dcp_tf.models.legacy import load_legacy
 from dcp_tf.models.zoo import build, zoo_normalization
 
 # How Keras names a class or function that it does not know, in .keras and in .h5 files.
-_UNKNOWN_OBJECT = re.compile(r"(?:Could not locate (?:class|function)|Unknown (?:layer|object|function)):? '([^']+)'")
+_UNKNOWN_OBJECT = re.compile(
+    r"(?:Could not locate (?:class|function)|Unknown (?:layer|object|function)|Cannot deserialize object of type):? "
+    r"['`]([^'`]+)['`]"
+)
 
 
 @dataclasses.dataclass(frozen=True)
