@@ -1,6 +1,8 @@
 """Measures the latency of TFLite files against each other on this machine.
 
-python -m dcp_tf.tools.benchmark --models=runs/mine/baseline_int8.tflite,runs/mine/pruned_int8.tflite
+    python -m dcp_tf.tools.benchmark --models=runs/mine/baseline_int8.tflite,runs/mine/pruned_int8.tflite
+
+The files take turns, so that whatever else the machine does slows all of them.
 """
 
 import os

@@ -1,7 +1,9 @@
 """Measures the accuracy of a model file on a data set's test images.
 
-python -m dcp_tf.tools.evaluate --model=runs/mine/pruned.keras --dataset=npz:my_data.npz
-python -m dcp_tf.tools.evaluate --model=runs/mine/pruned_int8.tflite --dataset=npz:my_data.npz
+    python -m dcp_tf.tools.evaluate --model=runs/mine/pruned.keras --dataset=npz:my_data.npz
+    python -m dcp_tf.tools.evaluate --model=runs/mine/pruned_int8.tflite --dataset=npz:my_data.npz
+
+It prints top-1 and top-5 as fractions of 1, the mean cross-entropy, and how many images were measured.
 """
 
 import os

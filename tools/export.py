@@ -1,7 +1,10 @@
-"""Converts a Keras model to TFLite files and proves that they compute the same.
+r"""Converts a Keras model to TFLite files and proves that they compute the same.
 
-python -m dcp_tf.tools.export --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --quantization=float32,int8 \
+    python -m dcp_tf.tools.export --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --quantization=int8 \
         --output_dir=runs/mine
+
+The files are called NAME_MODE.tflite. Each is run on all test images and compared with its Keras model; one that
+computes something else is not written.
 """
 
 import os

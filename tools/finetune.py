@@ -1,7 +1,9 @@
-"""Trains a pruned model on, with or without its baseline as a teacher.
+r"""Trains a pruned model on, with or without its baseline as a teacher.
 
-python -m dcp_tf.tools.finetune --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --finetune_epochs=20 \
+    python -m dcp_tf.tools.finetune --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --finetune_epochs=20 \
         --teacher=runs/mine/baseline.keras --distillation=0.5 --output_dir=runs/mine_longer
+
+--output_dir receives the model as pruned.keras, with summary.json, events/ (TensorBoard) and state/ (for --resume).
 """
 
 import os

@@ -1,7 +1,7 @@
 """Shows which channels of a model can be removed together, what is pinned and why, and what the model costs.
 
-python -m dcp_tf.tools.inspect_model --model=my_model.keras
-python -m dcp_tf.tools.inspect_model --model=keras:MobileNetV2 --json
+    python -m dcp_tf.tools.inspect_model --model=my_model.keras
+    python -m dcp_tf.tools.inspect_model --model=keras:MobileNetV2 --json
 
 A group is a set of channels that have the same layers making and reading them; each channel of it can go on its own.
 The names are those that prune takes for --exclude.

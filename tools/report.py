@@ -1,6 +1,8 @@
 """Makes the HTML page of a run from the files in its folder.
 
-python -m dcp_tf.tools.report --output_dir=runs/mine
+    python -m dcp_tf.tools.report --output_dir=runs/mine
+
+The page stands on its own: no script, no network, readable on a phone.
 """
 
 import os

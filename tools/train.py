@@ -1,6 +1,8 @@
 """Trains a network of ours, so that there is something to prune.
 
-python -m dcp_tf.tools.train --model=zoo:preresnet56 --dataset=tfds:cifar10 --epochs=100 --output_dir=runs/resnet
+    python -m dcp_tf.tools.train --model=zoo:preresnet56 --dataset=tfds:cifar10 --epochs=100 --output_dir=runs/resnet
+
+--output_dir receives the model as baseline.keras, with summary.json, events/ (TensorBoard) and state/ (for --resume).
 """
 
 import os

@@ -1,0 +1,115 @@
+"""`prune` with each method and switch, and on each kind of model."""
+
+import json
+
+import numpy as np
+import pytest
+from tool_inputs import SHORT, architecture, kept_channels
+
+import dcp_tf
+from dcp_tf.tools import prune
+
+
+def run(folder, *flags):
+    """Runs `prune` and returns its plan's kept counts, after checking that plan, model and summary agree."""
+    import keras
+
+    assert prune.run([f"--output_dir={folder}", *SHORT, *flags]) == 0
+    baseline, pruned = (keras.models.load_model(folder / f"{name}.keras") for name in ("baseline", "pruned"))
+    again = dcp_tf.PruningPlan.load(folder / "plan.json").apply(baseline)
+    assert architecture(again) == architecture(pruned)
+    assert pruned.count_params() < baseline.count_params()
+    assert all(np.isfinite(w).all() for w in pruned.get_weights())
+    return {name: len(kept) for name, kept in kept_channels(folder).items()}
+
+
+@pytest.mark.parametrize("method", ["random", "l1"])
+def test_one_shot_methods(method, inputs, tmp_path):
+    assert run(tmp_path, inputs.residual, inputs.data(), f"--method={method}") == {"inside": 4, "wide": 6}
+
+
+def test_l1_keeps_the_filters_with_the_largest_norm(inputs, tmp_path):
+    import keras
+
+    run(tmp_path, inputs.residual, inputs.data(), "--method=l1", "--finetune_epochs=0", "--rate=0.25")
+    kernel = keras.models.load_model(inputs.folder / "residual.keras").get_layer("inside").kernel
+    norms = np.abs(np.asarray(kernel)).sum((0, 1, 2))
+    assert kept_channels(tmp_path)["inside"] == sorted(np.argsort(-norms)[:6].tolist())
+
+
+def test_adapt_dcp_keeps_at_most_what_the_rate_allows(inputs, tmp_path):
+    kept = run(tmp_path, inputs.residual, inputs.data(), "--method=adapt_dcp", "--rate=0.25", "--epsilon=0.001")
+    assert 1 <= kept["inside"] <= 6
+    assert 1 <= kept["wide"] <= 9
+
+
+@pytest.mark.parametrize("losses", ["reconstruction", "discrimination"])
+def test_one_loss_alone(losses, inputs, tmp_path):
+    assert run(tmp_path, inputs.residual, inputs.data(), f"--losses={losses}") == {"inside": 4, "wide": 6}
+    history = json.loads((tmp_path / "plan.json").read_text())["groups"][0]["history"]
+    other = {"reconstruction": "discrimination", "discrimination": "reconstruction"}[losses]
+    assert set(history[other]) == {0.0}
+
+
+def test_stages_residual_streams_and_distillation(inputs, tmp_path):
+    flags = ("--per_stage", "--prune_residual", "--distillation=0.5", "--auxiliary_layers=joined")
+    assert run(tmp_path, inputs.residual, inputs.data(), *flags) == {"inside": 4, "stem": 4, "wide": 6}
+    phases = [phase["name"] for phase in json.loads((tmp_path / "summary.json").read_text())["phases"]]
+    assert {"stage_1", "stage_2"} <= set(phases)
+
+
+def test_sequential_model_with_one_sigmoid(inputs, tmp_path, capsys):
+    assert run(tmp_path, inputs.sequential, inputs.data("two"), "--quantization=float32,int8") == {
+        "first": 4,
+        "second": 4,
+    }
+    assert "outputs: sigmoid" in capsys.readouterr().err
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["outputs"] == "sigmoid"
+    assert summary["tflite"]["pruned_float32.tflite"]["top1"] == summary["pruned"]["top1"]
+
+
+def test_nested_model(inputs, tmp_path):
+    assert run(tmp_path, inputs.nested, inputs.data()) == {"outer": 4, "inner/a": 4, "inner/b": 4}
+
+
+def test_model_open_to_any_size_takes_that_of_the_images(inputs, tmp_path):
+    import keras
+
+    kept = run(tmp_path, inputs.open, inputs.data("larger"), "--quantization=float32,int8")
+    assert kept == {"first": 4, "second": 4}
+    assert keras.models.load_model(tmp_path / "pruned.keras").input_shape == (None, None, None, 3)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    # 3x3 kernels at each of the 16 x 16 positions, 3 -> 8 -> 8 channels, and 8 -> 4 classes.
+    assert summary["baseline"]["macs"] == 16 * 16 * 9 * (3 * 8 + 8 * 8) + 8 * 4
+    assert set(summary["tflite"]) == {f"{n}_{m}.tflite" for n in ("baseline", "pruned") for m in ("float32", "int8")}
+
+
+def test_without_fine_tuning_the_model_is_the_plan_alone(inputs, tmp_path):
+    import keras
+
+    run(tmp_path, inputs.residual, inputs.data(), "--method=random", "--finetune_epochs=0")
+    baseline, pruned = (keras.models.load_model(tmp_path / f"{name}.keras") for name in ("baseline", "pruned"))
+    again = dcp_tf.PruningPlan.load(tmp_path / "plan.json").apply(baseline)
+    for ours, theirs in zip(again.weights, pruned.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_excluded_groups_keep_all_channels(inputs, tmp_path):
+    assert run(tmp_path, inputs.residual, inputs.data(), "--method=l1", "--exclude=inside") == {"wide": 6}
+
+
+def test_outputs_flag_overrides_what_the_activation_says(inputs, tmp_path, capsys):
+    run(tmp_path, inputs.plain, inputs.data(), "--method=l1", "--outputs=logits")
+    assert "outputs:" not in capsys.readouterr().err
+    assert json.loads((tmp_path / "summary.json").read_text())["outputs"] == "logits"
+
+
+def test_resize_brings_arrays_to_the_model(inputs, tmp_path):
+    run(tmp_path / "size", inputs.residual, inputs.data("larger"), "--method=l1", "--resize")
+    run(tmp_path / "gray", inputs.residual, inputs.data("gray"), "--method=l1", "--resize")
+
+
+def test_a_network_that_starts_at_random_is_said(inputs, tmp_path, capsys):
+    run(tmp_path, "--model=zoo:preresnet8", inputs.data(), "--method=l1", "--finetune_epochs=0")
+    assert "zoo:preresnet8 starts from random weights" in capsys.readouterr().err
