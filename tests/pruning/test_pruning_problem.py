@@ -166,7 +166,7 @@ def test_a_walk_gives_the_tensors_that_the_model_has():
 
 
 def test_the_bytes_of_tensors_are_those_that_they_take():
-    graph, walk, _ = walk_of(build(NETS["several_channels"]), 2**30)
+    _, walk, _ = walk_of(build(NETS["several_channels"]), 2**30)
     walk.advance(2)
     held = sum(t.numpy().nbytes for i in range(walk.count) for t in walk[i])
     assert walk.bytes_of(walk.live) == held
