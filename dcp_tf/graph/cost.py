@@ -57,15 +57,20 @@ def count_cost(model: keras.Model | ChannelGraph, kept: Kept | None = None, inpu
     Args:
         model: a functional model, or its graph.
         kept: counts the rebuilt model, from `ChannelGraph.kept`, without building it.
-        input_shape: the shape of one input image, where the model leaves its size open.
+        input_shape: the shape of one input image, where the model leaves its size open and has one input.
 
     Returns:
         The cost for one image.
 
     Raises:
-        UsageError: a size that is needed is unknown.
+        UsageError: a size that is needed is unknown, or one shape was given for several inputs.
     """
     if not isinstance(model, ChannelGraph):
+        if input_shape is not None and len(model.inputs) != 1:
+            raise UsageError(
+                f"{model.name!r} has {len(model.inputs)} inputs and one input_shape was given: "
+                "make a ChannelGraph with input_shapes, one for each input, and count that"
+            )
         model = ChannelGraph(model, None if input_shape is None else [(None, *input_shape)])
     kept = model.kept({}) if kept is None else kept
     macs, flops = dict.fromkeys(model.records, 0), dict.fromkeys(model.records, 0)

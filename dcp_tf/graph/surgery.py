@@ -1,5 +1,6 @@
 """Rebuilds a functional model with fewer channels, and makes the masked model that it must equal."""
 
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -189,6 +190,11 @@ def _copy_values(record: OperationRecord, new: keras.Layer, kept: Kept) -> None:
         variable.assign(value)
     if isinstance(new, keras.layers.Normalization):
         new.finalize_state()
+    if hasattr(new, "save_assets"):
+        # What a layer has learned outside its weights: the vocabulary of a lookup.
+        with tempfile.TemporaryDirectory() as folder:
+            record.operation.save_assets(folder)
+            new.load_assets(folder)
 
 
 def _new_input(tensor: keras.KerasTensor, shape: Sequence[int | None]) -> keras.KerasTensor:

@@ -90,9 +90,15 @@ def _inputs_of_nested(node: Any, inner: Any) -> list:
     """
     arguments = node.arguments
     given = arguments.args[0] if arguments.args else arguments.kwargs["inputs"]
-    if isinstance(given, Mapping) and not isinstance(inner.input, Mapping):
-        return [given[x.name] for x in inner.inputs]
-    return tree.flatten(given)
+    by_name = isinstance(given, Mapping) and not isinstance(inner.input, Mapping)
+    tensors = [given[x.name] for x in inner.inputs] if by_name else tree.flatten(given)
+    for stated, tensor in zip(inner.inputs, tensors, strict=True):
+        if len(stated.shape) != len(tensor.shape):
+            raise UsageError(
+                f"{node.operation.name!r} expects an input of shape {stated.shape} and is called on {tensor.shape}: "
+                "give the two the same number of axes"
+            )
+    return tensors
 
 
 class Trace:
@@ -116,7 +122,7 @@ class Trace:
             input_shapes: shapes with the batch axis to use in place of the model's own, one per input.
 
         Raises:
-            UsageError: the model has no functional graph.
+            UsageError: the model has no functional graph, or calls a nested model on a tensor of another rank.
         """
         graph = functional_graph(model)
         if graph is None:

@@ -11,17 +11,20 @@ from dcp_tf.graph import ChannelGraph, apply_masks, copy_model, count_cost, rebu
 TOLERANCE = 1e-4
 
 
-def randomize(model, seed=0):
-    """Gives every weight a value that matters: no zero bias, no unit gamma, no tiny LayerScale."""
+def randomize(model, seed=0, spread=0.5):
+    """Gives every weight a value that matters: no zero bias, no unit gamma, no tiny LayerScale.
+
+    Deep networks want a smaller spread: over hundreds of random layers float32's own rounding grows beyond bounds.
+    """
     rng = np.random.default_rng(seed)
     for variable in model.weights:
         if not keras.backend.is_float_dtype(variable.dtype):
             continue
         value = keras.ops.convert_to_numpy(variable)
         if "variance" in variable.name or "gamma" in variable.name or "alpha" in variable.name:
-            variable.assign(rng.uniform(0.5, 1.5, value.shape))
+            variable.assign(rng.uniform(1 - spread, 1 + spread, value.shape))
         elif value.std() < 1e-3:
-            variable.assign(rng.normal(0, 0.3, value.shape))
+            variable.assign(rng.normal(0, 0.6 * spread, value.shape))
     finalize(model)
 
 

@@ -67,7 +67,7 @@ def build(name):
 def check_application(name, rate=0.3):
     """Returns a row of figures: groups, share that can shrink, seconds for analysis and surgery, difference."""
     model = build(name)
-    randomize(model)
+    randomize(model, spread=0.2)
     start = time.perf_counter()
     graph = ChannelGraph(model)
     analysed = time.perf_counter()

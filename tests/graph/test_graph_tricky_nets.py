@@ -307,6 +307,15 @@ def test_seeds_are_copied():
     np.testing.assert_array_equal(state[0], np.asarray(small.non_trainable_variables[0]))
 
 
+def test_learned_vocabularies_are_copied():
+    lookup = layers.StringLookup(vocabulary=None)
+    lookup.adapt(np.array(["cat", "dog", "eel"]))
+    x = keras.Input((3,), dtype="string")
+    y = layers.Dense(6, name="a")(layers.Embedding(5, 6, name="table")(lookup(x)))
+    words = ops.convert_to_tensor([["cat", "eel", "yak"], ["dog", "dog", "cat"]])
+    check(keras.Model(x, layers.Dense(2)(y)), inputs=words, prunable={"table": 6, "a": 6}, configs=False)
+
+
 def test_masks_travel():
     x = keras.Input((7,), dtype="int32")
     y = layers.Embedding(9, 6, mask_zero=True, name="table")(x)
