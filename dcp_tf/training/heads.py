@@ -85,7 +85,9 @@ def augment(
     values = trace.run(inputs, [*(p.tensor for p in positions), *trace.outputs])
     outputs = [head(values[p.tensor]) for head, p in zip(heads, positions, strict=True)]
     outputs.append(values[trace.outputs[0]])
-    model = keras.Model(list(inputs.values()), outputs, name=f"{trace.model.name}_augmented")
+    # One input goes bare, as the batches bring it: Keras warns of a list of one.
+    tensors = list(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values()))
+    model = keras.Model(tensors, outputs, name=f"{trace.model.name}_augmented")
     return AugmentedModel(model, positions, heads, max(_depths(graph).values()))
 
 

@@ -1,0 +1,123 @@
+"""What a Python program brings is read like a data set of ours: arrays, pairs, pipelines."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dcp_tf.data import as_split, from_arrays
+from dcp_tf.data.stream import DatasetSplit
+from dcp_tf.errors import UsageError
+
+RNG = np.random.default_rng(0)
+LABELS = np.repeat(np.arange(4), [40, 20, 10, 5]).astype("int32")
+IMAGES = RNG.normal(size=(len(LABELS), 6, 6, 2)).astype("float32")
+
+
+def pipeline(labels=LABELS, size=16, images=IMAGES):
+    arrays = images if labels is None else (images, labels)
+    return tf.data.Dataset.from_tensor_slices(arrays).batch(size)
+
+
+def read(batches):
+    found = list(batches.as_numpy_iterator())
+    if not isinstance(found[0], tuple):
+        return np.concatenate(found), None
+    return tuple(np.concatenate(part) for part in zip(*found, strict=True))
+
+
+def test_splits_and_data_sets_are_taken_as_they_are():
+    both = from_arrays(IMAGES, LABELS)
+    assert as_split(both.train) is both.train
+    assert as_split(both) is both.train
+    streamed = as_split(pipeline())
+    assert as_split(streamed) is streamed
+
+
+@pytest.mark.parametrize("form", [(IMAGES, LABELS), [IMAGES, LABELS], IMAGES, (IMAGES, None)])
+def test_arrays_are_read_as_they_are(form):
+    labelled = not isinstance(form, np.ndarray) and form[1] is not None
+    images, labels = read(as_split(form).batches(16))
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(labels, LABELS if labelled else None)
+
+
+@pytest.mark.parametrize("labels", [LABELS, None], ids=["labelled", "unlabelled"])
+def test_a_pipeline_reads_like_a_split(labels):
+    streamed, split = as_split(pipeline(labels)), as_split((IMAGES, labels))
+    assert (streamed.size, streamed.shape) == (split.size, tuple(split.shape))
+    assert (streamed.labels is None) == (labels is None)
+    for size in (7, 16, 200):
+        for ours, theirs in zip(streamed.batches(size), split.batches(size), strict=True):
+            for a, b in zip(tf.nest.flatten(ours), tf.nest.flatten(theirs), strict=True):
+                np.testing.assert_array_equal(a, b)
+                assert a.dtype == b.dtype
+    for n in (1, 9, 30, 1000):
+        np.testing.assert_array_equal(streamed.balanced_subset(n, 3), split.balanced_subset(n, 3))
+
+
+def test_a_balanced_subset_is_balanced():
+    picked = as_split(pipeline()).balanced_subset(20)
+    assert np.bincount(LABELS[picked]).tolist() == [5, 5, 5, 5]
+
+
+def test_one_hot_labels_are_balanced_too():
+    picked = as_split(pipeline(np.eye(4, dtype="float32")[LABELS])).balanced_subset(20)
+    assert np.bincount(LABELS[picked]).tolist() == [5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("labels", [LABELS, None], ids=["labelled", "unlabelled"])
+def test_indices_pick_images(labels):
+    images, found = read(as_split(pipeline(labels)).batches(4, indices=[60, 3, 17, 41, 2]))
+    np.testing.assert_array_equal(images, IMAGES[[2, 3, 17, 41, 60]])
+    if labels is not None:
+        np.testing.assert_array_equal(found, LABELS[[2, 3, 17, 41, 60]])
+
+
+def test_shuffling_keeps_pairs_and_depends_on_seed_and_epoch():
+    split = as_split(pipeline())
+    first, again = (read(split.batches(16, shuffle=True, seed=1, epoch=2)) for _ in range(2))
+    np.testing.assert_array_equal(first[0], again[0])
+    for other in ({"seed": 2, "epoch": 2}, {"seed": 1, "epoch": 3}):
+        assert not np.array_equal(first[0], read(split.batches(16, shuffle=True, **other))[0])
+    where = {image.tobytes(): label for image, label in zip(IMAGES, LABELS, strict=True)}
+    assert sorted(first[1]) == sorted(LABELS)
+    assert all(where[image.tobytes()] == label for image, label in zip(*first, strict=True))
+
+
+def test_integer_pixels_become_floats_of_the_same_value():
+    pixels = RNG.integers(0, 256, IMAGES.shape).astype("uint8")
+    images, _ = read(as_split(pipeline(images=pixels)).batches(16))
+    assert images.dtype == np.float32
+    np.testing.assert_array_equal(images, pixels)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: pipeline().repeat(), "never ends"),
+        (lambda: pipeline().take(0), "is empty"),
+        (lambda: pipeline().map(lambda x, y: (x, y, y)), "must yield images"),
+        (lambda: pipeline().map(lambda x, y: {"image": x}), "must yield images"),
+        (lambda: "a/folder", "received str"),
+        (lambda: None, "received NoneType"),
+        (lambda: (IMAGES, LABELS, LABELS), "received tuple"),
+        (lambda: (IMAGES.tolist(), LABELS), "received tuple"),
+    ],
+)
+def test_what_cannot_be_read_is_refused(make, words):
+    with pytest.raises(UsageError, match=words):
+        as_split(make())
+
+
+def test_labels_are_read_once():
+    passes = []
+
+    def generate():
+        passes.append(1)
+        yield from ((IMAGES[i : i + 5], LABELS[i : i + 5]) for i in range(0, 20, 5))
+
+    signature = (tf.TensorSpec((None, 6, 6, 2), tf.float32), tf.TensorSpec((None,), tf.int32))
+    split = DatasetSplit(tf.data.Dataset.from_generator(generate, output_signature=signature))
+    assert split.size == 20
+    assert len(passes) == 1
+    np.testing.assert_array_equal(split.labels, LABELS[:20])
