@@ -1,10 +1,11 @@
 """The programs around `prune`: each on the files of a run, or on its way to one."""
 
 import json
+import os
 
 import numpy as np
 import pytest
-from tool_inputs import SHORT, write_images
+from tool_inputs import SHORT, Stop, write_images
 
 from dcp_tf.tools import benchmark, evaluate, export, finetune, inspect_model, prune, quickstart, report, train
 
@@ -15,12 +16,13 @@ def printed_json(program, capsys, *flags):
     return json.loads(capsys.readouterr().out)
 
 
-def test_quickstart_does_everything(tmp_path, capsys):
-    flags = ["--model=zoo:preresnet8", "--epochs=1", *SHORT, "--batch_size=128", "--round_to=8"]
-    assert quickstart.run([*flags, f"--output_dir={tmp_path}", "--quantization=float32,int8"]) == 0
+def test_quickstart_goes_from_images_to_files(tmp_path, capsys, monkeypatch):
+    flags = ["--model=zoo:preresnet8", "--epochs=1", f"--output_dir={tmp_path}", *SHORT, "--batch_size=128"]
+    flags += ["--method=l1", "--finetune_epochs=0", "--quantization=int8"]
+    assert quickstart.run(flags) == 0
     printed = capsys.readouterr()
     assert printed.err.startswith("training zoo:preresnet8 on digits; then 3 groups of channels to prune, 3 residual")
-    for row in ("Top-1", "Parameters", "MACs", "float32 latency", "int8 top-1"):
+    for row in ("Top-1", "Parameters", "MACs", "int8 latency", "int8 top-1"):
         assert row in printed.out
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["dataset"] == "digits"
@@ -32,6 +34,11 @@ def test_quickstart_does_everything(tmp_path, capsys):
     assert found["top1"] == pytest.approx(summary["pruned"]["top1"])
     found = printed_json(evaluate, capsys, f"--model={tmp_path}/pruned_int8.tflite")
     assert found["top1"] == pytest.approx(summary["tflite"]["pruned_int8.tflite"]["top1"])
+    # A new run does not go on with what this one found out about another baseline, even if it is stopped and resumed.
+    assert (tmp_path / "state" / "pruning").exists()
+    monkeypatch.setattr(os, "replace", Stop(os.replace, 1, KeyboardInterrupt()))
+    assert quickstart.run([*flags, "--seed=1"]) == 130
+    assert not (tmp_path / "state" / "pruning").exists()
 
 
 def test_evaluate_measures_files_of_both_kinds_alike(whole_run, inputs, capsys):
@@ -149,6 +156,16 @@ def test_inspect_model_of_mobilenet_v2(capsys):
     expansions = [g for g in found["groups"] if g["pinned_because"] is None and not g["residual"]]
     assert len(expansions) >= 17
     assert all(g["producers"] and (g["consumers"] or g["pinned_because"]) for g in found["groups"])
+
+
+@pytest.mark.parametrize("name", ["larger", "gray"])
+def test_resize_brings_arrays_to_the_model(name, inputs, capsys):
+    assert printed_json(evaluate, capsys, inputs.residual, inputs.data(name), "--resize")["images"] == 48
+
+
+def test_a_network_that_starts_at_random_is_said(inputs, capsys):
+    assert evaluate.run(["--model=zoo:preresnet8", inputs.data()]) == 0
+    assert "zoo:preresnet8 starts from random weights" in capsys.readouterr().err
 
 
 def test_labels_of_one_column_and_whole_number_pixels_are_taken(inputs, tmp_path, capsys):

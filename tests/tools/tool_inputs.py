@@ -127,3 +127,16 @@ def architecture(model):
         (type(layer).__name__, layer.name, [tuple(w.shape) for w in layer.weights], layer.output.shape)
         for layer in model.layers
     ]
+
+
+class Stop:
+    """Raises in place of the n-th call of a function."""
+
+    def __init__(self, function, call, error):
+        self.function, self.left, self.error = function, call, error
+
+    def __call__(self, *args, **kwargs):
+        self.left -= 1
+        if self.left == 0:
+            raise self.error
+        return self.function(*args, **kwargs)
