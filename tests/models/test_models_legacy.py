@@ -133,8 +133,9 @@ def test_operations_outside_layers(kind, tmp_path):
     old = model_of(OPERATIONS[kind])
     new = models.from_tf_keras(old)
     assert_same(old, new)
-    new.save(tmp_path / "new.keras")
-    assert_same(old, keras.models.load_model(tmp_path / "new.keras"))
+    if kind in ("constant", "slices", "split", "bias"):  # their arguments have to be written
+        new.save(tmp_path / "new.keras")
+        assert_same(old, keras.models.load_model(tmp_path / "new.keras"))
 
 
 def composite():
