@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import layers
-from keras.src.applications import convnext
+from keras.src.applications import convnext, inception_resnet_v2
 
 # Keys of Keras 2 configs that say how something is computed or was built, not what.
 _NO_MATTER = {
@@ -19,6 +19,12 @@ _NOT_CONVERTED = {
     *("Lambda", "RNN", "StackedRNNCells", "AbstractRNNCell", "SpectralNormalization", "Wrapper", "Layer"),
     *("DenseFeatures", "Discretization", "Hashing", "HashedCrossing", "IntegerLookup", "StringLookup"),
     *("TextVectorization", "LocallyConnected1D", "LocallyConnected2D", "RandomHeight", "RandomWidth"),
+}
+# Layers that Keras keeps for networks of keras.applications, in both versions.
+_OF_APPLICATIONS = {
+    "CustomScaleLayer": inception_resnet_v2.CustomScaleLayer,
+    "LayerScale": convnext.LayerScale,
+    "StochasticDepth": convnext.StochasticDepth,
 }
 
 
@@ -53,9 +59,9 @@ def _find_class(layer) -> type | None:
     name = type(layer).__name__
     if not type(layer).__module__.startswith("tf_keras.") or name in _NOT_CONVERTED:
         return None
-    if name in ("LayerScale", "StochasticDepth"):
-        return getattr(convnext, name)
-    return layers.ReLU if name == "ThresholdedReLU" else getattr(layers, name, None)
+    if name == "ThresholdedReLU":
+        return layers.ReLU
+    return _OF_APPLICATIONS.get(name) or getattr(layers, name, None)
 
 
 def _config(layer) -> dict[str, Any]:

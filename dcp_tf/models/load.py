@@ -49,7 +49,7 @@ def load(
     Args:
         spec: `zoo:NAME` (see `dcp_tf.models.NETWORKS`; their images are normalised as `digits` if gray and as those of
             the network's data set if RGB), `keras:NAME` (keras.applications, normalised as each family's weights were
-            trained) or the path of a `.keras` or `.h5` file.
+            trained) or the path of a `.keras` or `.h5` file (one of Keras 2 is converted).
         weights: for `zoo:` None or a weights file; for `keras:` also "imagenet". A model file holds its own.
         input_shape: (H, W, C); a model file must be able to take it.
         num_classes: how many outputs; a model file must have as many (or one, for two classes).
