@@ -7,6 +7,7 @@ from typing import Any
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.program import Program
 
+AUGMENTATIONS = ("none", "shift", "flip")
 NORMALIZATIONS = ("none", "unit", "raw", "digits", "cifar10", "imagenet", "tf", "caffe")
 
 
@@ -31,6 +32,13 @@ def define_data_source(program: Program) -> None:
         "or tfds:NAME (TensorFlow Datasets).",
     )
     program.string("data_dir", None, "For tfds: where TensorFlow Datasets keeps its files.")
+    program.enum(
+        "augmentation",
+        None,
+        AUGMENTATIONS,
+        "What training does to the images: none; shift: by up to an eighth of their size; flip: shift and mirror by "
+        "chance. Without the flag flip for photographs of TensorFlow Datasets, shift for all others.",
+    )
     program.boolean(
         "resize",
         False,
@@ -153,9 +161,9 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) 
     """
     from dcp_tf import data
 
-    if len(shape) != 3:
-        raise UsageError(f"the model takes inputs of shape {shape}; image data sets need (height, width, channels)")
     name, mean, std = _normalization(flags, of_the_model, notes)
+    if len(shape) != 3:
+        return _load_plain(flags, shape, name), "none"
     dataset = data.load(
         flags.dataset,
         input_shape=shape,
@@ -164,10 +172,27 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) 
         std=std,
         seed=flags.seed,
         data_dir=flags.data_dir,
+        augmentation=flags.augmentation,
     )
     if not flags.model.startswith("zoo:"):  # which are built for the data
         check_shape(flags, dataset)
     return dataset, "mean/std" if mean else name
+
+
+def _load_plain(flags: Any, shape: tuple, normalization: str) -> Any:
+    """Arrays for a model whose inputs are no images of (height, width, channels); they are taken as they are."""
+    from dcp_tf import data
+
+    if not flags.dataset.startswith("npz:"):
+        raise UsageError(f"the model takes inputs of shape {shape}, which is no image; give --dataset=npz:FILE")
+    if normalization != "none" or flags.mean or flags.augmentation not in (None, "none"):
+        raise UsageError(f"inputs of shape {shape} are taken as they are: leave out normalization and augmentation")
+    dataset = data.load_plain(flags.dataset.removeprefix("npz:"))
+    if len(dataset.input_shape) != len(shape) or any(
+        s not in (None, n) for s, n in zip(shape, dataset.input_shape, strict=False)
+    ):
+        raise UsageError(f"the inputs in {flags.dataset} have the shape {dataset.input_shape}, the model takes {shape}")
+    return dataset
 
 
 def check_shape(flags: Any, dataset: Any) -> None:

@@ -2,6 +2,9 @@
 
     python -m dcp_tf.tools.inspect_model --model=my_model.keras
     python -m dcp_tf.tools.inspect_model --model=keras:MobileNetV2 --json
+    python -m dcp_tf.tools.inspect_model --model=keras:MobileNetV2 --rate=0.3
+    python -m dcp_tf.tools.inspect_model --model=zoo:resnet50 --rate=0.5 --paper_scope --json
+    python -m dcp_tf.tools.inspect_model --sweep --only=MobileNet
 
 A group is a set of channels that have the same layers making and reading them; each channel of it can go on its own.
 The names are those that prune takes for --exclude.
@@ -14,21 +17,38 @@ if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import json
+import re
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tools import common_flags
 from dcp_tf.tools.program import Program
+from dcp_tf.tools.pruning_flags import read_target
 
 PROGRAM = Program("inspect_model", __doc__)
 common_flags.define_model(PROGRAM)
 PROGRAM.list("input_shape", [], "Height, width and channels (such as 32,32,3), where the model leaves them open.")
+PROGRAM.section("What pruning would leave")
+PROGRAM.float("rate", None, "Count the model with this share of channels removed from each group.")
+PROGRAM.string("target_macs", None, "Find the widths for at most so many multiply-accumulates, as a number or 60%.")
+PROGRAM.string("target_params", None, "Find the widths for at most so many parameters, as a number or 60%.")
+PROGRAM.string("target_bytes", None, "Find the widths for at most so many bytes of float32 weights, a number or 60%.")
+PROGRAM.integer("round_to", 1, "Widths are the nearest multiple of it.", lower=1)
+PROGRAM.integer("min_channels", 1, "Fewest channels that a group keeps.", lower=1)
+PROGRAM.boolean("prune_residual", False, "Residual streams lose channels too.")
+PROGRAM.boolean("paper_scope", False, "For zoo: networks, the groups that the papers prune.")
+PROGRAM.section("All of keras.applications")
+PROGRAM.boolean("sweep", False, "Prune every network at random and compare it with the masked one; no --model.")
+PROGRAM.string("only", "", "A regular expression: the networks of --sweep whose name it is found in.")
 PROGRAM.section("Output")
+PROGRAM.string("plot", None, "Draw the groups over the graph into this file (.png, .svg or .pdf).")
 PROGRAM.boolean("layers", False, "Print the layers with the shapes of their outputs and their costs too.")
 PROGRAM.boolean("json", False, "Print JSON; it holds the layers.")
 
 
 def main(flags) -> None:
     """Prints the groups and the costs."""
+    if flags.sweep:
+        return _sweep(flags)
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
     from dcp_tf import models
@@ -37,6 +57,12 @@ def main(flags) -> None:
     shape = _shape(flags)
     loaded = models.load(flags.model, weights=flags.weights, input_shape=shape)
     graph = ChannelGraph(loaded.model, None if shape is None else [(None, *shape)])
+    if flags.plot:
+        from dcp_tf.report.graph_plot import plot_groups
+
+        print(f"written: {plot_groups(graph, flags.plot)}", file=sys.stderr)
+    if flags.rate is not None or read_target(flags) is not None:
+        return _print_forecast(forecast(graph, flags), flags.json)
     found = describe(graph, count_cost(graph))
     if flags.json:
         print(json.dumps(found, indent=2))
@@ -44,16 +70,91 @@ def main(flags) -> None:
         _print(found)
         if flags.layers:
             _print_layers(found["layers"])
+    return None
+
+
+def _sweep(flags) -> int:
+    from rich.console import Console
+
+    from dcp_tf.tools import sweep
+    from dcp_tf.tools.program import FAILED, OK
+
+    rows = sweep.sweep(flags.only)
+    if flags.json:
+        print(json.dumps([row.to_json() for row in rows], indent=2))
+    else:
+        Console(highlight=False).print(sweep.table(rows))
+    return FAILED if any(row.failure for row in rows) else OK
+
+
+def forecast(graph, flags) -> dict:
+    """What pruning at a rate or to a target would leave, counted without building it."""
+    from dcp_tf.graph import count_cost
+    from dcp_tf.pruning import Widths, profile
+
+    if flags.rate is not None and not 0 < flags.rate < 1:
+        raise UsageError(f"the pruning rate must lie between 0 and 1, received {flags.rate}")
+    target = read_target(flags)
+    if target is not None and flags.rate is not None:
+        raise UsageError("give --rate or a target, not both")
+    widths = Widths(graph, _scope(graph, flags), flags.round_to, flags.min_channels)
+    kept = widths.at_rate(flags.rate) if target is None else widths.within(target)
+    before, after = count_cost(graph), widths.cost(kept)
+    found = {"model": graph.trace.model.name, "rate": flags.rate}
+    for name in ("params", "macs", "flops"):
+        full, left = getattr(before, name), getattr(after, name)
+        found |= {name: left, f"baseline_{name}": full, f"{name}_reduction_percent": 100 * (1 - left / max(full, 1))}
+    return found | {"widths": kept, "reachable": profile(widths)}
+
+
+def _scope(graph, flags) -> list:
+    """The groups that lose channels."""
+    if not flags.paper_scope:
+        groups = graph.prunable(flags.prune_residual)
+    else:
+        from dcp_tf.models import paper_scope
+
+        if not flags.model.startswith("zoo:"):
+            raise UsageError("--paper_scope is for the networks of the papers: --model=zoo:NAME")
+        patterns = paper_scope(flags.model.removeprefix("zoo:"))
+        groups = [g for g in graph.groups if any(re.fullmatch(pattern, g.name) for pattern in patterns)]
+    if not groups:
+        raise UsageError("the model has no group of channels to prune; without --rate the reasons are listed")
+    return groups
+
+
+def _print_forecast(found: dict, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(found, indent=2))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    for name, title in (("params", "parameters"), ("macs", "MACs"), ("flops", "FLOPs (papers' count)")):
+        reduction = found[f"{name}_reduction_percent"]
+        console.print(f"{title:22} {found[f'baseline_{name}']:>15,} -> {found[name]:>15,}  -{reduction:.2f} %")
+    table = Table(title="what is reachable", title_justify="left")
+    for column in ("rate", "parameters", "change", "MACs", "change"):
+        table.add_column(column, justify="right")
+    for row in found["reachable"]:
+        params, macs = (f"-{row[f'{n}_reduction_percent']:.1f} %" for n in ("params", "macs"))
+        table.add_row(f"{row['rate']:.1f}", f"{row['params']:,}", params, f"{row['macs']:,}", macs)
+    console.print(table)
 
 
 def describe(graph, cost) -> dict:
     """What --json prints."""
+    from dcp_tf.graph import group_shares
+
+    shares = group_shares(graph)
     return {
         "model": graph.trace.model.name,
         "fingerprint": graph.fingerprint(),
         "params": cost.params,
         "macs": cost.macs,
         "flops": cost.flops,
+        "activations": cost.activations,
         "uncounted": list(cost.uncounted),
         "groups": [
             {
@@ -63,6 +164,8 @@ def describe(graph, cost) -> dict:
                 "consumers": list(g.consumers),
                 "residual": g.residual,
                 "pinned_because": g.pinned_because,
+                "params_share": shares[g.name][0],
+                "macs_share": shares[g.name][1],
             }
             for g in graph.groups
         ],
@@ -92,20 +195,24 @@ def _print(found: dict) -> None:
     from rich.table import Table
 
     table = Table(title=f"{found['model']}: groups of channels", title_justify="left")
-    for column in ("group", "size", "read by", "can be pruned"):
-        table.add_column(column, justify="right" if column == "size" else "left", overflow="fold")
+    for column in ("group", "size", "params", "MACs", "tied together", "read by", "can be pruned"):
+        table.add_column(column, justify="right" if column in ("size", "params", "MACs") else "left", overflow="fold")
     for group in found["groups"]:
         answer = "residual stream: with --prune_residual" if group["residual"] else "yes"
         if group["pinned_because"]:
             answer = f"no: {group['pinned_because']}"
-        readers = group["consumers"]
-        shown = ", ".join(readers[:3]) + (f" and {len(readers) - 3} more" if len(readers) > 3 else "")
-        table.add_row(group["name"], str(group["size"]), shown, answer)
+        shares = (f"{group[f'{name}_share']:.1%}" for name in ("params", "macs"))
+        tied = _some(group["producers"]) if len(group["producers"]) > 1 else ""
+        table.add_row(group["name"], str(group["size"]), *shares, tied, _some(group["consumers"]), answer)
     console = Console(highlight=False)
     console.print(table)
     console.print(f"{found['params']:,} parameters, {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)")
     if found["uncounted"]:
         console.print(f"not counted among the MACs: {', '.join(found['uncounted'])}")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _print_layers(layers: list[dict]) -> None:

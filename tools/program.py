@@ -51,10 +51,10 @@ class Program:
         absl_flags.DEFINE_integer(name, default, about, lower_bound=lower, upper_bound=upper, flag_values=self.flags)
         self._add(name)
 
-    def float(self, name: str, default: float, about: str) -> None:
+    def float(self, name: str, default: float | None, about: str) -> None:
         """Defines a flag that takes a number of 0 or more."""
         absl_flags.DEFINE_float(name, default, about, lower_bound=0.0, flag_values=self.flags)
-        absl_flags.register_validator(name, math.isfinite, "is no finite number", flag_values=self.flags)
+        absl_flags.register_validator(name, _finite, "is no finite number", flag_values=self.flags)
         self._add(name)
 
     def boolean(self, name: str, default: bool, about: str) -> None:
@@ -131,6 +131,10 @@ def _help_of(flag: absl_flags.Flag) -> list[str]:
     shown = "" if value in (None, "''") or flag.boolean else f"={value.strip(chr(39))}"
     about = re.sub(r"^<(.+)>: (.*)", lambda m: f"{m[2]} One of: {m[1].replace('|', ', ')}.", flag.help)
     return [f"  --{flag.name}{shown}", textwrap.fill(about, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+
+
+def _finite(value: float | None) -> bool:
+    return value is None or math.isfinite(value)
 
 
 def explain(error: Exception) -> tuple[str, int]:

@@ -8,6 +8,7 @@ from dcp_tf.tools.artefacts import Deployment
 from dcp_tf.tools.program import Program
 
 METHODS = ("dcp", "adapt_dcp", "random", "l1")
+TARGETS = {"macs": "Multiply-accumulates", "params": "Parameters", "bytes": "Bytes of the float32 weights"}
 LOSSES = {"joint": (1.0, 1.0), "reconstruction": (1.0, 0.0), "discrimination": (0.0, 1.0)}
 
 
@@ -51,7 +52,18 @@ def define_pruning(program: Program, defaults: Defaults) -> None:
         False,
         "Prune residual streams (sums of feature maps) too, over all layers that make or read them.",
     )
-    program.list("exclude", [], "Groups that keep all channels (a,b,c), by the names that inspect_model lists.")
+    program.list(
+        "exclude",
+        [],
+        "Groups that keep all channels (a,b,c): regular expressions for whole names, as inspect_model lists them.",
+    )
+    program.list("rates", [], "Rates of single groups, as in stage1_.*=0.2,head=0.7; the first that matches counts.")
+    for measure, about in TARGETS.items():
+        program.string(
+            f"target_{measure}",
+            None,
+            f"{about} of the pruned model at most, a number or a share as in 60%; sets the rate.",
+        )
     program.section("How dcp and adapt_dcp choose")
     program.enum(
         "losses",
@@ -67,7 +79,13 @@ def define_pruning(program: Program, defaults: Defaults) -> None:
     program.boolean(
         "per_stage", False, "Fine-tune before the groups of each auxiliary classifier (the NeurIPS variant), not once."
     )
-    program.integer("per_step", 2, "Channels that each step of the selection adds to a group.", lower=1)
+    program.integer(
+        "per_step",
+        None,
+        "Channels that each step of the selection adds to a group. Without the flag 2, and more in groups that keep "
+        "over 64, so that none takes over 32 steps.",
+        lower=1,
+    )
     program.integer(
         "selection_samples", defaults.selection_samples, "Training images that the selection looks at.", lower=1
     )
@@ -154,15 +172,53 @@ def read_method(flags: Any) -> Any:
     from dcp_tf.pruning import METHODS as CLASSES
 
     method = CLASSES[flags.method]
+    target = read_target(flags)
     reconstruction, discrimination = LOSSES[flags.losses]
     given = {
         **{name: flags[name].value for name in flags},
         "exclude": tuple(flags.exclude),
+        "rates": read_rates(flags.rates),
+        "target": target,
         "auxiliary_layers": tuple(flags.auxiliary_layers),
         "reconstruction": reconstruction,
         "discrimination": discrimination,
     }
     return method(**{field.name: given[field.name] for field in dataclasses.fields(method) if field.name in given})
+
+
+def read_target(flags: Any) -> Any:
+    """The target that the flags name, or None.
+
+    Raises:
+        UsageError: there are several.
+    """
+    from dcp_tf.pruning import Target
+
+    given = {measure: flags[f"target_{measure}"].value for measure in TARGETS}
+    targets = [Target(measure, text) for measure, text in given.items() if text is not None]
+    if len(targets) > 1:
+        raise UsageError(
+            "give one target: --target_" + ", --target_".join(t.measure for t in targets) + " exclude each other"
+        )
+    return targets[0] if targets else None
+
+
+def read_rates(entries: list[str]) -> tuple[tuple[str, float], ...]:
+    """`PATTERN=RATE` entries as pairs.
+
+    Raises:
+        UsageError: an entry has another form.
+    """
+    pairs = []
+    for entry in entries:
+        pattern, equals, rate = entry.rpartition("=")
+        try:
+            pairs.append((pattern, float(rate)))
+        except ValueError:
+            equals = ""
+        if not equals or not pattern:
+            raise UsageError(f"--rates takes PATTERN=RATE with commas between them, received {entry!r}")
+    return tuple(pairs)
 
 
 def read_training(flags: Any, epochs: str, learning_rate: str) -> Any:

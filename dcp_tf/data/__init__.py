@@ -3,7 +3,7 @@
 from dcp_tf.data.arrays import from_arrays, split_from_arrays
 from dcp_tf.data.load import check_labels, load
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
-from dcp_tf.data.plain import PlainSplit, plain_split
+from dcp_tf.data.plain import PlainSplit, load_plain, plain_split
 from dcp_tf.data.split import ImageDataset, Split
 from dcp_tf.data.stream import as_split
 
@@ -18,6 +18,7 @@ __all__ = [
     "find_normalization",
     "from_arrays",
     "load",
+    "load_plain",
     "plain_split",
     "split_from_arrays",
 ]

@@ -31,7 +31,7 @@ def npz_parts(path: str) -> Parts:
     Raises:
         UsageError: the file cannot be read, an array is missing, or the arrays do not fit each other.
     """
-    arrays = _read_npz(path)
+    arrays = read_npz(path)
     train = _labelled(arrays["x_train"], arrays["y_train"], f"x_train of {path}", f"y_train of {path}")
     test = _labelled(arrays["x_test"], arrays["y_test"], f"x_test of {path}", f"y_test of {path}")
     _check_same_kind(train[0], test[0], f"x_train of {path}", f"x_test of {path}")
@@ -131,7 +131,8 @@ def _check_same_kind(train: ArraySource, test: ArraySource, train_name: str, tes
         )
 
 
-def _read_npz(path: str) -> dict[str, np.ndarray]:
+def read_npz(path: str) -> dict[str, np.ndarray]:
+    """Reads the four arrays of a data set; raises UsageError where one is missing or the file cannot be read."""
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):

@@ -49,8 +49,8 @@ def load(
         seed: draws which images are set aside for testing where the data set does not say.
         data_dir: where TensorFlow Datasets keeps its files.
         test_fraction: how many images are set aside.
-        augmentation: "none", "shift" (by up to an eighth of the size) or "flip" (shift and mirror by chance); None: what
-            suits the data set, "flip" for photographs of TensorFlow Datasets and "shift" for all others.
+        augmentation: "none", "shift" (by up to an eighth of the size) or "flip" (shift and mirror by chance); None:
+            what suits the data set, "flip" for photographs of TensorFlow Datasets and "shift" for all others.
 
     Returns:
         The data set, its test images never among the train images.

@@ -1,13 +1,16 @@
 """Arrays of any shape, taken as they are: vectors, signals, images without a channel axis, what a program holds."""
 
 import dataclasses
+import pathlib
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.data.arrays import read_npz
+from dcp_tf.data.parts import numbered_classes
 from dcp_tf.data.sources import label_array
-from dcp_tf.data.split import balanced_order
+from dcp_tf.data.split import ImageDataset, balanced_order
 from dcp_tf.errors import UsageError
 
 
@@ -63,12 +66,36 @@ class PlainSplit:
 
     def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
         """As `Split.balanced_subset`; rows of targets count by their largest entry."""
-        hard = self.labels if self.labels is None or self.labels.ndim == 1 else self.labels.argmax(-1)
-        return balanced_order(self.size, hard, n, seed)
+        return balanced_order(self.size, class_numbers(self.labels), n, seed)
 
     def representative(self, n: int, seed: int = 0) -> np.ndarray:
         """As `Split.representative`."""
         return self.inputs[self.balanced_subset(n, seed)]
+
+
+def class_numbers(labels: np.ndarray | None) -> np.ndarray | None:
+    """Labels of any form as one class number each, (N,), for balancing: rows of targets count by their largest entry."""
+    if labels is None:
+        return None
+    wide = labels.ndim == 2 and labels.shape[1] > 1
+    return labels.argmax(-1) if wide else labels.reshape(len(labels)).astype(np.int64)
+
+
+def load_plain(path: str) -> ImageDataset:
+    """Reads `x_train y_train x_test y_test` of any shape from a `.npz` file; values are taken as they are.
+
+    Raises:
+        UsageError: the file cannot be read, an array is missing, or the arrays do not fit each other.
+    """
+    arrays = read_npz(path)
+    train, test = (plain_split(arrays[f"x_{p}"], arrays[f"y_{p}"], f"x_{p} of {path}") for p in ("train", "test"))
+    if train.shape != test.shape:
+        raise UsageError(f"x_train of {path} holds inputs of shape {train.shape}, but x_test of {test.shape}")
+    if train.labels.ndim != test.labels.ndim:
+        raise UsageError(f"y_train of {path} has the shape {train.labels.shape}, but y_test {test.labels.shape}")
+    hard = train.labels.ndim == 1
+    classes = numbered_classes(train.labels, test.labels) if hard else tuple(map(str, range(train.labels.shape[1])))
+    return ImageDataset(pathlib.Path(path).stem, train, test, len(classes), classes, train.shape)
 
 
 def plain_split(inputs: np.ndarray, labels: np.ndarray | None = None, name: str = "the arrays") -> PlainSplit:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dcp_tf.data.plain import PlainSplit, plain_split
+from dcp_tf.data.plain import PlainSplit, class_numbers, plain_split
 from dcp_tf.data.split import ImageDataset, Split, balanced_order
 from dcp_tf.errors import UsageError
 
@@ -52,6 +52,8 @@ class DatasetSplit:
         spec = dataset.element_spec
         self._labelled = isinstance(spec, tuple)
         images = spec[0] if self._labelled else spec
+        if isinstance(images, tf.TensorSpec) and images.shape.rank in (0, 1):
+            raise UsageError("the tf.data.Dataset must yield batches; add .batch(128)")
         if not isinstance(images, tf.TensorSpec) or (self._labelled and len(spec) != 2):
             raise UsageError(f"the tf.data.Dataset must yield images or (images, labels), it yields {spec}")
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
@@ -67,8 +69,7 @@ class DatasetSplit:
 
     def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
         """As `Split.balanced_subset`."""
-        hard = None if self.labels is None else self.labels if self.labels.ndim == 1 else self.labels.argmax(-1)
-        return balanced_order(self.size, hard, n, seed)
+        return balanced_order(self.size, class_numbers(self.labels), n, seed)
 
     def batches(
         self,

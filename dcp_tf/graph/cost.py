@@ -5,6 +5,7 @@ import dataclasses
 import math
 
 import keras
+import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.channel_graph import ChannelGraph
@@ -130,11 +131,15 @@ def sliced_shape(record: OperationRecord, index: int, kept: Kept) -> tuple[int, 
 
 def count_params(record: OperationRecord, kept: Kept) -> int:
     """The parameters of one operation in the rebuilt model, statistics left out."""
-    operation = record.operation
+    weights = getattr(record.operation, "weights", ())
+    counted = [i for i, w in enumerate(weights) if not _is_statistic(record.operation, w)]
+    return sum(math.prod(sliced_shape(record, i, kept)) for i in counted)
+
+
+def _is_statistic(operation: keras.Operation, weight: keras.Variable) -> bool:
+    """Whether a weight was measured on data, not trained, so that the papers do not count it."""
     names = next((n for kind, n in _STATISTICS.items() if isinstance(operation, kind)), ())
-    statistics = {id(getattr(operation, name, None)) for name in names}
-    weights = getattr(operation, "weights", ())
-    return sum(math.prod(sliced_shape(record, i, kept)) for i, w in enumerate(weights) if id(w) not in statistics)
+    return any(weight is getattr(operation, name, None) for name in names)
 
 
 def _multiply(record: OperationRecord, each: Multiplication, kept: Kept) -> tuple[int, int]:
@@ -144,3 +149,35 @@ def _multiply(record: OperationRecord, each: Multiplication, kept: Kept) -> tupl
         return macs, 2 * macs
     axes = (each.output_axis,) if isinstance(each.output_axis, int) else each.output_axis
     return macs, 2 * macs - each.positions * math.prod(shape[axis] for axis in axes)
+
+
+def group_shares(graph: ChannelGraph) -> dict[str, tuple[float, float]]:
+    """How much of the model hangs on each group: group name -> shares of the parameters and of the MACs.
+
+    A share is what would go with all channels of the group. A kernel is read by one group and made by another, so the
+    shares of all groups add up to more than 1.
+    """
+    names = [g.name for g in graph.groups]
+    number = np.full(int(graph.class_of_label.max(initial=-1)) + 1, len(names))
+    for i, group in enumerate(graph.groups):
+        number[group.classes] = i
+    params, macs = np.zeros(len(names) + 1), np.zeros(len(names) + 1)
+    parts: dict[tuple[int, int], np.ndarray] = {}
+    for key, record in graph.records.items():
+        for index, by_axis in record.weights.items():
+            stays = np.ones(len(names) + 1)
+            for labels in by_axis.values():
+                stays *= 1 - np.bincount(number[graph.class_of_label[labels]], minlength=len(names) + 1) / len(labels)
+            parts[key, index] = 1 - stays
+            if not _is_statistic(record.operation, record.operation.weights[index]):
+                params += parts[key, index] * math.prod(record.operation.weights[index].shape)
+    for record, _, multiplications in graph.multiplications:
+        for each in multiplications:
+            part = parts.get((id(record.operation), each.weight))
+            if part is not None and each.positions is not None:
+                macs += part * each.positions * math.prod(record.operation.weights[each.weight].shape)
+    total = count_cost(graph)
+    return {
+        name: (float(params[i] / max(total.params, 1)), float(macs[i] / max(total.macs, 1)))
+        for i, name in enumerate(names)
+    }

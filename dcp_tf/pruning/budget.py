@@ -115,6 +115,8 @@ class Widths:
         """
         measure = MEASURES[target.measure]
         free = [g for g in self._groups if g.name not in self._rates]
+        if not free:
+            raise UsageError("a target needs groups without a rate of their own")
         full, narrowest = measure(self.cost(self.at_rate(0.0))), measure(self.cost(self.at_rate(1.0)))
         limit = target.limit(measure(count_cost(self._graph)))
         if limit >= full:

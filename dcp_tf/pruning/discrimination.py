@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -56,13 +56,13 @@ class Stage:
 
 
 def select_channels(
-    model: keras.Model, group_names: Sequence[str], method: DCP, task: Task, state: RunState, phases: list[dict]
+    model: keras.Model, widths: Mapping[str, int], method: DCP, task: Task, state: RunState, phases: list[dict]
 ) -> tuple[ChannelGraph, list[GroupPlan]]:
     """Steps 1 and 2 of Algorithm 1.
 
     Args:
         model: the baseline; it stays as it is.
-        group_names: the groups that may lose channels.
+        widths: the groups that may lose channels, by name, and how many each keeps at most.
         method: DCP or Adapt-DCP with its settings.
         task: the data and the outputs.
         state: where the run keeps what is done.
@@ -88,8 +88,8 @@ def select_channels(
     if not method.per_stage:
         _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher)
     base = ChannelGraph(copy_model(graph), shapes)
-    stages = _stages(graph, augmented, [graph.group(name) for name in group_names], task.outputs_kind)
-    return graph, _Selecting(graph, base, augmented, method, task, state, teacher).run(stages, phases)
+    stages = _stages(graph, augmented, [graph.group(name) for name in widths], task.outputs_kind)
+    return graph, _Selecting(graph, base, augmented, widths, method, task, state, teacher).run(stages, phases)
 
 
 class _Selecting:
@@ -100,12 +100,13 @@ class _Selecting:
         graph: ChannelGraph,
         base: ChannelGraph,
         augmented: AugmentedModel,
+        widths: Mapping[str, int],
         method: DCP,
         task: Task,
         state: RunState,
         teacher: Callable | None,
     ):
-        self._graph, self._base, self._augmented = graph, base, augmented
+        self._graph, self._base, self._augmented, self._widths = graph, base, augmented, widths
         self._method, self._task, self._state, self._teacher = method, task, state, teacher
         self._budget = MemoryBudget(int(method.cache_gib * 2**30))
         self._held = HeldPositions()
@@ -182,7 +183,9 @@ class _Selecting:
         def show(kept: int, limit: int, loss: float) -> None:
             bar.set_postfix_str(f"{group.name}: {kept}/{limit} channels, loss {loss:.4g}")
 
-        selection = select_greedily(problem, method.stopping(), method.per_step, show)
+        width = self._widths[group.name]
+        stopping = method.stopping(1 - width / group.size)
+        selection = select_greedily(problem, stopping, method.step_size(width), show)
         problem.close()
         self._held.drop(readers, selection.selected)
         kept = np.flatnonzero(selection.selected)

@@ -1,10 +1,14 @@
 """The methods and their settings; each ranks or selects the channels of the same groups."""
 
 import dataclasses
+import math
 from typing import ClassVar
 
 from dcp_tf.errors import UsageError
+from dcp_tf.pruning.budget import Target
 from dcp_tf.pruning.stopping import FixedRate, RelativeChangeOrCap, StoppingRule
+
+_MOST_STEPS = 32  # of Algorithm 2 for one group, unless B is given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,7 +21,9 @@ class Method:
         min_channels: fewest channels that a group keeps.
         prune_residual: whether residual streams (sums of feature maps, with all layers that make or read them) lose
             channels too; the papers leave them.
-        exclude: names of groups that keep all channels.
+        exclude: regular expressions; groups whose whole name matches one keep all channels.
+        rates: pairs (regular expression, rate): groups whose whole name matches have that rate; the first match counts.
+        target: what the pruned model may cost. It then gives the common rate, in place of `rate`.
     """
 
     name: ClassVar[str]
@@ -26,19 +32,23 @@ class Method:
     min_channels: int = 1
     prune_residual: bool = False
     exclude: tuple[str, ...] = ()
+    rates: tuple[tuple[str, float], ...] = ()
+    target: Target | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "exclude", tuple(self.exclude))
-        if not 0 < self.rate < 1:
-            raise UsageError(f"the pruning rate must lie between 0 and 1, received {self.rate}")
+        object.__setattr__(self, "rates", tuple((pattern, float(rate)) for pattern, rate in self.rates))
+        for rate in (self.rate, *(rate for _, rate in self.rates)):
+            if not 0 < rate < 1:
+                raise UsageError(f"the pruning rate must lie between 0 and 1, received {rate}")
         if self.round_to < 1 or self.min_channels < 1:
             raise UsageError(
                 f"round_to and min_channels must be 1 or more, received {self.round_to} and {self.min_channels}"
             )
 
-    def stopping(self) -> StoppingRule:
-        """When a group has enough channels."""
-        return FixedRate(self.rate, self.round_to, self.min_channels)
+    def stopping(self, rate: float) -> StoppingRule:
+        """When a group has enough channels, `rate` being the share that it shall lose."""
+        return FixedRate(rate, self.round_to, self.min_channels)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -63,7 +73,8 @@ class DCP(Method):
         auxiliary_losses: P, how many auxiliary classifiers to spread over the depth.
         auxiliary_layers: names of layers to put them at instead.
         per_stage: the NeurIPS variant: one round of fine-tuning before each stage, with its loss and the final one.
-        per_step: B, channels added per step.
+        per_step: B, channels added per step; None: 2 as in the paper, and more in groups that keep over 64, so that no
+            group takes over 32 steps.
         reconstruction: factor lambda of L_M in eq. 6; 0: discrimination-only.
         discrimination: factor of L_S^p; 0: reconstruction-only.
         selection_samples: images of the class-balanced selection set.
@@ -77,7 +88,7 @@ class DCP(Method):
     auxiliary_losses: int = 2
     auxiliary_layers: tuple[str, ...] = ()
     per_stage: bool = False
-    per_step: int = 2
+    per_step: int | None = None
     reconstruction: float = 1.0
     discrimination: float = 1.0
     selection_samples: int = 4096
@@ -89,19 +100,24 @@ class DCP(Method):
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "auxiliary_layers", tuple(self.auxiliary_layers))
-        if self.reconstruction < 0 or self.discrimination < 0 or not (self.reconstruction or self.discrimination):
+        factors = (self.reconstruction, self.discrimination)
+        if not all(0 <= f < math.inf for f in factors) or not any(factors):
             raise UsageError(
                 "the factors of the two losses must be 0 or more and not both 0, "
                 f"received {self.reconstruction} and {self.discrimination}"
             )
         for field in ("per_step", "selection_samples", "selection_batch", "selection_passes"):
-            if getattr(self, field) < 1:
+            if getattr(self, field) is not None and getattr(self, field) < 1:
                 raise UsageError(f"{field} must be 1 or more, received {getattr(self, field)}")
-        if self.auxiliary_losses < 0 or self.selection_lr <= 0 or self.cache_gib < 0:
+        if self.auxiliary_losses < 0 or not 0 < self.selection_lr < math.inf or not 0 <= self.cache_gib < math.inf:
             raise UsageError(
                 "auxiliary_losses and cache_gib must be 0 or more and selection_lr above 0, "
                 f"received {self.auxiliary_losses}, {self.cache_gib} and {self.selection_lr}"
             )
+
+    def step_size(self, keep: int) -> int:
+        """B for a group that keeps at most `keep` channels."""
+        return max(2, math.ceil(keep / _MOST_STEPS)) if self.per_step is None else self.per_step
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,9 +133,14 @@ class AdaptDCP(DCP):
     name: ClassVar[str] = "adapt_dcp"
     epsilon: float = 1e-3
 
-    def stopping(self) -> StoppingRule:
+    def __post_init__(self):
+        super().__post_init__()
+        if not 0 <= self.epsilon < math.inf:
+            raise UsageError(f"epsilon must be 0 or more, received {self.epsilon}")
+
+    def stopping(self, rate: float) -> StoppingRule:
         """SC2."""
-        return RelativeChangeOrCap(self.epsilon, self.round_to, self.min_channels, self.rate)
+        return RelativeChangeOrCap(self.epsilon, self.round_to, self.min_channels, rate)
 
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (DCP, AdaptDCP, Random, L1)}

@@ -5,7 +5,7 @@ import os
 import pathlib
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,6 +18,7 @@ from dcp_tf.evaluation import accuracy
 from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
 from dcp_tf.models import check_functional
 from dcp_tf.models import outputs_kind as read_outputs_kind
+from dcp_tf.pruning.budget import Widths, matching
 from dcp_tf.pruning.criteria import CRITERIA, largest
 from dcp_tf.pruning.discrimination import Task, select_channels
 from dcp_tf.pruning.methods import DCP, Method
@@ -89,16 +90,16 @@ def prune(
     """
     train, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
     kind = outputs_kind or read_outputs_kind(check_functional(model))
-    graph, groups = check(model, train, method, kind, distillation)
+    graph, widths = check(model, train, method, kind, distillation)
     state = RunState(
         state_dir, _settings(graph, train, method, kind, auxiliary, finetuning, distillation, seed), resume
     )
     phases: list[dict[str, Any]] = []
     if isinstance(method, DCP):
         task = Task(train, kind, dataclasses.replace(auxiliary, seed=seed), seed, log_dir)
-        selected, plans = select_channels(model, [g.name for g in groups], method, task, state, phases)
+        selected, plans = select_channels(model, widths, method, task, state, phases)
     else:
-        selected, plans = graph, _rank(graph, groups, method, seed, phases)
+        selected, plans = graph, _rank(graph, widths, method, seed, phases)
     plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, dataclasses.asdict(method))
     if all(len(p.kept) == p.size for p in plan.groups):
         raise RunError("the selection found every channel necessary; raise the rate or epsilon")
@@ -116,11 +117,11 @@ def prune(
 
 def check(
     model: keras.Model, data: Any, method: Method, outputs_kind: str, distillation: float = 0.0
-) -> tuple[ChannelGraph, list[ChannelGroup]]:
+) -> tuple[ChannelGraph, dict[str, int]]:
     """Everything that can be wrong with the arguments of `prune`, found in moments and before anything is written.
 
     Returns:
-        The model's graph and the groups that will be pruned.
+        The model's graph, and for each group that will be pruned (by name) how many channels it keeps at most.
 
     Raises:
         UsageError: the model, the data or the settings cannot be used.
@@ -130,14 +131,14 @@ def check(
     groups = choose_groups(graph, method)
     if isinstance(method, DCP) and method.discrimination:
         find_positions(graph, method.auxiliary_losses, method.auxiliary_layers)
-    stopping = method.stopping()
-    if isinstance(stopping, FixedRate) and all(stopping.limit(g.size) == g.size for g in groups):
+    widths = choose_widths(graph, groups, method)
+    if all(widths[g.name] == g.size for g in groups) and isinstance(method.stopping(method.rate), FixedRate):
         raise UsageError(
             f"nothing would be removed at rate {method.rate} with round_to {method.round_to}; "
             "raise the rate or lower round_to"
         )
     Distillation(classification_loss(outputs_kind), distillation)
-    return graph, groups
+    return graph, widths
 
 
 def check_task(model: keras.Model, data: Any, outputs_kind: str) -> None:
@@ -163,9 +164,8 @@ def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:
     Raises:
         UsageError: there is none, or an excluded name does not exist.
     """
-    for name in method.exclude:
-        graph.group(name)
-    groups = [g for g in graph.prunable(method.prune_residual) if g.name not in method.exclude]
+    excluded = {g.name for pattern in method.exclude for g in matching(graph.groups, pattern)}
+    groups = [g for g in graph.prunable(method.prune_residual) if g.name not in excluded]
     if groups:
         return groups
     reasons = {g.pinned_because for g in graph.groups if g.pinned_because}
@@ -173,13 +173,30 @@ def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:
     raise UsageError(f"the model has no group of channels to prune ({'; '.join(sorted(reasons)[:3])}{residual})")
 
 
-def _rank(graph: ChannelGraph, groups: list, method: Method, seed: int, phases: list[dict]) -> list[GroupPlan]:
-    """One-shot criteria: the best channels of each group at the fixed rate."""
+def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: Method) -> dict[str, int]:
+    """How many channels each group keeps (at most, for methods that find widths themselves).
+
+    Raises:
+        UsageError: a pattern of `rates` matches nothing, or the target cannot be reached.
+    """
+    rates: dict[str, float] = {}
+    for pattern, rate in method.rates:
+        for group in matching(groups, pattern):
+            rates.setdefault(group.name, rate)
+    widths = Widths(graph, groups, method.round_to, method.min_channels, rates)
+    return widths.at_rate(method.rate) if method.target is None else widths.within(method.target)
+
+
+def _rank(
+    graph: ChannelGraph, widths: Mapping[str, int], method: Method, seed: int, phases: list[dict]
+) -> list[GroupPlan]:
+    """One-shot criteria: the best channels of each group at its width."""
     started = time.perf_counter()
     plans = []
-    for number, group in enumerate(groups):
+    for number, (name, width) in enumerate(widths.items()):
+        group = graph.group(name)
         scores = CRITERIA[method.name](graph, group, np.random.default_rng([seed, number]))
-        kept = largest(scores, method.stopping().limit(group.size))
+        kept = largest(scores, width)
         plans.append(GroupPlan(group.name, group.size, tuple(kept.tolist()), group.consumers))
     phases.append({"name": "selection", "seconds": time.perf_counter() - started})
     return plans
