@@ -74,7 +74,7 @@ class PlainSplit:
 
 
 def class_numbers(labels: np.ndarray | None) -> np.ndarray | None:
-    """Labels of any form as one class number each, (N,), for balancing: rows of targets count by their largest entry."""
+    """Labels of any form as one class number each, (N,), for balancing; rows of targets count by their largest."""
     if labels is None:
         return None
     wide = labels.ndim == 2 and labels.shape[1] > 1

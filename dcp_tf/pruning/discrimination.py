@@ -83,7 +83,9 @@ def select_channels(
         keras.config.image_data_format(),
     )
     if augmented.positions:
-        progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions))
+        asked = len(method.auxiliary_layers) or method.auxiliary_losses
+        fewer = f" ({asked} were asked for, the model has no more places)" if len(augmented.positions) < asked else ""
+        progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions) + fewer)
     teacher = soft_targets(model, task.outputs_kind) if task.data.labels is None else None
     if not method.per_stage:
         _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher)

@@ -46,7 +46,9 @@ def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
     """The `tflite` part of a summary: one row for each file, with its size and how near it is to its Keras model."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("file", "size", "top-1", "agrees with Keras", "largest error"):
-        table.add_column(heading, justify="left" if heading == "file" else "right", no_wrap=heading != "file")
+        table.add_column(
+            heading, justify="left" if heading == "file" else "right", no_wrap=heading != "file", overflow="fold"
+        )
     for name, record in records.items():
         agreement, top1 = formats.percent(record["top1_agreement"]), formats.percent(record["top1"])
         table.add_row(name, formats.size(record["bytes"]), top1, agreement, f"{record['max_error']:.2g}")

@@ -203,12 +203,14 @@ def _run_epoch(
                 step(batch, learning_rate)
             bar.update()
             if number % _CHECK_EVERY == 0:
-                _check_finite(step, epoch, phase, lower, learning_rate)
+                _check_finite(step, epoch, phase, lower, config.learning_rate)
     if number == 0:
         raise UsageError("The training data is empty")
-    _check_finite(step, epoch, phase, lower, learning_rate)
+    _check_finite(step, epoch, phase, lower, config.learning_rate)
     if not step.weights_are_finite():
-        raise RunError(f"a weight became NaN in {phase} (epoch {epoch + 1}); lower {lower} (now {learning_rate:g})")
+        raise RunError(
+            f"a weight became NaN in {phase} (epoch {epoch + 1}); lower {lower} (now {config.learning_rate:g})"
+        )
     loss, heads, accuracy = step.means()
     record = {"epoch": epoch + 1, "loss": loss, "losses": heads, "learning_rate": learning_rate}
     return record | ({"top1": accuracy} if step.tells_accuracy else {})
