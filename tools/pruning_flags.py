@@ -79,6 +79,12 @@ def define_pruning(program: Program, defaults: Defaults) -> None:
     program.boolean(
         "per_stage", False, "Fine-tune before the groups of each auxiliary classifier (the NeurIPS variant), not once."
     )
+    program.enum(
+        "selection",
+        "exact",
+        ("exact", "fast"),
+        "exact: step by step over the images, as the paper; fast: by elimination in a quadratic model of the losses.",
+    )
     program.integer(
         "per_step",
         None,

@@ -11,7 +11,7 @@ import tensorflow as tf
 from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.trace import Trace
-from dcp_tf.pruning.layer_inputs import Batches, MemoryBudget, Walk, compiled
+from dcp_tf.pruning.layer_inputs import Batches, MemoryBudget, Walk, compiled, compiled_for
 from dcp_tf.pruning.selection import LossTerms
 
 
@@ -143,41 +143,46 @@ class ChannelProblem:
         """
         self.size = group.size
         self.name = group.name
-        self._readers = list(readers)
-        self._settings = settings
-        self._target = target
-        self._labels = list(labels)
+        self.readers = list(readers)
+        self.settings = settings
+        self.target = target
+        self.labels = list(labels)
         self._rng = rng
         trace = graph.trace
-        self._reading = {i for r in self._readers for i in graph.calls_of(graph.records[id(r.operation)])}
-        outputs = [t for i in sorted(self._reading) for t in trace.calls[i].outputs]
+        self.reading = {i for r in self.readers for i in graph.calls_of(graph.records[id(r.operation)])}
+        outputs = [t for i in sorted(self.reading) for t in trace.calls[i].outputs]
         goals = outputs + ([target.tensor] if settings.discrimination else [])
-        after = trace.dependents(self._reading)
-        self._calls = [i for i in trace.needed(goals, trace.inputs) if i in after]
-        made = {t for i in self._calls for t in trace.calls[i].outputs}
-        self._boundary = sorted({t for i in self._calls for t in trace.calls[i].inputs} - made)
-        self._trace = trace
+        after = trace.dependents(self.reading)
+        self.calls = [i for i in trace.needed(goals, trace.inputs) if i in after]
+        made = {t for i in self.calls for t in trace.calls[i].outputs}
+        self.boundary = sorted({t for i in self.calls for t in trace.calls[i].inputs} - made)
+        self.trace = trace
         walk, base_walk = walks
-        self._inputs = _cache(
-            walk, walk.function(self._boundary), walk.bytes_of(self._boundary), self._boundary, budget
-        )
-        self._base = None
+        self.inputs = _cache(walk, walk.function(self.boundary), walk.bytes_of(self.boundary), self.boundary, budget)
+        self.base = None
         if settings.reconstruction:
-            function = _baseline_outputs(base_walk, sorted(self._reading))
-            self._base = _cache(base_walk, function, base_walk.bytes_of(outputs), None, budget)
-        self._kernels = [r.kernel.value for r in self._readers]
-        self._biases = [b.value for b in _biases(self._readers)]
-        self._start = [r.kernel.numpy() for r in self._readers]
+            function = _baseline_outputs(base_walk, sorted(self.reading))
+            self.base = _cache(base_walk, function, base_walk.bytes_of(outputs), None, budget)
+        self._kernels = [r.kernel.value for r in self.readers]
+        self._biases = [b.value for b in _biases(self.readers)]
+        self._start = [r.kernel.numpy() for r in self.readers]
         self._selected = np.zeros(self.size, bool)
         self._terms: LossTerms | None = None
         self._gradients: list[np.ndarray] = []
         self._compile()
 
+    def adopt(self, selected: np.ndarray, kernels: Sequence[np.ndarray]) -> None:
+        """Takes `selected` and the kernels' values over from elsewhere; `solve` goes on from there."""
+        self._enter(selected)
+        for reader, values in zip(self.readers, kernels, strict=True):
+            reader.kernel.assign(values)
+        self._terms = None
+
     def close(self) -> None:
         """Frees the cached tensors."""
-        self._inputs.release()
-        if self._base is not None:
-            self._base.release()
+        self.inputs.release()
+        if self.base is not None:
+            self.base.release()
 
     # What Algorithm 2 asks
 
@@ -185,7 +190,7 @@ class ChannelProblem:
         """`||G_:,k||_F` over all kernels that read channel k (Liu et al. 2021, Algorithm 2), shape (size,)."""
         self._evaluate()
         squares = np.zeros(self.size)
-        for reader, gradient in zip(self._readers, self._gradients, strict=True):
+        for reader, gradient in zip(self.readers, self._gradients, strict=True):
             others = tuple(a for a in range(gradient.ndim) if a != reader.axis)
             per_position = np.square(gradient, dtype=np.float64).sum(others)
             mine = reader.channel >= 0
@@ -202,9 +207,9 @@ class ChannelProblem:
         self._enter(selected)
         if selected.any():
             self._reset()
-            for _ in range(self._settings.passes):
-                for i in self._rng.permutation(self._inputs.count):
-                    self._step(self._inputs[i], self._baseline(i), self._labels[i])
+            for _ in range(self.settings.passes):
+                for i in self._rng.permutation(self.inputs.count):
+                    self._step(self.inputs[i], self.baseline(i), self.labels[i])
         self._terms = None
 
     # How
@@ -212,53 +217,54 @@ class ChannelProblem:
     def _enter(self, selected: np.ndarray) -> None:
         new = selected & ~self._selected
         self._selected = selected.copy()
-        for reader, start, mask in zip(self._readers, self._start, self._masks, strict=True):
+        for reader, start, mask in zip(self.readers, self._start, self._masks, strict=True):
             mine = reader.channel >= 0
             entering = reader.along_axis(mine & new[reader.channel])
             allowed = reader.along_axis(reader.held & (~mine | selected[reader.channel])).astype(np.float32)
             reader.kernel.assign(np.where(entering, start, reader.kernel.numpy()) * allowed)
             mask.assign(np.broadcast_to(allowed, mask.shape))
 
-    def _baseline(self, index: int) -> list[tf.Tensor]:
-        return [] if self._base is None else self._base[index]
+    def baseline(self, index: int) -> list[tf.Tensor]:
+        """O^b of one batch; empty where the reconstruction loss is left out."""
+        return [] if self.base is None else self.base[index]
 
     def _evaluate(self) -> None:
         if self._terms is not None:
             return
-        total = sum(int(x.shape[0]) for x in self._labels)
+        total = sum(int(x.shape[0]) for x in self.labels)
         sums = None
-        for i, labels in enumerate(self._labels):
+        for i, labels in enumerate(self.labels):
             share = tf.constant(int(labels.shape[0]) / total, tf.float32)
-            parts = self._terms_and_gradients(self._inputs[i], self._baseline(i), labels, share)
+            parts = self._terms_and_gradients(self.inputs[i], self.baseline(i), labels, share)
             sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
         joint, reconstruction, discrimination = (float(x) for x in sums[:3])
         if not np.isfinite(joint):
             raise RunError(
                 f"the loss became NaN in the selection of {self.name}; lower --selection_lr "
-                f"(now {self._settings.learning_rate:g})"
+                f"(now {self.settings.learning_rate:g})"
             )
         self._terms = LossTerms(joint, reconstruction, discrimination)
         self._gradients = [g.numpy() for g in sums[3:]]
 
     def _forward(self, inputs, base, labels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        values = dict(zip(self._boundary, inputs, strict=True))
-        read_outputs = run_linear(self._trace, self._calls, self._reading, values)
+        values = dict(zip(self.boundary, inputs, strict=True))
+        read_outputs = run_linear(self.trace, self.calls, self.reading, values)
         zero = tf.constant(0.0)
         reconstruction = (
             tf.add_n([0.5 * tf.reduce_mean(tf.square(a - b)) for a, b in zip(base, read_outputs, strict=True)])
-            if self._settings.reconstruction
+            if self.settings.reconstruction
             else zero
         )
         discrimination = (
-            tf.cast(self._target.loss(labels, self._target.outputs(values[self._target.tensor])), tf.float32)
-            if self._settings.discrimination
+            tf.cast(self.target.loss(labels, self.target.outputs(values[self.target.tensor])), tf.float32)
+            if self.settings.discrimination
             else zero
         )
-        joint = self._settings.reconstruction * reconstruction + self._settings.discrimination * discrimination
+        joint = self.settings.reconstruction * reconstruction + self.settings.discrimination * discrimination
         return joint, reconstruction, discrimination
 
     def _compile(self) -> None:
-        settings = self._settings
+        settings = self.settings
         self._masks = [tf.Variable(tf.ones(k.shape)) for k in self._kernels]
         velocities = [tf.Variable(tf.zeros(v.shape)) for v in (*self._kernels, *self._biases)]
 
@@ -286,12 +292,9 @@ class ChannelProblem:
             for velocity in velocities:
                 velocity.assign(tf.zeros_like(velocity))
 
-        examples = [self._inputs[0], self._baseline(0), self._labels[0]]
-        specs = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), examples)
-        self._terms_and_gradients = tf.function(
-            evaluate, input_signature=[*specs, tf.TensorSpec((), tf.float32)], autograph=False
-        )
-        self._step = tf.function(step, input_signature=specs, autograph=False)
+        examples = [self.inputs[0], self.baseline(0), self.labels[0]]
+        self._terms_and_gradients = compiled_for(evaluate, examples, tf.TensorSpec((), tf.float32))
+        self._step = compiled_for(step, examples)
         self._reset = tf.function(reset, input_signature=[], autograph=False)
 
 
@@ -308,7 +311,7 @@ def run_linear(trace: Trace, calls: Sequence[int], reading: set[int], values: di
         if index not in reading:
             values.update(zip(call.outputs, call.run(values, training=False), strict=True))
             continue
-        with _linear(call.operation) as activation:
+        with linear(call.operation) as activation:
             outputs = call.run(values, training=False)
         linear_outputs.extend(tf.cast(x, tf.float32) for x in outputs)
         values.update(zip(call.outputs, map(activation, outputs), strict=True))
@@ -316,7 +319,7 @@ def run_linear(trace: Trace, calls: Sequence[int], reading: set[int], values: di
 
 
 @contextlib.contextmanager
-def _linear(layer: keras.Layer) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:
+def linear(layer: keras.Layer) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:
     """Takes a layer's own activation out for a while and hands it over."""
     activation = getattr(layer, "activation", None) or keras.activations.linear
     if hasattr(layer, "activation"):

@@ -12,6 +12,7 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGraph, ChannelGroup, copy_model
 from dcp_tf.pruning.channel_problem import ChannelProblem, HeldPositions, SubProblem, Target
+from dcp_tf.pruning.fast_selection import is_fast, select_fast
 from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
 from dcp_tf.pruning.methods import DCP
 from dcp_tf.pruning.plan import GroupPlan
@@ -187,7 +188,10 @@ class _Selecting:
 
         width = self._widths[group.name]
         stopping = method.stopping(1 - width / group.size)
-        selection = select_greedily(problem, stopping, method.step_size(width), show)
+        if method.selection == "fast" and is_fast(problem):
+            selection = select_fast(problem, stopping, method.step_size(width))
+        else:
+            selection = select_greedily(problem, stopping, method.step_size(width), show)
         problem.close()
         self._held.drop(readers, selection.selected)
         kept = np.flatnonzero(selection.selected)

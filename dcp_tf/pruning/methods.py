@@ -8,6 +8,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.pruning.budget import Target
 from dcp_tf.pruning.stopping import FixedRate, RelativeChangeOrCap, StoppingRule
 
+SELECTIONS = ("exact", "fast")
 _MOST_STEPS = 32  # of Algorithm 2 for one group, unless B is given
 
 
@@ -77,6 +78,8 @@ class DCP(Method):
             group takes over 32 steps.
         reconstruction: factor lambda of L_M in eq. 6; 0: discrimination-only.
         discrimination: factor of L_S^p; 0: reconstruction-only.
+        selection: "exact" follows Algorithm 2; "fast" eliminates channels in a quadratic model of the joint loss that
+            one pass over the images builds, and is exact where that model does not cover a layer.
         selection_samples: images of the class-balanced selection set.
         selection_batch: batch size in the selection.
         selection_lr: learning rate of the sub-problem.
@@ -91,6 +94,7 @@ class DCP(Method):
     per_step: int | None = None
     reconstruction: float = 1.0
     discrimination: float = 1.0
+    selection: str = "exact"
     selection_samples: int = 4096
     selection_batch: int = 128
     selection_lr: float = 0.01
@@ -100,6 +104,8 @@ class DCP(Method):
     def __post_init__(self):
         super().__post_init__()
         object.__setattr__(self, "auxiliary_layers", tuple(self.auxiliary_layers))
+        if self.selection not in SELECTIONS:
+            raise UsageError(f"selection must be one of {', '.join(SELECTIONS)}, received {self.selection!r}")
         factors = (self.reconstruction, self.discrimination)
         if not all(0 <= f < math.inf for f in factors) or not any(factors):
             raise UsageError(
@@ -107,7 +113,7 @@ class DCP(Method):
                 f"received {self.reconstruction} and {self.discrimination}"
             )
         for field in ("per_step", "selection_samples", "selection_batch", "selection_passes"):
-            if getattr(self, field) is not None and getattr(self, field) < 1:
+            if getattr(self, field) is not None and getattr(self, field) < (field != "selection_passes"):
                 raise UsageError(f"{field} must be 1 or more, received {getattr(self, field)}")
         if self.auxiliary_losses < 0 or not 0 < self.selection_lr < math.inf or not 0 <= self.cache_gib < math.inf:
             raise UsageError(

@@ -1,8 +1,9 @@
 """The fast selection: a quadratic model of the joint loss, built in one pass, and exact elimination of channels in it.
 
 A layer is linear in its kernel W, so `L_M` is a quadratic function of W whose terms are the Gram matrix of the layer's
-input patches and their products with O^b. `L_S` is taken to second order around the present weights: its gradient, and
-the Fisher matrix with the outputs of the layer taken as independent. Both need one pass over the selection set.
+input patches and their products with O^b. `L_S` is taken to second order around O^b by its Fisher matrix, with the
+outputs of the layer taken as independent and alike: that gives each place of each image a weight. Both need one pass
+over the selection set.
 Then the channel whose removal costs least, with all other weights fitted anew, is removed again and again (as optimal
 brain surgery does for single weights): no pass over images is needed for that.
 """
@@ -35,6 +36,10 @@ class Quadratic:
     channel: np.ndarray
     held: np.ndarray
 
+    def value(self, weights: np.ndarray) -> float:
+        """The model at a W, (rows, outputs)."""
+        return float(0.5 * np.vdot(weights, self.hessian @ weights) - np.vdot(self.linear, weights))
+
     def fit(self, selected: np.ndarray) -> np.ndarray:
         """The W that minimises the model with zero rows outside `selected`, (rows, outputs)."""
         rows = np.flatnonzero(self.held & ((self.channel < 0) | selected[self.channel]))
@@ -46,7 +51,7 @@ class Quadratic:
 def is_supported(layer: keras.Layer) -> bool:
     """Whether the inputs of a layer can be written as one matrix that its kernel multiplies."""
     if isinstance(layer, keras.layers.Dense):
-        return True
+        return rows_of(layer) <= MAX_ROWS
     plain = isinstance(layer, keras.layers.Conv1D | keras.layers.Conv2D) and layer.groups == 1
     return plain and layer.data_format == "channels_last" and rows_of(layer) <= MAX_ROWS
 
@@ -70,26 +75,29 @@ def patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
     return tf.reshape(found, (-1, found.shape[-1]))
 
 
-def eliminate(parts: Sequence[Quadratic], size: int, keep: int) -> np.ndarray:
+def eliminate(parts: Sequence[Quadratic], size: int, least: int = 1) -> tuple[list[int], list[float]]:
     """Removes channels one by one, always the one whose loss raises the model least, all other weights fitted anew.
 
     Args:
         parts: one for each kernel that reads the group.
         size: channels of the group.
-        keep: how many stay.
+        least: how many stay at the end.
 
     Returns:
-        The channels that stay, boolean of shape (size,).
+        The channels in the order of their removal, and by how much each removal raises the model.
     """
     states = [_Elimination(part, size) for part in parts]
     selected = np.ones(size, bool)
-    for _ in range(size - keep):
-        costs = sum(state.costs(selected) for state in states)
-        worst = int(np.argmin(np.where(selected, costs, np.inf)))
+    order, rises = [], []
+    for _ in range(size - least):
+        costs = np.where(selected, sum(state.costs(selected) for state in states), np.inf)
+        worst = int(np.argmin(costs))
         selected[worst] = False
         for state in states:
             state.remove(worst)
-    return selected
+        order.append(worst)
+        rises.append(float(costs[worst]))
+    return order, rises
 
 
 class _Elimination:

@@ -1,0 +1,134 @@
+"""The fast selection: its quadratic model is the loss, and its elimination is exact."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+
+from dcp_tf import data
+from dcp_tf.pruning import DCP, AdaptDCP, prune
+from dcp_tf.pruning.quadratic import Quadratic, eliminate, is_supported, patches
+from dcp_tf.training import TrainConfig
+
+NONE = TrainConfig(epochs=0)
+
+
+def random_quadratic(rng, size, rows_each, outputs=3, others=0):
+    rows = size * rows_each + others
+    matrix = rng.normal(size=(4 * rows, rows))
+    channel = np.concatenate([np.tile(np.arange(size), rows_each), np.full(others, -1)])
+    return Quadratic(matrix.T @ matrix, rng.normal(size=(rows, outputs)), channel, np.ones(rows, bool))
+
+
+def best_value(parts, selected):
+    return sum(part.value(part.fit(selected)) for part in parts)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        keras.layers.Dense(4),
+        keras.layers.Conv1D(4, 3, padding="causal", dilation_rate=2),
+        keras.layers.Conv1D(4, 3, strides=2, padding="same"),
+        keras.layers.Conv2D(4, 1),
+        keras.layers.Conv2D(4, 3, padding="same", strides=2),
+        keras.layers.Conv2D(4, (3, 2), padding="valid", dilation_rate=2, use_bias=False),
+    ],
+    ids=lambda layer: layer.name,
+)
+def test_patches_times_kernel_is_the_layer(layer):
+    shape = {"Dense": (5,), "Conv1D": (9, 5), "Conv2D": (9, 8, 5)}[type(layer).__name__]
+    inputs = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32)
+    outputs = np.asarray(layer(inputs))
+    bias = 0 if layer.bias is None else np.asarray(layer.bias)
+    found = np.asarray(patches(layer, inputs)) @ np.asarray(layer.kernel).reshape(-1, 4) + bias
+    np.testing.assert_allclose(found.reshape(outputs.shape), outputs, atol=1e-4)
+    assert is_supported(layer)
+
+
+@pytest.mark.parametrize("others", [0, 2])
+def test_each_removal_is_the_cheapest_and_costs_what_refitting_says(others):
+    rng = np.random.default_rng(1)
+    parts = [random_quadratic(rng, 5, 2, others=others), random_quadratic(rng, 5, 1)]
+    order, rises = eliminate(parts, 5)
+    selected = np.ones(5, bool)
+    for channel, rise in zip(order, rises, strict=True):
+        values = {}
+        for k in np.flatnonzero(selected):
+            without = selected.copy()
+            without[k] = False
+            values[k] = best_value(parts, without) - best_value(parts, selected)
+        assert channel == min(values, key=values.get)
+        assert rise == pytest.approx(values[channel], rel=2e-2)
+        selected[channel] = False
+
+
+def test_rows_that_are_not_held_stay_zero():
+    part = random_quadratic(np.random.default_rng(2), 3, 2, others=2)
+    part.held[-1] = False
+    weights = part.fit(np.array([True, False, True]))
+    zero = np.flatnonzero((weights == 0).all(1))
+    assert set(zero) == {1, 4, 7}
+
+
+def test_elimination_is_near_the_best_choice_of_all():
+    parts = [random_quadratic(np.random.default_rng(3), 6, 1)]
+    order, _ = eliminate(parts, 6, least=3)
+    found = np.ones(6, bool)
+    found[order] = False
+    every = [np.isin(np.arange(6), chosen) for chosen in itertools.combinations(range(6), 3)]
+    values = sorted(best_value(parts, selected) for selected in every)
+    assert best_value(parts, found) <= values[1] + 1e-9
+
+
+@pytest.fixture(scope="module")
+def net_and_data():
+    rng = np.random.default_rng(0)
+    keras.utils.set_random_seed(0)
+    x = inputs = keras.Input((8, 8, 2))
+    x = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="a")(x)
+    x = keras.layers.Conv2D(6, 3, padding="same", use_bias=False, name="b")(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.SeparableConv2D(8, 3, name="c")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    x = keras.layers.Dense(12, activation="relu", name="d")(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    images = rng.normal(size=(96, 8, 8, 2)).astype(np.float32)
+    return model, data.plain_split(images, rng.integers(0, 3, 96))
+
+
+def run(net_and_data, method_class=DCP, **settings):
+    model, split = net_and_data
+    method = method_class(selection="fast", selection_samples=96, selection_batch=32, **settings)
+    return prune(model, split, method, auxiliary=NONE, finetuning=NONE)
+
+
+@pytest.mark.parametrize("losses", [(1.0, 1.0), (1.0, 0.0), (0.0, 1.0)])
+def test_widths_hold_and_equal_seeds_give_equal_plans(net_and_data, losses):
+    settings = {"rate": 0.5, "reconstruction": losses[0], "discrimination": losses[1]}
+    first, second = (run(net_and_data, **settings) for _ in range(2))
+    assert {g.name: len(g.kept) for g in first.plan.groups} == {"a": 4, "b": 3, "c": 4, "d": 6}
+    assert first.plan.channels == second.plan.channels
+    for a, b in zip(first.model.weights, second.model.weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_kernels_are_fitted_anew_to_what_is_left(net_and_data):
+    model, split = net_and_data
+    wanted = np.asarray(model(split.inputs))
+
+    def error(smaller):
+        return float(np.square(np.asarray(smaller(split.inputs)) - wanted).mean())
+
+    fast = run(net_and_data, rate=0.5, discrimination=0.0)
+    assert error(fast.model) < error(fast.plan.apply(model))
+
+
+def test_adaptive_widths_grow_as_epsilon_falls(net_and_data):
+    kept = [
+        sum(len(g.kept) for g in run(net_and_data, AdaptDCP, rate=0.1, epsilon=e, per_step=1).plan.groups)
+        for e in (0.2, 1e-6)
+    ]
+    assert kept[0] < kept[1]
