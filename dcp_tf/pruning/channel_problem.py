@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -12,7 +12,11 @@ from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.trace import Trace
 from dcp_tf.pruning.layer_inputs import Batches, MemoryBudget, Walk, compiled, compiled_for
+from dcp_tf.pruning.readers import Reader, biases_of
 from dcp_tf.pruning.selection import LossTerms
+
+_ATTEMPTS = 4  # of a sub-problem whose loss grows out of bounds, each at a tenth of the learning rate before
+_OUT_OF_BOUNDS = 10  # times the loss without any channel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,63 +54,6 @@ class Target:
     tensor: int
     outputs: Callable[[tf.Tensor], tf.Tensor]
     loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
-@dataclasses.dataclass(eq=False)
-class Reader:
-    """A kernel that reads the group.
-
-    Attributes:
-        operation: the layer.
-        kernel: its weight.
-        axis: of the kernel, along which input channels lie.
-        channel: per position of the axis the channel of the group, -1 where it reads others.
-        held: per position of the axis whether it may be anything but zero; shared by all problems.
-    """
-
-    operation: keras.Layer
-    kernel: keras.Variable
-    axis: int
-    channel: np.ndarray
-    held: np.ndarray
-
-    def along_axis(self, values: np.ndarray) -> np.ndarray:
-        """A vector over the axis in a shape that broadcasts against the kernel."""
-        return values.reshape([-1 if a == self.axis else 1 for a in range(len(self.kernel.shape))])
-
-
-class HeldPositions:
-    """Which input positions of each kernel are still there after the groups selected so far."""
-
-    def __init__(self):
-        self._held: dict[int, np.ndarray] = {}
-
-    def readers(self, graph: ChannelGraph, group: ChannelGroup) -> list[Reader]:
-        """The kernels that read a group."""
-        readers = []
-        for record, index, axis, channel in graph.consumers(group):
-            kernel = record.operation.weights[index]
-            held = self._held.setdefault(id(kernel), np.ones(len(channel), bool))
-            readers.append(Reader(record.operation, kernel, axis, channel, held))
-        return readers
-
-    def drop(self, readers: Sequence[Reader], selected: np.ndarray) -> None:
-        """Takes away what the group does not keep, and sets it to zero."""
-        for reader in readers:
-            reader.held &= (reader.channel < 0) | selected[reader.channel]
-            reader.kernel.assign(reader.kernel * reader.along_axis(reader.held.astype(np.float32)))
-
-    def masks(self, graph: ChannelGraph) -> dict[int, np.ndarray]:
-        """Per kernel (by `id()`) an array of 0 and 1 of its shape, for training that holds removed channels at zero."""
-        found = {}
-        for record in graph.records.values():
-            for index, axis in record.consumes:
-                kernel = record.operation.weights[index]
-                held = self._held.get(id(kernel))
-                if held is not None and not held.all():
-                    shape = [-1 if a == axis else 1 for a in range(len(kernel.shape))]
-                    found[id(kernel)] = np.broadcast_to(held.reshape(shape), kernel.shape).astype(np.float32)
-        return found
 
 
 class ChannelProblem:
@@ -164,25 +111,13 @@ class ChannelProblem:
             function = _baseline_outputs(base_walk, sorted(self.reading))
             self.base = _cache(base_walk, function, base_walk.bytes_of(outputs), None, budget)
         self._kernels = [r.kernel.value for r in self.readers]
-        self._biases = [b.value for b in _biases(self.readers)]
+        self._biases = [b.value for b in biases_of(self.readers)]
         self._start = [r.kernel.numpy() for r in self.readers]
         self._selected = np.zeros(self.size, bool)
+        self._ceiling = np.inf
         self._terms: LossTerms | None = None
         self._gradients: list[np.ndarray] = []
         self._compile()
-
-    def adopt(self, selected: np.ndarray, kernels: Sequence[np.ndarray]) -> None:
-        """Takes `selected` and the kernels' values over from elsewhere; `solve` goes on from there."""
-        self._enter(selected)
-        for reader, values in zip(self.readers, kernels, strict=True):
-            reader.kernel.assign(values)
-        self._terms = None
-
-    def close(self) -> None:
-        """Frees the cached tensors."""
-        self.inputs.release()
-        if self.base is not None:
-            self.base.release()
 
     # What Algorithm 2 asks
 
@@ -199,18 +134,38 @@ class ChannelProblem:
 
     def loss(self) -> LossTerms:
         """`lambda * L_M + L_S` (eq. 6) over the whole selection set."""
-        self._evaluate()
-        return self._terms
+        return self._evaluate()
 
     def solve(self, selected: np.ndarray) -> None:
-        """Passes of SGD over W_A; channels that just came in start from the fine-tuned weights."""
+        """Passes of SGD over W_A; channels that just came in start from the fine-tuned weights.
+
+        Where the learning rate is so high that the loss grows out of bounds, the passes are undone and repeated at a
+        tenth of it.
+
+        Raises:
+            RunError: the loss grows out of bounds at a thousandth of it too.
+        """
         self._enter(selected)
-        if selected.any():
-            self._reset()
-            for _ in range(self.settings.passes):
-                for i in self._rng.permutation(self.inputs.count):
-                    self._step(self.inputs[i], self.baseline(i), self.labels[i])
         self._terms = None
+        if not selected.any():
+            self._ceiling = _OUT_OF_BOUNDS * self._measure().joint
+        elif not self._descend():
+            raise RunError(self._diverged())
+
+    def adopt(self, selected: np.ndarray, kernels: Sequence[np.ndarray]) -> None:
+        """Takes `selected` and the kernels' values over from elsewhere, and keeps what passes of SGD make better."""
+        self._enter(selected)
+        for reader, values in zip(self.readers, kernels, strict=True):
+            reader.kernel.assign(values)
+        self._terms = None
+        self._ceiling = self._evaluate().joint
+        self._descend()
+
+    def close(self) -> None:
+        """Frees the cached tensors."""
+        self.inputs.release()
+        if self.base is not None:
+            self.base.release()
 
     # How
 
@@ -224,27 +179,56 @@ class ChannelProblem:
             reader.kernel.assign(np.where(entering, start, reader.kernel.numpy()) * allowed)
             mask.assign(np.broadcast_to(allowed, mask.shape))
 
+    def _descend(self) -> bool:
+        """Passes of SGD; False, with the weights as they were, where the loss ends above the ceiling at every rate."""
+        variables = [*self._kernels, *self._biases]
+        before = [v.numpy() for v in variables]
+        for _ in range(_ATTEMPTS):
+            self._reset()
+            for _ in range(self.settings.passes):
+                for i in self._rng.permutation(self.inputs.count):
+                    self._step(self.inputs[i], self.baseline(i), self.labels[i])
+            self._terms = None
+            if self._measure().joint <= self._ceiling:
+                return True
+            self._rate.assign(self._rate / 10)
+            for variable, value in zip(variables, before, strict=True):
+                variable.assign(value)
+        self._terms = None
+        return False
+
+    def _diverged(self) -> str:
+        return (
+            f"the loss became NaN in the selection of {self.name}; lower --selection_lr "
+            f"(now {self.settings.learning_rate:g})"
+        )
+
     def baseline(self, index: int) -> list[tf.Tensor]:
         """O^b of one batch; empty where the reconstruction loss is left out."""
         return [] if self.base is None else self.base[index]
 
-    def _evaluate(self) -> None:
-        if self._terms is not None:
-            return
-        total = sum(int(x.shape[0]) for x in self.labels)
-        sums = None
-        for i, labels in enumerate(self.labels):
-            share = tf.constant(int(labels.shape[0]) / total, tf.float32)
-            parts = self._terms_and_gradients(self.inputs[i], self.baseline(i), labels, share)
-            sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
-        joint, reconstruction, discrimination = (float(x) for x in sums[:3])
-        if not np.isfinite(joint):
-            raise RunError(
-                f"the loss became NaN in the selection of {self.name}; lower --selection_lr "
-                f"(now {self.settings.learning_rate:g})"
-            )
-        self._terms = LossTerms(joint, reconstruction, discrimination)
-        self._gradients = [g.numpy() for g in sums[3:]]
+    def _evaluate(self) -> LossTerms:
+        """The loss terms and gradients at the present W, measured once.
+
+        Raises:
+            RunError: the loss is NaN or infinite.
+        """
+        terms = self._measure()
+        if not np.isfinite(terms.joint):
+            raise RunError(self._diverged())
+        return terms
+
+    def _measure(self) -> LossTerms:
+        if self._terms is None:
+            total = sum(int(x.shape[0]) for x in self.labels)
+            sums = None
+            for i, labels in enumerate(self.labels):
+                share = tf.constant(int(labels.shape[0]) / total, tf.float32)
+                parts = self._terms_and_gradients(self.inputs[i], self.baseline(i), labels, share)
+                sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
+            self._terms = LossTerms(*(float(x) for x in sums[:3]))
+            self._gradients = [g.numpy() for g in sums[3:]]
+        return self._terms
 
     def _forward(self, inputs, base, labels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         values = dict(zip(self.boundary, inputs, strict=True))
@@ -265,6 +249,7 @@ class ChannelProblem:
 
     def _compile(self) -> None:
         settings = self.settings
+        self._rate = tf.Variable(settings.learning_rate, dtype=tf.float32)
         self._masks = [tf.Variable(tf.ones(k.shape)) for k in self._kernels]
         velocities = [tf.Variable(tf.zeros(v.shape)) for v in (*self._kernels, *self._biases)]
 
@@ -286,7 +271,7 @@ class ChannelProblem:
             found = [(g + d) * m for g, d, m in zip(found, decay, self._masks, strict=False)] + found[len(decay) :]
             for variable, gradient, velocity in zip((*self._kernels, *self._biases), found, velocities, strict=True):
                 velocity.assign(settings.momentum * velocity + gradient)
-                variable.assign_sub(settings.learning_rate * (gradient + settings.momentum * velocity))
+                variable.assign_sub(self._rate * (gradient + settings.momentum * velocity))
 
         def reset():
             for velocity in velocities:
@@ -349,10 +334,3 @@ def _cache(walk: Walk, function: Callable, size: int, tensors: Sequence[int] | N
         places = [walk.live.index(t) for t in tensors]
         return Batches(lambda i: [walk[i][p] for p in places], walk.count, 0, budget)
     return Batches(lambda i: function(*walk[i]), walk.count, size, budget)
-
-
-def _biases(readers: Sequence[Reader]) -> list[keras.Variable]:
-    found: Mapping[int, keras.Variable] = {
-        id(r.operation.bias): r.operation.bias for r in readers if getattr(r.operation, "bias", None) is not None
-    }
-    return list(found.values())

@@ -11,11 +11,12 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGraph, ChannelGroup, copy_model
-from dcp_tf.pruning.channel_problem import ChannelProblem, HeldPositions, SubProblem, Target
+from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem, Target
 from dcp_tf.pruning.fast_selection import is_fast, select_fast
 from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
 from dcp_tf.pruning.methods import DCP
 from dcp_tf.pruning.plan import GroupPlan
+from dcp_tf.pruning.readers import HeldPositions
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.selection import select_greedily
 from dcp_tf.training import TrainConfig, classification_loss, fit, soft_targets

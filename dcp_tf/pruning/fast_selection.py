@@ -48,7 +48,6 @@ def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) 
     selected = np.zeros(problem.size, bool)
     selected[order[: widths[-1]]] = True
     problem.adopt(selected, [_as_kernel(part.fit(selected), r) for part, r in zip(parts, problem.readers, strict=True)])
-    problem.solve(selected)
     history = {
         "kept": [*widths, widths[-1]],
         "loss": [*seen, problem.loss().joint],

@@ -5,9 +5,10 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.graph import ChannelGraph, copy_model
-from dcp_tf.pruning.channel_problem import ChannelProblem, HeldPositions, SubProblem, Target
+from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem, Target
 from dcp_tf.pruning.discrimination import first_reader
 from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
+from dcp_tf.pruning.readers import HeldPositions
 from dcp_tf.training import classification_loss
 
 CLASSES = 3

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dcp_tf import data
+from dcp_tf.errors import RunError
 from dcp_tf.pruning import DCP, AdaptDCP, prune
 from dcp_tf.pruning.quadratic import Quadratic, eliminate, is_supported, patches
 from dcp_tf.training import TrainConfig
@@ -132,3 +133,15 @@ def test_adaptive_widths_grow_as_epsilon_falls(net_and_data):
         for e in (0.2, 1e-6)
     ]
     assert kept[0] < kept[1]
+
+
+def test_a_learning_rate_that_diverges_is_lowered_until_the_loss_is_finite(net_and_data, monkeypatch):
+    model, split = net_and_data
+    method = DCP(
+        selection_lr=100.0, selection_samples=96, selection_batch=32, auxiliary_losses=0, exclude=("[bcd]",), per_step=4
+    )
+    result = prune(model, split, method, auxiliary=NONE, finetuning=NONE)
+    assert all(np.isfinite(np.asarray(w)).all() for w in result.model.weights)
+    monkeypatch.setattr("dcp_tf.pruning.channel_problem._ATTEMPTS", 1)
+    with pytest.raises(RunError, match="lower --selection_lr"):
+        prune(model, split, method, auxiliary=NONE, finetuning=NONE)

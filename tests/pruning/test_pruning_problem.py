@@ -5,9 +5,10 @@ import pytest
 from pruning_nets import NETS, SHAPE, Setting, batched, build, images
 
 from dcp_tf.graph import ChannelGraph, rebuild
-from dcp_tf.pruning.channel_problem import HeldPositions, SubProblem
+from dcp_tf.pruning.channel_problem import SubProblem
 from dcp_tf.pruning.discrimination import first_reader
 from dcp_tf.pruning.layer_inputs import Batches, MemoryBudget, Walk, live_tensors
+from dcp_tf.pruning.readers import HeldPositions
 from dcp_tf.pruning.selection import select_greedily
 from dcp_tf.pruning.stopping import FixedRate
 
