@@ -198,7 +198,7 @@ def _print(found: dict) -> None:
     for column in ("group", "size", "params", "MACs", "tied together", "read by", "can be pruned"):
         table.add_column(column, justify="right" if column in ("size", "params", "MACs") else "left", overflow="fold")
     for group in found["groups"]:
-        answer = "residual stream: with --prune_residual" if group["residual"] else "yes"
+        answer = "residual" if group["residual"] else "yes"
         if group["pinned_because"]:
             answer = f"no: {group['pinned_because']}"
         shares = (f"{group[f'{name}_share']:.1%}" for name in ("params", "macs"))
@@ -206,6 +206,8 @@ def _print(found: dict) -> None:
         table.add_row(group["name"], str(group["size"]), *shares, tied, _some(group["consumers"]), answer)
     console = Console(highlight=False)
     console.print(table)
+    if any(g["residual"] and not g["pinned_because"] for g in found["groups"]):
+        console.print("residual: a sum of feature maps, pruned with --prune_residual only")
     console.print(f"{found['params']:,} parameters, {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)")
     if found["uncounted"]:
         console.print(f"not counted among the MACs: {', '.join(found['uncounted'])}")

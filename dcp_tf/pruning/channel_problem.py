@@ -159,7 +159,7 @@ class ChannelProblem:
             reader.kernel.assign(values)
         self._terms = None
         self._ceiling = self._evaluate().joint
-        self._descend()
+        self._descend(attempts=2)
 
     def close(self) -> None:
         """Frees the cached tensors."""
@@ -179,11 +179,11 @@ class ChannelProblem:
             reader.kernel.assign(np.where(entering, start, reader.kernel.numpy()) * allowed)
             mask.assign(np.broadcast_to(allowed, mask.shape))
 
-    def _descend(self) -> bool:
+    def _descend(self, attempts: int = _ATTEMPTS) -> bool:
         """Passes of SGD; False, with the weights as they were, where the loss ends above the ceiling at every rate."""
         variables = [*self._kernels, *self._biases]
         before = [v.numpy() for v in variables]
-        for _ in range(_ATTEMPTS):
+        for _ in range(attempts):
             self._reset()
             for _ in range(self.settings.passes):
                 for i in self._rng.permutation(self.inputs.count):

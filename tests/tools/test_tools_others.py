@@ -127,6 +127,8 @@ def test_report_of_a_run(copied_run, capsys):
 def test_inspect_model_lists_groups_and_layers(inputs, capsys):
     found = printed_json(inspect_model, capsys, inputs.residual)
     groups = {group["name"]: group for group in found["groups"]}
+    shares = {key: groups["inside"].pop(key) for key in ("params_share", "macs_share")}
+    assert 0 < shares["params_share"] < shares["macs_share"] < 1
     assert groups["inside"] == {
         "name": "inside",
         "size": 8,

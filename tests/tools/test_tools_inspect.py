@@ -1,0 +1,75 @@
+"""inspect_model: what pruning would leave, the papers' scope, the sweep and the picture."""
+
+import json
+
+import pytest
+
+from dcp_tf.tools import inspect_model
+
+
+def printed(capsys, *flags):
+    assert inspect_model.run([*flags, "--json"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("network", "rate", "params", "flops"), [("resnet18", 0.3, 28.05, 27.49), ("preresnet56_cifar", 0.5, 49.67, 49.78)]
+)
+def test_the_papers_scope_gives_the_papers_reductions(network, rate, params, flops, capsys):
+    found = printed(capsys, f"--model=zoo:{network}", f"--rate={rate}", "--paper_scope")
+    assert round(found["params_reduction_percent"], 2) == params
+    assert round(found["flops_reduction_percent"], 2) == flops
+    assert found["params"] == pytest.approx(found["baseline_params"] * (1 - params / 100), rel=1e-3)
+
+
+def test_a_target_is_met_and_what_is_reachable_is_listed(capsys):
+    found = printed(capsys, "--model=zoo:preresnet8", "--target_macs=60%", "--round_to=4")
+    assert found["macs"] <= 0.6 * found["baseline_macs"]
+    assert all(width % 4 == 0 for width in found["widths"].values())
+    assert [row["rate"] for row in found["reachable"]][-1] == 1.0
+    assert inspect_model.run(["--model=zoo:preresnet8", "--target_params=60%"]) == 0
+    assert "what is reachable" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--target_macs=0.1%"], "cannot be reached"),
+        (["--target_macs=60%", "--target_params=60%"], "one target"),
+        (["--rate=0.5", "--target_macs=60%"], "not both"),
+        (["--rate=1.5"], "between 0 and 1"),
+        (["--target_bytes=many"], "received 'many'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line(flags, said, capsys):
+    assert inspect_model.run(["--model=zoo:preresnet8", *flags]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+
+
+def test_the_paper_scope_is_for_the_papers_networks(capsys):
+    assert inspect_model.run(["--model=keras:MobileNet", "--rate=0.3", "--paper_scope"]) == 2
+    assert "zoo:NAME" in capsys.readouterr().err
+
+
+def test_the_sweep_checks_networks_by_name(capsys):
+    (row,) = printed(capsys, "--sweep", "--only=^MobileNetV2$")
+    assert row["failure"] is None
+    assert row["error"] <= 1e-4
+    assert row["shrinkable"] >= 0.9
+    assert inspect_model.run(["--sweep", "--only=NoSuchNet"]) == 2
+
+
+@pytest.mark.slow
+def test_all_of_keras_applications_can_be_pruned(capsys):
+    rows = printed(capsys, "--sweep")
+    assert len(rows) == 40
+    assert [row["network"] for row in rows if row["failure"]] == []
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_groups_are_drawn(suffix, tmp_path, capsys):
+    path = tmp_path / f"groups.{suffix}"
+    assert inspect_model.run(["--model=zoo:preresnet8", f"--plot={path}"]) == 0
+    assert str(path) in capsys.readouterr().err
+    assert path.stat().st_size > 5000
