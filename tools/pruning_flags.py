@@ -39,7 +39,7 @@ def define_pruning(program: Program, defaults: Defaults) -> None:
         defaults.rate,
         "Share of channels to remove from each group, between 0 and 1; for adapt_dcp the least share.",
     )
-    program.float("epsilon", 1e-3, "For adapt_dcp: relative fall of the loss at which a group has enough channels.")
+    program.float("epsilon", 1e-4, "For adapt_dcp: relative fall of the loss at which a group has enough channels.")
     program.integer(
         "round_to",
         defaults.round_to,

@@ -137,7 +137,7 @@ class AdaptDCP(DCP):
     """
 
     name: ClassVar[str] = "adapt_dcp"
-    epsilon: float = 1e-3
+    epsilon: float = 1e-4
 
     def __post_init__(self):
         super().__post_init__()

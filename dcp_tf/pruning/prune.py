@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import pathlib
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -245,8 +244,3 @@ def _settings(graph, train, method, kind, auxiliary, finetuning, distillation, s
 def _digest(model: keras.Model) -> int:
     """A number that tells equal models with other weights apart: a run goes on with the model it began with."""
     return zlib.crc32(b"".join(keras.ops.convert_to_numpy(w).tobytes() for w in model.weights))
-
-
-def state_folder(output_dir: str | os.PathLike) -> pathlib.Path:
-    """Where a run with this output folder keeps its state."""
-    return pathlib.Path(output_dir) / "state"
