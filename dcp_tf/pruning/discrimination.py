@@ -1,6 +1,7 @@
 """Algorithm 1 of Liu et al. 2021: auxiliary losses, then stage by stage, layer by layer, Algorithm 2."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -21,6 +22,8 @@ from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.selection import select_greedily
 from dcp_tf.training import TrainConfig, classification_loss, fit, soft_targets
 from dcp_tf.training.heads import AugmentedModel, augment
+
+_ROOM_FOR_IMAGES = 2**28  # bytes, however small the cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +211,9 @@ def selection_batches(
     data: Any, method: DCP, seed: int, teacher: Callable | None
 ) -> tuple[list[list[tf.Tensor]], list[tf.Tensor]]:
     """The class-balanced selection set in a fixed, mixed order: per batch the model's inputs, and the labels."""
-    subset = data.balanced_subset(method.selection_samples, seed)
+    subset = data.balanced_subset(min(method.selection_samples, _most_images(data.shape, method)), seed)
+    if len(subset) < min(method.selection_samples, data.size):
+        progress.say(f"selecting on {len(subset)} images, which is what half of --cache_gib holds")
     order = np.random.default_rng([seed, 0]).permutation(subset)
     images, labels = [], []
     for batch in data.batches(method.selection_batch, indices=order):
@@ -216,6 +221,12 @@ def selection_batches(
         images.append([x])
         labels.append(teacher(x) if y is None else y)
     return images, labels
+
+
+def _most_images(shape: tuple[int, ...], method: DCP) -> int:
+    """How many images may lie in memory: half of the cache, the other half is for layer inputs."""
+    room = max(method.cache_gib * 2**30 / 2, _ROOM_FOR_IMAGES)
+    return max(1, int(room / (4 * math.prod(shape))))
 
 
 def first_reader(graph: ChannelGraph, group: ChannelGroup) -> int:

@@ -84,7 +84,8 @@ class DCP(Method):
         selection_batch: batch size in the selection.
         selection_lr: learning rate of the sub-problem.
         selection_passes: passes over the selection set per step.
-        cache_gib: memory for cached layer inputs; what does not fit is computed at each use.
+        cache_gib: memory for cached layer inputs; what does not fit is computed at each use. Half as much is the most
+            that the images of the selection set take.
     """
 
     name: ClassVar[str] = "dcp"
