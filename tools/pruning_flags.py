@@ -81,9 +81,10 @@ def define_pruning(program: Program, defaults: Defaults) -> None:
     )
     program.enum(
         "selection",
-        "exact",
-        ("exact", "fast"),
-        "exact: step by step over the images, as the paper; fast: by elimination in a quadratic model of the losses.",
+        "fast",
+        ("fast", "exact"),
+        "fast: by elimination in a quadratic model of the losses, built in one pass over the images (as exact where "
+        "the model does not cover a layer); exact: step by step over the images, as the paper.",
     )
     program.integer(
         "per_step",

@@ -149,7 +149,7 @@ class ChannelProblem:
         self._terms = None
         if not selected.any():
             self._ceiling = _OUT_OF_BOUNDS * self._measure().joint
-        elif not self._descend():
+        elif not self._descend(_ATTEMPTS):
             raise RunError(self._diverged())
 
     def adopt(self, selected: np.ndarray, kernels: Sequence[np.ndarray]) -> None:
@@ -179,7 +179,7 @@ class ChannelProblem:
             reader.kernel.assign(np.where(entering, start, reader.kernel.numpy()) * allowed)
             mask.assign(np.broadcast_to(allowed, mask.shape))
 
-    def _descend(self, attempts: int = _ATTEMPTS) -> bool:
+    def _descend(self, attempts: int) -> bool:
         """Passes of SGD; False, with the weights as they were, where the loss ends above the ceiling at every rate."""
         variables = [*self._kernels, *self._biases]
         before = [v.numpy() for v in variables]

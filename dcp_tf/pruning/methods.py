@@ -78,8 +78,8 @@ class DCP(Method):
             group takes over 32 steps.
         reconstruction: factor lambda of L_M in eq. 6; 0: discrimination-only.
         discrimination: factor of L_S^p; 0: reconstruction-only.
-        selection: "exact" follows Algorithm 2; "fast" eliminates channels in a quadratic model of the joint loss that
-            one pass over the images builds, and is exact where that model does not cover a layer.
+        selection: "fast" eliminates channels in a quadratic model of the joint loss that one pass over the images
+            builds, and is exact where that model does not cover a layer; "exact" follows Algorithm 2 everywhere.
         selection_samples: images of the class-balanced selection set.
         selection_batch: batch size in the selection.
         selection_lr: learning rate of the sub-problem.
@@ -95,7 +95,7 @@ class DCP(Method):
     per_step: int | None = None
     reconstruction: float = 1.0
     discrimination: float = 1.0
-    selection: str = "exact"
+    selection: str = "fast"
     selection_samples: int = 4096
     selection_batch: int = 128
     selection_lr: float = 0.01

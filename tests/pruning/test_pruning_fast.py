@@ -137,9 +137,8 @@ def test_adaptive_widths_grow_as_epsilon_falls(net_and_data):
 
 def test_a_learning_rate_that_diverges_is_lowered_until_the_loss_is_finite(net_and_data, monkeypatch):
     model, split = net_and_data
-    method = DCP(
-        selection_lr=100.0, selection_samples=96, selection_batch=32, auxiliary_losses=0, exclude=("[bcd]",), per_step=4
-    )
+    settings = {"selection": "exact", "selection_samples": 96, "selection_batch": 32, "per_step": 4}
+    method = DCP(selection_lr=100.0, auxiliary_losses=0, exclude=("[bcd]",), **settings)
     result = prune(model, split, method, auxiliary=NONE, finetuning=NONE)
     assert all(np.isfinite(np.asarray(w)).all() for w in result.model.weights)
     monkeypatch.setattr("dcp_tf.pruning.channel_problem._ATTEMPTS", 1)

@@ -47,7 +47,8 @@ def chain(ending="logits"):
 
 
 def small(rate=0.5, kind=dcp_tf.DCP, **settings):
-    given = {"selection_samples": 32, "selection_batch": 16, "auxiliary_losses": 1, "per_step": 8, **settings}
+    given = {"selection": "exact", "selection_samples": 32, "selection_batch": 16, "auxiliary_losses": 1, "per_step": 8}
+    given |= settings
     return kind(rate=rate, **given)
 
 

@@ -24,7 +24,8 @@ from dcp_tf.tools import export, finetune, prune, train
     ],
 )
 def test_a_loss_that_becomes_nan_names_phase_and_flag(flag, phase, inputs, tmp_path, capsys):
-    flags = [inputs.residual, inputs.data(), f"--output_dir={tmp_path}", *SHORT, f"{flag}=1e30"]
+    # The fast selection keeps what it has where passes of SGD make the loss worse.
+    flags = [inputs.residual, inputs.data(), f"--output_dir={tmp_path}", *SHORT, "--selection=exact", f"{flag}=1e30"]
     assert prune.run([*flags, "--method=l1"] if flag == "--finetune_lr" else flags) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert line.startswith("prune: ")

@@ -50,13 +50,14 @@ def losses_of(folder, part):
 
 
 def test_reconstruction_alone(inputs, tmp_path):
-    assert run(tmp_path, inputs.residual, inputs.data(), "--losses=reconstruction") == {"inside": 4, "wide": 6}
+    kept = {"inside": 4, "wide": 6}
+    assert run(tmp_path, inputs.residual, inputs.data(), "--losses=reconstruction", "--selection=exact") == kept
     assert losses_of(tmp_path, "discrimination") == {0.0}
     assert losses_of(tmp_path, "reconstruction") != {0.0}
 
 
 def test_discrimination_alone_in_stages_with_residual_streams_and_distillation(inputs, tmp_path):
-    flags = ("--losses=discrimination", "--per_stage", "--prune_residual", "--distillation=0.5")
+    flags = ("--selection=exact", "--losses=discrimination", "--per_stage", "--prune_residual", "--distillation=0.5")
     kept = run(tmp_path, inputs.residual, inputs.data(), *flags, "--auxiliary_layers=joined")
     assert kept == {"inside": 4, "stem": 4, "wide": 6}
     assert losses_of(tmp_path, "reconstruction") == {0.0}
