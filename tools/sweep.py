@@ -216,8 +216,9 @@ def table(rows: list[SweepRow]) -> Any:
         )
     failures = "".join(f"\n{r.network}: {r.failure}" for r in rows if r.failure is not None)
     made.caption = (
-        "free: groups that can be pruned; shrinks: share of the convolution parameters in layers that can lose channels; params: share that is left; "
-        f"error: rebuilt against masked, of the largest output (*: compared in float64){failures}"
+        "free: groups that can be pruned; shrinks: share of the convolution parameters in layers that can lose "
+        "channels; params: share that is left; error: rebuilt against masked, of the largest output "
+        f"(*: compared in float64){failures}"
     )
     made.caption_justify = "left"
     return made
