@@ -35,6 +35,9 @@ PROGRAM.string("target_bytes", None, "Find the widths for at most so many bytes 
 PROGRAM.integer("round_to", 1, "Widths are the nearest multiple of it.", lower=1)
 PROGRAM.integer("min_channels", 1, "Fewest channels that a group keeps.", lower=1)
 PROGRAM.boolean("prune_residual", False, "Residual streams lose channels too.")
+PROGRAM.boolean(
+    "ignore_statistics", False, "Free channels also where LayerNormalization and its like take statistics over them."
+)
 PROGRAM.boolean("paper_scope", False, "For zoo: networks, the groups that the papers prune.")
 PROGRAM.section("All of keras.applications")
 PROGRAM.boolean("sweep", False, "Prune every network at random and compare it with the masked one; no --model.")
@@ -56,7 +59,7 @@ def main(flags) -> None:
 
     shape = _shape(flags)
     loaded = models.load(flags.model, weights=flags.weights, input_shape=shape)
-    graph = ChannelGraph(loaded.model, None if shape is None else [(None, *shape)])
+    graph = ChannelGraph(loaded.model, None if shape is None else [(None, *shape)], flags.ignore_statistics)
     if flags.plot:
         from dcp_tf.report.graph_plot import plot_groups
 

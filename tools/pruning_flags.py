@@ -52,6 +52,11 @@ def define_pruning(program: Program, defaults: Defaults) -> None:
         False,
         "Prune residual streams (sums of feature maps) too, over all layers that make or read them.",
     )
+    program.boolean(
+        "ignore_statistics",
+        False,
+        "Remove channels also where LayerNormalization and its like take statistics over them, which fine-tuning mends.",
+    )
     program.list(
         "exclude",
         [],

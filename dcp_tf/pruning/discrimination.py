@@ -78,7 +78,7 @@ def select_channels(
         weights, and what each group keeps.
     """
     shapes = [(None, *task.data.shape)]
-    graph = ChannelGraph(copy_model(ChannelGraph(model)), shapes)
+    graph = ChannelGraph(copy_model(ChannelGraph(model)), shapes, method.ignore_statistics)
     keras.utils.set_random_seed(task.seed)
     augmented = augment(
         graph,
@@ -94,7 +94,7 @@ def select_channels(
     teacher = soft_targets(model, task.outputs_kind) if task.data.labels is None else None
     if not method.per_stage:
         _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher)
-    base = ChannelGraph(copy_model(graph), shapes)
+    base = ChannelGraph(copy_model(graph), shapes, method.ignore_statistics)
     stages = _stages(graph, augmented, [graph.group(name) for name in widths], task.outputs_kind)
     return graph, _Selecting(graph, base, augmented, widths, method, task, state, teacher).run(stages, phases)
 

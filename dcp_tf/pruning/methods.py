@@ -25,6 +25,8 @@ class Method:
         exclude: regular expressions; groups whose whole name matches one keep all channels.
         rates: pairs (regular expression, rate): groups whose whole name matches have that rate; the first match counts.
         target: what the pruned model may cost. It then gives the common rate, in place of `rate`.
+        ignore_statistics: whether channels may go over which LayerNormalization and its like take statistics. The
+            pruned model then differs from the masked one by these statistics, which fine-tuning has to mend.
     """
 
     name: ClassVar[str]
@@ -35,6 +37,7 @@ class Method:
     exclude: tuple[str, ...] = ()
     rates: tuple[tuple[str, float], ...] = ()
     target: Target | None = None
+    ignore_statistics: bool = False
 
     def __post_init__(self):
         object.__setattr__(self, "exclude", tuple(self.exclude))

@@ -77,7 +77,8 @@ class PruningPlan:
         Raises:
             UsageError: the plan does not fit the model.
         """
-        graph = model if isinstance(model, ChannelGraph) else ChannelGraph(model)
+        ignored = bool(self.settings.get("ignore_statistics"))
+        graph = model if isinstance(model, ChannelGraph) else ChannelGraph(model, ignore_statistics=ignored)
         return rebuild(graph, self.kept(graph))
 
     def to_json(self) -> dict[str, Any]:

@@ -126,7 +126,7 @@ def check(
         UsageError: the model, the data or the settings cannot be used.
     """
     check_task(check_functional(model), data, outputs_kind)
-    graph = ChannelGraph(model, [(None, *data.shape)])
+    graph = ChannelGraph(model, [(None, *data.shape)], method.ignore_statistics)
     groups = choose_groups(graph, method)
     if isinstance(method, DCP) and method.discrimination:
         find_positions(graph, method.auxiliary_losses, method.auxiliary_layers)

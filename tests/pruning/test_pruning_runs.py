@@ -290,3 +290,22 @@ def test_dcp_beats_chance_before_fine_tuning(digits, trained):
     by_dcp = top1(dcp_tf.DCP(rate=0.5, per_step=4, selection_samples=512))
     print(f"top-1 before fine-tuning: DCP {by_dcp:.3f}, random {by_chance:.3f}")
     assert by_dcp > by_chance + 0.1
+
+
+def test_channels_under_layer_normalization_go_only_when_asked(some):
+    x = inputs = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(8, 3, name="a")(x)
+    x = keras.layers.LayerNormalization()(x)
+    x = keras.layers.Conv2D(6, 3, activation="relu", name="b")(x)
+    model = keras.Model(inputs, keras.layers.Dense(10)(keras.layers.GlobalAveragePooling2D()(x)))
+    kept = []
+    for ignore in (False, True):
+        method = small(ignore_statistics=ignore)
+        result = dcp_tf.prune(model, some, method, auxiliary=NONE, finetuning=NONE)
+        kept.append({g.name: len(g.kept) for g in result.plan.groups})
+        assert count_params(result.plan.apply(model)) == count_params(result.model)
+    assert kept == [{"b": 3}, {"a": 4, "b": 3}]
+
+
+def count_params(model):
+    return sum(int(np.prod(w.shape)) for w in model.weights)
