@@ -55,7 +55,7 @@ def define_pruning(program: Program, defaults: Defaults) -> None:
     program.boolean(
         "ignore_statistics",
         False,
-        "Remove channels also where LayerNormalization and its like take statistics over them, which fine-tuning mends.",
+        "Remove channels also where LayerNormalization and its like take statistics over them; fine-tuning mends that.",
     )
     program.list(
         "exclude",
