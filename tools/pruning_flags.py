@@ -69,6 +69,10 @@ def define_pruning(program: Program, defaults: Defaults) -> None:
             None,
             f"{about} of the pruned model at most, a number or a share as in 60%; sets the rate.",
         )
+    _define_selection(program, defaults)
+
+
+def _define_selection(program: Program, defaults: Defaults) -> None:
     program.section("How dcp and adapt_dcp choose")
     program.enum(
         "losses",

@@ -252,37 +252,32 @@ def _batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
     return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
 
 
-@contextlib.contextmanager
-def _batch_norm_momentum(model: keras.Model, momentum: float | None) -> Iterator[None]:
+def _batch_norm_momentum(model: keras.Model, momentum: float | None) -> contextlib.AbstractContextManager:
     """Sets the momentum of the running statistics; each layer gets its own back at the end."""
-    norms = [] if momentum is None else _batch_norms(model)
-    before = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = momentum
+    return contextlib.nullcontext() if momentum is None else _for_a_while(_batch_norms(model), "momentum", momentum)
+
+
+def _frozen_batch_norm(model: keras.Model) -> contextlib.AbstractContextManager:
+    """Makes BatchNormalization untrainable, which in Keras means inference mode too; undone at the end."""
+    return _for_a_while(_batch_norms(model), "trainable", False)
+
+
+@contextlib.contextmanager
+def _for_a_while(layers: list[keras.layers.Layer], attribute: str, value: Any) -> Iterator[None]:
+    """Sets an attribute of layers; each gets its own value back at the end."""
+    before = [getattr(layer, attribute) for layer in layers]
+    for layer in layers:
+        setattr(layer, attribute, value)
     try:
         yield
     finally:
-        for layer, own in zip(norms, before, strict=True):
-            layer.momentum = own
+        for layer, own in zip(layers, before, strict=True):
+            setattr(layer, attribute, own)
 
 
 def _digest(masks: Mapping[str | int, np.ndarray]) -> int:
     """A number that tells masks apart, so that a run does not go on under other masks than it began with."""
     return zlib.crc32(b"".join(np.asarray(mask, bool).tobytes() for mask in masks.values()))
-
-
-@contextlib.contextmanager
-def _frozen_batch_norm(model: keras.Model) -> Iterator[None]:
-    """Makes BatchNormalization untrainable, which in Keras means inference mode too; undone at the end."""
-    norms = _batch_norms(model)
-    before = [layer.trainable for layer in norms]
-    for layer in norms:
-        layer.trainable = False
-    try:
-        yield
-    finally:
-        for layer, trainable in zip(norms, before, strict=True):
-            layer.trainable = trainable
 
 
 @contextlib.contextmanager
