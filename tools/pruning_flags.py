@@ -74,6 +74,12 @@ def define_pruning(program: Program, defaults: Defaults) -> None:
 
 def _define_selection(program: Program, defaults: Defaults) -> None:
     program.section("How dcp and adapt_dcp choose")
+    program.boolean(
+        "update",
+        False,
+        "For the methods that only rank channels (random, l1): fit the weights that read the remaining channels layer "
+        "by layer as dcp does, with the settings below.",
+    )
     program.enum(
         "losses",
         "joint",

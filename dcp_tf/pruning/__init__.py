@@ -1,16 +1,21 @@
 """Pruning: Algorithm 1 (stages), Algorithm 2 (greedy selection), stopping rules, criteria, the plan."""
 
 from dcp_tf.pruning.budget import Target, Widths, profile
-from dcp_tf.pruning.methods import DCP, L1, METHODS, AdaptDCP, Method, Random
+from dcp_tf.pruning.methods import DCP, AdaptDCP, Guided, Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.prune import PruneResult, check, prune
+from dcp_tf.pruning.rivals import L1, Criterion, Random
+
+METHODS: dict[str, type[Method]] = {method.name: method for method in (DCP, AdaptDCP, Random, L1)}
 
 __all__ = [
     "DCP",
     "L1",
     "METHODS",
     "AdaptDCP",
+    "Criterion",
     "GroupPlan",
+    "Guided",
     "Method",
     "PruneResult",
     "PruningPlan",

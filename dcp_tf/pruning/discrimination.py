@@ -13,13 +13,12 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGraph, ChannelGroup, copy_model
 from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem, Target
-from dcp_tf.pruning.fast_selection import is_fast, select_fast
+from dcp_tf.pruning.choice import choose
 from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
-from dcp_tf.pruning.methods import DCP
+from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan
 from dcp_tf.pruning.readers import HeldPositions
 from dcp_tf.pruning.run_state import RunState
-from dcp_tf.pruning.selection import select_greedily
 from dcp_tf.training import TrainConfig, classification_loss, fit, soft_targets
 from dcp_tf.training.heads import AugmentedModel, augment
 
@@ -61,17 +60,24 @@ class Stage:
 
 
 def select_channels(
-    model: keras.Model, widths: Mapping[str, int], method: DCP, task: Task, state: RunState, phases: list[dict]
+    model: keras.Model,
+    widths: Mapping[str, int],
+    method: Guided,
+    task: Task,
+    state: RunState,
+    phases: list[dict],
+    ranking: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[ChannelGraph, list[GroupPlan]]:
     """Steps 1 and 2 of Algorithm 1.
 
     Args:
         model: the baseline; it stays as it is.
         widths: the groups that may lose channels, by name, and how many each keeps at most.
-        method: DCP or Adapt-DCP with its settings.
+        method: Guided or Adapt-DCP with its settings.
         task: the data and the outputs.
         state: where the run keeps what is done.
         phases: gets one entry per phase: name, seconds, history.
+        ranking: scores of the channels of each group, where a criterion chooses and only the weights are fitted here.
 
     Returns:
         The graph of a copy of the model whose remaining weights were fine-tuned and whose removed channels have zero
@@ -96,7 +102,8 @@ def select_channels(
         _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher)
     base = ChannelGraph(copy_model(graph), shapes, method.ignore_statistics)
     stages = _stages(graph, augmented, [graph.group(name) for name in widths], task.outputs_kind)
-    return graph, _Selecting(graph, base, augmented, widths, method, task, state, teacher).run(stages, phases)
+    selecting = _Selecting(graph, base, augmented, widths, method, task, state, teacher, ranking or {})
+    return graph, selecting.run(stages, phases)
 
 
 class _Selecting:
@@ -108,13 +115,15 @@ class _Selecting:
         base: ChannelGraph,
         augmented: AugmentedModel,
         widths: Mapping[str, int],
-        method: DCP,
+        method: Guided,
         task: Task,
         state: RunState,
         teacher: Callable | None,
+        ranking: Mapping[str, np.ndarray],
     ):
         self._graph, self._base, self._augmented, self._widths = graph, base, augmented, widths
         self._method, self._task, self._state, self._teacher = method, task, state, teacher
+        self._ranking = ranking
         self._budget = MemoryBudget(int(method.cache_gib * 2**30))
         self._held = HeldPositions()
         self._images, self._labels = selection_batches(task.data, method, task.seed, teacher)
@@ -190,12 +199,7 @@ class _Selecting:
         def show(kept: int, limit: int, loss: float) -> None:
             bar.set_postfix_str(f"{group.name}: {kept}/{limit} channels, loss {loss:.4g}")
 
-        width = self._widths[group.name]
-        stopping = method.stopping(1 - width / group.size)
-        if method.selection == "fast" and is_fast(problem):
-            selection = select_fast(problem, stopping, method.step_size(width))
-        else:
-            selection = select_greedily(problem, stopping, method.step_size(width), show)
+        selection = choose(problem, method, self._widths[group.name], self._ranking.get(group.name), show)
         problem.close()
         self._held.drop(readers, selection.selected)
         kept = np.flatnonzero(selection.selected)
@@ -208,7 +212,7 @@ class _Selecting:
 
 
 def selection_batches(
-    data: Any, method: DCP, seed: int, teacher: Callable | None
+    data: Any, method: Guided, seed: int, teacher: Callable | None
 ) -> tuple[list[list[tf.Tensor]], list[tf.Tensor]]:
     """The class-balanced selection set in a fixed, mixed order: per batch the model's inputs, and the labels."""
     subset = data.balanced_subset(min(method.selection_samples, _most_images(data.shape, method)), seed)
@@ -223,7 +227,7 @@ def selection_batches(
     return images, labels
 
 
-def _most_images(shape: tuple[int, ...], method: DCP) -> int:
+def _most_images(shape: tuple[int, ...], method: Guided) -> int:
     """How many images may lie in memory: half of the cache, the other half is for layer inputs."""
     room = max(method.cache_gib * 2**30 / 2, _ROOM_FOR_IMAGES)
     return max(1, int(room / (4 * math.prod(shape))))

@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.pruning.channel_problem import ChannelProblem, linear
+from dcp_tf.pruning.criteria import largest
 from dcp_tf.pruning.layer_inputs import compiled_for
 from dcp_tf.pruning.quadratic import Quadratic, eliminate, is_supported, patches, rows_of
 from dcp_tf.pruning.selection import Selection
@@ -47,13 +48,35 @@ def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) 
         seen.append(float(losses[widths[-1]]))
     selected = np.zeros(problem.size, bool)
     selected[order[: widths[-1]]] = True
-    problem.adopt(selected, [_as_kernel(part.fit(selected), r) for part, r in zip(parts, problem.readers, strict=True)])
+    _adopt(problem, parts, selected)
     history = {
         "kept": [*widths, widths[-1]],
         "loss": [*seen, problem.loss().joint],
         "added": [[], *(order[a:b] for a, b in itertools.pairwise(widths)), []],
     }
     return Selection(selected, history)
+
+
+def adopt_ranked(problem: ChannelProblem, stopping: StoppingRule, ranking: np.ndarray) -> Selection:
+    """The channels that a criterion ranks highest, with the kernels fitted as `select_fast` does.
+
+    Args:
+        problem: of the group; `is_fast` holds.
+        stopping: a fixed rate.
+        ranking: scores of the channels.
+    """
+    selected = np.zeros(problem.size, bool)
+    selected[largest(ranking, stopping.limit(problem.size))] = True
+    parts = quadratics(problem)
+    _adopt(problem, parts, selected)
+    kept = int(selected.sum())
+    return Selection(
+        selected, {"kept": [kept], "loss": [problem.loss().joint], "added": [np.flatnonzero(selected).tolist()]}
+    )
+
+
+def _adopt(problem: ChannelProblem, parts: list[Quadratic], selected: np.ndarray) -> None:
+    problem.adopt(selected, [_as_kernel(part.fit(selected), r) for part, r in zip(parts, problem.readers, strict=True)])
 
 
 def _loss_of_nothing(parts: list[Quadratic], full: float) -> float:

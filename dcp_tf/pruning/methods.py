@@ -54,24 +54,15 @@ class Method:
         """When a group has enough channels, `rate` being the share that it shall lose."""
         return FixedRate(rate, self.round_to, self.min_channels)
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Random(Method):
-    """Channels drawn by chance, the paper's Random-DCP without its weight update."""
-
-    name: ClassVar[str] = "random"
+    @property
+    def guided(self) -> bool:
+        """Whether Algorithm 1 runs, with its losses and the selection set; else the choice is made in one shot."""
+        return False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class L1(Method):
-    """The channels whose filters have the largest L1 norm stay (Li et al. 2017)."""
-
-    name: ClassVar[str] = "l1"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DCP(Method):
-    """Discrimination-aware channel pruning at a fixed rate (Liu et al. 2021, Algorithms 1 and 2).
+class Guided(Method):
+    """What methods need to know that look at layers' outputs and losses, or fit the remaining weights.
 
     Attributes:
         auxiliary_losses: P, how many auxiliary classifiers to spread over the depth.
@@ -91,7 +82,6 @@ class DCP(Method):
             that the images of the selection set take.
     """
 
-    name: ClassVar[str] = "dcp"
     auxiliary_losses: int = 2
     auxiliary_layers: tuple[str, ...] = ()
     per_stage: bool = False
@@ -129,6 +119,18 @@ class DCP(Method):
         """B for a group that keeps at most `keep` channels."""
         return max(2, math.ceil(keep / _MOST_STEPS)) if self.per_step is None else self.per_step
 
+    @property
+    def guided(self) -> bool:
+        """True."""
+        return True
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DCP(Guided):
+    """Discrimination-aware channel pruning at a fixed rate (Liu et al. 2021, Algorithms 1 and 2)."""
+
+    name: ClassVar[str] = "dcp"
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class AdaptDCP(DCP):
@@ -151,6 +153,3 @@ class AdaptDCP(DCP):
     def stopping(self, rate: float) -> StoppingRule:
         """SC2."""
         return RelativeChangeOrCap(self.epsilon, self.round_to, self.min_channels, rate)
-
-
-METHODS: dict[str, type[Method]] = {method.name: method for method in (DCP, AdaptDCP, Random, L1)}

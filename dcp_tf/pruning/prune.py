@@ -18,9 +18,9 @@ from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
 from dcp_tf.models import check_functional
 from dcp_tf.models import outputs_kind as read_outputs_kind
 from dcp_tf.pruning.budget import Widths, matching
-from dcp_tf.pruning.criteria import CRITERIA, largest
+from dcp_tf.pruning.criteria import CRITERIA, Evidence, Scores, largest
 from dcp_tf.pruning.discrimination import Task, select_channels
-from dcp_tf.pruning.methods import DCP, Method
+from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
@@ -94,11 +94,14 @@ def prune(
         state_dir, _settings(graph, train, method, kind, auxiliary, finetuning, distillation, seed), resume
     )
     phases: list[dict[str, Any]] = []
-    if isinstance(method, DCP):
+    started = time.perf_counter()
+    ranking = _rank(Evidence(graph, train, kind, method, seed), widths)
+    if method.guided:
         task = Task(train, kind, dataclasses.replace(auxiliary, seed=seed), seed, log_dir)
-        selected, plans = select_channels(model, widths, method, task, state, phases)
+        selected, plans = select_channels(model, widths, method, task, state, phases, ranking)
     else:
-        selected, plans = graph, _rank(graph, widths, method, seed, phases)
+        selected, plans = graph, _keep_best(graph, widths, ranking)
+        phases.append({"name": "selection", "seconds": time.perf_counter() - started})
     plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, dataclasses.asdict(method))
     if all(len(p.kept) == p.size for p in plan.groups):
         raise RunError("the selection found every channel necessary; raise the rate or epsilon")
@@ -128,7 +131,7 @@ def check(
     check_task(check_functional(model), data, outputs_kind)
     graph = ChannelGraph(model, [(None, *data.shape)], method.ignore_statistics)
     groups = choose_groups(graph, method)
-    if isinstance(method, DCP) and method.discrimination:
+    if method.guided and method.discrimination:
         find_positions(graph, method.auxiliary_losses, method.auxiliary_layers)
     widths = choose_widths(graph, groups, method)
     if all(widths[g.name] == g.size for g in groups) and isinstance(method.stopping(method.rate), FixedRate):
@@ -186,18 +189,18 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
     return widths.at_rate(method.rate) if method.target is None else widths.within(method.target)
 
 
-def _rank(
-    graph: ChannelGraph, widths: Mapping[str, int], method: Method, seed: int, phases: list[dict]
-) -> list[GroupPlan]:
-    """One-shot criteria: the best channels of each group at its width."""
-    started = time.perf_counter()
+def _rank(evidence: Evidence, widths: Mapping[str, int]) -> Scores | None:
+    """The scores of all channels by the method's criterion; None where the method chooses layer by layer."""
+    criterion = CRITERIA.get(evidence.method.name)
+    return None if criterion is None else criterion(evidence, [evidence.graph.group(name) for name in widths])
+
+
+def _keep_best(graph: ChannelGraph, widths: Mapping[str, int], ranking: Scores) -> list[GroupPlan]:
     plans = []
-    for number, (name, width) in enumerate(widths.items()):
+    for name, width in widths.items():
         group = graph.group(name)
-        scores = CRITERIA[method.name](graph, group, np.random.default_rng([seed, number]))
-        kept = largest(scores, width)
+        kept = largest(ranking[name], width)
         plans.append(GroupPlan(group.name, group.size, tuple(kept.tolist()), group.consumers))
-    phases.append({"name": "selection", "seconds": time.perf_counter() - started})
     return plans
 
 

@@ -1,0 +1,57 @@
+"""Which way one group is selected: in the quadratic model or step by step, by losses or by a criterion's ranking."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from dcp_tf.pruning.channel_problem import ChannelProblem
+from dcp_tf.pruning.fast_selection import adopt_ranked, is_fast, select_fast
+from dcp_tf.pruning.methods import Guided
+from dcp_tf.pruning.selection import LossTerms, Selection, select_greedily
+
+
+def choose(
+    problem: ChannelProblem,
+    method: Guided,
+    width: int,
+    ranking: np.ndarray | None = None,
+    on_step: Callable[[int, int, float], None] = lambda kept, limit, loss: None,
+) -> Selection:
+    """Selects the channels of one group and fits the weights that read them.
+
+    Args:
+        problem: of the group.
+        method: with its settings.
+        width: how many channels stay at most.
+        ranking: scores of the channels by a criterion, where the losses shall only guide the weights.
+        on_step: as for `select_greedily`.
+    """
+    stopping, per_step = method.stopping(1 - width / problem.size), method.step_size(width)
+    if method.selection == "fast" and is_fast(problem):
+        if ranking is not None:
+            return adopt_ranked(problem, stopping, ranking)
+        return select_fast(problem, stopping, per_step)
+    if ranking is not None:
+        problem = Ranked(problem, ranking)
+    return select_greedily(problem, stopping, per_step, on_step)
+
+
+class Ranked:
+    """A problem whose atoms come in by a criterion's scores: the choice is the criterion's, the weights are L's."""
+
+    def __init__(self, problem: ChannelProblem, ranking: np.ndarray):
+        self.size = problem.size
+        self._problem = problem
+        self._ranking = ranking
+
+    def scores(self) -> np.ndarray:
+        """The criterion's."""
+        return self._ranking
+
+    def loss(self) -> LossTerms:
+        """The problem's."""
+        return self._problem.loss()
+
+    def solve(self, selected: np.ndarray) -> None:
+        """The problem's."""
+        self._problem.solve(selected)
