@@ -91,8 +91,10 @@ _TABLE = (
     Normalization("raw", scale=255.0, float_white=255.0),
     Normalization("digits", mean=(0.3053,), std=(0.3761,)),
     Normalization("cifar10", mean=(0.4914, 0.4822, 0.4465), std=(0.2470, 0.2435, 0.2616)),
+    Normalization("cifar100", mean=(0.5071, 0.4865, 0.4409), std=(0.2673, 0.2564, 0.2762)),
     Normalization("imagenet", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     Normalization("tf", scale=2.0, mean=(1.0,)),
+    Normalization("face", scale=255.0, mean=(127.5,), std=(128.0,)),
     Normalization("caffe", scale=255.0, mean=(103.939, 116.779, 123.68), bgr=True),
 )
 NORMALIZATIONS = {normalization.name: normalization for normalization in _TABLE}

@@ -52,8 +52,10 @@ def to_shape(images: tf.Tensor, shape: Shape) -> tf.Tensor:
 
 
 # Mirroring is only for images whose mirror image shows the same class: not for digits, letters and traffic signs. So
-# where nothing is known of the images they are only shifted.
-AUGMENTATIONS = ("none", "shift", "flip")
+# where nothing is known of the images they are only shifted. Aligned faces are only mirrored: a shift would undo the
+# alignment. "crop" needs the photographs as they were before anything was cut off, see `sources.CroppingSource`.
+AUGMENTATIONS = ("none", "shift", "flip", "mirror", "crop")
+_SHIFTED, _MIRRORED = ("shift", "flip"), ("flip", "mirror", "crop")
 
 
 def padding(shape: Shape) -> tuple[int, int]:
@@ -61,14 +63,18 @@ def padding(shape: Shape) -> tuple[int, int]:
     return max(1, shape[0] // 8), max(1, shape[1] // 8)
 
 
-def draw_crops(size: int, shape: Shape, flip: bool, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def draw_crops(size: int, shape: Shape, augmentation: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Draws where each of `size` images is cropped, and whether it is mirrored.
 
     Returns:
         The corners, (size, 2) of int32 in the padded image, and the mirror flags, (size,) of bool.
     """
-    corners = rng.integers(0, 2 * np.array(padding(shape)) + 1, size=(size, 2), dtype=np.int32)
-    flips = rng.random(size) < 0.5 if flip else np.zeros(size, bool)
+    margins = np.array(padding(shape))
+    if augmentation in _SHIFTED:
+        corners = rng.integers(0, 2 * margins + 1, size=(size, 2), dtype=np.int32)
+    else:
+        corners = np.tile(margins.astype(np.int32), (size, 1))
+    flips = rng.random(size) < 0.5 if augmentation in _MIRRORED else np.zeros(size, bool)
     return corners, flips
 
 

@@ -104,6 +104,52 @@ class StreamSource:
         return dataclasses.replace(self, keys=self.keys[positions])
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class CroppingSource:
+    """Photographs that are cut to shape: always in the same way, or at random for the augmentation "crop".
+
+    Attributes:
+        steady: reads them cut in the same way each time.
+        read_crop: maps an entry of `keys` and a seed, (2,) of int64, to uint8 pixels of the same shape; runs inside
+            `tf.data`.
+        keys: (N,) of int64.
+    """
+
+    steady: Source
+    read_crop: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    keys: np.ndarray = dataclasses.field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """How many images there are."""
+        return len(self.keys)
+
+    @property
+    def shape(self) -> Shape:
+        """(H, W, C) of each image after it was cut."""
+        return self.steady.shape
+
+    @property
+    def white(self) -> float | None:
+        """As in `Source`."""
+        return self.steady.white
+
+    def batches(self, order: np.ndarray, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
+        """See `Source`."""
+        return self.steady.batches(order, batch_size, drop_remainder)
+
+    def crops(self, order: np.ndarray, batch_size: int, drop_remainder: bool, seed: int) -> tf.data.Dataset:
+        """As `batches`, each image cut at random: the same for the same seed, whatever batch it is in."""
+        seeded = StreamSource(
+            lambda key: self.read_crop(key, tf.stack([tf.constant(seed, key.dtype), key])), self.keys, self.shape
+        )
+        return seeded.batches(order, batch_size, drop_remainder)
+
+    def take(self, positions: np.ndarray) -> "CroppingSource":
+        """See `Source`."""
+        return dataclasses.replace(self, steady=self.steady.take(positions), keys=self.keys[positions])
+
+
 def array_source(images: np.ndarray, what: str) -> ArraySource:
     """Takes an array of images as it came from a user.
 

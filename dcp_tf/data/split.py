@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dcp_tf.data.normalization import Normalization
 from dcp_tf.data.preprocessing import AUGMENTATIONS, Shape, crop_and_flip, draw_crops, output_shape, to_shape
-from dcp_tf.data.sources import ArraySource, Source, label_array
+from dcp_tf.data.sources import ArraySource, CroppingSource, Source, label_array
 from dcp_tf.errors import UsageError
 
 # The random streams that are drawn from one seed.
@@ -71,8 +71,9 @@ class Split:
             batch_size: images per batch; the last batch may be smaller.
             indices: which images, in this order; None for all.
             shuffle: whether their order is drawn from (seed, epoch).
-            augment: whether each image is shifted by up to an eighth of its size and, where `augmentation` is "flip",
-                mirrored by chance; drawn from (seed, epoch) for each image, whatever batch it is in.
+            augment: whether each image is changed by chance as `augmentation` says: shifted by up to an eighth of its
+                size ("shift", "flip"), mirrored ("flip", "mirror", "crop"), cut at random ("crop"); drawn from (seed,
+                epoch) for each image, whatever batch it is in.
             seed: 0 or more.
             epoch: the number of the pass, 0 or more.
             drop_remainder: whether a smaller last batch is left out.
@@ -88,13 +89,15 @@ class Split:
         order = self._positions(indices)
         if shuffle:
             order = _generator(seed, epoch, _ORDER).permutation(order)
-        images = self.source.batches(order, batch_size, drop_remainder)
         labels = None if self.labels is None else tf.constant(self.labels)
         crops = None
         if augment and self.augmentation != "none":
-            mirrors = self.augmentation == "flip"
-            drawn = draw_crops(self.size, self.shape, mirrors, _generator(seed, epoch, _CROPS))
-            crops = [tf.constant(values) for values in drawn]
+            rng = _generator(seed, epoch, _CROPS)
+            crops = [tf.constant(values) for values in draw_crops(self.size, self.shape, self.augmentation, rng)]
+        if augment and self.augmentation == "crop":
+            images = self.source.crops(order, batch_size, drop_remainder, int(rng.integers(2**31)))
+        else:
+            images = self.source.batches(order, batch_size, drop_remainder)
 
         def finish(positions: tf.Tensor, pixels: tf.Tensor):
             pixels = to_shape(pixels, self.shape)
@@ -183,6 +186,11 @@ def make_split(
     """
     if augmentation not in AUGMENTATIONS:
         raise UsageError(f"the augmentation must be one of {', '.join(AUGMENTATIONS)}, received {augmentation!r}")
+    if augmentation == "crop" and not isinstance(source, CroppingSource):
+        raise UsageError(
+            "the augmentation 'crop' cuts photographs of many sizes, as tfds:imagenet2012 has them; these images have "
+            f"one size, {source.shape}: choose one of {', '.join(name for name in AUGMENTATIONS if name != 'crop')}"
+        )
     shape = output_shape(source.shape, input_shape)
     normalization.check_channels(shape[2])
     if isinstance(source, ArraySource) and source.white is None:

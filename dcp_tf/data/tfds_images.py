@@ -10,7 +10,8 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.data import sources
 from dcp_tf.data.parts import Parts, set_aside
-from dcp_tf.data.preprocessing import Shape, to_shape
+from dcp_tf.data.photos import central_crop, random_crop
+from dcp_tf.data.preprocessing import Shape
 from dcp_tf.data.tfrecords import RecordIndex, index_records
 from dcp_tf.errors import UsageError
 
@@ -34,26 +35,34 @@ class _Records:
     builder: Any
     index: RecordIndex
     shape: Shape  # of the decoded images
-    resizes: bool  # whether they come in other sizes
+    many_sizes: bool  # whether they are photographs of many sizes, which are cut to shape
 
     def image(self, number: tf.Tensor) -> tf.Tensor:
         return self.image_and_label(self.index.read(number))[0]
 
+    def crop(self, number: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        """The image cut at random; `seed` (2,) says where."""
+        encoded, _ = self._encoded_and_label(self.index.read(number))
+        return random_crop(encoded, seed, self.shape[:2], self.shape[2])
+
     def image_and_label(self, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if self.many_sizes:
+            encoded, label = self._encoded_and_label(record)
+            return central_crop(encoded, self.shape[:2], self.shape[2]), label
         image_key, label_key = self.builder.info.supervised_keys
         example = self.builder.info.features.deserialize_example(record)
-        image = example[image_key]
-        if self.resizes:
-            resized = to_shape(image[None], self.shape)[0]
-            image = tf.cast(tf.clip_by_value(tf.round(resized), 0.0, 255.0), tf.uint8)
-        return tf.ensure_shape(image, self.shape), example[label_key]
+        return tf.ensure_shape(example[image_key], self.shape), example[label_key]
 
     def label(self, record: tf.Tensor) -> tf.Tensor:
+        return self._encoded_and_label(record)[1]
+
+    def _encoded_and_label(self, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         import tensorflow_datasets as tfds
 
         image_key, label_key = self.builder.info.supervised_keys
         skip = {image_key: tfds.decode.SkipDecoding()}
-        return self.builder.info.features.deserialize_example(record, decoders=skip)[label_key]
+        example = self.builder.info.features.deserialize_example(record, decoders=skip)
+        return example[image_key], example[label_key]
 
 
 def tfds_parts(
@@ -63,18 +72,18 @@ def tfds_parts(
 
     It is measured on the split `test`, or on `validation` where that is missing or its labels are hidden, or on a
     share of `train` where there is neither. Images keep the order of the files. They are downloaded if they are not
-    in `data_dir`.
+    in `data_dir`. Photographs of many sizes (`imagenet2012`) are cut to shape as `dcp_tf.data.photos` does it.
 
     Raises:
         UsageError: there is no such set, it cannot be downloaded, or it is no image classification set.
     """
     builder = _open(name, data_dir)
-    shape, resizes, class_names = _describe(name, builder, input_shape)
+    shape, many_sizes, class_names = _describe(name, builder, input_shape)
     _prepare(name, builder)
 
     def records(split: str) -> _Records:
         files = [str(path) for path in builder.info.splits[split].filepaths]
-        return _Records(builder, index_records(files), shape, resizes)
+        return _Records(builder, index_records(files), shape, many_sizes)
 
     if "train" not in builder.info.splits:
         raise UsageError(f"tfds:{name} has no split 'train', only {', '.join(builder.info.splits)}")
@@ -90,7 +99,8 @@ def tfds_parts(
     sides = [_load(part, in_memory) for part in (train, test) if part is not None]
     if len(sides) == 1:
         sides = set_aside(*sides[0], test_fraction, seed)
-    augmentation = "shift" if builder.name in _NO_FLIP else "flip"
+    photographs = "crop" if many_sizes else "flip"
+    augmentation = "shift" if builder.name in _NO_FLIP else photographs
     return Parts(builder.name, *sides, class_names, augmentation)
 
 
@@ -132,7 +142,7 @@ def _prepare(name: str, builder: Any) -> None:
 def _describe(
     name: str, builder: Any, input_shape: tuple[int | None, ...] | None
 ) -> tuple[Shape, bool, tuple[str, ...]]:
-    """Returns the shape to decode to, whether that means resizing, and the names of the classes."""
+    """Returns the shape to decode to, whether images come in many sizes, and the names of the classes."""
     import tensorflow_datasets as tfds
 
     features, keys = builder.info.features, builder.info.supervised_keys
@@ -168,6 +178,8 @@ def _load(records: _Records, in_memory: bool) -> tuple[sources.Source, np.ndarra
         for part, classes in _read_all(records.index, records.label, "reading the labels"):
             labels[part] = classes
         source = sources.StreamSource(records.image, np.arange(size), records.shape)
+    if records.many_sizes:
+        source = sources.CroppingSource(source, records.crop, np.arange(size))
     if labels.min() < 0:
         raise UsageError(f"the labels of {records.index.files[0]} are hidden; this split cannot be used")
     return source, labels
