@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -258,15 +259,23 @@ def _fine_tune(
         return
     started = time.perf_counter()
     head = classification_loss("sigmoid" if task.outputs_kind == "sigmoid" else "logits")
+    losses = [head] * len(augmented.positions) + [classification_loss(task.outputs_kind)]
+    if name == "auxiliary":
+        # Every run that begins with these weights, losses and images trains the same model here.
+        labels = None if teacher else zlib.crc32(np.ascontiguousarray(task.data.labels))
+        data = (task.data.size, task.data.shape, labels)
+        checkpoint = state.shared_training(name, augmented.model, losses, loss_weights, task.auxiliary, data)
+    else:
+        checkpoint = state.training(name)
     history = fit(
         augmented.model,
         task.data,
-        [head] * len(augmented.positions) + [classification_loss(task.outputs_kind)],
+        losses,
         task.auxiliary,
         loss_weights=loss_weights,
         masks=masks,
         teacher=teacher,
-        checkpoint=state.training(name),
+        checkpoint=checkpoint,
         phase="auxiliary fine-tuning" if name == "auxiliary" else name.replace("_", " "),
         log_dir=task.log_dir,
         lower="--aux_lr",

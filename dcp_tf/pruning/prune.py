@@ -60,6 +60,7 @@ def prune(
     distillation: float = 0.0,
     state_dir: str | os.PathLike | None = None,
     resume: bool = False,
+    shared_dir: str | os.PathLike | None = None,
     log_dir: str | None = None,
     seed: int = 0,
 ) -> PruneResult:
@@ -77,6 +78,8 @@ def prune(
         distillation: weight of the baseline's soft predictions in the fine-tuning, 0 to 1.
         state_dir: folder in which the run keeps what it has done.
         resume: go on with what lies in `state_dir`.
+        shared_dir: folder in which the model is kept that the auxiliary losses fine-tuned. Runs that begin with the
+            same model, images, labels and settings of that phase share it, whatever they prune then.
         log_dir: folder for TensorBoard scalars.
         seed: of everything that is drawn.
 
@@ -90,9 +93,8 @@ def prune(
     train, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
     kind = outputs_kind or read_outputs_kind(check_functional(model))
     graph, widths = check(model, train, method, kind, distillation)
-    state = RunState(
-        state_dir, _settings(graph, train, method, kind, auxiliary, finetuning, distillation, seed), resume
-    )
+    settings = _settings(graph, train, method, kind, auxiliary, finetuning, distillation, seed)
+    state = RunState(state_dir, settings, resume, shared_dir)
     phases: list[dict[str, Any]] = []
     started = time.perf_counter()
     ranking = _rank(Evidence(graph, train, kind, method, seed), widths)

@@ -26,13 +26,21 @@ class RunState:
         folder: where to keep it, or None.
         settings: all that the result depends on; a run is only resumed with the same.
         resume: go on with what is there. Else it is deleted.
+        shared: folder of trainings that several runs begin with, or None.
 
     Raises:
         UsageError: `resume` with other settings than the stopped run had.
     """
 
-    def __init__(self, folder: str | os.PathLike | None, settings: Mapping[str, Any], resume: bool):
+    def __init__(
+        self,
+        folder: str | os.PathLike | None,
+        settings: Mapping[str, Any],
+        resume: bool,
+        shared: str | os.PathLike | None = None,
+    ):
         self.folder = None if folder is None else pathlib.Path(folder)
+        self._shared = None if shared is None else pathlib.Path(shared)
         if self.folder is None:
             return
         settings = json.loads(json.dumps(settings, default=str))
@@ -51,6 +59,21 @@ class RunState:
     def training(self, phase: str) -> TrainState | None:
         """Where a training phase keeps its epochs."""
         return None if self.folder is None else TrainState(self.folder / f"{phase}.npz")
+
+    def shared_training(self, phase: str, model: keras.Model, *about: Any) -> TrainState | None:
+        """Where a phase keeps its epochs with which other runs begin too; without a shared folder it is the run's own.
+
+        Args:
+            phase: its name.
+            model: as it is before the phase. The file belongs to these weights and to
+            *about: all else that the result depends on, by `repr`.
+        """
+        if self._shared is None:
+            return self.training(phase)
+        seen = zlib.crc32(repr(about).encode())
+        for weight in model.weights:
+            seen = zlib.crc32(keras.ops.convert_to_numpy(weight).tobytes(), seen)
+        return TrainState(self._shared / f"{phase}_{seen:08x}.npz")
 
     def save_selection(self, groups: Sequence[GroupPlan], variables: Sequence[keras.Variable]) -> None:
         """Keeps the groups selected so far and the weights as they are now, in one file."""
