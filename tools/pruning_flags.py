@@ -27,6 +27,12 @@ class Defaults:
 def define_pruning(program: Program, defaults: Defaults) -> None:
     """Which channels go, and how they are chosen."""
     program.section("Which channels go")
+    define_method(program)
+    define_groups(program, defaults)
+
+
+def define_method(program: Program) -> None:
+    """How channels are chosen."""
     program.enum(
         "method",
         "dcp",
@@ -34,6 +40,10 @@ def define_pruning(program: Program, defaults: Defaults) -> None:
         "How channels are chosen. dcp: those that the losses need most, at a fixed rate; adapt_dcp: the same, each "
         "group as wide as its loss needs; random: by chance; l1: the filters with the largest weights.",
     )
+
+
+def define_groups(program: Program, defaults: Defaults) -> None:
+    """Which groups lose how many channels, and the settings of the methods."""
     program.float(
         "rate",
         defaults.rate,
