@@ -2,7 +2,8 @@
 
     python -m dcp_tf.tools.benchmark --models=runs/mine/baseline_int8.tflite,runs/mine/pruned_int8.tflite
 
-The files take turns, so that whatever else the machine does slows all of them.
+The files take turns, so that whatever else the machine does slows all of them. Where the machine is too noisy to tell
+which one is faster, the table says so in place of a ratio.
 """
 
 import os
@@ -22,6 +23,8 @@ PROGRAM.list("models", [], "The .tflite files; ratios are to the first.")
 PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
 PROGRAM.integer("runs", 50, "Measured runs of each file.", lower=1)
 PROGRAM.integer("warmup", 10, "Inferences of each file before the first measured one.")
+PROGRAM.list("cpu", [], "Pin the measuring processes to these processors, such as 1 or 2,3; by default to none.")
+PROGRAM.boolean("profile", False, "Measure how long every operation takes too.")
 common_flags.define_seed(PROGRAM, "Of the inputs and the bootstrap.")
 PROGRAM.string("output_dir", None, "Where to write benchmark.json; by default nowhere.")
 
@@ -34,6 +37,7 @@ def main(flags) -> None:
 
     from dcp_tf import progress, tflite
     from dcp_tf.files import writable_folder, write_json
+    from dcp_tf.tflite.operation_times import operations_table
 
     names = _short_names(flags.models)
     result = tflite.benchmark(
@@ -42,8 +46,13 @@ def main(flags) -> None:
         runs=flags.runs,
         warmup=flags.warmup,
         seed=flags.seed,
+        cpus=_numbers("cpu", flags.cpu),
+        profile=flags.profile,
     )
-    Console(highlight=False).print(result.table())
+    console = Console(highlight=False)
+    console.print(result.table())
+    for name, operations in (result.operations or {}).items():
+        console.print(operations_table(operations, name))
     if flags.output_dir:
         path = write_json(writable_folder(flags.output_dir) / "benchmark.json", result.to_json())
         progress.say(f"written: {path}")
@@ -55,6 +64,12 @@ def _short_names(paths: list[str]) -> list[str]:
         raise UsageError("a file is named twice in --models")
     short = [pathlib.Path(path).name for path in paths]
     return short if len(set(short)) == len(short) else list(paths)
+
+
+def _numbers(flag: str, texts: list[str]) -> tuple[int, ...]:
+    if not all(text.isdecimal() for text in texts):
+        raise UsageError(f"--{flag} takes numbers with commas between them. Received: {','.join(texts)}")
+    return tuple(int(text) for text in texts)
 
 
 def run(argv=None) -> int:

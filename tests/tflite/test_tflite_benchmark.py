@@ -2,7 +2,6 @@ import json
 import os
 import pathlib
 import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -13,9 +12,8 @@ from keras import layers
 
 from dcp_tf import files, tflite
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tflite import benchmark as _function  # noqa: F401  (the name is the function, not the module)
-
-module = sys.modules["dcp_tf.tflite.benchmark"]
+from dcp_tf.tflite.ratio import compare
+from dcp_tf.tflite.stopwatch import Stopwatch, measure_in_turns
 
 
 @pytest.fixture(scope="module")
@@ -56,38 +54,86 @@ def test_result_is_json_and_a_table(light, tmp_path):
     assert written["threads"] == 2
     assert written["baseline"] == "a"
     assert written["candidates"]["b"]["conclusive"] is False  # three runs say nothing
-    console = rich.console.Console(width=100, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
-    console.print(result.table())
-    text = console.export_text()
-    assert "not conclusive" in text
+    text = printed(result.table())
+    assert "too few runs" in text
     assert "XNNPACK" in text
 
 
+def printed(table):
+    console = rich.console.Console(width=140, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(table)
+    return console.export_text()
+
+
 @pytest.mark.parametrize(
-    ("ratio", "noise", "conclusive"), [(2.0, 0.02, True), (0.5, 0.02, True), (1.0, 0.05, False), (1.5, 1.0, False)]
+    ("ratio", "noise", "conclusive", "text"),
+    [
+        (2.0, 0.02, True, "2.0"),
+        (0.5, 0.02, True, "0.5"),
+        (1.0, 0.05, False, "no difference"),
+        (1.5, 1.0, False, "too noisy"),
+    ],
 )
-def test_a_ratio_is_conclusive_only_if_its_interval_is_narrow_and_beside_one(ratio, noise, conclusive):
+def test_a_ratio_is_shown_only_where_the_measurement_carries_it(ratio, noise, conclusive, text):
     random = np.random.default_rng(0)
     baseline = np.exp(random.normal(0, noise, 30))
     times = np.exp(random.normal(0, noise, 30)) / ratio
-    latency = module._summarize(baseline, times, 1, "XNNPACK", np.random.default_rng(1))
-    assert latency.conclusive is conclusive
-    again = module._summarize(baseline, times, 1, "XNNPACK", np.random.default_rng(1))
-    assert latency == again
+    found = compare(baseline, times, 10, np.random.default_rng(1))
+    assert found.conclusive is conclusive
+    assert text in found.text()
+    assert any(letter.isdigit() for letter in found.text()) is (not found.too_noisy)
+    assert found.low <= found.value <= found.high
+    assert found == compare(baseline, times, 10, np.random.default_rng(1))
+
+
+def test_a_noisy_machine_gets_no_ratio_in_the_table_and_its_interval_in_the_json(light, monkeypatch):
+    random = np.random.default_rng(0)
+    monkeypatch.setattr(Stopwatch, "measure", lambda *_: float(np.exp(random.normal(2, 1))))
+    result = tflite.benchmark({"a": light, "b": light}, runs=20, warmup=0)
+    text = printed(result.table())
+    assert "too noisy" in text
+    assert "measure again" in " ".join(text.split())
+    found = result.to_json()["candidates"]["b"]
+    assert found["conclusive"] is False
+    assert found["too_noisy"] is True
+    assert found["speedup_low"] < found["speedup"] < found["speedup_high"]
+
+
+def test_memory_is_that_of_the_candidate_s_own_process():
+    small = tflite.convert(keras.Sequential([keras.Input((16,)), layers.Dense(16)]))
+    large = tflite.convert(keras.Sequential([keras.Input((2048,)), layers.Dense(4096)]))  # 32 MiB of weights
+    memory = tflite.benchmark({"small": small, "large": large}, runs=2, warmup=1).memory
+    assert memory["small"][1] < 16
+    assert 32 < memory["large"][1] < 128
+    assert memory["large"][0] > memory["large"][1]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+def test_processes_are_pinned(light, monkeypatch):
+    pinned = []
+    original = Stopwatch.settle
+
+    def settle(self, *arguments):
+        pinned.append(os.sched_getaffinity(self._process.pid))
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Stopwatch, "settle", settle)
+    cpu = max(os.sched_getaffinity(0))
+    result = tflite.benchmark({"a": light, "b": light}, runs=2, warmup=1, cpus=[cpu])
+    assert pinned == [{cpu}, {cpu}]
+    assert result.to_json()["cpus"] == [cpu]
+    assert f"pinned to processor {cpu}" in printed(result.table())
 
 
 def test_every_candidate_is_measured_once_a_run_and_the_first_one_changes():
     class Clock:
-        def __init__(self, number):
-            self.number = number
-
-        def measure(self, invocations):
-            order.append(self.number)
-            return float(self.number * invocations)
+        def measure(self, name, invocations):
+            order.append(name)
+            return float(ord(name) - ord("a") + 1) * invocations
 
     order = []
-    times = module._measure_in_turns([Clock(1), Clock(2), Clock(3)], [1, 10, 100], 4)
-    assert order == [1, 2, 3, 2, 3, 1, 3, 1, 2, 1, 2, 3]
+    times = measure_in_turns([Clock(), Clock(), Clock()], "abc", [1, 10, 100], 4)
+    assert "".join(order) == "abcbcacababc"
     np.testing.assert_array_equal(times, [[1] * 4, [20] * 4, [300] * 4])
 
 
@@ -113,6 +159,8 @@ def test_wrong_input_is_a_usage_error(light, tmp_path):
         ({"a": light}, {"runs": 0}, "runs"),
         ({"a": light}, {"threads": 0}, "threads"),
         ({"a": light}, {"warmup": -1}, "warmup"),
+        ({"a": light}, {"cpus": [9999]}, "processor 9999"),
+        ({"a": light}, {"cpus": [0], "threads": 2}, "as many processors"),
     ):
         with pytest.raises(UsageError, match=words):
             tflite.benchmark(candidates, **arguments)
@@ -120,16 +168,16 @@ def test_wrong_input_is_a_usage_error(light, tmp_path):
 
 def test_a_process_that_dies_is_a_run_error(light, monkeypatch):
     calls = 0
-    original = module._Worker.measure
+    original = Stopwatch.measure
 
-    def dying(self, invocations):
+    def dying(self, name, invocations):
         nonlocal calls
         calls += 1
         if calls == 4:
             self._process.kill()
-        return original(self, invocations)
+        return original(self, name, invocations)
 
-    monkeypatch.setattr(module._Worker, "measure", dying)
+    monkeypatch.setattr(Stopwatch, "measure", dying)
     with pytest.raises(RunError, match="'a' died"):
         tflite.benchmark({"a": light}, runs=10)
 
