@@ -1,6 +1,7 @@
 """Image classification sets of TensorFlow Datasets; that library is imported here only, when it is asked for."""
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -79,7 +80,9 @@ def tfds_parts(
     """
     builder = _open(name, data_dir)
     shape, many_sizes, class_names = _describe(name, builder, input_shape)
-    _prepare(name, builder)
+    if not builder.is_prepared():
+        _prepare(name, builder, data_dir)
+    _check_format(name, builder)
 
     def records(split: str) -> _Records:
         files = [str(path) for path in builder.info.splits[split].filepaths]
@@ -117,23 +120,41 @@ def _open(name: str, data_dir: str | None) -> Any:
         raise UsageError(f"TensorFlow Datasets cannot open {name!r}: {_first_line(error)}") from error
 
 
-def _prepare(name: str, builder: Any) -> None:
-    """Downloads the data set if it is not there."""
-    if not builder.is_prepared():
-        progress.say(f"{name} is not in {builder.data_path.parent}: downloading it")
-        try:
-            builder.download_and_prepare(file_format="tfrecord")
-        except ImportError as error:
-            raise UsageError(
-                f"{name} is not in {builder.data_path.parent}, and to download it TensorFlow Datasets needs a package "
-                f"that is not installed ({_first_line(error)}); install that, or give the --data_dir that holds {name}"
-            ) from error
-        except Exception as error:  # anything from no network to a changed web page
-            raise UsageError(
-                f"{name} is not in {builder.data_path.parent} and cannot be downloaded ({_first_line(error)}); "
-                "give the --data_dir that holds it, or prepare it where there is a network: "
-                f"tfds build {name} --data_dir=DIR"
-            ) from error
+def _prepare(name: str, builder: Any, data_dir: str | None) -> None:
+    """Downloads the data set."""
+    where = builder.data_path.parent
+    advice = (
+        f"give the --data_dir that holds it, or prepare it where there is a network: tfds build {name} --data_dir=DIR"
+    )
+    if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
+        _check_manual_files(name, builder, data_dir, advice)
+    progress.say(f"{name} is not in {where}: preparing it")
+    try:
+        builder.download_and_prepare(file_format="tfrecord")
+    except ImportError as error:
+        raise UsageError(
+            f"{name} is not in {where}, and to download it TensorFlow Datasets needs a package "
+            f"that is not installed ({_first_line(error)}); install that, or give the --data_dir that holds {name}"
+        ) from error
+    except Exception as error:  # anything from no network to a changed web page
+        raise UsageError(
+            f"{name} is not in {where} and cannot be downloaded ({_first_line(error)}); {advice}"
+        ) from error
+
+
+def _check_manual_files(name: str, builder: Any, data_dir: str | None, advice: str) -> None:
+    """Some sets, ImageNet among them, have to be fetched by hand, because one must register for them."""
+    import tensorflow_datasets as tfds
+
+    manual = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "downloads" / "manual"
+    if not manual.is_dir() or not any(manual.iterdir()):
+        steps = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.replace("manual_dir", str(manual)).split())
+        raise UsageError(
+            f"{name} is not in {builder.data_path.parent} and must be fetched by hand: {steps} Or {advice}"
+        )
+
+
+def _check_format(name: str, builder: Any) -> None:
     file_format = builder.info.file_format.value
     if file_format != "tfrecord":
         raise UsageError(f"tfds:{name} is stored as {file_format}; prepare it with --file_format=tfrecord")
