@@ -77,15 +77,15 @@ class BenchmarkResult:
 
         first = next(iter(self.latencies))
         pinned = f", pinned to processor {', '.join(map(str, self.cpus))}" if self.cpus else ""
-        noisy = "; the machine was too noisy for a ratio: measure again when it is idle"
-        table = Table(
-            title=f"Latency, batch 1, {self.threads} thread{'s' * (self.threads > 1)}{pinned}",
-            caption=f"{self.machine}; {self.latencies[first].runs} interleaved runs after {self.warmup} warm-up "
-            f"inferences; speedup over {first!r} with its 95 % interval; MiB: the largest memory of the process (and "
-            "what came with the model)"
-            + "; the machine was too noisy for a ratio: measure again when it is idle"
-            * noisy,
+        caption = (
+            f"{self.machine}; {self.latencies[first].runs} interleaved runs after {self.warmup} warm-up inferences; "
+            f"speedup over {first!r} with its 95 % interval; MiB: the largest memory of the process (and what came "
+            "with the model)"
         )
+        if any(ratio.too_noisy for ratio in self.ratios.values()):
+            caption += "; the machine was too noisy for a ratio: measure again when it is idle"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        table = Table(title=f"Latency, batch 1, {threads}{pinned}", caption=caption)
         table.add_column("model", overflow="fold")
         for column in ("median ms", "p10", "p90", "speedup", "MiB"):
             table.add_column(column, justify="right")
