@@ -1,4 +1,4 @@
-"""Algorithm 2's problem for the channels of one group: scores and sub-problem over the layers that read it."""
+"""Algorithm 2's problem for one group: scores and sub-problem over the layers that read it."""
 
 import contextlib
 import dataclasses
@@ -13,6 +13,7 @@ from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.trace import Trace
 from dcp_tf.pruning.layer_inputs import Batches, MemoryBudget, Walk, compiled, compiled_for
 from dcp_tf.pruning.readers import Reader, biases_of
+from dcp_tf.pruning.scores import SCORES
 from dcp_tf.pruning.selection import LossTerms
 
 _ATTEMPTS = 4  # of a sub-problem whose loss grows out of bounds, each at a tenth of the learning rate before
@@ -30,6 +31,7 @@ class SubProblem:
         momentum: of SGD.
         weight_decay: L2 coefficient inside the gradient of the kernels.
         passes: over the selection set, per step of the selection.
+        score: by which atoms come in, one of `scores.SCORES`.
     """
 
     reconstruction: float = 1.0
@@ -38,6 +40,7 @@ class SubProblem:
     momentum: float = 0.9
     weight_decay: float = 1e-4
     passes: int = 1
+    score: str = "paper"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +60,7 @@ class Target:
 
 
 class ChannelProblem:
-    """The channels of one group as the atoms of Algorithm 2. Implements `SelectionProblem`.
+    """The channels of one group, or the kernels that read it, as the atoms of Algorithm 2: a `SelectionProblem`.
 
     The model is cut before the first layer that reads the group. Everything that does not depend on these layers is
     computed once per image; each step runs only from there to the stage's loss.
@@ -80,7 +83,7 @@ class ChannelProblem:
         Args:
             graph: of the model that is being pruned.
             group: whose channels are chosen.
-            readers: the kernels that read it.
+            readers: the kernels that read it, with its channels as atoms; see `set_atoms`.
             target: of the stage's discrimination-aware loss.
             walks: of the model that is being pruned and of the baseline, both before the first reader.
             labels: per batch.
@@ -88,13 +91,12 @@ class ChannelProblem:
             budget: for the cached tensors.
             rng: draws the order of the batches in each sub-problem.
         """
-        self.size = group.size
         self.name = group.name
-        self.readers = list(readers)
         self.settings = settings
         self.target = target
         self.labels = list(labels)
         self._rng = rng
+        self.set_atoms(readers, group.size)
         trace = graph.trace
         self.reading = {i for r in self.readers for i in graph.calls_of(graph.records[id(r.operation)])}
         outputs = [t for i in sorted(self.reading) for t in trace.calls[i].outputs]
@@ -112,25 +114,30 @@ class ChannelProblem:
             self.base = _cache(base_walk, function, base_walk.bytes_of(outputs), None, budget)
         self._kernels = [r.kernel.value for r in self.readers]
         self._biases = [b.value for b in biases_of(self.readers)]
-        self._start = [r.kernel.numpy() for r in self.readers]
-        self._selected = np.zeros(self.size, bool)
         self._ceiling = np.inf
-        self._terms: LossTerms | None = None
         self._gradients: list[np.ndarray] = []
         self._compile()
+
+    def set_atoms(self, readers: Sequence[Reader], size: int) -> None:
+        """Begins anew with other atoms of the same kernels, which enter with the values that they have now.
+
+        Args:
+            readers: with the numbers of the atoms.
+            size: how many atoms there are.
+        """
+        self.size = size
+        self.readers = list(readers)
+        self.curvatures = np.zeros(size)
+        self._start = [r.kernel.numpy() for r in self.readers]
+        self._selected = np.zeros(size, bool)
+        self._terms = None
 
     # What Algorithm 2 asks
 
     def scores(self) -> np.ndarray:
-        """`||G_:,k||_F` over all kernels that read channel k (Liu et al. 2021, Algorithm 2), shape (size,)."""
+        """How much each atom is wanted at the present W, by the score of the settings, shape (size,)."""
         self._evaluate()
-        squares = np.zeros(self.size)
-        for reader, gradient in zip(self.readers, self._gradients, strict=True):
-            others = tuple(a for a in range(gradient.ndim) if a != reader.axis)
-            per_position = np.square(gradient, dtype=np.float64).sum(others)
-            mine = reader.channel >= 0
-            squares += np.bincount(reader.channel[mine], per_position[mine], self.size)
-        return np.sqrt(squares)
+        return SCORES[self.settings.score](self.readers, self._gradients, self._start, self.curvatures)
 
     def loss(self) -> LossTerms:
         """`lambda * L_M + L_S` (eq. 6) over the whole selection set."""
@@ -173,9 +180,8 @@ class ChannelProblem:
         new = selected & ~self._selected
         self._selected = selected.copy()
         for reader, start, mask in zip(self.readers, self._start, self._masks, strict=True):
-            mine = reader.channel >= 0
-            entering = reader.along_axis(mine & new[reader.channel])
-            allowed = reader.along_axis(reader.held & (~mine | selected[reader.channel])).astype(np.float32)
+            entering = (reader.atom >= 0) & new[reader.atom]
+            allowed = reader.allowed(selected).astype(np.float32)
             reader.kernel.assign(np.where(entering, start, reader.kernel.numpy()) * allowed)
             mask.assign(np.broadcast_to(allowed, mask.shape))
 

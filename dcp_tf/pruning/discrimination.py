@@ -18,7 +18,7 @@ from dcp_tf.pruning.choice import choose
 from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan
-from dcp_tf.pruning.readers import HeldPositions
+from dcp_tf.pruning.readers import HeldPlaces
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.training import TrainConfig, classification_loss, fit, soft_targets
 from dcp_tf.training.heads import AugmentedModel, augment
@@ -126,7 +126,7 @@ class _Selecting:
         self._method, self._task, self._state, self._teacher = method, task, state, teacher
         self._ranking = ranking
         self._budget = MemoryBudget(int(method.cache_gib * 2**30))
-        self._held = HeldPositions()
+        self._held = HeldPlaces()
         self._images, self._labels = selection_batches(task.data, method, task.seed, teacher)
         self._walks: tuple[Walk, Walk] = self._new_walks()
 
@@ -179,7 +179,7 @@ class _Selecting:
             f"stage_{stage.number}",
             phases,
             self._teacher,
-            self._held.masks(self._graph),
+            self._held.masks(),
         )
 
     def _select(self, group: ChannelGroup, stage: Stage, number: int, total: int, bar) -> GroupPlan:

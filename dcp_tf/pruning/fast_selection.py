@@ -7,8 +7,10 @@ import tensorflow as tf
 
 from dcp_tf.pruning.channel_problem import ChannelProblem, linear
 from dcp_tf.pruning.criteria import largest
+from dcp_tf.pruning.kernel_elimination import MAX_WORK, eliminate_kernels, work
 from dcp_tf.pruning.layer_inputs import compiled_for
 from dcp_tf.pruning.quadratic import Quadratic, eliminate, is_supported, patches, rows_of
+from dcp_tf.pruning.readers import Reader
 from dcp_tf.pruning.selection import Selection
 from dcp_tf.pruning.stopping import StoppingRule
 
@@ -17,14 +19,21 @@ _PATCH_VALUES = 2**26  # of the patches in memory at one time: 256 MiB
 
 def is_fast(problem: ChannelProblem) -> bool:
     """Whether the quadratic model covers all layers that read the group, none of which may read another's outputs."""
-    if not all(is_supported(reader.operation) for reader in problem.readers):
+    if not all(is_supported(reader.operation) and _is_tractable(reader) for reader in problem.readers):
         return False
     trace = problem.trace
     return all(not (trace.dependents([i]) - {i}) & problem.reading for i in problem.reading)
 
 
+def _is_tractable(reader: Reader) -> bool:
+    """Channels are eliminated where the kernel has whole ones, kernels where their number allows."""
+    if reader.atom.shape[-1] > 1:
+        return work(rows_of(reader.operation), reader.kernel.shape[-1]) <= MAX_WORK
+    return reader.held.shape[-1] == 1 or bool((reader.held == reader.held.any(-1, keepdims=True)).all())
+
+
 def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) -> Selection:
-    """Chooses the channels of one group by elimination, fits the kernels, and runs the sub-problem once.
+    """Chooses the atoms of one group by elimination, fits the kernels, and runs the sub-problem once.
 
     Args:
         problem: of the group; `is_fast` holds.
@@ -32,15 +41,15 @@ def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) 
         per_step: B, how far apart the widths are at which an adaptive rule looks.
 
     Returns:
-        The selected channels; the history holds the model's losses, the last entry the measured one.
+        The selected atoms; the history holds the model's losses, the last entry the measured one.
     """
     full = problem.loss().joint
     parts = quadratics(problem)
-    order, rises = eliminate(parts, problem.size)
-    # Read backwards the elimination is a selection: losses[t] is the model's loss with t channels.
-    order = [*(set(range(problem.size)) - set(order)), *reversed(order)]
-    losses = np.concatenate([np.cumsum(rises)[::-1], [0.0]]) + full
-    losses = np.concatenate([[_loss_of_nothing(parts, full)], losses])
+    kernels = any(part.atom.shape[1] > 1 for part in parts)
+    order, rises = eliminate_kernels(parts) if kernels else eliminate(parts, problem.size)
+    # Read backwards the elimination is a selection: losses[t] is the model's loss with t atoms.
+    order.reverse()
+    losses = full + np.append(np.cumsum(rises)[::-1], 0.0)
     widths, seen = [0], [float(losses[0])]
     limit = stopping.limit(problem.size)
     while not stopping.done(seen, widths[-1], problem.size):
@@ -79,12 +88,6 @@ def _adopt(problem: ChannelProblem, parts: list[Quadratic], selected: np.ndarray
     problem.adopt(selected, [_as_kernel(part.fit(selected), r) for part, r in zip(parts, problem.readers, strict=True)])
 
 
-def _loss_of_nothing(parts: list[Quadratic], full: float) -> float:
-    """The model's loss without any channel of the group."""
-    nothing = np.zeros(1 + max(int(part.channel.max()) for part in parts), bool)
-    return full + sum(part.value(part.fit(nothing)) - part.value(part.fit(~nothing)) for part in parts)
-
-
 def quadratics(problem: ChannelProblem) -> list[Quadratic]:
     """The quadratic model of the joint loss for each kernel that reads the group, from one pass over the images."""
     collect = _collector(problem)
@@ -96,16 +99,15 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
     parts = []
     for reader, terms in zip(problem.readers, sums, strict=True):
         hessian, linear_term = (x.numpy().astype(np.float64) / total for x in terms)
-        repeats = len(hessian) // len(reader.channel)
-        parts.append(
-            Quadratic(
-                hessian,
-                linear_term,
-                np.tile(reader.channel, repeats),
-                np.tile(reader.held, repeats),
-            )
-        )
+        parts.append(Quadratic(hessian, linear_term, *(_as_rows(x, reader) for x in (reader.atom, reader.held))))
     return parts
+
+
+def _as_rows(values: np.ndarray, reader: Reader) -> np.ndarray:
+    """An array that broadcasts against the kernel, for the kernel as a matrix: (rows, outputs or 1)."""
+    shape = (*reader.kernel.shape[:-1], reader.atom.shape[-1])
+    values = values.any(-1, keepdims=True) if shape[-1] == 1 and values.dtype == bool else values
+    return np.broadcast_to(values, shape).reshape(-1, shape[-1]).copy()
 
 
 def _collector(problem: ChannelProblem):

@@ -27,13 +27,14 @@ class Quadratic:
     Attributes:
         hessian: H, (rows, rows), the same for all outputs.
         linear: B, (rows, outputs).
-        channel: per row the channel of the group, -1 where it belongs to another.
-        held: per row whether it may be anything but zero.
+        atom: number of the atom of each place, -1 where it belongs to another group: (rows, outputs), or (rows, 1)
+            where whole rows are alike (channels).
+        held: whether a place may be anything but zero, in the shape of `atom`.
     """
 
     hessian: np.ndarray
     linear: np.ndarray
-    channel: np.ndarray
+    atom: np.ndarray
     held: np.ndarray
 
     def value(self, weights: np.ndarray) -> float:
@@ -41,11 +42,38 @@ class Quadratic:
         return float(0.5 * np.vdot(weights, self.hessian @ weights) - np.vdot(self.linear, weights))
 
     def fit(self, selected: np.ndarray) -> np.ndarray:
-        """The W that minimises the model with zero rows outside `selected`, (rows, outputs)."""
-        rows = np.flatnonzero(self.held & ((self.channel < 0) | selected[self.channel]))
+        """The W that minimises the model with zeros outside the selected atoms, (rows, outputs)."""
+        allowed = self.held & ((self.atom < 0) | selected[self.atom])
         weights = np.zeros_like(self.linear)
-        weights[rows] = np.linalg.solve(_ridged(self.hessian[np.ix_(rows, rows)]), self.linear[rows])
+        patterns, which = np.unique(allowed, axis=1, return_inverse=True)
+        for number, pattern in enumerate(patterns.T):
+            rows = np.flatnonzero(pattern)
+            places = np.ix_(rows, np.flatnonzero(which == number) if allowed.shape[1] > 1 else range(weights.shape[1]))
+            weights[places] = np.linalg.solve(ridged(self.hessian[np.ix_(rows, rows)]), self.linear[places])
         return weights
+
+    def curvatures(self, weights: np.ndarray, size: int) -> np.ndarray:
+        """`<W_k, H W_k>` for each of `size` atoms, W_k being the places of a W that belong to atom k."""
+        found = np.zeros(size)
+        for channel in np.unique(self.atom[:, :1]) if self.atom.shape[1] == 1 else ():
+            if channel >= 0:
+                rows = np.flatnonzero(self.atom[:, 0] == channel)
+                found[channel] = np.vdot(weights[rows], self.hessian[np.ix_(rows, rows)] @ weights[rows])
+        if self.atom.shape[1] > 1:
+            for rows in kernel_rows(self):
+                products = (weights[rows] * (self.hessian[np.ix_(rows, rows)] @ weights[rows])).sum(0)
+                atoms = self.atom[rows[0]]
+                found[atoms[atoms >= 0]] += products[atoms >= 0]
+        return found
+
+
+def kernel_rows(part: Quadratic) -> list[np.ndarray]:
+    """Per input position the rows of its kernels, where the atoms are kernels."""
+    inputs: dict[bytes, list[int]] = {}
+    for row, atoms in enumerate(part.atom):
+        if (atoms >= 0).any():
+            inputs.setdefault(atoms.tobytes(), []).append(row)
+    return [np.asarray(rows) for rows in inputs.values()]
 
 
 def is_supported(layer: keras.Layer) -> bool:
@@ -75,13 +103,12 @@ def patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
     return tf.reshape(found, (-1, found.shape[-1]))
 
 
-def eliminate(parts: Sequence[Quadratic], size: int, least: int = 1) -> tuple[list[int], list[float]]:
+def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[float]]:
     """Removes channels one by one, always the one whose loss raises the model least, all other weights fitted anew.
 
     Args:
-        parts: one for each kernel that reads the group.
+        parts: one for each kernel that reads the group; atoms are whole rows.
         size: channels of the group.
-        least: how many stay at the end.
 
     Returns:
         The channels in the order of their removal, and by how much each removal raises the model.
@@ -89,7 +116,7 @@ def eliminate(parts: Sequence[Quadratic], size: int, least: int = 1) -> tuple[li
     states = [_Elimination(part, size) for part in parts]
     selected = np.ones(size, bool)
     order, rises = [], []
-    for _ in range(size - least):
+    for _ in range(size):
         costs = np.where(selected, sum(state.costs(selected) for state in states), np.inf)
         worst = int(np.argmin(costs))
         selected[worst] = False
@@ -104,12 +131,12 @@ class _Elimination:
     """The inverse of H and the fitted weights over the rows that are left, updated with each removal."""
 
     def __init__(self, part: Quadratic, size: int):
-        rows = np.flatnonzero(part.held)
-        order = rows[np.argsort(part.channel[rows], kind="stable")]
-        self._channel = part.channel[order]
-        self._inverse = np.linalg.inv(_ridged(part.hessian[np.ix_(order, order)]))
+        rows = np.flatnonzero(part.held[:, 0])
+        order = rows[np.argsort(part.atom[rows, 0], kind="stable")]
+        channel = part.atom[order, 0]
+        self._inverse = np.linalg.inv(ridged(part.hessian[np.ix_(order, order)]))
         self._weights = self._inverse @ part.linear[order]
-        self._blocks = [np.flatnonzero(self._channel == k) for k in range(size)]
+        self._blocks = [np.flatnonzero(channel == k) for k in range(size)]
         widths = {len(block) for block in self._blocks if len(block)}
         self._even = len(widths) == 1
 
@@ -140,7 +167,7 @@ class _Elimination:
         self._inverse[:, block] = 0
 
 
-def _ridged(matrix: np.ndarray) -> np.ndarray:
+def ridged(matrix: np.ndarray) -> np.ndarray:
     """Makes a Gram matrix that may be singular (dead channels) safe to invert."""
     matrix = matrix.copy()
     matrix[np.diag_indices_from(matrix)] += _RIDGE * np.trace(matrix) / max(len(matrix), 1) + 1e-30

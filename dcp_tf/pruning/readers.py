@@ -1,4 +1,4 @@
-"""The kernels that read a group of channels, and which of their input positions are still there."""
+"""The kernels that read a group of channels, what is still there of them, and the atoms that a selection adds."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,20 @@ import numpy as np
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Reader:
     """A kernel that reads the group.
+
+    The three arrays that say something of each place of the kernel have as many axes as it has, of length 1 where all
+    places along an axis are alike.
 
     Attributes:
         operation: the layer.
         kernel: its weight.
         axis: of the kernel, along which input channels lie.
         channel: per position of the axis the channel of the group, -1 where it reads others.
-        held: per position of the axis whether it may be anything but zero; shared by all problems.
+        held: whether a place may be anything but zero.
+        atom: number of the atom (channel or kernel) that a place belongs to, -1 where it belongs to other groups.
     """
 
     operation: keras.Layer
@@ -26,44 +30,101 @@ class Reader:
     axis: int
     channel: np.ndarray
     held: np.ndarray
+    atom: np.ndarray
 
-    def along_axis(self, values: np.ndarray) -> np.ndarray:
-        """A vector over the axis in a shape that broadcasts against the kernel."""
-        return values.reshape([-1 if a == self.axis else 1 for a in range(len(self.kernel.shape))])
+    def allowed(self, selected: np.ndarray) -> np.ndarray:
+        """Where the kernel may be anything but zero while some atoms are selected; broadcasts like `held`."""
+        return self.held & ((self.atom < 0) | selected[self.atom])
+
+    def sums(self, values: np.ndarray, size: int) -> np.ndarray:
+        """Adds up values of the kernel's shape for each of `size` atoms, shape (size,)."""
+        collapsed = tuple(a for a, length in enumerate(self.atom.shape) if length == 1)
+        totals = values.sum(collapsed, dtype=np.float64, keepdims=True)
+        mine = self.atom >= 0
+        return np.bincount(self.atom[mine], totals[mine], size)
 
 
-class HeldPositions:
-    """Which input positions of each kernel are still there after the groups selected so far."""
+class HeldPlaces:
+    """Which places of each kernel are still there after the groups selected so far."""
 
     def __init__(self):
         self._held: dict[int, np.ndarray] = {}
+        self._kernels: dict[int, keras.Variable] = {}
 
     def readers(self, graph: ChannelGraph, group: ChannelGroup) -> list[Reader]:
-        """The kernels that read a group."""
+        """The kernels that read a group, with its channels as atoms."""
         readers = []
         for record, index, axis, channel in graph.consumers(group):
             kernel = record.operation.weights[index]
-            held = self._held.setdefault(id(kernel), np.ones(len(channel), bool))
-            readers.append(Reader(record.operation, kernel, axis, channel, held))
+            atom = _along(axis, channel, kernel)
+            self._kernels[id(kernel)] = kernel
+            held = self._held.setdefault(id(kernel), np.ones_like(atom, bool))
+            readers.append(Reader(record.operation, kernel, axis, channel, held, atom))
         return readers
 
     def drop(self, readers: Sequence[Reader], selected: np.ndarray) -> None:
-        """Takes away what the group does not keep, and sets it to zero."""
+        """Takes away the atoms that were not selected, and sets them to zero."""
         for reader in readers:
-            reader.held &= (reader.channel < 0) | selected[reader.channel]
-            reader.kernel.assign(reader.kernel * reader.along_axis(reader.held.astype(np.float32)))
+            self.hold(reader.kernel, reader.allowed(selected))
 
-    def masks(self, graph: ChannelGraph) -> dict[int, np.ndarray]:
-        """Per kernel (by `id()`) an array of 0 and 1 of its shape, for training that holds removed channels at zero."""
-        found = {}
-        for record in graph.records.values():
-            for index, axis in record.consumes:
-                kernel = record.operation.weights[index]
-                held = self._held.get(id(kernel))
-                if held is not None and not held.all():
-                    shape = [-1 if a == axis else 1 for a in range(len(kernel.shape))]
-                    found[id(kernel)] = np.broadcast_to(held.reshape(shape), kernel.shape).astype(np.float32)
-        return found
+    def hold(self, kernel: keras.Variable, places: np.ndarray) -> None:
+        """Holds a kernel at zero outside of some places (boolean, broadcasts against it)."""
+        self._kernels[id(kernel)] = kernel
+        self._held[id(kernel)] = places & self._held.get(id(kernel), True)
+        kernel.assign(kernel * self._held[id(kernel)].astype(np.float32))
+
+    def masks(self) -> dict[int, np.ndarray]:
+        """Per kernel (by `id()`) an array of 0 and 1 of its shape, for training that holds removed places at zero."""
+        return {
+            key: np.broadcast_to(held, self._kernels[key].shape).astype(np.float32)
+            for key, held in self._held.items()
+            if not held.all()
+        }
+
+
+def with_kernels(readers: Sequence[Reader], channels: np.ndarray) -> tuple[list[Reader], int]:
+    """The same readers with single kernels as atoms (DKP, Liu et al. 2021, sec. 3.6).
+
+    Args:
+        readers: of a group.
+        channels: boolean, which channels of the group are there. Only their kernels are atoms.
+
+    Returns:
+        The readers, and the number of atoms. Where a weight has no kernels per pair of channels (attention), what one
+        channel reads is one atom.
+    """
+    found, size = [], 0
+    for reader in readers:
+        mine = _along(reader.axis, (reader.channel >= 0) & channels[reader.channel], reader.kernel)
+        if has_kernels(reader):
+            pairs = [1] * (len(reader.kernel.shape) - 2) + list(reader.kernel.shape[-2:])
+            mine = np.broadcast_to(mine, pairs) & reader.held
+        atom = np.full(mine.shape, -1)
+        atom[mine] = np.arange(size, size + mine.sum())
+        size += int(mine.sum())
+        found.append(dataclasses.replace(reader, atom=atom))
+    return found, size
+
+
+def has_kernels(reader: Reader) -> bool:
+    """Whether the last two axes of a weight are its channels, and one of them is the one that reads the group."""
+    return len(reader.kernel.shape) - reader.axis in (1, 2)
+
+
+def channels_read(readers: Sequence[Reader], selected: np.ndarray, size: int) -> np.ndarray:
+    """Which of a group's channels are still read by any of its readers, boolean of shape (size,).
+
+    Args:
+        readers: with kernels as atoms.
+        selected: which atoms stay.
+        size: channels of the group.
+    """
+    read = np.zeros(size, bool)
+    for reader in readers:
+        others = tuple(a for a in range(reader.atom.ndim) if a != reader.axis)
+        stays = ((reader.atom >= 0) & selected[reader.atom]).any(others)
+        read[reader.channel[stays]] = True
+    return read
 
 
 def biases_of(readers: Sequence[Reader]) -> list[keras.Variable]:
@@ -72,3 +133,8 @@ def biases_of(readers: Sequence[Reader]) -> list[keras.Variable]:
         id(r.operation.bias): r.operation.bias for r in readers if getattr(r.operation, "bias", None) is not None
     }
     return list(found.values())
+
+
+def _along(axis: int, values: np.ndarray, kernel: keras.Variable) -> np.ndarray:
+    """A vector over an axis of a kernel, in a shape that broadcasts against it."""
+    return values.reshape([-1 if a == axis else 1 for a in range(len(kernel.shape))])

@@ -8,7 +8,7 @@ from dcp_tf.graph import ChannelGraph, copy_model
 from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem, Target
 from dcp_tf.pruning.discrimination import first_reader
 from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
-from dcp_tf.pruning.readers import HeldPositions
+from dcp_tf.pruning.readers import HeldPlaces
 from dcp_tf.training import classification_loss
 
 CLASSES = 3
@@ -156,7 +156,7 @@ class Setting:
         self.graph = ChannelGraph(model, shapes)
         self.base = ChannelGraph(copy_model(self.graph), shapes)
         self.group = self.graph.group(group)
-        self.held = held or HeldPositions()
+        self.held = held or HeldPlaces()
         self.readers = self.held.readers(self.graph, self.group)
         self.budget = MemoryBudget(limit)
         inputs, self.labels = batched(*(data or images()), batch)

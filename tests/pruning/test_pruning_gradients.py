@@ -95,6 +95,6 @@ def slopes_by_channel(reference, reader, gradient, size, rng):
         np.testing.assert_allclose(reference.slope(reader, direction), (direction * gradient).sum(), atol=noise)
     squares = np.zeros(size)
     for channel in range(size):
-        own = gradient * reader.along_axis(reader.channel == channel)
+        own = gradient * (reader.atom == channel)
         squares[channel] = reference.slope(reader, own)
     return squares

@@ -8,7 +8,7 @@ from dcp_tf.graph import ChannelGraph, rebuild
 from dcp_tf.pruning.channel_problem import SubProblem
 from dcp_tf.pruning.discrimination import first_reader
 from dcp_tf.pruning.layer_inputs import Batches, MemoryBudget, Walk, live_tensors
-from dcp_tf.pruning.readers import HeldPositions
+from dcp_tf.pruning.readers import HeldPlaces
 from dcp_tf.pruning.selection import select_greedily
 from dcp_tf.pruning.stopping import FixedRate
 
@@ -95,12 +95,12 @@ def test_the_joint_loss_weighs_its_parts(reconstruction, discrimination):
 def test_masks_are_zero_where_channels_went():
     model = build(NETS["grouped"])
     graph = ChannelGraph(model)
-    held = HeldPositions()
+    held = HeldPlaces()
     group = graph.group("make")
     assert group.size == 3
-    assert held.masks(graph) == {}
+    assert held.masks() == {}
     held.drop(held.readers(graph, group), np.array([True, False, True]))
-    (mask,) = held.masks(graph).values()
+    (mask,) = held.masks().values()
     kernel = model.get_layer("read").kernel.numpy()
     np.testing.assert_array_equal(mask, kernel != 0)
     assert mask[:, :, 1].sum() == 0
