@@ -7,7 +7,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
 from dcp_tf.tools.program import Program
 
-METHODS = ("dcp", "adapt_dcp", "random", "l1")
+METHODS = ("dcp", "adapt_dcp", "random", "l1", "l2", "fpgm", "bn_scale", "taylor", "apoz")
 TARGETS = {"macs": "Multiply-accumulates", "params": "Parameters", "bytes": "Bytes of the float32 weights"}
 LOSSES = {"joint": (1.0, 1.0), "reconstruction": (1.0, 0.0), "discrimination": (0.0, 1.0)}
 
@@ -38,7 +38,9 @@ def define_method(program: Program) -> None:
         "dcp",
         METHODS,
         "How channels are chosen. dcp: those that the losses need most, at a fixed rate; adapt_dcp: the same, each "
-        "group as wide as its loss needs; random: by chance; l1: the filters with the largest weights.",
+        "group as wide as its loss needs; random: by chance; l1, l2: the filters with the largest weights; fpgm: the "
+        "filters farthest from the others; bn_scale: the largest BatchNormalization scales; taylor: those without "
+        "which the loss would change most, to first order; apoz: those that are zero least often.",
     )
 
 
@@ -87,7 +89,7 @@ def _define_selection(program: Program, defaults: Defaults) -> None:
     program.boolean(
         "update",
         False,
-        "For the methods that only rank channels (random, l1): fit the weights that read the remaining channels layer "
+        "For methods that only rank channels (random to apoz): fit the weights that read the remaining channels layer "
         "by layer as dcp does, with the settings below.",
     )
     program.enum(

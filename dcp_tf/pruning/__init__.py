@@ -4,15 +4,21 @@ from dcp_tf.pruning.budget import Target, Widths, profile
 from dcp_tf.pruning.methods import DCP, AdaptDCP, Guided, Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.prune import PruneResult, check, prune
-from dcp_tf.pruning.rivals import L1, Criterion, Random
+from dcp_tf.pruning.rivals import FPGM, L1, L2, APoZ, BNScale, Criterion, Random, Taylor
 
-METHODS: dict[str, type[Method]] = {method.name: method for method in (DCP, AdaptDCP, Random, L1)}
+METHODS: dict[str, type[Method]] = {
+    method.name: method for method in (DCP, AdaptDCP, Random, L1, L2, FPGM, BNScale, Taylor, APoZ)
+}
 
 __all__ = [
     "DCP",
+    "FPGM",
     "L1",
+    "L2",
     "METHODS",
+    "APoZ",
     "AdaptDCP",
+    "BNScale",
     "Criterion",
     "GroupPlan",
     "Guided",
@@ -21,6 +27,7 @@ __all__ = [
     "PruningPlan",
     "Random",
     "Target",
+    "Taylor",
     "Widths",
     "check",
     "profile",

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.budget import Target
 from dcp_tf.pruning.stopping import FixedRate, RelativeChangeOrCap, StoppingRule
 
@@ -53,6 +55,9 @@ class Method:
     def stopping(self, rate: float) -> StoppingRule:
         """When a group has enough channels, `rate` being the share that it shall lose."""
         return FixedRate(rate, self.round_to, self.min_channels)
+
+    def check(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
+        """Raises UsageError where the method cannot choose among the channels of one of the groups."""
 
     @property
     def guided(self) -> bool:

@@ -133,6 +133,7 @@ def check(
     check_task(check_functional(model), data, outputs_kind)
     graph = ChannelGraph(model, [(None, *data.shape)], method.ignore_statistics)
     groups = choose_groups(graph, method)
+    method.check(graph, groups)
     if method.guided and method.discrimination:
         find_positions(graph, method.auxiliary_losses, method.auxiliary_layers)
     widths = choose_widths(graph, groups, method)

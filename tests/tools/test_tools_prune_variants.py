@@ -23,7 +23,7 @@ def run(folder, *flags):
     return {name: len(kept) for name, kept in kept_channels(folder).items()}
 
 
-@pytest.mark.parametrize("method", ["random", "l1"])
+@pytest.mark.parametrize("method", ["random", "l1", "l2", "fpgm", "taylor", "apoz"])
 def test_one_shot_methods(method, inputs, tmp_path):
     assert run(tmp_path, inputs.residual, inputs.data(), f"--method={method}") == {"inside": 4, "wide": 6}
 
