@@ -1,8 +1,8 @@
-"""What training minimises: classification losses on logits or probabilities, hard or soft labels, and distillation."""
+"""What training minimises: cross-entropies on logits or probabilities, squared errors, and distillation."""
 
 import dataclasses
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import keras
 import tensorflow as tf
@@ -20,7 +20,14 @@ _SMALLEST_COMPLEMENT = 2.0**-24
 class Loss(Protocol):
     """A differentiable loss; any callable of this form will do.
 
-    If it also has `accuracy(labels, outputs) -> (batch,) floats`, training reports the mean of that as `top1`.
+    It may also have
+
+    * `accuracy(labels, outputs) -> (batch,) floats`: training reports the mean of that, as `top1` or under the name in
+      `accuracy_name`;
+    * `distance(taught, outputs, temperature) -> scalar`: `Distillation` needs it;
+    * `sampled(outputs, seed) -> scalar`: the fast selection uses it. Its gradient for the outputs of one image is drawn
+      so that the mean of its square is the curvature of the loss (Fisher's matrix, or the Gauss-Newton matrix).
+      Without it the gradient of the loss itself stands for that.
     """
 
     def __call__(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -31,29 +38,34 @@ class Loss(Protocol):
 class ClassificationLoss:
     """Cross-entropy that suits the model's last activation; stable and finite for all finite outputs.
 
-    Labels are integers `(batch,)` or `(batch, 1)`, or one row per image `(batch, classes)`: one-hot or soft targets,
-    and for sigmoid outputs several classes at once (multi-label). A single output, as logit or as sigmoid
-    probability, is a yes / no question with labels 0 and 1.
+    Outputs are `(batch, classes)`, or `(batch, ..., classes)` with one answer for each place of an image, over which
+    the loss is the mean. Labels are integers, `(batch, ...)` or with a last axis of 1, or one row of targets for each
+    answer, `(batch, ..., classes)`: one-hot or soft, and for yes / no questions several classes at once. A single
+    output, as logit or as sigmoid probability, is a yes / no question with labels 0 and 1.
 
     Attributes:
         outputs_kind: `logits`; `softmax`, probabilities that sum to 1; or `sigmoid`, one probability per class.
+        independent: whether each output is a yes / no question of its own; sigmoid outputs always are.
     """
 
     outputs_kind: str
+    independent: bool = False
 
     def __post_init__(self):
         if self.outputs_kind not in OUTPUT_KINDS:
             raise UsageError(f"Expected outputs of a kind in {OUTPUT_KINDS}. Received: {self.outputs_kind!r}")
+        if self.independent and self.outputs_kind == "softmax":
+            raise UsageError("The outputs of a softmax cannot be independent. End the model in a sigmoid, or in logits")
 
     def __call__(self, labels, outputs) -> tf.Tensor:
-        """Mean cross-entropy, a float32 scalar; over sigmoid outputs it is the mean over classes too.
+        """Mean cross-entropy, a float32 scalar; of yes / no questions it is the mean over the classes too.
 
         Raises:
             UsageError: labels and outputs do not fit each other.
             tf.errors.InvalidArgumentError: an integer label names no class.
         """
         outputs = self._checked(outputs)
-        targets = _targets(labels, outputs.shape[-1])
+        targets = _targets(labels, outputs)
         if not self._is_binary(outputs):
             if self.outputs_kind == "logits":
                 return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=outputs))
@@ -64,20 +76,56 @@ class ClassificationLoss:
         return -tf.reduce_mean(targets * _log(outputs, _SMALLEST) + (1.0 - targets) * no)
 
     def accuracy(self, labels, outputs) -> tf.Tensor:
-        """Per image, whether the answer is right: `(batch,)` floats.
+        """Per image, the share of right answers: `(batch,)` floats.
 
-        It is top-1, where soft targets count by their largest entry; for one output and for multi-label rows it is
-        the share of right yes / no answers.
+        It is top-1, where soft targets count by their largest entry; for one output and for rows of yes / no answers
+        it is the share of the right ones.
         """
         outputs = self._checked(outputs)
-        targets = _targets(labels, outputs.shape[-1])
-        if self._is_binary(outputs) and (outputs.shape[-1] == 1 or not _is_class_index(labels)):
+        targets = _targets(labels, outputs)
+        if self._is_binary(outputs) and (outputs.shape[-1] == 1 or not _is_class_index(labels, outputs)):
             threshold = 0.0 if self.outputs_kind == "logits" else 0.5
-            return tf.reduce_mean(tf.cast((outputs > threshold) == (targets > 0.5), tf.float32), axis=-1)
-        return tf.cast(tf.argmax(outputs, axis=-1) == tf.argmax(targets, axis=-1), tf.float32)
+            right = (outputs > threshold) == (targets > 0.5)
+        else:
+            right = tf.argmax(outputs, axis=-1) == tf.argmax(targets, axis=-1)
+        return tf.reduce_mean(tf.cast(right, tf.float32), axis=list(range(1, len(right.shape))))
+
+    def distance(self, taught, outputs, temperature: float) -> tf.Tensor:
+        """`T^2 KL(taught_T || outputs_T)` with probabilities that were taught (Hinton et al. 2015), a mean as the loss.
+
+        `X_T` is the softmax of the logits of X divided by the temperature T, or their sigmoid for yes / no questions.
+        The factor T^2 keeps the gradients' size as T grows.
+        """
+        student = self.as_logits(outputs)
+        binary = self._is_binary(student)
+        teacher = ClassificationLoss("sigmoid" if binary else "softmax").as_logits(taught)
+        student, teacher = student / temperature, teacher / temperature
+        if binary:
+            divergence = tf.reduce_mean(_binary_divergence(teacher, student))
+        else:
+            gap = tf.nn.log_softmax(teacher) - tf.nn.log_softmax(student)
+            divergence = tf.reduce_mean(tf.reduce_sum(tf.nn.softmax(teacher) * gap, axis=-1))
+        return temperature**2 * divergence
+
+    def sampled(self, outputs, seed: tf.Tensor) -> tf.Tensor:
+        """The loss, summed over the images, with labels that are drawn from the outputs themselves; see `Loss`.
+
+        The mean over m answers has an m-th of the curvature of one, the square of its gradient would have an m^2-th.
+        """
+        outputs = self._checked(outputs)
+        probabilities = tf.stop_gradient(self.as_probabilities(outputs))
+        answers = tf.shape(outputs)[1:] if self._is_binary(outputs) else tf.shape(outputs)[1:-1]
+        if self._is_binary(outputs):
+            drawn = tf.cast(tf.random.stateless_uniform(tf.shape(outputs), seed) < probabilities, tf.float32)
+        else:
+            logits = tf.reshape(_log(probabilities, _SMALLEST), (-1, outputs.shape[-1]))
+            drawn = tf.one_hot(tf.random.stateless_categorical(logits, 1, seed)[:, 0], outputs.shape[-1])
+            drawn = tf.reshape(drawn, tf.shape(outputs))
+        images = tf.cast(tf.shape(outputs)[0], tf.float32)
+        return images * tf.sqrt(tf.cast(tf.reduce_prod(answers), tf.float32)) * self(drawn, outputs)
 
     def as_logits(self, outputs) -> tf.Tensor:
-        """The outputs as logits, `(batch, classes)` float32, whatever their kind."""
+        """The outputs as logits, of the same shape, float32, whatever their kind."""
         outputs = self._checked(outputs)
         if self.outputs_kind == "logits":
             return outputs
@@ -86,19 +134,20 @@ class ClassificationLoss:
         return _log(outputs, _SMALLEST) - _log(1.0 - outputs, _SMALLEST_COMPLEMENT)
 
     def as_probabilities(self, outputs) -> tf.Tensor:
-        """The outputs as probabilities, `(batch, classes)` float32, whatever their kind."""
+        """The outputs as probabilities, of the same shape, float32, whatever their kind."""
         outputs = self._checked(outputs)
         if self.outputs_kind != "logits":
             return outputs
         return tf.sigmoid(outputs) if self._is_binary(outputs) else tf.nn.softmax(outputs)
 
     def _is_binary(self, outputs) -> bool:
-        return self.outputs_kind == "sigmoid" or (self.outputs_kind == "logits" and outputs.shape[-1] == 1)
+        one_logit = self.outputs_kind == "logits" and outputs.shape[-1] == 1
+        return self.independent or self.outputs_kind == "sigmoid" or one_logit
 
     def _checked(self, outputs) -> tf.Tensor:
         outputs = tf.cast(tf.convert_to_tensor(outputs), tf.float32)
-        if outputs.shape.rank != 2:
-            raise UsageError(f"Expected classification outputs of shape (batch, classes). Received: {outputs.shape}")
+        if outputs.shape.rank < 2:
+            raise UsageError(f"Expected outputs of shape (batch, ..., classes). Received: {outputs.shape}")
         if self.outputs_kind == "softmax" and outputs.shape[-1] == 1:
             raise UsageError(
                 "A softmax over a single output is always 1. End the model in a sigmoid, or in two classes"
@@ -106,25 +155,64 @@ class ClassificationLoss:
         return outputs
 
 
-def classification_loss(outputs_kind: str) -> ClassificationLoss:
+def classification_loss(outputs_kind: str, independent: bool = False) -> ClassificationLoss:
     """The classification loss for outputs that are `logits`, `softmax` or `sigmoid` probabilities."""
-    return ClassificationLoss(outputs_kind)
+    return ClassificationLoss(outputs_kind, independent)
+
+
+@dataclasses.dataclass(frozen=True)
+class MeanSquaredError:
+    """`mean(((label - output) / scale)^2)` over all values.
+
+    Attributes:
+        scale: one number, or one for each entry of the last axis of the outputs, such as the standard deviations of
+            the labels.
+    """
+
+    scale: float | tuple[float, ...] = 1.0
+
+    def __call__(self, labels, outputs) -> tf.Tensor:
+        """The mean, a float32 scalar. Labels have the shape of the outputs, of which a last axis of 1 may be left out.
+
+        Raises:
+            UsageError: labels and outputs do not fit each other.
+        """
+        outputs = tf.cast(tf.convert_to_tensor(outputs), tf.float32)
+        labels = tf.cast(tf.convert_to_tensor(labels), tf.float32)
+        if labels.shape.rank == outputs.shape.rank - 1 and outputs.shape[-1] == 1:
+            labels = labels[..., None]
+        if not labels.shape.is_compatible_with(outputs.shape):
+            raise UsageError(f"Expected labels of the outputs' shape {outputs.shape}. Received: {labels.shape}")
+        return tf.reduce_mean(tf.square((labels - outputs) / self.scale))
+
+    def distance(self, taught, outputs, temperature: float) -> tf.Tensor:
+        """The same mean with what was taught; the temperature has no part in it."""
+        return self(taught, outputs)
+
+    def sampled(self, outputs, seed: tf.Tensor) -> tf.Tensor:
+        """The loss, summed over the images, with labels drawn around the outputs; see `Loss`.
+
+        The curvature of a mean over m values is 2 / (m scale^2), which is the mean square of its gradient for normal
+        labels of the variance m scale^2 / 2.
+        """
+        outputs = tf.cast(tf.convert_to_tensor(outputs), tf.float32)
+        values = tf.cast(tf.reduce_prod(tf.shape(outputs)[1:]), tf.float32)
+        noise = tf.sqrt(values / 2.0) * self.scale * tf.random.stateless_normal(tf.shape(outputs), seed)
+        images = tf.cast(tf.shape(outputs)[0], tf.float32)
+        return images * self(tf.stop_gradient(outputs + noise), outputs)
 
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """`(1 - weight) * CE(labels, student) + weight * T^2 * KL(teacher_T || student_T)` (Hinton et al. 2015).
-
-    `X_T` is the softmax of the logits of X divided by the temperature T; for sigmoid outputs it is the sigmoid, and KL
-    is the mean over classes, as the cross-entropy is. The factor T^2 keeps the gradients' size as T grows.
+    """`(1 - weight) * loss(labels, student) + weight * distance(teacher, student)` (Hinton et al. 2015).
 
     Attributes:
-        base: the classification loss of the student's outputs.
+        base: the loss of the student's outputs; its `distance` says how far they are from the teacher's.
         weight: the share of the teacher, 0 to 1.
-        temperature: T, above 0.
+        temperature: T, above 0; it softens the probabilities of both.
     """
 
-    base: ClassificationLoss
+    base: Any
     weight: float = 0.5
     temperature: float = 4.0
 
@@ -133,29 +221,24 @@ class Distillation:
             raise UsageError(f"Expected a distillation weight between 0 and 1. Received: {self.weight}")
         if not self.temperature > 0.0:
             raise UsageError(f"Expected a distillation temperature above 0. Received: {self.temperature}")
+        if self.weight and not hasattr(self.base, "distance"):
+            raise UsageError(f"The loss {self.base!r} has no `distance` to a teacher; leave out the distillation")
 
     def __call__(self, labels, outputs, taught) -> tf.Tensor:
         """The weighted sum, a float32 scalar.
 
         Args:
             labels: as for the base loss.
-            outputs: of the student, `(batch, classes)`.
-            taught: the teacher's probabilities, `(batch, classes)`.
+            outputs: of the student.
+            taught: the teacher's targets, as `Objective.targets` or `soft_targets` gives them.
         """
-        student = self.base.as_logits(outputs)
-        binary = self.base._is_binary(student)
-        teacher = ClassificationLoss("sigmoid" if binary else "softmax").as_logits(taught)
-        student, teacher = student / self.temperature, teacher / self.temperature
-        if binary:
-            divergence = tf.reduce_mean(_binary_divergence(teacher, student))
-        else:
-            gap = tf.nn.log_softmax(teacher) - tf.nn.log_softmax(student)
-            divergence = tf.reduce_mean(tf.reduce_sum(tf.nn.softmax(teacher) * gap, axis=-1))
-        return (1.0 - self.weight) * self.base(labels, outputs) + self.weight * self.temperature**2 * divergence
+        distance = self.base.distance(taught, outputs, self.temperature)
+        return (1.0 - self.weight) * self.base(labels, outputs) + self.weight * distance
 
-    def accuracy(self, labels, outputs) -> tf.Tensor:
-        """As the base loss has it."""
-        return self.base.accuracy(labels, outputs)
+    def __getattr__(self, name: str):
+        if name in ("accuracy", "accuracy_name"):  # as the base loss has them, where it has them
+            return getattr(self.base, name)
+        raise AttributeError(name)
 
 
 def soft_targets(model: keras.Model, outputs_kind: str) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -174,27 +257,32 @@ def _binary_divergence(teacher, student) -> tf.Tensor:
     return cross_entropy - tf.nn.sigmoid_cross_entropy_with_logits(labels=yes, logits=teacher)
 
 
-def _is_class_index(labels) -> bool:
+def _is_class_index(labels, outputs) -> bool:
     """Whether each label is one number (a class, or yes / no) and not a row of targets."""
-    return len(labels.shape) == 1 or (len(labels.shape) == 2 and labels.shape[-1] == 1)
+    rank = len(outputs.shape)
+    return len(labels.shape) == rank - 1 or (len(labels.shape) == rank and labels.shape[-1] == 1)
 
 
-def _targets(labels, classes: int) -> tf.Tensor:
-    """Labels of any allowed form as a distribution `(batch, classes)`, float32."""
-    labels = tf.convert_to_tensor(labels)
-    index = _is_class_index(labels)
-    if not index and (labels.shape.rank != 2 or labels.shape[-1] not in (classes, None)):
+def _targets(labels, outputs) -> tf.Tensor:
+    """Labels of any allowed form as a distribution for each answer, of the outputs' shape, float32."""
+    labels, classes = tf.convert_to_tensor(labels), outputs.shape[-1]
+    index = _is_class_index(labels, outputs)
+    places = labels.shape[:-1] if len(labels.shape) == len(outputs.shape) else labels.shape
+    if not places.is_compatible_with(outputs.shape[:-1]) or not (index or labels.shape[-1] in (classes, None)):
+        shape = ", ".join(["batch", *map(str, outputs.shape[1:-1])])
         raise UsageError(
-            f"Expected labels of shape (batch,) or (batch, {classes}), for the model's {classes} outputs. "
+            f"Expected labels of shape ({shape},) or ({shape}, {classes}), for the model's {classes} outputs. "
             f"Received: {labels.shape}"
         )
     if index and classes > 1 and not labels.dtype.is_integer:
         raise UsageError(f"Expected whole-number labels or one row of targets per image. Received: {labels.dtype.name}")
     if not index:
         return tf.cast(labels, tf.float32)
+    if len(labels.shape) == len(outputs.shape):
+        labels = labels[..., 0]
     if classes == 1:
-        return tf.reshape(tf.cast(_in_range(labels, 1), tf.float32), (-1, 1))
-    return tf.one_hot(_in_range(tf.reshape(labels, (-1,)), classes - 1), classes)
+        return tf.cast(_in_range(labels, 1), tf.float32)[..., None]
+    return tf.one_hot(_in_range(labels, classes - 1), classes)
 
 
 def _in_range(labels, largest: int) -> tf.Tensor:
