@@ -1,12 +1,15 @@
 """From a Keras model to a TFLite file that was checked and measured.
 
-The steps, in order: `convert` makes the file (`calibration` gives the ranges of integer files), `inspect` reads it,
-`Runner` runs it, `check_parity` compares it with its model, `benchmark` measures it. `types` holds the vocabulary.
+The steps, in order: `convert` makes the file (`calibration` gives the ranges of integer files, `modes` what each mode
+tells the converter, `weight_only` the files of few bits), `inspect` reads it, `Runner` runs it, `check_parity` compares
+it with its model, `first_divergence` finds the layer where they part, `benchmark` measures it. `types` holds the
+vocabulary.
 None of them imports TensorFlow before it is needed: the processes of the benchmark load this package too.
 """
 
 from dcp_tf.tflite.benchmark import BenchmarkResult, benchmark
 from dcp_tf.tflite.convert import convert
+from dcp_tf.tflite.divergence import LayerError, compare_layers, first_divergence
 from dcp_tf.tflite.inspect import count_macs, inspect
 from dcp_tf.tflite.parity import check_parity, require
 from dcp_tf.tflite.runner import Runner
@@ -16,6 +19,7 @@ __all__ = [
     "BenchmarkResult",
     "Inspection",
     "Latency",
+    "LayerError",
     "Parity",
     "Quantization",
     "Runner",
@@ -23,8 +27,10 @@ __all__ = [
     "TensorInfo",
     "benchmark",
     "check_parity",
+    "compare_layers",
     "convert",
     "count_macs",
+    "first_divergence",
     "inspect",
     "require",
 ]

@@ -1,7 +1,7 @@
 """From a Keras model to the bytes of a TFLite file, and the proof that an integer file is one."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from dcp_tf import progress
@@ -9,8 +9,10 @@ from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.calibration import calibration_samples
 from dcp_tf.tflite.inspect import inspect
 from dcp_tf.tflite.keras_call import check_model, infer
+from dcp_tf.tflite.modes import configure, require_zeros
 from dcp_tf.tflite.silence import Silence
 from dcp_tf.tflite.types import Quantization, TFLiteFile
+from dcp_tf.tflite.weight_only import quantize_weights, require_quantizer
 
 
 def convert(
@@ -19,46 +21,42 @@ def convert(
     *,
     representative_data: Any = None,
     io: str = "float",
+    allow_float: bool = False,
 ) -> TFLiteFile:
     """Converts a Keras model to TFLite at batch size 1.
 
     Args:
         model: a functional or sequential Keras 3 model with fixed input sizes, any number of inputs and outputs.
-        quantization: "float32", or "int8": every operation in integers, weights per channel.
-        representative_data: int8 only, typical inputs as the model takes them: an array (N, ...), a list of arrays
-            (several inputs), or an iterable of batches, with or without labels. Some hundred are enough: see
+        quantization: a mode of `Quantization`, such as "float32", or "int8": every operation in integers, weights per
+            channel.
+        representative_data: int8 and int16x8 only, typical inputs as the model takes them: an array (N, ...), a list
+            of arrays (several inputs), or an iterable of batches, with or without labels. Some hundred are enough: see
             `calibration.CALIBRATION_SAMPLES`.
         io: int8 only, "float" (floats go in and out, converted inside) or "int8" (integers go in and out).
+        allow_float: int8 and int16x8 only, whether an operation without an integer kernel may stay in float; `inspect`
+            lists those that did. Without it such a file is an error.
 
     Returns:
         The file, in memory. Its signature calls the inputs input_0, input_1 ... in the order of `model.inputs`, and
         the outputs output_0 ... in the order of `model.outputs`.
 
     Raises:
-        UsageError: an argument does not fit.
-        RunError: the converter has no kernel for an operation of the model, or left one in float in an int8 file.
+        UsageError: an argument does not fit, a sparse file is asked of a model without zeros, or a weight_only one
+            where ai-edge-quantizer is not installed.
+        RunError: the converter has no kernel for an operation of the model, or left one in float in an integer file.
     """
     quantization = Quantization.parse(quantization)
     check_model(model)
     _check_arguments(quantization, representative_data, io)
-    silence = Silence()
-    samples, total = (None, None) if representative_data is None else calibration_samples(model, representative_data)
-    bar = None if samples is None else progress.bar(what="Calibration", total=total, unit=" samples")
-    try:
-        with silence:
-            converter = _converter(model)
-            if samples is not None:
-                _make_integer(converter, _watched(samples, bar, silence), io)
-            content = converter.convert()
-    except UsageError:
-        raise
-    except Exception as error:  # the converter raises its own, ValueError, RuntimeError, TypeError, and more
-        raise RunError(_explain(model, error, silence)) from error
-    finally:
-        if bar is not None:
-            bar.close()
+    if quantization is Quantization.SPARSE:
+        require_zeros(model)
+    if quantization.weight_bits:
+        require_quantizer()
+    content = _run_converter(model, quantization, representative_data, io, allow_float)
+    if quantization.weight_bits:
+        content = quantize_weights(content, quantization.weight_bits)
     file = TFLiteFile(content=content, quantization=quantization)
-    if quantization is Quantization.INT8:
+    if quantization.is_integer and not allow_float:
         _check_integer(model, file)
     return file
 
@@ -66,10 +64,35 @@ def convert(
 def _check_arguments(quantization: Quantization, representative_data: Any, io: str) -> None:
     if io not in ("float", "int8"):
         raise UsageError(f"io must be 'float' or 'int8'. Received: {io!r}")
-    if quantization is Quantization.INT8 and representative_data is None:
-        raise UsageError("int8 needs representative_data (some hundred typical images) to measure the ranges on")
-    if quantization is Quantization.FLOAT32 and (representative_data is not None or io != "float"):
-        raise UsageError("representative_data and io='int8' are for quantization='int8'; float32 takes neither")
+    if quantization.is_calibrated and representative_data is None:
+        raise UsageError(
+            f"{quantization.value} needs representative_data (some hundred typical images) to measure the ranges on"
+        )
+    if io == "int8" and quantization is not Quantization.INT8:
+        raise UsageError(f"io='int8' is for quantization='int8'. Received: {quantization.value!r}")
+    if representative_data is not None and not quantization.is_calibrated:
+        raise UsageError(
+            f"representative_data is for quantization='int8' and 'int16x8'; {quantization.value} measures no ranges"
+        )
+
+
+def _run_converter(model: Any, quantization: Quantization, data: Any, io: str, allow_float: bool) -> bytes:
+    silence = Silence()
+    samples, total = (None, None) if data is None else calibration_samples(model, data)
+    bar = None if samples is None else progress.bar(what="Calibration", total=total, unit=" samples")
+    try:
+        with silence:
+            converter = _converter(model)
+            named = None if samples is None else _named(_watched(samples, bar, silence))
+            configure(converter, quantization, named, io, allow_float)
+            return converter.convert()
+    except UsageError:
+        raise
+    except Exception as error:  # the converter raises its own, ValueError, RuntimeError, TypeError, and more
+        raise RunError(_explain(model, error, silence)) from error
+    finally:
+        if bar is not None:
+            bar.close()
 
 
 def _converter(model: Any):
@@ -101,23 +124,14 @@ def _numbered(word: str, count: int) -> list[str]:
     return [f"{word}_{number:0{width}d}" for number in range(count)]
 
 
-def _make_integer(converter: Any, samples: Iterator[list], io: str) -> None:
-    import tensorflow as tf
-
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    names = None
+def _named(samples: Iterator[list]) -> Callable[[], Iterator[dict]]:
+    """The samples by the names of the inputs, in the form that the converter calls for."""
 
     def dataset() -> Iterator[dict]:
-        nonlocal names
         for sample in samples:
-            names = names or _numbered("input", len(sample))
-            yield dict(zip(names, sample, strict=True))
+            yield dict(zip(_numbered("input", len(sample)), sample, strict=True))
 
-    converter.representative_dataset = dataset
-    if io == "int8":
-        converter.inference_input_type = tf.int8
-        converter.inference_output_type = tf.int8
+    return dataset
 
 
 def _watched(samples: Iterator[list], bar: Any, silence: Silence) -> Iterator[list]:
@@ -136,6 +150,8 @@ def _explain(model: Any, error: Exception, silence: Silence) -> str:
         refused[entry.operator.name.removeprefix("tf.")] = scope
     for name in re.findall(r"'(?:tf|tfl)\.(\w+)' op is neither", str(error)):
         refused.setdefault(name, "")
+    for name in re.findall(r"not yet supported for op: '(\w+)'", str(error)):
+        refused.setdefault(f"{name} in int16x8", "")
     refused.pop("", None)
     if refused:
         names = ", ".join(f"{name} (at {scope})" if scope else name for name, scope in sorted(refused.items()))
@@ -150,5 +166,5 @@ def _check_integer(model: Any, file: TFLiteFile) -> None:
     if floats:
         raise RunError(
             f"{len(floats)} operations of {model.name!r} have no integer kernel and were left in float: "
-            f"{', '.join(floats[:5])}{', ...' if len(floats) > 5 else ''}; replace them or export float32"
+            f"{', '.join(floats[:5])}{', ...' if len(floats) > 5 else ''}; replace them, allow float, or export float32"
         )

@@ -51,7 +51,7 @@ def _inspect(content: bytes) -> Inspection:
             operations[name] += 1
             macs += _macs(name, operator, graph)
             if _computes_in_float(name, operator, graph):
-                floats.append(f"{name} ({graph.Tensors(operator.Outputs(0)).Name().decode()})")
+                floats.append(f"{name} ({graph.Tensors(operator.Outputs(0)).Name().decode().split(';')[0]})")
     main = model.Subgraphs(0)
     return Inspection(
         operations=dict(operations.most_common()),

@@ -1,5 +1,7 @@
 """Does the file compute what its Keras model computes?"""
 
+import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,15 +13,48 @@ from dcp_tf.tflite.keras_call import compiled_infer
 from dcp_tf.tflite.runner import Runner
 from dcp_tf.tflite.types import Parity, Quantization, TFLiteFile
 
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """How far a file of one mode may be from its model; errors are shares of the outputs' spread.
+
+    Attributes:
+        near: a mean error up to this is always good enough.
+        far: one up to this is good enough where the decisions agree.
+        agreement: the share of samples on which they must agree then.
+        max_error: the largest single error, where the mode rounds nothing; None: any.
+    """
+
+    near: float
+    far: float
+    agreement: float = 0.9
+    max_error: float | None = None
+
+
 # Float files differ from Keras by the order of sums alone: 1e-6 of the spread is usual, 1e-3 is already a fault.
-FLOAT32_MAX_ERROR = 1e-3
-# Integer files round. Measured: 0.03 of the spread and 99 % of the decisions (ResNet-56), 0.17 (the embeddings of
-# MobileFaceNet, at a mean cosine of 0.97). A broken file (ranges measured on wrong data, a channel that saturates) is
-# off by 0.3 to 3. Where classes lie within the rounding of each other, as in a model that was hardly trained, decisions
-# flip although the outputs are right; so near outputs are enough, and where they are less near, decisions must agree.
-INT8_NEAR_ERROR = 0.25
-INT8_MEAN_ERROR = 0.5
-INT8_TOP1_AGREEMENT = 0.9
+# The other modes round. Measured mean errors, as shares of the spread, on small networks and on ResNet-56,
+# MobileFaceNet and MobileNetV2: float16 .0003, dynamic .005, int16x8 .005, weights of 8 bits .01, of 4 bits .03 to .2,
+# int8 .03 to .17 (embeddings, at a mean cosine of .97). A broken file (ranges measured on wrong data, a channel that
+# saturates) is off by .3 to 3. Where classes lie within the rounding of each other, as in a model that was hardly
+# trained, decisions flip although the outputs are right; so near outputs are enough, and where they are less near,
+# decisions must agree.
+LIMITS: dict[str, Limit] = {
+    "float32": Limit(near=1e-3, far=1e-3, max_error=1e-3),
+    "sparse": Limit(near=1e-3, far=1e-3, max_error=1e-3),
+    "float16": Limit(near=0.02, far=0.02),
+    "dynamic": Limit(near=0.1, far=0.3),
+    "int8": Limit(near=0.25, far=0.5),
+    "qat": Limit(near=0.25, far=0.5),
+    "int16x8": Limit(near=0.05, far=0.2),
+    "weight_only_int8": Limit(near=0.1, far=0.3),
+    "weight_only_int4": Limit(near=0.4, far=0.8, agreement=0.8),
+}
+_WRONG_RANGES = "; calibrate on images like those the model was trained on"
+_ADVICE = {
+    "int8": _WRONG_RANGES,
+    "int16x8": _WRONG_RANGES,
+    "weight_only_int4": "; 4 bits are too few for this model, export weight_only_int8",
+}
 
 _KERAS_BATCH = 32
 _OUTPUTS = ("logits", "probabilities", "embeddings")
@@ -71,31 +106,33 @@ def check_parity(
         top1=top1,
         keras_top1=keras_top1,
         samples=count,
+        snr_db=min(_snr_db(ours, theirs) for ours, theirs in zip(found, expected, strict=True)),
     )
 
 
 def require(parity: Parity, quantization: str | Quantization) -> None:
-    """Refuses a file that is too far from its model. The limits are the constants of this module.
+    """Refuses a file that is too far from its model: beyond the mode's entry in `LIMITS`.
 
     Raises:
         RunError: the file is not within the limits of its mode, or gave a NaN.
     """
-    quantization = Quantization.parse(quantization)
+    mode = Quantization.parse(quantization).value
+    limit = LIMITS[mode]
     if not np.isfinite(parity.max_error):
-        raise RunError(f"the {quantization.value} file or its Keras model gives NaN or infinite outputs")
-    if quantization is Quantization.FLOAT32 and parity.max_error > FLOAT32_MAX_ERROR:
+        raise RunError(f"the {mode} file or its Keras model gives NaN or infinite outputs")
+    if limit.max_error is not None and parity.max_error > limit.max_error:
         raise RunError(
-            f"the float32 file does not equal its Keras model: the largest error is {parity.max_error:.2g} of the "
-            f"outputs' spread over {parity.samples} samples (limit {FLOAT32_MAX_ERROR:g})"
+            f"the {mode} file does not equal its Keras model: the largest error is {parity.max_error:.2g} of the "
+            f"outputs' spread over {parity.samples} samples (limit {limit.max_error:g})"
         )
-    agrees = parity.top1_agreement is not None and parity.top1_agreement >= INT8_TOP1_AGREEMENT
-    limit = INT8_MEAN_ERROR if agrees else INT8_NEAR_ERROR
-    if quantization is Quantization.INT8 and parity.mean_error > limit:
+    agrees = parity.top1_agreement is not None and parity.top1_agreement >= limit.agreement
+    allowed = limit.far if agrees else limit.near
+    if parity.mean_error > allowed:
         agreement = "" if parity.top1_agreement is None else f"decides alike on {parity.top1_agreement:.1%} and "
         raise RunError(
-            f"the int8 file is too far from its Keras model: it {agreement}has a mean error of "
+            f"the {mode} file is too far from its Keras model: it {agreement}has a mean error of "
             f"{parity.mean_error:.2g} of the outputs' spread over {parity.samples} samples (limit "
-            f"{limit:g}); calibrate on images like those the model was trained on"
+            f"{allowed:g}){_ADVICE.get(mode, '')}"
         )
 
 
@@ -108,12 +145,25 @@ def _run_both(runner: Runner, keras_outputs: Callable, model: Any, batch: Sequen
 
 
 def _relative_error(found: np.ndarray, expected: np.ndarray, outputs: str) -> np.ndarray:
-    error = np.abs(found.astype(np.float64) - expected)
     if outputs == "probabilities":
-        return error
+        return np.abs(found.astype(np.float64) - expected)
+    return relative_error(found, expected)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Absolute differences as shares of the spread (standard deviation) of what was expected."""
+    error = np.abs(found.astype(np.float64) - expected)
     # The floor keeps rounding noise of constant outputs from counting as an error of their spread.
-    spread = max(float(np.std(expected)), 1e-3 * float(np.abs(expected).max()))
+    spread = max(float(np.std(expected)), 1e-3 * float(np.abs(expected).max(initial=0)))
     return error / (spread or 1.0)
+
+
+def _snr_db(found: np.ndarray, expected: np.ndarray) -> float:
+    signal = np.sum(expected.astype(np.float64) ** 2)
+    noise = np.sum((found.astype(np.float64) - expected) ** 2)
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
 def _decisions(values: np.ndarray, outputs: str) -> np.ndarray | None:

@@ -1,5 +1,6 @@
 """Runs a TFLite file on arrays."""
 
+import dataclasses
 import os
 from collections.abc import Sequence
 
@@ -9,6 +10,23 @@ from ai_edge_litert.interpreter import Interpreter
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.silence import Silence
 from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
+
+
+@dataclasses.dataclass(frozen=True)
+class ComputedTensor:
+    """A tensor that an operation of a file writes.
+
+    Attributes:
+        index: its number in the file.
+        name: its name in the file, or "input N" for the quantized input N and "output N" for an output.
+        operation: what writes it, such as CONV_2D.
+        shape: its shape at batch size 1.
+    """
+
+    index: int
+    name: str
+    operation: str
+    shape: tuple[int, ...]
 
 
 class Runner:
@@ -21,19 +39,22 @@ class Runner:
     Args:
         source: a converted model, or the path of a .tflite file.
         threads: threads of the kernels.
+        keep_tensors: whether intermediate tensors can be read; they take memory and time.
 
     Raises:
         UsageError: there is no such file, or it holds no TFLite model.
         RunError: this machine has no kernel for an operation of the file.
     """
 
-    def __init__(self, source: TFLiteFile | str | os.PathLike, threads: int = 1):
+    def __init__(self, source: TFLiteFile | str | os.PathLike, threads: int = 1, keep_tensors: bool = False):
         if threads < 1:
             raise UsageError(f"threads must be at least 1. Received: {threads}")
         content = read_content(source)
         try:
             with Silence():  # the interpreter announces its delegate
-                self._interpreter = Interpreter(model_content=content, num_threads=threads)
+                self._interpreter = Interpreter(
+                    model_content=content, num_threads=threads, experimental_preserve_all_tensors=keep_tensors
+                )
                 self._interpreter.allocate_tensors()
         except ValueError as error:
             raise UsageError(f"{source_name(source)} cannot be read: {error}; write it again") from error
@@ -69,15 +90,50 @@ class Runner:
         count = len(arrays[0])
         results = [np.empty((count, *detail["shape"][1:]), np.float32) for detail in self._outputs]
         for row in range(count):
-            for detail, array in zip(self._inputs, arrays, strict=True):
-                self._interpreter.set_tensor(detail["index"], _encode(array[row : row + 1], detail))
-            try:
-                self._interpreter.invoke()
-            except RuntimeError as error:
-                raise RunError(f"the TFLite file failed while running: {error}") from error
+            self._invoke(arrays, row)
             for detail, result in zip(self._outputs, results, strict=True):
                 result[row] = _decode(self._interpreter.get_tensor(detail["index"]), detail)[0]
         return results[0] if len(results) == 1 else results
+
+    def tensors(self) -> list[ComputedTensor]:
+        """What the file computes from its inputs, in the order of its operations; for a runner that keeps tensors."""
+        details = {detail["index"]: detail for detail in self._interpreter.get_tensor_details()}
+        outputs = {detail["index"]: number for number, detail in enumerate(self._outputs)}
+        inputs = {detail["index"]: number for number, detail in enumerate(self._inputs)}
+        found: dict[int, ComputedTensor] = {}
+        for operation in self._interpreter._get_ops_details():
+            if not any(int(index) in found or int(index) in inputs for index in operation["inputs"]):
+                continue  # it unpacks a weight
+            for index in map(int, operation["outputs"]):
+                if operation["op_name"] == "DELEGATE" or index in found:
+                    continue  # a delegate computes what is listed before it
+                detail = details[index]
+                name = detail["name"]
+                if operation["op_name"] == "QUANTIZE" and int(operation["inputs"][0]) in inputs:
+                    name = f"input {inputs[int(operation['inputs'][0])]}"
+                elif index in outputs:
+                    name = f"output {outputs[index]}"
+                shape = tuple(int(size) for size in detail["shape"])
+                found[index] = ComputedTensor(index, name, operation["op_name"], shape)
+        return list(found.values())
+
+    def tensor_values(self, indices: Sequence[int], images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Runs the file on every sample and returns intermediate tensors as floats, each (N, ...)."""
+        details = {detail["index"]: detail for detail in self._interpreter.get_tensor_details()}
+        arrays = self._check(images[0] if len(self._inputs) == 1 else images)
+        rows = []
+        for row in range(len(arrays[0])):
+            self._invoke(arrays, row)
+            rows.append([_decode(self._interpreter.get_tensor(index), details[index]) for index in indices])
+        return [np.stack(parts) for parts in zip(*rows, strict=True)]
+
+    def _invoke(self, arrays: Sequence[np.ndarray], row: int) -> None:
+        for detail, array in zip(self._inputs, arrays, strict=True):
+            self._interpreter.set_tensor(detail["index"], _encode(array[row : row + 1], detail))
+        try:
+            self._interpreter.invoke()
+        except RuntimeError as error:
+            raise RunError(f"the TFLite file failed while running: {error}") from error
 
     def _check(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
         arrays = [np.asarray(images)] if len(self._inputs) == 1 else [np.asarray(part) for part in images]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import enum
+import math
 import os
 import pathlib
 
@@ -10,10 +11,42 @@ from dcp_tf.errors import UsageError
 
 
 class Quantization(str, enum.Enum):
-    """How the numbers of a file are stored and computed."""
+    """How the numbers of a file are stored and computed.
+
+    | mode | weights | computes in | for |
+    |---|---|---|---|
+    | float32 | 32-bit floats | floats | the reference |
+    | float16 | 16-bit floats | floats (16-bit ones on a GPU) | GPUs; half the size |
+    | dynamic | int8, large layers only | int8 products, float sums | CPUs, without calibration data |
+    | int8 | int8 per channel | int8 | CPUs, DSPs, NPUs |
+    | int16x8 | int8 per channel | int16 activations | where int8 loses too much |
+    | sparse | floats, zeros left out | floats | kernel-pruned weights |
+    | weight_only_int4, weight_only_int8 | int4 or int8 per channel | floats | the size of the file |
+    """
 
     FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    DYNAMIC = "dynamic"
     INT8 = "int8"
+    INT16X8 = "int16x8"
+    SPARSE = "sparse"
+    WEIGHT_ONLY_INT4 = "weight_only_int4"
+    WEIGHT_ONLY_INT8 = "weight_only_int8"
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the ranges of activations are measured on representative data."""
+        return self in (Quantization.INT8, Quantization.INT16X8)
+
+    @property
+    def is_integer(self) -> bool:
+        """Whether every operation shall compute in integers."""
+        return self.is_calibrated
+
+    @property
+    def weight_bits(self) -> int | None:
+        """Bits of a weight in the modes that quantize nothing else; None in the others."""
+        return {Quantization.WEIGHT_ONLY_INT4: 4, Quantization.WEIGHT_ONLY_INT8: 8}.get(self)
 
     @classmethod
     def parse(cls, value: "str | Quantization") -> "Quantization":
@@ -116,6 +149,7 @@ class Parity:
         top1: accuracy of the file as a fraction of 1; None without labels.
         keras_top1: accuracy of the Keras model; None without labels.
         samples: how many samples were compared.
+        snr_db: power of the Keras outputs over the power of the error, decibels; infinite where they are equal.
     """
 
     max_error: float
@@ -124,6 +158,7 @@ class Parity:
     top1: float | None
     keras_top1: float | None
     samples: int
+    snr_db: float = math.inf
 
 
 @dataclasses.dataclass(frozen=True)

@@ -135,7 +135,7 @@ def test_an_endless_iterable_is_cut_and_a_long_array_is_sampled_evenly():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"quantization": "int9"}, "float32, int8"),
+        ({"quantization": "int9"}, "float32, float16, dynamic, int8"),
         ({"quantization": "int8"}, "representative_data"),
         ({"quantization": "int8", "representative_data": np.zeros((4, 7, 7, 3), np.float32)}, "16, 16, 3"),
         ({"quantization": "int8", "representative_data": np.zeros((0, 16, 16, 3), np.float32)}, "empty"),
@@ -143,7 +143,11 @@ def test_an_endless_iterable_is_cut_and_a_long_array_is_sampled_evenly():
         ({"quantization": "int8", "representative_data": 3}, "iterable"),
         ({"quantization": "int8", "representative_data": np.full((4, 16, 16, 3), np.nan, np.float32)}, "NaN"),
         ({"quantization": "int8", "representative_data": nets.images(4), "io": "uint8"}, "io must be"),
-        ({"io": "int8"}, "float32 takes neither"),
+        ({"io": "int8"}, "io='int8' is for"),
+        ({"quantization": "int16x8", "representative_data": nets.images(4), "io": "int8"}, "io='int8' is for"),
+        ({"quantization": "dynamic", "representative_data": nets.images(4)}, "measures no ranges"),
+        ({"quantization": "int16x8"}, "representative_data"),
+        ({"quantization": "sparse"}, "too few zeros"),
     ],
 )
 def test_wrong_arguments_get_one_clear_line(arguments, words):
