@@ -1,16 +1,20 @@
 """Image data sets: loading, splitting, normalising, and batches that are the same for the same seed."""
 
 from dcp_tf.data.arrays import from_arrays, split_from_arrays
+from dcp_tf.data.faces import FaceSettings, read_identities
 from dcp_tf.data.load import check_labels, load
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
+from dcp_tf.data.pairs import Pairs, pairs_split, read_pairs
 from dcp_tf.data.plain import PlainSplit, load_plain, plain_split
 from dcp_tf.data.split import ImageDataset, Split
 from dcp_tf.data.stream import as_split
 
 __all__ = [
     "NORMALIZATIONS",
+    "FaceSettings",
     "ImageDataset",
     "Normalization",
+    "Pairs",
     "PlainSplit",
     "Split",
     "as_split",
@@ -19,6 +23,9 @@ __all__ = [
     "from_arrays",
     "load",
     "load_plain",
+    "pairs_split",
     "plain_split",
+    "read_identities",
+    "read_pairs",
     "split_from_arrays",
 ]

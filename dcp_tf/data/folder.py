@@ -12,30 +12,42 @@ from PIL import Image
 
 from dcp_tf import progress
 from dcp_tf.data import sources
+from dcp_tf.data.alignment import align_face
 from dcp_tf.data.parts import Parts, set_aside
 from dcp_tf.data.preprocessing import Shape
 from dcp_tf.errors import UsageError
 
-_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _TEST_FOLDERS = ("test", "val", "validation", "valid")
 _GRAY_MODES = {"1", "L", "LA"}
 _WIDE_MODES = {"I", "F"}
 
 
 @dataclasses.dataclass(frozen=True)
-class _Decoder:
-    """Reads image files as uint8 pixels of one shape."""
+class FileDecoder:
+    """Reads image files as uint8 pixels of one shape.
+
+    Attributes:
+        files: their paths.
+        shape: (H, W, C) of the result.
+        landmarks: (N, 5, 2) where the images show faces that shall be aligned, see `alignment.align_face`. Without them
+            images are resized.
+    """
 
     files: Sequence[pathlib.Path]
     shape: Shape
+    landmarks: np.ndarray | None = None
 
     def __call__(self, position: int) -> np.ndarray:
+        """Reads one file, (H, W, C); raises UsageError where it is no image."""
         height, width, channels = self.shape
         path = self.files[position]
         try:
             with Image.open(path) as image:
                 image = image.convert("L" if channels == 1 else "RGB")
-                if image.size != (width, height):
+                if self.landmarks is not None:
+                    image = align_face(image, self.landmarks[position], (height, width))
+                elif image.size != (width, height):
                     image = image.resize((width, height), Image.Resampling.BILINEAR)
                 return np.asarray(image, np.uint8).reshape(self.shape)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
@@ -65,44 +77,46 @@ def folder_parts(
     test_root = next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
     has_train = (root / "train").is_dir()
     train_root = root / "train" if has_train else root
-    class_names = _class_names(train_root)
-    train_files, train_labels = _list_files(train_root, class_names)
+    class_names = class_folders(train_root)
+    train_files, train_labels = list_images(train_root, class_names)
     if not has_train or test_root is None:
-        source = _open(train_files, len(train_files), _common_shape(train_files, input_shape))
+        source = open_images(FileDecoder(train_files, common_shape(train_files, input_shape)), len(train_files))
         return Parts(root.name, *set_aside(source, train_labels, test_fraction, seed), class_names)
-    strangers = sorted(set(_class_names(test_root)) - set(class_names))
+    strangers = sorted(set(class_folders(test_root)) - set(class_names))
     if strangers:
         raise UsageError(f"{test_root} has the class {strangers[0]!r}, which {train_root} has not")
-    test_files, test_labels = _list_files(test_root, class_names)
-    shape = _common_shape(train_files + test_files, input_shape)
+    test_files, test_labels = list_images(test_root, class_names)
+    shape = common_shape(train_files + test_files, input_shape)
     total = len(train_files) + len(test_files)
-    train = _open(train_files, total, shape), train_labels
-    test = _open(test_files, total, shape), test_labels
+    train = open_images(FileDecoder(train_files, shape), total), train_labels
+    test = open_images(FileDecoder(test_files, shape), total), test_labels
     return Parts(root.name, train, test, class_names)
 
 
-def _class_names(root: pathlib.Path) -> tuple[str, ...]:
+def class_folders(root: pathlib.Path) -> tuple[str, ...]:
+    """The names of the folders in `root`, sorted; raises UsageError where there are fewer than two."""
     names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if len(names) < 2:
         raise UsageError(f"{root} must hold at least two folders, one per class; it holds {len(names)}")
     return tuple(names)
 
 
-def _list_files(root: pathlib.Path, class_names: Sequence[str]) -> tuple[list[pathlib.Path], np.ndarray]:
+def list_images(root: pathlib.Path, class_names: Sequence[str]) -> tuple[list[pathlib.Path], np.ndarray]:
+    """The images of all classes in sorted order, and their labels; raises UsageError where a class has none."""
     files, labels = [], []
     for label, name in enumerate(class_names):
         folder = root / name
         if not folder.is_dir():
             continue
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and path.is_file())
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
         if not found:
-            raise UsageError(f"{folder} holds no images ({', '.join(sorted(_SUFFIXES))})")
+            raise UsageError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
         files += found
         labels += [label] * len(found)
     return files, np.asarray(labels, np.int32)
 
 
-def _common_shape(files: Sequence[pathlib.Path], input_shape: tuple[int | None, ...] | None) -> Shape:
+def common_shape(files: Sequence[pathlib.Path], input_shape: tuple[int | None, ...] | None) -> Shape:
     """Looks into every file's header and says which shape all of them are decoded to."""
     first_size, gray = None, True
     height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
@@ -131,17 +145,15 @@ def _read_header(path: pathlib.Path) -> tuple[tuple[int, int], str]:
     return size, mode
 
 
-def _open(files: Sequence[pathlib.Path], total: int, shape: Shape) -> sources.Source:
+def open_images(decoder: FileDecoder, total: int) -> sources.Source:
     """Decodes the files now if all `total` images of the data set fit into memory, else when they are needed."""
-    decoder = _Decoder(files, shape)
+    size, shape = len(decoder.files), decoder.shape
     if total * int(np.prod(shape)) > sources.MEMORY_LIMIT:
-        return sources.StreamSource(decoder.stream, np.arange(len(files)), shape)
-    images = np.empty((len(files), *shape), np.uint8)
+        return sources.StreamSource(decoder.stream, np.arange(size), shape)
+    images = np.empty((size, *shape), np.uint8)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        decoded = pool.map(decoder, range(len(files)))
-        for position, pixels in enumerate(
-            progress.bar(decoded, what="decoding the images", total=len(files), unit="image")
-        ):
+        decoded = pool.map(decoder, range(size))
+        for position, pixels in enumerate(progress.bar(decoded, what="decoding the images", total=size, unit="image")):
             images[position] = pixels
     return sources.ArraySource(images, white=255.0)
 

@@ -4,13 +4,15 @@ import dataclasses
 from collections.abc import Sequence
 
 from dcp_tf.data.arrays import assemble, digits_parts, npz_parts
+from dcp_tf.data.faces import FaceSettings, faces_parts
 from dcp_tf.data.folder import folder_parts
 from dcp_tf.data.normalization import Normalization, find_normalization
 from dcp_tf.data.split import ImageDataset
 from dcp_tf.data.tfds_images import tfds_parts
 from dcp_tf.errors import UsageError
 
-_KINDS = "digits, npz:FILE, folder:DIR or tfds:NAME"
+_NAMED = ("npz", "folder", "tfds", "faces")
+_KINDS = "digits, npz:FILE, folder:DIR, tfds:NAME or faces:DIR"
 
 
 def load(
@@ -24,6 +26,7 @@ def load(
     data_dir: str | None = None,
     test_fraction: float = 0.2,
     augmentation: str | None = None,
+    faces: FaceSettings | None = None,
 ) -> ImageDataset:
     """Loads a data set.
 
@@ -34,13 +37,15 @@ def load(
     | `none` | nothing more |
     | `unit` | 0..1, also from floats of 0..255 |
     | `raw` | 0..255 (for networks that rescale inside); floats must be of 0..255 already |
-    | `digits`, `cifar10`, `imagenet` | (x - mean) / std of that data set, x in 0..1 |
+    | `digits`, `cifar10`, `cifar100`, `imagenet` | (x - mean) / std of that data set, x in 0..1 |
     | `tf` | -1..1 |
+    | `face` | (x - 127.5) / 128, x in 0..255 |
     | `caffe` | BGR, 0..255, less ImageNet's mean |
 
     Args:
         spec: `digits` (scikit-learn's), `npz:FILE` (arrays x_train y_train x_test y_test), `folder:DIR` (one folder
-            per class, or `train` and `test` with such folders) or `tfds:NAME` (TensorFlow Datasets).
+            per class, or `train` and `test` with such folders), `tfds:NAME` (TensorFlow Datasets) or `faces:DIR` (one
+            folder per person, or TFRecord files of aligned crops, see `faces_parts`).
         input_shape: the (H, W, C) that the model takes: images are resized to it, and gray becomes RGB or RGB gray.
             None, as a whole or for one dimension, keeps the images' own.
         normalization: see above.
@@ -49,8 +54,11 @@ def load(
         seed: draws which images are set aside for testing where the data set does not say.
         data_dir: where TensorFlow Datasets keeps its files.
         test_fraction: how many images are set aside.
-        augmentation: "none", "shift" (by up to an eighth of the size) or "flip" (shift and mirror by chance); None:
-            what suits the data set, "flip" for photographs of TensorFlow Datasets and "shift" for all others.
+        augmentation: "none", "shift" (by up to an eighth of the size), "flip" (shift and mirror by chance), "mirror" or
+            "crop" (random crops of photographs of many sizes, and mirror); None: what suits the data set, "crop" for
+            photographs of many sizes of TensorFlow Datasets and "flip" for its others, "mirror" for faces, "shift" for
+            all others.
+        faces: which people of `faces:DIR` are read, and the landmarks; None: the defaults of `FaceSettings`.
 
     Returns:
         The data set, its test images never among the train images.
@@ -60,16 +68,23 @@ def load(
     """
     chosen = find_normalization(normalization, mean, std)
     kind, _, argument = spec.partition(":")
-    if kind not in ("digits", "npz", "folder", "tfds") or (kind == "digits") != (spec == kind):
+    if kind not in ("digits", *_NAMED) or (kind == "digits") != (spec == kind):
         raise UsageError(f"unknown data set {spec!r}; give {_KINDS}")
     if kind != "digits" and not argument:
         raise UsageError(f"the data set {spec!r} lacks what comes after the colon; give {_KINDS}")
+    if faces is not None and kind != "faces":
+        raise UsageError(f"settings for faces go with faces:DIR, received {spec!r}")
     if kind == "digits":
         parts = digits_parts(seed=seed, test_fraction=test_fraction)
     elif kind == "npz":
         parts = npz_parts(argument)
     elif kind == "folder":
         parts = folder_parts(argument, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
+    elif kind == "faces":
+        settings = faces or FaceSettings()
+        parts = faces_parts(
+            argument, settings=settings, input_shape=input_shape, seed=seed, test_fraction=test_fraction
+        )
     else:
         parts = tfds_parts(argument, data_dir=data_dir, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
     if augmentation is not None:

@@ -1,0 +1,118 @@
+"""Faces in a standard pose: five landmarks are moved to where face networks expect them."""
+
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from dcp_tf.errors import UsageError
+
+FACE_SIZE = (112, 112)
+# Where the eyes, the tip of the nose and the corners of the mouth lie in an image of 112 x 112 (Deng et al. 2019,
+# "ArcFace"); the template of 112 x 96 (Liu et al. 2017, "SphereFace") is the same less 8 columns on each side.
+_TEMPLATE = np.array(
+    [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+)
+
+
+def face_template(size: tuple[int, int] = FACE_SIZE) -> np.ndarray:
+    """Returns where the landmarks of an aligned face lie: (5, 2) of (x, y), in pixels, for an image of `size` (H, W).
+
+    The order is: the eye on the left side of the image, the eye on the right, the tip of the nose, the left corner of
+    the mouth, the right corner. The centre of the first pixel is (0, 0). The face grows with the height of the image
+    and keeps to the middle of its width.
+    """
+    height, width = size
+    scale = height / FACE_SIZE[0]
+    return (_TEMPLATE - [FACE_SIZE[1] / 2, 0.0]) * scale + [width / 2, 0.0]
+
+
+def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """Finds the rotation, scale and shift (no mirroring) that bring points closest to others (Umeyama 1991, eq. 40-43).
+
+    Args:
+        source: (N, 2).
+        target: (N, 2); the sum of squared distances to these becomes as small as it can.
+
+    Returns:
+        (2, 3): a source point p goes to `matrix[:, :2] @ p + matrix[:, 2]`.
+
+    Raises:
+        UsageError: all source points are the same.
+    """
+    source, target = np.asarray(source, np.float64), np.asarray(target, np.float64)
+    source_mean, target_mean = source.mean(0), target.mean(0)
+    variance = ((source - source_mean) ** 2).sum(1).mean()
+    if not variance > 0:
+        raise UsageError(f"landmarks that are all at one place give no pose, received {source.tolist()}")
+    covariance = (target - target_mean).T @ (source - source_mean) / len(source)
+    left, strengths, right = np.linalg.svd(covariance)
+    signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
+    scale = strengths @ signs / variance
+    rotation = scale * (left * signs) @ right
+    return np.column_stack([rotation, target_mean - rotation @ source_mean])
+
+
+def align_face(image: Image.Image, landmarks: np.ndarray, size: tuple[int, int] = FACE_SIZE) -> Image.Image:
+    """Cuts the face out of an image, turned and scaled so that its landmarks lie at `face_template(size)`.
+
+    Args:
+        image: of any size, gray or RGB.
+        landmarks: (5, 2), where they lie in it, in the order and units of `face_template`.
+        size: (H, W) of the result; what lies outside of `image` is black.
+    """
+    # Pillow's pixels have their centre at (.5, .5).
+    target, source = face_template(size) + 0.5, np.asarray(landmarks, np.float64) + 0.5
+    # Bilinear sampling sees four pixels only: a face that shrinks by 2 or more is first averaged over whole blocks.
+    shrinks_by = int(np.sqrt(np.abs(np.linalg.det(similarity_transform(target, source)[:, :2]))))
+    if shrinks_by >= 2:
+        image, source = image.reduce(shrinks_by), source / shrinks_by
+    to_target = similarity_transform(source, target)
+    inverse = np.linalg.inv(np.vstack([to_target, [0.0, 0.0, 1.0]]))
+    coefficients = tuple(inverse[:2].ravel())
+    return image.transform((size[1], size[0]), Image.Transform.AFFINE, coefficients, Image.Resampling.BILINEAR)
+
+
+def read_landmarks(path: str) -> dict[pathlib.Path, np.ndarray]:
+    """Reads where the landmarks of images lie.
+
+    The file is text with one line per image, `IMAGE x1 y1 x2 y2 x3 y3 x4 y4 x5 y5`, the values separated by white
+    space or by commas, the points in the order and units of `face_template`. IMAGE is a path relative to the folder of
+    the file. Empty lines and lines that begin with `#` are left out.
+
+    Returns:
+        By absolute path: (5, 2).
+
+    Raises:
+        UsageError: the file cannot be read, or a line is something else.
+    """
+    file = pathlib.Path(path)
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{file} is no readable file of landmarks: {error}") from error
+    found = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        *name, points = line.replace(",", " ").split(maxsplit=1)
+        try:
+            values = np.array(points.split(), np.float64)
+        except ValueError:
+            values = np.empty(0)
+        points = values.reshape(-1, 2) if values.size == 10 else np.empty((0, 2))
+        if not name or not np.isfinite(points).all() or not np.any(points != points[:1]):
+            raise UsageError(
+                f"line {number} of {file} is {line!r}, expected the path of an image and ten numbers: x and y of the "
+                "left eye, the right eye, the nose, the left and the right corner of the mouth"
+            )
+        found[absolute(file.parent / name[0])] = points
+    if not found:
+        raise UsageError(f"{file} holds no landmarks")
+    return found
+
+
+def absolute(path: str | os.PathLike) -> pathlib.Path:
+    """The one spelling of a path under which its landmarks are found."""
+    return pathlib.Path(os.path.abspath(path))

@@ -1,0 +1,135 @@
+"""Faces, one folder per identity or TFRecord files of aligned crops, as a data set whose classes are the identities."""
+
+import dataclasses
+import pathlib
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from dcp_tf import progress
+from dcp_tf.data.alignment import FACE_SIZE, absolute, read_landmarks
+from dcp_tf.data.face_records import open_face_records, record_files
+from dcp_tf.data.folder import FileDecoder, class_folders, common_shape, list_images, open_images
+from dcp_tf.data.parts import Parts, set_aside
+from dcp_tf.errors import UsageError
+
+LANDMARKS_FILE = "landmarks.txt"
+
+
+@dataclasses.dataclass(frozen=True)
+class FaceSettings:
+    """Which faces are read, and how.
+
+    Attributes:
+        min_images: people with fewer images are left out; at least 2, one to learn from and one to measure on.
+        keep: names of the only identities to read; None for all.
+        leave_out: names of identities that are not read, such as those that are verified later (`Pairs.people`).
+        landmarks: a file as `alignment.read_landmarks` describes it. None: `landmarks.txt` in the folder of the faces
+            if there is one, else the images are taken to be aligned.
+    """
+
+    min_images: int = 2
+    keep: Collection[str] | None = None
+    leave_out: Collection[str] = ()
+    landmarks: str | None = None
+
+    def __post_init__(self):
+        if self.min_images < 2:
+            raise UsageError(f"min_images must be at least 2, received {self.min_images}")
+
+
+def faces_parts(
+    directory: str,
+    *,
+    settings: FaceSettings,
+    input_shape: tuple[int | None, ...] | None,
+    seed: int,
+    test_fraction: float,
+) -> Parts:
+    """Reads faces: a folder with one folder of images per identity, or with TFRecord files of aligned crops.
+
+    A record is a `tf.train.Example` with the features `image` (bytes: a JPEG or PNG file) and `identity` (a name as
+    bytes, or a number as int64); `directory` may also be one such file.
+
+    Images with landmarks are aligned to the model's height and width, or to 112 x 112 where it takes any. Images that
+    the file of landmarks does not name are left out. Faces are mirrored by chance in training, not shifted.
+
+    Raises:
+        UsageError: nothing is there, fewer than two identities remain, or a file cannot be read.
+    """
+    root = pathlib.Path(directory)
+    if not root.exists():
+        raise UsageError(
+            f"faces:{root}: there is no such folder; expected {root}/NAME/IMAGE.jpg, one folder per person, or "
+            "TFRecord files of aligned crops"
+        )
+    files = record_files(root)
+    if files:
+        if settings.landmarks is not None:
+            raise UsageError(f"faces:{root} holds TFRecord files, whose crops are aligned; leave out the landmarks")
+        records = open_face_records(files)
+        chosen, labels, people = _choose(records.identities, settings, root)
+        source = dataclasses.replace(records, numbers=records.numbers[chosen]).source(input_shape)
+    else:
+        source, labels, people = _images(root, settings, input_shape)
+    train, test = set_aside(source, labels, test_fraction, seed)
+    return Parts(root.name, train, test, people, augmentation="mirror")
+
+
+def read_identities(path: str) -> tuple[str, ...]:
+    """Reads names of identities, one per line, for `FaceSettings`; empty lines and lines with `#` are left out."""
+    try:
+        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is no readable list of identities, one name per line: {error}") from error
+    return tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))
+
+
+def face_decoder(
+    files: Sequence[pathlib.Path],
+    landmarks: dict[pathlib.Path, np.ndarray] | None,
+    input_shape: tuple[int | None, ...] | None,
+) -> FileDecoder:
+    """How image files of faces are read: aligned where there are `landmarks` of all of them, else as they are."""
+    if landmarks is None:
+        return FileDecoder(files, common_shape(files, input_shape))
+    height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
+    shape = height or FACE_SIZE[0], width or FACE_SIZE[1], channels if channels in (1, 3) else 3
+    return FileDecoder(files, shape, np.stack([landmarks[absolute(file)] for file in files]))
+
+
+def _images(root: pathlib.Path, settings: FaceSettings, input_shape: tuple[int | None, ...] | None):
+    """The images of a folder of folders: their source, labels, and the names of the people."""
+    names = class_folders(root)
+    files, numbers = list_images(root, names)
+    landmarks = settings.landmarks or (str(root / LANDMARKS_FILE) if (root / LANDMARKS_FILE).is_file() else None)
+    points = None if landmarks is None else read_landmarks(landmarks)
+    if points is not None:
+        known = np.array([absolute(file) in points for file in files])
+        if not known.all():
+            progress.say(f"{(~known).sum()} of {len(files)} images have no landmarks in {landmarks}; they are left out")
+        files, numbers = [file for file, there in zip(files, known, strict=True) if there], numbers[known]
+    chosen, labels, people = _choose(np.array(names)[numbers], settings, root)
+    files = [files[position] for position in chosen]
+    return open_images(face_decoder(files, points, input_shape), len(files)), labels, people
+
+
+def _choose(
+    identities: np.ndarray, settings: FaceSettings, root: pathlib.Path
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Returns the positions of the images to read, their labels, and the names of the people by label."""
+    names, numbers, counts = np.unique(identities, return_inverse=True, return_counts=True)
+    wanted = counts >= settings.min_images
+    if settings.keep is not None:
+        wanted &= np.isin(names, list(settings.keep))
+    wanted &= ~np.isin(names, list(settings.leave_out))
+    if wanted.sum() < 2:
+        raise UsageError(
+            f"faces:{root} has {len(names)} people, but {wanted.sum()} of them remain with at least "
+            f"{settings.min_images} images each and among those to keep; two are needed"
+        )
+    if not wanted.all():
+        progress.say(f"faces:{root}: {wanted.sum()} of {len(names)} people, {counts[wanted].sum()} images")
+    positions = np.flatnonzero(wanted[numbers])
+    labels = (np.cumsum(wanted) - 1)[numbers[positions]]
+    return positions, labels.astype(np.int32), tuple(str(name) for name in names[wanted])
