@@ -7,7 +7,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
 from dcp_tf.tools.program import Program
 
-METHODS = ("dcp", "adapt_dcp", "random", "l1", "l2", "fpgm", "bn_scale", "taylor", "apoz")
+METHODS = ("dcp", "adapt_dcp", "random", "l1", "l2", "fpgm", "bn_scale", "taylor", "apoz", "thinet", "lasso")
 TARGETS = {"macs": "Multiply-accumulates", "params": "Parameters", "bytes": "Bytes of the float32 weights"}
 LOSSES = {"joint": (1.0, 1.0), "reconstruction": (1.0, 0.0), "discrimination": (0.0, 1.0)}
 
@@ -40,7 +40,8 @@ def define_method(program: Program) -> None:
         "How channels are chosen. dcp: those that the losses need most, at a fixed rate; adapt_dcp: the same, each "
         "group as wide as its loss needs; random: by chance; l1, l2: the filters with the largest weights; fpgm: the "
         "filters farthest from the others; bn_scale: the largest BatchNormalization scales; taylor: those without "
-        "which the loss would change most, to first order; apoz: those that are zero least often.",
+        "which the loss would change most, to first order; apoz: those that are zero least often; thinet, lasso: those "
+        "from which the next layers' outputs can be made again.",
     )
 
 
@@ -217,7 +218,9 @@ def read_method(flags: Any) -> Any:
         "reconstruction": reconstruction,
         "discrimination": discrimination,
     }
-    return method(**{field.name: given[field.name] for field in dataclasses.fields(method) if field.name in given})
+    return method(
+        **{field.name: given[field.name] for field in dataclasses.fields(method) if field.init and field.name in given}
+    )
 
 
 def read_target(flags: Any) -> Any:

@@ -4,10 +4,10 @@ from dcp_tf.pruning.budget import Target, Widths, profile
 from dcp_tf.pruning.methods import DCP, AdaptDCP, Guided, Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.prune import PruneResult, check, prune
-from dcp_tf.pruning.rivals import FPGM, L1, L2, APoZ, BNScale, Criterion, Random, Taylor
+from dcp_tf.pruning.rivals import FPGM, L1, L2, APoZ, BNScale, Criterion, Lasso, Random, Taylor, ThiNet
 
 METHODS: dict[str, type[Method]] = {
-    method.name: method for method in (DCP, AdaptDCP, Random, L1, L2, FPGM, BNScale, Taylor, APoZ)
+    method.name: method for method in (DCP, AdaptDCP, Random, L1, L2, FPGM, BNScale, Taylor, APoZ, ThiNet, Lasso)
 }
 
 __all__ = [
@@ -22,12 +22,14 @@ __all__ = [
     "Criterion",
     "GroupPlan",
     "Guided",
+    "Lasso",
     "Method",
     "PruneResult",
     "PruningPlan",
     "Random",
     "Target",
     "Taylor",
+    "ThiNet",
     "Widths",
     "check",
     "profile",

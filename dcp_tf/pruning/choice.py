@@ -5,8 +5,9 @@ from collections.abc import Callable
 import numpy as np
 
 from dcp_tf.pruning.channel_problem import ChannelProblem
-from dcp_tf.pruning.fast_selection import adopt_ranked, is_fast, select_fast
+from dcp_tf.pruning.fast_selection import adopt_ranked, is_fast, quadratics, select_fast
 from dcp_tf.pruning.methods import Guided
+from dcp_tf.pruning.reconstruction_rivals import choose_in_models
 from dcp_tf.pruning.selection import LossTerms, Selection, select_greedily
 
 
@@ -27,13 +28,47 @@ def choose(
         on_step: as for `select_greedily`.
     """
     stopping, per_step = method.stopping(1 - width / problem.size), method.step_size(width)
+    if method.chooser is not None:
+        return choose_in_models(problem, method.chooser, stopping.limit(problem.size))
     if method.selection == "fast" and is_fast(problem):
         if ranking is not None:
             return adopt_ranked(problem, stopping, ranking)
         return select_fast(problem, stopping, per_step)
     if ranking is not None:
         problem = Ranked(problem, ranking)
+    else:
+        _foresee(problem)
     return select_greedily(problem, stopping, per_step, on_step)
+
+
+def choose_kernels(
+    problem: ChannelProblem,
+    method: Guided,
+    on_step: Callable[[int, int, float], None] = lambda kept, limit, loss: None,
+) -> Selection:
+    """Selects the kernels of one layer and fits them (DKP).
+
+    Args:
+        problem: of the layer, with kernels as atoms.
+        method: with its settings.
+        on_step: as for `select_greedily`.
+    """
+    stopping = method.kernel_stopping()
+    per_step = method.kernel_step_size(stopping.limit(problem.size), problem.readers[0].kernel.shape[-1])
+    if method.selection == "fast" and is_fast(problem):
+        return select_fast(problem, stopping, per_step)
+    _foresee(problem)
+    return select_greedily(problem, stopping, per_step, on_step)
+
+
+def _foresee(problem: ChannelProblem) -> None:
+    """Gives a problem the curvatures that its score asks for, where the quadratic model knows them."""
+    if problem.settings.score == "reduction" and is_fast(problem):
+        parts = quadratics(problem)
+        problem.curvatures = sum(
+            part.curvatures(r.kernel.numpy().reshape(part.linear.shape).astype(np.float64), problem.size)
+            for part, r in zip(parts, problem.readers, strict=True)
+        )
 
 
 class Ranked:

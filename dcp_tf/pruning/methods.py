@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from dcp_tf.errors import UsageError
@@ -123,6 +123,11 @@ class Guided(Method):
     def step_size(self, keep: int) -> int:
         """B for a group that keeps at most `keep` channels."""
         return max(2, math.ceil(keep / _MOST_STEPS)) if self.per_step is None else self.per_step
+
+    @property
+    def chooser(self) -> Callable | None:
+        """What chooses in the quadratic models of a group's readers alone; None: as `choose` says."""
+        return None
 
     @property
     def guided(self) -> bool:

@@ -1,4 +1,4 @@
-"""The methods that DCP is compared with; all of them rank the channels of the same groups."""
+"""The methods that DCP is compared with; all of them choose among the channels of the same groups."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import ClassVar
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.criteria.weights import check_filters, check_scales
 from dcp_tf.pruning.methods import Guided
+from dcp_tf.pruning.reconstruction_rivals import Chooser, check_layers, lasso, thinet
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -90,3 +91,49 @@ class APoZ(Criterion):
     """
 
     name: ClassVar[str] = "apoz"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Reconstruction(Guided):
+    """Layer by layer from shallow to deep, in one look at what the next layers' outputs are made of.
+
+    Of the settings of `Guided` only `selection_samples`, `selection_batch` and `cache_gib` have a meaning.
+    """
+
+    auxiliary_losses: int = dataclasses.field(default=0, init=False)
+    auxiliary_layers: tuple[str, ...] = dataclasses.field(default=(), init=False)
+    per_stage: bool = dataclasses.field(default=False, init=False)
+    per_step: int | None = dataclasses.field(default=None, init=False)
+    reconstruction: float = dataclasses.field(default=1.0, init=False)
+    discrimination: float = dataclasses.field(default=0.0, init=False)
+    selection: str = dataclasses.field(default="fast", init=False)
+    selection_lr: float = dataclasses.field(default=0.01, init=False)
+    selection_passes: int = dataclasses.field(default=0, init=False)
+
+    def check(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
+        """Raises UsageError for a group whose readers cannot be reconstructed so."""
+        check_layers(graph, groups, self.name)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ThiNet(_Reconstruction):
+    """The channels stay without which the next layers' outputs change most, and are scaled (Luo et al. 2017)."""
+
+    name: ClassVar[str] = "thinet"
+
+    @property
+    def chooser(self) -> Chooser:
+        """Greedy removal."""
+        return thinet
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Lasso(_Reconstruction):
+    """The channels stay that LASSO finds for the next layers' outputs, and are fitted (He et al. 2017)."""
+
+    name: ClassVar[str] = "lasso"
+
+    @property
+    def chooser(self) -> Chooser:
+        """LASSO."""
+        return lasso
