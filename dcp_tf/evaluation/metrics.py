@@ -38,7 +38,7 @@ def accuracy(
         UsageError: there are no batches or no labels, or the labels do not fit the outputs.
         RunError: an output is NaN.
     """
-    predict = _predict_function(model_or_predict)
+    predict = predict_function(model_or_predict)
     count, hits, hits5, loss, width = 0, 0, 0, 0.0, 0
     for batch in progress.bar(batches, what="evaluating", unit="batch"):
         images, labels = _labelled(batch)
@@ -103,7 +103,9 @@ def top1_classes(outputs: np.ndarray, outputs_kind: str | None = None) -> np.nda
     return (outputs[:, 0] > (0.5 if outputs_kind == "sigmoid" else 0.0)).astype(np.int64)
 
 
-def _predict_function(model_or_predict: keras.Model | Callable) -> Callable:
+def predict_function(model_or_predict: keras.Model | Callable) -> Callable:
+    """A function from images to outputs: a Keras model compiled in inference mode, anything else as it is."""
+    """What maps images to outputs: a model in inference mode, compiled, or the function that was given."""
     if not isinstance(model_or_predict, keras.Model):
         return model_or_predict
     return tf.function(lambda images: model_or_predict(images, training=False), reduce_retracing=True)
