@@ -1,0 +1,261 @@
+"""Methods against each other: mean and spread of their runs as a table, as Markdown and as a plot."""
+
+import dataclasses
+import os
+import pathlib
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dcp_tf.errors import UsageError
+from dcp_tf.files import write_atomically, write_text
+from dcp_tf.report import formats
+
+HEADINGS = ("method", "runs", "before (%)", "top-1 (%)", "MACs", "params", "auxiliary", "selection", "fine-tuning")
+NOTE = (
+    "before: top-1 before fine-tuning; mean and standard deviation over the seeds. auxiliary, selection and "
+    "fine-tuning: mean time of a run; runs of one seed share the auxiliary fine-tuning, and training includes a look "
+    "at the test images after each epoch."
+)
+_INK, _MUTED, _BEFORE, _AFTER = "#1f2328", "#8b949e", "#b35bb0", "#1f6fb5"
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+    """A figure over the runs of one method.
+
+    Attributes:
+        values: one for each run that has it.
+    """
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float | None:
+        """The mean, None without values."""
+        return statistics.fmean(self.values) if self.values else None
+
+    @property
+    def deviation(self) -> float | None:
+        """The standard deviation of the sample, None for fewer than two values."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else None
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodRuns:
+    """What the runs of one method found.
+
+    Attributes:
+        name: of the method with its options.
+        runs: how many ended well.
+        figures: the numbers of the runs by their name in compare.json.
+        failures: a line for each run that did not end well.
+    """
+
+    name: str
+    runs: int
+    figures: Mapping[str, Spread]
+    failures: tuple[str, ...] = ()
+
+
+def summarize(comparison: Mapping[str, Any]) -> list[MethodRuns]:
+    """The runs of each method together, in the order in which the methods were first run.
+
+    Args:
+        comparison: what `compare.json` holds.
+
+    Raises:
+        UsageError: it has not that form.
+    """
+    if not isinstance(comparison, Mapping) or not {"baseline", "runs"} <= comparison.keys():
+        raise UsageError("a comparison needs a baseline and runs")
+    by_method: dict[str, list[Mapping[str, Any]]] = {}
+    for record in comparison["runs"]:
+        by_method.setdefault(record["method"], []).append(record)
+    return [_summary(name, records) for name, records in by_method.items()]
+
+
+def _summary(name: str, records: Sequence[Mapping[str, Any]]) -> MethodRuns:
+    good = [record for record in records if "failure" not in record]
+    keys = dict.fromkeys(key for record in good for key, value in record.items() if formats.is_number(value))
+    figures = {
+        key: Spread(tuple(record[key] for record in good if formats.is_number(record.get(key))))
+        for key in keys
+        if key != "seed"
+    }
+    failures = tuple(f"{name}, seed {r['seed']}: {r['failure']}" for r in records if "failure" in r)
+    return MethodRuns(name, len(good), figures, failures)
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> Table:
+    """Baseline and methods: accuracy before and after fine-tuning, cost, time.
+
+    Args:
+        comparison: what `compare.json` holds.
+
+    Raises:
+        UsageError: it has not that form.
+    """
+    head, *body = _cells(comparison)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table.title, table.title_justify = Text(_title(comparison), style="bold"), "left"
+    for number, heading in enumerate(head):
+        table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=bool(number))
+    for line in body:
+        table.add_row(*(Text(cell) for cell in line))
+    table.caption, table.caption_justify = Text("\n".join([NOTE, *_failures(comparison)])), "left"
+    return table
+
+
+def print_comparison(comparison: Mapping[str, Any]) -> None:
+    """Prints the table on standard output, in colour on a terminal only.
+
+    Raises:
+        UsageError: `comparison` has not the form of compare.json.
+    """
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a log may be as wide as the table is
+        console.width = max(console.width, 140)
+    console.print(comparison_table(comparison))
+
+
+def comparison_text(comparison: Mapping[str, Any]) -> str:
+    """The table in Markdown.
+
+    Raises:
+        UsageError: `comparison` has not the form of compare.json.
+    """
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in _cells(comparison)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
+    lines = [
+        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in cells
+    ]
+    rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:]), ""])
+    notes = "\n\n".join([NOTE, *_failures(comparison)])
+    return "\n".join([_title(comparison), "", lines[0], rule, *lines[1:], "", notes]) + "\n"
+
+
+def write_comparison(comparison: Mapping[str, Any], folder: str | os.PathLike) -> list[pathlib.Path]:
+    """Writes compare.md and, where a run ended well, the plot as compare.png and compare.svg.
+
+    Returns:
+        The paths.
+
+    Raises:
+        UsageError: `comparison` has not the form of compare.json.
+        RunError: a file cannot be written.
+    """
+    folder = pathlib.Path(folder)
+    paths = [write_text(folder / "compare.md", comparison_text(comparison))]
+    if any(method.runs for method in summarize(comparison)):
+        paths += [draw_comparison(comparison, folder / f"compare.{suffix}") for suffix in ("png", "svg")]
+    return paths
+
+
+def draw_comparison(comparison: Mapping[str, Any], path: str | os.PathLike) -> pathlib.Path:
+    """Draws each run as a dot and each method as mean and standard deviation: top-1 before and after, selection time.
+
+    Args:
+        comparison: what `compare.json` holds.
+        path: ends in .png or .svg.
+
+    Raises:
+        UsageError: `comparison` has not that form.
+        RunError: the file cannot be written.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    methods = [method for method in summarize(comparison) if method.runs]
+    panels = [
+        ("top1_before_finetuning", "top-1 before fine-tuning (%)", 100, _BEFORE),
+        ("top1", "top-1 after fine-tuning (%)", 100, _AFTER),
+        ("selection_seconds", "selection (s)", 1, _INK),
+    ]
+    panels = [panel for panel in panels if any(panel[0] in method.figures for method in methods)]
+    baseline = comparison["baseline"].get("top1")
+    style = {"font.size": 10, "text.parse_math": False, "svg.hashsalt": "dcp_tf", "figure.constrained_layout.use": True}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(3.6 * len(panels) + 1.4, 1.2 + 0.42 * len(methods)))
+        grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for axes, (key, label, factor, colour) in zip(grid, panels, strict=True):
+            spreads = [method.figures.get(key, Spread(())) for method in methods]
+            _draw_panel(axes, spreads, factor, colour)
+            axes.set_xlabel(label)
+            if key == "top1" and formats.is_number(baseline):
+                axes.axvline(factor * baseline, color=_MUTED, linestyle="--", linewidth=1)
+            if key == "selection_seconds":
+                axes.set_xlim(left=-0.04 * max(axes.get_xlim()[1], 1e-3))
+        grid[0].set_yticks(range(len(methods)), [method.name.replace(":", "\n", 1) for method in methods])
+        grid[0].set_ylim(len(methods) - 0.5, -0.5)
+        figure.suptitle(_title(comparison), fontsize=11, color=_INK)
+        kind = pathlib.Path(path).suffix.removeprefix(".")
+        date = {"Date": None} if kind == "svg" else {}
+        return write_atomically(path, lambda name: figure.savefig(name, format=kind, dpi=160, metadata=date))
+
+
+def _draw_panel(axes, spreads: Sequence[Spread], factor: float, colour: str) -> None:
+    for row, spread in enumerate(spreads):
+        values = [factor * value for value in spread.values]
+        axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
+        if values:
+            error = None if spread.deviation is None else factor * spread.deviation
+            axes.errorbar(factor * spread.mean, row, xerr=error, fmt="D", color=colour, markersize=5, capsize=3)
+    axes.grid(axis="x", color="#d0d7de", linewidth=0.7)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+
+
+def _cells(comparison: Mapping[str, Any]) -> list[list[str]]:
+    """The table as text: the headings, the baseline, a line for each method."""
+    methods, baseline = summarize(comparison), comparison["baseline"]
+    lines = [list(HEADINGS)]
+    absent = [formats.ABSENT] * 3
+    whole = _percent(Spread(tuple(v for v in [baseline.get("top1")] if formats.is_number(v))))
+    costs = [formats.short_count(baseline.get(key)) for key in ("macs", "params")]
+    lines.append(["baseline", "", formats.ABSENT, whole, *costs, *absent])
+    for method in methods:
+        figures = {key: method.figures.get(key, Spread(())) for key in _KEYS}
+        lines.append(
+            [
+                method.name,
+                str(method.runs),
+                _percent(figures["top1_before_finetuning"]),
+                _percent(figures["top1"]),
+                *(_cost(baseline.get(key), figures[key].mean) for key in ("macs", "params")),
+                *(formats.duration(figures[f"{phase}_seconds"].mean) for phase in _PHASES),
+            ]
+        )
+    return lines
+
+
+_PHASES = ("auxiliary", "selection", "finetuning")
+_KEYS = ("top1_before_finetuning", "top1", "macs", "params", *(f"{phase}_seconds" for phase in _PHASES))
+
+
+def _percent(spread: Spread) -> str:
+    """Mean and standard deviation of accuracies in percent: "84.90 ± 0.31"."""
+    if spread.mean is None:
+        return formats.ABSENT
+    deviation = "" if spread.deviation is None else f" ± {100 * spread.deviation:.2f}"
+    return f"{100 * spread.mean:.2f}{deviation}"
+
+
+def _cost(baseline: float | None, mean: float | None) -> str:
+    """A mean cost beside the baseline's: "20.50 M (-49.78%)"."""
+    if mean is None:
+        return formats.ABSENT
+    return f"{formats.short_count(mean)} ({formats.change(baseline, mean)})"
+
+
+def _failures(comparison: Mapping[str, Any]) -> list[str]:
+    return [f"failed: {line}" for method in summarize(comparison) for line in method.failures]
+
+
+def _title(comparison: Mapping[str, Any]) -> str:
+    return f"{comparison.get('model', 'model')} on {comparison.get('dataset', 'its data')}"

@@ -1,0 +1,103 @@
+"""The table and the plot of a comparison say what compare.json says."""
+
+import io
+import re
+import statistics
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from dcp_tf.errors import UsageError
+from dcp_tf.report import comparison_table, comparison_text, summarize, write_comparison
+
+
+def record(method, seed, before, after, macs=500_000):
+    return {
+        "method": method,
+        "seed": seed,
+        "top1_before_finetuning": before,
+        "top1": after,
+        "macs": macs,
+        "params": 40_000,
+        "auxiliary_seconds": 0.0,
+        "selection_seconds": 12.0 + seed,
+        "finetuning_seconds": 100.0,
+    }
+
+
+@pytest.fixture
+def found():
+    return {
+        "model": "zoo:some|net",
+        "dataset": "digits",
+        "baseline": {"macs": 1_000_000, "params": 80_000, "top1": 0.95},
+        "runs": [
+            *(record("l1", seed, 0.40, 0.90 + 0.01 * seed) for seed in range(3)),
+            *(record("dcp:selection=exact", seed, 0.80, 0.94, macs=480_000 + 20_000 * seed) for seed in range(2)),
+        ],
+    }
+
+
+def printed(found, width=140):
+    stream = io.StringIO()
+    Console(file=stream, width=width, color_system=None).print(comparison_table(found))
+    return stream.getvalue()
+
+
+def test_mean_and_standard_deviation_over_the_seeds(found):
+    text = printed(found)
+    deviation = 100 * statistics.stdev([0.90, 0.91, 0.92])
+    assert re.search(rf"l1 +3 +40\.00 ± 0\.00 +91\.00 ± {deviation:.2f} ", text)
+    assert re.search(r"dcp:selection=exact +2 +80\.00 ± 0\.00 +94\.00 ± 0\.00 +490\.00 K \(-51\.00%\)", text)
+    assert re.search(r"baseline +- +95\.00 +1\.00 M ", text)
+
+
+def test_markdown_has_the_cells_of_the_table(found):
+    rows = [line.strip("|").split("|") for line in comparison_text(found).splitlines() if line.startswith("| ")]
+    assert len(rows) == 4
+    shown = printed(found)
+    for row in rows:
+        assert all(cell.strip() in shown for cell in row)
+
+
+def test_one_seed_has_no_spread(found):
+    found["runs"] = found["runs"][:1]
+    assert "±" not in comparison_text(found)
+
+
+def test_seconds_that_were_not_measured_are_left_out_of_the_mean(found):
+    found["runs"][0]["selection_seconds"] = None
+    l1 = summarize(found)[0]
+    assert l1.figures["selection_seconds"].values == (13.0, 14.0)
+    assert l1.runs == 3
+
+
+def test_failed_runs_are_named_and_not_counted(found, tmp_path):
+    found["runs"] = [{"method": "l1", "seed": 0, "failure": "NaN"}, *found["runs"][1:]]
+    assert summarize(found)[0].runs == 2
+    assert "failed: l1, seed 0: NaN" in comparison_text(found)
+    found["runs"] = found["runs"][:1]
+    assert [path.name for path in write_comparison(found, tmp_path)] == ["compare.md"]
+
+
+def test_the_plot_names_every_method(found, tmp_path):
+    paths = write_comparison(found, tmp_path)
+    assert [path.name for path in paths] == ["compare.md", "compare.png", "compare.svg"]
+    assert (tmp_path / "compare.png").read_bytes().startswith(b"\x89PNG")
+    ElementTree.parse(tmp_path / "compare.svg")
+    first = (tmp_path / "compare.svg").read_bytes()
+    write_comparison(found, tmp_path)
+    assert (tmp_path / "compare.svg").read_bytes() == first
+
+
+def test_without_fine_tuning_there_is_no_top1_after_it(found, tmp_path):
+    for run in found["runs"]:
+        run["top1"] = None
+    assert re.search(r"\| l1 +\| +3 \| 40\.00 ± 0\.00 \| +- \|", comparison_text(found))
+    write_comparison(found, tmp_path)
+
+
+def test_what_is_no_comparison_is_refused():
+    with pytest.raises(UsageError, match="baseline and runs"):
+        summarize({"runs": []})

@@ -1,0 +1,88 @@
+r"""Compares pruning methods at the same cost and the same schedule, over several seeds: mean and spread.
+
+    python -m dcp_tf.tools.compare --model=my_model.keras --dataset=npz:my_data.npz --methods=random,l1,l1:update,dcp \
+        --target_macs=50% --seeds=3 --finetune_epochs=10 --output_dir=runs/compare
+
+A method may have options of its own, NAME:option=value:option...: dcp:selection=exact, dcp:losses=reconstruction,
+l1:update. Options are the flags of "How dcp and adapt_dcp choose" and the like; what a variant does not name, the flags
+say for all. All variants prune the same groups within the same target; adaptive methods may end cheaper, which the
+table shows. --output_dir receives compare.json (every run), compare.md (the table), compare.png and compare.svg (the
+plot). Every finished run is kept, and --resume goes on with the others, more methods and more seeds included.
+"""
+
+import os
+import sys
+
+if __package__ in (None, ""):
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+from dcp_tf.errors import RunError, UsageError
+from dcp_tf.tools import common_flags, pruning_flags
+from dcp_tf.tools.program import Program
+
+PROGRAM = Program("compare", __doc__)
+common_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
+common_flags.define_dataset(PROGRAM)
+PROGRAM.integer(
+    "train_samples",
+    None,
+    "Of the training images only so many, evenly of all classes and drawn anew for each seed. Without the flag all.",
+    lower=1,
+)
+common_flags.define_outputs(PROGRAM)
+PROGRAM.section("Which methods")
+PROGRAM.list(
+    "methods",
+    ["random", "l1", "dcp"],
+    f"Methods to compare, each NAME or NAME:option=value:option... Names: {', '.join(pruning_flags.METHODS)}.",
+)
+PROGRAM.integer("seeds", 3, "Runs of each method, with --seed and the seeds that follow it.", lower=1)
+common_flags.define_seed(PROGRAM, "The first seed.")
+PROGRAM.section("Which channels go")
+pruning_flags.define_groups(PROGRAM, pruning_flags.Defaults())
+pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
+PROGRAM.section("The run")
+PROGRAM.string("output_dir", None, "Where the table, the plot and the figures of every run go.")
+PROGRAM.boolean("resume", False, "Go on with a stopped comparison in --output_dir, or add methods and seeds to it.")
+
+
+def main(flags) -> None:
+    """Runs every method with every seed, prints the table and writes the files."""
+    if not flags.output_dir:
+        raise UsageError("say where the results shall go: --output_dir=FOLDER")
+    from dcp_tf import progress
+    from dcp_tf.files import remove_leftovers, writable_folder
+    from dcp_tf.report import print_comparison, write_comparison
+    from dcp_tf.tools import comparison
+    from dcp_tf.tools.variants import read_variants
+
+    variants = read_variants(flags.methods, flags)
+    schedule = comparison.Schedule(
+        pruning_flags.read_training(flags, "aux_epochs", "aux_lr"),
+        pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr"),
+        flags.distillation,
+        flags.train_samples,
+    )
+    subject = common_flags.load_subject(flags)
+    comparison.check(subject, variants, schedule)
+    before = comparison.read_earlier(flags.output_dir, subject, variants, schedule) if flags.resume else None
+    folder = writable_folder(flags.output_dir)
+    remove_leftovers(folder)
+    subject.announce()
+    seeds = range(flags.seed, flags.seed + flags.seeds)
+    found = comparison.run(subject, variants, seeds, schedule, folder, before, pruning_flags.settings_of(flags))
+    print_comparison(found)
+    paths = write_comparison(found, folder)
+    progress.say(f"written to {folder}: {', '.join(sorted(['compare.json', *(p.name for p in paths)]))}")
+    failed = [f"{r['method']} with seed {r['seed']}: {r['failure']}" for r in found["runs"] if "failure" in r]
+    if failed:
+        raise RunError("; ".join(failed))
+
+
+def run(argv=None) -> int:
+    """The program as a function of its arguments."""
+    return PROGRAM.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())
