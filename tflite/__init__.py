@@ -1,9 +1,10 @@
 """From a Keras model to a TFLite file that was checked and measured.
 
 The steps, in order: `convert` makes the file (`calibration` gives the ranges of integer files, `modes` what each mode
-tells the converter, `weight_only` the files of few bits), `inspect` reads it, `Runner` runs it, `check_parity` compares
-it with its model, `first_divergence` finds the layer where they part, `benchmark` measures it. `types` holds the
-vocabulary.
+tells the converter, `weight_only` the files of few bits), `inspect` reads it, `unsupported_operations` runs it once,
+`Runner` runs it on images, `check_parity` compares it with its model, `first_divergence` finds the layer where they
+part, `sparse_inference_report` says whether a phone will use its zeros, `benchmark` measures it. `types` holds the
+vocabulary, `flatbuffer` reads tables.
 None of them imports TensorFlow before it is needed: the processes of the benchmark load this package too.
 """
 
@@ -11,8 +12,10 @@ from dcp_tf.tflite.benchmark import BenchmarkResult, benchmark
 from dcp_tf.tflite.convert import convert
 from dcp_tf.tflite.divergence import LayerError, compare_layers, first_divergence
 from dcp_tf.tflite.inspect import count_macs, inspect
+from dcp_tf.tflite.kernels import unsupported_operations
 from dcp_tf.tflite.parity import check_parity, require
 from dcp_tf.tflite.runner import Runner
+from dcp_tf.tflite.sparse_inference import SparseReport, sparse_inference_report
 from dcp_tf.tflite.types import Inspection, Latency, Parity, Quantization, TensorInfo, TFLiteFile
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "Parity",
     "Quantization",
     "Runner",
+    "SparseReport",
     "TFLiteFile",
     "TensorInfo",
     "benchmark",
@@ -33,4 +37,6 @@ __all__ = [
     "first_divergence",
     "inspect",
     "require",
+    "sparse_inference_report",
+    "unsupported_operations",
 ]

@@ -52,18 +52,20 @@ def convert(
         require_zeros(model)
     if quantization.weight_bits:
         require_quantizer()
-    content = _run_converter(model, quantization, representative_data, io, allow_float)
+    content = run_converter(model, quantization, representative_data, io, allow_float)
     if quantization.weight_bits:
         content = quantize_weights(content, quantization.weight_bits)
     file = TFLiteFile(content=content, quantization=quantization)
     if quantization.is_integer and not allow_float:
-        _check_integer(model, file)
+        check_integer(model, file)
     return file
 
 
 def _check_arguments(quantization: Quantization, representative_data: Any, io: str) -> None:
     if io not in ("float", "int8"):
         raise UsageError(f"io must be 'float' or 'int8'. Received: {io!r}")
+    if quantization is Quantization.QAT:
+        raise UsageError("qat needs training: tflite.quantization_aware_training, then tflite.convert_qat")
     if quantization.is_calibrated and representative_data is None:
         raise UsageError(
             f"{quantization.value} needs representative_data (some hundred typical images) to measure the ranges on"
@@ -76,7 +78,17 @@ def _check_arguments(quantization: Quantization, representative_data: Any, io: s
         )
 
 
-def _run_converter(model: Any, quantization: Quantization, data: Any, io: str, allow_float: bool) -> bytes:
+def run_converter(
+    model: Any, quantization: Quantization, data: Any, io: str = "float", allow_float: bool = False
+) -> bytes:
+    """The bytes of a file, unchecked; the arguments are those of `convert`.
+
+    `model` may be anything with `name`, `inputs`, `input` and a call like those of a Keras model.
+
+    Raises:
+        UsageError: the data do not fit the model.
+        RunError: the converter failed.
+    """
     silence = Silence()
     samples, total = (None, None) if data is None else calibration_samples(model, data)
     bar = None if samples is None else progress.bar(what="Calibration", total=total, unit=" samples")
@@ -161,7 +173,12 @@ def _explain(model: Any, error: Exception, silence: Silence) -> str:
     return f"{model.name!r} cannot be converted to TFLite: {first}" + (f" (converter: {said})" if said else "")
 
 
-def _check_integer(model: Any, file: TFLiteFile) -> None:
+def check_integer(model: Any, file: TFLiteFile) -> None:
+    """Refuses a file with operations in float.
+
+    Raises:
+        RunError: there are some; the line names them.
+    """
     floats = inspect(file).float_operations
     if floats:
         raise RunError(

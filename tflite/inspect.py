@@ -1,18 +1,14 @@
-"""Reads a TFLite flatbuffer without running it: operations, types, what is left in float, multiply-accumulates."""
+"""Reads a TFLite file without running it: operations, types, what is left in float, multiply-accumulates."""
 
 import collections
 import os
-import struct
-from collections.abc import Iterator
 
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from dcp_tf.errors import UsageError
+from dcp_tf.tflite import flatbuffer
 from dcp_tf.tflite.types import Inspection, TensorInfo, TFLiteFile, read_content, source_name
-
-_OPERATIONS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-_TYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 
 
 def inspect(source: TFLiteFile | str | os.PathLike) -> Inspection:
@@ -27,8 +23,7 @@ def inspect(source: TFLiteFile | str | os.PathLike) -> Inspection:
     content = read_content(source)
     try:
         return _inspect(content)
-    except (struct.error, IndexError, TypeError, ValueError, AttributeError) as error:
-        # The flatbuffer accessors check nothing: cut or overwritten files make them read outside of the bytes.
+    except flatbuffer.DAMAGE as error:
         raise UsageError(f"{source_name(source)} is damaged: its tables cannot be read; write it again") from error
 
 
@@ -43,68 +38,66 @@ def count_macs(source: TFLiteFile | str | os.PathLike) -> int:
 
 def _inspect(content: bytes) -> Inspection:
     model = schema.Model.GetRootAs(content, 0)
-    operations, types, floats, macs = collections.Counter(), collections.Counter(), [], 0
+    operations, types, floats, conversions, macs = collections.Counter(), collections.Counter(), [], [], 0
     for number in range(model.SubgraphsLength()):
         graph = model.Subgraphs(number)
-        types.update(_type(graph.Tensors(index)) for index in range(graph.TensorsLength()))
-        for name, operator in _operators(model, graph):
+        tensors = [graph.Tensors(index) for index in range(graph.TensorsLength())]
+        types.update(flatbuffer.type_name(tensor) for tensor in tensors)
+        computed = flatbuffer.computed_tensors(graph)
+        for name, operator in flatbuffer.operators(model, graph):
             operations[name] += 1
             macs += _macs(name, operator, graph)
+            written = tensors[operator.Outputs(0)] if operator.OutputsLength() else None
             if _computes_in_float(name, operator, graph):
-                floats.append(f"{name} ({graph.Tensors(operator.Outputs(0)).Name().decode().split(';')[0]})")
+                floats.append(f"{name} ({flatbuffer.short_name(written)})")
+            if _converts_inside(name, operator, graph, computed):
+                read = flatbuffer.type_name(tensors[operator.Inputs(0)])
+                conversions.append(
+                    f"{name} {read} to {flatbuffer.type_name(written)} ({flatbuffer.short_name(written)})"
+                )
     main = model.Subgraphs(0)
     return Inspection(
         operations=dict(operations.most_common()),
         tensor_types=dict(types.most_common()),
         float_operations=floats,
-        inputs=[_info(main.Tensors(main.Inputs(index))) for index in range(main.InputsLength())],
-        outputs=[_info(main.Tensors(main.Outputs(index))) for index in range(main.OutputsLength())],
+        conversions=conversions,
+        inputs=[_info(main.Tensors(index)) for index in flatbuffer.graph_inputs(main)],
+        outputs=[_info(main.Tensors(index)) for index in flatbuffer.graph_outputs(main)],
         macs=macs,
         size=len(content),
     )
 
 
-def _operators(model: schema.Model, graph: schema.SubGraph) -> Iterator[tuple[str, schema.Operator]]:
-    for index in range(graph.OperatorsLength()):
-        operator = graph.Operators(index)
-        code = model.OperatorCodes(operator.OpcodeIndex())
-        if code.CustomCode():
-            yield code.CustomCode().decode(), operator
-        else:  # files from before 2021 fill the narrow field alone
-            yield _OPERATIONS[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())], operator
-
-
-def _type(tensor: schema.Tensor) -> str:
-    return _TYPES[tensor.Type()]
-
-
-def _shape(tensor: schema.Tensor) -> tuple[int, ...]:
-    return tuple(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
-
-
 def _info(tensor: schema.Tensor) -> TensorInfo:
-    return TensorInfo(name=tensor.Name().decode(), shape=_shape(tensor), type=_type(tensor))
+    return TensorInfo(tensor.Name().decode(), flatbuffer.shape(tensor), flatbuffer.type_name(tensor))
 
 
 def _computes_in_float(name: str, operator: schema.Operator, graph: schema.SubGraph) -> bool:
     """Whether an operation touches floats inside the graph; a QUANTIZE or DEQUANTIZE at its border does not count."""
-    read = [operator.Inputs(index) for index in range(operator.InputsLength()) if operator.Inputs(index) >= 0]
-    written = [operator.Outputs(index) for index in range(operator.OutputsLength())]
-    floats = {index for index in (*read, *written) if _type(graph.Tensors(index)).startswith("FLOAT")}
+    touched = (*flatbuffer.read_tensors(operator), *flatbuffer.written_tensors(operator))
+    floats = {index for index in touched if flatbuffer.type_name(graph.Tensors(index)).startswith("FLOAT")}
     if name == "QUANTIZE":
-        floats -= {graph.Inputs(index) for index in range(graph.InputsLength())}
+        floats -= set(flatbuffer.graph_inputs(graph))
     if name == "DEQUANTIZE":
-        floats -= {graph.Outputs(index) for index in range(graph.OutputsLength())}
+        floats -= set(flatbuffer.graph_outputs(graph))
     return bool(floats)
+
+
+def _converts_inside(name: str, operator: schema.Operator, graph: schema.SubGraph, computed: set[int]) -> bool:
+    """Whether an operation only changes the type or scale of activations, and not at the border of the graph."""
+    if name not in ("QUANTIZE", "DEQUANTIZE") or operator.Inputs(0) not in computed:
+        return False
+    border = flatbuffer.graph_inputs(graph) if name == "QUANTIZE" else flatbuffer.graph_outputs(graph)
+    return not {operator.Inputs(0), operator.Outputs(0)} & set(border)
 
 
 def _macs(name: str, operator: schema.Operator, graph: schema.SubGraph) -> int:
     """Multiply-accumulates of one operation; taps in the padding count, as they do in the papers' figures."""
 
     def shape(position: int) -> tuple[int, ...]:
-        return _shape(graph.Tensors(operator.Inputs(position)))
+        return flatbuffer.shape(graph.Tensors(operator.Inputs(position)))
 
-    outputs = _size(_shape(graph.Tensors(operator.Outputs(0)))) if operator.OutputsLength() else 0
+    outputs = _size(flatbuffer.shape(graph.Tensors(operator.Outputs(0)))) if operator.OutputsLength() else 0
     if name == "CONV_2D":  # filter (out, height, width, in of one group)
         return outputs * _size(shape(1)[1:])
     if name == "DEPTHWISE_CONV_2D":  # filter (1, height, width, out)

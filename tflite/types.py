@@ -19,6 +19,7 @@ class Quantization(str, enum.Enum):
     | float16 | 16-bit floats | floats (16-bit ones on a GPU) | GPUs; half the size |
     | dynamic | int8, large layers only | int8 products, float sums | CPUs, without calibration data |
     | int8 | int8 per channel | int8 | CPUs, DSPs, NPUs |
+    | qat | int8 per channel, trained for it | int8 | where int8 loses too much and there is training data |
     | int16x8 | int8 per channel | int16 activations | where int8 loses too much |
     | sparse | floats, zeros left out | floats | kernel-pruned weights |
     | weight_only_int4, weight_only_int8 | int4 or int8 per channel | floats | the size of the file |
@@ -28,6 +29,7 @@ class Quantization(str, enum.Enum):
     FLOAT16 = "float16"
     DYNAMIC = "dynamic"
     INT8 = "int8"
+    QAT = "qat"
     INT16X8 = "int16x8"
     SPARSE = "sparse"
     WEIGHT_ONLY_INT4 = "weight_only_int4"
@@ -41,7 +43,7 @@ class Quantization(str, enum.Enum):
     @property
     def is_integer(self) -> bool:
         """Whether every operation shall compute in integers."""
-        return self.is_calibrated
+        return self.is_calibrated or self is Quantization.QAT
 
     @property
     def weight_bits(self) -> int | None:
@@ -123,6 +125,8 @@ class Inspection:
         tensor_types: how many tensors of each type there are.
         float_operations: operations that compute on floats, as "NAME (output tensor)". The QUANTIZE at a float input
             and the DEQUANTIZE at a float output of an integer file are not among them.
+        conversions: the QUANTIZE and DEQUANTIZE of activations in the middle of the graph, as "NAME TYPE to TYPE
+            (output tensor)". From one integer type to the same one only the scale changes, as before a CONCATENATION.
         inputs: the inputs of the main graph.
         outputs: the outputs of the main graph.
         macs: multiply-accumulates of one inference at batch size 1.
@@ -132,10 +136,17 @@ class Inspection:
     operations: dict[str, int]
     tensor_types: dict[str, int]
     float_operations: list[str]
+    conversions: list[str]
     inputs: list[TensorInfo]
     outputs: list[TensorInfo]
     macs: int
     size: int
+
+    def difference(self, baseline: "Inspection") -> dict[str, int]:
+        """How many more (or, below 0, fewer) of each operation there are than in `baseline`; equal ones left out."""
+        counts = {name: self.operations.get(name, 0) - count for name, count in baseline.operations.items()}
+        counts |= {name: count for name, count in self.operations.items() if name not in baseline.operations}
+        return {name: change for name, change in sorted(counts.items()) if change}
 
 
 @dataclasses.dataclass(frozen=True)

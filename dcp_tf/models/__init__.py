@@ -6,7 +6,7 @@ from dcp_tf.models.faces import lresnet34e_ir, mobilefacenet, spherenet4, sphere
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.legacy import from_tf_keras
 from dcp_tf.models.load import LoadedModel, load
-from dcp_tf.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_cifar
+from dcp_tf.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_cifar, mobilenet_v1_sparse
 from dcp_tf.models.mobilenet_v2 import mobilenet_v2, mobilenet_v2_cifar, mobilenet_v2_small
 from dcp_tf.models.outputs import outputs_kind
 from dcp_tf.models.paper_scope import paper_scope
@@ -28,6 +28,7 @@ __all__ = [
     "mobilefacenet",
     "mobilenet_v1",
     "mobilenet_v1_cifar",
+    "mobilenet_v1_sparse",
     "mobilenet_v2",
     "mobilenet_v2_cifar",
     "mobilenet_v2_small",

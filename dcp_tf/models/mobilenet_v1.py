@@ -1,6 +1,10 @@
 """MobileNetV1, for ImageNet and for small images."""
 
+from collections.abc import Callable
+from functools import partial
+
 import keras
+from keras import layers
 
 from dcp_tf.models.parts import bn_relu, classifier, conv, depthwise
 
@@ -42,11 +46,37 @@ def mobilenet_v1_cifar(input_shape: tuple[int, int, int] = (32, 32, 3), num_clas
     return _mobilenet_v1("mobilenet_v1_cifar", 1, input_shape, num_classes)
 
 
-def _mobilenet_v1(name: str, stem_stride: int, input_shape, num_classes: int) -> keras.Model:
+def mobilenet_v1_sparse(input_shape: tuple[int, int, int] = (224, 224, 3), num_classes: int = 1000) -> keras.Model:
+    """Builds `mobilenet_v1` so that a runtime can skip the zeros of pruned kernels: XNNPACK's sparse kernels on Arm.
+
+    They take a graph only if each convolution of stride 2 has the same padding on all sides, which "same" has not. So
+    zeros are put around the image first, one pixel on each side. Weights of `mobilenet_v1` fit, but for even image
+    sizes the network sees each image shifted by a pixel, so they have to be trained on for a little.
+
+    Args:
+        input_shape: (H, W, C); the sparse kernels need 3 channels and sizes that can be halved five times, for at odd
+            ones TFLite's converter turns the padding back into "same".
+        num_classes: how many logits come out.
+
+    Returns:
+        An untrained functional model that ends in logits.
+    """
+    return _mobilenet_v1("mobilenet_v1_sparse", 2, input_shape, num_classes, explicit_padding=True)
+
+
+def _mobilenet_v1(
+    name: str, stem_stride: int, input_shape, num_classes: int, explicit_padding: bool = False
+) -> keras.Model:
+    def strided(x, make: Callable[..., layers.Layer], stride: int, layer: str):
+        if not (explicit_padding and stride == 2):
+            return make(stride=stride, name=layer)(x)
+        x = layers.ZeroPadding2D(1, name=f"{layer}_pad")(x)
+        return make(stride=stride, name=layer, padding="valid")(x)
+
     inputs = keras.Input(input_shape, name="image")
-    x = bn_relu(conv(32, 3, stem_stride, "stem_conv")(inputs), "stem")
+    x = bn_relu(strided(inputs, partial(conv, 32, 3), stem_stride, "stem_conv"), "stem")
     for number, (filters, stride) in enumerate(_BLOCKS, start=1):
         block = f"block{number}"
-        x = bn_relu(depthwise(3, stride, f"{block}_depthwise")(x), f"{block}_depthwise")
+        x = bn_relu(strided(x, partial(depthwise, 3), stride, f"{block}_depthwise"), f"{block}_depthwise")
         x = bn_relu(conv(filters, 1, 1, f"{block}_pointwise_conv")(x), f"{block}_pointwise")
     return keras.Model(inputs, classifier(x, num_classes), name=name)

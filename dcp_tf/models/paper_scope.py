@@ -16,6 +16,7 @@ _PAPER_SCOPES: dict[str, tuple[str, ...]] = {
     "vgg16_cifar": (r"stage[1-4]_conv\d", r"stage5_conv[12]"),
     "vgg19_cifar": (r"stage[1-4]_conv\d", r"stage5_conv[1-3]"),
     "mobilenet_v1": (r"stem_conv", r"block\d+_pointwise_conv"),
+    "mobilenet_v1_sparse": (r"stem_conv", r"block\d+_pointwise_conv"),
     "mobilenet_v1_cifar": (r"stem_conv", r"block([1-9]|1[0-2])_pointwise_conv"),
     # The stem is the hidden width of the first block, which has no expansion; stage 7 is not followed by an addition.
     "mobilenet_v2": (r"stem_conv", _EXPANSIONS, r"stage7_block1_project_conv", r"head_conv"),

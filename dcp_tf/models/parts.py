@@ -4,17 +4,19 @@ import keras
 from keras import layers
 
 
-def conv(filters: int, size: int, stride: int, name: str, *, use_bias: bool = False) -> layers.Layer:
-    """A square convolution that keeps the size of the image (divided by the stride)."""
+def conv(
+    filters: int, size: int, stride: int, name: str, *, use_bias: bool = False, padding: str = "same"
+) -> layers.Layer:
+    """A square convolution that, padded, keeps the size of the image (divided by the stride)."""
     return layers.Conv2D(
-        filters, size, strides=stride, padding="same", use_bias=use_bias, kernel_initializer="he_normal", name=name
+        filters, size, strides=stride, padding=padding, use_bias=use_bias, kernel_initializer="he_normal", name=name
     )
 
 
-def depthwise(size: int, stride: int, name: str) -> layers.Layer:
-    """A square depthwise convolution without a bias that keeps the size of the image (divided by the stride)."""
+def depthwise(size: int, stride: int, name: str, *, padding: str = "same") -> layers.Layer:
+    """A square depthwise convolution without a bias that, padded, keeps the image's size (divided by the stride)."""
     return layers.DepthwiseConv2D(
-        size, strides=stride, padding="same", use_bias=False, depthwise_initializer="he_normal", name=name
+        size, strides=stride, padding=padding, use_bias=False, depthwise_initializer="he_normal", name=name
     )
 
 

@@ -54,6 +54,7 @@ NETWORKS: dict[str, Network] = {
     "resnet18": _imagenet(resnet.resnet18),
     "resnet50": _imagenet(resnet.resnet50),
     "mobilenet_v1": _imagenet(mobilenet_v1.mobilenet_v1),
+    "mobilenet_v1_sparse": _imagenet(mobilenet_v1.mobilenet_v1_sparse),
     "mobilenet_v2": _imagenet(mobilenet_v2.mobilenet_v2),
     "mobilefacenet": _face(faces.mobilefacenet, (112, 112, 3)),
     "lresnet34e_ir": _face(faces.lresnet34e_ir, (112, 112, 3)),

@@ -120,6 +120,7 @@ PAPER_PARAMS = {
     "resnet18": 11_689_512,
     "resnet50": 25_557_032,
     "mobilenet_v1": 4_231_976,
+    "mobilenet_v1_sparse": 4_231_976,
     "mobilenet_v2": 3_504_872,
     "mobilefacenet": 1_003_136,
     "lresnet34e_ir": 34_139_328,

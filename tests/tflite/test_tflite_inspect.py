@@ -80,3 +80,28 @@ def test_float_tensors_are_the_only_ones_called_float():
     found = tflite.inspect(tflite.convert(model))
     assert found.float_operations == []
     assert tflite.Runner(tflite.convert(model)).predict(np.zeros((2, 4), np.int32)).tolist() == [[1.0] * 4] * 2
+
+
+def test_conversions_in_the_middle_are_listed_and_those_at_the_border_are_not():
+    inputs = keras.Input((nets.SIZE, nets.SIZE, 3))
+    model = keras.Model(inputs, layers.Conv2D(2, 3)(layers.ELU(name="soft")(layers.Conv2D(2, 3)(inputs))))
+    data = nets.images()
+    found = tflite.inspect(tflite.convert(model, "int8", representative_data=data, allow_float=True))
+    assert [text.partition(" (")[0] for text in found.conversions] == [
+        "DEQUANTIZE INT8 to FLOAT32",
+        "QUANTIZE FLOAT32 to INT8",
+    ]
+    assert tflite.inspect(tflite.convert(nets.residual(), "int8", representative_data=data)).conversions == []
+    # A DEQUANTIZE that unpacks a weight converts no activation.
+    assert tflite.inspect(tflite.convert(model, "float16")).conversions == []
+
+
+def test_the_difference_of_two_files_is_what_one_has_more():
+    data = nets.images()
+    plain, other = tflite.inspect(tflite.convert(nets.mobile())), tflite.inspect(tflite.convert(nets.residual()))
+    assert plain.difference(plain) == {}
+    there, back = plain.difference(other), other.difference(plain)
+    assert there == {"ADD": -1, "CONV_2D": -3, "DEPTHWISE_CONV_2D": 1}
+    assert back == {name: -count for name, count in there.items()}
+    int8 = tflite.inspect(tflite.convert(nets.mobile(), "int8", representative_data=data))
+    assert int8.difference(plain) == {"DEQUANTIZE": 1, "QUANTIZE": 1}

@@ -1,0 +1,34 @@
+"""Operations without a kernel are found by running the file."""
+
+import keras
+import pytest
+import tflite_models as nets
+from keras import layers
+
+from dcp_tf import tflite
+from dcp_tf.errors import UsageError
+
+
+@pytest.mark.parametrize("mode", ["float32", "float16", "int8", "int16x8"])
+def test_a_file_that_runs_has_none(mode):
+    data = {"representative_data": nets.images()} if mode.startswith("int") else {}
+    assert tflite.unsupported_operations(tflite.convert(nets.residual(), mode, **data)) == []
+
+
+def test_every_operation_without_a_kernel_is_named_with_its_tensor():
+    x = inputs = keras.Input((8, 8, 3))
+    for number in range(2):
+        x = layers.LayerNormalization(name=f"norm{number}")(layers.Conv2D(4, 3, name=f"conv{number}")(x))
+    data = nets.images(size=8)
+    file = tflite.convert(keras.Model(inputs, x), "int16x8", representative_data=data, allow_float=True)
+    found = tflite.unsupported_operations(file)
+    assert [line.split()[0] for line in found] == ["SQUARED_DIFFERENCE"] * 2
+    assert "norm0" in found[0]
+    assert "norm1" in found[1]
+    assert all("only supports" in line and "\n" not in line for line in found)
+
+
+def test_a_file_that_holds_no_model_is_a_usage_error(tmp_path):
+    (tmp_path / "text.tflite").write_text("no model")
+    with pytest.raises(UsageError, match="no TFLite model"):
+        tflite.unsupported_operations(tmp_path / "text.tflite")

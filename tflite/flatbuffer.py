@@ -1,0 +1,85 @@
+"""Reads the tables of a TFLite flatbuffer: names, shapes, constants, and what is computed from the inputs."""
+
+import struct
+from collections.abc import Iterator
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+_OPERATIONS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+_TYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+_DTYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32, "INT64": np.int64, "INT8": np.int8}
+
+# What reading outside of a cut or overwritten flatbuffer raises: its accessors check nothing.
+DAMAGE = (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyError)
+
+
+def operation_name(model: schema.Model, operator: schema.Operator) -> str:
+    """What an operation is called, such as CONV_2D, or the name of a custom one."""
+    code = model.OperatorCodes(operator.OpcodeIndex())
+    if code.CustomCode():
+        return code.CustomCode().decode()
+    # Files from before 2021 fill the narrow field alone.
+    return _OPERATIONS[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+
+
+def operators(model: schema.Model, graph: schema.SubGraph) -> Iterator[tuple[str, schema.Operator]]:
+    """The operations of a graph with their names, in the order in which they run."""
+    for index in range(graph.OperatorsLength()):
+        operator = graph.Operators(index)
+        yield operation_name(model, operator), operator
+
+
+def read_tensors(operator: schema.Operator) -> list[int]:
+    """The numbers of the tensors that an operation reads; optional ones that are left out are not among them."""
+    inputs = (operator.Inputs(index) for index in range(operator.InputsLength()))
+    return [index for index in inputs if index >= 0]
+
+
+def written_tensors(operator: schema.Operator) -> list[int]:
+    """The numbers of the tensors that an operation writes."""
+    return [operator.Outputs(index) for index in range(operator.OutputsLength())]
+
+
+def graph_inputs(graph: schema.SubGraph) -> list[int]:
+    """The numbers of a graph's inputs."""
+    return [graph.Inputs(index) for index in range(graph.InputsLength())]
+
+
+def graph_outputs(graph: schema.SubGraph) -> list[int]:
+    """The numbers of a graph's outputs."""
+    return [graph.Outputs(index) for index in range(graph.OutputsLength())]
+
+
+def computed_tensors(graph: schema.SubGraph) -> set[int]:
+    """The inputs of a graph and what is computed from them; all others are weights, packed or unpacked."""
+    computed = set(graph_inputs(graph))
+    for index in range(graph.OperatorsLength()):
+        operator = graph.Operators(index)
+        if computed.intersection(read_tensors(operator)):
+            computed.update(written_tensors(operator))
+    return computed
+
+
+def type_name(tensor: schema.Tensor) -> str:
+    """The schema's name of a tensor's type, such as FLOAT32."""
+    return _TYPES[tensor.Type()]
+
+
+def shape(tensor: schema.Tensor) -> tuple[int, ...]:
+    """A tensor's shape."""
+    return tuple(tensor.Shape(axis) for axis in range(tensor.ShapeLength()))
+
+
+def short_name(tensor: schema.Tensor) -> str:
+    """The last of the operations of the original model that were merged into a tensor: its name up to the first ;."""
+    return tensor.Name().decode().split(";")[0]
+
+
+def constant(model: schema.Model, tensor: schema.Tensor) -> np.ndarray | None:
+    """The stored values of a tensor in its shape; None where it is computed, or stored in another form than plain."""
+    buffer = model.Buffers(tensor.Buffer())
+    dtype = _DTYPES.get(type_name(tensor))
+    if tensor.Sparsity() or not buffer.DataLength() or dtype is None:
+        return None
+    return np.frombuffer(buffer.DataAsNumpy().tobytes(), dtype).reshape(shape(tensor))
