@@ -1,9 +1,10 @@
-"""Measures the latency of TFLite files against each other on this machine.
+"""Measures the latency of TFLite files against each other, on this machine or on Android devices.
 
     python -m dcp_tf.tools.benchmark --models=runs/mine/baseline_int8.tflite,runs/mine/pruned_int8.tflite
+    python -m dcp_tf.tools.benchmark --models=A.tflite,B.tflite --device=android --benchmark_model=PATH
 
-The files take turns, so that whatever else the machine does slows all of them. Where the machine is too noisy to tell
-which one is faster, the table says so in place of a ratio.
+The files take turns, so that whatever else the machine does slows all of them. Where it is too noisy to tell which one
+is faster, the table says so in place of a ratio. docs/android.md tells how to measure on a phone.
 """
 
 import os
@@ -14,34 +15,64 @@ if __package__ in (None, ""):
 
 import pathlib
 
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tools import common_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("benchmark", __doc__)
+PROGRAM.section("Measurement")
 PROGRAM.list("models", [], "The .tflite files; ratios are to the first.")
+PROGRAM.enum("device", "host", ("host", "android"), "Where to measure.")
 PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
-PROGRAM.integer("runs", 50, "Measured runs of each file.", lower=1)
+PROGRAM.integer("runs", 50, "Measured runs of each file (on Android: inferences of each repetition).", lower=1)
 PROGRAM.integer("warmup", 10, "Inferences of each file before the first measured one.")
-PROGRAM.list("cpu", [], "Pin the measuring processes to these processors, such as 1 or 2,3; by default to none.")
+PROGRAM.list("cpu", [], "Host: pin the measuring processes to these processors, such as 1 or 2,3; by default to none.")
 PROGRAM.boolean("profile", False, "Measure how long every operation takes too.")
 common_flags.define_seed(PROGRAM, "Of the inputs and the bootstrap.")
 PROGRAM.string("output_dir", None, "Where to write benchmark.json; by default nowhere.")
 
 
+def define_android(program: Program) -> None:
+    """The flags of measurements on Android."""
+    program.section("Android")
+    program.string(
+        "benchmark_model",
+        None,
+        "TFLite's benchmark_model, built for the device; without it the error says where it is.",
+    )
+    program.list("serial", [], "The devices, as `adb devices` calls them; by default the only one that is connected.")
+    program.string("adb", None, "The adb program; by default the one on PATH or in the Android SDK.")
+    program.string("cores", "big", "Where to run: big, little, all, or a mask of cores in hexadecimal, such as f0.")
+    program.float("cool_to", 35.0, "Wait until the device has at most this temperature (degrees Celsius).")
+    program.float("cool_minutes", 10.0, "The longest wait; after it the measurement goes on and says so.")
+
+
+define_android(PROGRAM)
+PROGRAM.list("delegates", ["cpu"], "What runs the kernels: cpu (XNNPACK), gpu, nnapi, or several of them.")
+PROGRAM.integer("repetitions", 5, "Runs of benchmark_model for each file and delegate; a ratio needs 5.", lower=1)
+
+_ANDROID_ONLY = ("benchmark_model", "serial", "adb", "cores", "cool_to", "cool_minutes", "delegates", "repetitions")
+
+
 def main(flags) -> None:
-    """Prints the table and writes benchmark.json."""
+    """Prints the tables and writes benchmark.json."""
     if not flags.models:
         raise UsageError("say which files: --models=A.tflite,B.tflite")
-    from rich.console import Console
-
-    from dcp_tf import progress, tflite
-    from dcp_tf.files import writable_folder, write_json
-    from dcp_tf.tflite.operation_times import operations_table
-
     names = _short_names(flags.models)
+    candidates = dict(zip(names, flags.models, strict=True))
+    if flags.device == "android":
+        _android(flags, candidates)
+    else:
+        _host(flags, candidates)
+
+
+def _host(flags, candidates: dict[str, str]) -> None:
+    if given := [name for name in _ANDROID_ONLY if flags[name].present]:
+        raise UsageError(f"--{given[0]} is for --device=android")
+    from dcp_tf import tflite
+
     result = tflite.benchmark(
-        dict(zip(names, flags.models, strict=True)),
+        candidates,
         threads=flags.threads,
         runs=flags.runs,
         warmup=flags.warmup,
@@ -49,10 +80,62 @@ def main(flags) -> None:
         cpus=_numbers("cpu", flags.cpu),
         profile=flags.profile,
     )
+    _write(flags, result)
+    _print([result.table()], result.operations or {})
+
+
+def _android(flags, candidates: dict[str, str]) -> None:
+    if flags.cpu:
+        raise UsageError("--cpu pins processes of this machine; on a device use --cores=big, little or a mask")
+    from dcp_tf.tflite.android import benchmark_android
+
+    result = benchmark_android(candidates, android_settings(flags), seed=flags.seed)
+    _write(flags, result)
+    operations = {
+        f"{name} ({delegate}, {device.device.model})": latency.operations
+        for device in result.devices
+        for delegate, latencies in device.latencies.items()
+        for name, latency in latencies.items()
+        if latency.operations
+    }
+    _print(result.tables(), operations)
+    if result.failures:
+        raise RunError("; ".join(result.failures))
+
+
+def android_settings(flags):
+    """The settings that the flags ask for; a program may lack those that have no meaning for it."""
+    from dcp_tf.tflite.android import AndroidSettings
+
+    more = {
+        name: flags[name].value for name in ("delegates", "runs", "repetitions", "warmup", "profile") if name in flags
+    }
+    return AndroidSettings(
+        benchmark_model=flags.benchmark_model,
+        serials=flags.serial,
+        adb=flags.adb,
+        cores=flags.cores,
+        threads=flags.threads,
+        cool_to=flags.cool_to,
+        cool_minutes=flags.cool_minutes,
+        **more,
+    )
+
+
+def _print(tables: list, operations: dict) -> None:
+    from rich.console import Console
+
+    from dcp_tf.tflite.operation_times import operations_table
+
     console = Console(highlight=False)
-    console.print(result.table())
-    for name, operations in (result.operations or {}).items():
-        console.print(operations_table(operations, name))
+    for table in [*tables, *(operations_table(found, name) for name, found in operations.items())]:
+        console.print(table)
+
+
+def _write(flags, result) -> None:
+    from dcp_tf import progress
+    from dcp_tf.files import writable_folder, write_json
+
     if flags.output_dir:
         path = write_json(writable_folder(flags.output_dir) / "benchmark.json", result.to_json())
         progress.say(f"written: {path}")

@@ -1,0 +1,77 @@
+import android_logs as logs
+import pytest
+
+from dcp_tf.errors import RunError
+from dcp_tf.tflite import android_log
+
+
+def test_all_figures_of_today_s_log():
+    log = android_log.parse(logs.HEAD + logs.CPU + logs.measured(14000) + logs.PROFILE)
+    assert (log.count, log.average, log.deviation) == (70, 14.0, 0.452)
+    assert (log.least, log.most) == (13.3, 15.4)
+    assert (log.p5, log.median, log.p95) == (13.58, 14.0, 14.7)
+    assert (log.init, log.first, log.warmup) == (52.687, 19.105, 14.4525)
+    assert (log.memory_init, log.memory_overall, log.memory_peak) == (21.9492, 34.5234, 93.2383)
+    assert log.applied == "completely"
+    assert [operation.kind for operation in log.operations] == [
+        *("QUANTIZE", "Convolution (NHWC, QC8) IGEMM", "Convolution (NHWC, QC8) DWConv")
+    ]
+    # Thirteen calls of one kernel: the table gives the mean of one.
+    assert [operation.ms for operation in log.operations] == pytest.approx([0.203, 0.407, 13 * 0.051])
+    assert log.operations[0].name == "[tfl.quantize]:0"
+
+
+def test_a_log_of_2020():
+    log = android_log.parse(logs.OLD)
+    assert (log.count, log.average, log.least, log.most) == (50, 33.2094, 32.641, 34.005)
+    assert (log.p5, log.median, log.p95) == (None, None, None)
+    assert (log.memory_init, log.memory_overall, log.memory_peak) == (0, 12.8672, None)
+    assert log.applied is None
+    # The delegate's node gives way to what is inside it.
+    kinds = {operation.kind: operation.ms for operation in log.operations}
+    assert kinds == {"AVERAGE_POOL_2D": 0.08, "Convolution (NHWC, F32) GEMM": 9.1, "Clamp 6": 2.2}
+
+
+def test_a_single_inference_has_no_spread():
+    text = logs.measured(905463).replace("count=70 first=905463 curr=905463 min=860189.85", "count=1 curr=905463 min=1")
+    text = "\n".join(
+        "INFO: count=1 curr=905463 p5=905463 median=905463 p95=905463" if "count=1 " in line else line
+        for line in text.splitlines()
+    )
+    log = android_log.parse(text)
+    assert (log.count, log.deviation) == (1, None)
+    assert log.least == log.most == log.median == 905.463
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (logs.GPU_REFUSED, "GPU delegate cannot be applied: TfLiteGpuDelegate Init: Unrecognized Write selector"),
+        (logs.NNAPI_NOT_EXECUTED, "NNAPI delegate runs no part"),
+        ("WARN: GPU acceleration is unsupported on this platform.", "GPU acceleration is not supported"),
+    ],
+)
+def test_refused_delegates_are_seen(text, words):
+    assert words in android_log.refusal(text)
+
+
+@pytest.mark.parametrize("text", [logs.CPU, logs.GPU])
+def test_applied_delegates_are_not_refused(text):
+    assert android_log.refusal(logs.HEAD + text + logs.measured(10)) is None
+
+
+def test_a_partial_delegate_says_so():
+    assert android_log.parse(logs.GPU + logs.measured(10)).applied == "partially (2 parts)"
+    assert android_log.parse(logs.NNAPI_NOT_EXECUTED + logs.measured(10)).applied == "not applied"
+
+
+def test_a_log_without_timings_is_a_run_error():
+    with pytest.raises(RunError, match="no inference timings: Failed to load model x"):
+        android_log.parse("INFO: STARTING!\nERROR: Failed to load model x\nBenchmarking")
+    with pytest.raises(RunError, match="printed nothing"):
+        android_log.parse("")
+
+
+def test_unknown_flags_are_found():
+    assert android_log.unknown_flags("WARN: Unconsumed cmdline flags: --use_xnnpack=true\n") == "--use_xnnpack=true"
+    assert android_log.unknown_flags(logs.HEAD) is None

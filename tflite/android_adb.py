@@ -1,0 +1,175 @@
+"""Talks to Android devices through the adb program."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+from collections.abc import Sequence
+
+from dcp_tf.errors import RunError, UsageError
+
+_EXIT_MARK = "dcp_tf_exit="
+_LOST = ("not found", "offline", "no devices", "closed", "protocol fault", "cannot connect", "connection reset")
+
+
+class DeviceLostError(RunError):
+    """The connection to a device broke."""
+
+
+def find_adb(path: str | None = None) -> str:
+    """The adb program: the given one, the one on PATH, or the one in the Android SDK.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if path is not None:
+        if shutil.which(path) is None:
+            raise UsageError(f"--adb={path} is no program that can be run")
+        return path
+    places = [
+        pathlib.Path(os.environ[name], "platform-tools")
+        for name in ("ANDROID_HOME", "ANDROID_SDK_ROOT")
+        if os.environ.get(name)
+    ]
+    for found in (shutil.which("adb"), *(shutil.which("adb", path=place) for place in places)):
+        if found:
+            return found
+    raise UsageError(
+        "adb is not on PATH: install Android's platform tools "
+        "(https://developer.android.com/tools/releases/platform-tools) or give --adb=PATH"
+    )
+
+
+def choose_devices(adb: str, serials: Sequence[str] = ()) -> list[str]:
+    """The serial numbers of the devices to use.
+
+    Args:
+        adb: the program.
+        serials: the wanted devices; none: the only one that is connected.
+
+    Raises:
+        UsageError: there is no such device, several without a choice, or one that cannot be used yet.
+        RunError: adb does not work.
+    """
+    states = _states(adb)
+    connected = ", ".join(f"{serial} ({state})" for serial, state in states.items()) or "none"
+    if missing := [serial for serial in serials if serial not in states]:
+        raise UsageError(f"there is no device {missing[0]!r}; connected: {connected}")
+    if not states:
+        raise UsageError(
+            "no Android device is connected: plug one in, switch on USB debugging in its developer options, and check "
+            "with `adb devices`"
+        )
+    if not serials and len(states) > 1:
+        raise UsageError(f"several devices are connected ({connected}): say which, --serial={','.join(states)}")
+    chosen = list(dict.fromkeys(serials)) or list(states)
+    for serial in chosen:
+        _require_usable(serial, states[serial])
+    return chosen
+
+
+def _states(adb: str) -> dict[str, str]:
+    output = _call([adb, "devices"], 60)
+    if output.returncode != 0:
+        raise RunError(f"`adb devices` failed: {_last_line(output.stderr) or _last_line(output.stdout)}")
+    _, _, listed = output.stdout.partition("List of devices attached")
+    rows = [line.split(maxsplit=1) for line in listed.splitlines() if line.strip() and not line.startswith("*")]
+    return {row[0]: row[1].strip() for row in rows if len(row) == 2}
+
+
+def _require_usable(serial: str, state: str) -> None:
+    if state == "device":
+        return
+    if state == "unauthorized":
+        raise UsageError(
+            f"device {serial} has not authorized this computer: unlock it and confirm the question about USB debugging"
+        )
+    if state.startswith("no permissions"):
+        raise UsageError(f"this user may not open device {serial}: set up udev rules for it ({state})")
+    raise UsageError(f"device {serial} is {state}: unplug it, plug it in again, and check with `adb devices`")
+
+
+class Adb:
+    """One device.
+
+    Args:
+        program: adb.
+        serial: of the device.
+    """
+
+    def __init__(self, program: str, serial: str):
+        self.program = program
+        self.serial = serial
+
+    def shell(self, command: str, timeout: float = 60) -> tuple[str, int]:
+        """Runs a shell command on the device.
+
+        Args:
+            command: for the device's sh.
+            timeout: seconds.
+
+        Returns:
+            What it printed (both streams), and its exit code.
+
+        Raises:
+            DeviceLostError: the device went away.
+            RunError: it does not answer.
+        """
+        # adb gives the exit code of the command on Android 7 and later only, and its own where the device is lost.
+        done = self._call("shell", f"( {command} ) 2>&1; echo {_EXIT_MARK}$?", timeout=timeout)
+        output, mark, code = done.stdout.rpartition(_EXIT_MARK)
+        if not mark or not code.strip().isdecimal():
+            said = _last_line(done.stderr) or f"adb ended with code {done.returncode}"
+            raise DeviceLostError(f"device {self.serial} was lost ({said}): check the cable and run again")
+        return output, int(code)
+
+    def checked_shell(self, command: str, timeout: float = 60) -> str:
+        """Like `shell`, for commands that must succeed.
+
+        Raises:
+            RunError: it failed, or the device went away.
+        """
+        output, code = self.shell(command, timeout)
+        if code != 0:
+            raise RunError(f"device {self.serial} refused `{command}`: {_last_line(output) or f'exit code {code}'}")
+        return output
+
+    def push(self, source: pathlib.Path, target: str) -> None:
+        """Copies a file to the device.
+
+        Raises:
+            RunError: it cannot be copied, or the device went away.
+        """
+        done = self._call("push", str(source), target, timeout=600)
+        if done.returncode != 0:
+            said = _last_line(done.stderr) or _last_line(done.stdout)
+            if any(sign in said for sign in _LOST) and "failed to copy" not in said:
+                raise DeviceLostError(f"device {self.serial} was lost ({said}): check the cable and run again")
+            raise RunError(f"{source.name} cannot be copied to device {self.serial}: {said}")
+
+    def _call(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess:
+        return _call([self.program, "-s", self.serial, *arguments], timeout)
+
+
+def _call(command: list[str], timeout: float) -> subprocess.CompletedProcess:
+    """Runs adb away from the terminal's Ctrl-C, which would reach it too and keep it from cleaning up afterwards."""
+    try:
+        return subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+            start_new_session=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RunError(f"`{' '.join(command[:4])} ...` did not answer for {timeout:.0f} seconds") from error
+    except OSError as error:
+        raise RunError(f"{command[0]} cannot be run: {error.strerror or error}") from error
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("adb: ").removeprefix("error: ") if lines else ""
