@@ -126,8 +126,7 @@ def _collector(problem: ChannelProblem):
             drawn = tf.constant(0.0)
             if settings.discrimination:
                 outputs = problem.target.outputs(values[problem.target.tensor])
-                count = tf.cast(tf.shape(outputs)[0], tf.float32)
-                drawn = count * problem.target.loss(_draw(problem.target.loss, outputs, labels, seed), outputs)
+                drawn = _sampled(problem.target.loss, outputs, labels, seed)
         shifts = [shift for _, _, shift in calls.values()]
         slopes = tape.gradient(drawn, shifts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         wanted = base or [output for _, output, _ in calls.values()]
@@ -185,15 +184,14 @@ def _run(problem: ChannelProblem, values: dict, tape: tf.GradientTape) -> dict[i
     return found
 
 
-def _draw(loss, outputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Labels drawn from the model's own predictions, as the Fisher matrix needs; the given ones for unknown losses."""
-    if not hasattr(loss, "as_probabilities"):
-        return labels
-    probabilities = tf.stop_gradient(loss.as_probabilities(outputs))
-    if loss.outputs_kind == "sigmoid" or outputs.shape[-1] == 1:
-        return tf.cast(tf.random.stateless_uniform(tf.shape(probabilities), seed) < probabilities, tf.float32)
-    drawn = tf.random.stateless_categorical(tf.math.log(tf.maximum(probabilities, 1e-30)), 1, seed)[:, 0]
-    return tf.one_hot(drawn, outputs.shape[-1])
+def _sampled(loss, outputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The loss over the batch with labels drawn from the model's own predictions, as the Fisher matrix needs.
+
+    For losses that cannot draw, the sum of the losses with the given labels.
+    """
+    if hasattr(loss, "sampled"):
+        return loss.sampled(outputs, seed)
+    return tf.cast(tf.shape(outputs)[0], tf.float32) * tf.cast(loss(labels, outputs), tf.float32)
 
 
 def _as_kernel(weights: np.ndarray, reader) -> np.ndarray:

@@ -1,22 +1,46 @@
 """Training: one GradientTape loop for every phase, its losses and learning rates, and files that survive a kill."""
 
 from dcp_tf.training.checkpoint import TrainState, load_weights, save_model, save_weights
+from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_objective
 from dcp_tf.training.history import History
 from dcp_tf.training.loop import TrainConfig, fit
-from dcp_tf.training.losses import ClassificationLoss, Distillation, Loss, classification_loss, soft_targets
+from dcp_tf.training.losses import (
+    ClassificationLoss,
+    Distillation,
+    Loss,
+    MeanSquaredError,
+    classification_loss,
+    soft_targets,
+)
+from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, add_margin_head, embedding_network
+from dcp_tf.training.objectives import Classification, Custom, Objective, Regression
 from dcp_tf.training.schedules import Schedule, cosine_schedule, step_schedule
 from dcp_tf.training.seeds import seed_everything
 
 __all__ = [
+    "LOSSES",
+    "ASoftmax",
+    "ArcFace",
+    "Classification",
     "ClassificationLoss",
+    "CosFace",
+    "Custom",
     "Distillation",
     "History",
     "Loss",
+    "MarginHead",
+    "MeanSquaredError",
+    "Objective",
+    "Regression",
     "Schedule",
     "TrainConfig",
     "TrainState",
+    "add_margin_head",
+    "as_objective",
+    "choose_objective",
     "classification_loss",
     "cosine_schedule",
+    "embedding_network",
     "fit",
     "load_weights",
     "save_model",

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import keras
 
@@ -9,11 +10,8 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.trace import Trace
 
-_POOLING = {
-    3: keras.layers.GlobalAveragePooling1D,
-    4: keras.layers.GlobalAveragePooling2D,
-    5: keras.layers.GlobalAveragePooling3D,
-}
+if TYPE_CHECKING:
+    from dcp_tf.training.objectives import Objective
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,17 +34,19 @@ class AugmentedModel:
     """A model with auxiliary classifier outputs.
 
     Attributes:
-        model: outputs are those of the heads, shallow to deep, and last the model's own. It shares its layers with the
-            model that it was made from.
+        model: outputs are those of the heads, shallow to deep, and last the model's own (behind its ending). It shares
+            its layers with the model that it was made from.
         positions: of the heads.
         heads: the classifiers themselves, from feature maps to outputs.
         depth: how many layers with kernels the whole model has (its own loss sits there).
+        ending: what stands between the model's output and its loss, such as the classes of an embedding; or None.
     """
 
     model: keras.Model
     positions: tuple[Position, ...]
     heads: tuple[keras.Model, ...]
     depth: int
+    ending: keras.Model | None = None
 
     def loss_weights(self) -> list[float]:
         """`gamma_k = max(0.01, (L_k / L_K)^2)` with the depth L_k of head k (Guo et al., arXiv:1611.01773)."""
@@ -54,19 +54,22 @@ class AugmentedModel:
 
 
 def augment(
-    graph: ChannelGraph, count: int, outputs_kind: str, at: Sequence[str] = (), data_format: str = "channels_last"
+    graph: ChannelGraph,
+    count: int,
+    objective: "Objective",
+    at: Sequence[str] = (),
+    data_format: str = "channels_last",
+    ending: keras.Model | None = None,
 ) -> AugmentedModel:
     """Adds auxiliary classifiers to a model with one output (Liu et al. 2021, eq. 3 and 4).
-
-    Each head is `Dense(AvgPool(ReLU(BatchNorm(feature map))))`.
 
     Args:
         graph: of the model; its layers are shared with the result.
         count: how many heads to spread over the depth; fewer where the model has fewer places.
-        outputs_kind: of the model's own output, "logits", "softmax" or "sigmoid"; heads give logits, or probabilities
-            where the model ends in a sigmoid.
+        objective: makes the heads.
         at: names of layers whose outputs the heads shall read, in place of `count`.
         data_format: where the channels of the feature maps are.
+        ending: from the model's output to what its loss compares, where that is not the output itself.
 
     Returns:
         The augmented model; its heads are untrained.
@@ -75,42 +78,34 @@ def augment(
         UsageError: the model has several outputs, or a named layer cannot carry a head.
     """
     trace = graph.trace
-    positions = find_positions(graph, count, at)
-    classes = trace.shapes[trace.outputs[0]][-1]
+    positions = find_positions(graph, count, objective, at)
+    shape = trace.shapes[trace.outputs[0]]
     heads = tuple(
-        _head(f"auxiliary_{i}", trace.shapes[p.tensor], classes, outputs_kind, data_format)
+        objective.head(f"auxiliary_{i}", trace.shapes[p.tensor], shape, data_format)
         for i, p in enumerate(positions, start=1)
     )
     inputs = {t: keras.Input(batch_shape=trace.shapes[t], dtype=trace.dtype(t)) for t in trace.inputs}
     values = trace.run(inputs, [*(p.tensor for p in positions), *trace.outputs])
     outputs = [head(values[p.tensor]) for head, p in zip(heads, positions, strict=True)]
-    outputs.append(values[trace.outputs[0]])
+    final = values[trace.outputs[0]]
+    outputs.append(final if ending is None else ending(final))
     # One input goes bare, as the batches bring it: Keras warns of a list of one.
     tensors = list(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values()))
     model = keras.Model(tensors, outputs, name=f"{trace.model.name}_augmented")
-    return AugmentedModel(model, positions, heads, max(_depths(graph).values()))
+    return AugmentedModel(model, positions, heads, max(_depths(graph).values()), ending)
 
 
-def find_positions(graph: ChannelGraph, count: int, at: Sequence[str] = ()) -> tuple[Position, ...]:
+def find_positions(
+    graph: ChannelGraph, count: int, objective: "Objective", at: Sequence[str] = ()
+) -> tuple[Position, ...]:
     """Where the heads of `augment` sit, shallow to deep; the arguments and errors are the same."""
     trace = graph.trace
-    if len(trace.outputs) != 1 or len(trace.shapes[trace.outputs[0]]) != 2:
+    if len(trace.outputs) != 1 or len(trace.shapes[trace.outputs[0]]) < 2:
         shapes = [trace.shapes[t] for t in trace.outputs]
-        raise UsageError(f"auxiliary classifiers need one output of shape (batch, classes), the model has {shapes}")
+        raise UsageError(f"auxiliary classifiers need one output of shape (batch, ..., values), the model has {shapes}")
+    ranks = objective.head_ranks(len(trace.shapes[trace.outputs[0]]))
     depths = _depths(graph)
-    return _named(trace, depths, at) if at else _spread(trace, depths, count)
-
-
-def _head(name: str, shape: tuple, classes: int, outputs_kind: str, data_format: str) -> keras.Model:
-    axis = 1 if data_format == "channels_first" and len(shape) > 2 else -1
-    feature_map = keras.Input(batch_shape=shape)
-    x = keras.layers.BatchNormalization(axis=axis, name=f"{name}_bn")(feature_map)
-    x = keras.layers.ReLU(name=f"{name}_relu")(x)
-    if len(shape) > 2:
-        x = _POOLING[len(shape)](data_format=data_format, name=f"{name}_pool")(x)
-    activation = "sigmoid" if outputs_kind == "sigmoid" else None
-    logits = keras.layers.Dense(classes, activation=activation, name=f"{name}_dense")(x)
-    return keras.Model(feature_map, logits, name=name)
+    return _named(trace, depths, at, ranks) if at else _spread(trace, depths, count, ranks)
 
 
 def _depths(graph: ChannelGraph) -> dict[int, int]:
@@ -139,22 +134,31 @@ def bottlenecks(trace: Trace) -> list[int]:
     return found
 
 
-def _candidates(trace: Trace, depths: dict[int, int]) -> list[Position]:
-    """The ends of the model's blocks: merges where it has them, else the last tensor before each next kernel."""
+def _candidates(trace: Trace, depths: dict[int, int], ranks: Sequence[int], indices: Sequence[int]) -> list[Position]:
+    """The outputs of the calls in `indices` that can carry a head; vectors only where there are no feature maps."""
     total = max(depths.values(), default=0)
     places = [
         Position(call.outputs[0], call.path, depths[index])
-        for index in bottlenecks(trace)
+        for index in indices
         for call in [trace.calls[index]]
-        if 0 < depths[index] < total and len(trace.shapes[call.outputs[0]]) in (2, *_POOLING)
+        if 0 < depths[index] < total and len(trace.shapes[call.outputs[0]]) in ranks
     ]
     maps = [p for p in places if len(trace.shapes[p.tensor]) > 2]
     return maps or places
 
 
-def _spread(trace: Trace, depths: dict[int, int], count: int) -> tuple[Position, ...]:
-    """Evenly by blocks, as the papers do: `step = blocks // (P + 1) + 1`, positions `min(step * i, blocks - 1)`."""
-    candidates = _candidates(trace, depths)
+def _spread(trace: Trace, depths: dict[int, int], count: int, ranks: Sequence[int]) -> tuple[Position, ...]:
+    """Evenly by blocks, as the papers do: `step = blocks // (P + 1) + 1`, positions `min(step * i, blocks - 1)`.
+
+    A block ends at a merge through which everything passes; where there are too few of those, with each layer that has
+    a kernel. A net whose encoder is joined to its decoder by skips has few tensors through which everything passes. If
+    its outputs are maps, heads see the image from other tensors too.
+    """
+    candidates = _candidates(trace, depths, ranks, bottlenecks(trace))
+    makes_maps = len(trace.shapes[trace.outputs[0]]) > 2
+    if makes_maps and len({p.depth for p in candidates}) <= count:
+        every = _candidates(trace, depths, ranks, [i for i, c in enumerate(trace.calls) if len(c.outputs) == 1])
+        candidates = sorted(every, key=lambda p: p.depth)
     merges = [p for p in candidates if len(trace.calls[trace.producer[p.tensor]].inputs) > 1]
     last_of_depth = list({p.depth: p for p in candidates}.values())
     blocks = merges if len(merges) > count else last_of_depth
@@ -163,7 +167,7 @@ def _spread(trace: Trace, depths: dict[int, int], count: int) -> tuple[Position,
     return tuple(blocks[number - 1] for number in numbers)
 
 
-def _named(trace: Trace, depths: dict[int, int], names: Sequence[str]) -> tuple[Position, ...]:
+def _named(trace: Trace, depths: dict[int, int], names: Sequence[str], ranks: Sequence[int]) -> tuple[Position, ...]:
     by_path = {call.path: index for index, call in enumerate(trace.calls)}
     positions = []
     for name in names:
@@ -173,7 +177,7 @@ def _named(trace: Trace, depths: dict[int, int], names: Sequence[str]) -> tuple[
             )
         call = trace.calls[by_path[name]]
         shape = trace.shapes[call.outputs[0]]
-        if len(call.outputs) != 1 or len(shape) not in (2, *_POOLING):
+        if len(call.outputs) != 1 or len(shape) not in ranks:
             raise UsageError(f"layer {name!r} cannot carry an auxiliary classifier: its output is {shape}")
         positions.append(Position(call.outputs[0], name, depths[by_path[name]]))
     return tuple(sorted(positions, key=lambda p: p.depth))

@@ -46,10 +46,12 @@ class ClassificationLoss:
     Attributes:
         outputs_kind: `logits`; `softmax`, probabilities that sum to 1; or `sigmoid`, one probability per class.
         independent: whether each output is a yes / no question of its own; sigmoid outputs always are.
+        accuracy_name: what training calls the mean of `accuracy`.
     """
 
     outputs_kind: str
     independent: bool = False
+    accuracy_name: str = "top1"
 
     def __post_init__(self):
         if self.outputs_kind not in OUTPUT_KINDS:

@@ -11,7 +11,6 @@ from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.criteria.evidence import Evidence, Scores
-from dcp_tf.training import classification_loss, soft_targets
 
 # Layers behind an activation that move or pool its values: zeros are counted before them.
 _VIEWS = tuple(
@@ -35,12 +34,12 @@ def taylor(evidence: Evidence, groups: Sequence[ChannelGroup]) -> Scores:
         for g in groups
     ]
     kernels = list({id(kernel): kernel for of_group in reads for kernel, _, _ in of_group}.values())
-    loss = classification_loss(evidence.outputs_kind)
+    loss, ended = evidence.objective.loss, evidence.objective.with_ending(model, evidence.data)
 
     def squared_changes(images, labels):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(kernels)
-            value = loss(labels, model(images, training=False))
+            value = loss(labels, ended(images, training=False))
         gradients = tape.gradient(value, kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         changes = {id(k): tf.cast(g * k, tf.float32) for g, k in zip(gradients, kernels, strict=True)}
         return [
@@ -114,7 +113,7 @@ def _batches(evidence: Evidence) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     subset = data.balanced_subset(min(method.selection_samples, data.size), evidence.seed)
     order = np.random.default_rng([evidence.seed, 0]).permutation(subset)
     batches = data.batches(method.selection_batch, indices=order)
-    teacher = soft_targets(evidence.graph.trace.model, evidence.outputs_kind) if data.labels is None else None
+    teacher = evidence.objective.targets(evidence.graph.trace.model, data) if data.labels is None else None
     count = math.ceil(len(order) / method.selection_batch)
     for batch in progress.bar(batches, what=f"ranking channels by {method.name}", total=count, unit="batch"):
         yield (batch, teacher(batch)) if teacher else batch

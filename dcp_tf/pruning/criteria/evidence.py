@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from dcp_tf.graph import ChannelGraph
+from dcp_tf.training import Objective
 
 Scores = dict[str, np.ndarray]
 
@@ -17,13 +18,13 @@ class Evidence:
     Attributes:
         graph: of the trained model.
         data: the training images; see `dcp_tf.data.Split`.
-        outputs_kind: of the model, "logits", "softmax" or "sigmoid".
+        objective: of the model.
         method: the settings.
         seed: of everything that is drawn.
     """
 
     graph: ChannelGraph
     data: Any
-    outputs_kind: str
+    objective: Objective
     method: Any
     seed: int

@@ -1,0 +1,377 @@
+"""What a model is for: its loss, what its auxiliary heads are, what stands for missing labels, how good it is.
+
+Everything else (fine-tuning, the selection, measuring, the report) asks an `Objective` and knows nothing of tasks.
+"""
+
+import abc
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf.errors import UsageError
+from dcp_tf.evaluation import accuracy, measure_dense, measure_multilabel, measure_regression
+from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
+from dcp_tf.training.head_layers import POOLED_RANKS, map_head, pooled_head
+from dcp_tf.training.label_checks import check_class_labels, check_numbers, check_rows, is_index
+from dcp_tf.training.losses import ClassificationLoss, Loss, MeanSquaredError
+
+_STATISTICS = 1024  # images (or a few less) whose labels are enough to know their mean and spread
+
+
+class Objective(abc.ABC):
+    """What a model is for. `bind` fits an objective to a model and its data; all other methods come after it.
+
+    Attributes:
+        loss: of the model's output (behind its `ending`).
+        head_loss: of the auxiliary heads' outputs; it gets the same labels.
+        outputs_kind: "logits", "softmax" or "sigmoid"; what is no class counts as "logits".
+        parity: how the outputs of a converted file are compared, as `dcp_tf.tflite.check_parity` has it.
+        primary: name of the figure, among those of `evaluate`, that stands for the whole.
+    """
+
+    loss: Loss
+    head_loss: Loss
+    outputs_kind: str = "logits"
+    parity: str = "embeddings"
+    primary: str
+
+    @abc.abstractmethod
+    def bind(self, model: keras.Model, data: Any, what: str = "the data") -> "Objective":
+        """The objective as it suits a model and its training data.
+
+        Args:
+            model: with one output.
+            data: see `dcp_tf.data.Split`; its labels may be None.
+            what: what the data is called in errors.
+
+        Raises:
+            UsageError: model and labels do not fit each other.
+        """
+
+    @abc.abstractmethod
+    def check(self, labels: np.ndarray | None, shape: tuple, what: str = "the data") -> None:
+        """Raises UsageError unless the labels fit outputs of this shape (with the batch axis)."""
+
+    @abc.abstractmethod
+    def head(self, name: str, shape: tuple, output_shape: tuple, data_format: str) -> keras.Model:
+        """An untrained auxiliary head.
+
+        Args:
+            name: of the head; its layers' names begin with it.
+            shape: of the feature map that it reads, with the batch axis.
+            output_shape: of the model's output, with the batch axis.
+            data_format: where the channels of the feature map are.
+        """
+
+    def head_ranks(self, output_rank: int) -> tuple[int, ...]:
+        """The ranks (with the batch axis) that a feature map must have to carry a head: maps make maps."""
+        return POOLED_RANKS if output_rank == 2 else (output_rank,)
+
+    def ending(self, model: keras.Model, data: Any) -> keras.Model | None:
+        """What stands between the model's output and its loss; None: nothing. It is never part of the pruned model."""
+        return None
+
+    def with_ending(self, model: keras.Model, data: Any) -> keras.Model:
+        """The model as `fit` needs it for `loss`; it shares the layers of `model`."""
+        ending = self.ending(model, data)
+        return model if ending is None else keras.Model(model.inputs, ending(model.outputs[0]), name=model.name)
+
+    @abc.abstractmethod
+    def targets(self, model: keras.Model, data: Any) -> Callable[[tf.Tensor], tf.Tensor]:
+        """From images to what `model` says of them, in the form of labels; no gradient reaches it.
+
+        It stands for missing labels and is what a student learns from in a distillation.
+        """
+
+    @abc.abstractmethod
+    def evaluate(self, model_or_predict: keras.Model | Callable, batches: Iterable) -> dict[str, float]:
+        """How good a model, or a function from images to outputs, is on batches of (images, labels)."""
+
+    def class_numbers(self, labels: np.ndarray | None) -> np.ndarray | None:
+        """The labels as one class number for each answer; None where they are no classes."""
+        return None
+
+    @abc.abstractmethod
+    def describe(self) -> str:
+        """The loss in some words."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification(Objective):
+    """Classes, one or several for each image, or for each place of an image.
+
+    Attributes:
+        outputs_kind: "logits", "softmax" or "sigmoid".
+        independent: whether each class is a yes / no question of its own; of sigmoid outputs it always is.
+        multilabel: whether an image may have several classes; labels are then rows of 0 and 1.
+        is_dense: whether there is one answer for each place of an image; `bind` finds out.
+    """
+
+    outputs_kind: str = "logits"
+    independent: bool = False
+    multilabel: bool = False
+    is_dense: bool = False
+
+    def __post_init__(self):
+        if self.outputs_kind == "sigmoid" or self.multilabel:
+            object.__setattr__(self, "independent", True)
+        _ = self.loss  # finds what cannot be
+
+    def bind(self, model, data, what="the data"):
+        """See `Objective`."""
+        shape = output_shape(model, data)
+        self.check(data.labels, shape, what)
+        return dataclasses.replace(self, is_dense=len(shape) > 2)
+
+    def check(self, labels, shape, what="the data"):
+        """See `Objective`."""
+        if self.outputs_kind == "softmax" and shape[-1] == 1:
+            raise UsageError(
+                "the model ends in a softmax over a single output, which is always 1; end it in a sigmoid, "
+                "or in two outputs"
+            )
+        if labels is None:
+            return
+        if self.multilabel:
+            check_rows(labels, shape, what, sums_to_1=False)
+        else:
+            check_class_labels(labels, shape, what, rows_sum_to_1=not self.independent)
+
+    @property
+    def parity(self) -> str:
+        """See `Objective`: several classes at once are no decision for one of them."""
+        if self.multilabel:
+            return "embeddings"
+        return "logits" if self.outputs_kind == "logits" else "probabilities"
+
+    @property
+    def primary(self) -> str:
+        """See `Objective`."""
+        return "mean_iou" if self.is_dense else "map" if self.multilabel else "top1"
+
+    @property
+    def loss(self) -> ClassificationLoss:
+        """See `Objective`."""
+        return ClassificationLoss(self.outputs_kind, self.independent, self._accuracy_name)
+
+    @property
+    def head_loss(self) -> ClassificationLoss:
+        """See `Objective`."""
+        return ClassificationLoss("logits", self.independent, self._accuracy_name)
+
+    @property
+    def _accuracy_name(self) -> str:
+        return "pixel_accuracy" if self.is_dense else "label_accuracy" if self.multilabel else "top1"
+
+    def head(self, name, shape, output_shape, data_format):
+        """See `Objective`; heads give logits."""
+        return default_head(name, shape, output_shape, data_format)
+
+    def targets(self, model, data):
+        """See `Objective`: the probabilities."""
+        loss = self.loss
+        return lambda images: tf.stop_gradient(loss.as_probabilities(model(images, training=False)))
+
+    def evaluate(self, model_or_predict, batches):
+        """See `Objective`: top-1 (and 5), mean average precision and F1, or mean IoU and pixel accuracy."""
+        threshold = 0.0 if self.outputs_kind == "logits" else 0.5
+        if self.is_dense:
+            return measure_dense(model_or_predict, batches, independent=self.independent, threshold=threshold)
+        if self.multilabel:
+            return measure_multilabel(model_or_predict, batches, threshold)
+        kind, predict = self.outputs_kind, model_or_predict
+        if self.independent and kind == "logits":
+            kind, predict = "sigmoid", _after(model_or_predict, tf.sigmoid)
+        return accuracy(predict, _map_labels(batches, _class_numbers), top5=True, outputs_kind=kind)
+
+    def class_numbers(self, labels):
+        """See `Objective`."""
+        if labels is None or self.multilabel:
+            return None
+        rows = labels.ndim > 1 and not np.issubdtype(labels.dtype, np.integer)
+        if self.is_dense:
+            return labels.argmax(-1) if rows and labels.shape[-1] > 1 else labels.astype(np.int64)
+        return np.asarray(_class_numbers(labels))
+
+    def describe(self):
+        """See `Objective`."""
+        each = " of each place" if self.is_dense else ""
+        if self.independent:
+            return f"sigmoid cross-entropy{each}" + (", several classes at once" if self.multilabel else "")
+        return f"softmax cross-entropy{each}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Regression(Objective):
+    """Numbers, one or several for each image, or for each place of an image, by squared errors.
+
+    Errors are divided by the labels' standard deviations: heads predict standardised labels, so that their training
+    does not depend on the labels' units. Of the model's own output only spreads above 1 are divided out, because small
+    labels say nothing of how its last layer is scaled.
+
+    Attributes:
+        mean: of the labels, for each entry of the last axis; `bind` finds out.
+        std: their standard deviations, too.
+        is_dense: whether there is an answer for each place of an image, too.
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    is_dense: bool = False
+    primary = "mse"
+
+    def bind(self, model, data, what="the data"):
+        """See `Objective`; without labels mean and spread are those of the model's own predictions."""
+        shape = output_shape(model, data)
+        self.check(data.labels, shape, what)
+        if data.labels is None:
+            values = _predictions(model, data, _STATISTICS)
+        else:
+            values = data.labels[:: -(-len(data.labels) // _STATISTICS)]
+        values = np.asarray(values, np.float64).reshape(-1, shape[-1])
+        spread = values.std(0)
+        std = tuple(np.where(spread > 0, spread, 1.0).tolist())
+        return dataclasses.replace(self, mean=tuple(values.mean(0).tolist()), std=std, is_dense=len(shape) > 2)
+
+    def check(self, labels, shape, what="the data"):
+        """See `Objective`."""
+        if labels is not None:
+            check_numbers(labels, shape, what)
+
+    @property
+    def loss(self) -> MeanSquaredError:
+        """See `Objective`."""
+        return MeanSquaredError(tuple(max(1.0, spread) for spread in self.std))
+
+    @property
+    def head_loss(self) -> MeanSquaredError:
+        """See `Objective`."""
+        return MeanSquaredError(self.std)
+
+    def head(self, name, shape, output_shape, data_format):
+        """See `Objective`; the labels' mean and spread are put in."""
+        head = default_head(name, shape, output_shape, data_format)
+        scaled = keras.layers.Rescaling(list(self.std), list(self.mean), name=f"{name}_units")
+        return keras.Model(head.inputs[0], scaled(head.outputs[0]), name=name)
+
+    def targets(self, model, data):
+        """See `Objective`: the values themselves."""
+        return lambda images: tf.stop_gradient(tf.cast(model(images, training=False), tf.float32))
+
+    def evaluate(self, model_or_predict, batches):
+        """See `Objective`: mean squared and absolute error, and the explained share of the variance."""
+        return measure_regression(model_or_predict, batches)
+
+    def describe(self):
+        """See `Objective`."""
+        return "mean squared error" + (" of each place" if self.is_dense else "")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Custom(Objective):
+    """A loss of the user's own.
+
+    Attributes:
+        loss: from labels and outputs to a scalar mean; see `dcp_tf.training.Loss` for what else it may have.
+        make_head: from name, shape, output shape and data format to an auxiliary head, as `Objective.head`; None: as of
+            a classifier, or of maps where outputs are maps, with the last activation of the model.
+        head_loss: of the heads' outputs; None: the same.
+        metrics: from a model (or function) and batches to figures; None: the mean loss.
+        primary: name of the primary figure.
+        outputs_kind: the last activation; `bind` finds out.
+    """
+
+    loss: Loss
+    make_head: Callable[[str, tuple, tuple, str], keras.Model] | None = None
+    head_loss: Loss | None = None
+    metrics: Callable[[Any, Iterable], Mapping[str, float]] | None = None
+    primary: str = "loss"
+    outputs_kind: str = "logits"
+
+    def __post_init__(self):
+        if self.head_loss is None:
+            object.__setattr__(self, "head_loss", self.loss)
+
+    def bind(self, model, data, what="the data"):
+        """See `Objective`."""
+        return dataclasses.replace(self, outputs_kind=read_outputs_kind(model))
+
+    def check(self, labels, shape, what="the data"):
+        """See `Objective`; nothing is known of what the labels must be."""
+
+    def head(self, name, shape, output_shape, data_format):
+        """See `Objective`."""
+        if self.make_head is not None:
+            return self.make_head(name, shape, output_shape, data_format)
+        activation = None if self.outputs_kind == "logits" else self.outputs_kind
+        return default_head(name, shape, output_shape, data_format, activation)
+
+    def targets(self, model, data):
+        """See `Objective`: the outputs themselves."""
+        return lambda images: tf.stop_gradient(model(images, training=False))
+
+    def evaluate(self, model_or_predict, batches):
+        """See `Objective`."""
+        if self.metrics is not None:
+            return dict(self.metrics(model_or_predict, batches))
+        total, count = 0.0, 0
+        for images, labels in batches:
+            total += len(images) * float(self.loss(labels, _after(model_or_predict, tf.identity)(images)))
+            count += len(images)
+        if not count:
+            raise UsageError("there are no images to measure on")
+        return {"loss": total / count}
+
+    def describe(self):
+        """See `Objective`."""
+        return getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
+
+    def __repr__(self) -> str:
+        return f"Custom({self.describe()})"
+
+
+def default_head(
+    name: str, shape: tuple, output_shape: tuple, data_format: str, activation: str | None = None
+) -> keras.Model:
+    """The auxiliary head of eq. 3 and 4 where outputs are vectors, and one without pooling where they are maps."""
+    if len(output_shape) > 2:
+        return map_head(name, shape, output_shape, data_format, activation)
+    return pooled_head(name, shape, output_shape[-1], data_format, activation)
+
+
+def output_shape(model: keras.Model, data: Any) -> tuple:
+    """The shape of the model's output for the inputs of a data set, with the batch axis."""
+    shape = model.outputs[0].shape
+    if None in shape[1:]:
+        shape = model.compute_output_shape((None, *data.shape))
+    return tuple(shape)
+
+
+def _predictions(model: keras.Model, data: Any, count: int) -> np.ndarray:
+    batches = data.batches(64, indices=data.balanced_subset(count))
+    return np.concatenate([np.asarray(model(b[0] if isinstance(b, tuple) else b, training=False)) for b in batches])
+
+
+def _after(model_or_predict: keras.Model | Callable, function: Callable) -> Callable:
+    """`function` of the outputs."""
+    if isinstance(model_or_predict, keras.Model):
+        return tf.function(lambda images: function(model_or_predict(images, training=False)), reduce_retracing=True)
+    return lambda images: function(model_or_predict(images))
+
+
+def _map_labels(batches: Iterable, function: Callable) -> Iterable:
+    if isinstance(batches, tf.data.Dataset):
+        return batches.map(lambda images, labels: (images, function(labels)))
+    return ((images, function(labels)) for images, labels in batches)
+
+
+def _class_numbers(labels: Any) -> tf.Tensor:
+    """Class numbers (B,) from those, a column of them, or rows of targets."""
+    labels = tf.convert_to_tensor(labels)
+    if is_index(labels.shape, (None, None)):
+        return tf.cast(tf.reshape(labels, (-1,)), tf.int64)
+    return tf.argmax(labels, axis=-1)
