@@ -2,8 +2,9 @@
 
 from dcp_tf.graph.channel_graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.cost import Cost, LayerCost, count_cost, group_shares
-from dcp_tf.graph.rule import RuleCall, register_rule
+from dcp_tf.graph.rule import OperationRecord, RuleCall, register_rule
 from dcp_tf.graph.shrinkable import shrinkable_share
+from dcp_tf.graph.sparsity import kernel_sparsity, zero_kernel_masks
 from dcp_tf.graph.surgery import apply_masks, copy_model, masked, masks, rebuild
 
 __all__ = [
@@ -11,14 +12,17 @@ __all__ = [
     "ChannelGroup",
     "Cost",
     "LayerCost",
+    "OperationRecord",
     "RuleCall",
     "apply_masks",
     "copy_model",
     "count_cost",
     "group_shares",
+    "kernel_sparsity",
     "masked",
     "masks",
     "rebuild",
     "register_rule",
     "shrinkable_share",
+    "zero_kernel_masks",
 ]

@@ -1,6 +1,7 @@
 """How many channels each group keeps: by rate, or by what the whole model may cost."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,8 +9,11 @@ import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost
+from dcp_tf.graph.cost import sliced_shape
+from dcp_tf.graph.rule import Kept
 from dcp_tf.pruning.widths import kept_at_rate
 
+_SHARES = 10_000  # the shares of kernels that a target can ask for
 MEASURES: dict[str, Callable[[Cost], int]] = {
     "macs": lambda cost: cost.macs,
     "params": lambda cost: cost.params,
@@ -155,6 +159,40 @@ class Widths:
             kept_at_rate(group.size, k / group.size, self._round_to, self._minimum) for k in range(group.size + 1)
         }
         return min((w for w in possible if w > width), default=width)
+
+
+def share_of_kernels(graph: ChannelGraph, kept: Kept, layers: Sequence[str], target: Target) -> float:
+    """The share of kernels to remove from each layer so that the rest costs no more than a target, zeros not counted.
+
+    Args:
+        graph: of the model.
+        kept: the channels that stay.
+        layers: paths of the layers that lose kernels.
+        target: its limit is a share of the model without any pruning.
+
+    Raises:
+        UsageError: the target is not reached even without these layers, or asks for nothing.
+    """
+    cost = count_cost(graph, kept)
+    full, limit = (MEASURES[target.measure](c) for c in (cost, count_cost(graph)))
+    limit = target.limit(limit)
+    kernels, costs = [], []
+    for name in layers:
+        record = next(r for r in graph.records.values() if r.path == name)
+        shapes = [sliced_shape(record, index, kept) for index, _ in record.consumes]
+        kernels.append(sum(shape[-2] * shape[-1] for shape in shapes))
+        weights = sum(math.prod(shape) for shape in shapes)
+        macs = sum(layer.macs for layer in cost.layers if layer.path == name)
+        costs.append(macs if target.measure == "macs" else weights * full / cost.params)
+    shares = np.arange(1, _SHARES) / _SHARES
+    removed = sum(np.floor(shares * count) / count * c for count, c in zip(kernels, costs, strict=True))
+    fits = np.flatnonzero(full - removed <= limit)
+    if limit >= full or not len(fits):
+        raise UsageError(
+            f"the target of {limit:,} {target.measure} cannot be met with kernels: what stays costs {full:,}, "
+            f"and the kernels among them {sum(costs):,.0f}"
+        )
+    return float(shares[fits[0]])
 
 
 def profile(widths: Widths, rates: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)) -> list[dict]:

@@ -9,12 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.errors import RunError
-from dcp_tf.graph import ChannelGraph, ChannelGroup
+from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.trace import Trace
 from dcp_tf.pruning.layer_inputs import Batches, MemoryBudget, Walk, compiled, compiled_for
 from dcp_tf.pruning.readers import Reader, biases_of
 from dcp_tf.pruning.scores import SCORES
 from dcp_tf.pruning.selection import LossTerms
+from dcp_tf.pruning.units import Target
 
 _ATTEMPTS = 4  # of a sub-problem whose loss grows out of bounds, each at a tenth of the learning rate before
 _OUT_OF_BOUNDS = 10  # times the loss without any channel
@@ -43,22 +44,6 @@ class SubProblem:
     score: str = "paper"
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Target:
-    """Where the discrimination-aware loss of a stage is taken.
-
-    Attributes:
-        tensor: number of the traced tensor that `outputs` reads.
-        outputs: from that tensor to the outputs that the loss compares with labels: an auxiliary classifier, or
-            nothing more where the tensor is the model's own output.
-        loss: from labels and outputs to a scalar mean.
-    """
-
-    tensor: int
-    outputs: Callable[[tf.Tensor], tf.Tensor]
-    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-
-
 class ChannelProblem:
     """The channels of one group, or the kernels that read it, as the atoms of Algorithm 2: a `SelectionProblem`.
 
@@ -69,8 +54,9 @@ class ChannelProblem:
     def __init__(
         self,
         graph: ChannelGraph,
-        group: ChannelGroup,
+        name: str,
         readers: Sequence[Reader],
+        size: int,
         target: Target,
         walks: tuple[Walk, Walk],
         labels: Sequence[tf.Tensor],
@@ -82,8 +68,9 @@ class ChannelProblem:
 
         Args:
             graph: of the model that is being pruned.
-            group: whose channels are chosen.
-            readers: the kernels that read it, with its channels as atoms; see `set_atoms`.
+            name: of the group or layer, for messages.
+            readers: the kernels that are fitted, with the numbers of their atoms.
+            size: how many atoms there are.
             target: of the stage's discrimination-aware loss.
             walks: of the model that is being pruned and of the baseline, both before the first reader.
             labels: per batch.
@@ -91,12 +78,14 @@ class ChannelProblem:
             budget: for the cached tensors.
             rng: draws the order of the batches in each sub-problem.
         """
-        self.name = group.name
+        self.name = name
+        self.size = size
+        self.readers = list(readers)
+        self.curvatures = np.zeros(size)
         self.settings = settings
         self.target = target
         self.labels = list(labels)
         self._rng = rng
-        self.set_atoms(readers, group.size)
         trace = graph.trace
         self.reading = {i for r in self.readers for i in graph.calls_of(graph.records[id(r.operation)])}
         outputs = [t for i in sorted(self.reading) for t in trace.calls[i].outputs]
@@ -114,23 +103,12 @@ class ChannelProblem:
             self.base = _cache(base_walk, function, base_walk.bytes_of(outputs), None, budget)
         self._kernels = [r.kernel.value for r in self.readers]
         self._biases = [b.value for b in biases_of(self.readers)]
+        self._start = [r.kernel.numpy() for r in self.readers]
+        self._selected = np.zeros(size, bool)
+        self._terms: LossTerms | None = None
         self._ceiling = np.inf
         self._gradients: list[np.ndarray] = []
         self._compile()
-
-    def set_atoms(self, readers: Sequence[Reader], size: int) -> None:
-        """Begins anew with other atoms of the same kernels, which enter with the values that they have now.
-
-        Args:
-            readers: with the numbers of the atoms.
-            size: how many atoms there are.
-        """
-        self.size = size
-        self.readers = list(readers)
-        self.curvatures = np.zeros(size)
-        self._start = [r.kernel.numpy() for r in self.readers]
-        self._selected = np.zeros(size, bool)
-        self._terms = None
 
     # What Algorithm 2 asks
 

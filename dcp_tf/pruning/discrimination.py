@@ -1,7 +1,6 @@
 """Algorithm 1 of Liu et al. 2021: auxiliary losses, then stage by stage, layer by layer, Algorithm 2."""
 
 import dataclasses
-import math
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,21 +8,17 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from dcp_tf import progress
-from dcp_tf.graph import ChannelGraph, ChannelGroup, copy_model
-from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem, Target
-from dcp_tf.pruning.choice import choose
-from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
+from dcp_tf.graph import ChannelGraph, copy_model
 from dcp_tf.pruning.methods import Guided
-from dcp_tf.pruning.plan import GroupPlan
-from dcp_tf.pruning.readers import HeldPlaces
+from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.pruning.run_state import RunState
-from dcp_tf.training import TrainConfig, classification_loss, fit, soft_targets
+from dcp_tf.pruning.selecting import Selecting, selection_batches
+from dcp_tf.pruning.units import Stage, Target, channel_unit, in_stages, kernel_units, targets_of
+from dcp_tf.pruning.unread import remove_unread
+from dcp_tf.training import Objective, TrainConfig, fit
 from dcp_tf.training.heads import AugmentedModel, augment
-
-_ROOM_FOR_IMAGES = 2**28  # bytes, however small the cache
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,32 +27,17 @@ class Task:
 
     Attributes:
         data: the training images; see `dcp_tf.data.Split`.
-        outputs_kind: of the model, "logits", "softmax" or "sigmoid".
+        objective: of the model.
         auxiliary: how the model is fine-tuned with its auxiliary losses.
         seed: of everything that is drawn.
         log_dir: folder for TensorBoard scalars.
     """
 
     data: Any
-    outputs_kind: str
+    objective: Objective
     auxiliary: TrainConfig
     seed: int = 0
     log_dir: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class Stage:
-    """The groups between two losses.
-
-    Attributes:
-        number: p, from 1; the last is P + 1.
-        groups: shallow to deep.
-        target: the loss L_S^p.
-    """
-
-    number: int
-    groups: tuple[ChannelGroup, ...]
-    target: Target
 
 
 def select_channels(
@@ -68,7 +48,7 @@ def select_channels(
     state: RunState,
     phases: list[dict],
     ranking: Mapping[str, np.ndarray] | None = None,
-) -> tuple[ChannelGraph, list[GroupPlan]]:
+) -> tuple[ChannelGraph, tuple[list[GroupPlan], list[KernelPlan]]]:
     """Steps 1 and 2 of Algorithm 1.
 
     Args:
@@ -82,7 +62,7 @@ def select_channels(
 
     Returns:
         The graph of a copy of the model whose remaining weights were fine-tuned and whose removed channels have zero
-        weights, and what each group keeps.
+        weights, and what each group and, for methods that choose kernels, each layer keeps.
     """
     shapes = [(None, *task.data.shape)]
     graph = ChannelGraph(copy_model(ChannelGraph(model)), shapes, method.ignore_statistics)
@@ -90,159 +70,91 @@ def select_channels(
     augmented = augment(
         graph,
         method.auxiliary_losses if method.discrimination else 0,
-        task.outputs_kind,
+        task.objective,
         method.auxiliary_layers if method.discrimination else (),
         keras.config.image_data_format(),
+        task.objective.ending(model, task.data),
     )
     if augmented.positions:
         asked = len(method.auxiliary_layers) or method.auxiliary_losses
         fewer = f" ({asked} were asked for, the model has no more places)" if len(augmented.positions) < asked else ""
         progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions) + fewer)
-    teacher = soft_targets(model, task.outputs_kind) if task.data.labels is None else None
+    teacher = task.objective.targets(model, task.data) if task.data.labels is None else None
     if not method.per_stage:
         _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher)
     base = ChannelGraph(copy_model(graph), shapes, method.ignore_statistics)
-    stages = _stages(graph, augmented, [graph.group(name) for name in widths], task.outputs_kind)
-    selecting = _Selecting(graph, base, augmented, widths, method, task, state, teacher, ranking or {})
-    return graph, selecting.run(stages, phases)
+    targets = targets_of(graph, augmented, task.objective)
+    batches = selection_batches(task.data, method, task.seed, teacher)
+    selecting = Selecting(
+        graph, base, widths, method, batches, state, task.seed, ranking or {}, augmented.model.variables
+    )
+
+    def fine_tune(stage: Stage) -> None:
+        weights = [float(p == stage.number) for p in range(1, len(augmented.positions) + 1)] + [1.0]
+        _fine_tune(augmented, weights, task, state, f"stage_{stage.number}", phases, teacher, selecting.held.masks())
+
+    return graph, _select(selecting, graph, targets, widths, method, fine_tune, phases)
 
 
-class _Selecting:
-    """Step 2 of Algorithm 1, and what its stages share."""
-
-    def __init__(
-        self,
-        graph: ChannelGraph,
-        base: ChannelGraph,
-        augmented: AugmentedModel,
-        widths: Mapping[str, int],
-        method: Guided,
-        task: Task,
-        state: RunState,
-        teacher: Callable | None,
-        ranking: Mapping[str, np.ndarray],
-    ):
-        self._graph, self._base, self._augmented, self._widths = graph, base, augmented, widths
-        self._method, self._task, self._state, self._teacher = method, task, state, teacher
-        self._ranking = ranking
-        self._budget = MemoryBudget(int(method.cache_gib * 2**30))
-        self._held = HeldPlaces()
-        self._images, self._labels = selection_batches(task.data, method, task.seed, teacher)
-        self._walks: tuple[Walk, Walk] = self._new_walks()
-
-    def run(self, stages: Sequence[Stage], phases: list[dict]) -> list[GroupPlan]:
-        done = self._state.load_selection(self._augmented.model.variables)
-        plans: list[GroupPlan] = []
-        started, total = time.perf_counter(), sum(len(stage.groups) for stage in stages)
-        for plan in done:
-            group = self._graph.group(plan.name)
-            self._held.drop(self._held.readers(self._graph, group), _as_mask(plan))
-        with progress.bar(what="selecting channels", total=total, unit="layer", initial=len(done)) as bar:
-            for stage in stages:
-                if self._method.per_stage and stage.groups and len(done) <= len(plans):
-                    self._fine_tune_stage(stage, phases)
-                # Fine-tuning changes all weights, so the images start again from the first layer.
-                if self._method.per_stage:
-                    self._restart_walks()
-                for group in stage.groups:
-                    self._walk_to(first_reader(self._graph, group))
-                    if len(plans) < len(done):
-                        plans.append(done[len(plans)])
-                        continue
-                    plans.append(self._select(group, stage, len(plans), total, bar))
-                    self._state.save_selection(plans, self._augmented.model.variables)
-        phases.append({"name": "selection", "seconds": time.perf_counter() - started})
-        return plans
-
-    def _new_walks(self) -> tuple[Walk, Walk]:
-        return tuple(Walk(g.trace, self._images, self._budget) for g in (self._graph, self._base))
-
-    def _restart_walks(self) -> None:
-        for walk in self._walks:
-            walk.close()
-        self._walks = self._new_walks()
-
-    def _walk_to(self, cut: int) -> None:
-        # A group that is read before and behind an auxiliary loss waits for a later stage: then the way is back.
-        if any(walk.cut > cut for walk in self._walks):
-            self._restart_walks()
-        for walk in self._walks:
-            walk.advance(cut)
-
-    def _fine_tune_stage(self, stage: Stage, phases: list[dict]) -> None:
-        weights = [float(p == stage.number) for p in range(1, len(self._augmented.positions) + 1)] + [1.0]
-        _fine_tune(
-            self._augmented,
-            weights,
-            self._task,
-            self._state,
-            f"stage_{stage.number}",
-            phases,
-            self._teacher,
-            self._held.masks(),
-        )
-
-    def _select(self, group: ChannelGroup, stage: Stage, number: int, total: int, bar) -> GroupPlan:
-        """Algorithm 2 on one group."""
-        method, started = self._method, time.perf_counter()
-        readers = self._held.readers(self._graph, group)
-        settings = SubProblem(
-            method.reconstruction,
-            method.discrimination,
-            learning_rate=method.selection_lr,
-            passes=method.selection_passes,
-        )
-        rng = np.random.default_rng([self._task.seed, number])
-        problem = ChannelProblem(
-            self._graph, group, readers, stage.target, self._walks, self._labels, settings, self._budget, rng
-        )
-
-        def show(kept: int, limit: int, loss: float) -> None:
-            bar.set_postfix_str(f"{group.name}: {kept}/{limit} channels, loss {loss:.4g}")
-
-        selection = choose(problem, method, self._widths[group.name], self._ranking.get(group.name), show)
-        problem.close()
-        self._held.drop(readers, selection.selected)
-        kept = np.flatnonzero(selection.selected)
-        bar.update()
-        progress.say(
-            f"selected {number + 1}/{total}  {group.name}: {len(kept)} of {group.size} channels  "
-            f"loss {selection.history['loss'][-1]:.4g}  {time.perf_counter() - started:.1f} s"
-        )
-        return GroupPlan(group.name, group.size, tuple(kept.tolist()), group.consumers, selection.history)
+def _select(
+    selecting: Selecting,
+    graph: ChannelGraph,
+    targets: Sequence[Target],
+    widths: Mapping[str, int],
+    method: Guided,
+    fine_tune: Callable[[Stage], None],
+    phases: list[dict],
+) -> tuple[list[GroupPlan], list[KernelPlan]]:
+    """Step 2 of Algorithm 1: first the channels of all groups, then the kernels of all layers."""
+    started = time.perf_counter()
+    channels = [channel_unit(graph, graph.group(name)) for name in widths] if method.chooses_channels else []
+    kernels = kernel_units(graph, method.excludes) if method.chooses_kernels else []
+    with progress.bar(what="selecting", total=len(channels) + len(kernels), unit="layer") as bar:
+        _sweep(selecting, in_stages(graph, channels, targets), method, bar, fine_tune)
+        if kernels:
+            chosen = {plan.name: plan.kept for plan in selecting.plans}
+            selecting.held.drop_filters(graph, graph.kept(chosen))
+            selecting.restart()
+            stages = in_stages(graph, kernels, targets)
+            _sweep(selecting, stages, method, bar, (lambda stage: None) if channels else fine_tune)
+    selecting.close()
+    plans = _after_kernels(graph, widths, selecting) if kernels else (list(selecting.plans), [])
+    phases.append({"name": "selection", "seconds": time.perf_counter() - started})
+    return plans
 
 
-def selection_batches(
-    data: Any, method: Guided, seed: int, teacher: Callable | None
-) -> tuple[list[list[tf.Tensor]], list[tf.Tensor]]:
-    """The class-balanced selection set in a fixed, mixed order: per batch the model's inputs, and the labels."""
-    subset = data.balanced_subset(min(method.selection_samples, _most_images(data.shape, method)), seed)
-    if len(subset) < min(method.selection_samples, data.size):
-        progress.say(f"selecting on {len(subset)} images, which is what half of --cache_gib holds")
-    order = np.random.default_rng([seed, 0]).permutation(subset)
-    images, labels = [], []
-    for batch in data.batches(method.selection_batch, indices=order):
-        x, y = batch if isinstance(batch, tuple) else (batch, None)
-        images.append([x])
-        labels.append(teacher(x) if y is None else y)
-    return images, labels
+def _after_kernels(
+    graph: ChannelGraph, widths: Mapping[str, int], selecting: Selecting
+) -> tuple[list[GroupPlan], list[KernelPlan]]:
+    """What is left once channels that no kernel needs any more are gone too."""
+    groups = [graph.group(name) for name in widths]
+    kept = remove_unread(graph, groups, selecting.held)
+    histories = {plan.name: plan.history for plan in selecting.plans if isinstance(plan, GroupPlan)}
+    channels = [GroupPlan(g.name, g.size, kept[g.name], g.consumers, histories.get(g.name, {})) for g in groups]
+    records = {record.path: record for record in graph.records.values()}
+    kernels = []
+    for plan in selecting.plans:
+        if isinstance(plan, KernelPlan):
+            kernel = records[plan.layer].operation.weights[plan.weight]
+            kernels.append(KernelPlan.of(plan.layer, plan.weight, selecting.held.matrix(kernel), plan.history))
+    return channels, kernels
 
 
-def _most_images(shape: tuple[int, ...], method: Guided) -> int:
-    """How many images may lie in memory: half of the cache, the other half is for layer inputs."""
-    room = max(method.cache_gib * 2**30 / 2, _ROOM_FOR_IMAGES)
-    return max(1, int(room / (4 * math.prod(shape))))
-
-
-def first_reader(graph: ChannelGraph, group: ChannelGroup) -> int:
-    """Index of the first call that reads a group."""
-    return min(i for record, *_ in graph.consumers(group) for i in graph.calls_of(record))
-
-
-def _as_mask(plan: GroupPlan) -> np.ndarray:
-    mask = np.zeros(plan.size, bool)
-    mask[list(plan.kept)] = True
-    return mask
+def _sweep(
+    selecting: Selecting,
+    stages: Sequence[Stage],
+    method: Guided,
+    bar: Any,
+    fine_tune: Callable[[Stage], None] = lambda stage: None,
+) -> None:
+    """All stages once, shallow to deep."""
+    for stage in stages:
+        if method.per_stage and stage.units:
+            if not selecting.ahead:
+                fine_tune(stage)
+            # Fine-tuning changes all weights, so the images start again from the first layer.
+            selecting.restart()
+        selecting.run(stage, bar)
 
 
 def _fine_tune(
@@ -258,8 +170,7 @@ def _fine_tune(
     if not augmented.positions or not task.auxiliary.epochs:
         return
     started = time.perf_counter()
-    head = classification_loss("sigmoid" if task.outputs_kind == "sigmoid" else "logits")
-    losses = [head] * len(augmented.positions) + [classification_loss(task.outputs_kind)]
+    losses = [task.objective.head_loss] * len(augmented.positions) + [task.objective.loss]
     if name == "auxiliary":
         # Every run that begins with these weights, losses and images trains the same model here.
         labels = None if teacher else zlib.crc32(np.ascontiguousarray(task.data.labels))
@@ -281,21 +192,3 @@ def _fine_tune(
         lower="--aux_lr",
     )
     phases.append({"name": name, "seconds": time.perf_counter() - started, "history": list(history)})
-
-
-def _stages(
-    graph: ChannelGraph, augmented: AugmentedModel, groups: Sequence[ChannelGroup], outputs_kind: str
-) -> list[Stage]:
-    """Each group goes to the first loss that lies behind all layers that read it; groups run shallow to deep."""
-    head_loss = classification_loss("sigmoid" if outputs_kind == "sigmoid" else "logits")
-    targets = [
-        Target(p.tensor, lambda x, head=head: head(x, training=False), head_loss)
-        for p, head in zip(augmented.positions, augmented.heads, strict=True)
-    ]
-    targets.append(Target(graph.trace.outputs[0], lambda x: x, classification_loss(outputs_kind)))
-    behind = [set(graph.trace.needed([t.tensor], graph.trace.inputs)) for t in targets]
-    stages: list[list[ChannelGroup]] = [[] for _ in targets]
-    for group in sorted(groups, key=lambda g: first_reader(graph, g)):
-        calls = {i for record, *_ in graph.consumers(group) for i in graph.calls_of(record)}
-        stages[next(p for p, before in enumerate(behind) if calls <= before)].append(group)
-    return [Stage(p, tuple(g), t) for p, (g, t) in enumerate(zip(stages, targets, strict=True), start=1)]

@@ -2,16 +2,30 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import ClassVar
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.budget import Target
+from dcp_tf.pruning.scores import SCORES
 from dcp_tf.pruning.stopping import FixedRate, RelativeChangeOrCap, StoppingRule
 
 SELECTIONS = ("exact", "fast")
 _MOST_STEPS = 32  # of Algorithm 2 for one group, unless B is given
+
+
+def check_rate(rate: float) -> None:
+    """Raises UsageError unless a share may be removed."""
+    if not 0 < rate < 1:
+        raise UsageError(f"the pruning rate must lie between 0 and 1, received {rate}")
+
+
+def check_epsilon(epsilon: float) -> None:
+    """Raises UsageError unless a loss may be compared with it."""
+    if not 0 <= epsilon < math.inf:
+        raise UsageError(f"epsilon must be 0 or more, received {epsilon}")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,8 +59,7 @@ class Method:
         object.__setattr__(self, "exclude", tuple(self.exclude))
         object.__setattr__(self, "rates", tuple((pattern, float(rate)) for pattern, rate in self.rates))
         for rate in (self.rate, *(rate for _, rate in self.rates)):
-            if not 0 < rate < 1:
-                raise UsageError(f"the pruning rate must lie between 0 and 1, received {rate}")
+            check_rate(rate)
         if self.round_to < 1 or self.min_channels < 1:
             raise UsageError(
                 f"round_to and min_channels must be 1 or more, received {self.round_to} and {self.min_channels}"
@@ -58,6 +71,20 @@ class Method:
 
     def check(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
         """Raises UsageError where the method cannot choose among the channels of one of the groups."""
+
+    @property
+    def chooses_channels(self) -> bool:
+        """Whether groups lose channels."""
+        return True
+
+    @property
+    def chooses_kernels(self) -> bool:
+        """Whether layers lose single kernels."""
+        return False
+
+    def excludes(self, name: str) -> bool:
+        """Whether the group or layer of that name is left alone."""
+        return any(re.fullmatch(pattern, name) for pattern in self.exclude)
 
     @property
     def guided(self) -> bool:
@@ -79,6 +106,8 @@ class Guided(Method):
         discrimination: factor of L_S^p; 0: reconstruction-only.
         selection: "fast" eliminates channels in a quadratic model of the joint loss that one pass over the images
             builds, and is exact where that model does not cover a layer; "exact" follows Algorithm 2 everywhere.
+        score: by which channels come in where they are selected step by step: "paper", "code" or "reduction" (see
+            `scores`); None: the one that measures best, "reduction". The fast selection has no such steps.
         selection_samples: images of the class-balanced selection set.
         selection_batch: batch size in the selection.
         selection_lr: learning rate of the sub-problem.
@@ -94,6 +123,7 @@ class Guided(Method):
     reconstruction: float = 1.0
     discrimination: float = 1.0
     selection: str = "fast"
+    score: str | None = None
     selection_samples: int = 4096
     selection_batch: int = 128
     selection_lr: float = 0.01
@@ -105,6 +135,11 @@ class Guided(Method):
         object.__setattr__(self, "auxiliary_layers", tuple(self.auxiliary_layers))
         if self.selection not in SELECTIONS:
             raise UsageError(f"selection must be one of {', '.join(SELECTIONS)}, received {self.selection!r}")
+        if self.score is not None and (self.score not in SCORES or self.selection == "fast"):
+            raise UsageError(
+                f"score must be one of {', '.join(SCORES)}, and goes with selection='exact'; "
+                f"received {self.score!r} with selection={self.selection!r}"
+            )
         factors = (self.reconstruction, self.discrimination)
         if not all(0 <= f < math.inf for f in factors) or not any(factors):
             raise UsageError(
@@ -157,8 +192,7 @@ class AdaptDCP(DCP):
 
     def __post_init__(self):
         super().__post_init__()
-        if not 0 <= self.epsilon < math.inf:
-            raise UsageError(f"epsilon must be 0 or more, received {self.epsilon}")
+        check_epsilon(self.epsilon)
 
     def stopping(self, rate: float) -> StoppingRule:
         """SC2."""

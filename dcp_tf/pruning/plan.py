@@ -1,5 +1,6 @@
 """The pruning plan: all that passes from selection to surgery."""
 
+import base64
 import dataclasses
 import os
 import pathlib
@@ -7,10 +8,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.files import read_json, write_json
-from dcp_tf.graph import ChannelGraph, rebuild
+from dcp_tf.graph import ChannelGraph, copy_model, rebuild
 from dcp_tf.graph.rule import Kept
 
 VERSION = 1
@@ -35,6 +37,61 @@ class GroupPlan:
     consumers: tuple[str, ...] = ()
     history: Mapping[str, list] = dataclasses.field(default_factory=dict)
 
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "GroupPlan":
+        """The inverse of `dataclasses.asdict`, after JSON."""
+        kept, consumers = tuple(int(k) for k in value["kept"]), tuple(value.get("consumers", ()))
+        return cls(value["name"], int(value["size"]), kept, consumers, value.get("history", {}))
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelPlan:
+    """Which kernels one layer keeps (DKP); the others are zero.
+
+    Attributes:
+        layer: path of the layer.
+        weight: index of the weight among the layer's.
+        shape: of the last two axes of the weight, its input channels and filters in the order that the layer has them.
+        kept: base64 of one bit per kernel, row by row of that shape, the highest bit first: 1 where it stays.
+        history: as in `GroupPlan`, counting kernels.
+    """
+
+    layer: str
+    weight: int
+    shape: tuple[int, int]
+    kept: str
+    history: Mapping[str, list] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(cls, layer: str, weight: int, kept: np.ndarray, history: Mapping[str, list]) -> "KernelPlan":
+        """The plan of a layer from a boolean matrix over the last two axes of its weight."""
+        return cls(layer, weight, kept.shape, base64.b64encode(np.packbits(kept).tobytes()).decode(), history)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "KernelPlan":
+        """The inverse of `dataclasses.asdict`, after JSON."""
+        rows, columns = (int(size) for size in value["shape"])
+        plan = cls(value["layer"], int(value["weight"]), (rows, columns), value["kept"], value.get("history", {}))
+        plan.matrix()
+        return plan
+
+    def matrix(self) -> np.ndarray:
+        """Which kernels stay, boolean, over the last two axes of the weight.
+
+        Raises:
+            UsageError: `kept` is not what `of` writes.
+        """
+        try:
+            bits = np.unpackbits(np.frombuffer(base64.b64decode(self.kept, validate=True), np.uint8))
+            return bits[: self.shape[0] * self.shape[1]].astype(bool).reshape(self.shape)
+        except ValueError as error:
+            raise UsageError(f"the plan's kernels of {self.layer!r} cannot be read: {error}") from error
+
+    @property
+    def kept_count(self) -> int:
+        """How many kernels stay."""
+        return int(self.matrix().sum())
+
 
 @dataclasses.dataclass(frozen=True)
 class PruningPlan:
@@ -43,6 +100,7 @@ class PruningPlan:
     Attributes:
         fingerprint: of the model's architecture; see `ChannelGraph.fingerprint`.
         groups: one entry for every group that was considered.
+        kernels: one entry for every layer whose kernels were chosen one by one; empty unless the method does that.
         method: name of the method.
         settings: its settings.
     """
@@ -51,6 +109,7 @@ class PruningPlan:
     groups: tuple[GroupPlan, ...]
     method: str = ""
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    kernels: tuple[KernelPlan, ...] = ()
 
     @property
     def channels(self) -> dict[str, tuple[int, ...]]:
@@ -72,14 +131,24 @@ class PruningPlan:
         return graph.kept(self.channels)
 
     def apply(self, model: keras.Model | ChannelGraph) -> keras.Model:
-        """Surgery alone: the model rebuilt without the removed channels, its weights sliced.
+        """Surgery alone: the model rebuilt without the removed channels, its weights sliced, removed kernels zero.
 
         Raises:
             UsageError: the plan does not fit the model.
         """
         ignored = bool(self.settings.get("ignore_statistics"))
         graph = model if isinstance(model, ChannelGraph) else ChannelGraph(model, ignore_statistics=ignored)
-        return rebuild(graph, self.kept(graph))
+        kept = self.kept(graph)
+        if self.kernels:
+            graph = ChannelGraph(copy_model(graph), ignore_statistics=graph.ignore_statistics)
+            self._zero_kernels(graph)
+        return rebuild(graph, kept)
+
+    def _zero_kernels(self, graph: ChannelGraph) -> None:
+        layers = {record.path: record.operation for record in graph.records.values()}
+        for plan in self.kernels:
+            kernel = layers[plan.layer].weights[plan.weight]
+            kernel.assign(kernel * plan.matrix().astype(np.float32))
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -95,17 +164,9 @@ class PruningPlan:
         try:
             if value["version"] != VERSION:
                 raise UsageError(f"{source} has version {value['version']}, this dcp_tf reads version {VERSION}")
-            groups = tuple(
-                GroupPlan(
-                    g["name"],
-                    int(g["size"]),
-                    tuple(int(k) for k in g["kept"]),
-                    tuple(g.get("consumers", ())),
-                    g.get("history", {}),
-                )
-                for g in value["groups"]
-            )
-            return cls(value["fingerprint"], groups, value.get("method", ""), value.get("settings", {}))
+            groups = tuple(GroupPlan.from_json(each) for each in value["groups"])
+            kernels = tuple(KernelPlan.from_json(each) for each in value.get("kernels", ()))
+            return cls(value["fingerprint"], groups, value.get("method", ""), value.get("settings", {}), kernels)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, UsageError):
                 raise

@@ -2,29 +2,28 @@
 
 import dataclasses
 import os
+import re
 import time
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.data import as_split
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.evaluation import accuracy
-from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
+from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild, zero_kernel_masks
 from dcp_tf.models import check_functional
-from dcp_tf.models import outputs_kind as read_outputs_kind
-from dcp_tf.pruning.budget import Widths, matching
+from dcp_tf.pruning.budget import Widths, matching, share_of_kernels
 from dcp_tf.pruning.criteria import CRITERIA, Evidence, Scores, largest
 from dcp_tf.pruning.discrimination import Task, select_channels
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
-from dcp_tf.training import Distillation, TrainConfig, classification_loss, fit, soft_targets
+from dcp_tf.pruning.units import kernel_units
+from dcp_tf.training import Distillation, Loss, Objective, TrainConfig, as_objective, fit
 from dcp_tf.training.heads import find_positions
 
 AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01)
@@ -54,6 +53,7 @@ def prune(
     method: Method,
     *,
     validation_data: Any = None,
+    objective: Objective | str | Loss | None = None,
     outputs_kind: str | None = None,
     auxiliary: TrainConfig = AUXILIARY,
     finetuning: TrainConfig = FINETUNING,
@@ -67,11 +67,13 @@ def prune(
     """Finds channels without discriminative power, removes them and fine-tunes what is left.
 
     Args:
-        model: trained, functional or Sequential, with one output of shape (batch, classes). It stays as it is.
+        model: trained, functional or Sequential, with one output of shape (batch, ..., values). It stays as it is.
         train_data: a `dcp_tf.data.Split`, a `tf.data.Dataset` of (image, label) batches, or arrays (images, labels).
             Where labels are left out, the model's own predictions are the targets.
         method: which channels, such as `dcp_tf.DCP(rate=0.5)`.
-        validation_data: of the same kinds, for the accuracy after each epoch.
+        validation_data: of the same kinds, for what is measured after each epoch.
+        objective: what the model is for: an `Objective`, one of `dcp_tf.training.LOSSES` by name, or a loss (labels,
+            outputs) -> scalar mean. None reads it off the model's last activation and the labels.
         outputs_kind: "logits", "softmax" or "sigmoid"; None reads it off the model's last activation.
         auxiliary: fine-tuning with auxiliary losses (DCP only).
         finetuning: of the pruned model; 0 epochs leave it out.
@@ -91,38 +93,48 @@ def prune(
         RunError: a loss became NaN, or a file could not be written.
     """
     train, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
-    kind = outputs_kind or read_outputs_kind(check_functional(model))
-    graph, widths = check(model, train, method, kind, distillation)
-    settings = _settings(graph, train, method, kind, auxiliary, finetuning, distillation, seed)
+    check_shapes(model, train)
+    objective = as_objective(objective, model, train, outputs_kind)
+    graph, widths = check(model, train, method, objective, distillation)
+    method = resolve(graph, widths, method)
+    settings = _settings(graph, train, method, objective, auxiliary, finetuning, distillation, seed)
     state = RunState(state_dir, settings, resume, shared_dir)
     phases: list[dict[str, Any]] = []
     started = time.perf_counter()
-    ranking = _rank(Evidence(graph, train, kind, method, seed), widths)
+    ranking = _rank(Evidence(graph, train, objective, method, seed), widths)
     if method.guided:
-        task = Task(train, kind, dataclasses.replace(auxiliary, seed=seed), seed, log_dir)
-        selected, plans = select_channels(model, widths, method, task, state, phases, ranking)
+        task = Task(train, objective, dataclasses.replace(auxiliary, seed=seed), seed, log_dir)
+        selected, (plans, kernels) = select_channels(model, widths, method, task, state, phases, ranking)
     else:
-        selected, plans = graph, _keep_best(graph, widths, ranking)
+        selected, plans, kernels = graph, _keep_best(graph, widths, ranking), []
         phases.append({"name": "selection", "seconds": time.perf_counter() - started})
-    plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, dataclasses.asdict(method))
-    if all(len(p.kept) == p.size for p in plan.groups):
-        raise RunError("the selection found every channel necessary; raise the rate or epsilon")
+    plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, dataclasses.asdict(method), tuple(kernels))
+    if all(len(p.kept) == p.size for p in plan.groups) and all(p.matrix().all() for p in plan.kernels):
+        raise RunError("the selection found everything necessary; raise the rate or epsilon")
     small = rebuild(selected, plan.kept(selected))
 
     def validate() -> Mapping[str, float]:
-        return {} if validation is None else accuracy(small, validation.batches(256), outputs_kind=kind)
+        return {} if validation is None else objective.evaluate(small, validation.batches(256))
 
     before = validate()
     if before:
-        progress.say(f"after surgery, before fine-tuning: top1 {before['top1']:.4f}")
-    _fine_tune(small, model, train, kind, finetuning, distillation, state, phases, validate, log_dir, seed)
+        progress.say(f"after surgery, before fine-tuning: {objective.primary} {before[objective.primary]:.4f}")
+    masks = zero_kernel_masks(small) if plan.kernels else None
+    _fine_tune(small, model, train, objective, finetuning, distillation, state, phases, validate, log_dir, seed, masks)
     return PruneResult(small, plan, phases, before)
 
 
 def check(
-    model: keras.Model, data: Any, method: Method, outputs_kind: str, distillation: float = 0.0
+    model: keras.Model, data: Any, method: Method, objective: Objective, distillation: float = 0.0
 ) -> tuple[ChannelGraph, dict[str, int]]:
     """Everything that can be wrong with the arguments of `prune`, found in moments and before anything is written.
+
+    Args:
+        model: as for `prune`.
+        data: a split; see `dcp_tf.data.as_split`.
+        method: as for `prune`.
+        objective: fitted to the model and the data; see `dcp_tf.training.as_objective`.
+        distillation: as for `prune`.
 
     Returns:
         The model's graph, and for each group that will be pruned (by name) how many channels it keeps at most.
@@ -130,37 +142,36 @@ def check(
     Raises:
         UsageError: the model, the data or the settings cannot be used.
     """
-    check_task(check_functional(model), data, outputs_kind)
+    check_shapes(model, data)
     graph = ChannelGraph(model, [(None, *data.shape)], method.ignore_statistics)
     groups = choose_groups(graph, method)
     method.check(graph, groups)
     if method.guided and method.discrimination:
-        find_positions(graph, method.auxiliary_losses, method.auxiliary_layers)
+        find_positions(graph, method.auxiliary_losses, objective, method.auxiliary_layers)
     widths = choose_widths(graph, groups, method)
-    if all(widths[g.name] == g.size for g in groups) and isinstance(method.stopping(method.rate), FixedRate):
+    if method.chooses_kernels:
+        kernel_units(graph, method.excludes)
+        resolve(graph, widths, method)
+    elif all(widths[g.name] == g.size for g in groups) and isinstance(method.stopping(method.rate), FixedRate):
         raise UsageError(
             f"nothing would be removed at rate {method.rate} with round_to {method.round_to}; "
             "raise the rate or lower round_to"
         )
-    Distillation(classification_loss(outputs_kind), distillation)
+    Distillation(objective.loss, distillation)
     return graph, widths
 
 
-def check_task(model: keras.Model, data: Any, outputs_kind: str) -> None:
-    """Raises UsageError unless the model is a classifier of such images and labels."""
+def check_shapes(model: keras.Model, data: Any) -> None:
+    """Raises UsageError unless the model is functional, takes such images and gives one value or more for each."""
+    check_functional(model)
     if len(model.inputs) != 1:
         raise UsageError(f"pruning with data needs a model with one input, {model.name!r} has {len(model.inputs)}")
-    if len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) < 2:
         shapes = [tuple(x.shape) for x in model.outputs]
-        raise UsageError(f"pruning with data needs one output of shape (batch, classes), {model.name!r} has {shapes}")
+        raise UsageError(f"pruning with data needs one output of shape (batch, ...), {model.name!r} has {shapes}")
     expected = tuple(model.inputs[0].shape[1:])
     if len(expected) != len(data.shape) or any(e not in (None, s) for e, s in zip(expected, data.shape, strict=True)):
         raise UsageError(f"the model takes images of shape {expected}, the data has {tuple(data.shape)}")
-    outputs = model.outputs[0].shape[-1]
-    if data.labels is not None and outputs_kind != "sigmoid":
-        largest_label = int(np.max(data.labels))
-        if largest_label >= max(2, outputs):
-            raise UsageError(f"the data has the label {largest_label}, but the model has {outputs} outputs")
 
 
 def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:
@@ -169,9 +180,12 @@ def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:
     Raises:
         UsageError: there is none, or an excluded name does not exist.
     """
-    excluded = {g.name for pattern in method.exclude for g in matching(graph.groups, pattern)}
-    groups = [g for g in graph.prunable(method.prune_residual) if g.name not in excluded]
-    if groups:
+    layers = [unit.name for unit in kernel_units(graph)] if method.chooses_kernels else []
+    for pattern in method.exclude:
+        if not any(re.fullmatch(pattern, name) for name in layers):
+            matching(graph.groups, pattern)
+    groups = [g for g in graph.prunable(method.prune_residual) if not method.excludes(g.name)]
+    if groups or not method.chooses_channels:
         return groups
     reasons = {g.pinned_because for g in graph.groups if g.pinned_because}
     residual = "" if method.prune_residual or not graph.prunable(True) else "; residual streams need --prune_residual"
@@ -184,12 +198,25 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
     Raises:
         UsageError: a pattern of `rates` matches nothing, or the target cannot be reached.
     """
+    if not method.chooses_channels:
+        return {group.name: group.size for group in groups}
     rates: dict[str, float] = {}
     for pattern, rate in method.rates:
         for group in matching(groups, pattern):
             rates.setdefault(group.name, rate)
     widths = Widths(graph, groups, method.round_to, method.min_channels, rates)
-    return widths.at_rate(method.rate) if method.target is None else widths.within(method.target)
+    return (
+        widths.at_rate(method.rate) if method.target is None or method.chooses_kernels else widths.within(method.target)
+    )
+
+
+def resolve(graph: ChannelGraph, widths: Mapping[str, int], method: Method) -> Method:
+    """The method with the share of kernels that its target asks for; others stay as they are."""
+    if not method.chooses_kernels or method.target is None:
+        return method
+    layers = [unit.name for unit in kernel_units(graph, method.excludes)]
+    kept = graph.kept({name: range(width) for name, width in widths.items()})
+    return method.with_share(share_of_kernels(graph, kept, layers, method.target))
 
 
 def _rank(evidence: Evidence, widths: Mapping[str, int]) -> Scores | None:
@@ -208,38 +235,40 @@ def _keep_best(graph: ChannelGraph, widths: Mapping[str, int], ranking: Scores) 
 
 
 def _fine_tune(
-    small, baseline, train, kind, config, distillation, state: RunState, phases, validate, log_dir, seed
+    small, baseline, train, objective, config, distillation, state: RunState, phases, validate, log_dir, seed, masks
 ) -> None:
     started = time.perf_counter()
-    loss, teacher = classification_loss(kind), None
+    if not config.epochs:
+        return
+    loss, teacher = objective.loss, None
     if distillation or train.labels is None:
-        teacher = soft_targets(baseline, kind)
+        teacher = objective.targets(baseline, train)
     if distillation:
         loss = Distillation(loss, distillation)
     history = fit(
-        small,
+        objective.with_ending(small, train),
         train,
         [loss],
         dataclasses.replace(config, seed=seed),
         validation=validate,
+        masks=masks,
         teacher=teacher,
         checkpoint=state.training("finetuning"),
         phase="fine-tuning",
         log_dir=log_dir,
         lower="--finetune_lr",
     )
-    if history:
-        phases.append({"name": "fine-tuning", "seconds": time.perf_counter() - started, "history": list(history)})
+    phases.append({"name": "fine-tuning", "seconds": time.perf_counter() - started, "history": list(history)})
 
 
-def _settings(graph, train, method, kind, auxiliary, finetuning, distillation, seed) -> dict[str, Any]:
+def _settings(graph, train, method, objective, auxiliary, finetuning, distillation, seed) -> dict[str, Any]:
     return {
         "fingerprint": graph.fingerprint(),
         "weights": _digest(graph.trace.model),
         "images": train.size,
         "method": method.name,
         **dataclasses.asdict(method),
-        "outputs": kind,
+        "objective": repr(objective),
         "auxiliary": dataclasses.asdict(auxiliary),
         "finetuning": dataclasses.asdict(finetuning),
         "distillation": distillation,

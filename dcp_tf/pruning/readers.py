@@ -6,7 +6,12 @@ from collections.abc import Mapping, Sequence
 import keras
 import numpy as np
 
-from dcp_tf.graph import ChannelGraph, ChannelGroup
+from dcp_tf.graph import ChannelGraph, OperationRecord
+from dcp_tf.graph.rule import Kept
+
+# Record of a layer, index of its weight, axis of that along which input channels lie, and for each position of the
+# axis the channel of the group (-1: of another group): what `ChannelGraph.consumers` gives.
+Consumer = tuple[OperationRecord, int, int, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -51,10 +56,10 @@ class HeldPlaces:
         self._held: dict[int, np.ndarray] = {}
         self._kernels: dict[int, keras.Variable] = {}
 
-    def readers(self, graph: ChannelGraph, group: ChannelGroup) -> list[Reader]:
+    def readers(self, consumers: Sequence[Consumer]) -> list[Reader]:
         """The kernels that read a group, with its channels as atoms."""
         readers = []
-        for record, index, axis, channel in graph.consumers(group):
+        for record, index, axis, channel in consumers:
             kernel = record.operation.weights[index]
             atom = _along(axis, channel, kernel)
             self._kernels[id(kernel)] = kernel
@@ -72,6 +77,21 @@ class HeldPlaces:
         self._kernels[id(kernel)] = kernel
         self._held[id(kernel)] = places & self._held.get(id(kernel), True)
         kernel.assign(kernel * self._held[id(kernel)].astype(np.float32))
+
+    def drop_filters(self, graph: ChannelGraph, kept: Kept) -> None:
+        """Sets the filters of removed channels to zero: their kernels are nobody's any more."""
+        for record in graph.records.values():
+            for index, by_axis in record.weights.items():
+                kernel = record.operation.weights[index]
+                for axis, labels in by_axis.items():
+                    stays = kept.mask(labels)
+                    if len(kernel.shape) > 1 and (index, axis) not in record.consumes and not stays.all():
+                        self.hold(kernel, _along(axis, stays, kernel))
+
+    def matrix(self, kernel: keras.Variable) -> np.ndarray:
+        """Which kernels are there, boolean over the last two axes of a weight."""
+        held = self._held[id(kernel)]
+        return np.broadcast_to(held, [1] * (held.ndim - 2) + list(kernel.shape[-2:])).reshape(kernel.shape[-2:])
 
     def masks(self) -> dict[int, np.ndarray]:
         """Per kernel (by `id()`) an array of 0 and 1 of its shape, for training that holds removed places at zero."""
@@ -111,18 +131,12 @@ def has_kernels(reader: Reader) -> bool:
     return len(reader.kernel.shape) - reader.axis in (1, 2)
 
 
-def channels_read(readers: Sequence[Reader], selected: np.ndarray, size: int) -> np.ndarray:
-    """Which of a group's channels are still read by any of its readers, boolean of shape (size,).
-
-    Args:
-        readers: with kernels as atoms.
-        selected: which atoms stay.
-        size: channels of the group.
-    """
+def channels_read(readers: Sequence[Reader], size: int) -> np.ndarray:
+    """Which of a group's channels are still read by any of its readers, boolean of shape (size,)."""
     read = np.zeros(size, bool)
     for reader in readers:
-        others = tuple(a for a in range(reader.atom.ndim) if a != reader.axis)
-        stays = ((reader.atom >= 0) & selected[reader.atom]).any(others)
+        others = tuple(a for a in range(reader.held.ndim) if a != reader.axis)
+        stays = np.broadcast_to(reader.held.any(others), reader.channel.shape) & (reader.channel >= 0)
         read[reader.channel[stays]] = True
     return read
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import read_json, write_atomically, write_json
-from dcp_tf.pruning.plan import GroupPlan
+from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.training import TrainState
 
 
@@ -75,17 +75,17 @@ class RunState:
             seen = zlib.crc32(keras.ops.convert_to_numpy(weight).tobytes(), seen)
         return TrainState(self._shared / f"{phase}_{seen:08x}.npz")
 
-    def save_selection(self, groups: Sequence[GroupPlan], variables: Sequence[keras.Variable]) -> None:
-        """Keeps the groups selected so far and the weights as they are now, in one file."""
+    def save_selection(self, done: Sequence[GroupPlan | KernelPlan], variables: Sequence[keras.Variable]) -> None:
+        """Keeps what is selected so far and the weights as they are now, in one file."""
         if self.folder is None:
             return
-        about = json.dumps([dataclasses.asdict(g) for g in groups]).encode()
+        about = json.dumps([dataclasses.asdict(plan) for plan in done]).encode()
         arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
         arrays["about"] = np.frombuffer(about, np.uint8)
         write_atomically(self.folder / "selection.npz", lambda temporary: np.savez(temporary, **arrays))
 
-    def load_selection(self, variables: Sequence[keras.Variable]) -> list[GroupPlan]:
-        """Sets the weights to what was kept and returns the groups that are done; none, and no change, at the start.
+    def load_selection(self, variables: Sequence[keras.Variable]) -> list[GroupPlan | KernelPlan]:
+        """Sets the weights to what was kept and returns what is selected; nothing, and no change, at the start.
 
         Raises:
             RunError: the file is damaged.
@@ -95,10 +95,10 @@ class RunState:
             return []
         try:
             with np.load(path) as archive:
-                groups = json.loads(archive["about"].tobytes())
+                done = json.loads(archive["about"].tobytes())
                 values = [archive[f"{i:05d}"] for i in range(len(variables))]
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
             raise RunError(f"{path} is damaged ({error}); run again without --resume") from error
-        return [GroupPlan(g["name"], g["size"], tuple(g["kept"]), tuple(g["consumers"]), g["history"]) for g in groups]
+        return [KernelPlan.from_json(plan) if "layer" in plan else GroupPlan.from_json(plan) for plan in done]

@@ -5,10 +5,10 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.graph import ChannelGraph, copy_model
-from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem, Target
-from dcp_tf.pruning.discrimination import first_reader
+from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem
 from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
 from dcp_tf.pruning.readers import HeldPlaces
+from dcp_tf.pruning.units import Target, channel_unit
 from dcp_tf.training import classification_loss
 
 CLASSES = 3
@@ -156,18 +156,20 @@ class Setting:
         self.graph = ChannelGraph(model, shapes)
         self.base = ChannelGraph(copy_model(self.graph), shapes)
         self.group = self.graph.group(group)
+        self.unit = channel_unit(self.graph, self.group)
         self.held = held or HeldPlaces()
-        self.readers = self.held.readers(self.graph, self.group)
+        self.readers = self.held.readers(self.unit.consumers)
         self.budget = MemoryBudget(limit)
         inputs, self.labels = batched(*(data or images()), batch)
         self.walks = tuple(Walk(g.trace, inputs, self.budget) for g in (self.graph, self.base))
         for walk in self.walks:
-            walk.advance(first_reader(self.graph, self.group))
+            walk.advance(self.unit.calls[0])
         loss = classification_loss("logits")
         self.problem = ChannelProblem(
             self.graph,
-            self.group,
+            group,
             self.readers,
+            self.group.size,
             Target(self.graph.trace.outputs[0], lambda x: x, loss),
             self.walks,
             self.labels,

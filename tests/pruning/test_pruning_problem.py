@@ -6,11 +6,11 @@ from pruning_nets import NETS, SHAPE, Setting, batched, build, images
 
 from dcp_tf.graph import ChannelGraph, rebuild
 from dcp_tf.pruning.channel_problem import SubProblem
-from dcp_tf.pruning.discrimination import first_reader
 from dcp_tf.pruning.layer_inputs import Batches, MemoryBudget, Walk, live_tensors
 from dcp_tf.pruning.readers import HeldPlaces
 from dcp_tf.pruning.selection import select_greedily
 from dcp_tf.pruning.stopping import FixedRate
+from dcp_tf.pruning.units import channel_unit
 
 
 def kernels_outside(setting, selected):
@@ -99,7 +99,7 @@ def test_masks_are_zero_where_channels_went():
     group = graph.group("make")
     assert group.size == 3
     assert held.masks() == {}
-    held.drop(held.readers(graph, group), np.array([True, False, True]))
+    held.drop(held.readers(graph.consumers(group)), np.array([True, False, True]))
     (mask,) = held.masks().values()
     kernel = model.get_layer("read").kernel.numpy()
     np.testing.assert_array_equal(mask, kernel != 0)
@@ -210,7 +210,7 @@ def test_selection_is_the_same_under_every_memory_limit(net):
 
 def test_the_first_reader_is_the_first_call_of_all_readers():
     graph = ChannelGraph(build(NETS["residual"]))
-    assert graph.trace.calls[first_reader(graph, graph.group("make"))].path == "read1"
+    assert graph.trace.calls[channel_unit(graph, graph.group("make")).calls[0]].path == "read1"
     graph = ChannelGraph(build(NETS["shared"]))
     calls = [i for i, call in enumerate(graph.trace.calls) if call.path == "read"]
-    assert first_reader(graph, graph.group("make")) == calls[0]
+    assert channel_unit(graph, graph.group("make")).calls[0] == calls[0]

@@ -1,0 +1,109 @@
+"""Channels that are the same number everywhere, whatever the image: filters that read nothing any more leave them."""
+
+from collections.abc import Mapping, Sequence
+
+import keras
+import numpy as np
+
+from dcp_tf.graph.channel_graph import ChannelGraph, ChannelGroup
+from dcp_tf.graph.rule import OperationRecord
+
+_PROBES = 4  # inputs on which channels are looked at
+
+
+def fold_constants(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int = 0) -> dict[str, np.ndarray]:
+    """Takes constant channels out of the layers that read them, where that is exact, and puts their share into biases.
+
+    A channel is taken where all filters that make it have zero kernels, so that it cannot depend on the image, and
+    where each layer that reads it adds the same number at every place: it is zero (behind a ReLU, say), or the layer
+    reads no padding and has a bias. The kernels that read the channel become zero.
+
+    Args:
+        graph: of the model, which is changed.
+        groups: those that may lose channels.
+        seed: of the inputs on which the constants are measured.
+
+    Returns:
+        Per group name which channels nothing depends on any more, boolean of shape (size,).
+    """
+    dead = {group.name: _filterless(graph, group) for group in groups}
+    dead = {name: channels for name, channels in dead.items() if channels.any()}
+    found = {group.name: np.zeros(group.size, bool) for group in groups}
+    if not dead:
+        return found
+    readers = {name: _readers(graph, graph.group(name)) for name in dead}
+    tensors = {
+        t for reads in readers.values() for *_, calls in reads for i in calls for t in graph.trace.calls[i].inputs
+    }
+    values = _probe(graph, sorted(tensors), seed)
+    for name, channels in dead.items():
+        for channel in np.flatnonzero(channels):
+            shares = [_share(graph, reader, channel, values) for reader in readers[name]]
+            if all(share is not None for share in shares):
+                for (record, index, axis, numbers, _), share in zip(readers[name], shares, strict=True):
+                    _take_out(record, index, axis, numbers == channel, share)
+                found[name][channel] = True
+    return found
+
+
+def _filterless(graph: ChannelGraph, group: ChannelGroup) -> np.ndarray:
+    """Channels all of whose filters are zero, boolean; none where something else than kernels makes the group."""
+    makers = graph.producing_kernels(group)
+    norms = np.zeros(group.size)
+    made = np.zeros(group.size, bool)
+    for kernel, axis, channel in makers:
+        others = tuple(a for a in range(kernel.ndim) if a != axis)
+        mine = channel >= 0
+        norms += np.bincount(channel[mine], np.abs(kernel).sum(others)[mine], group.size)
+        made[channel[mine]] = True
+    return made & (norms == 0)
+
+
+def _readers(graph: ChannelGraph, group: ChannelGroup) -> list[tuple[OperationRecord, int, int, np.ndarray, list[int]]]:
+    return [(*consumer, graph.calls_of(consumer[0])) for consumer in graph.consumers(group)]
+
+
+def _probe(graph: ChannelGraph, tensors: Sequence[int], seed: int) -> Mapping[int, np.ndarray]:
+    """The values of some tensors for random inputs."""
+    rng, trace = np.random.default_rng(seed), graph.trace
+    inputs = {
+        t: rng.normal(size=(_PROBES, *(32 if s is None else s for s in trace.shapes[t][1:]))).astype(np.float32)
+        for t in trace.inputs
+    }
+    found = trace.run(inputs, tensors, training=False)
+    return {t: keras.ops.convert_to_numpy(found[t]) for t in tensors}
+
+
+def _share(graph: ChannelGraph, reader: tuple, channel: int, values: Mapping[int, np.ndarray]) -> np.ndarray | None:
+    """What a channel adds to each output of a layer; None where that is not the same number everywhere."""
+    record, index, axis, numbers, calls = reader
+    layer, kernel = record.operation, keras.ops.convert_to_numpy(record.operation.weights[index])
+    positions = np.flatnonzero(numbers == channel)
+    if not np.take(kernel, positions, axis).any():
+        return np.zeros(0)
+    plain = isinstance(layer, keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D | keras.layers.Conv3D)
+    if not plain or getattr(layer, "groups", 1) != 1 or axis != kernel.ndim - 2:
+        return None
+    total = None
+    for call in calls:
+        (tensor,) = graph.trace.calls[call].inputs
+        channels_last = getattr(layer, "data_format", "channels_last") == "channels_last"
+        read = np.take(values[tensor], positions, -1 if channels_last else 1)
+        own = np.moveaxis(read, -1 if channels_last else 1, 0).reshape(len(positions), -1)
+        if np.ptp(own, 1).any() or (total is not None and (own[:, 0] != total).any()):
+            return None
+        total = own[:, 0]
+    if not total.any():
+        return np.zeros(0)
+    if layer.bias is None or (getattr(layer, "padding", "valid") != "valid" and max(layer.kernel_size) > 1):
+        return None
+    per_place = kernel.sum(tuple(range(kernel.ndim - 2)))
+    return total @ per_place[positions]
+
+
+def _take_out(record: OperationRecord, index: int, axis: int, mine: np.ndarray, share: np.ndarray) -> None:
+    kernel = record.operation.weights[index]
+    stays = np.where(mine, 0.0, 1.0).reshape([-1 if a == axis else 1 for a in range(len(kernel.shape))])
+    kernel.assign(keras.ops.convert_to_numpy(kernel) * stays.astype(np.float32))
+    if share.size:
+        record.operation.bias.assign_add(share.astype(np.float32))

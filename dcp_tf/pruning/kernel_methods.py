@@ -1,0 +1,116 @@
+"""The methods that choose single kernels (Liu et al. 2021, sec. 3.6): each filter then reads some channels only."""
+
+import dataclasses
+import math
+from typing import ClassVar
+
+from dcp_tf.pruning.methods import DCP, Guided, check_epsilon, check_rate
+from dcp_tf.pruning.stopping import FixedRate, RelativeChangeOrCap, StoppingRule
+
+_MOST_STEPS = 32  # of Algorithm 2 for one layer, unless B is given
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KernelMethod(Guided):
+    """What the methods that choose kernels have in common.
+
+    Removed kernels are zeros that every later training holds; channels that no kernel reads any more are removed for
+    good. `target` counts multiplications and parameters without the zeros.
+    """
+
+    @property
+    def chooses_kernels(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def share_of_kernels(self) -> float:
+        """The share of a layer's kernels to remove."""
+        raise NotImplementedError
+
+    def with_share(self, share: float) -> "KernelMethod":
+        """The same method with another share of kernels to remove, as a target asks for."""
+        raise NotImplementedError
+
+    def kernel_stopping(self) -> StoppingRule:
+        """When a layer has enough kernels."""
+        return FixedRate(self.share_of_kernels)
+
+    def kernel_step_size(self, keep: int, filters: int) -> int:
+        """B for a layer that keeps at most `keep` kernels: as many as one channel has (the paper's), or more."""
+        if self.per_step is not None:
+            return self.per_step * filters
+        return max(filters, math.ceil(keep / _MOST_STEPS))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DKP(KernelMethod):
+    """Discrimination-aware kernel pruning.
+
+    Attributes:
+        rate: share of the kernels to remove from each layer.
+        per_step: B in units of a channel's kernels; the paper's is 1.
+    """
+
+    name: ClassVar[str] = "dkp"
+
+    @property
+    def chooses_channels(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def share_of_kernels(self) -> float:
+        """The rate."""
+        return self.rate
+
+    def with_share(self, share: float) -> "DKP":
+        """The rate replaced."""
+        return dataclasses.replace(self, rate=share, target=None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptDKP(DKP):
+    """DKP that finds each layer's number of kernels by SC2 (Liu et al. 2021, eq. 11).
+
+    Attributes:
+        epsilon: the relative fall of the loss at which a layer has enough kernels (eq. 10).
+        rate: here eta_min, the least share of kernels to remove.
+    """
+
+    name: ClassVar[str] = "adapt_dkp"
+    epsilon: float = 1e-4
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_epsilon(self.epsilon)
+
+    def kernel_stopping(self) -> StoppingRule:
+        """SC2."""
+        return RelativeChangeOrCap(self.epsilon, min_rate=self.rate)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DCPDKP(DCP, KernelMethod):
+    """Channels first, then kernels among what is left (DCP+DKP).
+
+    Attributes:
+        rate: share of the channels to remove from each group.
+        kernel_rate: share of the remaining kernels to remove from each layer.
+    """
+
+    name: ClassVar[str] = "dcp_dkp"
+    kernel_rate: float = 0.3
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_rate(self.kernel_rate)
+
+    @property
+    def share_of_kernels(self) -> float:
+        """The kernel rate."""
+        return self.kernel_rate
+
+    def with_share(self, share: float) -> "DCPDKP":
+        """The kernel rate replaced."""
+        return dataclasses.replace(self, kernel_rate=share, target=None)

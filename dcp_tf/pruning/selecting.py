@@ -1,0 +1,185 @@
+"""Step 2 of Algorithm 1 (Liu et al. 2021): stage by stage, unit by unit, Algorithm 2."""
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf import progress
+from dcp_tf.graph import ChannelGraph
+from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem
+from dcp_tf.pruning.choice import choose, choose_kernels
+from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
+from dcp_tf.pruning.methods import Guided
+from dcp_tf.pruning.plan import GroupPlan, KernelPlan
+from dcp_tf.pruning.readers import HeldPlaces, Reader, with_kernels
+from dcp_tf.pruning.run_state import RunState
+from dcp_tf.pruning.selection import Selection
+from dcp_tf.pruning.units import Stage, Unit
+
+_ROOM_FOR_IMAGES = 2**28  # bytes, however small the cache
+
+UnitPlan = GroupPlan | KernelPlan
+
+
+class Selecting:
+    """The walk over all units, and what they share.
+
+    Attributes:
+        held: what is still there of all kernels.
+        plans: what is selected so far.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        base: ChannelGraph,
+        widths: Mapping[str, int],
+        method: Guided,
+        batches: tuple[list, list],
+        state: RunState,
+        seed: int,
+        ranking: Mapping[str, np.ndarray],
+        variables: Sequence[Any],
+    ):
+        """Takes up what a stopped run has selected.
+
+        Args:
+            graph: of the model that is being pruned.
+            base: of the baseline M^b.
+            widths: how many channels each group keeps at most.
+            method: with its settings.
+            batches: of the selection set; see `selection_batches`.
+            state: where the run keeps what is done.
+            seed: of the order of the batches.
+            ranking: scores of channels, where a criterion chooses; else empty.
+            variables: all that a resumed run needs back.
+        """
+        self._graph, self._base, self._widths, self._method = graph, base, widths, method
+        self._images, self._labels = batches
+        self._state, self._seed, self._ranking, self._variables = state, seed, ranking, variables
+        self._budget = MemoryBudget(int(method.cache_gib * 2**30))
+        self.held = HeldPlaces()
+        self.plans: list[UnitPlan] = []
+        self._done = state.load_selection(variables)
+        self._walks = self._new_walks()
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the next unit was selected by the run that is being resumed."""
+        return len(self.plans) < len(self._done)
+
+    def restart(self) -> None:
+        """Sends the images back to the first layer: where weights that they passed have changed."""
+        for walk in self._walks:
+            walk.close()
+        self._walks = self._new_walks()
+
+    def run(self, stage: Stage, bar: Any) -> None:
+        """Selects the units of one stage, shallow to deep."""
+        for unit in stage.units:
+            if self.ahead:
+                plan = self._done[len(self.plans)]
+                self._hold(unit, plan)
+            else:
+                self._walk_to(unit.calls[0])
+                plan = self._select(unit, stage, bar)
+            self.plans.append(plan)
+            if len(self.plans) > len(self._done):
+                self._state.save_selection(self.plans, self._variables)
+            bar.update()
+
+    def close(self) -> None:
+        """Frees the memory."""
+        for walk in self._walks:
+            walk.close()
+
+    def _new_walks(self) -> tuple[Walk, Walk]:
+        return tuple(Walk(g.trace, self._images, self._budget) for g in (self._graph, self._base))
+
+    def _walk_to(self, cut: int) -> None:
+        # A group that is read before and behind an auxiliary loss waits for a later stage: then the way is back.
+        if any(walk.cut > cut for walk in self._walks):
+            self.restart()
+        for walk in self._walks:
+            walk.advance(cut)
+
+    def _hold(self, unit: Unit, plan: UnitPlan) -> None:
+        """Takes over what was selected before; the weights themselves were restored."""
+        readers = self.held.readers(unit.consumers)
+        if isinstance(plan, GroupPlan):
+            mask = np.zeros(plan.size, bool)
+            mask[list(plan.kept)] = True
+            self.held.drop(readers, mask)
+        else:
+            for reader in readers:
+                kernel = reader.kernel
+                self.held.hold(kernel, plan.matrix().reshape([1] * (len(kernel.shape) - 2) + list(plan.shape)))
+
+    def _select(self, unit: Unit, stage: Stage, bar: Any) -> UnitPlan:
+        """Algorithm 2 on one unit."""
+        started, number = time.perf_counter(), len(self.plans)
+        readers, size = self.held.readers(unit.consumers), unit.size
+        if unit.kernels:
+            readers, size = with_kernels(readers, np.ones(unit.size, bool))
+        method = self._method
+        settings = SubProblem(
+            method.reconstruction,
+            method.discrimination,
+            learning_rate=method.selection_lr,
+            passes=method.selection_passes,
+            score=method.score or "reduction",
+        )
+        rng = np.random.default_rng([self._seed, number])
+        problem = ChannelProblem(
+            self._graph, unit.name, readers, size, stage.target, self._walks, self._labels, settings, self._budget, rng
+        )
+        what = "kernels" if unit.kernels else "channels"
+
+        def show(kept: int, limit: int, loss: float) -> None:
+            bar.set_postfix_str(f"{unit.name}: {kept}/{limit} {what}, loss {loss:.4g}")
+
+        if unit.kernels:
+            selection = choose_kernels(problem, method, show)
+        else:
+            selection = choose(problem, method, self._widths[unit.name], self._ranking.get(unit.name), show)
+        problem.close()
+        self.held.drop(readers, selection.selected)
+        progress.say(
+            f"selected {number + 1}/{bar.total}  {unit.name}: {int(selection.selected.sum())} of {size} {what}  "
+            f"loss {selection.history['loss'][-1]:.4g}  {time.perf_counter() - started:.1f} s"
+        )
+        return self._plan(unit, readers, selection)
+
+    def _plan(self, unit: Unit, readers: Sequence[Reader], selection: Selection) -> UnitPlan:
+        if not unit.kernels:
+            kept = tuple(np.flatnonzero(selection.selected).tolist())
+            consumers = tuple(dict.fromkeys(record.path for record, *_ in unit.consumers))
+            return GroupPlan(unit.name, unit.size, kept, consumers, selection.history)
+        record, index, *_ = unit.consumers[0]
+        return KernelPlan.of(record.path, index, self.held.matrix(readers[0].kernel), selection.history)
+
+
+def selection_batches(
+    data: Any, method: Guided, seed: int, teacher: Callable | None
+) -> tuple[list[list[tf.Tensor]], list[tf.Tensor]]:
+    """The class-balanced selection set in a fixed, mixed order: per batch the model's inputs, and the labels."""
+    subset = data.balanced_subset(min(method.selection_samples, _most_images(data.shape, method)), seed)
+    if len(subset) < min(method.selection_samples, data.size):
+        progress.say(f"selecting on {len(subset)} images, which is what half of --cache_gib holds")
+    order = np.random.default_rng([seed, 0]).permutation(subset)
+    images, labels = [], []
+    for batch in data.batches(method.selection_batch, indices=order):
+        x, y = batch if isinstance(batch, tuple) else (batch, None)
+        images.append([x])
+        labels.append(teacher(x) if y is None else y)
+    return images, labels
+
+
+def _most_images(shape: tuple[int, ...], method: Guided) -> int:
+    """How many images may lie in memory: half of the cache, the other half is for layer inputs."""
+    room = max(method.cache_gib * 2**30 / 2, _ROOM_FOR_IMAGES)
+    return max(1, int(room / (4 * math.prod(shape))))
