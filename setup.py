@@ -22,6 +22,7 @@ setup(
     install_requires=[
         "absl-py>=1.4",
         "ai-edge-litert>=2.0",
+        "flatbuffers>=23.5",
         "h5py>=3.10",
         "jinja2>=3.1",
         "importlib_resources>=6.0",  # tensorflow-datasets imports it to download, without requiring it

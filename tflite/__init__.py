@@ -3,8 +3,8 @@
 The steps, in order: `convert` makes the file (`calibration` gives the ranges of integer files, `modes` what each mode
 tells the converter, `weight_only` the files of few bits), `inspect` reads it, `unsupported_operations` runs it once,
 `Runner` runs it on images, `check_parity` compares it with its model, `first_divergence` finds the layer where they
-part, `sparse_inference_report` says whether a phone will use its zeros, `benchmark` measures it. `types` holds the
-vocabulary, `flatbuffer` reads tables.
+part, `sparse_inference_report` says whether a phone will use its zeros, `with_metadata` lets it explain itself,
+`benchmark` measures it. `types` holds the vocabulary, `flatbuffer` reads tables.
 None of them imports TensorFlow before it is needed: the processes of the benchmark load this package too.
 """
 
@@ -13,6 +13,7 @@ from dcp_tf.tflite.convert import convert
 from dcp_tf.tflite.divergence import LayerError, compare_layers, first_divergence
 from dcp_tf.tflite.inspect import count_macs, inspect
 from dcp_tf.tflite.kernels import unsupported_operations
+from dcp_tf.tflite.metadata import Metadata, image_metadata, read_metadata, with_metadata
 from dcp_tf.tflite.parity import check_parity, require
 from dcp_tf.tflite.runner import Runner
 from dcp_tf.tflite.sparse_inference import SparseReport, sparse_inference_report
@@ -23,6 +24,7 @@ __all__ = [
     "Inspection",
     "Latency",
     "LayerError",
+    "Metadata",
     "Parity",
     "Quantization",
     "Runner",
@@ -35,8 +37,11 @@ __all__ = [
     "convert",
     "count_macs",
     "first_divergence",
+    "image_metadata",
     "inspect",
+    "read_metadata",
     "require",
     "sparse_inference_report",
     "unsupported_operations",
+    "with_metadata",
 ]
