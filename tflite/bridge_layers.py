@@ -1,0 +1,189 @@
+"""From one call in a Keras 3 model to the tf_keras layers that compute the same. Imports tf_keras: import it late.
+
+Layers with weights become the tf_keras layer of the same name, made from their config. So do the layers without weights
+that TFMOT or the placement of quantizers must be able to tell apart. Everything else (keras.ops operations, resizing,
+normalization) has no weights to train: a layer that runs the Keras 3 operation itself stands for it.
+"""
+
+import inspect
+import re
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tf_keras
+from keras import layers
+
+from dcp_tf.errors import UsageError
+from dcp_tf.graph.trace import Call
+
+# Layers without weights whose config means the same in both versions.
+_SAME = {
+    *("Add", "Average", "Concatenate", "Maximum", "Minimum", "Multiply", "Subtract"),
+    *(f"{kind}Pooling{n}D" for kind in ("Average", "Max", "GlobalAverage", "GlobalMax") for n in (1, 2, 3)),
+    *(f"{kind}{n}D" for kind in ("Cropping", "SpatialDropout", "ZeroPadding") for n in (1, 2, 3)),
+    *("AlphaDropout", "Dropout", "GaussianDropout", "GaussianNoise"),
+    *("ELU", "Flatten", "Identity", "LeakyReLU", "Permute", "ReLU", "Rescaling", "Reshape", "Softmax"),
+}
+# Names of activations that are the same function in both versions. (hard_sigmoid, for one, is not.)
+_SAME_ACTIVATIONS = {
+    **{name: name for name in ("elu", "exponential", "linear", "mish", "relu", "selu", "sigmoid", "softmax")},
+    **{name: name for name in ("softplus", "softsign", "tanh")},
+    "silu": "swish",
+}
+_INSIDE = ("linear", "relu")  # activations that stay inside their layer: TFLite computes them in the same operation
+# What a config says of how weights begin and are held: they get their values from the model.
+_WEIGHT_SETTINGS = ("initializer", "regularizer", "constraint")
+
+
+class OperationLayer(tf_keras.layers.Layer):
+    """Runs a Keras 3 operation without weights, in inference mode.
+
+    Args:
+        call: what it stands for.
+        **settings: of the layer.
+    """
+
+    def __init__(self, call: Call, **settings):
+        super().__init__(**settings)
+        self._call = call
+
+    def call(self, inputs):
+        """Returns the output, or a list of several."""
+        values = dict(zip(self._call.inputs, inputs if isinstance(inputs, list) else [inputs], strict=True))
+        outputs = self._call.run(values, training=False)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def get_config(self) -> dict[str, Any]:
+        """Holds the call itself: enough to clone a model, not to save it."""
+        return {**super().get_config(), "call": self._call}
+
+
+class ActivationLayer(tf_keras.layers.Layer):
+    """Applies an activation function of Keras 3 that tf_keras does not have."""
+
+    def __init__(self, function: Callable, **settings):
+        super().__init__(**settings)
+        self._function = function
+
+    def call(self, inputs):
+        """Returns the function of the inputs."""
+        return self._function(inputs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Holds the function itself: enough to clone a model, not to save it."""
+        return {**super().get_config(), "function": self._function}
+
+
+class FrozenBatchNormalization(tf_keras.layers.BatchNormalization):
+    """Uses its stored statistics in training too, as the file will; gamma and beta are trained."""
+
+    def call(self, inputs, training=None):
+        """Returns the normalized inputs."""
+        return super().call(inputs, training=False)
+
+
+def make_layers(call: Call, name: str, *, freeze_batch_norm: bool = False) -> list[tf_keras.layers.Layer]:
+    """Makes the layers for a call, to be applied one after the other: the layer, and its activation where apart.
+
+    Args:
+        call: of a Keras 3 layer or operation.
+        name: for the first layer.
+        freeze_batch_norm: makes every BatchNormalization a `FrozenBatchNormalization`.
+
+    Raises:
+        UsageError: the layer has weights, and tf_keras has no layer for them.
+    """
+    operation = call.operation
+    if isinstance(operation, layers.Activation):
+        return [_activation(operation.activation, name)]
+    if not has_counterpart(operation) and not _is_same(operation):
+        return [OperationLayer(call, name=name, dtype="float32")]
+    freeze = freeze_batch_norm and type(operation) is layers.BatchNormalization
+    kind = FrozenBatchNormalization if freeze else _counterpart(operation)
+    try:
+        made = [kind(**_settings(operation, kind, name))]
+    except (TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(f"{_described(operation)} cannot be made in tf_keras: {reason}") from error
+    activation = getattr(operation, "activation", None)
+    if activation is not None and _name_of(activation) not in _INSIDE:
+        made.append(_activation(activation, f"{name}_activation"))
+    return made
+
+
+def has_counterpart(operation: Any) -> bool:
+    """Whether an operation of Keras 3 has weights, so that a layer of tf_keras must hold them.
+
+    Those of Normalization are no weights: they are learned from data once, and constants since.
+    """
+    return bool(getattr(operation, "weights", None)) and not isinstance(operation, layers.Normalization)
+
+
+def tf_name(name: str) -> str:
+    """A path in a Keras 3 model as a name that TensorFlow takes."""
+    return re.sub(r"^[^A-Za-z0-9.]", "n", re.sub(r"[^A-Za-z0-9_.\-]", "_", name))
+
+
+def weight_names(operation: Any) -> list[str]:
+    """The last parts of the names of a layer's weights in tf_keras, in the order of `operation.weights`."""
+    depthwise = isinstance(operation, layers.DepthwiseConv1D | layers.DepthwiseConv2D)
+    return ["depthwise_kernel" if depthwise and v.name == "kernel" else v.name for v in operation.weights]
+
+
+def _is_same(operation: Any) -> bool:
+    name = type(operation).__name__
+    return name in _SAME and getattr(layers, name, None) is type(operation)
+
+
+def _described(operation: Any) -> str:
+    return f"layer {operation.name!r} ({type(operation).__name__})"
+
+
+def _counterpart(operation: Any) -> type:
+    """The tf_keras class of a Keras layer; classes of the user have none, whatever their name."""
+    name = type(operation).__name__
+    kind = getattr(tf_keras.layers, name, None)
+    if getattr(layers, name, None) is not type(operation) or kind is None:
+        raise UsageError(
+            f"{_described(operation)} has weights and no counterpart in tf_keras, which quantization-aware "
+            "training needs; use a Keras layer in its place, or quantize to int8"
+        )
+    return kind
+
+
+def _settings(operation: Any, kind: type, name: str) -> dict[str, Any]:
+    """The config in the words of tf_keras.
+
+    Raises:
+        UsageError: it says something that tf_keras does not know.
+    """
+    known = {key for base in kind.__mro__ for key in inspect.signature(base.__init__).parameters}
+    config = dict(operation.get_config())
+    if isinstance(operation, layers.LeakyReLU):
+        config["alpha"] = config.pop("negative_slope")
+    config = {key: value for key, value in config.items() if not key.endswith(_WEIGHT_SETTINGS)}
+    lost = {key: value for key, value in config.items() if key not in known and value not in (None, False)}
+    if lost:
+        said = ", ".join(f"{key}={value!r}" for key, value in lost.items())
+        raise UsageError(f"{_described(operation)}: tf_keras knows no {said}")
+    config = {key: value for key, value in config.items() if key in known}
+    if "activation" in config:
+        config["activation"] = inside if (inside := _name_of(operation.activation)) in _INSIDE else "linear"
+    # Weights and activations are quantized from float32, whatever precision the model was trained in.
+    return {**config, "name": name, "dtype": "float32", "trainable": operation.trainable}
+
+
+def _activation(function: Any, name: str) -> tf_keras.layers.Layer:
+    same = _SAME_ACTIVATIONS.get(_name_of(function))
+    if same is not None:
+        return tf_keras.layers.Activation(same, name=name, dtype="float32")
+    if getattr(function, "weights", None):
+        raise UsageError(f"the activation {name!r} ({type(function).__name__}) has weights; make it a layer of its own")
+    return ActivationLayer(function, name=name, dtype="float32")
+
+
+def _name_of(function: Any) -> str | None:
+    """The name of a Keras activation function; None for functions of the user and layers."""
+    name = getattr(function, "__name__", None)
+    return name if name and getattr(keras.activations, name, None) is function else None
