@@ -80,11 +80,11 @@ def read_earlier(
     before = read_json(path)
     if not isinstance(before, dict) or not {"conditions", "runs", "baseline"} <= before.keys():
         raise UsageError(f"{path} is no comparison; leave out --resume to start anew")
-    _same(path, before["conditions"], _conditions(subject, schedule))
+    require_same(path, before["conditions"], conditions(subject, schedule))
     for variant in variants:
         for record in before["runs"]:
             if record["method"] == variant.label:
-                _same(path, record["settings"], _plain(dataclasses.asdict(variant.method)))
+                require_same(path, record["settings"], settings_of(variant))
     return before
 
 
@@ -126,7 +126,7 @@ def run(
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": subject.source,
         "dataset": subject.dataset.name,
-        "conditions": _conditions(subject, schedule),
+        "conditions": conditions(subject, schedule),
         "settings": _plain(settings or {}),
         "versions": versions(),
         "baseline": before["baseline"],
@@ -139,7 +139,7 @@ def run(
     started = time.perf_counter()
     for number, (variant, seed) in enumerate(waiting, start=1):
         progress.say(f"run {number} of {len(waiting)}: {variant.label}, seed {seed}")
-        found["runs"].append(_try(subject, variant, seed, schedule, state))
+        found["runs"].append(attempt(subject, variant, seed, schedule, state))
         write_json(folder / FILE, found)
         left = (time.perf_counter() - started) / number * (len(waiting) - number)
         progress.say(_line(found["runs"][-1], left))
@@ -159,9 +159,9 @@ def measure(
         state: folder with which a stopped run goes on, and in which variants share the auxiliary fine-tuning.
 
     Returns:
-        Cost, top-1 (fractions of 1) before and after fine-tuning and after each of its epochs, and seconds. Those of a
-        selection that was stopped on its way are None: they were not measured. Seconds of training include the look
-        at the test images after each epoch.
+        Cost, for each group how many of how many channels it keeps, top-1 (fractions of 1) before and after
+        fine-tuning and after each of its epochs, and seconds. Those of a selection that was stopped on its way are
+        None: they were not measured. Seconds of training include the look at the test images after each epoch.
     """
     from dcp_tf.graph import count_cost
     from dcp_tf.pruning import prune
@@ -193,10 +193,11 @@ def measure(
     return {
         "method": variant.label,
         "seed": seed,
-        "settings": _plain(dataclasses.asdict(variant.method)),
+        "settings": settings_of(variant),
         "params": cost.params,
         "macs": cost.macs,
         "flops": cost.flops,
+        "kept": {group.name: [len(group.kept), group.size] for group in result.plan.groups},
         "top1_before_finetuning": result.before_finetuning["top1"],
         "top1": epochs[-1] if epochs else None,
         "top1_by_epoch": epochs,
@@ -206,18 +207,17 @@ def measure(
     }
 
 
-def _try(subject: Subject, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path) -> dict[str, Any]:
-    """One run; its failure is a line of the table, not the end of the comparison."""
+def attempt(subject: Subject, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path) -> dict[str, Any]:
+    """As `measure`; but a failure is a line of the table (`failure`), not the end of the comparison."""
     try:
         return measure(subject, variant, seed, schedule, state)
     except RunError as error:
-        settings = _plain(dataclasses.asdict(variant.method))
-        return {"method": variant.label, "seed": seed, "settings": settings, "failure": str(error)}
+        return {"method": variant.label, "seed": seed, "settings": settings_of(variant), "failure": str(error)}
     finally:
         gc.collect()
 
 
-def _conditions(subject: Subject, schedule: Schedule) -> dict[str, Any]:
+def conditions(subject: Subject, schedule: Schedule) -> dict[str, Any]:
     """All that the figures of every run depend on, but for the variant and the seed."""
     import keras
 
@@ -238,7 +238,13 @@ def _conditions(subject: Subject, schedule: Schedule) -> dict[str, Any]:
     )
 
 
-def _same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+def settings_of(variant: Variant) -> dict[str, Any]:
+    """The settings of a variant as compare.json holds them."""
+    return _plain(dataclasses.asdict(variant.method))
+
+
+def require_same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises UsageError unless the runs in a file were made under the conditions of now."""
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if changed:
         changes = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed)

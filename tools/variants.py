@@ -51,7 +51,7 @@ def read_variants(labels: Sequence[str], flags: Any) -> list[Variant]:
         variant = Variant(label, _read(label, flags))
         same = next((v.label for v in variants if v.method == variant.method), None)
         if same is not None:
-            raise UsageError(f"--methods: {same} and {label} are the same")
+            raise UsageError(f"{same} and {label} are the same")
         variants.append(variant)
     if not variants:
         raise UsageError(f"--methods names no method; choose among {', '.join(pruning_flags.METHODS)}")
@@ -61,7 +61,7 @@ def read_variants(labels: Sequence[str], flags: Any) -> list[Variant]:
 def _read(label: str, flags: Any) -> Any:
     name, *options = label.split(":")
     if name not in pruning_flags.METHODS:
-        raise UsageError(f"--methods: unknown method {name!r}; choose among {', '.join(pruning_flags.METHODS)}")
+        raise UsageError(f"unknown method {name!r}; choose among {', '.join(pruning_flags.METHODS)}")
     values = copy.deepcopy(_PROGRAM.flags)
     for common in values:
         if common in flags:
@@ -73,15 +73,15 @@ def _read(label: str, flags: Any) -> Any:
         return pruning_flags.read_method(values)
     except (absl_flags.Error, UsageError) as error:
         # Without options it is the program's own flags that are wrong.
-        raise UsageError(f"--methods: {label}: {error}" if options else str(error)) from error
+        raise UsageError(f"{label}: {error}" if options else str(error)) from error
 
 
 def _check_option(label: str, name: str, option: str) -> None:
     from dcp_tf.pruning import METHODS
 
     if option in COMMON and option != "method":
-        raise UsageError(f"--methods: {label}: all methods have the same {option}; give --{option} for all")
+        raise UsageError(f"{label}: all methods have the same {option}; give --{option} for all")
     settings = {field.name for field in dataclasses.fields(METHODS[name])}
     known = [f for f in _PROGRAM.flags if f not in COMMON and _FIELDS.get(f, f) in settings]
     if option not in known:
-        raise UsageError(f"--methods: {label}: {name} has no option {option!r}; there are {', '.join(sorted(known))}")
+        raise UsageError(f"{label}: {name} has no option {option!r}; there are {', '.join(sorted(known))}")
