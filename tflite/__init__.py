@@ -18,6 +18,7 @@ from dcp_tf.tflite.parity import check_parity, require
 from dcp_tf.tflite.runner import Runner
 from dcp_tf.tflite.sparse_inference import SparseReport, sparse_inference_report
 from dcp_tf.tflite.types import Inspection, Latency, Parity, Quantization, TensorInfo, TFLiteFile
+from dcp_tf.tflite.weight_only import require_quantizer
 
 __all__ = [
     "BenchmarkResult",
@@ -41,6 +42,7 @@ __all__ = [
     "inspect",
     "read_metadata",
     "require",
+    "require_quantizer",
     "sparse_inference_report",
     "unsupported_operations",
     "with_metadata",

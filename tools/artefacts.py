@@ -25,6 +25,7 @@ class Deployment:
         calibration_samples: training images that calibrate integer files.
         threads: of the benchmark.
         runs: of the benchmark; 0: no benchmark.
+        strict: whether an operation left in float in an integer file is an error.
     """
 
     quantizations: Sequence[str] = ("float32", "int8")
@@ -32,6 +33,7 @@ class Deployment:
     calibration_samples: int = 200
     threads: int = 1
     runs: int = 50
+    strict: bool = False
 
 
 def measure_model(model: Any, dataset: Any, outputs_kind: str) -> dict[str, Any]:
@@ -65,33 +67,33 @@ def deploy(
     """
     import numpy as np
 
-    from dcp_tf import tflite
+    from dcp_tf.tools import tflite_files
 
     batches = dataset.test.batches(256).as_numpy_iterator()
     images = np.concatenate([b[0] if isinstance(b, tuple) else b for b in batches])
-    outputs = "logits" if outputs_kind == "logits" else "probabilities"
+    models = {name: tflite_files.fixed_size(model, dataset) for name, model in models.items()}
     records: dict[str, dict] = {}
     failures: list[str] = []
     for mode in settings.quantizations:
+        baseline = None
         for name, model in models.items():
-            path = folder / f"{name}_{mode}.tflite"
+            if mode == "sparse" and name == "baseline" and len(models) > 1:
+                continue  # it was not pruned, so it has no zeros to leave out
+            path = folder / tflite_files.file_name(name, mode, settings.io)
             progress.say(f"converting {path.name}")
             try:
-                file = convert(model, mode, dataset, settings, seed)
-                parity = tflite.check_parity(file, model, images, dataset.test.labels, outputs=outputs)
-                tflite.require(parity, mode)
+                file = tflite_files.convert(model, mode, dataset, settings, seed)
+                found = tflite_files.check(file, model, dataset, images, outputs_kind)
             except (RunError, UsageError) as error:
                 failures.append(f"{path.name}: {error}")
                 continue
-            file.save(path)
-            records[path.name] = {
-                "model": name,
-                "quantization": mode,
-                "bytes": len(file.content),
-                "top1": parity.top1,
-                "top1_agreement": parity.top1_agreement,
-                "max_error": parity.max_error,
-            }
+            found.file.save(path)
+            baseline = baseline or found
+            change = None if found is baseline else found.inspection.difference(baseline.inspection)
+            records[path.name] = {"model": name, **found.record, "operations_change": change}
+            if found.record["float_operations"]:
+                listed = ", ".join(found.record["float_operations"])
+                progress.say(f"{path.name}: left in float, without an integer kernel: {listed}")
     if settings.runs and records:
         _benchmark(records, folder, settings, seed)
     return records, failures
@@ -103,21 +105,6 @@ def remove_files(folder: pathlib.Path, models: Mapping[str, Any]) -> None:
         for path in folder.glob(f"{name}_*.tflite"):
             path.unlink()
     (folder / "benchmark.json").unlink(missing_ok=True)
-
-
-def convert(model: Any, mode: str, dataset: Any, settings: Deployment, seed: int) -> Any:
-    """One TFLite file for images of the data set's size; integer ones are calibrated on training images."""
-    import keras
-
-    from dcp_tf import tflite
-
-    if None in model.inputs[0].shape[1:]:  # TFLite needs to know
-        image = keras.Input(dataset.input_shape, dtype=model.inputs[0].dtype)
-        model = keras.Model(image, model(image), name=model.name)
-    if mode == "float32":
-        return tflite.convert(model, mode)
-    images = dataset.train.representative(settings.calibration_samples, seed)
-    return tflite.convert(model, mode, representative_data=images, io=settings.io)
 
 
 def _benchmark(records: dict[str, dict], folder: pathlib.Path, settings: Deployment, seed: int) -> None:

@@ -3,8 +3,9 @@ r"""Converts a Keras model to TFLite files and proves that they compute the same
     python -m dcp_tf.tools.export --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --quantization=int8 \
         --output_dir=runs/mine
 
-The files are called NAME_MODE.tflite. Each is run on all test images and compared with its Keras model; one that
-computes something else is not written.
+The files are called NAME_MODE.tflite (NAME_int8_io8.tflite with integers going in and out). Each is run on all test
+images and compared with its Keras model; one that computes something else is not written, and the first layer that
+differs is named. What each holds is printed and stands in export.json: operations, types, what was left in float, MACs.
 """
 
 import os
@@ -25,6 +26,10 @@ common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
 pruning_flags.define_files(PROGRAM)
 PROGRAM.string("output_dir", None, "Where the files go; by default beside the model.")
+PROGRAM.boolean("strict", False, "Operations left in float in an int8 or int16x8 file are an error (exit code 1).")
+PROGRAM.string(
+    "baseline", "baseline", "Operations are compared with those of the files of this name in the same folder, if any."
+)
 PROGRAM.string("name", None, "What the names of the files start with; by default the model's name.")
 common_flags.define_seed(PROGRAM, "Draws the calibration images.")
 
@@ -34,9 +39,10 @@ def main(flags) -> None:
     from rich.console import Console
 
     from dcp_tf import progress
-    from dcp_tf.files import writable_folder
+    from dcp_tf.files import writable_folder, write_json
     from dcp_tf.report import files_table
     from dcp_tf.tools import artefacts
+    from dcp_tf.tools.file_details import file_table
 
     settings = pruning_flags.read_deployment(flags)
     if not settings.quantizations:
@@ -52,10 +58,26 @@ def main(flags) -> None:
         {name: subject.model}, subject.dataset, subject.outputs_kind, folder, settings, flags.seed
     )
     if records:
-        Console(highlight=False).print(files_table(records))
-        progress.say(f"written to {folder}: {', '.join(records)}")
+        compare_with_baseline(records, folder, name, flags.baseline)
+        console = Console(highlight=False)
+        for file, record in records.items():
+            console.print(file_table(file, record))
+        console.print(files_table(records))
+    content = {"model": subject.source, "dataset": subject.dataset.name, "files": records, "failures": failures}
+    write_json(folder / "export.json", content | {"versions": artefacts.versions()})
+    progress.say(f"written to {folder}: {', '.join([*records, 'export.json'])}")
     if failures:
         raise RunError("; ".join(failures))
+
+
+def compare_with_baseline(records: dict[str, dict], folder: pathlib.Path, name: str, baseline: str) -> None:
+    """Notes in each record which operations its file has more or fewer than the baseline's file of the same mode."""
+    from dcp_tf import tflite
+
+    for file, record in records.items():
+        other = folder / (baseline + file.removeprefix(name))
+        if baseline != name and other.is_file():
+            record["operations_change"] = tflite.inspect(folder / file).difference(tflite.inspect(other))
 
 
 def run(argv=None) -> int:

@@ -163,9 +163,20 @@ def define_deployment(program: Program) -> None:
 def define_files(program: Program) -> None:
     """Which TFLite files are made."""
     program.section("TFLite files")
-    program.list("quantization", ["float32", "int8"], "Files to make: float32, int8; empty: none.")
+    program.list(
+        "quantization",
+        ["float32", "int8"],
+        "Files to make, with commas between them: float32, float16 (for GPUs), dynamic (int8 weights, no calibration), "
+        "int8, int16x8, sparse (kernel-pruned weights without their zeros), weight_only_int4, weight_only_int8 (small "
+        "files; need pip install 'dcp_tf[edge]'); empty: none.",
+    )
     program.enum("int8_io", "float", ("float", "int8"), "Inputs and outputs of int8 files.")
-    program.integer("calibration_samples", 200, "Training images that calibrate int8 files.", lower=1)
+    program.integer(
+        "calibration_samples",
+        200,
+        "Training images, drawn evenly of all classes, that calibrate integer files.",
+        lower=1,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -286,17 +297,20 @@ def read_deployment(flags: Any) -> Deployment:
     """Which files, and how they are measured.
 
     Raises:
-        UsageError: an unknown mode.
+        UsageError: an unknown mode, or one for which a package is not installed.
     """
-    from dcp_tf.tflite import Quantization
+    from dcp_tf.tflite import Quantization, require_quantizer
 
     known = [mode.value for mode in Quantization]
     modes = [mode for mode in flags.quantization if mode]
     for mode in modes:
         if mode not in known:
             raise UsageError(f"unknown quantization {mode!r}; choose among {', '.join(known)}")
+        if Quantization(mode).weight_bits:
+            require_quantizer()
     measured = {"threads": flags.threads, "runs": flags.benchmark_runs} if "benchmark_runs" in flags else {"runs": 0}
-    return Deployment(modes, flags.int8_io, flags.calibration_samples, **measured)
+    strict = "strict" in flags and flags.strict
+    return Deployment(list(dict.fromkeys(modes)), flags.int8_io, flags.calibration_samples, strict=strict, **measured)
 
 
 def settings_of(flags: Any) -> dict[str, Any]:

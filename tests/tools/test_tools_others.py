@@ -101,10 +101,10 @@ def test_export_writes_beside_the_model(copied_run, inputs, capsys):
         path.unlink()
     flags = [f"--model={copied_run}/pruned.keras", inputs.data(), "--quantization=float32,int8", "--int8_io=int8"]
     assert export.run(flags) == 0
-    assert {path.name for path in copied_run.glob("*.tflite")} == {"pruned_float32.tflite", "pruned_int8.tflite"}
+    assert {path.name for path in copied_run.glob("*.tflite")} == {"pruned_float32.tflite", "pruned_int8_io8.tflite"}
     printed = capsys.readouterr()
     assert "agrees with Keras" in printed.out
-    assert f"written to {copied_run}: pruned_float32.tflite, pruned_int8.tflite" in printed.err
+    assert f"written to {copied_run}: pruned_float32.tflite, pruned_int8_io8.tflite" in printed.err
 
 
 def test_benchmark_compares_files(whole_run, tmp_path, capsys):

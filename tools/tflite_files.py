@@ -1,0 +1,121 @@
+"""One TFLite file of a model: made, described, and checked against the model."""
+
+import dataclasses
+import math
+from typing import Any
+
+from dcp_tf.errors import RunError
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedFile:
+    """A file that computes what its model computes.
+
+    Attributes:
+        file: the converted model, in memory.
+        inspection: what it holds.
+        parity: how near it is to its model.
+        record: all of that as JSON values, as it stands in summary.json and export.json.
+    """
+
+    file: Any
+    inspection: Any
+    parity: Any
+    record: dict[str, Any]
+
+
+def file_name(name: str, mode: str, io: str) -> str:
+    """What a file is called: NAME_MODE.tflite, and NAME_MODE_io8.tflite if integers go in and out."""
+    return f"{name}_{mode}{'_io8' if io == 'int8' and mode == 'int8' else ''}.tflite"
+
+
+def fixed_size(model: Any, dataset: Any) -> Any:
+    """The model for images of the data set's size, which TFLite needs to know."""
+    import keras
+
+    if None not in model.inputs[0].shape[1:]:
+        return model
+    image = keras.Input(dataset.input_shape, dtype=model.inputs[0].dtype)
+    return keras.Model(image, model(image), name=model.name)
+
+
+def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> Any:
+    """One TFLite file for images of the data set's size; integer ones are calibrated on training images.
+
+    Args:
+        model: a Keras model, see `fixed_size`.
+        mode: of the quantization.
+        dataset: its training images calibrate.
+        settings: an `artefacts.Deployment`.
+        seed: of the calibration images.
+
+    Raises:
+        UsageError: the model is not one for this mode.
+        RunError: it cannot be converted.
+    """
+    from dcp_tf import tflite
+
+    if not tflite.Quantization(mode).is_calibrated:
+        return tflite.convert(model, mode)
+    images = dataset.train.representative(settings.calibration_samples, seed)
+    io = settings.io if mode == "int8" else "float"
+    return tflite.convert(model, mode, representative_data=images, io=io, allow_float=not settings.strict)
+
+
+def check(file: Any, model: Any, dataset: Any, images: Any, outputs_kind: str) -> CheckedFile:
+    """Lets a file explain itself, runs it on all test images, and compares it with its model.
+
+    Args:
+        file: the converted model.
+        model: the Keras model that it was made of.
+        dataset: names its classes, and says what was done to its images.
+        images: all test images.
+        outputs_kind: of the model.
+
+    Raises:
+        RunError: an operation has no kernel, or the file is too far from its model; the line names the first layer
+            where it is.
+    """
+    from dcp_tf import tflite
+    from dcp_tf.graph import count_cost
+
+    outputs = "logits" if outputs_kind == "logits" else "probabilities"
+    mode = file.quantization.value
+    normalization = getattr(dataset.train, "normalization", None)
+    about = tflite.image_metadata(model, mode, normalization, dataset.class_names, outputs)
+    file = tflite.with_metadata(file, about)
+    if missing := tflite.unsupported_operations(file):
+        raise RunError(f"{len(missing)} operations cannot be run in {mode}: {'; '.join(missing[:3])}")
+    parity = tflite.check_parity(file, model, images, dataset.test.labels, outputs=outputs)
+    try:
+        tflite.require(parity, mode)
+    except RunError as error:
+        raise RunError(f"{error}; {_where(file, model, images)}") from error
+    inspection = tflite.inspect(file)
+    record = {
+        "quantization": mode,
+        "bytes": inspection.size,
+        **{name: _finite(value) for name, value in dataclasses.asdict(parity).items()},
+        "macs": inspection.macs,
+        "keras_macs": count_cost(model).macs,
+        "operations": inspection.operations,
+        "tensor_types": inspection.tensor_types,
+        "float_operations": inspection.float_operations if file.quantization.is_integer else [],
+        "conversions": inspection.conversions,
+        "metadata": dataclasses.asdict(about) | {"labels": list(about.labels)},
+    }
+    if mode == "sparse":
+        sparse = tflite.sparse_inference_report(file)
+        record["sparse_inference"] = {"accepted": sparse.accepted, **dataclasses.asdict(sparse)}
+    return CheckedFile(file, inspection, parity, record)
+
+
+def _where(file: Any, model: Any, images: Any) -> str:
+    from dcp_tf import tflite
+
+    found = tflite.first_divergence(file, model, images)
+    return f"first beyond the limit: {found}" if found else "each layer by itself is within the limit"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
