@@ -138,13 +138,17 @@ class ChannelProblem:
             raise RunError(self._diverged())
 
     def adopt(self, selected: np.ndarray, kernels: Sequence[np.ndarray]) -> None:
-        """Takes `selected` and the kernels' values over from elsewhere, and keeps what passes of SGD make better."""
+        """Takes `selected` and the kernels' values over from elsewhere.
+
+        Where the settings ask for passes of SGD, they follow, and what they make better is kept.
+        """
         self._enter(selected)
         for reader, values in zip(self.readers, kernels, strict=True):
             reader.kernel.assign(values)
         self._terms = None
-        self._ceiling = self._evaluate().joint
-        self._descend(attempts=2)
+        if self.settings.passes:
+            self._ceiling = self._evaluate().joint
+            self._descend(attempts=2)
 
     def close(self) -> None:
         """Frees the cached tensors."""

@@ -1,11 +1,14 @@
 """Selection without steps over images: elimination in the quadratic model, then passes of the exact sub-problem."""
 
 import itertools
+import math
+from collections.abc import Callable, Iterable
 
+import keras
 import numpy as np
 import tensorflow as tf
 
-from dcp_tf.pruning.channel_problem import ChannelProblem, linear
+from dcp_tf.pruning.channel_problem import ChannelProblem, linear, run_linear
 from dcp_tf.pruning.criteria import largest
 from dcp_tf.pruning.kernel_elimination import MAX_WORK, eliminate_kernels, work
 from dcp_tf.pruning.layer_inputs import compiled_for
@@ -15,6 +18,7 @@ from dcp_tf.pruning.selection import Selection
 from dcp_tf.pruning.stopping import StoppingRule
 
 _PATCH_VALUES = 2**26  # of the patches in memory at one time: 256 MiB
+_FISHER_IMAGES = 512  # by which the Fisher matrix of L_S is measured
 
 
 def is_fast(problem: ChannelProblem) -> bool:
@@ -33,7 +37,7 @@ def _is_tractable(reader: Reader) -> bool:
 
 
 def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) -> Selection:
-    """Chooses the atoms of one group by elimination, fits the kernels, and runs the sub-problem once.
+    """Chooses the atoms of one group by elimination and fits the kernels; then passes of SGD where they are asked for.
 
     Args:
         problem: of the group; `is_fast` holds.
@@ -41,15 +45,14 @@ def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) 
         per_step: B, how far apart the widths are at which an adaptive rule looks.
 
     Returns:
-        The selected atoms; the history holds the model's losses, the last entry the measured one.
+        The selected atoms; the history holds by how much each width raises the model's loss over that of all atoms.
     """
-    full = problem.loss().joint
     parts = quadratics(problem)
     kernels = any(part.atom.shape[1] > 1 for part in parts)
     order, rises = eliminate_kernels(parts) if kernels else eliminate(parts, problem.size)
     # Read backwards the elimination is a selection: losses[t] is the model's loss with t atoms.
     order.reverse()
-    losses = full + np.append(np.cumsum(rises)[::-1], 0.0)
+    losses = np.append(np.cumsum(rises)[::-1], 0.0)
     widths, seen = [0], [float(losses[0])]
     limit = stopping.limit(problem.size)
     while not stopping.done(seen, widths[-1], problem.size):
@@ -58,12 +61,8 @@ def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) 
     selected = np.zeros(problem.size, bool)
     selected[order[: widths[-1]]] = True
     _adopt(problem, parts, selected)
-    history = {
-        "kept": [*widths, widths[-1]],
-        "loss": [*seen, problem.loss().joint],
-        "added": [[], *(order[a:b] for a, b in itertools.pairwise(widths)), []],
-    }
-    return Selection(selected, history)
+    added = [[], *(order[a:b] for a, b in itertools.pairwise(widths))]
+    return Selection(selected, {"kept": widths, "loss": seen, "added": added})
 
 
 def adopt_ranked(problem: ChannelProblem, stopping: StoppingRule, ranking: np.ndarray) -> Selection:
@@ -78,10 +77,9 @@ def adopt_ranked(problem: ChannelProblem, stopping: StoppingRule, ranking: np.nd
     selected[largest(ranking, stopping.limit(problem.size))] = True
     parts = quadratics(problem)
     _adopt(problem, parts, selected)
-    kept = int(selected.sum())
-    return Selection(
-        selected, {"kept": [kept], "loss": [problem.loss().joint], "added": [np.flatnonzero(selected).tolist()]}
-    )
+    rise = sum(part.value(part.fit(selected)) - part.value(part.fit(np.ones_like(selected))) for part in parts)
+    added = [np.flatnonzero(selected).tolist()]
+    return Selection(selected, {"kept": [int(selected.sum())], "loss": [rise], "added": added})
 
 
 def _adopt(problem: ChannelProblem, parts: list[Quadratic], selected: np.ndarray) -> None:
@@ -89,18 +87,30 @@ def _adopt(problem: ChannelProblem, parts: list[Quadratic], selected: np.ndarray
 
 
 def quadratics(problem: ChannelProblem) -> list[Quadratic]:
-    """The quadratic model of the joint loss for each kernel that reads the group, from one pass over the images."""
-    collect = _collector(problem)
+    """The quadratic model of the joint loss for each kernel that reads the group.
+
+    `L_M` in it is exact, from one pass over the selection set up to the layers that read the group; the Fisher matrix
+    of `L_S` comes from some hundred of the images.
+    """
     total = sum(int(labels.shape[0]) for labels in problem.labels)
-    sums = None
-    for i, labels in enumerate(problem.labels):
-        found = collect(problem.inputs[i], problem.baseline(i), labels, tf.constant([7, i]))
-        sums = found if sums is None else tf.nest.map_structure(tf.add, sums, found)
+    grams = _gram_collector(problem)
+    sums = _added(grams(problem.inputs[i], problem.baseline(i)) for i in range(problem.inputs.count))
+    metrics = _metrics(problem)
     parts = []
-    for reader, terms in zip(problem.readers, sums, strict=True):
+    for reader, terms, metric in zip(problem.readers, sums, metrics, strict=True):
         hessian, linear_term = (x.numpy().astype(np.float64) / total for x in terms)
-        parts.append(Quadratic(hessian, linear_term, *(_as_rows(x, reader) for x in (reader.atom, reader.held))))
+        atom, held = (_as_rows(x, reader) for x in (reader.atom, reader.held))
+        parts.append(Quadratic(hessian, linear_term, atom, held, metric))
     return parts
+
+
+def _added(found: Iterable[list]) -> list:
+    """The sums of equally nested tensors."""
+    found = iter(found)
+    total = next(found)
+    for each in found:
+        total = tf.nest.map_structure(tf.add, total, each)
+    return total
 
 
 def _as_rows(values: np.ndarray, reader: Reader) -> np.ndarray:
@@ -110,56 +120,45 @@ def _as_rows(values: np.ndarray, reader: Reader) -> np.ndarray:
     return np.broadcast_to(values, shape).reshape(-1, shape[-1]).copy()
 
 
-def _collector(problem: ChannelProblem):
-    """A compiled function: per reader the sums of `P^T S P` and `P^T S O` over a batch.
+def _gram_collector(problem: ChannelProblem) -> Callable:
+    """A compiled function: per reader the sums of `P^T P` and `P^T O` over a batch.
 
     P are the patches that the kernel multiplies, O the outputs to keep (O^b, or the present ones where the
-    reconstruction loss is left out) without bias, S the weight of each place: lambda / (n * places) for L_M, and for
-    L_S the mean square of its slope there: its Fisher matrix with the outputs taken as independent and alike.
+    reconstruction loss is left out) without bias.
     """
-    trace, settings = problem.trace, problem.settings
+    trace = problem.trace
+    reading = sorted(problem.reading)
+    read = [trace.calls[i].inputs[0] for i in reading]
+    calls = [i for i in trace.needed(read, problem.boundary) if i not in problem.reading]
 
-    def collect(inputs, base, labels, seed):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            values = dict(zip(problem.boundary, inputs, strict=True))
-            calls = _run(problem, values, tape)
-            drawn = tf.constant(0.0)
-            if settings.discrimination:
-                outputs = problem.target.outputs(values[problem.target.tensor])
-                drawn = _sampled(problem.target.loss, outputs, labels, seed)
-        shifts = [shift for _, _, shift in calls.values()]
-        slopes = tape.gradient(drawn, shifts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        wanted = base or [output for _, output, _ in calls.values()]
-        places = {}
-        for index, slope, target in zip(calls, slopes, wanted, strict=True):
-            size = slope.shape[1:].num_elements()
-            weight = settings.discrimination * tf.reduce_mean(tf.square(slope), -1) + settings.reconstruction / size
-            places[index] = calls[index][0], target, weight
+    def collect(inputs, base):
+        values = dict(zip(problem.boundary, inputs, strict=True))
+        run_linear(trace, calls, set(), values)
+        wanted = base or run_linear(trace, reading, problem.reading, dict(values))
+        found = {i: (values[t], o) for i, t, o in zip(reading, read, wanted, strict=True)}
         return [
-            _sums(r.operation, [p for i, p in places.items() if trace.calls[i].operation is r.operation])
+            _sums(r.operation, [pair for i, pair in found.items() if trace.calls[i].operation is r.operation])
             for r in problem.readers
         ]
 
-    examples = [problem.inputs[0], problem.baseline(0), problem.labels[0]]
-    return compiled_for(collect, examples, tf.TensorSpec((2,), tf.int32))
+    return compiled_for(collect, [problem.inputs[0], problem.baseline(0)])
 
 
-def _sums(layer, calls: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]) -> list[tf.Tensor]:
-    """The Gram matrix and the products over all calls of one layer: inputs, wanted outputs, weights of the places."""
+def _sums(layer: keras.Layer, calls: list[tuple[tf.Tensor, tf.Tensor]]) -> list[tf.Tensor]:
+    """The Gram matrix and the products over all calls of one layer: inputs and wanted outputs."""
     rows, outputs = rows_of(layer), layer.kernel.shape[-1]
     hessian, product = tf.zeros((rows, rows)), tf.zeros((rows, outputs))
     bias = 0.0 if layer.bias is None else tf.convert_to_tensor(layer.bias)
-    for inputs, wanted, weight in calls:
+    for inputs, wanted in calls:
         images = tf.shape(inputs)[0]
         # Patches are many times larger than what they are cut from, so a few images are taken at a time.
-        chunk = max(1, _PATCH_VALUES // (rows * (weight.shape[1:].num_elements() or 1)))
+        chunk = max(1, _PATCH_VALUES // (rows * (math.prod(wanted.shape[1:-1]) or 1)))
 
-        def add(start, hessian, product, inputs=inputs, wanted=wanted - bias, weight=weight, chunk=chunk):
+        def add(start, hessian, product, inputs=inputs, wanted=wanted - bias, chunk=chunk):
             part = slice(start, start + chunk)
             matrix = tf.cast(patches(layer, inputs[part]), tf.float32)
-            weighted = tf.reshape(weight[part], (-1, 1)) * matrix
-            hessian += tf.matmul(weighted, matrix, transpose_a=True)
-            product += tf.matmul(weighted, tf.reshape(wanted[part], (-1, outputs)), transpose_a=True)
+            hessian += tf.matmul(matrix, matrix, transpose_a=True)
+            product += tf.matmul(matrix, tf.reshape(wanted[part], (-1, outputs)), transpose_a=True)
             return start + chunk, hessian, product
 
         more = lambda start, *_, images=images: start < images  # noqa: E731
@@ -167,9 +166,53 @@ def _sums(layer, calls: list[tuple[tf.Tensor, tf.Tensor, tf.Tensor]]) -> list[tf
     return [hessian, product]
 
 
-def _run(problem: ChannelProblem, values: dict, tape: tf.GradientTape) -> dict[int, tuple[tf.Tensor, ...]]:
-    """Runs the problem's calls; per reading call its inputs, its linear outputs, and zeros that were added to them."""
-    found = {}
+def _metrics(problem: ChannelProblem) -> list[np.ndarray]:
+    """Per reader how much errors of its outputs matter, (outputs, outputs): `lambda / Q` and the Fisher matrix of L_S.
+
+    Both are per image and place: `Q` is here the number of values that the layers give for one image.
+    """
+    settings, trace = problem.settings, problem.trace
+    shapes = {i: trace.shapes[trace.calls[i].outputs[0]][1:] for i in problem.reading}
+    found, places = [], []
+    for reader in problem.readers:
+        outputs = reader.kernel.shape[-1]
+        places.append(sum(math.prod(shapes[i][:-1]) for i in _calls_of(problem, reader)))
+        found.append(settings.reconstruction / (places[-1] * outputs) * np.eye(outputs))
+    if settings.discrimination:
+        collect = _fisher_collector(problem)
+        sizes = np.cumsum([int(labels.shape[0]) for labels in problem.labels])
+        batches = 1 + int(np.searchsorted(sizes, min(_FISHER_IMAGES, sizes[-1])))
+        sums = _added(collect(problem.inputs[i], problem.labels[i], tf.constant([7, i])) for i in range(batches))
+        for metric, slopes, each in zip(found, sums, places, strict=True):
+            metric += settings.discrimination * slopes.numpy().astype(np.float64) / (sizes[batches - 1] * each)
+    return found
+
+
+def _calls_of(problem: ChannelProblem, reader: Reader) -> list[int]:
+    return [i for i in sorted(problem.reading) if problem.trace.calls[i].operation is reader.operation]
+
+
+def _fisher_collector(problem: ChannelProblem) -> Callable:
+    """A compiled function: per reader the sum of `g g^T` over a batch and all places, g being the slope of L_S."""
+
+    def collect(inputs, labels, seed):
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            values = dict(zip(problem.boundary, inputs, strict=True))
+            shifts = _run(problem, values, tape)
+            drawn = _sampled(problem.target.loss, problem.target.outputs(values[problem.target.tensor]), labels, seed)
+        slopes = tape.gradient(drawn, shifts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        sums = []
+        for reader in problem.readers:
+            rows = [tf.reshape(slopes[i], (-1, reader.kernel.shape[-1])) for i in _calls_of(problem, reader)]
+            sums.append(tf.add_n([tf.matmul(g, g, transpose_a=True) for g in rows]))
+        return sums
+
+    return compiled_for(collect, [problem.inputs[0], problem.labels[0]], tf.TensorSpec((2,), tf.int32))
+
+
+def _run(problem: ChannelProblem, values: dict, tape: tf.GradientTape) -> dict[int, tf.Tensor]:
+    """Runs the problem's calls; per reading call zeros that were added to its linear outputs, watched by `tape`."""
+    shifts = {}
     for index in problem.calls:
         call = problem.trace.calls[index]
         if index not in problem.reading:
@@ -177,11 +220,10 @@ def _run(problem: ChannelProblem, values: dict, tape: tf.GradientTape) -> dict[i
             continue
         with linear(call.operation) as activation:
             (output,) = call.run(values, training=False)
-        shift = tf.zeros_like(output)
-        tape.watch(shift)
-        found[index] = values[call.inputs[0]], tf.stop_gradient(output), shift
-        values[call.outputs[0]] = activation(output + shift)
-    return found
+        shifts[index] = tf.zeros_like(output)
+        tape.watch(shifts[index])
+        values[call.outputs[0]] = activation(output + shifts[index])
+    return shifts
 
 
 def _sampled(loss, outputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:

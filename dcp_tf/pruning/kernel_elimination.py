@@ -29,7 +29,7 @@ def eliminate_kernels(parts: Sequence[Quadratic]) -> tuple[list[int], list[float
     Returns:
         The atoms in the order of their removal, and by how much each removal raises the model.
     """
-    chains = [chain for part in parts for chain in _chains(part)]
+    chains = [chain for part in parts for chain in _chains(part.separated())]
     heads = [(chain[0][1], number, 0) for number, chain in enumerate(chains) if chain]
     heapq.heapify(heads)
     order, rises = [], []

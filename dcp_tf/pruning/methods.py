@@ -87,6 +87,16 @@ class Method:
         return any(re.fullmatch(pattern, name) for pattern in self.exclude)
 
     @property
+    def uses_heads(self) -> bool:
+        """Whether auxiliary classifiers are trained."""
+        return False
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the smaller model gets new weights and is trained from scratch."""
+        return False
+
+    @property
     def guided(self) -> bool:
         """Whether Algorithm 1 runs, with its losses and the selection set; else the choice is made in one shot."""
         return False
@@ -111,7 +121,8 @@ class Guided(Method):
         selection_samples: images of the class-balanced selection set.
         selection_batch: batch size in the selection.
         selection_lr: learning rate of the sub-problem.
-        selection_passes: passes over the selection set per step.
+        selection_passes: passes of SGD over the selection set per step, or once where a group is selected fast; None: 1
+            and 0.
         cache_gib: memory for cached layer inputs; what does not fit is computed at each use. Half as much is the most
             that the images of the selection set take.
     """
@@ -127,7 +138,7 @@ class Guided(Method):
     selection_samples: int = 4096
     selection_batch: int = 128
     selection_lr: float = 0.01
-    selection_passes: int = 1
+    selection_passes: int | None = None
     cache_gib: float = 2.0
 
     def __post_init__(self):
@@ -155,6 +166,11 @@ class Guided(Method):
                 f"received {self.auxiliary_losses}, {self.cache_gib} and {self.selection_lr}"
             )
 
+    @property
+    def passes(self) -> int:
+        """Passes of SGD over the selection set per step."""
+        return int(self.selection == "exact") if self.selection_passes is None else self.selection_passes
+
     def step_size(self, keep: int) -> int:
         """B for a group that keeps at most `keep` channels."""
         return max(2, math.ceil(keep / _MOST_STEPS)) if self.per_step is None else self.per_step
@@ -163,6 +179,11 @@ class Guided(Method):
     def chooser(self) -> Callable | None:
         """What chooses in the quadratic models of a group's readers alone; None: as `choose` says."""
         return None
+
+    @property
+    def uses_heads(self) -> bool:
+        """Whether a loss behind the layers guides the selection."""
+        return self.guided and bool(self.discrimination)
 
     @property
     def guided(self) -> bool:

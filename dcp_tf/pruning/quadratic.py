@@ -1,9 +1,8 @@
-"""The fast selection: a quadratic model of the joint loss, built in one pass, and exact elimination of channels in it.
+"""A quadratic model of the joint loss in the kernels of one layer, and the exact elimination of channels in it.
 
 A layer is linear in its kernel W, so `L_M` is a quadratic function of W whose terms are the Gram matrix of the layer's
-input patches and their products with O^b. `L_S` is taken to second order around O^b by its Fisher matrix, with the
-outputs of the layer taken as independent and alike: that gives each place of each image a weight. Both need one pass
-over the selection set.
+input patches and their products with O^b. `L_S` is taken to second order by its Fisher matrix, with the inputs of the
+layer and its slopes taken as independent, and its places as alike (as Kronecker-factored curvature does).
 Then the channel whose removal costs least, with all other weights fitted anew, is removed again and again (as optimal
 brain surgery does for single weights): no pass over images is needed for that.
 """
@@ -22,7 +21,7 @@ _RIDGE = 1e-4
 
 @dataclasses.dataclass
 class Quadratic:
-    """`1/2 <W, H W> - <B, W>` for one kernel, as a matrix (rows, outputs).
+    """`1/2 <W, H W M> - <B, W M>` for one kernel, as a matrix (rows, outputs).
 
     Attributes:
         hessian: H, (rows, rows), the same for all outputs.
@@ -30,16 +29,39 @@ class Quadratic:
         atom: number of the atom of each place, -1 where it belongs to another group: (rows, outputs), or (rows, 1)
             where whole rows are alike (channels).
         held: whether a place may be anything but zero, in the shape of `atom`.
+        metric: M, (outputs, outputs): how much errors of the outputs matter; None: all alike. What fits best does not
+            depend on it, what is removed first does.
     """
 
     hessian: np.ndarray
     linear: np.ndarray
     atom: np.ndarray
     held: np.ndarray
+    metric: np.ndarray | None = None
 
     def value(self, weights: np.ndarray) -> float:
         """The model at a W, (rows, outputs)."""
-        return float(0.5 * np.vdot(weights, self.hessian @ weights) - np.vdot(self.linear, weights))
+        measured = weights if self.metric is None else weights @ self.metric
+        return float(0.5 * np.vdot(measured, self.hessian @ weights) - np.vdot(self.linear, measured))
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """The model's gradient at a W, (rows, outputs)."""
+        plain = self.hessian @ weights - self.linear
+        return plain if self.metric is None else plain @ self.metric
+
+    def scaled(self) -> "Quadratic":
+        """The same model in outputs among which all errors matter alike: `W M^(1/2)` in place of W."""
+        if self.metric is None:
+            return self
+        values, vectors = np.linalg.eigh(self.metric)
+        root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+        return dataclasses.replace(self, linear=self.linear @ root, metric=None)
+
+    def separated(self) -> "Quadratic":
+        """The model with outputs that do not depend on each other, as elimination of kernels takes them."""
+        if self.metric is None:
+            return self
+        return dataclasses.replace(self, linear=self.linear * np.sqrt(np.diag(self.metric)), metric=None)
 
     def fit(self, selected: np.ndarray) -> np.ndarray:
         """The W that minimises the model with zeros outside the selected atoms, (rows, outputs)."""
@@ -53,15 +75,16 @@ class Quadratic:
         return weights
 
     def curvatures(self, weights: np.ndarray, size: int) -> np.ndarray:
-        """`<W_k, H W_k>` for each of `size` atoms, W_k being the places of a W that belong to atom k."""
+        """`<W_k, H W_k M>` for each of `size` atoms, W_k being the places of a W that belong to atom k."""
+        metric = np.eye(weights.shape[1]) if self.metric is None else self.metric
         found = np.zeros(size)
         for channel in np.unique(self.atom[:, :1]) if self.atom.shape[1] == 1 else ():
             if channel >= 0:
                 rows = np.flatnonzero(self.atom[:, 0] == channel)
-                found[channel] = np.vdot(weights[rows], self.hessian[np.ix_(rows, rows)] @ weights[rows])
+                found[channel] = np.vdot(weights[rows] @ metric, self.hessian[np.ix_(rows, rows)] @ weights[rows])
         if self.atom.shape[1] > 1:
             for rows in kernel_rows(self):
-                products = (weights[rows] * (self.hessian[np.ix_(rows, rows)] @ weights[rows])).sum(0)
+                products = (weights[rows] * (self.hessian[np.ix_(rows, rows)] @ weights[rows])).sum(0) * np.diag(metric)
                 atoms = self.atom[rows[0]]
                 found[atoms[atoms >= 0]] += products[atoms >= 0]
         return found
@@ -113,7 +136,7 @@ def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[fl
     Returns:
         The channels in the order of their removal, and by how much each removal raises the model.
     """
-    states = [_Elimination(part, size) for part in parts]
+    states = [_Elimination(part.scaled(), size) for part in parts]
     selected = np.ones(size, bool)
     order, rises = [], []
     for _ in range(size):

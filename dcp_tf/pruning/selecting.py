@@ -130,7 +130,7 @@ class Selecting:
             method.reconstruction,
             method.discrimination,
             learning_rate=method.selection_lr,
-            passes=method.selection_passes,
+            passes=method.passes,
             score=method.score or "reduction",
         )
         rng = np.random.default_rng([self._seed, number])
