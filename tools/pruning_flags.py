@@ -7,7 +7,10 @@ from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
 from dcp_tf.tools.program import Program
 
-METHODS = ("dcp", "adapt_dcp", "random", "l1", "l2", "fpgm", "bn_scale", "taylor", "apoz", "thinet", "lasso")
+METHODS = (
+    *("dcp", "adapt_dcp", "random", "l1", "l2", "fpgm", "bn_scale", "taylor", "apoz", "thinet", "lasso"),
+    "width_multiplier",
+)
 TARGETS = {"macs": "Multiply-accumulates", "params": "Parameters", "bytes": "Bytes of the float32 weights"}
 LOSSES = {"joint": (1.0, 1.0), "reconstruction": (1.0, 0.0), "discrimination": (0.0, 1.0)}
 
@@ -41,7 +44,8 @@ def define_method(program: Program) -> None:
         "group as wide as its loss needs; random: by chance; l1, l2: the filters with the largest weights; fpgm: the "
         "filters farthest from the others; bn_scale: the largest BatchNormalization scales; taylor: those without "
         "which the loss would change most, to first order; apoz: those that are zero least often; thinet, lasso: those "
-        "from which the next layers' outputs can be made again.",
+        "from which the next layers' outputs can be made again; width_multiplier: none of these, a network of the "
+        "same shape is trained from scratch with the schedule of the fine-tuning.",
     )
 
 
@@ -100,7 +104,11 @@ def _define_selection(program: Program, defaults: Defaults) -> None:
         "What guides the choice: reconstruction of the layer's outputs, discrimination by a classifier behind it, or "
         "both (joint).",
     )
-    program.integer("auxiliary_losses", 2, "Auxiliary classifiers, spread over the depth.")
+    program.integer(
+        "auxiliary_losses",
+        None,
+        "Auxiliary classifiers, spread over the depth. Without the flag 2, for width_multiplier none.",
+    )
     program.list(
         "auxiliary_layers", [], "Layers to put the auxiliary classifiers at instead; inspect_model --layers lists them."
     )
@@ -229,9 +237,8 @@ def read_method(flags: Any) -> Any:
         "reconstruction": reconstruction,
         "discrimination": discrimination,
     }
-    return method(
-        **{field.name: given[field.name] for field in dataclasses.fields(method) if field.init and field.name in given}
-    )
+    taken = [field.name for field in dataclasses.fields(method) if field.init and given.get(field.name) is not None]
+    return method(**{name: given[name] for name in taken})
 
 
 def read_target(flags: Any) -> Any:

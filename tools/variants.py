@@ -81,7 +81,7 @@ def _check_option(label: str, name: str, option: str) -> None:
 
     if option in COMMON and option != "method":
         raise UsageError(f"{label}: all methods have the same {option}; give --{option} for all")
-    settings = {field.name for field in dataclasses.fields(METHODS[name])}
+    settings = {field.name for field in dataclasses.fields(METHODS[name]) if field.init}
     known = [f for f in _PROGRAM.flags if f not in COMMON and _FIELDS.get(f, f) in settings]
     if option not in known:
         raise UsageError(f"{label}: {name} has no option {option!r}; there are {', '.join(sorted(known))}")

@@ -5,11 +5,11 @@ from dcp_tf.pruning.kernel_methods import DCPDKP, DKP, AdaptDKP
 from dcp_tf.pruning.methods import DCP, AdaptDCP, Guided, Method
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan, PruningPlan
 from dcp_tf.pruning.prune import PruneResult, check, prune
-from dcp_tf.pruning.rivals import FPGM, L1, L2, APoZ, BNScale, Criterion, Lasso, Random, Taylor, ThiNet
+from dcp_tf.pruning.rivals import FPGM, L1, L2, APoZ, BNScale, Criterion, Lasso, Random, Taylor, ThiNet, WidthMultiplier
 
 _CLASSES = (
     *(DCP, AdaptDCP, DKP, DCPDKP, AdaptDKP),
-    *(Random, L1, L2, FPGM, BNScale, Taylor, APoZ, ThiNet, Lasso),
+    *(Random, L1, L2, FPGM, BNScale, Taylor, APoZ, ThiNet, Lasso, WidthMultiplier),
 )
 METHODS: dict[str, type[Method]] = {method.name: method for method in _CLASSES}
 
@@ -37,6 +37,7 @@ __all__ = [
     "Target",
     "Taylor",
     "ThiNet",
+    "WidthMultiplier",
     "Widths",
     "check",
     "profile",

@@ -18,6 +18,7 @@ from dcp_tf.models import check_functional
 from dcp_tf.pruning.budget import Widths, matching, share_of_kernels
 from dcp_tf.pruning.criteria import CRITERIA, Evidence, Scores, largest
 from dcp_tf.pruning.discrimination import Task, select_channels
+from dcp_tf.pruning.from_scratch import draw_anew, with_heads
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.run_state import RunState
@@ -65,6 +66,8 @@ def prune(
     seed: int = 0,
 ) -> PruneResult:
     """Finds channels without discriminative power, removes them and fine-tunes what is left.
+
+    (With `WidthMultiplier` there is no choice: all weights of the smaller model are drawn anew.)
 
     Args:
         model: trained, functional or Sequential, with one output of shape (batch, ..., values). It stays as it is.
@@ -116,11 +119,18 @@ def prune(
     def validate() -> Mapping[str, float]:
         return {} if validation is None else objective.evaluate(small, validation.batches(256))
 
+    if method.from_scratch:
+        draw_anew(small, seed)
     before = validate()
-    if before:
+    if before and not method.from_scratch:
         progress.say(f"after surgery, before fine-tuning: {objective.primary} {before[objective.primary]:.4f}")
     masks = zero_kernel_masks(small) if plan.kernels else None
-    _fine_tune(small, model, train, objective, finetuning, distillation, state, phases, validate, log_dir, seed, masks)
+    trained, heads = objective.with_ending(small, train), None
+    if method.from_scratch and method.uses_heads:
+        augmented = with_heads(small, method.auxiliary_losses, method.auxiliary_layers, objective, train, seed)
+        trained, heads = augmented.model, augmented.loss_weights()
+    config = dataclasses.replace(finetuning, seed=seed)
+    _fine_tune(trained, heads, model, train, objective, config, distillation, state, phases, validate, log_dir, masks)
     return PruneResult(small, plan, phases, before)
 
 
@@ -146,7 +156,7 @@ def check(
     graph = ChannelGraph(model, [(None, *data.shape)], method.ignore_statistics)
     groups = choose_groups(graph, method)
     method.check(graph, groups)
-    if method.guided and method.discrimination:
+    if method.uses_heads:
         find_positions(graph, method.auxiliary_losses, objective, method.auxiliary_layers)
     widths = choose_widths(graph, groups, method)
     if method.chooses_kernels:
@@ -235,8 +245,9 @@ def _keep_best(graph: ChannelGraph, widths: Mapping[str, int], ranking: Scores) 
 
 
 def _fine_tune(
-    small, baseline, train, objective, config, distillation, state: RunState, phases, validate, log_dir, seed, masks
+    small, weights, baseline, train, objective, config, distillation, state: RunState, phases, validate, log_dir, masks
 ) -> None:
+    """Trains the smaller model; `weights` are those of the losses where it has auxiliary heads."""
     started = time.perf_counter()
     if not config.epochs:
         return
@@ -246,10 +257,11 @@ def _fine_tune(
     if distillation:
         loss = Distillation(loss, distillation)
     history = fit(
-        objective.with_ending(small, train),
+        small,
         train,
-        [loss],
-        dataclasses.replace(config, seed=seed),
+        [objective.head_loss] * (len(weights or [1.0]) - 1) + [loss],
+        config,
+        loss_weights=weights,
         validation=validate,
         masks=masks,
         teacher=teacher,

@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
+from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.criteria.weights import check_filters, check_scales
-from dcp_tf.pruning.methods import Guided
+from dcp_tf.pruning.methods import Guided, Method
 from dcp_tf.pruning.reconstruction_rivals import Chooser, check_layers, lasso, thinet
 
 
@@ -107,6 +108,7 @@ class _Reconstruction(Guided):
     reconstruction: float = dataclasses.field(default=1.0, init=False)
     discrimination: float = dataclasses.field(default=0.0, init=False)
     selection: str = dataclasses.field(default="fast", init=False)
+    score: str | None = dataclasses.field(default=None, init=False)
     selection_lr: float = dataclasses.field(default=0.01, init=False)
     selection_passes: int = dataclasses.field(default=0, init=False)
 
@@ -137,3 +139,36 @@ class Lasso(_Reconstruction):
     def chooser(self) -> Chooser:
         """LASSO."""
         return lasso
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WidthMultiplier(Method):
+    """The same shape without any choice: the first channels stay, and all weights are drawn anew.
+
+    The network is trained from scratch with the schedule of the fine-tuning; it shows what the choice is worth
+    (width multiplier, Howard et al. 2017, arXiv:1704.04861; WM in Liu et al. 2021).
+
+    Attributes:
+        auxiliary_losses: how many auxiliary classifiers take part in the training; with any it is WM+ of the paper.
+        auxiliary_layers: names of layers to put them at instead.
+    """
+
+    name: ClassVar[str] = "width_multiplier"
+    auxiliary_losses: int = 0
+    auxiliary_layers: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        super().__post_init__()
+        object.__setattr__(self, "auxiliary_layers", tuple(self.auxiliary_layers))
+        if self.auxiliary_losses < 0:
+            raise UsageError(f"auxiliary_losses must be 0 or more, received {self.auxiliary_losses}")
+
+    @property
+    def uses_heads(self) -> bool:
+        """Whether it is WM+."""
+        return bool(self.auxiliary_losses or self.auxiliary_layers)
+
+    @property
+    def from_scratch(self) -> bool:
+        """True."""
+        return True

@@ -7,10 +7,10 @@ import numpy as np
 from dcp_tf.graph import ChannelGroup
 from dcp_tf.pruning.criteria.data import apoz, taylor
 from dcp_tf.pruning.criteria.evidence import Evidence, Scores
-from dcp_tf.pruning.criteria.weights import bn_scale, fpgm, l1, l2, random
+from dcp_tf.pruning.criteria.weights import bn_scale, fpgm, l1, l2, random, width_multiplier
 
 CRITERIA: Mapping[str, Callable[[Evidence, Sequence[ChannelGroup]], Scores]] = {
-    criterion.__name__: criterion for criterion in (random, l1, l2, fpgm, bn_scale, taylor, apoz)
+    criterion.__name__: criterion for criterion in (random, l1, l2, fpgm, bn_scale, taylor, apoz, width_multiplier)
 }
 
 __all__ = ["CRITERIA", "Evidence", "Scores", "largest"]

@@ -24,6 +24,11 @@ def random(evidence: Evidence, groups: Sequence[ChannelGroup]) -> Scores:
     }
 
 
+def width_multiplier(evidence: Evidence, groups: Sequence[ChannelGroup]) -> Scores:
+    """The first channels before the last: which ones stay has no meaning where all weights are drawn anew."""
+    return {group.name: -np.arange(group.size, dtype=np.float64) for group in groups}
+
+
 def l1(evidence: Evidence, groups: Sequence[ChannelGroup]) -> Scores:
     """The L1 norm of the filters that make each channel (Li et al. 2017, arXiv:1608.08710)."""
     return _of_filters(evidence.graph, groups, lambda filters: np.abs(filters).sum(1, dtype=np.float64))

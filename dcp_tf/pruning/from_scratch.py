@@ -1,0 +1,70 @@
+"""The rival without any pruning: a network of the same shape, trained from scratch."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from dcp_tf import progress
+from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph
+from dcp_tf.graph.trace import Trace
+from dcp_tf.training import Objective
+from dcp_tf.training.heads import AugmentedModel, augment
+
+
+def draw_anew(model: keras.Model, seed: int) -> None:
+    """Sets all weights that training changes to new values from the layers' own initializers, in place.
+
+    Frozen layers and layers without trainable weights (of a known mean and variance, say) keep theirs.
+
+    Args:
+        model: functional or Sequential.
+        seed: of the values.
+
+    Raises:
+        UsageError: a layer cannot be made from its config.
+    """
+    keras.utils.set_random_seed(seed)
+    operations = {id(call.operation): call.operation for call in Trace(model).calls}
+    for layer in operations.values():
+        if (isinstance(layer, keras.layers.BatchNormalization) and layer.trainable) or _is_trained(layer):
+            layer.set_weights(_fresh(layer).get_weights())
+    frozen = [o.name for o in operations.values() if isinstance(o, keras.Layer) and o.weights and not o.trainable]
+    kept = f"; those of the frozen layers {', '.join(frozen)} stay" if frozen else ""
+    progress.say(f"all weights were drawn anew: the network is trained from scratch{kept}")
+
+
+def with_heads(
+    model: keras.Model, count: int, layers: Sequence[str], objective: Objective, data: Any, seed: int
+) -> AugmentedModel:
+    """The model with new auxiliary heads, as `augment` has them, for `data` of one shape."""
+    keras.utils.set_random_seed(seed)
+    graph = ChannelGraph(model, [(None, *data.shape)])
+    data_format = keras.config.image_data_format()
+    augmented = augment(graph, count, objective, layers, data_format, objective.ending(model, data))
+    progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions))
+    return augmented
+
+
+def _is_trained(operation: keras.Operation) -> bool:
+    return isinstance(operation, keras.Layer) and bool(operation.trainable_weights)
+
+
+def _fresh(layer: keras.Layer) -> keras.Layer:
+    """A new layer with the same config and shapes of weights."""
+    try:
+        fresh = type(layer).from_config(layer.get_config())
+        fresh.build_from_config(layer.get_build_config())
+        shapes = [[tuple(w.shape) for w in each.weights] for each in (layer, fresh)]
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise UsageError(
+            f"new weights for layer {layer.name!r} ({type(layer).__name__}) need a layer that can be made from its "
+            f"config and built from its build config: {type(error).__name__} {error}"
+        ) from error
+    if shapes[0] != shapes[1]:
+        raise UsageError(
+            f"layer {layer.name!r} ({type(layer).__name__}) makes weights of shapes {shapes[1]} from its config, "
+            f"where it has {shapes[0]}"
+        )
+    return fresh
