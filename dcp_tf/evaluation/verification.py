@@ -109,7 +109,7 @@ def embed(model_or_predict: keras.Model | Callable, batches: Iterable, *, mirror
     predict = predict_function(model_or_predict)
     found = []
     for batch in progress.bar(batches, what="embedding faces", unit="batch"):
-        images = np.asarray(batch[0] if isinstance(batch, tuple | list) else batch)
+        images = batch[0] if isinstance(batch, tuple | list) else batch
         views = [images, images[:, :, ::-1]] if mirror else [images]
         found.append(np.concatenate([_embeddings(predict(view), len(images)) for view in views], axis=1))
     if not found:
