@@ -36,28 +36,27 @@ class Deployment:
     strict: bool = False
 
 
-def measure_model(model: Any, dataset: Any, outputs_kind: str) -> dict[str, Any]:
-    """Parameters, costs and accuracy of a Keras model, as they stand in summary.json."""
-    from dcp_tf.evaluation import accuracy
+def measure_model(model: Any, dataset: Any, objective: Any) -> dict[str, Any]:
+    """Parameters, costs and the objective's figures of a Keras model, as they stand in summary.json."""
     from dcp_tf.graph import count_cost
 
     cost = count_cost(model, input_shape=dataset.input_shape)
     measured = {"params": cost.params, "macs": cost.macs, "flops": cost.flops}
     if dataset.test.labels is not None:
-        found = accuracy(model, dataset.test.batches(256), top5=True, outputs_kind=outputs_kind)
-        measured |= {name: found[name] for name in ("top1", "top5") if name in found}
+        found = objective.evaluate(model, dataset.test.batches(256))
+        measured |= {name: value for name, value in found.items() if name != "loss"}
     return measured
 
 
 def deploy(
-    models: Mapping[str, Any], dataset: Any, outputs_kind: str, folder: pathlib.Path, settings: Deployment, seed: int
+    models: Mapping[str, Any], dataset: Any, objective: Any, folder: pathlib.Path, settings: Deployment, seed: int
 ) -> tuple[dict[str, dict], list[str]]:
     """Converts, checks and measures.
 
     Args:
         models: "baseline" and "pruned".
         dataset: calibrates on its train images and compares on all of its test images.
-        outputs_kind: of the models.
+        objective: of the models, None if they have several outputs.
         folder: where the files go.
         settings: which files, and how they are measured.
         seed: of the calibration images and the benchmark.
@@ -83,7 +82,7 @@ def deploy(
             progress.say(f"converting {path.name}")
             try:
                 file = tflite_files.convert(model, mode, dataset, settings, seed)
-                found = tflite_files.check(file, model, dataset, images, outputs_kind)
+                found = tflite_files.check(file, model, dataset, images, objective)
             except (RunError, UsageError) as error:
                 failures.append(f"{path.name}: {error}")
                 continue

@@ -5,10 +5,11 @@ import time
 from typing import Any
 
 from dcp_tf.errors import UsageError
+from dcp_tf.tools import task
 from dcp_tf.tools.common_flags import Subject, zoo_input_shape
 
 
-def build(model: str, dataset: str, seed: int, *, data_dir: str | None = None) -> Subject:
+def build(model: str, dataset: str, seed: int, *, data_dir: str | None = None, loss: str = "auto") -> Subject:
     """Builds `zoo:NAME` or `keras:NAME` for a data set; its weights are still random.
 
     Args:
@@ -16,12 +17,13 @@ def build(model: str, dataset: str, seed: int, *, data_dir: str | None = None) -
         dataset: as `--dataset`.
         seed: draws the weights and, where the data set does not say, which images are for testing.
         data_dir: of TensorFlow Datasets.
+        loss: as `--loss`.
 
     Raises:
         UsageError: the model is a file, or does not fit the data.
     """
     from dcp_tf import data, models
-    from dcp_tf.training import seed_everything
+    from dcp_tf.training import choose_objective, output_shape, seed_everything
 
     if not model.startswith(("zoo:", "keras:")):
         raise UsageError(f"networks are trained from scratch: give --model=zoo:NAME or keras:NAME, received {model!r}")
@@ -30,7 +32,7 @@ def build(model: str, dataset: str, seed: int, *, data_dir: str | None = None) -
     if raw.train.labels is None:
         raise UsageError(f"{dataset} has no labels to train on")
     shape = zoo_input_shape(raw.input_shape) if model.startswith("zoo:") else None
-    loaded = models.load(model, input_shape=shape, num_classes=raw.num_classes)
+    loaded = models.load(model, input_shape=shape, num_classes=task.outputs_for(model, raw))
     images = data.load(
         dataset,
         input_shape=loaded.model.inputs[0].shape[1:],
@@ -38,7 +40,11 @@ def build(model: str, dataset: str, seed: int, *, data_dir: str | None = None) -
         seed=seed,
         data_dir=data_dir,
     )
-    return Subject(loaded.model, images, models.outputs_kind(loaded.model), loaded.normalization, model)
+    kind, notes = models.outputs_kind(loaded.model), []
+    objective = choose_objective(loaded.model, images.train, loss, kind, f"{raw.name} (train)")
+    objective.check(images.test.labels, output_shape(loaded.model, images.test), f"{raw.name} (test)")
+    images = task.without_moves(images, objective, None, notes)
+    return Subject(loaded.model, images, kind, loaded.normalization, model, tuple(notes), objective)
 
 
 def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | None = None) -> dict[str, Any]:
@@ -57,17 +63,16 @@ def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | 
         UsageError: `state` was kept by a training with other settings.
         RunError: the loss became NaN, or `state` cannot be written.
     """
-    from dcp_tf.evaluation import accuracy
-    from dcp_tf.training import TrainState, classification_loss, fit
+    from dcp_tf.training import TrainState, fit
 
-    model, images, kind = subject.model, subject.dataset, subject.outputs_kind
+    model, images, objective = subject.model, subject.dataset, subject.objective
     started = time.perf_counter()
     history = fit(
-        model,
+        objective.with_ending(model, images.train),
         images.train,
-        [classification_loss(kind)],
+        [objective.loss],
         config,
-        validation=lambda: accuracy(model, images.test.batches(256), outputs_kind=kind),
+        validation=lambda: objective.evaluate(model, images.test.batches(256)),
         checkpoint=TrainState(state),
         phase="training",
         log_dir=log_dir,

@@ -5,9 +5,11 @@ import pathlib
 from typing import Any
 
 from dcp_tf.errors import UsageError
+from dcp_tf.tools import task
 from dcp_tf.tools.program import Program
 
 AUGMENTATIONS = ("none", "shift", "flip")
+TASK_LOSSES = ("auto", "softmax", "sigmoid", "multilabel", "mse", "arcface", "cosface", "asoftmax")
 NORMALIZATIONS = ("none", "unit", "raw", "digits", "cifar10", "imagenet", "tf", "caffe")
 
 
@@ -28,8 +30,8 @@ def define_data_source(program: Program) -> None:
     program.string(
         "dataset",
         "digits",
-        "digits (comes with scikit-learn), npz:FILE (x_train y_train x_test y_test), folder:DIR (one folder per class) "
-        "or tfds:NAME (TensorFlow Datasets).",
+        "digits (comes with scikit-learn), npz:FILE (x_train y_train x_test y_test, labels may be missing), folder:DIR "
+        "(one folder per class) or tfds:NAME (TensorFlow Datasets).",
     )
     program.string("data_dir", None, "For tfds: where TensorFlow Datasets keeps its files.")
     program.enum(
@@ -64,12 +66,26 @@ def define_dataset(program: Program) -> None:
 
 
 def define_outputs(program: Program) -> None:
-    """`--outputs`."""
+    """`--outputs` and `--loss`."""
     program.enum(
         "outputs",
         None,
         ("logits", "probabilities"),
         "What the model's outputs are. Without the flag this is read off its last activation.",
+    )
+    define_loss(program)
+
+
+def define_loss(program: Program) -> None:
+    """`--loss`."""
+    program.enum(
+        "loss",
+        "auto",
+        TASK_LOSSES,
+        "What the model learns. auto: read off the last activation and the labels. softmax: one class; sigmoid: one "
+        "class, each with a yes / no question of its own; multilabel: several classes at once (rows of 0 and 1); mse: "
+        "numbers; arcface, cosface, asoftmax: embeddings. Labels that are maps, (N, height, width) or (N, height, "
+        "width, classes), make it the loss of each place.",
     )
 
 
@@ -89,6 +105,7 @@ class Subject:
         normalization: name of what was done to the pixels, or "mean/std".
         source: what `--model` said.
         notes: what the user should know of how the model and the data were read.
+        objective: what the model is for; None for models with several outputs.
     """
 
     model: Any
@@ -97,6 +114,7 @@ class Subject:
     normalization: str
     source: str
     notes: tuple[str, ...] = ()
+    objective: Any = None
 
     def announce(self) -> None:
         """Says the notes; programs do so once nothing is left that could be wrong with the input."""
@@ -116,6 +134,7 @@ class Recorded:
         std: goes with it.
         outputs: "logits", "softmax" or "sigmoid", or None.
         path: of the summary.
+        loss: one of `TASK_LOSSES`.
     """
 
     normalization: str | None = None
@@ -123,6 +142,7 @@ class Recorded:
     std: tuple[float, ...] | None = None
     outputs: str | None = None
     path: pathlib.Path | None = None
+    loss: str = "auto"
 
 
 def load_subject(flags: Any) -> Subject:
@@ -131,7 +151,7 @@ def load_subject(flags: Any) -> Subject:
     Raises:
         UsageError: one of them cannot be used, or they do not fit.
     """
-    from dcp_tf import data, models
+    from dcp_tf import models
 
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
@@ -142,9 +162,10 @@ def load_subject(flags: Any) -> Subject:
     shape = tuple(loaded.model.inputs[0].shape[1:])
     dataset, normalization = load_dataset(flags, shape, loaded.normalization, notes)
     kind = _outputs_kind(flags, loaded.model, notes)
-    if len(loaded.model.outputs) == 1 and len(loaded.model.outputs[0].shape) == 2:
-        data.check_labels(dataset, loaded.model.outputs[0].shape[-1])
-    return Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes))
+    objective = None
+    if len(loaded.model.outputs) == 1:
+        objective, dataset = task.read(flags, kind, loaded.model, dataset, notes)
+    return Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
 
 
 def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) -> tuple[Any, str]:
@@ -214,13 +235,10 @@ def load_tflite(flags: Any) -> Subject:
     runner = tflite.Runner(flags.model)
     notes: list[str] = []
     dataset, normalization = load_dataset(flags, runner.input_shapes[0][1:], "none", notes)
-    outputs = tflite.inspect(flags.model).outputs[0].shape[-1]
-    kind = flags.outputs or recorded(flags.model).outputs
-    if kind is None and outputs == 1:
-        raise UsageError("a .tflite file does not tell what its one output is: give --outputs=logits or probabilities")
-    if kind == "probabilities":
-        kind = "sigmoid" if outputs == 1 else "softmax"
-    return Subject(runner.predict, dataset, kind, normalization, flags.model, tuple(notes))
+    shape = (None, *tflite.inspect(flags.model).outputs[0].shape[1:])
+    objective = task.read_for_file(flags, shape, dataset, notes)
+    kind = objective.outputs_kind
+    return Subject(runner.predict, dataset, kind, normalization, flags.model, tuple(notes), objective)
 
 
 def numbers(flags: Any, name: str) -> tuple[float, ...] | None:
@@ -255,11 +273,12 @@ def recorded(model: str) -> Recorded:
     if not isinstance(found, dict):
         return Recorded()
     kind = found.get("outputs") if found.get("outputs") in ("logits", "softmax", "sigmoid") else None
+    loss = found.get("loss") if found.get("loss") in TASK_LOSSES else "auto"
     if found.get("normalization") == "mean/std":
         mean, std = (tuple(float(x) for x in found["settings"][name]) for name in ("mean", "std"))
-        return Recorded(None, mean, std, kind, summary)
+        return Recorded(None, mean, std, kind, summary, loss)
     name = found.get("normalization") if found.get("normalization") in NORMALIZATIONS else None
-    return Recorded(name, None, None, kind, summary)
+    return Recorded(name, None, None, kind, summary, loss)
 
 
 def _normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple[str, Any, Any]:
@@ -285,7 +304,7 @@ def _zoo_shape(flags: Any) -> dict[str, Any]:
     from dcp_tf import data
 
     raw = data.load(flags.dataset, seed=flags.seed, data_dir=flags.data_dir)
-    return {"input_shape": zoo_input_shape(raw.input_shape), "num_classes": raw.num_classes}
+    return {"input_shape": zoo_input_shape(raw.input_shape), "num_classes": task.outputs_for(flags.model, raw)}
 
 
 def zoo_input_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -63,7 +63,7 @@ def check(subject: Subject, variants: Sequence[Variant], schedule: Schedule) -> 
     if subject.dataset.test.labels is None:
         raise UsageError("methods are compared by their accuracy: the test images need labels")
     for variant in variants:
-        check_pruning(subject.model, subject.dataset.train, variant.method, subject.outputs_kind, schedule.distillation)
+        check_pruning(subject.model, subject.dataset.train, variant.method, subject.objective, schedule.distillation)
 
 
 def read_earlier(
@@ -120,7 +120,7 @@ def run(
     if before is None:
         shutil.rmtree(state, ignore_errors=True)
         progress.say("measuring the baseline")
-        before = {"baseline": artefacts.measure_model(subject.model, subject.dataset, subject.outputs_kind), "runs": []}
+        before = {"baseline": artefacts.measure_model(subject.model, subject.dataset, subject.objective), "runs": []}
     found = {
         "dcp_tf_version": dcp_tf.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -173,7 +173,7 @@ def measure(
         schedule.images(subject.dataset.train, seed),
         variant.method,
         validation_data=subject.dataset.test,
-        outputs_kind=subject.outputs_kind,
+        objective=subject.objective,
         auxiliary=schedule.auxiliary,
         finetuning=schedule.finetuning,
         distillation=schedule.distillation,

@@ -55,7 +55,7 @@ def main(flags) -> None:
     subject.announce()
     name = flags.name or (pathlib.Path(flags.model).stem if is_file else subject.model.name)
     records, failures = artefacts.deploy(
-        {name: subject.model}, subject.dataset, subject.outputs_kind, folder, settings, flags.seed
+        {name: subject.model}, subject.dataset, subject.objective, folder, settings, flags.seed
     )
     if records:
         compare_with_baseline(records, folder, name, flags.baseline)

@@ -15,7 +15,7 @@ if __package__ in (None, ""):
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, pruning_flags
+from dcp_tf.tools import common_flags, pruning_flags, task
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("finetune", __doc__)
@@ -44,6 +44,8 @@ def main(flags) -> None:
     from dcp_tf.training import save_model
 
     subject = common_flags.load_subject(flags)
+    if subject.objective is None:
+        raise UsageError(f"{flags.model} has {len(subject.model.outputs)} outputs; only models with one are trained")
     config = pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr")
     if subject.dataset.train.labels is None and not flags.teacher:
         raise UsageError("the data has no labels: give --teacher and --distillation")
@@ -53,12 +55,13 @@ def main(flags) -> None:
         teacher = models.load(flags.teacher, input_shape=subject.dataset.input_shape, num_classes=classes).model
     folder = writable_folder(flags.output_dir)
     subject.announce()
-    before = artefacts.measure_model(subject.model, subject.dataset, subject.outputs_kind)
+    before = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
     phase = _fit(flags, subject, config, teacher, folder)
     path = save_model(subject.model, folder / "pruned.keras")
-    after = artefacts.measure_model(subject.model, subject.dataset, subject.outputs_kind)
-    if "top1" in before:
-        after["top1_before_finetuning"] = before["top1"]
+    after = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
+    metric = subject.objective.primary
+    if metric in before:
+        after[f"{metric}_before_finetuning"] = before[metric]
     artefacts.write_summary(
         folder,
         started,
@@ -66,43 +69,39 @@ def main(flags) -> None:
         dataset=subject.dataset.name,
         normalization=subject.normalization,
         outputs=subject.outputs_kind,
+        loss=subject.objective.name,
+        metric=metric,
         settings=pruning_flags.settings_of(flags),
         seed=flags.seed,
         pruned=after,
         phases=[phase],
     )
     progress.say(f"written to {folder}: pruned.keras, summary.json")
-    print(f"{path}: top1 {before.get('top1', float('nan')):.4f} -> {after.get('top1', float('nan')):.4f}")
+    nan = float("nan")
+    print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")
 
 
 def _fit(flags, subject, config, teacher, folder) -> dict:
-    from dcp_tf.evaluation import accuracy
-    from dcp_tf.training import Distillation, TrainState, classification_loss, fit
+    from dcp_tf.training import Distillation, TrainState, fit
 
-    loss, test = classification_loss(subject.outputs_kind), subject.dataset.test
+    objective, train, test = subject.objective, subject.dataset.train, subject.dataset.test
+    loss = objective.loss
     state = folder / "state" / "finetuning.npz"
     if not flags.resume:
         state.unlink(missing_ok=True)
     started = time.perf_counter()
     history = fit(
-        subject.model,
-        subject.dataset.train,
+        objective.with_ending(subject.model, train),
+        train,
         [Distillation(loss, flags.distillation) if teacher else loss],
         config,
-        teacher=_soft_targets(teacher),
-        validation=lambda: accuracy(subject.model, test.batches(256), outputs_kind=subject.outputs_kind),
+        teacher=None if teacher is None else task.teacher(objective, teacher, train),
+        validation=lambda: {} if test.labels is None else objective.evaluate(subject.model, test.batches(256)),
         checkpoint=TrainState(state),
         log_dir=str(folder / "events"),
         lower="--finetune_lr",
     )
     return {"name": "fine-tuning", "seconds": time.perf_counter() - started, "history": list(history)}
-
-
-def _soft_targets(teacher):
-    from dcp_tf.models import outputs_kind
-    from dcp_tf.training import soft_targets
-
-    return None if teacher is None else soft_targets(teacher, outputs_kind(teacher))
 
 
 def run(argv=None) -> int:

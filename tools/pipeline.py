@@ -21,7 +21,7 @@ def foresee(subject: Subject, job: Job) -> str:
     from dcp_tf.pruning import check
 
     model, method = subject.model, job.method
-    graph, groups = check(model, subject.dataset.train, method, subject.outputs_kind, job.distillation)
+    graph, groups = check(model, subject.dataset.train, method, subject.objective, job.distillation)
     parts = [_count(len(groups), "group") + " of channels to prune"]
     streams = 0 if method.prune_residual else len(graph.prunable(True)) - len(graph.prunable(False))
     if streams:
@@ -61,7 +61,7 @@ def run(
         subject.dataset.train,
         job.method,
         validation_data=subject.dataset.test if subject.dataset.test.labels is not None else None,
-        outputs_kind=subject.outputs_kind,
+        objective=subject.objective,
         auxiliary=job.auxiliary,
         finetuning=job.finetuning,
         distillation=job.distillation,
@@ -74,14 +74,13 @@ def run(
     save_model(result.model, folder / "pruned.keras")
     result.plan.save(folder / "plan.json")
     models = {"baseline": subject.model, "pruned": result.model}
-    measured = {n: artefacts.measure_model(m, subject.dataset, subject.outputs_kind) for n, m in models.items()}
-    if "top1" in result.before_finetuning:
-        measured["pruned"]["top1_before_finetuning"] = result.before_finetuning["top1"]
+    measured = {n: artefacts.measure_model(m, subject.dataset, subject.objective) for n, m in models.items()}
+    metric = subject.objective.primary
+    if metric in result.before_finetuning:
+        measured["pruned"][f"{metric}_before_finetuning"] = result.before_finetuning[metric]
     deploying = time.perf_counter()
     artefacts.remove_files(folder, models)
-    files, failures = artefacts.deploy(
-        models, subject.dataset, subject.outputs_kind, folder, job.deployment, flags.seed
-    )
+    files, failures = artefacts.deploy(models, subject.dataset, subject.objective, folder, job.deployment, flags.seed)
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     summary = artefacts.write_summary(
         folder,
@@ -91,6 +90,8 @@ def run(
         method=job.method.name,
         normalization=subject.normalization,
         outputs=subject.outputs_kind,
+        loss=subject.objective.name,
+        metric=metric,
         settings=settings_of(flags),
         seed=flags.seed,
         **measured,

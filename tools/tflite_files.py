@@ -62,7 +62,7 @@ def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> An
     return tflite.convert(model, mode, representative_data=images, io=io, allow_float=not settings.strict)
 
 
-def check(file: Any, model: Any, dataset: Any, images: Any, outputs_kind: str) -> CheckedFile:
+def check(file: Any, model: Any, dataset: Any, images: Any, objective: Any) -> CheckedFile:
     """Lets a file explain itself, runs it on all test images, and compares it with its model.
 
     Args:
@@ -70,7 +70,7 @@ def check(file: Any, model: Any, dataset: Any, images: Any, outputs_kind: str) -
         model: the Keras model that it was made of.
         dataset: names its classes, and says what was done to its images.
         images: all test images.
-        outputs_kind: of the model.
+        objective: of the model, None if it has several outputs.
 
     Raises:
         RunError: an operation has no kernel, or the file is too far from its model; the line names the first layer
@@ -79,14 +79,15 @@ def check(file: Any, model: Any, dataset: Any, images: Any, outputs_kind: str) -
     from dcp_tf import tflite
     from dcp_tf.graph import count_cost
 
-    outputs = "logits" if outputs_kind == "logits" else "probabilities"
+    outputs = "embeddings" if objective is None else objective.parity
     mode = file.quantization.value
     normalization = getattr(dataset.train, "normalization", None)
     about = tflite.image_metadata(model, mode, normalization, dataset.class_names, outputs)
     file = tflite.with_metadata(file, about)
     if missing := tflite.unsupported_operations(file):
         raise RunError(f"{len(missing)} operations cannot be run in {mode}: {'; '.join(missing[:3])}")
-    parity = tflite.check_parity(file, model, images, dataset.test.labels, outputs=outputs)
+    classes = None if objective is None else objective.class_numbers(dataset.test.labels)
+    parity = tflite.check_parity(file, model, images, classes, outputs=outputs)
     try:
         tflite.require(parity, mode)
     except RunError as error:
@@ -104,6 +105,9 @@ def check(file: Any, model: Any, dataset: Any, images: Any, outputs_kind: str) -
         "conversions": inspection.conversions,
         "metadata": dataclasses.asdict(about) | {"labels": list(about.labels)},
     }
+    if objective is not None and classes is None and dataset.test.labels is not None:
+        found = objective.evaluate(tflite.Runner(file).predict, dataset.test.batches(256))
+        record |= {name: value for name, value in found.items() if name != "loss"}
     if mode == "sparse":
         sparse = tflite.sparse_inference_report(file)
         record["sparse_inference"] = {"accepted": sparse.accepted, **dataclasses.asdict(sparse)}

@@ -11,6 +11,7 @@ import sys
 if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import dataclasses
 import time
 
 from dcp_tf.errors import UsageError
@@ -21,11 +22,18 @@ PROGRAM = Program("train", __doc__)
 PROGRAM.section("Model")
 PROGRAM.string("model", "zoo:preresnet20", "The network: zoo:NAME, or keras:NAME (keras.applications).")
 common_flags.define_data_source(PROGRAM)
+common_flags.define_loss(PROGRAM)
 PROGRAM.section("Training")
 PROGRAM.integer("epochs", 30, "Passes over the training images.", lower=1)
 PROGRAM.integer("batch_size", 128, "Images per step.", lower=1)
 PROGRAM.float("learning_rate", 0.1, "The highest learning rate; it falls to 0 along a cosine.")
 PROGRAM.float("weight_decay", 1e-4, "L2 coefficient on kernels.")
+PROGRAM.float(
+    "bn_sparsity",
+    0.0,
+    "Factor of the L1 norm of BatchNormalization's scales in the loss (network slimming), such as 1e-4; prune by "
+    "--method=bn_scale afterwards.",
+)
 PROGRAM.section("The run")
 PROGRAM.string("output_dir", None, "Where the model (baseline.keras) and its summary go.")
 common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
@@ -43,17 +51,18 @@ def main(flags) -> None:
     from dcp_tf.tools.pruning_flags import read_training, settings_of
     from dcp_tf.training import save_model
 
-    config = read_training(flags, "epochs", "learning_rate")
-    subject = baseline.build(flags.model, flags.dataset, flags.seed, data_dir=flags.data_dir)
+    config = dataclasses.replace(read_training(flags, "epochs", "learning_rate"), bn_sparsity=flags.bn_sparsity)
+    subject = baseline.build(flags.model, flags.dataset, flags.seed, data_dir=flags.data_dir, loss=flags.loss)
     if not flags.model.startswith("zoo:"):  # which are built for the data
         common_flags.check_shape(flags, subject.dataset)
     folder = writable_folder(flags.output_dir)
+    subject.announce()
     state = folder / "state" / "baseline.npz"
     if not flags.resume:
         state.unlink(missing_ok=True)
     phase = baseline.train(subject, config, state, log_dir=str(folder / "events"))
     path = save_model(subject.model, folder / "baseline.keras")
-    measured = artefacts.measure_model(subject.model, subject.dataset, subject.outputs_kind)
+    measured = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
     artefacts.write_summary(
         folder,
         started,
@@ -61,13 +70,16 @@ def main(flags) -> None:
         dataset=subject.dataset.name,
         normalization=subject.normalization,
         outputs=subject.outputs_kind,
+        loss=subject.objective.name,
+        metric=subject.objective.primary,
         settings=settings_of(flags),
         seed=flags.seed,
         baseline=measured,
         phases=[phase],
     )
     progress.say(f"written to {folder}: baseline.keras, summary.json")
-    print(f"{path}: top1 {measured['top1']:.4f}, {measured['params']:,} parameters, {measured['macs']:,} MACs")
+    metric = subject.objective.primary
+    print(f"{path}: {metric} {measured[metric]:.4f}, {measured['params']:,} parameters, {measured['macs']:,} MACs")
 
 
 def run(argv=None) -> int:

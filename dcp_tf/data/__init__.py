@@ -2,7 +2,7 @@
 
 from dcp_tf.data.arrays import from_arrays, split_from_arrays
 from dcp_tf.data.faces import FaceSettings, read_identities
-from dcp_tf.data.load import check_labels, load
+from dcp_tf.data.load import load
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
 from dcp_tf.data.pairs import Pairs, pairs_split, read_pairs
 from dcp_tf.data.plain import PlainSplit, load_plain, plain_split
@@ -18,7 +18,6 @@ __all__ = [
     "PlainSplit",
     "Split",
     "as_split",
-    "check_labels",
     "find_normalization",
     "from_arrays",
     "load",

@@ -6,13 +6,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dcp_tf.data.labels import check_same_labels, class_names, label_array
 from dcp_tf.data.normalization import Normalization, find_normalization
-from dcp_tf.data.parts import Parts, numbered_classes, set_aside
-from dcp_tf.data.sources import ArraySource, array_source, label_array
+from dcp_tf.data.parts import Parts, set_aside
+from dcp_tf.data.sources import ArraySource, array_source
 from dcp_tf.data.split import ImageDataset, Split, make_split
 from dcp_tf.errors import UsageError
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
+_NEEDED = ("x_train", "x_test")
 
 
 def digits_parts(*, seed: int, test_fraction: float) -> Parts:
@@ -26,16 +28,17 @@ def digits_parts(*, seed: int, test_fraction: float) -> Parts:
 
 
 def npz_parts(path: str) -> Parts:
-    """Reads `x_train y_train x_test y_test` from a `.npz` file.
+    """Reads `x_train y_train x_test y_test` from a `.npz` file; labels may be missing.
 
     Raises:
         UsageError: the file cannot be read, an array is missing, or the arrays do not fit each other.
     """
     arrays = read_npz(path)
-    train = _labelled(arrays["x_train"], arrays["y_train"], f"x_train of {path}", f"y_train of {path}")
-    test = _labelled(arrays["x_test"], arrays["y_test"], f"x_test of {path}", f"y_test of {path}")
+    train = _labelled(arrays["x_train"], arrays.get("y_train"), f"x_train of {path}", f"y_train of {path}")
+    test = _labelled(arrays["x_test"], arrays.get("y_test"), f"x_test of {path}", f"y_test of {path}")
     _check_same_kind(train[0], test[0], f"x_train of {path}", f"x_test of {path}")
-    return Parts(pathlib.Path(path).stem, train, test, numbered_classes(train[1], test[1]))
+    check_same_labels(train[1], test[1], f"y_train of {path}", f"y_test of {path}")
+    return Parts(pathlib.Path(path).stem, train, test, class_names(train[1], test[1]))
 
 
 def from_arrays(
@@ -57,7 +60,7 @@ def from_arrays(
 
     Args:
         images: (N, H, W, C) or (N, H, W); integers of 0..255, or floats.
-        labels: (N,) class numbers from 0, or None.
+        labels: (N,) class numbers from 0 or numbers, (N, ...) rows or maps of either, or None.
         test_images: images to measure on; without them a share of `images` is set aside.
         test_labels: their labels.
         name: what the data set is called.
@@ -82,7 +85,8 @@ def from_arrays(
         raise UsageError("test_labels need test_images")
     else:
         train, test = set_aside(*train, test_fraction, seed)
-    parts = Parts(name, train, test, numbered_classes(train[1], test[1]), augmentation)
+    check_same_labels(train[1], test[1], "labels", "test_labels")
+    parts = Parts(name, train, test, class_names(train[1], test[1]), augmentation)
     return assemble(parts, input_shape, find_normalization(normalization, mean, std))
 
 
@@ -132,17 +136,23 @@ def _check_same_kind(train: ArraySource, test: ArraySource, train_name: str, tes
 
 
 def read_npz(path: str) -> dict[str, np.ndarray]:
-    """Reads the four arrays of a data set; raises UsageError where one is missing or the file cannot be read."""
+    """Reads the arrays of a data set, of which those of the labels may be missing.
+
+    Raises:
+        UsageError: the images are missing, there are arrays of other names in place of labels, or the file cannot be
+            read.
+    """
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise UsageError(f"{path} holds one array, expected a .npz file with {', '.join(_KEYS)}")
         with archive:
             missing = [key for key in _KEYS if key not in archive]
-            if missing:
+            # A misspelt name must not pass for data without labels.
+            if any(key in _NEEDED for key in missing) or (missing and any(key not in _KEYS for key in archive.files)):
                 found = ", ".join(archive.files) or "nothing"
                 raise UsageError(f"{path} lacks {', '.join(missing)}; it holds {found}")
-            return {key: archive[key] for key in _KEYS}
+            return {key: archive[key] for key in _KEYS if key in archive}
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
     except UsageError:  # which is a ValueError

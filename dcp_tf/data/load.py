@@ -90,15 +90,3 @@ def load(
     if augmentation is not None:
         parts = dataclasses.replace(parts, augmentation=augmentation)
     return assemble(parts, input_shape, chosen)
-
-
-def check_labels(dataset: ImageDataset, num_outputs: int) -> None:
-    """Raises UsageError where a label has no output of the model; a model with one output tells two classes apart."""
-    classes = max(2, num_outputs)
-    for name, split in (("train", dataset.train), ("test", dataset.test)):
-        largest = -1 if split.labels is None else int(split.labels.max())
-        if largest >= classes:
-            raise UsageError(
-                f"the {name} images of {dataset.name} have the label {largest}, but the model has {num_outputs} "
-                f"output{'s' * (num_outputs != 1)}; use a model with at least {largest + 1}"
-            )

@@ -34,9 +34,3 @@ def set_aside(
     sides = stratified_split(labels, source.size, fraction, seed)
     train, test = ((source.take(side), None if labels is None else labels[side]) for side in sides)
     return train, test
-
-
-def numbered_classes(*labels: np.ndarray | None) -> tuple[str, ...]:
-    """Names for classes that have only numbers: "0" up to the largest label, at least two."""
-    known = [part for part in labels if part is not None]
-    return tuple(str(number) for number in range(max(2, *(int(part.max()) + 1 for part in known)))) if known else ()

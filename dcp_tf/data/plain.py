@@ -8,8 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.data.arrays import read_npz
-from dcp_tf.data.parts import numbered_classes
-from dcp_tf.data.sources import label_array
+from dcp_tf.data.labels import check_same_labels, class_names, class_numbers, label_array
 from dcp_tf.data.split import ImageDataset, balanced_order
 from dcp_tf.errors import UsageError
 
@@ -20,7 +19,7 @@ class PlainSplit:
 
     Attributes:
         inputs: (N, ...) of float32.
-        labels: (N,) of int32, (N, classes) of float32, or None.
+        labels: of int32 or float32, (N, ...), or None.
     """
 
     inputs: np.ndarray
@@ -73,28 +72,20 @@ class PlainSplit:
         return self.inputs[self.balanced_subset(n, seed)]
 
 
-def class_numbers(labels: np.ndarray | None) -> np.ndarray | None:
-    """Labels of any form as one class number each, (N,), for balancing; rows of targets count by their largest."""
-    if labels is None:
-        return None
-    wide = labels.ndim == 2 and labels.shape[1] > 1
-    return labels.argmax(-1) if wide else labels.reshape(len(labels)).astype(np.int64)
-
-
 def load_plain(path: str) -> ImageDataset:
     """Reads `x_train y_train x_test y_test` of any shape from a `.npz` file; values are taken as they are.
+
+    Labels may be missing.
 
     Raises:
         UsageError: the file cannot be read, an array is missing, or the arrays do not fit each other.
     """
     arrays = read_npz(path)
-    train, test = (plain_split(arrays[f"x_{p}"], arrays[f"y_{p}"], f"x_{p} of {path}") for p in ("train", "test"))
+    train, test = (plain_split(arrays[f"x_{p}"], arrays.get(f"y_{p}"), f"x_{p} of {path}") for p in ("train", "test"))
     if train.shape != test.shape:
         raise UsageError(f"x_train of {path} holds inputs of shape {train.shape}, but x_test of {test.shape}")
-    if train.labels.ndim != test.labels.ndim:
-        raise UsageError(f"y_train of {path} has the shape {train.labels.shape}, but y_test {test.labels.shape}")
-    hard = train.labels.ndim == 1
-    classes = numbered_classes(train.labels, test.labels) if hard else tuple(map(str, range(train.labels.shape[1])))
+    check_same_labels(train.labels, test.labels, f"y_train of {path}", f"y_test of {path}")
+    classes = class_names(train.labels, test.labels)
     return ImageDataset(pathlib.Path(path).stem, train, test, len(classes), classes, train.shape)
 
 
@@ -103,7 +94,7 @@ def plain_split(inputs: np.ndarray, labels: np.ndarray | None = None, name: str 
 
     Args:
         inputs: (N, ...) of numbers.
-        labels: (N,) class numbers from 0, (N, classes) targets, or None.
+        labels: (N, ...) of numbers, or None.
         name: what the arrays are called in errors.
 
     Raises:
@@ -115,11 +106,4 @@ def plain_split(inputs: np.ndarray, labels: np.ndarray | None = None, name: str 
     inputs = inputs.astype(np.float32)
     if not np.isfinite(inputs).all():
         raise UsageError(f"{name} hold NaN or infinite values")
-    if labels is None or np.ndim(labels) == 1:
-        return PlainSplit(inputs, None if labels is None else label_array(labels, len(inputs), f"labels of {name}"))
-    labels = np.asarray(labels)
-    if labels.shape == (len(inputs), 1):
-        return PlainSplit(inputs, label_array(labels[:, 0], len(inputs), f"labels of {name}"))
-    if labels.ndim != 2 or len(labels) != len(inputs):
-        raise UsageError(f"labels of {name} must be (N,) or (N, classes), N = {len(inputs)}, received {labels.shape}")
-    return PlainSplit(inputs, labels.astype(np.float32))
+    return PlainSplit(inputs, None if labels is None else label_array(labels, len(inputs), f"labels of {name}"))

@@ -178,29 +178,3 @@ def array_source(images: np.ndarray, what: str) -> ArraySource:
     if not np.isfinite(images).all():
         raise UsageError(f"{what} holds NaN or infinite pixels; clean the images first")
     return ArraySource(images)
-
-
-def label_array(labels: np.ndarray, size: int, what: str) -> np.ndarray:
-    """Takes labels as they came from a user: `size` integers from 0 up, of shape (N,) or (N, 1).
-
-    Returns:
-        (N,) of int32.
-
-    Raises:
-        UsageError: they are something else.
-    """
-    labels = np.asarray(labels)
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1:
-        raise UsageError(
-            f"{what} must be one class number per image, of shape (N,), received {labels.shape}; "
-            "for one-hot labels pass labels.argmax(-1)"
-        )
-    if not np.issubdtype(labels.dtype, np.integer):
-        raise UsageError(f"{what} must be integers (class numbers from 0), received the type {labels.dtype}")
-    if len(labels) != size:
-        raise UsageError(f"{what} has {len(labels)} labels for {size} images; there must be one for each")
-    if labels.min() < 0:
-        raise UsageError(f"{what} holds the negative label {labels.min()}; classes are numbered from 0")
-    return labels.astype(np.int32)

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.data.labels import class_numbers, label_array
 from dcp_tf.data.normalization import Normalization
 from dcp_tf.data.preprocessing import AUGMENTATIONS, Shape, crop_and_flip, draw_crops, output_shape, to_shape
-from dcp_tf.data.sources import ArraySource, CroppingSource, Source, label_array
+from dcp_tf.data.sources import ArraySource, CroppingSource, Source
 from dcp_tf.errors import UsageError
 
 # The random streams that are drawn from one seed.
@@ -27,10 +28,12 @@ class Split:
 
     Attributes:
         source: where the pixels come from.
-        labels: (N,) of int32, or None where there are none.
+        labels: of int32 or float32, (N,) with one number for each image, or rows or maps of them, (N, ...); None where
+            there are none.
         shape: (H, W, C) of the images in a batch.
         normalization: what is done to their pixels.
-        augmentation: what `augment` does to the images, one of `preprocessing.AUGMENTATIONS`.
+        augmentation: what `augment` does to the images, one of `preprocessing.AUGMENTATIONS`. Images with maps of
+            labels stay as they are: their labels would not move with them.
     """
 
     source: Source
@@ -79,7 +82,7 @@ class Split:
             drop_remainder: whether a smaller last batch is left out.
 
         Returns:
-            Pairs of float32 images (B, H, W, C) and int32 labels (B,); only images where there are no labels.
+            Pairs of float32 images (B, H, W, C) and labels (B, ...); only images where there are no labels.
 
         Raises:
             UsageError: the batch size or an index makes no sense.
@@ -91,6 +94,7 @@ class Split:
             order = _generator(seed, epoch, _ORDER).permutation(order)
         labels = None if self.labels is None else tf.constant(self.labels)
         crops = None
+        augment = augment and (self.labels is None or self.labels.ndim < 3)
         if augment and self.augmentation != "none":
             rng = _generator(seed, epoch, _CROPS)
             crops = [tf.constant(values) for values in draw_crops(self.size, self.shape, self.augmentation, rng)]
@@ -114,7 +118,7 @@ class Split:
         Returns:
             Sorted positions, int64. With one seed, a smaller subset lies inside every larger one.
         """
-        return balanced_order(self.size, self.labels, n, seed)
+        return balanced_order(self.size, class_numbers(self.labels), n, seed)
 
     def representative(self, n: int, seed: int = 0) -> np.ndarray:
         """Returns a balanced subset of at most `n` images as one float32 array (n, H, W, C), for calibration."""
@@ -133,19 +137,20 @@ class Split:
 
 
 def balanced_order(size: int, labels: np.ndarray | None, n: int, seed: int) -> np.ndarray:
-    """Positions of `n` of `size` images, sorted, with classes as even as the labels allow; see `Split`."""
+    """Positions of `n` of `size` images, sorted, with classes as even as `class_numbers` allow; see `Split`."""
     if n < 1:
         raise UsageError(f"a subset needs at least 1 image, received {n}")
     rng = _generator(seed, _SUBSET)
     drawn = rng.permutation(size)
     if labels is not None:
+        names, labels = np.unique(labels, return_inverse=True)
         # Deal the classes out in rounds: one image of each, in an order of classes drawn once.
         mixed = labels[drawn]
         by_class = np.argsort(mixed, kind="stable")
         first = np.searchsorted(mixed[by_class], mixed[by_class])
         rounds = np.empty(size, np.int64)
         rounds[by_class] = np.arange(size) - first
-        turn = rng.permutation(int(labels.max()) + 1)[mixed]
+        turn = rng.permutation(len(names))[mixed]
         drawn = drawn[np.lexsort((turn, rounds))]
     return np.sort(drawn[:n])
 
@@ -201,7 +206,8 @@ def make_split(
 def stratified_split(labels: np.ndarray | None, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws which images are set aside for testing, the same share of every class.
 
-    A class keeps at least one image to learn from, and gives one to the test if it has two or more.
+    A class keeps at least one image to learn from, and gives one to the test if it has two or more. Numbers of which
+    hardly two are equal are no classes.
 
     Returns:
         The positions of the train and of the test images, sorted.
@@ -213,7 +219,9 @@ def stratified_split(labels: np.ndarray | None, size: int, fraction: float, seed
         raise UsageError(f"the test fraction must lie between 0 and 1, received {fraction}")
     rng = _generator(seed, _SPLIT)
     is_test = np.zeros(size, bool)
-    classes = [np.arange(size)] if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    names, labels = (None, None) if (known := class_numbers(labels)) is None else np.unique(known, return_inverse=True)
+    is_number = names is None or len(names) > size // 2
+    classes = [np.arange(size)] if is_number else [np.flatnonzero(labels == label) for label in range(len(names))]
     for members in classes:
         count = min(max(1, round(len(members) * fraction)), len(members) - 1)
         is_test[rng.permutation(members)[:count]] = True

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from dcp_tf.data.plain import PlainSplit, class_numbers, plain_split
+from dcp_tf.data.labels import class_numbers
+from dcp_tf.data.plain import PlainSplit, plain_split
 from dcp_tf.data.split import ImageDataset, Split, balanced_order
 from dcp_tf.errors import UsageError
 
@@ -43,7 +44,7 @@ class DatasetSplit:
 
     Attributes:
         size: number of images.
-        labels: of all images, (N,) or (N, classes), or None.
+        labels: of all images, (N, ...), or None.
         shape: of one image.
     """
 

@@ -1,7 +1,8 @@
 """Training: one GradientTape loop for every phase, its losses and learning rates, and files that survive a kill."""
 
 from dcp_tf.training.checkpoint import TrainState, load_weights, save_model, save_weights
-from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_objective
+from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_for_outputs, choose_objective
+from dcp_tf.training.embeddings import Embedding
 from dcp_tf.training.history import History
 from dcp_tf.training.loop import TrainConfig, fit
 from dcp_tf.training.losses import (
@@ -13,7 +14,7 @@ from dcp_tf.training.losses import (
     soft_targets,
 )
 from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, add_margin_head, embedding_network
-from dcp_tf.training.objectives import Classification, Custom, Objective, Regression
+from dcp_tf.training.objectives import Classification, Custom, Objective, Regression, output_shape
 from dcp_tf.training.schedules import Schedule, cosine_schedule, step_schedule
 from dcp_tf.training.seeds import seed_everything
 
@@ -26,6 +27,7 @@ __all__ = [
     "CosFace",
     "Custom",
     "Distillation",
+    "Embedding",
     "History",
     "Loss",
     "MarginHead",
@@ -37,12 +39,14 @@ __all__ = [
     "TrainState",
     "add_margin_head",
     "as_objective",
+    "choose_for_outputs",
     "choose_objective",
     "classification_loss",
     "cosine_schedule",
     "embedding_network",
     "fit",
     "load_weights",
+    "output_shape",
     "save_model",
     "save_weights",
     "seed_everything",

@@ -8,10 +8,11 @@ import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
+from dcp_tf.training.embeddings import MARGINS, Embedding
 from dcp_tf.training.label_checks import is_index
 from dcp_tf.training.objectives import Classification, Custom, Objective, Regression, output_shape
 
-LOSSES = ("auto", "softmax", "sigmoid", "multilabel", "mse")
+LOSSES = ("auto", "softmax", "sigmoid", "multilabel", "mse", *MARGINS)
 
 
 def choose_objective(
@@ -26,7 +27,8 @@ def choose_objective(
             rows are classes, rows with several ones are several classes at once, all else under a linear layer is
             regressed; without labels linear outputs are logits if there are several and a number if there is one.
             "softmax": one class; "sigmoid": one class, each with a yes / no question of its own; "multilabel": several
-            classes at once; "mse": numbers.
+            classes at once; "mse": numbers; "arcface", "cosface", "asoftmax": embeddings of classes, or, without
+            labels, those of the model itself by their squared errors.
         outputs_kind: "logits", "softmax" or "sigmoid"; None reads it off the last activation.
         what: what the data is called in errors.
 
@@ -35,18 +37,27 @@ def choose_objective(
     """
     if loss not in LOSSES:
         raise UsageError(f"unknown loss {loss!r}; choose one of {', '.join(LOSSES)}")
-    kind = outputs_kind or read_outputs_kind(model)
-    shape = output_shape(model, data)
+    return choose_for_outputs(
+        outputs_kind or read_outputs_kind(model), output_shape(model, data), data, loss, model, what
+    )
+
+
+def choose_for_outputs(
+    kind: str, shape: tuple, data: Any, loss: str = "auto", model: keras.Model | None = None, what: str = "the data"
+) -> Objective:
+    """As `choose_objective` for outputs of which the kind and the shape (with the batch axis) are known."""
     if len(shape) < 2:
-        raise UsageError(f"expected an output of shape (batch, ..., values), {model.name!r} has {shape}")
+        raise UsageError(f"expected outputs of shape (batch, ..., values), received {shape}")
     name = _read_off(kind, shape, data.labels) if loss == "auto" else loss
     if (name, kind) in (("softmax", "sigmoid"), ("sigmoid", "softmax"), ("multilabel", "softmax")):
         raise UsageError(f"a model that ends in a {kind} has no {name} loss; leave out the loss, or end it in logits")
-    if name == "mse":
+    if name == "mse" or (name in MARGINS and data.labels is None):
         found = Regression()
+    elif name in MARGINS:
+        found = Embedding(name)
     else:
         found = Classification(kind, independent=name != "softmax", multilabel=name == "multilabel")
-    return found.bind(model, data, what)
+    return found.bind(shape, data, model, what)
 
 
 def as_objective(
@@ -68,9 +79,9 @@ def as_objective(
     if outputs_kind is not None:
         raise UsageError("give either outputs_kind or an objective that knows it, not both")
     if isinstance(objective, Objective):
-        return objective.bind(model, data)
+        return objective.bind(output_shape(model, data), data, model)
     if callable(objective):
-        return Custom(objective).bind(model, data)
+        return Custom(objective).bind(output_shape(model, data), data, model)
     raise UsageError(f"expected an objective, the name of a loss, or a loss, received {type(objective).__name__}")
 
 

@@ -40,6 +40,9 @@ class TrainConfig:
         nesterov: whether the momentum looks ahead.
         weight_decay: L2 coefficient inside the gradient, on kernels only.
         clip_norm: largest global norm of the gradient, or None.
+        bn_sparsity: factor of the L1 norm of BatchNormalization's gammas in the loss, which drives those of needless
+            channels to 0 before pruning by `bn_scale` (network slimming, Liu et al. 2017, arXiv:1708.06519, eq. 1:
+            1e-4 or 1e-5). 0: none.
         batch_norm_momentum: of BatchNormalization's running statistics while training; None leaves each layer its own.
             Keras' 0.99 needs hundreds of steps to follow the weights, more than a short fine-tuning has; the papers'
             networks were trained with 0.9.
@@ -57,6 +60,7 @@ class TrainConfig:
     nesterov: bool = True
     weight_decay: float = 1e-4
     clip_norm: float | None = None
+    bn_sparsity: float = 0.0
     batch_norm_momentum: float | None = 0.9
     seed: int = 0
 
@@ -70,6 +74,7 @@ class TrainConfig:
             "warmup": (self.warmup >= 0, "0 or more epochs"),
             "momentum": (0 <= self.momentum < 1, "0 or more and below 1"),
             "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),
+            "bn_sparsity": (0 <= self.bn_sparsity < float("inf"), "0 or more"),
             "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0, or None"),
             "batch_norm_momentum": (
                 self.batch_norm_momentum is None or 0 <= self.batch_norm_momentum < 1,
@@ -164,6 +169,7 @@ def fit(
             nesterov=config.nesterov,
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
+            bn_sparsity=config.bn_sparsity,
             masks=masks,
             teacher=teacher,
         )
@@ -213,7 +219,7 @@ def _run_epoch(
         )
     loss, heads, accuracy = step.means()
     record = {"epoch": epoch + 1, "loss": loss, "losses": heads, "learning_rate": learning_rate}
-    return record | ({"top1": accuracy} if step.tells_accuracy else {})
+    return record | ({step.accuracy_name: accuracy} if step.tells_accuracy else {})
 
 
 def _check_finite(step: TrainStep, epoch: int, phase: str, lower: str, learning_rate: float) -> None:
@@ -310,5 +316,5 @@ def _line(record: Mapping[str, Any], phase: str, epochs: int) -> str:
     parts = [f"{phase} {record['epoch']}/{epochs}", f"loss {record['loss']:.4g}"]
     shown = ("epoch", "loss", "losses", "learning_rate", "top1", "seconds")
     parts += [f"top1 {record['top1']:.4f}"] if "top1" in record else []
-    parts += [f"{name} {value:.4f}" for name, value in record.items() if name not in shown]
+    parts += [f"{name} {value:.4g}" for name, value in record.items() if name not in shown]
     return "  ".join([*parts, f"lr {record['learning_rate']:.3g}", f"{record['seconds']:.0f} s"])

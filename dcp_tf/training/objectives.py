@@ -28,24 +28,29 @@ class Objective(abc.ABC):
     Attributes:
         loss: of the model's output (behind its `ending`).
         head_loss: of the auxiliary heads' outputs; it gets the same labels.
+        name: of the loss, as `dcp_tf.training.LOSSES` has it.
         outputs_kind: "logits", "softmax" or "sigmoid"; what is no class counts as "logits".
+        is_dense: whether there is one answer for each place of an image.
         parity: how the outputs of a converted file are compared, as `dcp_tf.tflite.check_parity` has it.
         primary: name of the figure, among those of `evaluate`, that stands for the whole.
     """
 
     loss: Loss
     head_loss: Loss
+    name: str
     outputs_kind: str = "logits"
+    is_dense: bool = False
     parity: str = "embeddings"
     primary: str
 
     @abc.abstractmethod
-    def bind(self, model: keras.Model, data: Any, what: str = "the data") -> "Objective":
-        """The objective as it suits a model and its training data.
+    def bind(self, shape: tuple, data: Any, model: keras.Model | None = None, what: str = "the data") -> "Objective":
+        """The objective as it suits outputs and training data.
 
         Args:
-            model: with one output.
+            shape: of the model's output for such images, with the batch axis.
             data: see `dcp_tf.data.Split`; its labels may be None.
+            model: gives what is asked of it where there are no labels.
             what: what the data is called in errors.
 
         Raises:
@@ -92,7 +97,7 @@ class Objective(abc.ABC):
         """How good a model, or a function from images to outputs, is on batches of (images, labels)."""
 
     def class_numbers(self, labels: np.ndarray | None) -> np.ndarray | None:
-        """The labels as one class number for each answer; None where they are no classes."""
+        """The labels as one class number (N,) for each image; None where they are none."""
         return None
 
     @abc.abstractmethod
@@ -121,9 +126,8 @@ class Classification(Objective):
             object.__setattr__(self, "independent", True)
         _ = self.loss  # finds what cannot be
 
-    def bind(self, model, data, what="the data"):
+    def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`."""
-        shape = output_shape(model, data)
         self.check(data.labels, shape, what)
         return dataclasses.replace(self, is_dense=len(shape) > 2)
 
@@ -140,6 +144,11 @@ class Classification(Objective):
             check_rows(labels, shape, what, sums_to_1=False)
         else:
             check_class_labels(labels, shape, what, rows_sum_to_1=not self.independent)
+
+    @property
+    def name(self) -> str:
+        """See `Objective`."""
+        return "multilabel" if self.multilabel else "sigmoid" if self.independent else "softmax"
 
     @property
     def parity(self) -> str:
@@ -190,12 +199,7 @@ class Classification(Objective):
 
     def class_numbers(self, labels):
         """See `Objective`."""
-        if labels is None or self.multilabel:
-            return None
-        rows = labels.ndim > 1 and not np.issubdtype(labels.dtype, np.integer)
-        if self.is_dense:
-            return labels.argmax(-1) if rows and labels.shape[-1] > 1 else labels.astype(np.int64)
-        return np.asarray(_class_numbers(labels))
+        return None if labels is None or self.multilabel or self.is_dense else np.asarray(_class_numbers(labels))
 
     def describe(self):
         """See `Objective`."""
@@ -222,14 +226,15 @@ class Regression(Objective):
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     is_dense: bool = False
-    primary = "mse"
+    name = primary = "mse"
 
-    def bind(self, model, data, what="the data"):
+    def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`; without labels mean and spread are those of the model's own predictions."""
-        shape = output_shape(model, data)
         self.check(data.labels, shape, what)
         if data.labels is None:
-            values = _predictions(model, data, _STATISTICS)
+            if model is None:
+                raise UsageError(f"{what} has no labels; numbers to regress need them")
+            values, _ = predictions(model, data, _STATISTICS)
         else:
             values = data.labels[:: -(-len(data.labels) // _STATISTICS)]
         values = np.asarray(values, np.float64).reshape(-1, shape[-1])
@@ -291,14 +296,15 @@ class Custom(Objective):
     metrics: Callable[[Any, Iterable], Mapping[str, float]] | None = None
     primary: str = "loss"
     outputs_kind: str = "logits"
+    name = "custom"
 
     def __post_init__(self):
         if self.head_loss is None:
             object.__setattr__(self, "head_loss", self.loss)
 
-    def bind(self, model, data, what="the data"):
+    def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`."""
-        return dataclasses.replace(self, outputs_kind=read_outputs_kind(model))
+        return self if model is None else dataclasses.replace(self, outputs_kind=read_outputs_kind(model))
 
     def check(self, labels, shape, what="the data"):
         """See `Objective`; nothing is known of what the labels must be."""
@@ -351,9 +357,14 @@ def output_shape(model: keras.Model, data: Any) -> tuple:
     return tuple(shape)
 
 
-def _predictions(model: keras.Model, data: Any, count: int) -> np.ndarray:
-    batches = data.batches(64, indices=data.balanced_subset(count))
-    return np.concatenate([np.asarray(model(b[0] if isinstance(b, tuple) else b, training=False)) for b in batches])
+def predictions(model: keras.Model, data: Any, count: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """What a model gives for at most `count` images, evenly of all classes, and their labels."""
+    found, labels = [], []
+    for batch in data.batches(64, indices=data.balanced_subset(count)):
+        images, *known = batch if isinstance(batch, tuple) else (batch,)
+        found.append(np.asarray(model(images, training=False), np.float32))
+        labels += [np.asarray(part) for part in known]
+    return np.concatenate(found), np.concatenate(labels) if labels else None
 
 
 def _after(model_or_predict: keras.Model | Callable, function: Callable) -> Callable:

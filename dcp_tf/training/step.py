@@ -30,13 +30,15 @@ class TrainStep:
         nesterov: whether the momentum looks ahead.
         weight_decay: times the weight is added to the gradient, on kernels only.
         clip_norm: the largest global norm of the gradient (before the decay is added), or None.
+        bn_sparsity: factor of the L1 norm of all trained BatchNormalization gammas in the loss; its subgradient
+            `bn_sparsity * sign(gamma)` is added to their gradients as the decay is to those of kernels.
         masks: per variable, by its path or its `id()`, an array of 0 and 1 of its shape. Where it is 0, the weight is
             set to 0 at once and gets no gradient, so it stays exactly 0.
         teacher: from images to probabilities `(batch, classes)`. They are the labels where the data has none, and what
             a `Distillation` loss learns from.
 
     Raises:
-        UsageError: losses, weights or masks do not fit the model.
+        UsageError: losses, weights or masks do not fit the model, or there is no gamma for `bn_sparsity`.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class TrainStep:
         nesterov: bool,
         weight_decay: float,
         clip_norm: float | None = None,
+        bn_sparsity: float = 0.0,
         masks: Mapping[str | int, np.ndarray] | None = None,
         teacher: Callable | None = None,
     ):
@@ -61,6 +64,7 @@ class TrainStep:
             raise UsageError("Distillation needs a teacher: fit(..., teacher=soft_targets(baseline, outputs_kind))")
         self._model, self._losses, self._loss_weights = model, list(losses), [float(w) for w in loss_weights]
         self._weight_decay, self._clip_norm, self._teacher, self._distils = weight_decay, clip_norm, teacher, distils
+        self._bn_sparsity, self._gammas = bn_sparsity, _gammas(model) if bn_sparsity else set()
         self._masks = _resolve_masks(model, masks or {})
         self._optimizer = keras.optimizers.SGD(learning_rate=0.0, momentum=momentum, nesterov=nesterov)
         self._optimizer.build(model.trainable_variables)
@@ -70,6 +74,7 @@ class TrainStep:
         self._compiled = None
         self._all_finite = tf.function(self._finite_weights, autograph=False)
         self.tells_accuracy = hasattr(self._losses[-1], "accuracy")
+        self.accuracy_name = getattr(self._losses[-1], "accuracy_name", "top1")
 
     @property
     def state(self) -> list[keras.Variable]:
@@ -151,6 +156,11 @@ class TrainStep:
                 g + self._weight_decay * tf.convert_to_tensor(v) if v.name in _KERNELS else g
                 for g, v in zip(gradients, variables, strict=True)
             ]
+        if self._bn_sparsity:
+            gradients = [
+                g + self._bn_sparsity * tf.sign(tf.convert_to_tensor(v)) if id(v) in self._gammas else g
+                for g, v in zip(gradients, variables, strict=True)
+            ]
         self._optimizer.learning_rate.assign(learning_rate)
         self._optimizer.apply(gradients, variables)
 
@@ -194,6 +204,15 @@ def _any_batch(spec: tf.TensorSpec) -> tf.TensorSpec:
     if spec.shape.rank is None:
         raise UsageError("The batches' shapes are unknown; give from_generator a signature, or use tf.ensure_shape")
     return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
+
+
+def _gammas(model: keras.Model) -> set[int]:
+    """`id()` of the scales of all BatchNormalizations that are trained."""
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    found = {id(layer.gamma) for layer in norms if layer.gamma is not None and layer.trainable}
+    if not found:
+        raise UsageError(f"bn_sparsity needs BatchNormalization layers with a scale (gamma); {model.name} has none")
+    return found
 
 
 def _resolve_masks(model: keras.Model, masks: Mapping[str | int, np.ndarray]) -> dict[int, tf.Tensor]:

@@ -47,7 +47,8 @@ def test_chosen_ones_keep_their_order_and_subsets_are_balanced():
         (np.zeros(5), None),
         (np.full((4, 2), np.nan), None),
         (np.zeros((4, 2)), np.zeros(3, int)),
-        (np.zeros((4, 2)), np.array([0.5, 1, 0, 1])),
+        (np.zeros((4, 2)), np.array([0.5, np.nan, 0, 1])),
+        (np.zeros((4, 2)), np.array(["a", "b", "c", "d"])),
         (np.zeros((4, 2)), np.zeros((3, 2))),
     ],
 )

@@ -1,0 +1,82 @@
+"""Labels as they came from a user: class numbers, other numbers, rows or maps. An objective knows what they mean."""
+
+import numpy as np
+
+from dcp_tf.errors import UsageError
+
+
+def label_array(labels: np.ndarray, size: int, what: str) -> np.ndarray:
+    """Takes labels as they came from a user.
+
+    Args:
+        labels: (N, ...) of integers, floats or truth values; a column (N, 1) counts as (N,).
+        size: N, how many images there are.
+        what: their name, for error messages.
+
+    Returns:
+        The same of int32 or float32.
+
+    Raises:
+        UsageError: they are no numbers, NaN, or not one for each image.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind not in "buif":
+        raise UsageError(f"{what} must be integers (class numbers from 0) or floats, received the type {labels.dtype}")
+    if labels.ndim < 1 or 0 in labels.shape[1:]:
+        raise UsageError(f"{what} must hold one label per image, of shape (N,) or (N, ...), received {labels.shape}")
+    if len(labels) != size:
+        raise UsageError(f"{what} has {len(labels)} labels for {size} images; there must be one for each")
+    if labels.dtype.kind == "f":
+        labels = labels.astype(np.float32)
+        if not np.isfinite(labels).all():
+            raise UsageError(f"{what} holds NaN or infinite labels; clean them first")
+        return labels
+    if labels.dtype.kind != "b" and (labels.min(initial=0) < -(2**31) or labels.max(initial=0) >= 2**31):
+        raise UsageError(f"{what} holds integers beyond 32 bits; store them as floats, or number the classes from 0")
+    return labels.astype(np.int32)
+
+
+def class_numbers(labels: np.ndarray | None) -> np.ndarray | None:
+    """One class number (N,) for each image, for balancing; None where labels name none.
+
+    Rows of targets between 0 and 1 count by their largest entry, the first of equal ones; rows of zeros are a class of
+    their own. Numbers that are no class numbers, and maps, name no class.
+    """
+    if labels is None:
+        return None
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim == 1:
+        whole = np.issubdtype(labels.dtype, np.integer) or bool((labels == np.floor(labels)).all())
+        return labels.astype(np.int64) if whole and labels.min(initial=0) >= 0 else None
+    if labels.ndim > 2 or labels.min(initial=0) < 0 or labels.max(initial=0) > 1:
+        return None
+    return np.where(labels.any(1), labels.argmax(1), labels.shape[1])
+
+
+def class_names(*labels: np.ndarray | None) -> tuple[str, ...]:
+    """Names for classes that have only numbers: "0" up to the largest label, at least two; empty if there are none.
+
+    Of rows of labels each column is a class.
+    """
+    known = [part for part in labels if part is not None]
+    if known and all(part.ndim == 2 for part in known):
+        return tuple(str(number) for number in range(known[0].shape[1]))
+    if not known or not all(part.ndim == 1 and np.issubdtype(part.dtype, np.integer) for part in known):
+        return ()
+    if min(int(part.min()) for part in known) < 0:
+        return ()
+    return tuple(str(number) for number in range(max(2, *(int(part.max()) + 1 for part in known))))
+
+
+def check_same_labels(train: np.ndarray | None, test: np.ndarray | None, train_name: str, test_name: str) -> None:
+    """Raises UsageError unless labels of two parts, as far as there are any, are of one form."""
+    if train is None or test is None:
+        return
+    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
+        raise UsageError(
+            f"{train_name} holds labels of the type {train.dtype} and the shape {train.shape}, but {test_name} of "
+            f"{test.dtype} and {test.shape}; give both the same form"
+        )

@@ -1,0 +1,140 @@
+"""The objective of models that give embeddings: losses with an angular margin over classes that are no outputs."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from dcp_tf.errors import UsageError
+from dcp_tf.evaluation import recall_at_1
+from dcp_tf.training.head_layers import pooled_head
+from dcp_tf.training.losses import ClassificationLoss
+from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, MarginLoss
+from dcp_tf.training.objectives import Objective, predictions
+
+MARGINS = {"arcface": ArcFace, "cosface": CosFace, "asoftmax": ASoftmax}
+_PER_CLASS = 16  # images whose mean embedding is where the centre of a class begins
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding(Objective):
+    """Embeddings (batch, D) that a margin loss draws to the centres of their classes (Liu et al. 2021, 4.5).
+
+    The centres are no part of the model. They begin where the model sees its classes: at the mean directions of their
+    embeddings.
+
+    Attributes:
+        name: "arcface", "cosface" or "asoftmax".
+        margin: the loss, where it shall not be the one of the name with the settings of its paper.
+        classes: how many there are; `bind` finds out.
+    """
+
+    name: str = "arcface"
+    margin: MarginLoss | None = dataclasses.field(default=None, compare=False, repr=False)
+    classes: int = 0
+    primary = "recall_at_1"
+
+    def __post_init__(self):
+        if self.name not in MARGINS:
+            raise UsageError(f"unknown margin loss {self.name!r}; choose one of {', '.join(MARGINS)}")
+        if self.margin is None:
+            object.__setattr__(self, "margin", MARGINS[self.name]())
+
+    def bind(self, shape, data, model=None, what="the data"):
+        """See `Objective`."""
+        if data.labels is None:
+            raise UsageError(f"{what} has no labels, which a margin loss needs")
+        self.check(data.labels, shape, what)
+        classes = int(data.labels.max()) + 1
+        if classes < 2:
+            raise UsageError(f"{what} has one class; a margin loss needs two or more")
+        return dataclasses.replace(self, classes=classes)
+
+    def check(self, labels, shape, what="the data"):
+        """See `Objective`; other images may show other classes than those that were learnt."""
+        if len(shape) != 2:
+            raise UsageError(f"margin losses need outputs (N, D), one embedding an image; the model gives {shape}")
+        if labels is None:
+            return
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
+            raise UsageError(
+                f"{what} has labels of the type {labels.dtype} and the shape {labels.shape}; margin losses need one "
+                "class number from 0 for each image"
+            )
+
+    @property
+    def loss(self) -> "MarginDistance":
+        """See `Objective`: of the cosines behind the `ending`."""
+        return MarginDistance(self.margin)
+
+    head_loss = loss
+
+    def head(self, name, shape, output_shape, data_format):
+        """See `Objective`: an embedding of its own, and centres."""
+        head = pooled_head(name, shape, output_shape[-1], data_format)
+        cosines = MarginHead(self.classes, name=f"{name}_centres")(head.outputs[0])
+        return keras.Model(head.inputs[0], cosines, name=name)
+
+    def ending(self, model, data):
+        """See `Objective`: the cosines with the centres of the classes."""
+        embedding = keras.Input(batch_shape=model.outputs[0].shape, dtype=model.outputs[0].dtype)
+        head = MarginHead(self.classes, name="margin_head")
+        ending = keras.Model(embedding, head(embedding), name="ending")
+        found, labels = predictions(model, data, _PER_CLASS * self.classes)
+        directions = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        sums = np.zeros((self.classes, directions.shape[1]), np.float32)
+        np.add.at(sums, np.reshape(labels, (-1,)), directions)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        # A class that no image shows keeps the centre that was drawn for it.
+        centres = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), head.kernel.numpy().T)
+        head.kernel.assign(centres.T)
+        return ending
+
+    def targets(self, model, data):
+        """See `Objective`: the probabilities of the classes without any margin."""
+        ended, loss = self.with_ending(model, data), self.loss
+        return lambda images: loss.as_probabilities(ended(images, training=False))
+
+    def evaluate(self, model_or_predict, batches):
+        """See `Objective`: how often the nearest other image is of the same class."""
+        return recall_at_1(model_or_predict, batches)
+
+    def describe(self):
+        """See `Objective`."""
+        return f"{type(self.margin).__name__} over {self.classes} classes"
+
+    def __repr__(self) -> str:
+        return f"Embedding({self.loss!r}, classes={self.classes})"
+
+
+class MarginDistance:
+    """A margin loss that can also learn from a teacher.
+
+    Args:
+        margin: the loss of labels and cosines.
+    """
+
+    accuracy_name = "class_accuracy"
+
+    def __init__(self, margin: MarginLoss):
+        self._margin = margin
+
+    def __call__(self, labels, outputs):
+        """See `dcp_tf.training.Loss`."""
+        return self._margin(labels, outputs)
+
+    def accuracy(self, labels, outputs):
+        """See `dcp_tf.training.Loss`."""
+        return self._margin.accuracy(labels, outputs)
+
+    def distance(self, taught, outputs, temperature: float):
+        """See `dcp_tf.training.Loss`: between probabilities without any margin."""
+        return ClassificationLoss("logits").distance(taught, self._margin.scale * outputs, temperature)
+
+    def as_probabilities(self, outputs):
+        """The probabilities of the classes for cosines, without any margin."""
+        return ClassificationLoss("logits").as_probabilities(self._margin.scale * outputs)
+
+    def __repr__(self) -> str:
+        settings = {name: value for name, value in vars(self._margin).items() if not name.startswith("_")}
+        return f"MarginDistance({type(self._margin).__name__}, {settings})"

@@ -1,0 +1,151 @@
+"""From the flags, a model and its data to the objective: what the model is for."""
+
+import dataclasses
+from typing import Any
+
+from dcp_tf.errors import UsageError
+
+_MARGINS = ("arcface", "cosface", "asoftmax")
+
+
+def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> tuple[Any, Any]:
+    """The objective of a model with one output, and the data set as it is to be used for that.
+
+    Args:
+        flags: of the program; `--loss` may be missing.
+        kind: of the outputs, "logits", "softmax" or "sigmoid".
+        model: the Keras model.
+        dataset: in the form that the model takes.
+        notes: gets a line for all that was read off, and where the data set changed.
+
+    Raises:
+        UsageError: outputs, labels and loss do not fit each other.
+    """
+    from dcp_tf.training import choose_for_outputs, output_shape
+
+    shape, (train, test) = output_shape(model, dataset.train), _names(dataset)
+    loss = _loss(flags, notes)
+    is_read_off = loss == "auto"
+    if dataset.train.labels is None and dataset.test.labels is not None:
+        if loss in _MARGINS:
+            raise UsageError(f"--loss={loss} needs labels of the training images too; {dataset.name} has none")
+        # What the test labels are tells what the training labels would be.
+        loss = choose_for_outputs(kind, shape, dataset.test, loss, what=test).name
+    objective = choose_for_outputs(kind, shape, dataset.train, loss, model, train)
+    objective.check(dataset.test.labels, shape, test)
+    if is_read_off:
+        notes.append(f"loss: {objective.describe()} (from the outputs and the labels; --loss overrides)")
+    if dataset.train.labels is None:
+        notes.append("there are no labels to learn from: the model's own predictions are the targets")
+    return objective, without_moves(dataset, objective, flags["augmentation"].value, notes)
+
+
+def read_for_file(flags: Any, shape: tuple, dataset: Any, notes: list[str]) -> Any:
+    """The objective of a .tflite file, which does not tell what its outputs are, from the labels of the test images.
+
+    Args:
+        flags: of the program.
+        shape: of the outputs, with the batch axis.
+        dataset: in the form that the file takes.
+        notes: gets a line for what the summary of a run told.
+
+    Raises:
+        UsageError: outputs, labels and loss do not fit each other, or it must be said what the outputs are.
+    """
+    from dcp_tf.tools.common_flags import recorded
+    from dcp_tf.training import choose_for_outputs
+
+    _, test = _names(dataset)
+    if dataset.test.labels is None:
+        raise UsageError(f"{flags.dataset} has no labels to measure on")
+    kind, loss = flags.outputs or recorded(flags.model).outputs, _loss(flags, notes)
+    if kind == "probabilities":
+        found = choose_for_outputs("sigmoid" if loss == "auto" else "logits", shape, dataset.test, loss, what=test)
+        kind = "sigmoid" if shape[-1] == 1 or getattr(found, "multilabel", loss == "sigmoid") else "softmax"
+    objective = choose_for_outputs(kind or "logits", shape, dataset.test, loss, what=test)
+    if kind is None and getattr(objective, "independent", False):
+        raise UsageError(
+            "a .tflite file does not tell what its one output is: give --outputs=logits or probabilities"
+            if shape[-1] == 1
+            else "a .tflite file does not tell what its outputs are: give --outputs=logits or probabilities"
+        )
+    return objective
+
+
+def teacher(objective: Any, model: Any, images: Any) -> Any:
+    """From images to what a teacher says of them; it may end in another activation than its student.
+
+    Args:
+        objective: of the student.
+        model: the teacher.
+        images: the training images.
+    """
+    from dcp_tf.models import outputs_kind
+
+    if objective.name in ("softmax", "sigmoid", "multilabel"):
+        objective = dataclasses.replace(objective, outputs_kind=outputs_kind(model))
+    return objective.targets(model, images)
+
+
+def outputs_for(network: str, dataset: Any) -> int | None:
+    """How many outputs a network of ours needs for the labels of a data set; None for one that gives embeddings.
+
+    Raises:
+        UsageError: there are no labels, or they are maps.
+    """
+    from dcp_tf.models.zoo import find_network
+
+    if network.startswith("zoo:") and find_network(network.removeprefix("zoo:")).num_classes is None:
+        return None
+    if dataset.num_classes:
+        return dataset.num_classes
+    labels = dataset.train.labels if dataset.train.labels is not None else dataset.test.labels
+    if labels is None:
+        raise UsageError(f"{dataset.name} has no labels, so a zoo: network cannot be built for it; give a model file")
+    if labels.ndim > 2:
+        raise UsageError(
+            f"the labels of {dataset.name} are maps of shape {labels.shape[1:]}, the networks of zoo: give one answer "
+            "an image; give a model file"
+        )
+    return 1 if labels.ndim == 1 else labels.shape[1]
+
+
+def _loss(flags: Any, notes: list[str]) -> str:
+    """What `--loss` says, else what the run of the model wrote down."""
+    from dcp_tf.tools.common_flags import recorded
+
+    given = flags["loss"].value if "loss" in flags else "auto"
+    found = recorded(flags.model)
+    if given == "auto" and found.loss in _MARGINS:  # all others can be told by the labels
+        notes.append(f"loss: {found.loss} (from {found.path}; --loss overrides)")
+        return found.loss
+    return given
+
+
+def _names(dataset: Any) -> tuple[str, str]:
+    return f"{dataset.name} (train)", f"{dataset.name} (test)"
+
+
+def without_moves(dataset: Any, objective: Any, given: str | None, notes: list[str]) -> Any:
+    """The data set without random changes to the training images where the labels would not follow them.
+
+    Args:
+        dataset: its training images may be augmented.
+        objective: what the model is for.
+        given: what the user said of the augmentation, None for nothing.
+        notes: gets a line where the augmentation is left out.
+
+    Raises:
+        UsageError: the user asked for what cannot be done.
+    """
+    if getattr(dataset.train, "augmentation", "none") == "none" or not (objective.is_dense or objective.name == "mse"):
+        return dataset
+    if objective.is_dense:
+        if given is not None:
+            raise UsageError(f"--augmentation={given} would move the images, but not their labels, which are maps")
+        notes.append("the training images are not augmented: their labels are maps, which would not move with them")
+    elif given is not None:
+        return dataset
+    else:
+        notes.append("the training images are not augmented: numbers may tell where things are (--augmentation does)")
+    return dataclasses.replace(dataset, train=dataclasses.replace(dataset.train, augmentation="none"))
