@@ -123,6 +123,15 @@ def test_a_network_is_verified_from_its_images():
     assert found.accuracy > 0.8
 
 
+def test_a_tflite_file_is_embedded_as_its_model():
+    from dcp_tf import tflite
+
+    model, images = face_network(), RNG.random((6, 6, 5, 3)).astype(np.float32)
+    runner = tflite.Runner(tflite.convert(model, quantization="float32"))
+    batches = split_from_arrays(images).batches(4)
+    np.testing.assert_allclose(embed(runner.predict, batches), embed(model, batches), atol=1e-5)
+
+
 def test_what_cannot_be_verified_is_refused():
     embeddings, pairs = pairs_of([0.9, 0.8, 0.1, 0.2], [True, False] * 2, [1, 1, 2, 2])
     cases = [
