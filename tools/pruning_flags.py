@@ -134,7 +134,13 @@ def _define_selection(program: Program, defaults: Defaults) -> None:
     )
     program.integer("selection_batch", 128, "Images per training step of the selection.", lower=1)
     program.float("selection_lr", 0.01, "Learning rate of the selection.")
-    program.float("cache_gib", 2.0, "Memory for cached layer inputs, GiB; what does not fit is computed again.")
+    program.float("cache_gib", 2.0, "Memory for cached layer inputs, GiB.")
+    program.float(
+        "cache_disk_gib",
+        8.0,
+        "Temporary files for what does not fit there, GiB (at most half of the free space; 0: none); what does not fit "
+        "either is computed again.",
+    )
 
 
 def define_training(program: Program, defaults: Defaults) -> None:

@@ -11,7 +11,8 @@ import tensorflow as tf
 from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.trace import Trace
-from dcp_tf.pruning.layer_inputs import Batches, MemoryBudget, Walk, compiled, compiled_for
+from dcp_tf.pruning.caches import Cache
+from dcp_tf.pruning.layer_inputs import Batches, Walk, compiled, compiled_for
 from dcp_tf.pruning.readers import Reader, biases_of
 from dcp_tf.pruning.scores import SCORES
 from dcp_tf.pruning.selection import LossTerms
@@ -61,7 +62,7 @@ class ChannelProblem:
         walks: tuple[Walk, Walk],
         labels: Sequence[tf.Tensor],
         settings: SubProblem,
-        budget: MemoryBudget,
+        cache: Cache,
         rng: np.random.Generator,
     ):
         """Caches what the group's layers read.
@@ -75,7 +76,7 @@ class ChannelProblem:
             walks: of the model that is being pruned and of the baseline, both before the first reader.
             labels: per batch.
             settings: the loss and how it is minimised.
-            budget: for the cached tensors.
+            cache: for the tensors that are kept.
             rng: draws the order of the batches in each sub-problem.
         """
         self.name = name
@@ -96,11 +97,11 @@ class ChannelProblem:
         self.boundary = sorted({t for i in self.calls for t in trace.calls[i].inputs} - made)
         self.trace = trace
         walk, base_walk = walks
-        self.inputs = _cache(walk, walk.function(self.boundary), walk.bytes_of(self.boundary), self.boundary, budget)
+        self.inputs = _cache(walk, walk.function(self.boundary), walk.bytes_of(self.boundary), self.boundary, cache)
         self.base = None
         if settings.reconstruction:
             function = _baseline_outputs(base_walk, sorted(self.reading))
-            self.base = _cache(base_walk, function, base_walk.bytes_of(outputs), None, budget)
+            self.base = _cache(base_walk, function, base_walk.bytes_of(outputs), None, cache)
         self._kernels = [r.kernel.value for r in self.readers]
         self._biases = [b.value for b in biases_of(self.readers)]
         self._start = [r.kernel.numpy() for r in self.readers]
@@ -316,9 +317,9 @@ def _baseline_outputs(walk: Walk, reading: Sequence[int]) -> Callable:
     return compiled(compute, walk[0])
 
 
-def _cache(walk: Walk, function: Callable, size: int, tensors: Sequence[int] | None, budget: MemoryBudget) -> Batches:
+def _cache(walk: Walk, function: Callable, size: int, tensors: Sequence[int] | None, cache: Cache) -> Batches:
     """Holds what `function` makes of the walk's tensors; tensors that already lie at the cut cost nothing more."""
     if tensors is not None and set(tensors) <= set(walk.live):
         places = [walk.live.index(t) for t in tensors]
-        return Batches(lambda i: [walk[i][p] for p in places], walk.count, 0, budget)
-    return Batches(lambda i: function(*walk[i]), walk.count, size, budget)
+        return Batches(lambda i: [walk[i][p] for p in places], walk.count, 0, cache)
+    return Batches(lambda i: function(*walk[i]), walk.count, size, cache)

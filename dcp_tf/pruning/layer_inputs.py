@@ -1,4 +1,4 @@
-"""The selection images on their way through a model: tensors at a cut, kept in memory where the budget allows."""
+"""The selection images on their way through a model: tensors at a cut, kept where the cache has room."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -6,50 +6,30 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from dcp_tf.graph.trace import Trace
-
-
-class MemoryBudget:
-    """Counts the bytes that caches hold against a limit."""
-
-    def __init__(self, limit: int):
-        self.limit = limit
-        self.used = 0
-
-    def take(self, size: int) -> bool:
-        """Reserves `size` bytes; False, and nothing reserved, where the limit would be passed."""
-        if self.used + size > self.limit:
-            return False
-        self.used += size
-        return True
-
-    def release(self, size: int) -> None:
-        """Gives `size` bytes back."""
-        self.used -= size
+from dcp_tf.pruning.caches import Cache, Kept, Tensors
 
 
 class Batches:
-    """The values of some tensors for every batch: held where the budget allows, else computed at each use."""
+    """The values of some tensors for every batch: kept where the cache has room, else computed at each use."""
 
-    def __init__(self, compute: Callable[[int], list[tf.Tensor]], count: int, size: int, budget: MemoryBudget):
+    def __init__(self, compute: Callable[[int], Tensors], count: int, size: int, cache: Cache):
         self.count = count
         self._compute = compute
-        self._size = size
-        self._budget = budget
-        self._held = [compute(i) for i in range(count)] if budget.take(size) else None
+        self._kept = cache.keep(compute, count, size)
 
-    def __getitem__(self, index: int) -> list[tf.Tensor]:
-        return self._compute(index) if self._held is None else self._held[index]
+    def __getitem__(self, index: int) -> Tensors:
+        return self._compute(index) if self._kept is None else self._kept[index]
 
     @property
     def cached(self) -> bool:
-        """Whether the values are held in memory."""
-        return self._held is not None
+        """Whether the values are kept."""
+        return self._kept is not None
 
     def release(self) -> None:
-        """Frees the memory."""
-        if self._held is not None:
-            self._held = None
-            self._budget.release(self._size)
+        """Frees the place; from here on the values are computed at each use."""
+        if self._kept is not None:
+            self._kept.release()
+            self._kept = None
 
 
 class Walk:
@@ -59,22 +39,21 @@ class Walk:
     call of the model runs about once per image, however many layers are selected (Liu et al. 2021: cached inputs).
     """
 
-    def __init__(self, trace: Trace, images: Sequence[Sequence[tf.Tensor]], budget: MemoryBudget):
+    def __init__(self, trace: Trace, images: Sequence[Tensors], cache: Cache):
         """Stands before the first call.
 
         Args:
             trace: of the model.
             images: per batch the model's inputs.
-            budget: for the tensors at the cut; the images themselves are not counted.
+            cache: for the tensors at the cut; the images themselves are not counted.
         """
         self.trace = trace
         self.images_total = sum(int(batch[0].shape[0]) for batch in images)
-        self._budget = budget
+        self._cache = cache
         self._images = images
         self._cut = 0
         self._live = list(trace.inputs)
-        self._values = [list(batch) for batch in images]
-        self._size = 0
+        self._kept: Kept | None = None
 
     @property
     def count(self) -> int:
@@ -92,23 +71,20 @@ class Walk:
         return self.images_total * sum(sizes)
 
     def advance(self, cut: int) -> None:
-        """Moves the images up to the call number `cut`; stays where it is if the tensors there do not fit."""
-        live = live_tensors(self.trace, cut)
-        size = self.bytes_of(live)
-        self._budget.release(self._size)
-        if cut <= self._cut or not self._budget.take(size):
-            self._budget.take(self._size)
+        """Moves the images up to the call number `cut`; stays where it is if there is no room for the tensors there."""
+        if cut <= self._cut:
             return
+        live = live_tensors(self.trace, cut)
         step = self.function(live)
-        # Batch by batch in place: the old and the new tensors are never all in memory together.
-        for index, values in enumerate(self._values):
-            self._values[index] = step(*values)
-        self._cut, self._live, self._size = cut, live, size
+        kept = self._cache.keep(lambda i: step(*self[i]), self.count, self.bytes_of(live), self._kept)
+        if kept is not None:
+            self._cut, self._live, self._kept = cut, live, kept
 
     def close(self) -> None:
-        """Frees the tensors at the cut; the walk cannot be used any more."""
-        self._budget.release(self._size)
-        self._values = []
+        """Frees the tensors at the cut; the walk stands before the first call again."""
+        if self._kept is not None:
+            self._kept.release()
+        self._cut, self._live, self._kept = 0, list(self.trace.inputs), None
 
     def function(self, tensors: Sequence[int]) -> Callable[..., list[tf.Tensor]]:
         """A compiled function from the tensors at the cut to `tensors`, in inference mode."""
@@ -118,11 +94,11 @@ class Walk:
             found = self.trace.run(dict(zip(live, values, strict=True)), tensors, training=False)
             return [found[t] for t in tensors]
 
-        return compiled(compute, self._values[0])
+        return compiled(compute, self[0])
 
-    def __getitem__(self, index: int) -> list[tf.Tensor]:
+    def __getitem__(self, index: int) -> Tensors:
         """The tensors at the cut for one batch."""
-        return self._values[index]
+        return self._images[index] if self._kept is None else self._kept[index]
 
     @property
     def live(self) -> tuple[int, ...]:

@@ -123,8 +123,9 @@ class Guided(Method):
         selection_lr: learning rate of the sub-problem.
         selection_passes: passes of SGD over the selection set per step, or once where a group is selected fast; None: 1
             and 0.
-        cache_gib: memory for cached layer inputs; what does not fit is computed at each use. Half as much is the most
-            that the images of the selection set take.
+        cache_gib: memory for cached layer inputs. Half as much is the most that the images of the selection set take.
+        cache_disk_gib: temporary files for what does not fit there (at most half of the free space); what does not fit
+            either is computed at each use.
     """
 
     auxiliary_losses: int = 2
@@ -140,6 +141,7 @@ class Guided(Method):
     selection_lr: float = 0.01
     selection_passes: int | None = None
     cache_gib: float = 2.0
+    cache_disk_gib: float = 8.0
 
     def __post_init__(self):
         super().__post_init__()
@@ -160,10 +162,14 @@ class Guided(Method):
         for field in ("per_step", "selection_samples", "selection_batch", "selection_passes"):
             if getattr(self, field) is not None and getattr(self, field) < (field != "selection_passes"):
                 raise UsageError(f"{field} must be 1 or more, received {getattr(self, field)}")
-        if self.auxiliary_losses < 0 or not 0 < self.selection_lr < math.inf or not 0 <= self.cache_gib < math.inf:
+        if (
+            self.auxiliary_losses < 0
+            or not 0 < self.selection_lr < math.inf
+            or not all(0 <= gib < math.inf for gib in (self.cache_gib, self.cache_disk_gib))
+        ):
             raise UsageError(
-                "auxiliary_losses and cache_gib must be 0 or more and selection_lr above 0, "
-                f"received {self.auxiliary_losses}, {self.cache_gib} and {self.selection_lr}"
+                "auxiliary_losses, cache_gib and cache_disk_gib must be 0 or more and selection_lr above 0, "
+                f"received {self.auxiliary_losses}, {self.cache_gib}, {self.cache_disk_gib} and {self.selection_lr}"
             )
 
     @property

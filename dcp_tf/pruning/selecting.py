@@ -10,9 +10,10 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGraph
+from dcp_tf.pruning.caches import Cache
 from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem
 from dcp_tf.pruning.choice import choose, choose_kernels
-from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
+from dcp_tf.pruning.layer_inputs import Walk
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.pruning.readers import HeldPlaces, Reader, with_kernels
@@ -61,7 +62,7 @@ class Selecting:
         self._graph, self._base, self._widths, self._method = graph, base, widths, method
         self._images, self._labels = batches
         self._state, self._seed, self._ranking, self._variables = state, seed, ranking, variables
-        self._budget = MemoryBudget(int(method.cache_gib * 2**30))
+        self._cache = Cache(*(int(gib * 2**30) for gib in (method.cache_gib, method.cache_disk_gib)))
         self.held = HeldPlaces()
         self.plans: list[UnitPlan] = []
         self._done = state.load_selection(variables)
@@ -93,12 +94,13 @@ class Selecting:
             bar.update()
 
     def close(self) -> None:
-        """Frees the memory."""
+        """Frees the memory and deletes the files."""
         for walk in self._walks:
             walk.close()
+        self._cache.close()
 
     def _new_walks(self) -> tuple[Walk, Walk]:
-        return tuple(Walk(g.trace, self._images, self._budget) for g in (self._graph, self._base))
+        return tuple(Walk(g.trace, self._images, self._cache) for g in (self._graph, self._base))
 
     def _walk_to(self, cut: int) -> None:
         # A group that is read before and behind an auxiliary loss waits for a later stage: then the way is back.
@@ -135,7 +137,7 @@ class Selecting:
         )
         rng = np.random.default_rng([self._seed, number])
         problem = ChannelProblem(
-            self._graph, unit.name, readers, size, stage.target, self._walks, self._labels, settings, self._budget, rng
+            self._graph, unit.name, readers, size, stage.target, self._walks, self._labels, settings, self._cache, rng
         )
         what = "kernels" if unit.kernels else "channels"
 

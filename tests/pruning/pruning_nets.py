@@ -5,8 +5,9 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.graph import ChannelGraph, copy_model
+from dcp_tf.pruning.caches import Cache
 from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem
-from dcp_tf.pruning.layer_inputs import MemoryBudget, Walk
+from dcp_tf.pruning.layer_inputs import Walk
 from dcp_tf.pruning.readers import HeldPlaces
 from dcp_tf.pruning.units import Target, channel_unit
 from dcp_tf.training import classification_loss
@@ -151,7 +152,7 @@ def batched(x, y, size):
 class Setting:
     """The problem of one group, with all that it stands on."""
 
-    def __init__(self, model, group="make", settings=None, data=None, batch=5, seed=0, limit=PLENTY, held=None):
+    def __init__(self, model, group="make", settings=None, data=None, batch=5, seed=0, limit=PLENTY, held=None, disk=0):
         shapes = [(None, *SHAPE)]
         self.graph = ChannelGraph(model, shapes)
         self.base = ChannelGraph(copy_model(self.graph), shapes)
@@ -159,9 +160,9 @@ class Setting:
         self.unit = channel_unit(self.graph, self.group)
         self.held = held or HeldPlaces()
         self.readers = self.held.readers(self.unit.consumers)
-        self.budget = MemoryBudget(limit)
+        self.cache = Cache(limit, disk)
         inputs, self.labels = batched(*(data or images()), batch)
-        self.walks = tuple(Walk(g.trace, inputs, self.budget) for g in (self.graph, self.base))
+        self.walks = tuple(Walk(g.trace, inputs, self.cache) for g in (self.graph, self.base))
         for walk in self.walks:
             walk.advance(self.unit.calls[0])
         loss = classification_loss("logits")
@@ -174,7 +175,7 @@ class Setting:
             self.walks,
             self.labels,
             settings or SubProblem(),
-            self.budget,
+            self.cache,
             np.random.default_rng(seed),
         )
 

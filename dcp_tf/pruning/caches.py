@@ -1,0 +1,149 @@
+"""Where tensors of all batches are kept: in memory as long as they fit, then in files, else nowhere."""
+
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from dcp_tf.errors import RunError
+
+Tensors = Sequence[tf.Tensor]
+
+
+class Room:
+    """Counts bytes against a limit."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self.used = 0
+
+    def take(self, size: int) -> bool:
+        """Reserves `size` bytes; False, and nothing reserved, where the limit would be passed."""
+        if self.used + size > self.limit:
+            return False
+        self.used += size
+        return True
+
+    def release(self, size: int) -> None:
+        """Gives `size` bytes back."""
+        self.used -= size
+
+
+class Cache:
+    """Memory and, behind it, a folder of files, each with a limit.
+
+    Attributes:
+        memory: what is used of the memory.
+        disk: what is used of the files.
+    """
+
+    def __init__(self, memory: int, disk: int = 0, folder: str | os.PathLike | None = None):
+        """Holds nothing yet.
+
+        Args:
+            memory: bytes.
+            disk: bytes; never more than half of what is free there.
+            folder: where the files go, in a folder of their own; None: where temporary files go.
+        """
+        self.memory = Room(memory)
+        self._parent = pathlib.Path(tempfile.gettempdir() if folder is None else folder)
+        self._folder: pathlib.Path | None = None
+        self._files = 0
+        if disk:
+            self._parent.mkdir(parents=True, exist_ok=True)
+            disk = min(disk, shutil.disk_usage(self._parent).free // 2)
+        self.disk = Room(disk)
+
+    def keep(
+        self, compute: Callable[[int], Tensors], count: int, size: int, old: "Kept | None" = None
+    ) -> "Kept | None":
+        """Computes and keeps the tensors of all batches; None, and nothing computed, where there is no room.
+
+        Args:
+            compute: the tensors of a batch.
+            count: number of batches.
+            size: bytes that the tensors of all batches take.
+            old: what the new tensors are computed from and take the place of, batch by batch: the two are never there
+                all together.
+
+        Raises:
+            RunError: a file cannot be written.
+        """
+        if old is not None:
+            old.room.release(old.size)
+        for room, store in ((self.memory, lambda tensors: tensors), (self.disk, self._write)):
+            if room.take(size):
+                kept = Kept([], room, size)
+                for i in range(count):
+                    kept.batches.append(store(compute(i)))
+                    if old is not None:
+                        old.forget(i)
+                return kept
+        if old is not None:
+            old.room.take(old.size)
+        return None
+
+    def close(self) -> None:
+        """Deletes the files."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _write(self, tensors: Tensors) -> "list[_Filed]":
+        try:
+            if self._folder is None:
+                self._folder = pathlib.Path(tempfile.mkdtemp(prefix="dcp_tf_cache_", dir=self._parent))
+            filed = []
+            for tensor in tensors:
+                filed.append(_Filed(self._folder / f"{self._files}.tensor", tensor.dtype))
+                self._files += 1
+                filed[-1].path.write_bytes(tf.io.serialize_tensor(tensor).numpy())
+            return filed
+        except OSError as error:
+            self.close()
+            raise RunError(
+                f"the cache in {self._parent} cannot be written ({error.strerror or error}); free some space, or give "
+                "--cache_disk_gib=0"
+            ) from error
+
+
+class Kept:
+    """The tensors of every batch, in memory or in files.
+
+    Attributes:
+        batches: per batch the tensors, or where they are filed.
+        room: in which they are counted.
+        size: their bytes.
+    """
+
+    def __init__(self, batches: list, room: Room, size: int):
+        self.batches, self.room, self.size = batches, room, size
+
+    def __getitem__(self, index: int) -> Tensors:
+        return [x.read() if isinstance(x, _Filed) else x for x in self.batches[index]]
+
+    def forget(self, index: int) -> None:
+        """Frees one batch, which cannot be read any more."""
+        for x in self.batches[index]:
+            if isinstance(x, _Filed):
+                x.path.unlink(missing_ok=True)
+        self.batches[index] = []
+
+    def release(self) -> None:
+        """Frees all."""
+        for index in range(len(self.batches)):
+            self.forget(index)
+        self.room.release(self.size)
+
+
+class _Filed:
+    """A tensor in a file."""
+
+    def __init__(self, path: pathlib.Path, dtype: tf.DType):
+        self.path, self._dtype = path, dtype
+
+    def read(self) -> tf.Tensor:
+        return tf.io.parse_tensor(self.path.read_bytes(), self._dtype)
