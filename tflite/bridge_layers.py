@@ -7,7 +7,7 @@ normalization) has no weights to train: a layer that runs the Keras 3 operation 
 
 import inspect
 import re
-from collections.abc import Callable
+import weakref
 from typing import Any
 
 import keras
@@ -36,43 +36,44 @@ _INSIDE = ("linear", "relu")  # activations that stay inside their layer: TFLite
 _WEIGHT_SETTINGS = ("initializer", "regularizer", "constraint")
 
 
-class OperationLayer(tf_keras.layers.Layer):
-    """Runs a Keras 3 operation without weights, in inference mode.
+# What layers hold that no config can: by id, as long as a layer holds it. TFMOT clones models through configs.
+_HELD: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
-    Args:
-        call: what it stands for.
-        **settings: of the layer.
-    """
 
-    def __init__(self, call: Call, **settings):
+class _Holding(tf_keras.layers.Layer):
+    """A layer made of something that a config cannot say; its config is enough to clone a model, not to save it."""
+
+    def __init__(self, held: Any, **settings):
         super().__init__(**settings)
-        self._call = call
+        self._held = held
+        _HELD[id(held)] = held
+
+    def get_config(self) -> dict[str, Any]:
+        """The settings, and the id of what is held."""
+        return {**super().get_config(), "held": id(self._held)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]):
+        """Makes another layer that holds the same."""
+        return cls(**{**config, "held": _HELD[config["held"]]})
+
+
+class OperationLayer(_Holding):
+    """Runs a Keras 3 operation without weights, in inference mode; it holds the `Call`."""
 
     def call(self, inputs):
         """Returns the output, or a list of several."""
-        values = dict(zip(self._call.inputs, inputs if isinstance(inputs, list) else [inputs], strict=True))
-        outputs = self._call.run(values, training=False)
+        values = dict(zip(self._held.inputs, inputs if isinstance(inputs, list) else [inputs], strict=True))
+        outputs = self._held.run(values, training=False)
         return outputs if len(outputs) > 1 else outputs[0]
 
-    def get_config(self) -> dict[str, Any]:
-        """Holds the call itself: enough to clone a model, not to save it."""
-        return {**super().get_config(), "call": self._call}
 
-
-class ActivationLayer(tf_keras.layers.Layer):
-    """Applies an activation function of Keras 3 that tf_keras does not have."""
-
-    def __init__(self, function: Callable, **settings):
-        super().__init__(**settings)
-        self._function = function
+class ActivationLayer(_Holding):
+    """Applies an activation function of Keras 3 that tf_keras does not have; it holds the function."""
 
     def call(self, inputs):
         """Returns the function of the inputs."""
-        return self._function(inputs)
-
-    def get_config(self) -> dict[str, Any]:
-        """Holds the function itself: enough to clone a model, not to save it."""
-        return {**super().get_config(), "function": self._function}
+        return self._held(inputs)
 
 
 class FrozenBatchNormalization(tf_keras.layers.BatchNormalization):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.keras_call import check_model
 from dcp_tf.tflite.types import Quantization, TFLiteFile
 
@@ -96,15 +96,13 @@ def convert_qat(quantized: Any, *, representative_data: Any, io: str = "float") 
         UsageError: an argument does not fit.
         RunError: the converter failed, or left an operation in float.
     """
-    from dcp_tf.tflite.convert import check_integer, run_converter
-
     if io not in ("float", "int8"):
         raise UsageError(f"io must be 'float' or 'int8'. Received: {io!r}")
-    exportable = _Exportable(quantized)
-    content = run_converter(exportable, Quantization.INT8, representative_data, io)
-    file = TFLiteFile(content=content, quantization=Quantization.QAT)
-    check_integer(exportable, file)
-    return file
+    try:
+        return _converted(_Exportable(quantized, "export"), representative_data, io)
+    except _FloatsLeft as error:
+        progress.say(f"qat: all ranges are measured on representative data, since with those of training {error}")
+    return _converted(_Exportable(quantized, "off"), representative_data, io)
 
 
 def trained_copy(quantized: Any, model: Any) -> Any:
@@ -177,10 +175,31 @@ def _with_quantizers(model: Any) -> Any:
     return quantized
 
 
-class _Exportable:
-    """A model with quantizers in the form that the converter's driver takes: called as a Keras 3 model is."""
+class _FloatsLeft(RunError):
+    """A file has operations in float."""
 
-    def __init__(self, quantized: Any):
+
+def _converted(exportable: "_Exportable", data: Any, io: str) -> TFLiteFile:
+    from dcp_tf.tflite.convert import check_integer, run_converter
+
+    content = run_converter(exportable, Quantization.INT8, data, io)
+    file = TFLiteFile(content=content, quantization=Quantization.QAT)
+    try:
+        check_integer(exportable, file)
+    except RunError as error:
+        raise _FloatsLeft(str(error)) from error
+    return file
+
+
+class _Exportable:
+    """A model with quantizers in the form that the converter's driver takes: called as a Keras 3 model is.
+
+    Args:
+        quantized: the model.
+        mode: of its quantizers.
+    """
+
+    def __init__(self, quantized: Any, mode: str):
         import keras
 
         self.name = quantized.name
@@ -189,10 +208,10 @@ class _Exportable:
             for index, tensor in enumerate(quantized.inputs)
         ]
         self.input = self.inputs
-        self._quantized = quantized
+        self._quantized, self._mode = quantized, mode
 
     def __call__(self, inputs: Any, training: bool = False) -> Any:
         from dcp_tf.tflite.qat_quantizers import quantizers_in
 
-        with quantizers_in("export"):
+        with quantizers_in(self._mode):
             return self._quantized(inputs, training=training)

@@ -77,6 +77,8 @@ class Placement:
             return _kind(reader) == "Dense" or (_kind(reader) == "Conv2D" and reader.operation.padding == "valid")
         if _kind(reader) == "BatchNormalization":
             return self._is_linear_kernel(call)
+        if _kind(reader) == "Add" and len(reader.inputs) == 1:  # a constant, part of the bias
+            return self._is_linear_kernel(call) or (_kind(call) == "BatchNormalization" and not self._is_alone(call))
         if _is_relu(reader):
             return _kind(call) in _JOINS_RELU and _last_function(call) in ("", "linear")
         return _kind(reader) == "Concatenate"

@@ -60,7 +60,7 @@ _KERNELS: dict[str, dict[str, tuple[int, ...]]] = {
 _FOLLOWING = 0.1
 
 # What quantizers do, read while a graph is traced: "observe" measures ranges and changes nothing, "train" rounds and
-# lets ranges follow slowly, "infer" rounds, "export" rounds activations alone.
+# lets ranges follow slowly, "infer" rounds, "export" rounds activations alone, "off" changes nothing.
 _MODE: contextvars.ContextVar = contextvars.ContextVar("mode", default=("infer", None))
 
 
@@ -69,7 +69,7 @@ def quantizers_in(mode: str, share: Any = None) -> Iterator[None]:
     """Sets what the quantizers do while a model is called inside.
 
     Args:
-        mode: "observe", "train", "infer" or "export".
+        mode: one of those above.
         share: "observe" only, the share of the new batch in the mean of ranges: 1 for the first, 1/2 for the second.
     """
     token = _MODE.set((mode, share))
@@ -96,7 +96,7 @@ class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     def __call__(self, inputs, training, weights, **kwargs):
         """Returns the rounded kernel; zeros stay zeros."""
         mode, _ = _MODE.get()
-        if mode in ("observe", "export"):
+        if mode in ("observe", "export", "off"):
             return inputs
         axes = list(range(len(inputs.shape)))
         order = [axis for axis in axes if axis not in self.channel_axes] + list(self.channel_axes)
@@ -125,7 +125,7 @@ class RangeQuantizer(tfmot.quantization.keras.quantizers.MovingAverageQuantizer)
             share = _FOLLOWING if share is None else share
             low.assign_add(share * (tf.minimum(tf.reduce_min(inputs), 0.0) - low))
             high.assign_add(share * (tf.maximum(tf.reduce_max(inputs), 0.0) - high))
-        if mode == "observe":
+        if mode in ("observe", "off"):
             return inputs
         return tf.quantization.fake_quant_with_min_max_vars(inputs, low, high)
 
@@ -177,8 +177,8 @@ class SteppedAffine(_Stepped, tf_keras.layers.Layer):
         return self._round(values) + self._shift if self._shift.any() else values
 
     def get_config(self) -> dict[str, Any]:
-        """Holds the arrays themselves: enough to clone a model, not to save it."""
-        return {**super().get_config(), "scale": self._scale, "shift": self._shift}
+        """The arguments, as lists."""
+        return {**super().get_config(), "scale": self._scale.tolist(), "shift": self._shift.tolist()}
 
 
 class SteppedSeparableConv2D(_Stepped, tf_keras.layers.SeparableConv2D):
