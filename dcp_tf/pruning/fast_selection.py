@@ -137,14 +137,14 @@ def _gram_collector(problem: ChannelProblem) -> Callable:
         wanted = base or run_linear(trace, reading, problem.reading, dict(values))
         found = {i: (values[t], o) for i, t, o in zip(reading, read, wanted, strict=True)}
         return [
-            _sums(r.operation, [pair for i, pair in found.items() if trace.calls[i].operation is r.operation])
+            layer_sums(r.operation, [pair for i, pair in found.items() if trace.calls[i].operation is r.operation])
             for r in problem.readers
         ]
 
     return compiled_for(collect, [problem.inputs[0], problem.baseline(0)])
 
 
-def _sums(layer: keras.Layer, calls: list[tuple[tf.Tensor, tf.Tensor]]) -> list[tf.Tensor]:
+def layer_sums(layer: keras.Layer, calls: list[tuple[tf.Tensor, tf.Tensor]]) -> list[tf.Tensor]:
     """The Gram matrix and the products over all calls of one layer: inputs and wanted outputs."""
     rows, outputs = rows_of(layer), layer.kernel.shape[-1]
     hessian, product = tf.zeros((rows, rows)), tf.zeros((rows, outputs))
@@ -199,7 +199,9 @@ def _fisher_collector(problem: ChannelProblem) -> Callable:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             values = dict(zip(problem.boundary, inputs, strict=True))
             shifts = _run(problem, values, tape)
-            drawn = _sampled(problem.target.loss, problem.target.outputs(values[problem.target.tensor]), labels, seed)
+            drawn = sampled_loss(
+                problem.target.loss, problem.target.outputs(values[problem.target.tensor]), labels, seed
+            )
         slopes = tape.gradient(drawn, shifts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         sums = []
         for reader in problem.readers:
@@ -226,7 +228,7 @@ def _run(problem: ChannelProblem, values: dict, tape: tf.GradientTape) -> dict[i
     return shifts
 
 
-def _sampled(loss, outputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def sampled_loss(loss, outputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """The loss over the batch with labels drawn from the model's own predictions, as the Fisher matrix needs.
 
     For losses that cannot draw, the sum of the losses with the given labels.

@@ -2,7 +2,8 @@
 
 What channel k adds to the outputs is `z_k = P_k W_k`, P_k being its columns of the layer's input patches. Both methods
 need the inner products of these contributions alone, and `<z_k, z_l> = <W_k, H_kl W_l>` with the Gram matrix H of the
-patches, over all images and places. Where several layers read a group, theirs are added up.
+patches, over all images and places. Where several layers read a group, theirs are added up, each as its outputs count
+in the reconstruction loss (eq. 5 of Liu et al. 2021).
 """
 
 from collections.abc import Callable, Sequence
@@ -97,11 +98,14 @@ def choose_in_models(problem: ChannelProblem, chooser: Chooser, width: int) -> S
     """
     kernels = [r.held * r.kernel.numpy() for r in problem.readers]
     kernels = [kernel.reshape(-1, kernel.shape[-1]).astype(np.float64) for kernel in kernels]
-    selected, kernels = chooser(quadratics(problem), kernels, problem.size, width)
+    parts = quadratics(problem)
+    selected, kernels = chooser(parts, kernels, problem.size, width)
     shaped = [k.reshape(r.kernel.shape).astype(np.float32) for k, r in zip(kernels, problem.readers, strict=True)]
     problem.adopt(selected, shaped)
+    everything = np.ones_like(selected)
+    rise = sum(part.value(k) - part.value(part.fit(everything)) for part, k in zip(parts, kernels, strict=True))
     kept = np.flatnonzero(selected).tolist()
-    return Selection(selected, {"kept": [len(kept)], "loss": [problem.loss().joint], "added": [kept]})
+    return Selection(selected, {"kept": [len(kept)], "loss": [rise], "added": [kept]})
 
 
 def check_layers(graph: ChannelGraph, groups: Sequence[ChannelGroup], name: str) -> None:
@@ -135,9 +139,10 @@ def contributions(
     gram, target = np.zeros((size, size)), np.zeros(size)
     for part, kernel in zip(parts, kernels, strict=True):
         of_channel = (part.atom == np.arange(size)).astype(np.float64)
-        gram += of_channel.T @ (part.hessian * (kernel @ kernel.T)) @ of_channel
+        measured = kernel if part.metric is None else kernel @ part.metric
+        gram += of_channel.T @ (part.hessian * (measured @ kernel.T)) @ of_channel
         others = np.where(part.atom < 0, kernel, 0)
-        target += of_channel.T @ (kernel * (part.linear - part.hessian @ others)).sum(1)
+        target += of_channel.T @ (measured * (part.linear - part.hessian @ others)).sum(1)
     return gram, target
 
 

@@ -21,10 +21,11 @@ PLACES = 200
 class Layer:
     """A layer on random inputs: its patches, kernel, wanted outputs, and the model of its reconstruction loss."""
 
-    def __init__(self, seed, size=5, rows_each=2, outputs=3, others=0, dependent=True):
+    def __init__(self, seed, size=5, rows_each=2, outputs=3, others=0, dependent=True, scale=1.0):
         rng = np.random.default_rng(seed)
         rows = size * rows_each + others
         mix = rng.normal(size=(rows, rows)) if dependent else np.eye(rows)
+        self.scale = scale  # how much its outputs count
         self.channel = np.concatenate([np.repeat(np.arange(size), rows_each), np.full(others, -1)])
         self.patches = rng.normal(size=(PLACES, rows)) @ mix
         self.kernel = rng.normal(size=(rows, outputs))
@@ -34,12 +35,17 @@ class Layer:
     def model(self):
         gram, products = self.patches.T @ self.patches, self.patches.T @ self.wanted
         held = np.ones((len(self.channel), 1), bool)
-        return Quadratic(gram, products, self.channel[:, None], held)
+        return Quadratic(gram, products, self.channel[:, None], held, self.scale * np.eye(self.kernel.shape[1]))
 
     def of(self, channel):
-        """What one channel adds to the outputs."""
+        """What one channel adds to the outputs, as they count."""
         mine = self.channel == channel
-        return self.patches[:, mine] @ self.kernel[mine]
+        return np.sqrt(self.scale) * self.patches[:, mine] @ self.kernel[mine]
+
+    @property
+    def target(self):
+        """What its channels have to make, as it counts."""
+        return np.sqrt(self.scale) * self.wanted - self.of(-1)
 
 
 def both(layers, chooser, size, width):
@@ -48,7 +54,7 @@ def both(layers, chooser, size, width):
 
 @pytest.fixture
 def layers():
-    return [Layer(0, others=3), Layer(1, rows_each=4, outputs=2)]
+    return [Layer(0, others=3), Layer(1, rows_each=4, outputs=2, scale=0.3)]
 
 
 def test_contributions_are_the_inner_products_of_what_channels_add(layers):
@@ -56,7 +62,7 @@ def test_contributions_are_the_inner_products_of_what_channels_add(layers):
     for a, b in itertools.product(range(5), range(5)):
         assert gram[a, b] == pytest.approx(sum(np.vdot(layer.of(a), layer.of(b)) for layer in layers))
     for k in range(5):
-        assert target[k] == pytest.approx(sum(np.vdot(la.of(k), la.wanted - la.of(-1)) for la in layers))
+        assert target[k] == pytest.approx(sum(np.vdot(la.of(k), la.target) for la in layers))
 
 
 def test_thinet_removes_what_changes_the_outputs_least_and_scales_by_least_squares(layers):
@@ -91,7 +97,7 @@ def test_lasso_keeps_the_scales_that_are_left_at_the_lowest_penalty(layers, widt
 
     norms = [np.sqrt(sum(np.square(la.kernel[la.channel == k]).sum() for la in layers)) for k in range(5)]
     design = np.concatenate([np.stack([la.of(k).ravel() / norms[k] for k in range(5)], 1) for la in layers])
-    wanted = np.concatenate([(la.wanted - la.of(-1)).ravel() for la in layers])
+    wanted = np.concatenate([la.target.ravel() for la in layers])
     largest = np.abs(design.T @ wanted).max() / len(wanted)
     for penalty in np.geomspace(1e-5 * largest, largest, 400):
         scales = SlowLasso(alpha=penalty, fit_intercept=False, tol=1e-10, max_iter=100_000).fit(design, wanted).coef_
