@@ -60,11 +60,9 @@ def define_runs(
     program.boolean("resume", False, "Do not repeat the runs that --output holds.")
 
 
-def define_costs(program: Program) -> None:
+def define_costs(program: Program, where: str = "of the pruned models") -> None:
     """`--costs`."""
-    program.list(
-        "costs", list(COSTS), "What the pruned models may cost: shares of the MACs such as 50%, or rates such as 0.5."
-    )
+    program.list("costs", list(COSTS), f"Largest costs {where}: shares of the MACs such as 50%, or rates such as 0.5.")
 
 
 def at_cost(method: Any, cost: str) -> Any:
@@ -126,7 +124,7 @@ class Bench:
             "dataset": self.subject.dataset.name,
             "conditions": conditions,
             "settings": pruning_flags.settings_of(self.flags),
-            "baseline": measure_model(self.subject.model, self.subject.dataset, self.subject.outputs_kind),
+            "baseline": measure_model(self.subject.model, self.subject.dataset, self.subject.objective),
             "runs": [],
         }
         self._save(found)

@@ -6,7 +6,7 @@ r"""How the settings of the selection act: four tables.
 factor: DCP with several factors lambda of the reconstruction (both losses together should be no worse than either).
 epsilon: Adapt-DCP with several epsilons (smaller ones should keep more channels and err less).
 cap: Adapt-DCP with epsilon 0 at several eta_min: no group may keep more than ceil((1 - eta_min) c) channels.
-dkp: kernels against channels at equal rates, which is equal nominal FLOPs (DKP should be at least as accurate).
+dkp: kernels against channels at equal MACs without zeros (DKP should be at least as accurate).
 
 Top-1 is measured before fine-tuning, and after it with --finetune_epochs. --sweeps=cap,dkp runs these alone. A stopped
 run goes on with --resume.
@@ -33,7 +33,7 @@ PROGRAM.list("sweeps", list(SWEEPS), "Which sweeps.")
 PROGRAM.list("factors", ["0", "0.1", "0.3", "1", "3", "10", "inf"], "lambda; 0: discrimination, inf: reconstruction.")
 PROGRAM.list("epsilons", ["1e-2", "3e-3", "1e-3", "3e-4", "1e-4", "0"], "epsilon of Adapt-DCP.")
 PROGRAM.list("least_rates", ["0.3", "0.5"], "eta_min of the sweep cap.")
-PROGRAM.list("kernel_rates", ["0.3", "0.5"], "Rates of the sweep dkp.")
+common.define_costs(PROGRAM, "of the sweep dkp")
 common.define_runs(PROGRAM, seeds=1)
 
 
@@ -84,10 +84,10 @@ def caps(flags) -> list[Variant]:
 
 
 def kernels(flags) -> list[Variant]:
-    """DCP and DKP at the same rates."""
+    """DCP and DKP at the same costs."""
     return [
-        Variant(f"{name} at {text}", dataclasses.replace(method(flags, name), rate=rate, target=None))
-        for text, rate in zip(flags.kernel_rates, numbers(flags, "kernel_rates"), strict=True)
+        Variant(f"{name} at {cost}", common.at_cost(method(flags, name), cost))
+        for cost in flags.costs
         for name in ("dcp", "dkp")
     ]
 
@@ -161,13 +161,13 @@ def findings_of_caps(found) -> list[str]:
 
 
 def findings_of_kernels(found) -> list[str]:
-    """DKP against DCP at each rate."""
+    """DKP against DCP at each cost."""
     errors = {name: f["error"] for name, f in figures(found).items()}
-    rates = [name.removeprefix("dcp at ") for name in errors if name.startswith("dcp at ")]
+    costs = [name.removeprefix("dcp at ") for name in errors if name.startswith("dcp at ")]
     return [
-        f"rate {rate}: dkp errs {errors[f'dkp at {rate}'] - errors[f'dcp at {rate}']:+.2f} points against dcp"
-        for rate in rates
-        if f"dkp at {rate}" in errors
+        f"at {cost}: dkp errs {errors[f'dkp at {cost}'] - errors[f'dcp at {cost}']:+.2f} points against dcp"
+        for cost in costs
+        if f"dkp at {cost}" in errors
     ]
 
 

@@ -60,10 +60,13 @@ def check(subject: Subject, variants: Sequence[Variant], schedule: Schedule) -> 
     """
     from dcp_tf.pruning import check as check_pruning
 
+    train = subject.dataset.train
     if subject.dataset.test.labels is None:
         raise UsageError("methods are compared by their accuracy: the test images need labels")
     for variant in variants:
-        check_pruning(subject.model, subject.dataset.train, variant.method, subject.objective, schedule.distillation)
+        check_pruning(subject.model, train, variant.method, subject.objective, schedule.distillation)
+    if subject.objective.primary != "top1":
+        raise UsageError(f"methods are compared by top-1, but this model is measured by {subject.objective.primary}")
 
 
 def read_earlier(
@@ -159,11 +162,12 @@ def measure(
         state: folder with which a stopped run goes on, and in which variants share the auxiliary fine-tuning.
 
     Returns:
-        Cost, for each group how many of how many channels it keeps, top-1 (fractions of 1) before and after
-        fine-tuning and after each of its epochs, and seconds. Those of a selection that was stopped on its way are
-        None: they were not measured. Seconds of training include the look at the test images after each epoch.
+        Cost (of methods that choose kernels also the MACs without zeros), for each group how many of how many channels
+        it keeps, top-1 (fractions of 1) before and after fine-tuning and after each of its epochs, and seconds. Those
+        of a selection that was stopped on its way are None: they were not measured. Seconds of training include the
+        look at the test images after each epoch.
     """
-    from dcp_tf.graph import count_cost
+    from dcp_tf.graph import count_cost, kernel_sparsity
     from dcp_tf.pruning import prune
 
     own = None if state is None else state / f"{zlib.crc32(repr(variant).encode()):08x}_{seed}"
@@ -187,6 +191,7 @@ def measure(
     finetuning = trained.pop("fine-tuning", 0.0)
     stages = sum(seconds[name] for name in trained if name != "auxiliary")  # they lie inside the selection
     cost = count_cost(result.model, input_shape=subject.dataset.input_shape)
+    zeros = kernel_sparsity(result.model) if result.plan.kernels else {}
     epochs = [e["top1"] for p in result.history if p["name"] == "fine-tuning" for e in p["history"]]
     if own is not None:
         shutil.rmtree(own, ignore_errors=True)
@@ -197,6 +202,7 @@ def measure(
         "params": cost.params,
         "macs": cost.macs,
         "flops": cost.flops,
+        **({"nonzero_macs": sum(c.macs * (1 - zeros.get(c.path, 0.0)) for c in cost.layers)} if zeros else {}),
         "kept": {group.name: [len(group.kept), group.size] for group in result.plan.groups},
         "top1_before_finetuning": result.before_finetuning["top1"],
         "top1": epochs[-1] if epochs else None,
@@ -232,7 +238,7 @@ def conditions(subject: Subject, schedule: Schedule) -> dict[str, Any]:
             "test_images": subject.dataset.test.size,
             "normalization": str(getattr(subject.dataset.train, "normalization", None)),
             "augmentation": getattr(subject.dataset.train, "augmentation", None),
-            "outputs": subject.outputs_kind,
+            "objective": repr(subject.objective),
             **schedule.to_json(),
         }
     )

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import pathlib
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -16,7 +16,6 @@ from dcp_tf.errors import UsageError
 from dcp_tf.files import write_atomically, write_text
 from dcp_tf.report import formats
 
-HEADINGS = ("method", "runs", "before (%)", "top-1 (%)", "MACs", "params", "auxiliary", "selection", "fine-tuning")
 NOTE = (
     "before: top-1 before fine-tuning; mean and standard deviation over the seeds. auxiliary, selection and "
     "fine-tuning: mean time of a run; runs of one seed share the auxiliary fine-tuning, and training includes a look "
@@ -131,7 +130,7 @@ def comparison_text(comparison: Mapping[str, Any]) -> str:
         UsageError: `comparison` has not the form of compare.json.
     """
     cells = [[cell.replace("|", "\\|") for cell in line] for line in _cells(comparison)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADINGS))]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = [
         "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in cells
     ]
@@ -211,31 +210,46 @@ def _draw_panel(axes, spreads: Sequence[Spread], factor: float, colour: str) -> 
     axes.tick_params(axis="y", length=0)
 
 
+def _columns(methods: Sequence[MethodRuns]) -> dict[str, str]:
+    """Headings by the figure that stands below them."""
+    columns = {
+        "top1_before_finetuning": "before (%)",
+        "top1": "top-1 (%)",
+        "macs": "MACs",
+        "nonzero_macs": "without zeros",
+        "params": "params",
+        "auxiliary_seconds": "auxiliary",
+        "selection_seconds": "selection",
+        "finetuning_seconds": "fine-tuning",
+    }
+    if not any("nonzero_macs" in method.figures for method in methods):
+        del columns["nonzero_macs"]
+    return columns
+
+
 def _cells(comparison: Mapping[str, Any]) -> list[list[str]]:
     """The table as text: the headings, the baseline, a line for each method."""
     methods, baseline = summarize(comparison), comparison["baseline"]
-    lines = [list(HEADINGS)]
-    absent = [formats.ABSENT] * 3
-    whole = _percent(Spread(tuple(v for v in [baseline.get("top1")] if formats.is_number(v))))
-    costs = [formats.short_count(baseline.get(key)) for key in ("macs", "params")]
-    lines.append(["baseline", "", formats.ABSENT, whole, *costs, *absent])
-    for method in methods:
-        figures = {key: method.figures.get(key, Spread(())) for key in _KEYS}
-        lines.append(
-            [
-                method.name,
-                str(method.runs),
-                _percent(figures["top1_before_finetuning"]),
-                _percent(figures["top1"]),
-                *(_cost(baseline.get(key), figures[key].mean) for key in ("macs", "params")),
-                *(formats.duration(figures[f"{phase}_seconds"].mean) for phase in _PHASES),
-            ]
-        )
+    columns = _columns(methods)
+    known = {
+        key: Spread((baseline[key],)) for key in ("top1", "macs", "params") if formats.is_number(baseline.get(key))
+    }
+    lines = [["method", "runs", *columns.values()], ["baseline", "", *_figures(columns, known, {})]]
+    lines += [[m.name, str(m.runs), *_figures(columns, m.figures, baseline)] for m in methods]
     return lines
 
 
-_PHASES = ("auxiliary", "selection", "finetuning")
-_KEYS = ("top1_before_finetuning", "top1", "macs", "params", *(f"{phase}_seconds" for phase in _PHASES))
+def _figures(columns: Iterable[str], figures: Mapping[str, Spread], baseline: Mapping[str, Any]) -> list[str]:
+    cells = []
+    for key in columns:
+        spread = figures.get(key, Spread(()))
+        if key.startswith("top1"):
+            cells.append(_percent(spread))
+        elif key.endswith("_seconds"):
+            cells.append(formats.duration(spread.mean))
+        else:
+            cells.append(_cost(baseline.get(key.removeprefix("nonzero_")), spread.mean))
+    return cells
 
 
 def _percent(spread: Spread) -> str:
@@ -247,10 +261,9 @@ def _percent(spread: Spread) -> str:
 
 
 def _cost(baseline: float | None, mean: float | None) -> str:
-    """A mean cost beside the baseline's: "20.50 M (-49.78%)"."""
-    if mean is None:
-        return formats.ABSENT
-    return f"{formats.short_count(mean)} ({formats.change(baseline, mean)})"
+    """A mean cost and, where there is one, its change from the baseline's: "20.50 M (-49.78%)"."""
+    change = "" if baseline is None or mean is None else f" ({formats.change(baseline, mean)})"
+    return formats.short_count(mean) + change
 
 
 def _failures(comparison: Mapping[str, Any]) -> list[str]:
