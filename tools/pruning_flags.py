@@ -6,12 +6,15 @@ from typing import Any
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
 from dcp_tf.tools.program import Program
+from dcp_tf.tools.qat_flags import define_qat, read_qat
 
 METHODS = (
-    *("dcp", "adapt_dcp", "random", "l1", "l2", "fpgm", "bn_scale", "taylor", "apoz", "thinet", "lasso"),
+    *("dcp", "adapt_dcp", "dkp", "dcp_dkp", "adapt_dkp"),
+    *("random", "l1", "l2", "fpgm", "bn_scale", "taylor", "apoz", "thinet", "lasso"),
     "width_multiplier",
 )
 TARGETS = {"macs": "Multiply-accumulates", "params": "Parameters", "bytes": "Bytes of the float32 weights"}
+SCORES = ("paper", "code", "reduction")
 LOSSES = {"joint": (1.0, 1.0), "reconstruction": (1.0, 0.0), "discrimination": (0.0, 1.0)}
 
 
@@ -41,7 +44,9 @@ def define_method(program: Program) -> None:
         "dcp",
         METHODS,
         "How channels are chosen. dcp: those that the losses need most, at a fixed rate; adapt_dcp: the same, each "
-        "group as wide as its loss needs; random: by chance; l1, l2: the filters with the largest weights; fpgm: the "
+        "group as wide as its loss needs; dkp, adapt_dkp: the same with single kernels (all weights between one channel "
+        "and one filter), whose zeros make files smaller and few devices faster; dcp_dkp: channels first, then kernels "
+        "of what is left; random: by chance; l1, l2: the filters with the largest weights; fpgm: the "
         "filters farthest from the others; bn_scale: the largest BatchNormalization scales; taylor: those without "
         "which the loss would change most, to first order; apoz: those that are zero least often; thinet, lasso: those "
         "from which the next layers' outputs can be made again; width_multiplier: none of these, a network of the "
@@ -54,13 +59,28 @@ def define_groups(program: Program, defaults: Defaults) -> None:
     program.float(
         "rate",
         defaults.rate,
-        "Share of channels to remove from each group, between 0 and 1; for adapt_dcp the least share.",
+        "Share of channels to remove from each group, between 0 and 1; for dkp share of kernels to remove from each "
+        "layer; for adapt_dcp and adapt_dkp the least share.",
     )
-    program.float("epsilon", 1e-4, "For adapt_dcp: relative fall of the loss at which a group has enough channels.")
+    program.float("kernel_rate", 0.3, "For dcp_dkp: share of the remaining kernels to remove from each layer.")
+    program.float(
+        "epsilon",
+        1e-4,
+        "For adapt_dcp and adapt_dkp: relative fall of the loss, per step of the selection, at which a group has enough "
+        "channels, or a layer enough kernels.",
+    )
+    program.enum(
+        "allocation",
+        "uniform",
+        ("uniform", "global"),
+        "uniform: all groups lose the same share; global: the channels that are worth least go first, whatever group "
+        "they are in, until the model costs as little as with --rate or --target_*.",
+    )
     program.integer(
         "round_to",
         defaults.round_to,
-        "The channels that a group keeps are the nearest multiple of it, which suits hardware; 1: exactly the rate.",
+        "The channels that a group keeps are the nearest multiple of it, which suits hardware; 1: exactly the rate. "
+        "Kernels are not rounded, and channels that no kernel reads any more all go.",
         lower=1,
     )
     program.integer("min_channels", 1, "Fewest channels that a group keeps.", lower=1)
@@ -77,20 +97,22 @@ def define_groups(program: Program, defaults: Defaults) -> None:
     program.list(
         "exclude",
         [],
-        "Groups that keep all channels (a,b,c): regular expressions for whole names, as inspect_model lists them.",
+        "Groups that keep all channels (a,b,c), and layers that keep all kernels: regular expressions for whole names, "
+        "as inspect_model lists them.",
     )
     program.list("rates", [], "Rates of single groups, as in stage1_.*=0.2,head=0.7; the first that matches counts.")
     for measure, about in TARGETS.items():
         program.string(
             f"target_{measure}",
             None,
-            f"{about} of the pruned model at most, a number or a share as in 60%; sets the rate.",
+            f"{about} of the pruned model at most, a number or a share as in 60%; sets the rate. Where kernels "
+            "are pruned, zeros are not counted, and for dcp_dkp it sets the kernel rate.",
         )
     _define_selection(program, defaults)
 
 
 def _define_selection(program: Program, defaults: Defaults) -> None:
-    program.section("How dcp and adapt_dcp choose")
+    program.section("How dcp, dkp and their variants choose")
     program.boolean(
         "update",
         False,
@@ -126,8 +148,23 @@ def _define_selection(program: Program, defaults: Defaults) -> None:
         "per_step",
         None,
         "Channels that each step of the selection adds to a group. Without the flag 2, and more in groups that keep "
-        "over 64, so that none takes over 32 steps.",
+        "over 64, so that none takes over 32 steps. Kernels come in by as many times the filters of the layer (without "
+        "the flag 1, as far as it takes no more than 32 steps).",
         lower=1,
+    )
+    program.enum(
+        "score",
+        None,
+        SCORES,
+        "For --selection=exact, which come in first. paper: those with the largest gradient of the loss (Frobenius "
+        "norm); code: the same, norms added up over the filters; reduction (without the flag): those that lower the loss "
+        "most by its slope and curvature.",
+    )
+    program.integer(
+        "selection_passes",
+        None,
+        "Passes of training over the selection's images, per step for exact, once per group or layer for fast. Without "
+        "the flag 1 and 0.",
     )
     program.integer(
         "selection_samples", defaults.selection_samples, "Training images that the selection looks at.", lower=1
@@ -149,7 +186,14 @@ def define_training(program: Program, defaults: Defaults) -> None:
     program.integer(
         "aux_epochs",
         defaults.aux_epochs,
-        "For dcp and adapt_dcp: epochs with the auxiliary losses, before the selection.",
+        "For dcp, dkp and their variants: epochs with the auxiliary losses, before the selection.",
+    )
+    program.enum(
+        "auxiliary_trains",
+        "all",
+        ("all", "heads"),
+        "What those epochs train: all: the whole model, as the paper; heads: the auxiliary classifiers alone, which "
+        "takes a third of the time and leaves the model as it is.",
     )
     program.float("aux_lr", 0.01, "Learning rate of those epochs, falling to 0 along a cosine.")
     define_finetuning(program, defaults)
@@ -181,16 +225,17 @@ def define_files(program: Program) -> None:
         "quantization",
         ["float32", "int8"],
         "Files to make, with commas between them: float32, float16 (for GPUs), dynamic (int8 weights, no calibration), "
-        "int8, int16x8, sparse (kernel-pruned weights without their zeros), weight_only_int4, weight_only_int8 (small "
+        "int8, qat (int8 after training for it), int16x8, sparse (kernel-pruned weights without their zeros), weight_only_int4, weight_only_int8 (small "
         "files; need pip install 'dcp_tf[edge]'); empty: none.",
     )
-    program.enum("int8_io", "float", ("float", "int8"), "Inputs and outputs of int8 files.")
+    program.enum("int8_io", "float", ("float", "int8"), "Inputs and outputs of int8 and qat files.")
     program.integer(
         "calibration_samples",
         200,
         "Training images, drawn evenly of all classes, that calibrate integer files.",
         lower=1,
     )
+    define_qat(program)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,10 +261,12 @@ def read_job(flags: Any) -> Job:
     """Everything that the flags alone say.
 
     Raises:
-        UsageError: a value that cannot be.
+        UsageError: a value that cannot be, or a setting that means nothing to a method that prunes kernels.
     """
+    method = read_method(flags)
+    _check_given(flags, method)
     return Job(
-        read_method(flags),
+        method,
         read_training(flags, "aux_epochs", "aux_lr"),
         read_training(flags, "finetune_epochs", "finetune_lr"),
         flags.distillation,
@@ -245,6 +292,20 @@ def read_method(flags: Any) -> Any:
     }
     taken = [field.name for field in dataclasses.fields(method) if field.init and given.get(field.name) is not None]
     return method(**{name: given[name] for name in taken})
+
+
+def _check_given(flags: Any, method: Any) -> None:
+    """Raises UsageError for settings on the command line that a method which prunes kernels, or no other, has."""
+    from dcp_tf.pruning import METHODS as CLASSES
+
+    owners = {
+        name: [key for key, kind in CLASSES.items() if name in {f.name for f in dataclasses.fields(kind) if f.init}]
+        for name in flags
+    }
+    for name, methods in owners.items():
+        applies = method.name in methods or not methods
+        if flags[name].present and not applies and (method.chooses_kernels or name == "kernel_rate"):
+            raise UsageError(f"--{name} means nothing to {method.name}; it belongs to {', '.join(methods)}")
 
 
 def read_target(flags: Any) -> Any:
@@ -323,7 +384,14 @@ def read_deployment(flags: Any) -> Deployment:
             require_quantizer()
     measured = {"threads": flags.threads, "runs": flags.benchmark_runs} if "benchmark_runs" in flags else {"runs": 0}
     strict = "strict" in flags and flags.strict
-    return Deployment(list(dict.fromkeys(modes)), flags.int8_io, flags.calibration_samples, strict=strict, **measured)
+    return Deployment(
+        list(dict.fromkeys(modes)),
+        flags.int8_io,
+        flags.calibration_samples,
+        strict=strict,
+        qat=read_qat(flags),
+        **measured,
+    )
 
 
 def settings_of(flags: Any) -> dict[str, Any]:

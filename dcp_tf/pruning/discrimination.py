@@ -1,9 +1,10 @@
 """Algorithm 1 of Liu et al. 2021: auxiliary losses, then stage by stage, layer by layer, Algorithm 2."""
 
+import contextlib
 import dataclasses
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -81,7 +82,8 @@ def select_channels(
         progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions) + fewer)
     teacher = task.objective.targets(model, task.data) if task.data.labels is None else None
     if not method.per_stage:
-        _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher)
+        frozen = graph if method.auxiliary_trains == "heads" else None
+        _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher, frozen=frozen)
     base = ChannelGraph(copy_model(graph), shapes, method.ignore_statistics)
     targets = targets_of(graph, augmented, task.objective)
     batches = selection_batches(task.data, method, task.seed, teacher)
@@ -166,6 +168,7 @@ def _fine_tune(
     phases: list[dict],
     teacher: Callable | None,
     masks: dict | None = None,
+    frozen: ChannelGraph | None = None,
 ) -> None:
     if not augmented.positions or not task.auxiliary.epochs:
         return
@@ -175,20 +178,37 @@ def _fine_tune(
         # Every run that begins with these weights, losses and images trains the same model here.
         labels = None if teacher else zlib.crc32(np.ascontiguousarray(task.data.labels))
         data = (task.data.size, task.data.shape, labels)
-        checkpoint = state.shared_training(name, augmented.model, losses, loss_weights, task.auxiliary, data)
+        checkpoint = state.shared_training(
+            name, augmented.model, losses, loss_weights, task.auxiliary, data, frozen is not None
+        )
     else:
         checkpoint = state.training(name)
-    history = fit(
-        augmented.model,
-        task.data,
-        losses,
-        task.auxiliary,
-        loss_weights=loss_weights,
-        masks=masks,
-        teacher=teacher,
-        checkpoint=checkpoint,
-        phase="auxiliary fine-tuning" if name == "auxiliary" else name.replace("_", " "),
-        log_dir=task.log_dir,
-        lower="--aux_lr",
-    )
+    with _frozen(frozen):
+        history = fit(
+            augmented.model,
+            task.data,
+            losses,
+            task.auxiliary,
+            loss_weights=loss_weights,
+            masks=masks,
+            teacher=teacher,
+            checkpoint=checkpoint,
+            phase="auxiliary fine-tuning" if name == "auxiliary" else name.replace("_", " "),
+            log_dir=task.log_dir,
+            lower="--aux_lr",
+        )
     phases.append({"name": name, "seconds": time.perf_counter() - started, "history": list(history)})
+
+
+@contextlib.contextmanager
+def _frozen(graph: ChannelGraph | None) -> Iterator[None]:
+    """Keeps the layers of a model as they are, BatchNormalization's statistics too; nothing is done without a model."""
+    layers = [r.operation for r in graph.records.values() if isinstance(r.operation, keras.Layer)] if graph else []
+    before = [layer.trainable for layer in layers]
+    for layer in layers:
+        layer.trainable = False
+    try:
+        yield
+    finally:
+        for layer, own in zip(layers, before, strict=True):
+            layer.trainable = own

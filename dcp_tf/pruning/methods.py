@@ -12,6 +12,7 @@ from dcp_tf.pruning.budget import Target
 from dcp_tf.pruning.scores import SCORES
 from dcp_tf.pruning.stopping import FixedRate, RelativeChangeOrCap, StoppingRule
 
+ALLOCATIONS = ("uniform", "global")
 SELECTIONS = ("exact", "fast")
 _MOST_STEPS = 32  # of Algorithm 2 for one group, unless B is given
 
@@ -41,6 +42,8 @@ class Method:
         exclude: regular expressions; groups whose whole name matches one keep all channels.
         rates: pairs (regular expression, rate): groups whose whole name matches have that rate; the first match counts.
         target: what the pruned model may cost. It then gives the common rate, in place of `rate`.
+        allocation: "uniform": all groups lose the same share; "global": the channels that are worth least go first,
+            whatever group they are in, until the model costs as little as by the common rate.
         ignore_statistics: whether channels may go over which LayerNormalization and its like take statistics. The
             pruned model then differs from the masked one by these statistics, which fine-tuning has to mend.
     """
@@ -53,6 +56,7 @@ class Method:
     exclude: tuple[str, ...] = ()
     rates: tuple[tuple[str, float], ...] = ()
     target: Target | None = None
+    allocation: str = "uniform"
     ignore_statistics: bool = False
 
     def __post_init__(self):
@@ -63,6 +67,13 @@ class Method:
         if self.round_to < 1 or self.min_channels < 1:
             raise UsageError(
                 f"round_to and min_channels must be 1 or more, received {self.round_to} and {self.min_channels}"
+            )
+
+        if self.allocation not in ALLOCATIONS:
+            raise UsageError(f"allocation must be one of {', '.join(ALLOCATIONS)}, received {self.allocation!r}")
+        if self.allocation == "global" and (self.from_scratch or self.chooses_kernels):
+            raise UsageError(
+                f"{self.name} does not compare the channels of groups; it takes allocation='uniform' alone"
             )
 
     def stopping(self, rate: float) -> StoppingRule:
@@ -109,6 +120,8 @@ class Guided(Method):
     Attributes:
         auxiliary_losses: P, how many auxiliary classifiers to spread over the depth.
         auxiliary_layers: names of layers to put them at instead.
+        auxiliary_trains: what the auxiliary losses train before the selection: "all", the whole model (the paper's), or
+            "heads", the auxiliary classifiers alone, which takes a third of the time and leaves the model as it is.
         per_stage: the NeurIPS variant: one round of fine-tuning before each stage, with its loss and the final one.
         per_step: B, channels added per step; None: 2 as in the paper, and more in groups that keep over 64, so that no
             group takes over 32 steps.
@@ -130,6 +143,7 @@ class Guided(Method):
 
     auxiliary_losses: int = 2
     auxiliary_layers: tuple[str, ...] = ()
+    auxiliary_trains: str = "all"
     per_stage: bool = False
     per_step: int | None = None
     reconstruction: float = 1.0
@@ -152,6 +166,11 @@ class Guided(Method):
             raise UsageError(
                 f"score must be one of {', '.join(SCORES)}, and goes with selection='exact'; "
                 f"received {self.score!r} with selection={self.selection!r}"
+            )
+        if self.auxiliary_trains not in ("all", "heads") or (self.per_stage and self.auxiliary_trains == "heads"):
+            raise UsageError(
+                "auxiliary_trains must be all or heads, and all where per_stage trains too; "
+                f"received {self.auxiliary_trains!r}"
             )
         factors = (self.reconstruction, self.discrimination)
         if not all(0 <= f < math.inf for f in factors) or not any(factors):
