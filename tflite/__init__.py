@@ -9,12 +9,14 @@ None of them imports TensorFlow before it is needed: the processes of the benchm
 """
 
 from dcp_tf.tflite.benchmark import BenchmarkResult, benchmark
+from dcp_tf.tflite.bridge import copy_back, to_tf_keras
 from dcp_tf.tflite.convert import convert
 from dcp_tf.tflite.divergence import LayerError, compare_layers, first_divergence
 from dcp_tf.tflite.inspect import count_macs, inspect
 from dcp_tf.tflite.kernels import unsupported_operations
 from dcp_tf.tflite.metadata import Metadata, image_metadata, read_metadata, with_metadata
 from dcp_tf.tflite.parity import check_parity, require
+from dcp_tf.tflite.qat import convert_qat, quantization_aware_training, trained_copy, zero_masks
 from dcp_tf.tflite.runner import Runner
 from dcp_tf.tflite.sparse_inference import SparseReport, sparse_inference_report
 from dcp_tf.tflite.types import Inspection, Latency, Parity, Quantization, TensorInfo, TFLiteFile
@@ -36,14 +38,20 @@ __all__ = [
     "check_parity",
     "compare_layers",
     "convert",
+    "convert_qat",
+    "copy_back",
     "count_macs",
     "first_divergence",
     "image_metadata",
     "inspect",
+    "quantization_aware_training",
     "read_metadata",
     "require",
     "require_quantizer",
     "sparse_inference_report",
+    "to_tf_keras",
+    "trained_copy",
     "unsupported_operations",
     "with_metadata",
+    "zero_masks",
 ]

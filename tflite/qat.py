@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.errors import RunError, UsageError
+from dcp_tf.errors import UsageError
 from dcp_tf.tflite.keras_call import check_model
 from dcp_tf.tflite.types import Quantization, TFLiteFile
 
@@ -80,7 +80,9 @@ def quantization_aware_training(
     return quantized
 
 
-def convert_qat(quantized: Any, *, representative_data: Any, io: str = "float") -> TFLiteFile:
+def convert_qat(
+    quantized: Any, *, representative_data: Any, io: str = "float", allow_float: bool = False
+) -> TFLiteFile:
     """Converts what `quantization_aware_training` returned to an integer file at batch size 1.
 
     Args:
@@ -88,6 +90,7 @@ def convert_qat(quantized: Any, *, representative_data: Any, io: str = "float") 
         representative_data: typical inputs, as `tflite.convert` takes them: for what lies inside of operations that
             TFLite computes in several steps, of which training does not measure the ranges.
         io: "float" (floats go in and out, converted inside) or "int8".
+        allow_float: whether an operation without an integer kernel may stay in float.
 
     Returns:
         The file, in memory; its inputs and outputs are called as those of `tflite.convert`.
@@ -98,11 +101,18 @@ def convert_qat(quantized: Any, *, representative_data: Any, io: str = "float") 
     """
     if io not in ("float", "int8"):
         raise UsageError(f"io must be 'float' or 'int8'. Received: {io!r}")
-    try:
-        return _converted(_Exportable(quantized, "export"), representative_data, io)
-    except _FloatsLeft as error:
-        progress.say(f"qat: all ranges are measured on representative data, since with those of training {error}")
-    return _converted(_Exportable(quantized, "off"), representative_data, io)
+    from dcp_tf.tflite.convert import check_integer
+
+    content, floats = _run_converter(quantized, "export", representative_data, io)
+    if floats:
+        content_off, floats_off = _run_converter(quantized, "off", representative_data, io)
+        if not floats_off:
+            progress.say("qat: ranges are measured on representative data, for layers that training cannot see inside")
+            content, floats = content_off, []
+    file = TFLiteFile(content=content, quantization=Quantization.QAT)
+    if floats and not allow_float:
+        check_integer(quantized, file)
+    return file
 
 
 def trained_copy(quantized: Any, model: Any) -> Any:
@@ -175,20 +185,13 @@ def _with_quantizers(model: Any) -> Any:
     return quantized
 
 
-class _FloatsLeft(RunError):
-    """A file has operations in float."""
+def _run_converter(quantized: Any, mode: str, data: Any, io: str) -> tuple[bytes, list[str]]:
+    """A file made with quantizers in `mode`, and its operations in float."""
+    from dcp_tf.tflite.convert import run_converter
+    from dcp_tf.tflite.inspect import inspect
 
-
-def _converted(exportable: "_Exportable", data: Any, io: str) -> TFLiteFile:
-    from dcp_tf.tflite.convert import check_integer, run_converter
-
-    content = run_converter(exportable, Quantization.INT8, data, io)
-    file = TFLiteFile(content=content, quantization=Quantization.QAT)
-    try:
-        check_integer(exportable, file)
-    except RunError as error:
-        raise _FloatsLeft(str(error)) from error
-    return file
+    content = run_converter(_Exportable(quantized, mode), Quantization.INT8, data, io, allow_float=True)
+    return content, inspect(TFLiteFile(content=content, quantization=Quantization.QAT)).float_operations
 
 
 class _Exportable:

@@ -72,6 +72,8 @@ class QatStep:
         if not self._trained:
             raise UsageError(f"The model {model.name} has no trainable weights; unfreeze some layers")
         self._weight_decay = weight_decay
+        tells = hasattr(self._losses[-1], "accuracy")
+        self.accuracy_name = getattr(self._losses[-1], "accuracy_name", "accuracy") if tells else None
         self._masks = _resolve_masks(pairs, masks)
         self._velocities = [tf.Variable(tf.zeros_like(twin), trainable=False) for _, twin in self._trained]
         self._sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)  # samples, loss, right answers
@@ -109,8 +111,8 @@ class QatStep:
         ):
             if gradient is not None:
                 self._descend(weight, twin, tf.convert_to_tensor(gradient), velocity, learning_rate)
-        last = self._losses[-1]
-        right = last.accuracy(labels, outputs[-1]) if hasattr(last, "accuracy") else tf.zeros(tf.shape(outputs[-1])[:1])
+        tells = self.accuracy_name is not None
+        right = self._losses[-1].accuracy(labels, outputs[-1]) if tells else tf.zeros(1)
         samples = tf.cast(tf.shape(outputs[-1])[0], tf.float64)
         self._sums.assign_add(samples * tf.cast(tf.stack([1.0, loss, tf.reduce_mean(right)]), tf.float64))
 
@@ -137,21 +139,19 @@ class QatStep:
 
 def train(
     step: QatStep, batches: Callable[[int], tf.data.Dataset], epochs: int, learning_rate: float, lower: str
-) -> list[dict]:
+) -> None:
     """Runs the epochs with a cosine from `learning_rate` to 0 and says how each went.
 
     Raises:
         RunError: the loss or a weight became NaN or infinite.
     """
-    rate, records = cosine_schedule(learning_rate, epochs), []
+    rate = cosine_schedule(learning_rate, epochs)
     for epoch in range(epochs):
         started = time.perf_counter()
         _run_epoch(step, batches(epoch), rate, epoch, epochs, lower, learning_rate)
-        loss, top1 = step.means()
-        record = {"epoch": epoch + 1, "loss": loss, "top1": top1, "seconds": time.perf_counter() - started}
-        records.append(record)
-        progress.say(f"qat {epoch + 1}/{epochs}  loss {loss:.4g}  top1 {top1:.4f}  {record['seconds']:.0f} s")
-    return records
+        loss, accuracy = step.means()
+        right = "" if step.accuracy_name is None else f"{step.accuracy_name} {accuracy:.4f}  "
+        progress.say(f"qat {epoch + 1}/{epochs}  loss {loss:.4g}  {right}{time.perf_counter() - started:.0f} s")
 
 
 def _run_epoch(step, dataset, rate, epoch: int, epochs: int, lower: str, learning_rate: float) -> None:

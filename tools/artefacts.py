@@ -13,6 +13,7 @@ import dcp_tf
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import write_json
+from dcp_tf.tools.qat_flags import QatSettings, make_qat_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Deployment:
         threads: of the benchmark.
         runs: of the benchmark; 0: no benchmark.
         strict: whether an operation left in float in an integer file is an error.
+        qat: how models are trained for qat files.
     """
 
     quantizations: Sequence[str] = ("float32", "int8")
@@ -34,6 +36,7 @@ class Deployment:
     threads: int = 1
     runs: int = 50
     strict: bool = False
+    qat: QatSettings = dataclasses.field(default_factory=QatSettings)
 
 
 def measure_model(model: Any, dataset: Any, objective: Any) -> dict[str, Any]:
@@ -81,8 +84,11 @@ def deploy(
             path = folder / tflite_files.file_name(name, mode, settings.io)
             progress.say(f"converting {path.name}")
             try:
-                file = tflite_files.convert(model, mode, dataset, settings, seed)
-                found = tflite_files.check(file, model, dataset, images, objective)
+                if mode == "qat":
+                    file, source = make_qat_file(model, dataset, objective, settings, seed)
+                else:
+                    file, source = tflite_files.convert(model, mode, dataset, settings, seed), model
+                found = tflite_files.check(file, source, dataset, images, objective)
             except (RunError, UsageError) as error:
                 failures.append(f"{path.name}: {error}")
                 continue

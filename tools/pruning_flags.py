@@ -225,8 +225,8 @@ def define_files(program: Program) -> None:
         "quantization",
         ["float32", "int8"],
         "Files to make, with commas between them: float32, float16 (for GPUs), dynamic (int8 weights, no calibration), "
-        "int8, qat (int8 after training for it), int16x8, sparse (kernel-pruned weights without their zeros), weight_only_int4, weight_only_int8 (small "
-        "files; need pip install 'dcp_tf[edge]'); empty: none.",
+        "int8, qat (int8 after training for it), int16x8, sparse (kernel-pruned weights without their zeros), "
+        "weight_only_int4, weight_only_int8 (small files; need pip install 'dcp_tf[edge]'); empty: none.",
     )
     program.enum("int8_io", "float", ("float", "int8"), "Inputs and outputs of int8 and qat files.")
     program.integer(

@@ -26,7 +26,7 @@ class CheckedFile:
 
 def file_name(name: str, mode: str, io: str) -> str:
     """What a file is called: NAME_MODE.tflite, and NAME_MODE_io8.tflite if integers go in and out."""
-    return f"{name}_{mode}{'_io8' if io == 'int8' and mode == 'int8' else ''}.tflite"
+    return f"{name}_{mode}{'_io8' if io == 'int8' and mode in ('int8', 'qat') else ''}.tflite"
 
 
 def fixed_size(model: Any, dataset: Any) -> Any:
