@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dcp_tf.errors import RunError, UsageError
     from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost, register_rule
     from dcp_tf.pruning import DCP, L1, AdaptDCP, PruneResult, PruningPlan, Random, prune
-    from dcp_tf.training import TrainConfig
+    from dcp_tf.training import Classification, Custom, Embedding, Objective, Regression, TrainConfig
 
 __version__ = "0.1.0"
 
@@ -25,10 +25,15 @@ __all__ = [
     "AdaptDCP",
     "ChannelGraph",
     "ChannelGroup",
+    "Classification",
     "Cost",
+    "Custom",
+    "Embedding",
+    "Objective",
     "PruneResult",
     "PruningPlan",
     "Random",
+    "Regression",
     "RunError",
     "TrainConfig",
     "UsageError",
@@ -42,7 +47,9 @@ _HOME = {
     **dict.fromkeys(("RunError", "UsageError"), "dcp_tf.errors"),
     **dict.fromkeys(("ChannelGraph", "ChannelGroup", "Cost", "count_cost", "register_rule"), "dcp_tf.graph"),
     **dict.fromkeys(("DCP", "L1", "AdaptDCP", "PruneResult", "PruningPlan", "Random", "prune"), "dcp_tf.pruning"),
-    "TrainConfig": "dcp_tf.training",
+    **dict.fromkeys(
+        ("Classification", "Custom", "Embedding", "Objective", "Regression", "TrainConfig"), "dcp_tf.training"
+    ),
 }
 
 # In a checkout `tools/` and `tflite/` lie beside this package; installation moves them into it (see setup.py).

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dcp_tf.report import epochs, formats, rows
+from dcp_tf.report.figures import FIGURES, of_record, primary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +45,15 @@ def lead(summary: Mapping[str, Any]) -> str:
     sentences = []
     if costs:
         sentences.append(f"The pruned model has {' and '.join(costs)} than its baseline")
-    before, after = baseline.get("top1"), pruned.get("top1")
+    figure = primary(summary)
+    before, after = baseline.get(figure.key), pruned.get(figure.key)
     if formats.is_number(before) and formats.is_number(after):
         joint = "; its" if sentences else "The"
         where = f" on {summary['dataset']}" if summary.get("dataset") else ""
-        moved = f"{joint} top-1 accuracy{where} goes from {formats.percent(before)} to {formats.percent(after)}"
-        sentences.append(f"{moved} ({formats.points(before, after)})")
+        moved = f"{joint} {figure.noun}{where} goes from {figure.write(before)} to {figure.write(after)}"
+        sentences.append(f"{moved} ({figure.compare(before, after)})")
     elif formats.is_number(before) and not pruned:
-        sentences.append(f"The baseline reaches a top-1 accuracy of {formats.percent(before)}")
+        sentences.append(f"The baseline reaches a {figure.noun} of {figure.write(before)}")
     text = "".join(sentences) + "." if sentences else ""
     return " ".join(part for part in (text, _speed(summary)) if part)
 
@@ -92,7 +94,7 @@ def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
     """Accuracy, costs, and the fastest file of the pruned model, each beside its baseline."""
     baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
     wanted = (
-        ("Top-1", "top1", formats.percent, formats.points),
+        (primary(summary).label, primary(summary).key, primary(summary).write, primary(summary).compare),
         ("MACs", "macs", formats.short_count, formats.change),
         ("Parameters", "params", formats.short_count, formats.change),
     )
@@ -119,7 +121,7 @@ def file_records(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     for name, record in (summary.get("tflite") or {}).items():
         details = {
             "Size": formats.size(record.get("bytes")),
-            "Top-1": formats.percent(record.get("top1")),
+            **{f.label: f.write(record.get(f.key)) for f in dict.fromkeys((FIGURES["top1"], of_record(record)))},
             "Agreement": formats.percent(record.get("top1_agreement")),
             "Max. error": formats.short(record.get("max_error")),
             "Latency": formats.latency(record.get("latency_ms")),
@@ -189,6 +191,14 @@ def layer_bars(groups: Sequence[Mapping[str, Any]]) -> list[Bar]:
         Bar(group["name"], len(group["kept"]) / group["size"], f"{len(group['kept'])} of {group['size']}")
         for group in groups
         if not group.get("pinned_because")
+    ]
+
+
+def kernel_bars(summary: Mapping[str, Any]) -> list[Bar]:
+    """Kernels that are not zero, of every layer of the pruned model that has zero kernels."""
+    return [
+        Bar(row.layer, row.kept / row.kernels, f"{formats.count(row.kept)} of {formats.count(row.kernels)}")
+        for row in rows.kernel_rows(summary)
     ]
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dcp_tf.report.figures import FIGURES
+
 
 def epochs(phase: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The records of the epochs of `phase`, one figure per key.
@@ -22,4 +24,5 @@ def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def is_accuracy(key: str) -> bool:
     """Whether the figure called `key` is a fraction of 1 that is shown in percent."""
-    return key.startswith("top") or any(word in key for word in ("top1", "top5", "accuracy"))
+    known = key in FIGURES and FIGURES[key].is_share
+    return known or key.startswith("top") or any(word in key for word in ("top1", "top5", "accuracy"))

@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from dcp_tf.report import epochs, formats, selection, svg
+from dcp_tf.report.figures import Figure, of_record, primary
 
 MARKERS = "os^DvPX"
 LINE_LOOKS = list(itertools.product(("-", "--", ":"), (svg.PRUNED, svg.THIRD, svg.BASELINE, svg.INK)))
@@ -16,17 +17,18 @@ _MIN_ACCURACY_SPAN = 2.0  # percentage points, so that noise does not look like 
 
 
 def accuracy_against_macs(summary: Mapping[str, Any]) -> Markup | None:
-    """Top-1 over MACs: baseline, pruned before fine-tuning, pruned. None unless both models were measured."""
+    """Quality over MACs: baseline, pruned before fine-tuning, pruned. None unless both models were measured."""
     baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
+    figure_of = primary(summary)
     stages = [
-        ("baseline", baseline.get("macs"), baseline.get("top1"), {"color": svg.BASELINE}),
+        ("baseline", baseline.get("macs"), baseline.get(figure_of.key), {"color": svg.BASELINE}),
         (
             "before fine-tuning",
             pruned.get("macs"),
-            pruned.get("top1_before_finetuning"),
+            pruned.get(f"{figure_of.key}_before_finetuning"),
             {"color": svg.PRUNED, "markerfacecolor": svg.PAPER, "markeredgewidth": 1.8},
         ),
-        ("pruned", pruned.get("macs"), pruned.get("top1"), {"color": svg.PRUNED}),
+        ("pruned", pruned.get("macs"), pruned.get(figure_of.key), {"color": svg.PRUNED}),
     ]
     stages = [stage for stage in stages if formats.is_number(stage[1]) and formats.is_number(stage[2])]
     if len({macs for _, macs, _, _ in stages}) < 2:
@@ -36,24 +38,30 @@ def accuracy_against_macs(summary: Mapping[str, Any]) -> Markup | None:
 
     def plot(figure):
         axes = figure.subplots()
-        shares = [100 * top1 for _, _, top1, _ in stages]
+        shares = [figure_of.factor * value for _, _, value, _ in stages]
         axes.plot([macs / factor for _, macs, _, _ in stages], shares, color=svg.MUTED, linewidth=1, linestyle=":")
         for (name, macs, _, look), share in zip(stages, shares, strict=True):
             axes.plot(macs / factor, share, "o", markersize=9, linestyle="none", label=name, **look)
-        _accuracy_axis(axes, shares)
+        _quality_axis(axes, shares, figure_of)
         axes.set_xlim(0, 1.12 * largest / factor)
         axes.set_xlabel(f"MACs ({unit})" if unit else "MACs")
         figure.legend(loc="outside lower left", ncols=3, handletextpad=0.1, columnspacing=1.0)
 
-    told = "; ".join(f"{name} {formats.percent(top1)} at {formats.count(macs)} MACs" for name, macs, top1, _ in stages)
-    return svg.draw("macs", f"Top-1 accuracy against multiply-adds: {told}.", plot)
+    told = "; ".join(
+        f"{name} {figure_of.write(value)} at {formats.count(macs)} MACs" for name, macs, value, _ in stages
+    )
+    return svg.draw("macs", f"{_capital(figure_of.noun)} against multiply-adds: {told}.", plot)
 
 
 def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
-    """Top-1 over median latency of every TFLite file, with the 10th to the 90th percentile. None without latencies."""
+    """Quality over median latency of every TFLite file, with its 10th to 90th percentile. None without latencies."""
     measured: dict[str, list[dict]] = {}
-    for record in (summary.get("tflite") or {}).values():
-        if formats.is_number((record.get("latency_ms") or {}).get("median")) and formats.is_number(record.get("top1")):
+    records = list((summary.get("tflite") or {}).values())
+    shown = next((f for r in records if formats.is_number(r.get((f := of_record(r)).key))), primary(summary))
+    for record in records:
+        if formats.is_number((record.get("latency_ms") or {}).get("median")) and formats.is_number(
+            record.get(shown.key)
+        ):
             measured.setdefault(str(record.get("quantization", "TFLite")), []).append(record)
     if not measured:
         return None
@@ -63,38 +71,46 @@ def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
         for number, (quantization, records) in enumerate(measured.items()):
             records = sorted(records, key=lambda record: record.get("model") != "baseline")
             marker = MARKERS[number % len(MARKERS)]
-            line = [(record["latency_ms"]["median"], 100 * record["top1"]) for record in records]
+            line = [(record["latency_ms"]["median"], shown.factor * record[shown.key]) for record in records]
             axes.plot(*zip(*line, strict=True), color=svg.MUTED, linewidth=1, linestyle=":")
             axes.plot([], [], marker, color=svg.INK, label=quantization)
             for record in records:
-                _latency_point(axes, record, marker)
-        _accuracy_axis(axes, [100 * record["top1"] for records in measured.values() for record in records])
+                _latency_point(axes, record, shown, marker)
+        values = [shown.factor * record[shown.key] for records in measured.values() for record in records]
+        _quality_axis(axes, values, shown)
         axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
         axes.set_xlabel("latency (ms)")
         figure.legend(loc="outside lower left", ncols=4, handletextpad=0.1, columnspacing=1.0)
 
     told = "; ".join(
-        f"{name} {formats.percent(record.get('top1'))} at {formats.latency(record.get('latency_ms'))}"
+        f"{name} {shown.write(record.get(shown.key))} at {formats.latency(record.get('latency_ms'))}"
         for name, record in summary["tflite"].items()
     )
-    return svg.draw("latency", f"Top-1 accuracy against latency: {told}.", plot)
+    return svg.draw("latency", f"{_capital(shown.noun)} against latency: {told}.", plot)
 
 
-def _latency_point(axes, record: Mapping[str, Any], marker: str) -> None:
-    times = record["latency_ms"]
+def _latency_point(axes, record: Mapping[str, Any], shown: Figure, marker: str) -> None:
+    times, value = record["latency_ms"], shown.factor * record[shown.key]
     colour = svg.BASELINE if record.get("model") == "baseline" else svg.PRUNED
     if formats.is_number(times.get("p10")) and formats.is_number(times.get("p90")):
-        axes.plot([times["p10"], times["p90"]], [100 * record["top1"]] * 2, color=colour, linewidth=2)
-    axes.plot(times["median"], 100 * record["top1"], marker, markersize=8, color=colour)
+        axes.plot([times["p10"], times["p90"]], [value] * 2, color=colour, linewidth=2)
+    axes.plot(times["median"], value, marker, markersize=8, color=colour)
 
 
-def _accuracy_axis(axes, shares: Sequence[float]) -> None:
-    """Percent on the y axis, wide enough that a small difference looks small."""
-    low, high = min(shares), max(shares)
+def _quality_axis(axes, values: Sequence[float], figure: Figure) -> None:
+    """The y axis, wide enough that a small difference looks small."""
+    axes.set_ylabel(figure.axis)
+    if not figure.is_share:
+        axes.set_ylim(min(0.0, *values), 1.12 * max(*values, 0.0) or 1.0)
+        return
+    low, high = min(values), max(values)
     missing = max(0.0, _MIN_ACCURACY_SPAN - (high - low)) / 2
     pad = 0.12 * max(high - low, _MIN_ACCURACY_SPAN)
     axes.set_ylim(low - missing - pad, min(high + missing + pad, 100 + pad))
-    axes.set_ylabel("top-1 (%)")
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:

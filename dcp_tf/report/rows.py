@@ -7,8 +7,9 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.report import epochs, formats
+from dcp_tf.report.figures import FIGURES, of_record, primary
 
-KNOWN_FIGURES = ("top1", "top5", "top1_before_finetuning", "params", "macs", "flops")
+KNOWN_FIGURES = ("params", "macs", "nominal_macs", "flops", *FIGURES, *(f"{key}_before_finetuning" for key in FIGURES))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +51,7 @@ def checked_summary(summary: Any) -> dict:
     kinds = {"baseline": dict, "pruned": dict, "tflite": dict, "settings": dict, "versions": dict, "phases": list}
     for key, kind in kinds.items():
         _check_kind(summary, key, kind)
+    _check_kernels((summary.get("pruned") or {}).get("kernel_sparsity") or {})
     for entry in [*(summary.get("phases") or []), *(summary.get("tflite") or {}).values()]:
         if not isinstance(entry, dict):
             raise UsageError(f"every phase and TFLite file in summary.json must be an object; received {entry!r}")
@@ -64,20 +66,37 @@ def _check_kind(holder: Mapping[str, Any], key: str, kind: type) -> None:
         raise UsageError(f"{key!r} in summary.json must be {wanted}; received {holder[key]!r}")
 
 
+def _check_kernels(layers: Any) -> None:
+    sound = isinstance(layers, dict) and all(
+        isinstance(each, dict)
+        and all(isinstance(each.get(key), int) for key in ("kernels", "kept"))
+        and 0 <= each["kept"] <= each["kernels"] != 0
+        for each in layers.values()
+    )
+    if not sound:
+        raise UsageError(
+            f"'kernel_sparsity' in summary.json must say how many 'kernels' and 'kept' each layer has; received {layers!r}"
+        )
+
+
 def model_rows(summary: Mapping[str, Any], *, all_figures: bool = False) -> list[Row]:
     """Accuracy and cost of the two models; `all_figures` adds FLOPs and whatever else was recorded as a number."""
     baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
+    first = primary(summary)
     rows = [
-        _row("Top-1", baseline.get("top1"), pruned.get("top1"), formats.percent, formats.points),
-        _row("Top-5", baseline.get("top5"), pruned.get("top5"), formats.percent, formats.points),
+        _row(f.label, baseline.get(f.key), pruned.get(f.key), f.write, f.compare)
+        for f in (first, *(f for f in FIGURES.values() if f is not first))
     ]
-    if formats.is_number(before := pruned.get("top1_before_finetuning")):
-        difference = formats.points(baseline.get("top1"), before)
-        rows.insert(1, Row("  before fine-tuning", formats.ABSENT, formats.percent(before), difference))
+    if formats.is_number(before := pruned.get(f"{first.key}_before_finetuning")):
+        difference = first.compare(baseline.get(first.key), before)
+        rows.insert(1, Row("  before fine-tuning", formats.ABSENT, first.write(before), difference))
     rows += [
         _row("Parameters", baseline.get("params"), pruned.get("params"), formats.count, formats.change),
         _row("MACs", baseline.get("macs"), pruned.get("macs"), formats.count, formats.change),
     ]
+    if formats.is_number(nominal := pruned.get("nominal_macs")):
+        before = baseline.get("nominal_macs", baseline.get("macs"))
+        rows.append(_row("  without zero kernels", before, nominal, formats.count, formats.change))
     if all_figures:
         rows.append(_row("FLOPs", baseline.get("flops"), pruned.get("flops"), formats.count, formats.change))
         rows += _other_rows(baseline, pruned)
@@ -105,6 +124,26 @@ def _row(label: str, before: Any, after: Any, write: Callable, compare: Callable
     return Row(label, write(before), write(after), compare(before, after))
 
 
+@dataclasses.dataclass(frozen=True)
+class KernelRow:
+    """How many kernels of one layer of the pruned model are not zero."""
+
+    layer: str
+    kernels: int
+    kept: int
+
+    @property
+    def zeros(self) -> str:
+        """The share that is zero."""
+        return formats.percent(1 - self.kept / self.kernels)
+
+
+def kernel_rows(summary: Mapping[str, Any]) -> list[KernelRow]:
+    """The layers of the pruned model that have zero kernels; none unless kernels were pruned."""
+    layers = (summary.get("pruned") or {}).get("kernel_sparsity") or {}
+    return [KernelRow(name, each["kernels"], each["kept"]) for name, each in layers.items()]
+
+
 def file_pairs(summary: Mapping[str, Any]) -> list[FilePair]:
     """The TFLite files by quantization, in the order of the summary."""
     by_quantization: dict[str, dict[str, list]] = {}
@@ -123,9 +162,11 @@ def file_pairs(summary: Mapping[str, Any]) -> list[FilePair]:
 def file_rows(pair: FilePair) -> list[Row]:
     """Size, accuracy and latency of two TFLite files of one quantization."""
     baseline, pruned = pair.baseline or {}, pair.pruned or {}
+    f = of_record(pruned or baseline)
+    label = f"{pair.label} {f.label if f.label != 'Top-1' else 'top-1'}"
     rows = [
         _row(f"{pair.label} size", baseline.get("bytes"), pruned.get("bytes"), formats.size, formats.change),
-        _row(f"{pair.label} top-1", baseline.get("top1"), pruned.get("top1"), formats.percent, formats.points),
+        _row(label, baseline.get(f.key), pruned.get(f.key), f.write, f.compare),
     ]
     times = formats.latency(baseline.get("latency_ms")), formats.latency(pruned.get("latency_ms"))
     if times != (formats.ABSENT, formats.ABSENT):

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dcp_tf.report import formats, rows
+from dcp_tf.report.figures import FIGURES, of_record
 
 HEADINGS = ("baseline", "pruned", "change")
 FOOTNOTE = "(?) inconclusive: within the noise of the measurement, not a gain"
@@ -42,16 +43,30 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def kernel_table(summary: Mapping[str, Any]) -> Table:
+    """How many kernels each layer of the pruned model keeps, where kernels were pruned."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.title, table.title_justify = Text("Kernels of the pruned model", style="bold"), "left"
+    table.add_column("", overflow="fold")
+    for heading in ("kernels", "kept", "zero"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows.kernel_rows(summary):
+        table.add_row(Text(row.layer), formats.count(row.kernels), formats.count(row.kept), row.zeros)
+    return table
+
+
 def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
     """The `tflite` part of a summary: one row for each file, with its size and how near it is to its Keras model."""
     table = Table(box=box.SIMPLE_HEAD)
-    for heading in ("file", "size", "top-1", "agrees with Keras", "largest error"):
+    figure = next((of_record(record) for record in records.values()), FIGURES["top1"])
+    quality = "top-1" if figure.key == "top1" else figure.label
+    for heading in ("file", "size", quality, "agrees with Keras", "largest error"):
         table.add_column(
             heading, justify="left" if heading == "file" else "right", no_wrap=heading != "file", overflow="fold"
         )
     for name, record in records.items():
-        agreement, top1 = formats.percent(record["top1_agreement"]), formats.percent(record["top1"])
-        table.add_row(name, formats.size(record["bytes"]), top1, agreement, f"{record['max_error']:.2g}")
+        agreement, value = formats.percent(record["top1_agreement"]), figure.write(record.get(figure.key))
+        table.add_row(name, formats.size(record["bytes"]), value, agreement, f"{record['max_error']:.2g}")
     return table
 
 
@@ -75,12 +90,15 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """Prints the table of `summary` on standard output, in colour on a terminal only.
+    """Prints the tables of `summary` on standard output, in colour on a terminal only.
 
     Raises:
         UsageError: `summary` has not the form of a summary.
     """
-    Console(highlight=False).print(summary_table(summary))
+    console = Console(highlight=False)
+    console.print(summary_table(summary))
+    if summary["pruned"].get("kernel_sparsity"):
+        console.print(kernel_table(summary))
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:

@@ -2,7 +2,7 @@
 
 from dcp_tf.training.checkpoint import TrainState, load_weights, save_model, save_weights
 from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_for_outputs, choose_objective
-from dcp_tf.training.embeddings import Embedding
+from dcp_tf.training.embeddings import Directions, Embedding
 from dcp_tf.training.history import History
 from dcp_tf.training.loop import TrainConfig, fit
 from dcp_tf.training.losses import (
@@ -26,6 +26,7 @@ __all__ = [
     "ClassificationLoss",
     "CosFace",
     "Custom",
+    "Directions",
     "Distillation",
     "Embedding",
     "History",

@@ -8,7 +8,7 @@ import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
-from dcp_tf.training.embeddings import MARGINS, Embedding
+from dcp_tf.training.embeddings import MARGINS, Directions, Embedding
 from dcp_tf.training.label_checks import is_index
 from dcp_tf.training.objectives import Classification, Custom, Objective, Regression, output_shape
 
@@ -28,7 +28,7 @@ def choose_objective(
             regressed; without labels linear outputs are logits if there are several and a number if there is one.
             "softmax": one class; "sigmoid": one class, each with a yes / no question of its own; "multilabel": several
             classes at once; "mse": numbers; "arcface", "cosface", "asoftmax": embeddings of classes, or, without
-            labels, those of the model itself by their squared errors.
+            labels, the directions of the model's own.
         outputs_kind: "logits", "softmax" or "sigmoid"; None reads it off the last activation.
         what: what the data is called in errors.
 
@@ -51,10 +51,10 @@ def choose_for_outputs(
     name = _read_off(kind, shape, data.labels) if loss == "auto" else loss
     if (name, kind) in (("softmax", "sigmoid"), ("sigmoid", "softmax"), ("multilabel", "softmax")):
         raise UsageError(f"a model that ends in a {kind} has no {name} loss; leave out the loss, or end it in logits")
-    if name == "mse" or (name in MARGINS and data.labels is None):
+    if name == "mse":
         found = Regression()
     elif name in MARGINS:
-        found = Embedding(name)
+        found = Directions() if data.labels is None else Embedding(name)
     else:
         found = Classification(kind, independent=name != "softmax", multilabel=name == "multilabel")
     return found.bind(shape, data, model, what)

@@ -4,6 +4,7 @@ import dataclasses
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 from dcp_tf.evaluation import recall_at_1
@@ -105,6 +106,70 @@ class Embedding(Objective):
 
     def __repr__(self) -> str:
         return f"Embedding({self.loss!r}, classes={self.classes})"
+
+
+@dataclasses.dataclass(frozen=True)
+class Directions(Objective):
+    """Embeddings (batch, D) of images without labels: those of the baseline are the targets, whatever their length."""
+
+    name = "directions"
+    primary = "recall_at_1"
+
+    def bind(self, shape, data, model=None, what="the data"):
+        """See `Objective`."""
+        self.check(data.labels, shape, what)
+        return self
+
+    def check(self, labels, shape, what="the data"):
+        """See `Objective`; class numbers serve `evaluate` alone."""
+        if len(shape) != 2 or shape[-1] < 2:
+            raise UsageError(f"embeddings have the shape (N, D), one for an image; the model gives {shape}")
+
+    @property
+    def loss(self) -> "DirectionLoss":
+        """See `Objective`."""
+        return DirectionLoss()
+
+    head_loss = loss
+
+    def head(self, name, shape, output_shape, data_format):
+        """See `Objective`: an embedding of its own."""
+        return pooled_head(name, shape, output_shape[-1], data_format)
+
+    def targets(self, model, data):
+        """See `Objective`: the embeddings."""
+        return lambda images: tf.stop_gradient(tf.cast(model(images, training=False), tf.float32))
+
+    def evaluate(self, model_or_predict, batches):
+        """See `Objective`: how often the nearest other image is of the same class."""
+        return recall_at_1(model_or_predict, batches)
+
+    def describe(self):
+        """See `Objective`."""
+        return "distance from the directions of the baseline's embeddings"
+
+
+@dataclasses.dataclass(frozen=True)
+class DirectionLoss:
+    """The mean of `|u - v|^2 = 2 - 2 cos`, u and v being embeddings scaled to the length 1."""
+
+    def __call__(self, labels, outputs):
+        """See `dcp_tf.training.Loss`; labels are embeddings, too."""
+        return tf.reduce_mean(tf.reduce_sum(tf.square(_direction(labels) - _direction(outputs)), -1))
+
+    def distance(self, taught, outputs, temperature: float):
+        """See `dcp_tf.training.Loss`; the temperature has no part in it."""
+        return self(taught, outputs)
+
+    def sampled(self, outputs, seed):
+        """See `dcp_tf.training.Loss`: for u + e / sqrt(2) in place of v, e normal."""
+        directions = _direction(outputs)
+        drawn = directions + np.sqrt(0.5) * tf.random.stateless_normal(tf.shape(directions), seed)
+        return tf.reduce_sum(tf.square(tf.stop_gradient(drawn) - directions))
+
+
+def _direction(embeddings):
+    return tf.math.l2_normalize(tf.cast(tf.convert_to_tensor(embeddings), tf.float32), axis=-1)
 
 
 class MarginDistance:

@@ -1,0 +1,74 @@
+"""The figures that say how good a model is: what they are called and how they are written."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from dcp_tf.report import formats
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """One figure.
+
+    Attributes:
+        key: in summary.json.
+        label: at the head of a row or column.
+        noun: in a sentence, after "the" or "its".
+        is_share: whether it is a fraction of 1, shown in percent.
+    """
+
+    key: str
+    label: str
+    noun: str
+    is_share: bool = True
+
+    @property
+    def factor(self) -> int:
+        """From the figure to what is shown."""
+        return 100 if self.is_share else 1
+
+    @property
+    def axis(self) -> str:
+        """What stands at the axis of a plot."""
+        label = self.label if self.label.isupper() else self.label[:1].lower() + self.label[1:]
+        return f"{label} (%)" if self.is_share else label
+
+    def write(self, value: Any) -> str:
+        """The figure as text."""
+        return formats.percent(value) if self.is_share else formats.short(value)
+
+    def compare(self, before: Any, after: Any) -> str:
+        """The change as text: in points for shares, relative for all others."""
+        return formats.points(before, after) if self.is_share else formats.change(before, after)
+
+
+# In the order in which they are shown; the first one that a summary without `metric` has stands for the others.
+FIGURES = {
+    figure.key: figure
+    for figure in (
+        Figure("top1", "Top-1", "top-1 accuracy"),
+        Figure("top5", "Top-5", "top-5 accuracy"),
+        Figure("map", "mAP", "mean average precision"),
+        Figure("mean_iou", "Mean IoU", "mean IoU"),
+        Figure("mse", "MSE", "mean squared error", is_share=False),
+        Figure("recall_at_1", "Recall at 1", "recall at 1"),
+        Figure("f1", "F1", "F1 score"),
+        Figure("pixel_accuracy", "Pixel accuracy", "pixel accuracy"),
+        Figure("mae", "MAE", "mean absolute error", is_share=False),
+        Figure("r2", "R2", "explained variance", is_share=False),
+    )
+}
+
+
+def primary(summary: Mapping[str, Any]) -> Figure:
+    """The figure that stands for how good the models of a run are."""
+    if summary.get("metric") in FIGURES:
+        return FIGURES[summary["metric"]]
+    measured = [summary.get("baseline") or {}, summary.get("pruned") or {}]
+    return next((f for key, f in FIGURES.items() if any(key in model for model in measured)), FIGURES["top1"])
+
+
+def of_record(record: Mapping[str, Any]) -> Figure:
+    """The figure that stands for how good a TFLite file is."""
+    return next((f for key, f in FIGURES.items() if formats.is_number(record.get(key))), FIGURES["top1"])
