@@ -16,7 +16,7 @@ from dcp_tf.tflite.inspect import count_macs, inspect
 from dcp_tf.tflite.kernels import unsupported_operations
 from dcp_tf.tflite.metadata import Metadata, image_metadata, read_metadata, with_metadata
 from dcp_tf.tflite.parity import check_parity, require
-from dcp_tf.tflite.qat import convert_qat, quantization_aware_training, trained_copy, zero_masks
+from dcp_tf.tflite.qat import convert_qat, quantization_aware_training, trained_copy
 from dcp_tf.tflite.runner import Runner
 from dcp_tf.tflite.sparse_inference import SparseReport, sparse_inference_report
 from dcp_tf.tflite.types import Inspection, Latency, Parity, Quantization, TensorInfo, TFLiteFile
@@ -53,5 +53,4 @@ __all__ = [
     "trained_copy",
     "unsupported_operations",
     "with_metadata",
-    "zero_masks",
 ]

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.keras_call import check_model
 from dcp_tf.tflite.types import Quantization, TFLiteFile
 
@@ -45,7 +45,7 @@ def quantization_aware_training(
         weight_decay: L2 coefficient, on kernels only.
         augment: passed to `train.batches`.
         masks: per weight of `model`, by its path or `id()`, an array of 0 and 1: where it is 0 the weight is and stays
-            exactly 0, in the file too. `zero_masks` makes those of a kernel-pruned model.
+            exactly 0, in the file too. `dcp_tf.graph.zero_kernel_masks` makes those of a kernel-pruned model.
         teacher: from images to probabilities, such as `soft_targets(model, kind)`: the labels of data without any, and
             what a `Distillation` loss learns from.
         seed: of the data's order and augmentation.
@@ -103,13 +103,15 @@ def convert_qat(
         raise UsageError(f"io must be 'float' or 'int8'. Received: {io!r}")
     from dcp_tf.tflite.convert import check_integer
 
-    content, floats = _run_converter(quantized, "export", representative_data, io)
-    if floats:
-        content_off, floats_off = _run_converter(quantized, "off", representative_data, io)
-        if not floats_off:
+    try:
+        file, floats = _run_converter(quantized, "export", representative_data, io)
+    except RunError:  # the converter cannot measure the ranges that are missing beside those that are known
+        file, floats = None, []
+    if file is None or floats:
+        measured, left = _run_converter(quantized, "off", representative_data, io)
+        if file is None or not left:
             progress.say("qat: ranges are measured on representative data, for layers that training cannot see inside")
-            content, floats = content_off, []
-    file = TFLiteFile(content=content, quantization=Quantization.QAT)
+            file, floats = measured, left
     if floats and not allow_float:
         check_integer(quantized, file)
     return file
@@ -129,19 +131,6 @@ def trained_copy(quantized: Any, model: Any) -> Any:
     copy = copy_model(ChannelGraph(model))
     copy_back(quantized, copy)
     return copy
-
-
-def zero_masks(model: Any) -> dict[str, np.ndarray]:
-    """Masks that keep the zeros of a kernel-pruned model: weight path -> 1 where a kernel is not 0, else 0.
-
-    Weights without zeros, and those that are nothing but zeros (not trained yet), have none.
-    """
-    masks = {}
-    for weight in model.trainable_weights:
-        kept = np.asarray(weight) != 0
-        if len(weight.shape) > 1 and kept.any() and not kept.all():
-            masks[weight.path] = kept.astype(np.float32)
-    return masks
 
 
 def _check_settings(epochs: int, learning_rate: float, batch_size: int) -> None:
@@ -185,13 +174,14 @@ def _with_quantizers(model: Any) -> Any:
     return quantized
 
 
-def _run_converter(quantized: Any, mode: str, data: Any, io: str) -> tuple[bytes, list[str]]:
+def _run_converter(quantized: Any, mode: str, data: Any, io: str) -> tuple[TFLiteFile, list[str]]:
     """A file made with quantizers in `mode`, and its operations in float."""
     from dcp_tf.tflite.convert import run_converter
     from dcp_tf.tflite.inspect import inspect
 
     content = run_converter(_Exportable(quantized, mode), Quantization.INT8, data, io, allow_float=True)
-    return content, inspect(TFLiteFile(content=content, quantization=Quantization.QAT)).float_operations
+    file = TFLiteFile(content=content, quantization=Quantization.QAT)
+    return file, inspect(file).float_operations
 
 
 class _Exportable:

@@ -8,6 +8,7 @@ move values, or take the largest, hand on the integers that they get.
 from collections import Counter
 from typing import Any
 
+import keras
 import numpy as np
 
 # By class name; layers and keras.ops operations share the names.
@@ -27,7 +28,10 @@ _MOVES = {
 # Their outputs have ranges that TFLite fixes by itself.
 _FIXED = {"softmax", "log_softmax", "sigmoid", "tanh"}
 _RELU = ("relu", "relu6")
-_SEVERAL_STEPS = {"SeparableConv1D", "LayerNormalization", "GroupNormalization", "UnitNormalization"}
+_SEVERAL_STEPS = {
+    *("Attention", "AdditiveAttention", "GroupNormalization", "LayerNormalization", "MultiHeadAttention"),
+    *("SeparableConv1D", "UnitNormalization"),
+}
 
 
 class Placement:
@@ -51,6 +55,8 @@ class Placement:
         """
         if not is_last:
             return True
+        if len(call.node.arguments.args) != 1 and isinstance(call.operation, keras.Layer):
+            return False  # TFMOT's wrapper passes one argument on
         if len(call.outputs) != 1 or "float" not in self._trace.dtype(call.outputs[0]):
             return False
         if _last_function(call) in _FIXED or _only_moves(call):

@@ -53,7 +53,7 @@ def read_qat(flags: Any) -> QatSettings:
 def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed: int) -> tuple[Any, Any]:
     """Trains a copy of a model for an integer file, and makes the file.
 
-    Weights that are exactly 0 in the model are so in the file.
+    Kernels that are zero in the model are zero in the file.
 
     Args:
         model: a Keras model of known sizes; it stays as it is.
@@ -70,6 +70,7 @@ def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed:
         RunError: the training or the conversion failed.
     """
     from dcp_tf import tflite
+    from dcp_tf.graph import zero_kernel_masks
 
     if objective is None:
         raise UsageError(f"qat trains models of one output; {model.name!r} has {len(model.outputs)}: export int8")
@@ -81,7 +82,7 @@ def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed:
         epochs=settings.qat.epochs,
         learning_rate=settings.qat.learning_rate,
         batch_size=settings.qat.batch_size,
-        masks=tflite.zero_masks(model),
+        masks=zero_kernel_masks(model),
         teacher=teacher,
         seed=seed,
         lower="--qat_lr",
