@@ -45,7 +45,8 @@ class AndroidSettings:
         cores: "big", "little", "all" or a mask in hexadecimal.
         delegates: of `DELEGATES`.
         threads: of the kernels.
-        runs: inferences of each repetition, at least (the tool measures for at least a second).
+        runs: inferences of each repetition, at least.
+        least_seconds: that a repetition lasts at least.
         repetitions: runs of benchmark_model for each file and delegate.
         warmup: inferences before the measured ones, at least.
         profile: take one more run of each with the profiler on, for the time of each operation and the peak memory.
@@ -60,6 +61,7 @@ class AndroidSettings:
     delegates: Sequence[str] = ("cpu",)
     threads: int = 1
     runs: int = 50
+    least_seconds: float = 1.0
     repetitions: int = LEAST_REPETITIONS
     warmup: int = 10
     profile: bool = False
@@ -148,6 +150,7 @@ class DeviceSession(contextlib.AbstractContextManager):
     Attributes:
         device: what it is.
         mask: the cores that the tool is pinned to; None: all.
+        repetitions: how often each file is to be measured.
 
     Raises:
         UsageError: benchmark_model or the cores do not fit the device.
@@ -162,6 +165,8 @@ class DeviceSession(contextlib.AbstractContextManager):
         self.mask = core_mask(self.device, settings.cores, settings.threads)
         self._folder = f"/data/local/tmp/dcp_tf_{secrets.token_hex(4)}"
         self._places: dict[str, str] = {}
+        self._copied = 0
+        self.repetitions = settings.repetitions
         try:
             adb.checked_shell(f"mkdir {self._folder}")
             adb.push(settings.program(), f"{self._folder}/benchmark_model")
@@ -177,12 +182,17 @@ class DeviceSession(contextlib.AbstractContextManager):
 
     def add(self, name: str, content: bytes) -> None:
         """Copies one more file to the device."""
-        place = f"{self._folder}/{len(self._places)}.tflite"
+        place = f"{self._folder}/{self._copied}.tflite"
+        self._copied += 1
         with tempfile.TemporaryDirectory(prefix="dcp_tf-android-") as folder:
             path = pathlib.Path(folder, pathlib.PurePath(name).name)
             path.write_bytes(content)
             self._adb.push(path, place)
         self._places[name] = place
+
+    def remove(self, name: str) -> None:
+        """Removes a file from the device."""
+        self._adb.checked_shell(f"rm -f {self._places.pop(name)}")
 
     def cool(self) -> tuple[float | None, bool]:
         """Waits as the settings say; returns the temperature, and whether it is within the limit."""
@@ -205,6 +215,8 @@ class DeviceSession(contextlib.AbstractContextManager):
             f"--num_threads={settings.threads}",
             f"--num_runs={settings.runs}",
             f"--warmup_runs={settings.warmup}",
+            f"--min_secs={settings.least_seconds:g}",
+            f"--warmup_min_secs={min(settings.least_seconds, 0.5):g}",
             f"--max_secs={MAX_SECONDS}",
             DELEGATES[delegate],
         ]

@@ -29,7 +29,7 @@ class Cutter:
         self._graph = self._model.subgraphs[0]
         self._operators = list(self._graph.operators)
         self._inputs = [int(index) for index in self._graph.inputs]
-        self._outputs = [int(index) for index in self._graph.outputs]
+        self._outputs = self._ordered_outputs()
 
     def __len__(self) -> int:
         return len(self._operators)
@@ -52,7 +52,7 @@ class Cutter:
         return self._part(range(count), [t for t in made if t in needed])
 
     def leading_to(self, output: int) -> bytes:
-        """The file of the operations that output number `output` needs, and of nothing else."""
+        """The file of what the model's output number `output` needs, and of nothing else."""
         maker = {int(t): number for number, op in enumerate(self._operators) for t in op.outputs}
         waiting, needed = collections.deque([self._outputs[output]]), set()
         while waiting:
@@ -61,6 +61,13 @@ class Cutter:
                 needed.add(number)
                 waiting.extend(int(t) for t in self._operators[number].inputs if t >= 0)
         return self._part(sorted(needed), [self._outputs[output]])
+
+    def _ordered_outputs(self) -> list[int]:
+        """In the order of the names in the signature, where there is one: the converter shuffles several outputs."""
+        signatures = self._model.signatureDefs or []
+        if len(signatures) != 1:
+            return [int(index) for index in self._graph.outputs]
+        return [int(output.tensorIndex) for output in sorted(signatures[0].outputs, key=lambda output: output.name)]
 
     def _part(self, numbers: Iterable[int], outputs: list[int]) -> bytes:
         operators = [self._operators[number] for number in numbers]

@@ -75,14 +75,14 @@ class Stopwatch(contextlib.AbstractContextManager):
         """Mean milliseconds of one inference."""
         return self._ask(name, {"measure": name, "invocations": invocations})["ms"]
 
-    def settle(self, name: str, warmup: int) -> int:
+    def settle(self, name: str, warmup: int, sample_ms: float = SAMPLE_MS) -> int:
         """Warms a file up; returns how many inferences in a row make a sample long enough."""
         if warmup:
             self.measure(name, warmup)
         invocations = 1
         # The least of three: one that was interrupted must not pass for a long inference.
-        while (elapsed := min(self.measure(name, invocations) for _ in range(3)) * invocations) < SAMPLE_MS:
-            growth = min(10.0, 1.2 * SAMPLE_MS / max(elapsed, 1e-6))
+        while (elapsed := min(self.measure(name, invocations) for _ in range(3)) * invocations) < sample_ms:
+            growth = min(10.0, 1.2 * sample_ms / max(elapsed, 1e-6))
             invocations = max(invocations + 1, math.ceil(invocations * growth))
         return invocations
 

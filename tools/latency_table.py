@@ -1,0 +1,113 @@
+"""Measures how the latency of a model follows the widths of its layers, and writes it down as a table.
+
+    python -m dcp_tf.tools.latency_table --model=zoo:mobilenet_v2 --output_dir=runs/mine
+    python -m dcp_tf.tools.latency_table --model=mine.keras --quantization=int8 --device=android --benchmark_model=PATH
+
+latency_table.json predicts the latency of the model at any widths of its channel groups, so that widths can be chosen
+for a latency. A table that is there already, of the same model on the same machine, is not measured again.
+"""
+
+import os
+import sys
+
+if __package__ in (None, ""):
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import contextlib
+
+from dcp_tf.errors import UsageError
+from dcp_tf.tools import common_flags
+from dcp_tf.tools.benchmark import android_settings, define_android
+from dcp_tf.tools.program import Program
+
+PROGRAM = Program("latency_table", __doc__)
+common_flags.define_model(PROGRAM)
+PROGRAM.list("input_shape", [], "Height, width and channels of the images, where the model leaves them open.")
+PROGRAM.section("Measurement")
+PROGRAM.string("output_dir", None, "Where to write latency_table.json.")
+PROGRAM.enum("device", "host", ("host", "android"), "Where to measure.")
+PROGRAM.string("quantization", "float32", "Mode of the files: float32, float16, dynamic, int8, int16x8.")
+PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
+PROGRAM.list("levels", ["0.25", "0.5", "0.75"], "Shares of each group's channels to measure; 1 is always among them.")
+PROGRAM.integer("round_to", 8, "Widths are multiples of it.", lower=1)
+PROGRAM.boolean("prune_residual", False, "Let the groups of residual streams change too: more widths to measure.")
+PROGRAM.list("cpu", [], "Host: pin the measuring process to these processors; by default to none.")
+define_android(PROGRAM)
+PROGRAM.enum("delegate", "cpu", ("cpu", "gpu", "nnapi"), "What runs the kernels.")
+
+
+def main(flags) -> None:
+    """Measures and writes latency_table.json; prints the whole models that were measured, with their prediction."""
+    if not flags.model:
+        raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
+    if not flags.output_dir:
+        raise UsageError("say where to write the table: --output_dir=DIR")
+    from rich.console import Console
+
+    from dcp_tf import models, progress
+    from dcp_tf.files import writable_folder
+    from dcp_tf.graph import ChannelGraph
+    from dcp_tf.tflite.latency_table import measure_latency_table
+
+    path = writable_folder(flags.output_dir) / "latency_table.json"
+    shape = {"input_shape": _numbers(flags, "input_shape", int)} if flags.input_shape else {}
+    graph = ChannelGraph(models.load(flags.model, weights=flags.weights, **shape).model)
+    with _timer(flags) as timer:
+        table = measure_latency_table(
+            graph,
+            levels=_numbers(flags, "levels", float),
+            quantization=flags.quantization,
+            threads=flags.threads,
+            round_to=flags.round_to,
+            residual=flags.prune_residual,
+            timer=timer,
+            cache=path,
+        )
+    Console(highlight=False).print(_table(table))
+    progress.say(f"written: {path}")
+
+
+@contextlib.contextmanager
+def _timer(flags):
+    from dcp_tf.tflite.timers import DeviceTimer, HostTimer, open_device
+
+    if flags.device == "host":
+        with HostTimer(flags.threads, cpus=_numbers(flags, "cpu", int)) as timer:
+            yield timer
+    else:
+        with open_device(android_settings(flags)) as session:
+            yield DeviceTimer(session, flags.delegate)
+
+
+def _table(table):
+    from rich.table import Table
+
+    found = table.measurements
+    shown = Table(
+        title=f"Whole models, {found.quantization}, {found.threads} thread{'s' * (found.threads > 1)}",
+        caption=f"{found.machine}; {len(found.layers)} layers measured; the prediction is fitted to these models",
+    )
+    for column in ("channels kept", "measured ms", "predicted ms", "error"):
+        shown.add_column(column, justify="right")
+    for anchor in found.anchors:
+        predicted = table.predict(anchor.widths)
+        row = (f"{anchor.level:.0%}", f"{anchor.ms:.3f}", f"{predicted:.3f}", f"{predicted / anchor.ms - 1:+.1%}")
+        shown.add_row(*row)
+    return shown
+
+
+def _numbers(flags, name: str, kind: type) -> tuple:
+    try:
+        return tuple(kind(text) for text in flags[name].value)
+    except ValueError as error:
+        given = ",".join(flags[name].value)
+        raise UsageError(f"--{name} takes numbers with commas between them. Received: {given}") from error
+
+
+def run(argv=None) -> int:
+    """The program as a function of its arguments."""
+    return PROGRAM.run(main, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(run())
