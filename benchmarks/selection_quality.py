@@ -50,11 +50,13 @@ def main(flags) -> None:
 
 
 def everything() -> list[str]:
-    """All rivals there are, without and with the update, and DCP."""
+    """All rivals there are, those that only rank channels without and with the update, and DCP."""
     from dcp_tf.pruning import METHODS, Criterion
 
-    rivals = [name for name, method in METHODS.items() if issubclass(method, Criterion)]
-    return [*rivals, *(f"{name}:update" for name in rivals), *GUIDED]
+    rivals = [name for name, method in METHODS.items() if "dcp" not in name and "dkp" not in name]
+    rivals.remove("width_multiplier")  # before training it is a network of random weights
+    updated = [f"{name}:update" for name in rivals if issubclass(METHODS[name], Criterion)]
+    return [*rivals, *updated, *GUIDED]
 
 
 if __name__ == "__main__":
