@@ -72,9 +72,7 @@ class Method:
         if self.allocation not in ALLOCATIONS:
             raise UsageError(f"allocation must be one of {', '.join(ALLOCATIONS)}, received {self.allocation!r}")
         if self.allocation == "global" and (self.from_scratch or self.chooses_kernels):
-            raise UsageError(
-                f"{self.name} does not compare the channels of groups; it takes allocation='uniform' alone"
-            )
+            raise UsageError(f"{self.name} compares no channels of several groups: allocation must be uniform")
 
     def stopping(self, rate: float) -> StoppingRule:
         """When a group has enough channels, `rate` being the share that it shall lose."""

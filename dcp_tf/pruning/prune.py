@@ -15,6 +15,7 @@ from dcp_tf.data import as_split
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild, zero_kernel_masks
 from dcp_tf.models import check_functional
+from dcp_tf.pruning.allocation import global_widths
 from dcp_tf.pruning.budget import Widths, matching, share_of_kernels
 from dcp_tf.pruning.criteria import CRITERIA, Evidence, Scores, largest
 from dcp_tf.pruning.discrimination import Task, select_channels
@@ -104,7 +105,11 @@ def prune(
     state = RunState(state_dir, settings, resume, shared_dir)
     phases: list[dict[str, Any]] = []
     started = time.perf_counter()
-    ranking = _rank(Evidence(graph, train, objective, method, seed), widths)
+    evidence = Evidence(graph, train, objective, method, seed)
+    ranking = _rank(evidence, widths)
+    if method.allocation == "global":
+        fixed = own_rates([graph.group(name) for name in widths], method)
+        widths = global_widths(evidence, widths, ranking, fixed)
     if method.guided:
         task = Task(train, objective, dataclasses.replace(auxiliary, seed=seed), seed, log_dir)
         selected, (plans, kernels) = select_channels(model, widths, method, task, state, phases, ranking)
@@ -210,14 +215,19 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
     """
     if not method.chooses_channels:
         return {group.name: group.size for group in groups}
+    widths = Widths(graph, groups, method.round_to, method.min_channels, own_rates(groups, method))
+    return (
+        widths.at_rate(method.rate) if method.target is None or method.chooses_kernels else widths.within(method.target)
+    )
+
+
+def own_rates(groups: Sequence[ChannelGroup], method: Method) -> dict[str, float]:
+    """The rates of single groups, by name; the first pattern that matches counts."""
     rates: dict[str, float] = {}
     for pattern, rate in method.rates:
         for group in matching(groups, pattern):
             rates.setdefault(group.name, rate)
-    widths = Widths(graph, groups, method.round_to, method.min_channels, rates)
-    return (
-        widths.at_rate(method.rate) if method.target is None or method.chooses_kernels else widths.within(method.target)
-    )
+    return rates
 
 
 def resolve(graph: ChannelGraph, widths: Mapping[str, int], method: Method) -> Method:

@@ -96,7 +96,7 @@ def _by_channel(changes: tf.Tensor, axis: int, channel: np.ndarray, size: int) -
 def _mean_over_batches(evidence: Evidence, function: Callable) -> list[np.ndarray]:
     """Averages what a function says of each batch, compiled once and summed on the device; batches count by size."""
     sums, step, total = None, None, 0
-    for images, labels in _batches(evidence):
+    for images, labels in selection_set(evidence, f"ranking channels by {evidence.method.name}"):
         if step is None:
             specs = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in (images, labels)]
             step = tf.function(function, input_signature=specs, autograph=False)
@@ -107,15 +107,21 @@ def _mean_over_batches(evidence: Evidence, function: Callable) -> list[np.ndarra
     return [x.numpy() / total for x in sums]
 
 
-def _batches(evidence: Evidence) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """The selection set in batches of images and labels; the model's own predictions where there are no labels."""
+def selection_set(evidence: Evidence, what: str, most: int | None = None) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+    """The selection set in batches of images and labels; the model's own predictions where there are no labels.
+
+    Args:
+        evidence: the images, their labels and how many of them the method looks at.
+        what: is done with them, for the progress bar.
+        most: images.
+    """
     data, method = evidence.data, evidence.method
-    subset = data.balanced_subset(min(method.selection_samples, data.size), evidence.seed)
+    subset = data.balanced_subset(min(method.selection_samples, data.size, most or data.size), evidence.seed)
     order = np.random.default_rng([evidence.seed, 0]).permutation(subset)
     batches = data.batches(method.selection_batch, indices=order)
     teacher = evidence.objective.targets(evidence.graph.trace.model, data) if data.labels is None else None
     count = math.ceil(len(order) / method.selection_batch)
-    for batch in progress.bar(batches, what=f"ranking channels by {method.name}", total=count, unit="batch"):
+    for batch in progress.bar(batches, what=what, total=count, unit="batch"):
         yield (batch, teacher(batch)) if teacher else batch
 
 
