@@ -1,14 +1,17 @@
-"""Reads the tables of a TFLite flatbuffer: names, shapes, constants, and what is computed from the inputs."""
+"""The tables of a TFLite flatbuffer: names, shapes, constants, what is computed from the inputs; and writing them."""
 
+import dataclasses
 import struct
 from collections.abc import Iterator
 
+import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 _OPERATIONS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 _DTYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32, "INT64": np.int64, "INT8": np.int8}
+_ALIGNMENT = 16  # bytes, of weights: kernels read them in place
 
 # What reading outside of a cut or overwritten flatbuffer raises: its accessors check nothing.
 DAMAGE = (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyError)
@@ -76,10 +79,56 @@ def short_name(tensor: schema.Tensor) -> str:
     return tensor.Name().decode().split(";")[0]
 
 
+def stored(model: schema.Model, buffer: int) -> np.ndarray:
+    """The bytes of a buffer: inside of the flatbuffer, or (files of ai-edge-quantizer) behind it."""
+    entry = model.Buffers(buffer)
+    if entry.Offset() > 1:  # 0 and 1 say that there are none behind
+        return np.frombuffer(model._tab.Bytes, np.uint8, entry.Size(), entry.Offset())
+    return entry.DataAsNumpy() if entry.DataLength() else np.empty(0, np.uint8)
+
+
 def constant(model: schema.Model, tensor: schema.Tensor) -> np.ndarray | None:
     """The stored values of a tensor in its shape; None where it is computed, or stored in another form than plain."""
-    buffer = model.Buffers(tensor.Buffer())
-    dtype = _DTYPES.get(type_name(tensor))
-    if tensor.Sparsity() or not buffer.DataLength() or dtype is None:
+    content, dtype = stored(model, tensor.Buffer()), _DTYPES.get(type_name(tensor))
+    if tensor.Sparsity() or not len(content) or dtype is None:
         return None
-    return np.frombuffer(buffer.DataAsNumpy().tobytes(), dtype).reshape(shape(tensor))
+    return np.frombuffer(content.tobytes(), dtype).reshape(shape(tensor))
+
+
+def unpack(content: bytes) -> schema.ModelT:
+    """A model as objects that can be changed, with all bytes of its buffers."""
+    packed = schema.Model.GetRootAs(content, 0)
+    model = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+    model.buffers = [schema.BufferT(data=stored(packed, index)) for index in range(packed.BuffersLength())]
+    return model
+
+
+def pack(model: schema.ModelT) -> bytes:
+    """The file of such a model."""
+    size = sum(0 if buffer.data is None else len(buffer.data) for buffer in model.buffers)
+    buffers, model.buffers = model.buffers, [_AlignedBuffer(buffer.data) for buffer in model.buffers]
+    builder = flatbuffers.Builder(size + 65536)
+    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
+    model.buffers = buffers
+    return bytes(builder.Output())
+
+
+@dataclasses.dataclass(frozen=True)
+class _AlignedBuffer:
+    """A buffer that lies where the schema wants it, which the generated Python code does not see to."""
+
+    data: np.ndarray | None
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:
+        """Writes the buffer; the generated code of the other tables calls this name."""
+        vector = None
+        if self.data is not None and len(self.data):
+            content = np.asarray(self.data, np.uint8).tobytes()
+            builder.StartVector(1, len(content), _ALIGNMENT)
+            builder.head -= len(content)
+            builder.Bytes[builder.head : builder.head + len(content)] = content
+            vector = builder.EndVector()
+        schema.BufferStart(builder)
+        if vector is not None:
+            schema.BufferAddData(builder, vector)
+        return schema.BufferEnd(builder)

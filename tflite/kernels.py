@@ -3,7 +3,6 @@
 import copy
 import os
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
@@ -35,7 +34,7 @@ def unsupported_operations(source: TFLiteFile | str | os.PathLike) -> list[str]:
     if reason is None:
         return []
     try:
-        model = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+        model = flatbuffer.unpack(content)
         graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
         names = [name for name, _ in flatbuffer.operators(schema.Model.GetRootAs(content, 0), graph)]
         computed = flatbuffer.computed_tensors(graph)
@@ -77,6 +76,4 @@ def _alone(model: schema.ModelT, number: int, computed: set[int]) -> bytes:
     alone.outputs = np.array(graph.operators[number].outputs, np.int32)
     whole = copy.copy(model)
     whole.subgraphs, whole.signatureDefs = [alone, *model.subgraphs[1:]], []
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(whole.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
+    return flatbuffer.pack(whole)

@@ -17,7 +17,6 @@ import os
 import zipfile
 from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
@@ -29,7 +28,6 @@ from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
 
 STANDARD, OWN = "TFLITE_METADATA", "DCP_TF_METADATA"
 LABELS_FILE = "labels.txt"
-_ALIGNMENT = 16  # of the weights, as the schema wants it; kernels read them in place
 _NO_TIME = (1980, 1, 1, 0, 0, 0)  # equal models give equal files
 
 
@@ -102,14 +100,14 @@ def with_metadata(file: TFLiteFile, metadata: Metadata) -> TFLiteFile:
     """
     content = file.content
     try:
-        model = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
+        model = flatbuffer.unpack(content)
         graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
         standard = standard_metadata(metadata, graph, LABELS_FILE if _labelled(metadata, graph) else None)
     except flatbuffer.DAMAGE as error:
         raise UsageError(f"{source_name(file)} is damaged: its tables cannot be read; write it again") from error
     _set_entry(model, STANDARD, standard)
     _set_entry(model, OWN, json.dumps(dataclasses.asdict(metadata)).encode())
-    packed = _pack(model, len(content) + len(standard) + 4096)
+    packed = flatbuffer.pack(model)
     if _labelled(metadata, graph):
         packed = _with_archive(packed, LABELS_FILE, "\n".join(metadata.labels) + "\n")
     return dataclasses.replace(file, content=packed, path=None)
@@ -127,7 +125,7 @@ def read_metadata(source: TFLiteFile | str | os.PathLike) -> Metadata | None:
         for index in range(model.MetadataLength()):
             entry = model.Metadata(index)
             if entry.Name().decode() == OWN:
-                found = json.loads(model.Buffers(entry.Buffer()).DataAsNumpy().tobytes())
+                found = json.loads(flatbuffer.stored(model, entry.Buffer()).tobytes())
                 lists = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
                 return Metadata(**found | lists)
     except flatbuffer.DAMAGE as error:
@@ -146,38 +144,10 @@ def _set_entry(model: schema.ModelT, name: str, content: bytes) -> None:
     model.metadata = list(model.metadata or [])
     entries = {entry.name if isinstance(entry.name, str) else entry.name.decode(): entry for entry in model.metadata}
     if name not in entries:
-        model.buffers.append(None)
+        model.buffers.append(schema.BufferT())
         entries[name] = schema.MetadataT(name=name, buffer=len(model.buffers) - 1)
         model.metadata.append(entries[name])
     model.buffers[entries[name].buffer] = schema.BufferT(data=np.frombuffer(content, np.uint8))
-
-
-def _pack(model: schema.ModelT, size: int) -> bytes:
-    model.buffers = [_AlignedBuffer(buffer.data) for buffer in model.buffers]
-    builder = flatbuffers.Builder(size)
-    builder.Finish(model.Pack(builder), file_identifier=b"TFL3")
-    return bytes(builder.Output())
-
-
-@dataclasses.dataclass(frozen=True)
-class _AlignedBuffer:
-    """A buffer of the schema that lies at a multiple of 16 bytes, which the generated Python code does not see to."""
-
-    data: np.ndarray | None
-
-    def Pack(self, builder: flatbuffers.Builder) -> int:
-        """Writes the buffer; the generated code of the other tables calls this name."""
-        vector = None
-        if self.data is not None and len(self.data):
-            content = np.asarray(self.data, np.uint8).tobytes()
-            builder.StartVector(1, len(content), _ALIGNMENT)
-            builder.head -= len(content)
-            builder.Bytes[builder.head : builder.head + len(content)] = content
-            vector = builder.EndVector()
-        schema.BufferStart(builder)
-        if vector is not None:
-            schema.BufferAddData(builder, vector)
-        return schema.BufferEnd(builder)
 
 
 def _with_archive(content: bytes, name: str, text: str) -> bytes:

@@ -278,7 +278,7 @@ class _Check:
         if values is not None:
             return int(np.count_nonzero(values))
         # The sparse encoding: the values that it keeps. (It may keep a zero inside of a block.)
-        stored = self._model.Buffers(tensor.Buffer()).DataAsNumpy()
+        stored = flatbuffer.stored(self._model, tensor.Buffer())
         return int(np.count_nonzero(stored.view({"FLOAT16": np.float16}.get(flatbuffer.type_name(tensor), np.float32))))
 
     def _is_float(self, index: int) -> bool:

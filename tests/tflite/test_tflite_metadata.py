@@ -9,7 +9,7 @@ import pytest
 import tflite_models as nets
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
-from test_tflite_modes import zero_kernels
+from test_tflite_modes import MODES, zero_kernels
 
 from dcp_tf import data, tflite
 from dcp_tf.errors import UsageError
@@ -25,7 +25,7 @@ def described(mode="float32", labels=LABELS, normalization="imagenet", model=Non
     return file, tflite.with_metadata(file, about), about
 
 
-@pytest.mark.parametrize("mode", ["float32", "float16", "dynamic", "int8", "int16x8", "sparse"])
+@pytest.mark.parametrize("mode", [mode.value for mode in MODES])
 def test_a_file_computes_the_same_and_is_as_large_but_for_the_text(mode):
     model = zero_kernels(nets.residual()) if mode == "sparse" else nets.residual()
     plain, told, about = described(mode, model=model)
