@@ -14,6 +14,7 @@ from dcp_tf.tools.program import Program
 # Options are the flags of `prune`; these set what is pruned and what it may cost, which all variants have in common.
 COMMON = (
     *("method", "rate", "rates", "round_to", "min_channels", "prune_residual", "ignore_statistics", "exclude"),
+    "kernel_rate",
     *(f"target_{measure}" for measure in pruning_flags.TARGETS),
 )
 _FIELDS = {"losses": "discrimination"}  # where a flag sets a setting of another name

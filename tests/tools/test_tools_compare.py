@@ -145,6 +145,7 @@ def test_few_training_images_are_drawn_evenly_for_each_seed(inputs):
         ),
         ("--methods=dcp:selection_lr=0", "dcp:selection_lr=0: "),
         ("--methods=dcp:rate=.3", "dcp:rate=.3: all methods have the same rate"),
+        ("--methods=dcp_dkp:kernel_rate=.3", "all methods have the same kernel_rate"),
         ("--methods=l1,l1:update=false", "l1 and l1:update=false are the same"),
         ("--target_macs=101%", "the target for macs must be"),
         ("--target_macs=0.001%", "cannot be reached"),
