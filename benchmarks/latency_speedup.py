@@ -1,0 +1,87 @@
+"""Are the papers' pruned networks really faster as TFLite files, and by as much as their multiply-accumulates say?
+
+    python benchmarks/latency_speedup.py
+    python benchmarks/latency_speedup.py --models=mobilenet_v1:0.3 --quantizations=float32 --cpu=1
+
+Networks at 224 pixels with random weights, pruned at the papers' rates (which channels stay does not matter for the
+time), with widths in multiples of 8 and without, each in turns with the unpruned file on one thread. A row passes if
+the speed-up is at least 90 % of the ratio of the multiply-accumulates. "undisturbed" compares the tenth percentiles,
+which other work on the machine touches least.
+"""
+
+import re
+import sys
+
+from dcp_tf.tools.program import Program
+
+PROGRAM = Program("latency_speedup", __doc__)
+PROGRAM.list(
+    "models",
+    ["mobilenet_v1:0.3", "mobilenet_v2:0.3", "resnet50:0.3", "resnet50:0.5"],
+    "Networks of the zoo, with rates.",
+)
+PROGRAM.list("quantizations", ["float32", "int8"], "Modes of the files.")
+PROGRAM.integer("round_to", 8, "Widths of the rounded networks are multiples of it.", lower=1)
+PROGRAM.integer("runs", 50, "Measured runs of each file.", lower=1)
+PROGRAM.list("cpu", [], "Pin the measuring processes to these processors.")
+
+ENOUGH = 0.9  # of the ratio of the multiply-accumulates
+
+
+def main(flags) -> None:
+    """Prints one row for each network, mode and rounding."""
+    head = f"{'network':14} {'rate':>5} {'mode':8} {'round_to':>8} {'full ms':>9} {'pruned ms':>9} {'MACs':>6}"
+    print(f"{head} {'speedup (95 % interval)':>26} {'undisturbed':>11}  verdict", flush=True)
+    for entry in flags.models:
+        name, _, rate = entry.partition(":")
+        report(name, float(rate), flags)
+
+
+def report(name: str, rate: float, flags) -> None:
+    """Measures one network."""
+    from dcp_tf import models, tflite
+    from dcp_tf.graph import ChannelGraph, count_cost, rebuild
+    from dcp_tf.tflite.layer_files import convert_for_timing
+
+    graph = ChannelGraph(models.build(name))
+    kept = {round_to: graph.kept(widths(graph, name, rate, round_to)) for round_to in (flags.round_to, 1)}
+    variants = {"full": graph.trace.model} | {str(key): rebuild(graph, value) for key, value in kept.items()}
+    full = count_cost(graph).macs
+    for mode in flags.quantizations:
+        quantization = tflite.Quantization.parse(mode)
+        files = {
+            key: tflite.TFLiteFile(convert_for_timing(model, mode), quantization) for key, model in variants.items()
+        }
+        result = tflite.benchmark(files, runs=flags.runs, cpus=[int(cpu) for cpu in flags.cpu])
+        for round_to, value in kept.items():
+            row(name, rate, mode, round_to, result, full / count_cost(graph, value).macs)
+
+
+def widths(graph, name: str, rate: float, round_to: int) -> dict[str, range]:
+    """The channels that stay in the groups that the papers prune."""
+    from dcp_tf.models import paper_scope
+    from dcp_tf.pruning.widths import kept_at_rate
+
+    scope = paper_scope(name)
+    groups = [group for group in graph.groups if any(re.fullmatch(pattern, group.name) for pattern in scope)]
+    return {group.name: range(kept_at_rate(group.size, rate, round_to)) for group in groups}
+
+
+def row(name: str, rate: float, mode: str, round_to: int, result, macs: float) -> None:
+    """Prints one comparison."""
+    full, pruned = result.latencies["full"], result.latencies[str(round_to)]
+    ratio = result.ratios[str(round_to)]
+    undisturbed = full.p10_ms / pruned.p10_ms
+    share = ratio.value / macs
+    verdict = f"{share:.0%} of the MACs: {'passes' if share >= ENOUGH else 'fails'}"
+    if ratio.too_noisy:
+        verdict = f"too noisy; undisturbed {undisturbed / macs:.0%} of the MACs"
+    print(
+        f"{name:14} {rate:5.0%} {mode:8} {round_to:8} {full.median_ms:9.2f} {pruned.median_ms:9.2f} {macs:5.2f}x "
+        f"{ratio.text():>26} {undisturbed:10.2f}x  {verdict}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(PROGRAM.run(main))
