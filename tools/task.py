@@ -35,7 +35,8 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
         notes.append(f"loss: {objective.describe()} (from the outputs and the labels; --loss overrides)")
     if dataset.train.labels is None:
         notes.append("there are no labels to learn from: the model's own predictions are the targets")
-    return objective, without_moves(dataset, objective, flags["augmentation"].value, notes)
+    told = notes if "finetune_epochs" in flags else []  # who does not train need not know
+    return objective, without_moves(dataset, objective, flags["augmentation"].value, told)
 
 
 def read_for_file(flags: Any, shape: tuple, dataset: Any, notes: list[str]) -> Any:

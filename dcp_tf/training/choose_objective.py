@@ -35,8 +35,6 @@ def choose_objective(
     Raises:
         UsageError: the loss is unknown, or model, data and loss do not fit each other.
     """
-    if loss not in LOSSES:
-        raise UsageError(f"unknown loss {loss!r}; choose one of {', '.join(LOSSES)}")
     return choose_for_outputs(
         outputs_kind or read_outputs_kind(model), output_shape(model, data), data, loss, model, what
     )
@@ -46,6 +44,8 @@ def choose_for_outputs(
     kind: str, shape: tuple, data: Any, loss: str = "auto", model: keras.Model | None = None, what: str = "the data"
 ) -> Objective:
     """As `choose_objective` for outputs of which the kind and the shape (with the batch axis) are known."""
+    if loss not in LOSSES:
+        raise UsageError(f"unknown loss {loss!r}; choose one of {', '.join(LOSSES)}")
     if len(shape) < 2:
         raise UsageError(f"expected outputs of shape (batch, ..., values), received {shape}")
     name = _read_off(kind, shape, data.labels) if loss == "auto" else loss
@@ -91,7 +91,7 @@ def _read_off(kind: str, shape: tuple, labels: np.ndarray | None) -> str:
     if labels is None:
         return "mse" if kind == "logits" and shape[-1] == 1 else of_classes
     index, is_answer = is_index(labels.shape, shape), np.isin(labels, (0, 1)).all()
-    if shape[-1] == 1 and index:
+    if shape[-1] == 1 and index and kind != "softmax":
         return "sigmoid" if is_answer else "mse" if _is_number(kind, labels) else of_classes
     if index or kind == "softmax":
         return of_classes

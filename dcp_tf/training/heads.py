@@ -154,11 +154,14 @@ def _spread(trace: Trace, depths: dict[int, int], count: int, ranks: Sequence[in
     a kernel. A net whose encoder is joined to its decoder by skips has few tensors through which everything passes. If
     its outputs are maps, heads see the image from other tensors too.
     """
-    candidates = _candidates(trace, depths, ranks, bottlenecks(trace))
-    makes_maps = len(trace.shapes[trace.outputs[0]]) > 2
-    if makes_maps and len({p.depth for p in candidates}) <= count:
+    found = _evenly(trace, _candidates(trace, depths, ranks, bottlenecks(trace)), count)
+    if len(trace.shapes[trace.outputs[0]]) > 2 and len(found) < count:
         every = _candidates(trace, depths, ranks, [i for i, c in enumerate(trace.calls) if len(c.outputs) == 1])
-        candidates = sorted(every, key=lambda p: p.depth)
+        found = max(found, _evenly(trace, sorted(every, key=lambda p: p.depth), count), key=len)
+    return found
+
+
+def _evenly(trace: Trace, candidates: list[Position], count: int) -> tuple[Position, ...]:
     merges = [p for p in candidates if len(trace.calls[trace.producer[p.tensor]].inputs) > 1]
     last_of_depth = list({p.depth: p for p in candidates}.values())
     blocks = merges if len(merges) > count else last_of_depth

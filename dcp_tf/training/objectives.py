@@ -83,7 +83,7 @@ class Objective(abc.ABC):
     def with_ending(self, model: keras.Model, data: Any) -> keras.Model:
         """The model as `fit` needs it for `loss`; it shares the layers of `model`."""
         ending = self.ending(model, data)
-        return model if ending is None else keras.Model(model.inputs, ending(model.outputs[0]), name=model.name)
+        return model if ending is None else keras.Model(model.inputs[0], ending(model.outputs[0]), name=model.name)
 
     @abc.abstractmethod
     def targets(self, model: keras.Model, data: Any) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -7,9 +7,11 @@ import pytest
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.models.preresnet import preresnet
+from dcp_tf.training import Classification
 from dcp_tf.training.heads import augment, bottlenecks
 
 layers = keras.layers
+CLASSES = Classification()
 
 
 def resnet(blocks, projected=()):
@@ -35,7 +37,7 @@ def plain(convolutions, ending=None):
 
 
 def places(model, count, at=()):
-    return [p.layer for p in augment(ChannelGraph(model), count, "logits", at).positions]
+    return [p.layer for p in augment(ChannelGraph(model), count, CLASSES, at).positions]
 
 
 def test_preresnet56_has_heads_after_blocks_7_14_21():
@@ -63,14 +65,14 @@ def test_plain_nets_have_heads_at_the_ends_of_evenly_spread_layers(convolutions,
 def test_no_feature_map_but_the_last_ones_vectors_carry_heads_in_a_dense_net():
     rows = [layers.Dense(8, activation="relu", name=f"dense{k}") for k in (1, 2, 3, 4, 5)]
     model = keras.Sequential([keras.Input((6,)), *rows, layers.Dense(3)])
-    augmented = augment(ChannelGraph(model), 2, "logits")
+    augmented = augment(ChannelGraph(model), 2, CLASSES)
     assert [p.layer for p in augmented.positions] == ["dense2", "dense4"]
     assert [y.shape for y in augmented.model(np.zeros((2, 6), "float32"))] == [(2, 3)] * 3
 
 
 def test_a_model_of_one_layer_has_no_place():
     model = keras.Sequential([keras.Input((6,)), layers.Dense(3)])
-    augmented = augment(ChannelGraph(model), 3, "logits")
+    augmented = augment(ChannelGraph(model), 3, CLASSES)
     assert augmented.positions == augmented.heads == ()
     assert augmented.loss_weights() == [1.0]
 
@@ -106,11 +108,11 @@ def test_a_model_with_several_outputs_is_refused():
     image = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(image)
     with pytest.raises(UsageError, match="one output"):
-        augment(ChannelGraph(keras.Model(image, [layers.Dense(2)(x), layers.Dense(3)(x)])), 1, "logits")
+        augment(ChannelGraph(keras.Model(image, [layers.Dense(2)(x), layers.Dense(3)(x)])), 1, CLASSES)
 
 
 def test_heads_are_weighted_by_the_square_of_their_depth():
-    augmented = augment(ChannelGraph(plain(19)), 0, "logits", at=("relu1", "relu5", "relu10", "relu19"))
+    augmented = augment(ChannelGraph(plain(19)), 0, CLASSES, at=("relu1", "relu5", "relu10", "relu19"))
     assert augmented.depth == 20
     assert [p.depth for p in augmented.positions] == [1, 5, 10, 19]
     wanted = [0.01, 0.25**2, 0.5**2, 0.95**2, 1.0]
@@ -118,7 +120,7 @@ def test_heads_are_weighted_by_the_square_of_their_depth():
 
 
 def test_depth_counts_layers_with_kernels_on_the_longest_way():
-    augmented = augment(ChannelGraph(resnet(4, projected=(2,))), 0, "logits", at=("add1", "b2_shortcut", "add2"))
+    augmented = augment(ChannelGraph(resnet(4, projected=(2,))), 0, CLASSES, at=("add1", "b2_shortcut", "add2"))
     assert [p.depth for p in augmented.positions] == [3, 4, 5]
     assert augmented.depth == 10
 
@@ -127,7 +129,7 @@ def test_depth_counts_layers_with_kernels_on_the_longest_way():
 def test_the_augmented_model_is_the_model_with_more_outputs():
     model = plain(4)
     graph = ChannelGraph(model)
-    augmented = augment(graph, 2, "logits")
+    augmented = augment(graph, 2, CLASSES)
     mine = {id(v) for v in model.variables}
     assert mine < {id(v) for v in augmented.model.variables}
     heads = [v for v in augmented.model.variables if id(v) not in mine]
@@ -142,7 +144,7 @@ def test_the_augmented_model_is_the_model_with_more_outputs():
 def test_a_head_is_equation_3(kind):
     keras.utils.set_random_seed(0)
     model = plain(3, None if kind == "logits" else kind)
-    augmented = augment(ChannelGraph(model), 0, kind, at=("conv2",))
+    augmented = augment(ChannelGraph(model), 0, Classification(kind), at=("conv2",))
     (head,) = augmented.heads
     rng = np.random.default_rng(1)
     for variable in head.variables:
@@ -155,7 +157,6 @@ def test_a_head_is_equation_3(kind):
     )
     normed = gamma * (maps - mean) / np.sqrt(variance + 1e-3) + beta
     wanted = np.maximum(normed, 0).mean((1, 2)) @ kernel + bias
-    wanted = 1 / (1 + np.exp(-wanted)) if kind == "sigmoid" else wanted
     np.testing.assert_allclose(augmented.model(x, training=False)[0], wanted, rtol=1e-4, atol=1e-5)
 
 
@@ -164,3 +165,36 @@ def test_everything_passes_through_a_bottleneck():
     found = [graph.trace.calls[i].path for i in bottlenecks(graph.trace)]
     assert {"add1", "b1_relu", "add2", "b2_relu"} <= set(found)
     assert not {"b1_conv1", "b1_conv2", "b2_conv1", "b2_conv2"} & set(found)
+
+
+def unet():
+    image = keras.Input((16, 16, 3))
+    a = layers.Conv2D(4, 3, padding="same", name="in1")(image)
+    b = layers.Conv2D(4, 3, padding="same", name="in2")(layers.MaxPooling2D()(a))
+    x = layers.Conv2D(4, 3, padding="same", name="deep")(layers.MaxPooling2D()(b))
+    x = layers.Concatenate(name="join2")([layers.UpSampling2D()(x), b])
+    x = layers.Conv2D(4, 3, padding="same", name="out2")(x)
+    x = layers.Concatenate(name="join1")([layers.UpSampling2D()(x), a])
+    x = layers.Conv2D(4, 3, padding="same", name="out1")(x)
+    return keras.Model(image, layers.Conv2D(2, 1, name="end")(x))
+
+
+def test_a_net_with_skips_has_heads_spread_over_its_depth_that_give_maps():
+    graph = ChannelGraph(unet(), [(None, 16, 16, 3)])
+    augmented = augment(graph, 2, CLASSES)
+    depths = [p.depth for p in augmented.positions]
+    assert len(depths) == 2
+    assert depths == sorted(depths)
+    assert all(1 <= depth < augmented.depth for depth in depths)
+    assert [tuple(y.shape) for y in augmented.model(np.zeros((2, 16, 16, 3), "float32"))] == [(2, 16, 16, 2)] * 3
+
+
+def test_a_vector_carries_no_head_of_maps():
+    image = keras.Input((8,))
+    x = layers.Dense(16, activation="relu", name="code")(image)
+    x = layers.Reshape((4, 4, 1), name="grid")(x)
+    x = layers.Conv2D(4, 3, padding="same", name="near")(x)
+    model = keras.Model(image, layers.Conv2D(1, 3, padding="same")(x))
+    assert [p.layer for p in augment(ChannelGraph(model), 1, CLASSES).positions] == ["grid"]
+    with pytest.raises(UsageError, match="'code' cannot carry"):
+        places(model, 1, at=("code",))
