@@ -41,10 +41,15 @@ class Deployment:
 
 def measure_model(model: Any, dataset: Any, objective: Any) -> dict[str, Any]:
     """Parameters, costs and the objective's figures of a Keras model, as they stand in summary.json."""
-    from dcp_tf.graph import count_cost
+    from dcp_tf.graph import count_cost, kernel_sparsity, nominal_macs
 
     cost = count_cost(model, input_shape=dataset.input_shape)
-    measured = {"params": cost.params, "macs": cost.macs, "flops": cost.flops}
+    measured: dict[str, Any] = {"params": cost.params, "macs": cost.macs, "flops": cost.flops}
+    if zeros := kernel_sparsity(model):
+        measured["nominal_macs"] = nominal_macs(model, dataset.input_shape)
+        measured["kernel_sparsity"] = {
+            each.path: {"kernels": each.total, "kept": each.kept, "sparsity": each.sparsity} for each in zeros
+        }
     if dataset.test.labels is not None:
         found = objective.evaluate(model, dataset.test.batches(256))
         measured |= {name: value for name, value in found.items() if name != "loss"}

@@ -19,10 +19,14 @@ def foresee(subject: Subject, job: Job) -> str:
         UsageError: the flags, the model and the data do not go together.
     """
     from dcp_tf.pruning import check
+    from dcp_tf.pruning.units import kernel_units
 
     model, method = subject.model, job.method
     graph, groups = check(model, subject.dataset.train, method, subject.objective, job.distillation)
     parts = [_count(len(groups), "group") + " of channels to prune"]
+    if method.chooses_kernels:
+        layers = _count(len(kernel_units(graph, method.excludes)), "layer")
+        parts = [*parts * method.chooses_channels, f"{layers} of kernels to prune"]
     streams = 0 if method.prune_residual else len(graph.prunable(True)) - len(graph.prunable(False))
     if streams:
         parts.append(f"{_count(streams, 'residual stream')} stay{'s' * (streams == 1)}")

@@ -44,9 +44,9 @@ def define_method(program: Program) -> None:
         "dcp",
         METHODS,
         "How channels are chosen. dcp: those that the losses need most, at a fixed rate; adapt_dcp: the same, each "
-        "group as wide as its loss needs; dkp, adapt_dkp: the same with single kernels (all weights between one channel "
-        "and one filter), whose zeros make files smaller and few devices faster; dcp_dkp: channels first, then kernels "
-        "of what is left; random: by chance; l1, l2: the filters with the largest weights; fpgm: the "
+        "group as wide as its loss needs; dkp, adapt_dkp: the same with single kernels (all weights between one "
+        "channel and one filter), whose zeros make files smaller and few devices faster; dcp_dkp: channels first, then "
+        "kernels of what is left; random: by chance; l1, l2: the filters with the largest weights; fpgm: the "
         "filters farthest from the others; bn_scale: the largest BatchNormalization scales; taylor: those without "
         "which the loss would change most, to first order; apoz: those that are zero least often; thinet, lasso: those "
         "from which the next layers' outputs can be made again; width_multiplier: none of these, a network of the "
@@ -66,8 +66,8 @@ def define_groups(program: Program, defaults: Defaults) -> None:
     program.float(
         "epsilon",
         1e-4,
-        "For adapt_dcp and adapt_dkp: relative fall of the loss, per step of the selection, at which a group has enough "
-        "channels, or a layer enough kernels.",
+        "For adapt_dcp and adapt_dkp: relative fall of the loss, per step of the selection, at which a group has "
+        "enough channels, or a layer enough kernels.",
     )
     program.enum(
         "allocation",
@@ -157,8 +157,8 @@ def _define_selection(program: Program, defaults: Defaults) -> None:
         None,
         SCORES,
         "For --selection=exact, which come in first. paper: those with the largest gradient of the loss (Frobenius "
-        "norm); code: the same, norms added up over the filters; reduction (without the flag): those that lower the loss "
-        "most by its slope and curvature.",
+        "norm); code: the same, norms added up over the filters; reduction (without the flag): those that lower the "
+        "loss most by its slope and curvature.",
     )
     program.integer(
         "selection_passes",

@@ -4,13 +4,14 @@ from dcp_tf.graph.channel_graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.cost import Cost, LayerCost, count_cost, group_shares
 from dcp_tf.graph.rule import OperationRecord, RuleCall, register_rule
 from dcp_tf.graph.shrinkable import shrinkable_share
-from dcp_tf.graph.sparsity import kernel_sparsity, zero_kernel_masks
+from dcp_tf.graph.sparsity import KernelCount, kernel_sparsity, nominal_macs, zero_kernel_masks
 from dcp_tf.graph.surgery import apply_masks, copy_model, masked, masks, rebuild
 
 __all__ = [
     "ChannelGraph",
     "ChannelGroup",
     "Cost",
+    "KernelCount",
     "LayerCost",
     "OperationRecord",
     "RuleCall",
@@ -21,6 +22,7 @@ __all__ = [
     "kernel_sparsity",
     "masked",
     "masks",
+    "nominal_macs",
     "rebuild",
     "register_rule",
     "shrinkable_share",

@@ -1,7 +1,32 @@
 """Kernels that are zero: what kernel pruning leaves, and what later training has to hold."""
 
+import dataclasses
+
 import keras
 import numpy as np
+
+from dcp_tf.graph.channel_graph import ChannelGraph
+from dcp_tf.graph.cost import count_cost
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelCount:
+    """The kernels of one layer, those of each pair of an input channel and a filter.
+
+    Attributes:
+        path: of the layer.
+        total: how many it has.
+        kept: how many of them have any weight that is not zero.
+    """
+
+    path: str
+    total: int
+    kept: int
+
+    @property
+    def sparsity(self) -> float:
+        """The share that is zero."""
+        return 1 - self.kept / self.total
 
 
 def zero_kernel_masks(model: keras.Model) -> dict[int, np.ndarray]:
@@ -23,10 +48,30 @@ def zero_kernel_masks(model: keras.Model) -> dict[int, np.ndarray]:
     return masks
 
 
-def kernel_sparsity(model: keras.Model) -> dict[str, float]:
-    """The share of kernels that are zero, by the path of each layer that has any."""
-    shares = {layer.path: 1.0 - float(_nonzero(layer).mean()) for layer in _layers(model)}
-    return {path: share for path, share in shares.items() if share}
+def kernel_sparsity(model: keras.Model) -> list[KernelCount]:
+    """The layers some of whose kernels are zero, in the order in which they run."""
+    records = [r for r in ChannelGraph(model).records.values() if isinstance(r.operation, _LAYERS)]
+    stays = [_nonzero(record.operation) for record in records]
+    return [
+        KernelCount(record.path, each.size, int(each.sum()))
+        for record, each in zip(records, stays, strict=True)
+        if not each.all()
+    ]
+
+
+def nominal_macs(model: keras.Model, input_shape: tuple | None = None) -> int:
+    """Multiply-accumulates of a model without those of kernels that are zero, which a dense runtime does all the same.
+
+    Args:
+        model: functional or Sequential.
+        input_shape: of one image, where the model leaves its size open.
+    """
+    kept = {count.path: (count.kept, count.total) for count in kernel_sparsity(model)}
+    total = 0
+    for layer in count_cost(model, input_shape=input_shape).layers:
+        nonzero, kernels = kept.get(layer.path, (1, 1))
+        total += layer.macs * nonzero // kernels
+    return total
 
 
 _LAYERS = (

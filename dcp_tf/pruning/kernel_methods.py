@@ -47,12 +47,17 @@ class KernelMethod(Guided):
 class DKP(KernelMethod):
     """Discrimination-aware kernel pruning.
 
+    What only widths know (`round_to`, `min_channels`, `rates`) is no setting of it.
+
     Attributes:
         rate: share of the kernels to remove from each layer.
         per_step: B in units of a channel's kernels; the paper's is 1.
     """
 
     name: ClassVar[str] = "dkp"
+    round_to: int = dataclasses.field(default=1, init=False)
+    min_channels: int = dataclasses.field(default=1, init=False)
+    rates: tuple[tuple[str, float], ...] = dataclasses.field(default=(), init=False)
 
     @property
     def chooses_channels(self) -> bool:
@@ -93,6 +98,9 @@ class AdaptDKP(DKP):
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DCPDKP(DCP, KernelMethod):
     """Channels first, then kernels among what is left (DCP+DKP).
+
+    The widths that `rate`, `round_to` and `min_channels` give are those before kernels go: channels that no kernel
+    reads any more go on top.
 
     Attributes:
         rate: share of the channels to remove from each group.

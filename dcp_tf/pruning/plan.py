@@ -53,7 +53,7 @@ class KernelPlan:
         weight: index of the weight among the layer's.
         shape: of the last two axes of the weight, its input channels and filters in the order that the layer has them.
         kept: base64 of one bit per kernel, row by row of that shape, the highest bit first: 1 where it stays.
-        history: as in `GroupPlan`, counting kernels.
+        history: as in `GroupPlan`, counting kernels, without `added`.
     """
 
     layer: str

@@ -162,7 +162,9 @@ class Selecting:
             consumers = tuple(dict.fromkeys(record.path for record, *_ in unit.consumers))
             return GroupPlan(unit.name, unit.size, kept, consumers, selection.history)
         record, index, *_ = unit.consumers[0]
-        return KernelPlan.of(record.path, index, self.held.matrix(readers[0].kernel), selection.history)
+        # Millions of kernels: which came in at which step is not kept.
+        history = {name: values for name, values in selection.history.items() if name != "added"}
+        return KernelPlan.of(record.path, index, self.held.matrix(readers[0].kernel), history)
 
 
 def selection_batches(

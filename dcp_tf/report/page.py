@@ -48,7 +48,8 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
     """Everything that the template shows."""
     summary, groups = run.summary, run.groups
     phases = summary.get("phases") or []
-    curves = selection.curves(groups)
+    curves = [*selection.curves(groups), *selection.kernel_curves(run.kernels)]
+    kernels = rows.kernel_rows(summary)
     layers = content.layer_bars(groups)
     trainings = [
         {"name": str(phase.get("name", "training")), "figure": figure}
@@ -76,6 +77,9 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "layers": layers,
         "channels_kept": sum(len(group["kept"]) for group in groups if not group.get("pinned_because")),
         "channels": sum(group["size"] for group in groups if not group.get("pinned_because")),
+        "kernel_layers": content.kernel_bars(summary),
+        "kernels_kept": sum(row.kept for row in kernels),
+        "kernels": sum(row.kernels for row in kernels),
         "pinned": content.pinned_groups(groups),
         "curves": curves,
         "selection_overview": plots.selection_overview(curves) if curves else None,

@@ -75,7 +75,7 @@ def _check_kernels(layers: Any) -> None:
     )
     if not sound:
         raise UsageError(
-            f"'kernel_sparsity' in summary.json must say how many 'kernels' and 'kept' each layer has; received {layers!r}"
+            f"'kernel_sparsity' in summary.json must hold 'kernels' and 'kept' of each layer; received {layers!r}"
         )
 
 

@@ -1,5 +1,6 @@
 """Reads what a run left in its folder, and refuses what no report can be made from."""
 
+import base64
 import dataclasses
 import os
 import pathlib
@@ -17,11 +18,13 @@ class RunFiles:
     Attributes:
         summary: `summary.json`.
         groups: the groups of `plan.json`; empty without a plan.
+        kernels: its layers whose kernels were chosen.
         benchmark: `benchmark.json`; empty without a benchmark.
     """
 
     summary: dict[str, Any]
     groups: list[dict[str, Any]]
+    kernels: list[dict[str, Any]]
     benchmark: dict[str, Any]
 
 
@@ -43,7 +46,10 @@ def read_run(output_dir: str | os.PathLike) -> RunFiles:
         raise UsageError(
             f"every group in {folder / 'plan.json'} must have a name, a size > 0 and a list of kept channels"
         )
-    return RunFiles(summary, groups, _object(folder / "benchmark.json"))
+    kernels = plan.get("kernels") or []
+    if not isinstance(kernels, list) or not all(_is_layer(layer) for layer in kernels):
+        raise UsageError(f"every layer of kernels in {folder / 'plan.json'} must have a name, a shape and kept kernels")
+    return RunFiles(summary, groups, kernels, _object(folder / "benchmark.json"))
 
 
 def _object(path: pathlib.Path) -> dict[str, Any]:
@@ -64,3 +70,11 @@ def _is_group(group: Any) -> bool:
         and group["size"] > 0
         and isinstance(group.get("kept"), list)
     )
+
+
+def _is_layer(layer: Any) -> bool:
+    try:
+        rows, columns = layer["shape"]
+        return isinstance(layer["layer"], str) and rows * columns > 0 and bool(base64.b64decode(layer["kept"]))
+    except (KeyError, TypeError, ValueError):
+        return False

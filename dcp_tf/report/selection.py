@@ -1,6 +1,8 @@
 """The course of the greedy selection in each layer, from the histories in the plan."""
 
+import base64
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,11 +17,11 @@ WIDTH, HEIGHT = 120, 48  # of a small figure, in its own units
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The selection in one layer; every line is a list of (channels taken, loss).
+    """The selection in one layer; every line is a list of (channels or kernels taken, loss).
 
     Attributes:
-        name: the group of channels.
-        size: how many channels it had.
+        name: the group of channels, or the layer of kernels.
+        size: how many channels or kernels it had.
         kept: how many the plan keeps.
         loss: the joint loss that the selection lowers.
         parts: the terms of that loss by name, as far as they were recorded.
@@ -61,18 +63,31 @@ class Curve:
 
 def curves(groups: Sequence[Mapping[str, Any]]) -> list[Curve]:
     """The curves of all groups whose selection left a history of at least two steps, in the order of the plan."""
-    found = []
-    for group in groups:
-        history = group.get("history")
-        if not isinstance(history, dict):
-            continue
-        loss = _line(history, "loss")
-        if len(loss) < 2:
-            continue
-        parts = {name: _line(history, name) for name in ("reconstruction", "discrimination")}
-        parts = {name: line for name, line in parts.items() if len(line) > 1}
-        found.append(Curve(group["name"], group["size"], len(group["kept"]), loss, parts))
-    return found
+    found = (_curve(group, group["name"], group["size"], len(group["kept"])) for group in groups)
+    return [curve for curve in found if curve is not None]
+
+
+def kernel_curves(layers: Sequence[Mapping[str, Any]]) -> list[Curve]:
+    """The same of all layers whose kernels were chosen."""
+    found = (
+        _curve(
+            layer,
+            f"{layer['layer']} (kernels)",
+            math.prod(layer["shape"]),
+            int.from_bytes(base64.b64decode(layer["kept"]), "big").bit_count(),
+        )
+        for layer in layers
+    )
+    return [curve for curve in found if curve is not None]
+
+
+def _curve(record: Mapping[str, Any], name: str, size: int, kept: int) -> Curve | None:
+    history = record.get("history")
+    loss = _line(history, "loss") if isinstance(history, dict) else []
+    if len(loss) < 2:
+        return None
+    parts = {part: _line(history, part) for part in ("reconstruction", "discrimination")}
+    return Curve(name, size, kept, loss, {part: line for part, line in parts.items() if len(line) > 1})
 
 
 def _line(history: Mapping[str, Any], name: str) -> list[Point]:
