@@ -20,7 +20,12 @@ def test_the_flag_names_every_loss():
     assert common_flags.TASK_LOSSES == LOSSES
 
 
-@pytest.mark.parametrize("name", CASES)
+QUICK = ("multilabel", "regression", "unet", "embedding")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in CASES]
+)
 def test_prune_and_evaluate(name, tmp_path, capsys):
     case, folder = CASES[name], tmp_path / "out"
     flags = write(tmp_path, name)
