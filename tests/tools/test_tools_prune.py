@@ -121,7 +121,8 @@ def test_it_says_at_the_start_what_will_happen(inputs, tmp_path, capsys):
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "outputs: softmax (from the last activation; --outputs overrides)"
     expected = "1 group of channels to prune, 1 residual stream stays, 1 excluded, 1 pinned (inspect_model lists them)"
-    assert said[1] == expected
+    assert said[1] == "loss: softmax cross-entropy (from the outputs and the labels; --loss overrides)"
+    assert said[2] == expected
 
 
 def test_leftovers_of_a_killed_run_are_cleared(copied_run, inputs):
