@@ -3,6 +3,7 @@ r"""Trains a pruned model on, with or without its baseline as a teacher.
     python -m dcp_tf.tools.finetune --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --finetune_epochs=20 \
         --teacher=runs/mine/baseline.keras --distillation=0.5 --output_dir=runs/mine_longer
 
+Kernels that pruning has set to zero (dkp and its variants) stay zero.
 --output_dir receives the model as pruned.keras, with summary.json, events/ (TensorBoard) and state/ (for --resume).
 """
 
@@ -40,6 +41,7 @@ def main(flags) -> None:
         raise UsageError("--teacher and --distillation=WEIGHT go together")
     from dcp_tf import models, progress
     from dcp_tf.files import writable_folder
+    from dcp_tf.graph import kernel_sparsity, zero_kernel_masks
     from dcp_tf.tools import artefacts
     from dcp_tf.training import save_model
 
@@ -55,8 +57,13 @@ def main(flags) -> None:
         teacher = models.load(flags.teacher, input_shape=subject.dataset.input_shape, num_classes=classes).model
     folder = writable_folder(flags.output_dir)
     subject.announce()
+    masks = zero_kernel_masks(subject.model)
+    if masks:
+        held = [each for each in kernel_sparsity(subject.model) if each.kept]
+        zeros, total = sum(each.total - each.kept for each in held), sum(each.total for each in held)
+        progress.say(f"kept at zero: {zeros:,} of {total:,} kernels in {len(held)} layers")
     before = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
-    phase = _fit(flags, subject, config, teacher, folder)
+    phase = _fit(flags, subject, config, teacher, folder, masks)
     path = save_model(subject.model, folder / "pruned.keras")
     after = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
     metric = subject.objective.primary
@@ -81,7 +88,7 @@ def main(flags) -> None:
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")
 
 
-def _fit(flags, subject, config, teacher, folder) -> dict:
+def _fit(flags, subject, config, teacher, folder, masks) -> dict:
     from dcp_tf.training import Distillation, TrainState, fit
 
     objective, train, test = subject.objective, subject.dataset.train, subject.dataset.test
@@ -96,6 +103,7 @@ def _fit(flags, subject, config, teacher, folder) -> dict:
         [Distillation(loss, flags.distillation) if teacher else loss],
         config,
         teacher=None if teacher is None else task.teacher(objective, teacher, train),
+        masks=masks,
         validation=lambda: {} if test.labels is None else objective.evaluate(subject.model, test.batches(256)),
         checkpoint=TrainState(state),
         log_dir=str(folder / "events"),

@@ -8,7 +8,8 @@ import numpy as np
 from dcp_tf.graph.channel_graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.rule import OperationRecord
 
-_PROBES = 4  # inputs on which channels are looked at
+# The inputs on which channels are looked at: gates that stand still over small ones move over large ones.
+_PROBES = (0.0, 1.0, 10.0, 100.0, 1000.0)
 
 
 def fold_constants(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int = 0) -> dict[str, np.ndarray]:
@@ -66,10 +67,12 @@ def _readers(graph: ChannelGraph, group: ChannelGroup) -> list[tuple[OperationRe
 def _probe(graph: ChannelGraph, tensors: Sequence[int], seed: int) -> Mapping[int, np.ndarray]:
     """The values of some tensors for random inputs."""
     rng, trace = np.random.default_rng(seed), graph.trace
-    inputs = {
-        t: rng.normal(size=(_PROBES, *(32 if s is None else s for s in trace.shapes[t][1:]))).astype(np.float32)
-        for t in trace.inputs
-    }
+    scales = np.asarray(_PROBES, np.float32)
+    inputs = {}
+    for tensor in trace.inputs:
+        shape = [32 if size is None else size for size in trace.shapes[tensor][1:]]
+        draws = rng.normal(size=(len(scales), *shape)).astype(np.float32)
+        inputs[tensor] = draws * scales.reshape(-1, *[1] * len(shape))
     found = trace.run(inputs, tensors, training=False)
     return {t: keras.ops.convert_to_numpy(found[t]) for t in tensors}
 

@@ -13,7 +13,7 @@ from dcp_tf.graph.cost import sliced_shape
 from dcp_tf.graph.rule import Kept
 from dcp_tf.pruning.widths import kept_at_rate
 
-_SHARES = 10_000  # the shares of kernels that a target can ask for
+_SHARES = 10_000  # the shares of kernels that a target can ask for, or as many as the largest layer has kernels
 MEASURES: dict[str, Callable[[Cost], int]] = {
     "macs": lambda cost: cost.macs,
     "params": lambda cost: cost.params,
@@ -57,17 +57,22 @@ class Target:
         return int(number / 100 * baseline) if share else int(number)
 
 
-def matching(groups: Sequence[ChannelGroup], pattern: str) -> list[ChannelGroup]:
+def matching(groups: Sequence[ChannelGroup], pattern: str, layers: Sequence[str] = ()) -> list[ChannelGroup]:
     """The groups whose name matches a regular expression as a whole.
 
+    Args:
+        groups: to look among.
+        pattern: the regular expression.
+        layers: what the pattern may name instead.
+
     Raises:
-        UsageError: none does, or it is no regular expression.
+        UsageError: it matches nothing, or it is no regular expression.
     """
     try:
         found = [g for g in groups if re.fullmatch(pattern, g.name)]
     except re.error as error:
         raise UsageError(f"{pattern!r} is no regular expression: {error}") from error
-    if not found:
+    if not found and not any(re.fullmatch(pattern, layer) for layer in layers):
         raise UsageError(f"no group of channels matches {pattern!r}; inspect_model lists them")
     return found
 
@@ -184,8 +189,9 @@ def share_of_kernels(graph: ChannelGraph, kept: Kept, layers: Sequence[str], tar
         weights = sum(math.prod(shape) for shape in shapes)
         macs = sum(layer.macs for layer in cost.layers if layer.path == name)
         costs.append(macs if target.measure == "macs" else weights * full / cost.params)
-    shares = np.arange(1, _SHARES) / _SHARES
-    removed = sum(np.floor(shares * count) / count * c for count, c in zip(kernels, costs, strict=True))
+    number = max(_SHARES, *kernels)
+    shares = np.arange(1, number) / number
+    removed = sum(np.floor(np.round(shares * count, 9)) / count * c for count, c in zip(kernels, costs, strict=True))
     fits = np.flatnonzero(full - removed <= limit)
     if limit >= full or not len(fits):
         raise UsageError(

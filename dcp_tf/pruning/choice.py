@@ -1,5 +1,6 @@
 """Which way one group is selected: in the quadratic model or step by step, by losses or by a criterion's ranking."""
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -54,7 +55,9 @@ def choose_kernels(
         on_step: as for `select_greedily`.
     """
     stopping = method.kernel_stopping()
-    per_step = method.kernel_step_size(stopping.limit(problem.size), problem.readers[0].kernel.shape[-1])
+    reader = problem.readers[0]
+    filters = math.prod(reader.kernel.shape[-2:]) // reader.kernel.shape[reader.axis]
+    per_step = method.kernel_step_size(stopping.limit(problem.size), filters)
     if method.selection == "fast" and is_fast(problem):
         return select_fast(problem, stopping, per_step)
     _foresee(problem)

@@ -144,6 +144,27 @@ class PruningPlan:
             self._zero_kernels(graph)
         return rebuild(graph, kept)
 
+    def kernel_masks(self, graph: ChannelGraph, small: ChannelGraph) -> dict[int, np.ndarray]:
+        """Masks that hold removed kernels at zero while the smaller model is trained.
+
+        Args:
+            graph: of the model before surgery.
+            small: of the model after it.
+
+        Returns:
+            Per weight of `small` (by its `id()`) an array of 0 and 1 of its shape, for `training.fit`.
+        """
+        kept = self.kept(graph)
+        before, after = ({record.path: record for record in each.records.values()} for each in (graph, small))
+        masks = {}
+        for plan in self.kernels:
+            record, weight = before[plan.layer], after[plan.layer].operation.weights[plan.weight]
+            first = len(weight.shape) - 2
+            by_axis = record.weights[plan.weight]
+            stays = kept.take(plan.matrix(), {a - first: by_axis[a] for a in (first, first + 1) if a in by_axis})
+            masks[id(weight)] = np.broadcast_to(stays, weight.shape).astype(np.float32)
+        return masks
+
     def _zero_kernels(self, graph: ChannelGraph) -> None:
         layers = {record.path: record.operation for record in graph.records.values()}
         for plan in self.kernels:

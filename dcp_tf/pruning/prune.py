@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import re
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import keras
 from dcp_tf import progress
 from dcp_tf.data import as_split
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild, zero_kernel_masks
+from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
 from dcp_tf.models import check_functional
 from dcp_tf.pruning.allocation import global_widths
 from dcp_tf.pruning.budget import Widths, matching, share_of_kernels
@@ -110,6 +109,7 @@ def prune(
     if method.allocation == "global":
         fixed = own_rates([graph.group(name) for name in widths], method)
         widths = global_widths(evidence, widths, ranking, fixed)
+        phases.append({"name": "allocation", "seconds": time.perf_counter() - started})
     if method.guided:
         task = Task(train, objective, dataclasses.replace(auxiliary, seed=seed), seed, log_dir)
         selected, (plans, kernels) = select_channels(model, widths, method, task, state, phases, ranking)
@@ -129,7 +129,7 @@ def prune(
     before = validate()
     if before and not method.from_scratch:
         progress.say(f"after surgery, before fine-tuning: {objective.primary} {before[objective.primary]:.4f}")
-    masks = zero_kernel_masks(small) if plan.kernels else None
+    masks = plan.kernel_masks(selected, ChannelGraph(small)) if plan.kernels else None
     trained, heads = objective.with_ending(small, train), None
     if method.from_scratch and method.uses_heads:
         augmented = with_heads(small, method.auxiliary_losses, method.auxiliary_layers, objective, train, seed)
@@ -197,8 +197,7 @@ def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:
     """
     layers = [unit.name for unit in kernel_units(graph)] if method.chooses_kernels else []
     for pattern in method.exclude:
-        if not any(re.fullmatch(pattern, name) for name in layers):
-            matching(graph.groups, pattern)
+        matching(graph.groups, pattern, layers)
     groups = [g for g in graph.prunable(method.prune_residual) if not method.excludes(g.name)]
     if groups or not method.chooses_channels:
         return groups

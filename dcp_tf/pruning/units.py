@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
-from dcp_tf.graph import ChannelGraph, ChannelGroup
+from dcp_tf.graph import ChannelGraph, ChannelGroup, OperationRecord
 from dcp_tf.pruning.readers import Consumer
 from dcp_tf.training import Objective
 from dcp_tf.training.heads import AugmentedModel
@@ -72,21 +72,23 @@ def channel_unit(graph: ChannelGraph, group: ChannelGroup) -> Unit:
 
 
 def kernel_units(graph: ChannelGraph, exclude: Callable[[str], bool] = lambda name: False) -> list[Unit]:
-    """The layers whose kernels DKP chooses: all convolutions but those that read the model's inputs.
+    """The layers whose kernels DKP chooses: all convolutions but those that read the image.
 
     Fully connected layers, whose kernels are single numbers, are left alone as in the paper, except in models without
-    any convolution; there the output layer stays.
+    any convolution: there all but the last lose kernels.
 
     Raises:
         UsageError: the model has no such layer.
     """
-    inputs = {i for i, call in enumerate(graph.trace.calls) if set(call.inputs) & set(graph.trace.inputs)}
-    convolutions = [r for r in graph.records.values() if isinstance(r.operation, _CONVOLUTIONS)]
-    records = convolutions or [r for r in graph.records.values() if isinstance(r.operation, keras.layers.Dense)][:-1]
+    records = [r for r in graph.records.values() if isinstance(r.operation, _CONVOLUTIONS)]
+    if records:
+        records = [r for r in records if not _reads_image(graph, r)]
+    else:
+        records = [r for r in graph.records.values() if isinstance(r.operation, keras.layers.Dense)][:-1]
     units = []
     for record in records:
         calls = graph.calls_of(record)
-        if exclude(record.path) or set(calls) & inputs:
+        if exclude(record.path):
             continue
         consumers = []
         for index, axis in record.consumes:
@@ -97,6 +99,13 @@ def kernel_units(graph: ChannelGraph, exclude: Callable[[str], bool] = lambda na
     if not units:
         raise UsageError("the model has no layer whose kernels could be pruned; choose a method that prunes channels")
     return units
+
+
+def _reads_image(graph: ChannelGraph, record: OperationRecord) -> bool:
+    """Whether a layer reads nothing but channels of the model's inputs, perhaps scaled or padded."""
+    image = [graph.class_of_label[graph.labels[t]].ravel() for t in graph.trace.inputs]
+    read = [graph.class_of_label[record.weights[index][axis]] for index, axis in record.consumes]
+    return bool(np.isin(np.concatenate(read), np.concatenate(image)).all()) if read else False
 
 
 _CONVOLUTIONS = (
