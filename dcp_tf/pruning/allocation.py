@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.graph import ChannelGroup, count_cost
+from dcp_tf.graph import ChannelGroup, count_cost, group_shares
 from dcp_tf.pruning.budget import MEASURES, Widths
 from dcp_tf.pruning.criteria import Evidence, Scores
 from dcp_tf.pruning.loss_rises import loss_rises
@@ -25,7 +25,8 @@ def global_widths(
 
     What a channel is worth is, for a criterion, its score over the mean score of its group: most scores say nothing
     across layers. (Network slimming compares gammas, and Molchanov et al. 2019 Taylor scores, without that.) For
-    methods that choose layer by layer it is the rise of the loss that its elimination brings; see `loss_rises`.
+    methods that choose layer by layer it is the rise of the loss that its elimination brings (see `loss_rises`), for
+    what the elimination saves: the loss then rises least for the cost that is allowed.
 
     Args:
         evidence: the trained model, its images, and the method.
@@ -40,7 +41,12 @@ def global_widths(
     groups = [graph.group(name) for name in uniform]
     shared = [g for g in groups if g.name not in fixed]
     if ranking is None:
-        prices = loss_rises(evidence, shared)
+        saved = group_shares(graph)
+        params = method.target is not None and method.target.measure != "macs"
+        prices = {
+            name: rises * len(rises) / max(saved[name][0 if params else 1], 1e-12)
+            for name, rises in loss_rises(evidence, shared).items()
+        }
     else:
         prices = {g.name: np.sort(ranking[g.name]) / max(ranking[g.name].mean(), 1e-30) for g in shared}
     apart = [g.name for g in shared if g.name not in prices]

@@ -1,5 +1,7 @@
-"""By how much the model's own loss rises as each group loses its channels, for all groups from one pass over images."""
+"""By how much the model's own loss rises as each group loses its channels, the other groups left as they are."""
 
+import contextlib
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
@@ -7,15 +9,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dcp_tf.graph import ChannelGraph, ChannelGroup
+from dcp_tf import progress
+from dcp_tf.graph import ChannelGroup
+from dcp_tf.pruning.caches import Cache
 from dcp_tf.pruning.channel_problem import linear
 from dcp_tf.pruning.criteria.data import selection_set
 from dcp_tf.pruning.criteria.evidence import Evidence
 from dcp_tf.pruning.fast_selection import layer_sums, sampled_loss
-from dcp_tf.pruning.layer_inputs import compiled_for
+from dcp_tf.pruning.layer_inputs import Walk, compiled_for
 from dcp_tf.pruning.quadratic import Quadratic, eliminate, is_supported, rows_of
+from dcp_tf.pruning.readers import Consumer
+from dcp_tf.pruning.units import Unit, channel_unit
 
-_IMAGES = 1024  # are enough to compare groups
+_MODELLED = 1024  # images of the quadratic models
+_MEASURED = 256  # images of each measured loss
+_SHARES = (0.75, 0.5, 0.25, 0.0)  # of the channels that stay where the loss is measured; at least one
 
 
 def loss_rises(evidence: Evidence, groups: Sequence[ChannelGroup]) -> dict[str, np.ndarray]:
@@ -23,50 +31,125 @@ def loss_rises(evidence: Evidence, groups: Sequence[ChannelGroup]) -> dict[str, 
 
     Every layer that reads a group has its quadratic model of the final loss around the trained weights: the Gram matrix
     of its input patches and the Fisher matrix of its outputs (see `quadratic`). Channels are eliminated in it, with the
-    weights of the others fitted anew. The rises are all of one loss, so they compare between groups.
+    weights of the others fitted anew. What the model says holds near the trained weights, and not between layers: so
+    the loss itself is measured at some widths of each group, and the model only says how it rises in between.
 
     Args:
         evidence: the trained model and its images.
         groups: to be compared. Those that such models do not cover are left out.
 
     Returns:
-        Group name -> rises of the loss, shape (size,).
+        Group name -> rises of the loss, 0 or more, shape (size,).
     """
     graph, rises = evidence.graph, {}
     covered = [g for g in groups if all(is_supported(record.operation) for record, *_ in graph.consumers(g))]
-    for some in _portions(graph, covered, evidence.method.cache_gib * 2**30 / 2):
-        models = _models(evidence, some)
-        for group in some:
-            parts = []
-            for record, _, _, channel in graph.consumers(group):
-                gram, metric = models[record.path]
-                rows = np.resize(channel, len(gram))[:, None]
-                weights = record.operation.kernel.numpy().reshape(len(gram), -1).astype(np.float64)
-                parts.append(Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric))
-            rises[group.name] = np.asarray(eliminate(parts, group.size)[1])
+    units = sorted((channel_unit(graph, g) for g in covered), key=lambda unit: unit.calls[0])
+    room = evidence.method.cache_gib * 2**30 / 2
+    measure = _Losses(evidence, int(room))
+    with progress.bar(what="comparing groups", total=len(units), unit="group") as bar:
+        for some in _portions(units, room):
+            models = _models(evidence, [unit.consumers for unit in some])
+            for unit in some:
+                rises[unit.name] = _rises(unit, models, measure)
+                bar.update()
+    measure.close()
     return rises
 
 
-def _portions(graph: ChannelGraph, groups: Sequence[ChannelGroup], room: float) -> Iterator[list[ChannelGroup]]:
+def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray]], measure: "_Losses") -> np.ndarray:
+    """Of one group: the measured rises between some widths, each spread as the quadratic model foretells it."""
+    parts, kernels = [], []
+    for record, _, _, channel in unit.consumers:
+        gram, metric = models[record.path]
+        rows = np.resize(channel, len(gram))[:, None]
+        kernels.append(record.operation.kernel)
+        weights = kernels[-1].numpy().reshape(len(gram), -1).astype(np.float64)
+        parts.append(Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric))
+    order, foretold = eliminate(parts, unit.size)
+    removed, losses = [0], [measure(unit.calls[0])]
+    with _unchanged(kernels):
+        for share in _SHARES:
+            removed.append(unit.size - max(1, round(share * unit.size)))
+            selected = ~np.isin(np.arange(unit.size), order[: removed[-1]])
+            for part, kernel in zip(parts, kernels, strict=True):
+                kernel.assign(part.fit(selected).reshape(kernel.shape))
+            losses.append(max(losses[-1], measure(unit.calls[0])))
+    rises = np.full(unit.size, losses[-1] - losses[0])  # the last channel is worth all
+    for (a, b), (low, high) in zip(itertools.pairwise(removed), itertools.pairwise(losses), strict=True):
+        shares = np.maximum(foretold[a:b], 1e-30)
+        rises[a:b] = (high - low) * shares / shares.sum()
+    return rises
+
+
+@contextlib.contextmanager
+def _unchanged(kernels: Sequence[keras.Variable]) -> Iterator[None]:
+    """Gives the kernels their values back at the end, whatever happens: they are those of the user's model."""
+    before = [kernel.numpy() for kernel in kernels]
+    try:
+        yield
+    finally:
+        for kernel, values in zip(kernels, before, strict=True):
+            kernel.assign(values)
+
+
+class _Losses:
+    """How far the model's predictions with its present weights are from those at the start, by the final loss.
+
+    Only layers from the first one on whose weights changed are computed.
+    """
+
+    def __init__(self, evidence: Evidence, room: int):
+        graph, objective = evidence.graph, evidence.objective
+        batches = list(selection_set(evidence, "reading images", _MEASURED))
+        # Compared with its own predictions the trained model is best as it is; labels it may not even know.
+        targets = objective.targets(graph.trace.model, evidence.data)
+        self._labels = [targets(images) for images, _ in batches]
+        self._cache = Cache(room, 0)
+        self._walk = Walk(graph.trace, [[images] for images, _ in batches], self._cache)
+        self._output = graph.trace.outputs[0]
+        self._ending = objective.ending(graph.trace.model, evidence.data)
+        self._loss = objective.loss
+        self._cut, self._function = -1, None
+
+    def __call__(self, cut: int) -> float:
+        """The mean loss, where no weights before call number `cut` have changed since; cuts never fall."""
+        if self._cut != cut:
+            self._walk.advance(cut)
+            self._cut, self._function = cut, self._walk.function([self._output])
+        total = 0.0
+        for index, labels in enumerate(self._labels):
+            (outputs,) = self._function(*self._walk[index])
+            outputs = outputs if self._ending is None else self._ending(outputs)
+            total += int(outputs.shape[0]) * float(self._loss(labels, outputs))
+        mean = total / sum(int(labels.shape[0]) for labels in self._labels)
+        return mean if math.isfinite(mean) else float(np.finfo(np.float32).max)
+
+    def close(self) -> None:
+        """Frees the memory."""
+        self._walk.close()
+        self._cache.close()
+
+
+def _portions(units: Sequence[Unit], room: float) -> Iterator[list[Unit]]:
     """The groups in portions whose Gram matrices lie in memory together, at least one group in each."""
     portion, used = [], 0.0
-    for group in groups:
-        size = sum(8 * rows_of(record.operation) ** 2 for record, *_ in graph.consumers(group))
+    for unit in units:
+        size = sum(8 * rows_of(record.operation) ** 2 for record, *_ in unit.consumers)
         if portion and used + size > room:
             yield portion
             portion, used = [], 0.0
-        portion.append(group)
+        portion.append(unit)
         used += size
     if portion:
         yield portion
 
 
-def _models(evidence: Evidence, groups: Sequence[ChannelGroup]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def _models(evidence: Evidence, consumers: Sequence[Sequence[Consumer]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Path of each layer that reads a group -> Gram matrix per image and Fisher matrix per image and place."""
     graph = evidence.graph
-    layers = {record.path: record.operation for group in groups for record, *_ in graph.consumers(group)}
+    layers = {record.path: record.operation for of_group in consumers for record, *_ in of_group}
     collect, sums, total = None, None, 0
-    for images, labels in selection_set(evidence, "comparing groups", _IMAGES):
+    for images, labels in selection_set(evidence, "modelling layers", _MODELLED):
         collect = collect or _collector(evidence, list(layers.values()), [images, labels])
         found = collect(images, labels, tf.constant([7, total]))
         sums = found if sums is None else tf.nest.map_structure(tf.add, sums, found)

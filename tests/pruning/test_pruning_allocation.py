@@ -156,6 +156,24 @@ def test_adaptive_widths_stay_inside_of_the_allocated_ones():
     assert all(adaptive[name] <= capped[name] for name in capped)
 
 
+def test_the_model_is_left_as_it_is_even_where_measuring_fails(monkeypatch):
+    model = chain()
+    before = [w.numpy() for w in model.weights]
+    run(model, DCP(rate=0.25, allocation="global", **QUICK))
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
+    calls = iter(range(100))
+
+    def fail(self, cut):
+        if next(calls) == 3:
+            raise KeyboardInterrupt
+        return 0.0
+
+    monkeypatch.setattr("dcp_tf.pruning.loss_rises._Losses.__call__", fail)
+    with pytest.raises(KeyboardInterrupt):
+        run(model, DCP(rate=0.25, allocation="global", **QUICK))
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
+
+
 def test_rises_foretell_the_loss_without_dead_channels_and_leave_out_what_no_model_covers():
     model = chain()
     split = data.plain_split(*nets.images())
@@ -164,6 +182,7 @@ def test_rises_foretell_the_loss_without_dead_channels_and_leave_out_what_no_mod
     rises = loss_rises(Evidence(graph, split, objective, DCP(**QUICK), 0), graph.prunable())
     assert {name: len(r) for name, r in rises.items()} == {"first": 8, "make": 16, "last": 8}
     assert all((r >= -1e-9).all() for r in rises.values())
+    assert rises["first"].sum() > 0
     assert rises["make"][:8].sum() < 1e-2 * rises["make"][8:].sum()
     other = nets.build(nets.separable)
     graph = ChannelGraph(other, [(None, *nets.SHAPE)])
