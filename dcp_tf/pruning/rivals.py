@@ -110,7 +110,7 @@ class _Reconstruction(Guided):
     selection: str = dataclasses.field(default="fast", init=False)
     score: str | None = dataclasses.field(default=None, init=False)
     selection_lr: float = dataclasses.field(default=0.01, init=False)
-    selection_passes: int = dataclasses.field(default=0, init=False)
+    selection_passes: int | None = dataclasses.field(default=0, init=False)
 
     def check(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
         """Raises UsageError for a group whose readers cannot be reconstructed so."""

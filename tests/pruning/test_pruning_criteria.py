@@ -12,7 +12,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning import METHODS, Criterion
 from dcp_tf.pruning.criteria import CRITERIA, Evidence
-from dcp_tf.training import TrainConfig, classification_loss
+from dcp_tf.training import TrainConfig, as_objective, classification_loss
 
 NONE = TrainConfig(epochs=0)
 BATCH = 5
@@ -26,7 +26,8 @@ def split(count=14):
 def scores_of(name, model, group="make", **settings):
     graph = ChannelGraph(model, [(None, *nets.SHAPE)])
     method = METHODS[name](selection_batch=BATCH, **settings)
-    return CRITERIA[name](Evidence(graph, split(), "logits", method, 0), [graph.group(group)])[group]
+    objective = as_objective(None, model, split())
+    return CRITERIA[name](Evidence(graph, split(), objective, method, 0), [graph.group(group)])[group]
 
 
 def kernel_of(model, layer="make"):
