@@ -2,9 +2,11 @@
 
 from dcp_tf.training.checkpoint import TrainState, load_weights, save_model, save_weights
 from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_for_outputs, choose_objective
+from dcp_tf.training.config import TrainConfig
+from dcp_tf.training.distribution import distributed, is_chief, make_strategy
 from dcp_tf.training.embeddings import Directions, Embedding
 from dcp_tf.training.history import History
-from dcp_tf.training.loop import TrainConfig, fit
+from dcp_tf.training.loop import fit
 from dcp_tf.training.losses import (
     ClassificationLoss,
     Distillation,
@@ -44,9 +46,12 @@ __all__ = [
     "choose_objective",
     "classification_loss",
     "cosine_schedule",
+    "distributed",
     "embedding_network",
     "fit",
+    "is_chief",
     "load_weights",
+    "make_strategy",
     "output_shape",
     "save_model",
     "save_weights",

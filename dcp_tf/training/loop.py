@@ -15,83 +15,14 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.training.checkpoint import TrainState
+from dcp_tf.training.config import TrainConfig
+from dcp_tf.training.distribution import Replicas, current_strategy
 from dcp_tf.training.history import History
 from dcp_tf.training.losses import Loss
-from dcp_tf.training.schedules import Schedule, cosine_schedule, step_schedule
 from dcp_tf.training.seeds import seed_random_layers
 from dcp_tf.training.step import TrainStep
 
 _CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """How to train; the defaults are those of Liu et al. 2021 on CIFAR-10, with a cosine in place of steps.
-
-    Attributes:
-        epochs: passes over the data; 0 trains nothing.
-        batch_size: images per step.
-        learning_rate: the highest rate.
-        schedule: "cosine" to 0, or "step", which multiplies the rate by `factor` at each of the `boundaries`.
-        boundaries: for "step": epochs, or fractions of the run.
-        factor: for "step".
-        warmup: epochs over which the rate first rises from 0.
-        momentum: of SGD.
-        nesterov: whether the momentum looks ahead.
-        weight_decay: L2 coefficient inside the gradient, on kernels only.
-        clip_norm: largest global norm of the gradient, or None.
-        bn_sparsity: factor of the L1 norm of BatchNormalization's gammas in the loss, which drives those of needless
-            channels to 0 before pruning by `bn_scale` (network slimming, Liu et al. 2017, arXiv:1708.06519, eq. 1:
-            1e-4 or 1e-5). 0: none.
-        batch_norm_momentum: of BatchNormalization's running statistics while training; None leaves each layer its own.
-            Keras' 0.99 needs hundreds of steps to follow the weights, more than a short fine-tuning has; the papers'
-            networks were trained with 0.9.
-        seed: of the data's order and augmentation, and of Dropout.
-    """
-
-    epochs: int
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    schedule: str = "cosine"
-    boundaries: tuple[float, ...] = (0.4, 0.6)
-    factor: float = 0.1
-    warmup: float = 0.0
-    momentum: float = 0.9
-    nesterov: bool = True
-    weight_decay: float = 1e-4
-    clip_norm: float | None = None
-    bn_sparsity: float = 0.0
-    batch_norm_momentum: float | None = 0.9
-    seed: int = 0
-
-    def __post_init__(self):
-        object.__setattr__(self, "boundaries", tuple(self.boundaries))
-        allowed = {
-            "epochs": (self.epochs >= 0, "0 or more"),
-            "batch_size": (self.batch_size >= 1, "1 or more"),
-            "learning_rate": (0 < self.learning_rate < float("inf"), "above 0"),
-            "schedule": (self.schedule in ("cosine", "step"), "cosine or step"),
-            "warmup": (self.warmup >= 0, "0 or more epochs"),
-            "momentum": (0 <= self.momentum < 1, "0 or more and below 1"),
-            "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),
-            "bn_sparsity": (0 <= self.bn_sparsity < float("inf"), "0 or more"),
-            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0, or None"),
-            "batch_norm_momentum": (
-                self.batch_norm_momentum is None or 0 <= self.batch_norm_momentum < 1,
-                "0 or more and below 1, or None",
-            ),
-            "seed": (self.seed >= 0, "0 or more"),
-        }
-        for name, (fine, expected) in allowed.items():
-            if not fine:
-                raise UsageError(f"Expected {name} to be {expected}. Received: {getattr(self, name)!r}")
-        self.rate()
-
-    def rate(self) -> Schedule:
-        """The schedule: from the epoch (float) to the learning rate."""
-        if self.schedule == "cosine":
-            return cosine_schedule(self.learning_rate, self.epochs, self.warmup)
-        return step_schedule(self.learning_rate, self.boundaries, self.factor, epochs=self.epochs, warmup=self.warmup)
 
 
 def fit(
@@ -114,7 +45,9 @@ def fit(
     """Trains `model` in place. The result depends on its weights, the data, the arguments and the seed alone.
 
     Layers with `trainable=False` stay as they are. The learning rate is read off the schedule in the middle of each
-    step; where the number of steps per epoch is not known to tf.data, in the middle of each epoch.
+    step; where the number of steps per epoch is not known to tf.data, in the middle of each epoch. Inside
+    `distributed(strategy)` the strategy's replicas share each batch; the result is that of one device but for rounding
+    (BatchNormalization sees the whole batch).
 
     Args:
         model: with one output, or several in any structure: auxiliary heads first, the final output last (in the
@@ -161,25 +94,29 @@ def fit(
         _batch_norm_momentum(model, config.batch_norm_momentum),
         _scalars(log_dir) as log,
     ):
+        replicas = Replicas(model, current_strategy())
         step = TrainStep(
-            model,
+            replicas.model,
             losses,
             weights,
-            momentum=config.momentum,
-            nesterov=config.nesterov,
-            weight_decay=config.weight_decay,
-            clip_norm=config.clip_norm,
-            bn_sparsity=config.bn_sparsity,
-            masks=masks,
+            config,
+            masks=replicas.own_keys(masks or {}),
             teacher=teacher,
+            strategy=replicas.strategy,
         )
+        replicas.gather()  # the masked weights are 0 by now
         seed_random_layers(model, config.seed)
         if checkpoint is not None:
             history = checkpoint.restore(settings, model.variables, step.state)
+        replicas.scatter()
+        if step.average is not None:
+            step.average.begin()
         for epoch in range(len(history), config.epochs):
             started = time.perf_counter()
             record = _run_epoch(step, batches(epoch), config, epoch, phase, lower)
-            record |= {name: float(value) for name, value in (validation() if validation else {}).items()}
+            replicas.gather()
+            with step.average.within(model) if step.average else contextlib.nullcontext():
+                record |= {name: float(value) for name, value in (validation() if validation else {}).items()}
             record["seconds"] = time.perf_counter() - started
             history.append(record)
             if checkpoint is not None:
@@ -187,6 +124,8 @@ def fit(
                 checkpoint.save(settings, model.variables, step.state, history, finished=done)
             log(phase, record)
             progress.say(_line(record, phase, config.epochs))
+        if step.average is not None:
+            step.average.put_into(model)
     return history
 
 
@@ -198,6 +137,9 @@ def _run_epoch(
     length = int(dataset.cardinality())
     if length == tf.data.INFINITE_CARDINALITY:
         raise UsageError("The training data never ends; leave out .repeat(), or add .take(steps_per_epoch)")
+    if config.steps_per_epoch is not None:
+        dataset = dataset.take(config.steps_per_epoch)
+        length = int(dataset.cardinality())
     steps = length if length > 0 else None
     learning_rate = rate(epoch + 0.5)
     number = 0

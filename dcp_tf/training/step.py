@@ -1,5 +1,6 @@
 """One training step, compiled once: forward, losses, gradients, SGD, masks and running means, all on the device."""
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 
 import keras
@@ -7,10 +8,15 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
+from dcp_tf.training.average import MovingAverage
+from dcp_tf.training.config import TrainConfig
+from dcp_tf.training.distribution import replica_shares
 from dcp_tf.training.losses import Distillation, Loss
+from dcp_tf.training.precision import LossScale, computing_in
+from dcp_tf.training.smoothing import smoothed
 
-# The weights that decay: those of convolutions and fully connected layers, as Keras names them. BatchNormalization's
-# gamma and beta, biases and PReLU's alpha do not.
+# The weights of convolutions and fully connected layers, as Keras names them; not BatchNormalization's gamma and beta,
+# biases and PReLU's alpha.
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")
 
 # Places in the vector of running sums; one place per head follows.
@@ -23,19 +29,15 @@ class TrainStep:
     The velocity is `v = momentum * v - rate * g`, as Keras and Sutskever et al. 2013 have it: the rate is inside v.
 
     Args:
-        model: its trainable variables are trained.
+        model: its trainable variables are trained. Under a strategy its variables are that strategy's.
         losses: one per output of the model, in the order of `keras.tree.flatten(outputs)`.
         loss_weights: one per loss.
-        momentum: 0 to 1.
-        nesterov: whether the momentum looks ahead.
-        weight_decay: times the weight is added to the gradient, on kernels only.
-        clip_norm: the largest global norm of the gradient (before the decay is added), or None.
-        bn_sparsity: factor of the L1 norm of all trained BatchNormalization gammas in the loss; its subgradient
-            `bn_sparsity * sign(gamma)` is added to their gradients as the decay is to those of kernels.
+        config: how to train. The decay and the sparsity of gammas are added to the gradient after it is clipped.
         masks: per variable, by its path or its `id()`, an array of 0 and 1 of its shape. Where it is 0, the weight is
             set to 0 at once and gets no gradient, so it stays exactly 0.
         teacher: from images to probabilities `(batch, classes)`. They are the labels where the data has none, and what
             a `Distillation` loss learns from.
+        strategy: of `tf.distribute`, whose replicas share each batch; None: one device.
 
     Raises:
         UsageError: losses, weights or masks do not fit the model, or there is no gamma for `bn_sparsity`.
@@ -46,28 +48,32 @@ class TrainStep:
         model: keras.Model,
         losses: Sequence[Loss],
         loss_weights: Sequence[float],
+        config: TrainConfig,
         *,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        clip_norm: float | None = None,
-        bn_sparsity: float = 0.0,
         masks: Mapping[str | int, np.ndarray] | None = None,
         teacher: Callable | None = None,
+        strategy: tf.distribute.Strategy | None = None,
     ):
         if len(loss_weights) != len(losses):
             raise UsageError(f"Expected one weight per loss, {len(losses)}. Received: {list(loss_weights)}")
         if not model.trainable_variables:
             raise UsageError(f"The model {model.name} has no trainable weights; unfreeze some layers")
-        distils = any(isinstance(loss, Distillation) for loss in losses)
-        if distils and teacher is None:
+        self._distils = any(isinstance(loss, Distillation) for loss in losses)
+        if self._distils and teacher is None:
             raise UsageError("Distillation needs a teacher: fit(..., teacher=soft_targets(baseline, outputs_kind))")
-        self._model, self._losses, self._loss_weights = model, list(losses), [float(w) for w in loss_weights]
-        self._weight_decay, self._clip_norm, self._teacher, self._distils = weight_decay, clip_norm, teacher, distils
-        self._bn_sparsity, self._gammas = bn_sparsity, _gammas(model) if bn_sparsity else set()
+        self._model, self._loss_weights = model, [float(w) for w in loss_weights]
+        self._losses = [smoothed(loss, config.label_smoothing) for loss in losses]
+        self._config, self._teacher, self._strategy = config, teacher, strategy
+        self._gammas = _gammas(model) if config.bn_sparsity else set()
+        self._decaying = _decaying(model, config.decay) if config.weight_decay else set()
         self._masks = _resolve_masks(model, masks or {})
-        self._optimizer = keras.optimizers.SGD(learning_rate=0.0, momentum=momentum, nesterov=nesterov)
-        self._optimizer.build(model.trainable_variables)
+        with contextlib.nullcontext() if strategy is None else strategy.scope():
+            self._optimizer = keras.optimizers.SGD(
+                learning_rate=0.0, momentum=config.momentum, nesterov=config.nesterov
+            )
+            self._optimizer.build(model.trainable_variables)
+            self._scale = LossScale() if config.mixed_precision == "float16" else None
+            self.average = MovingAverage(model, config.ema) if config.ema else None
         self._sums = tf.Variable(tf.zeros(_HEADS + len(losses), tf.float64), trainable=False)
         self._steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._first_bad = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -78,8 +84,9 @@ class TrainStep:
 
     @property
     def state(self) -> list[keras.Variable]:
-        """The optimizer's variables: what a resumed run needs beside the model's own."""
-        return self._optimizer.variables
+        """What a resumed run needs beside the model's own variables."""
+        others = [part.state for part in (self._scale, self.average) if part is not None]
+        return [*self._optimizer.variables, *(variable for state in others for variable in state)]
 
     def start_epoch(self, element_spec) -> None:
         """Sets the running sums to zero and, the first time, compiles the step for batches of any length.
@@ -97,13 +104,22 @@ class TrainStep:
         if self._compiled is None:
             spec = keras.tree.map_structure(_any_batch, _as_batch(element_spec))
             self._check_labels(labelled=len(spec) == 2)
-            self._compiled = tf.function(
-                self._step, input_signature=(spec, tf.TensorSpec((), tf.float32)), autograph=False
-            )
+            if self._strategy is None:
+                signature = (spec, tf.TensorSpec((), tf.float32))
+                self._compiled = tf.function(self._step, input_signature=signature, autograph=False)
+            else:  # whose replicas may need to know the shapes of their shares
+                self._compiled = tf.function(self._distributed_step, autograph=False)
 
     def __call__(self, batch, learning_rate: float) -> None:
-        """Trains on one batch; nothing is read back from the device."""
-        self._compiled(_as_batch(batch), tf.constant(learning_rate, tf.float32))
+        """Trains on one batch; nothing is read back from the device.
+
+        Under a strategy a batch with fewer images than there are replicas is left out.
+        """
+        batch, learning_rate = _as_batch(batch), tf.constant(learning_rate, tf.float32)
+        if self._strategy is None:
+            self._compiled(batch, learning_rate)
+        elif len(batch[0]) >= self._strategy.num_replicas_in_sync:
+            self._compiled(*replica_shares(self._strategy, batch), learning_rate)
 
     def first_bad_step(self) -> int | None:
         """The first step of this epoch (from 1) whose loss was not finite; None if all were."""
@@ -120,16 +136,36 @@ class TrainStep:
         return float(means[_LOSS]), [float(mean) for mean in means[_HEADS:]], float(means[_RIGHT])
 
     def _step(self, batch, learning_rate):
+        gradients, sums = self._gradients(batch, tf.constant(1.0))
+        self._descend(gradients, learning_rate)
+        self._count(sums)
+
+    def _distributed_step(self, batch, share, learning_rate):
+        """Each replica looks at its share of the batch; the weights move by the sum, which is that of one device."""
+        found = self._strategy.run(self._gradients, args=(batch, share))
+        gradients, sums = (
+            [None if x is None else self._strategy.reduce("SUM", x, axis=None) for x in part]
+            for part in (found[0], [found[1]])
+        )
+        self._descend(gradients, learning_rate)
+        self._count(sums[0])
+
+    def _gradients(self, batch, share):
+        """The gradients of `share` times the mean loss, and what `_count` counts."""
         images, labels = batch if len(batch) == 2 else (batch[0], None)
         taught = None if self._teacher is None else tf.stop_gradient(self._teacher(images))
         labels = taught if labels is None else labels
         with tf.GradientTape() as tape:
-            outputs = keras.tree.flatten(self._model(images, training=True))
+            with computing_in(self._model, self._config.mixed_precision):
+                outputs = keras.tree.flatten(self._model(images, training=True))
             heads = self._head_losses(labels, taught, outputs)
             weighted = [weight * head for weight, head in zip(self._loss_weights, heads, strict=True)]
             loss = tf.add_n(weighted + [tf.cast(penalty, tf.float32) for penalty in self._model.losses])
-        self._descend(tape, loss, learning_rate)
-        self._count(labels, outputs, loss, heads)
+            shared = share * loss
+            shared = shared if self._scale is None else self._scale(shared)
+        gradients = tape.gradient(shared, self._model.trainable_variables)
+        gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
+        return gradients, self._sample_sums(labels, outputs, loss, heads)
 
     def _head_losses(self, labels, taught, outputs) -> list[tf.Tensor]:
         if len(outputs) != len(self._losses):
@@ -142,41 +178,52 @@ class TrainStep:
             heads.append(tf.cast(value, tf.float32))
         return heads
 
-    def _descend(self, tape, loss, learning_rate) -> None:
-        variables = self._model.trainable_variables
-        pairs = [(g, v) for g, v in zip(tape.gradient(loss, variables), variables, strict=True) if g is not None]
+    def _descend(self, gradients, learning_rate) -> None:
+        pairs = [(g, v) for g, v in zip(gradients, self._model.trainable_variables, strict=True) if g is not None]
         if not pairs:
             raise UsageError(f"The loss depends on no trainable weight of the model {self._model.name}")
-        gradients, variables = [tf.convert_to_tensor(g) for g, _ in pairs], [v for _, v in pairs]
+        gradients, variables = [g for g, _ in pairs], [v for _, v in pairs]
+        finite = None
+        if self._scale is not None:
+            gradients, finite = self._scale.unscale(gradients)
         gradients = [self._masked(g, v) for g, v in zip(gradients, variables, strict=True)]
-        if self._clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
-        if self._weight_decay:
-            gradients = [
-                g + self._weight_decay * tf.convert_to_tensor(v) if v.name in _KERNELS else g
-                for g, v in zip(gradients, variables, strict=True)
-            ]
-        if self._bn_sparsity:
-            gradients = [
-                g + self._bn_sparsity * tf.sign(tf.convert_to_tensor(v)) if id(v) in self._gammas else g
-                for g, v in zip(gradients, variables, strict=True)
-            ]
+        if self._config.clip_norm is not None:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._config.clip_norm)
+        gradients = [self._penalised(g, v) for g, v in zip(gradients, variables, strict=True)]
         self._optimizer.learning_rate.assign(learning_rate)
+        if finite is None:
+            self._apply(gradients, variables)
+        else:
+            tf.cond(finite, lambda: self._apply(gradients, variables), lambda: tf.constant(0))
+
+    def _apply(self, gradients, variables) -> tf.Tensor:
         self._optimizer.apply(gradients, variables)
+        if self.average is not None:
+            self.average.update()
+        return tf.constant(1)
 
     def _masked(self, gradient, variable):
         mask = self._masks.get(id(variable))
         return gradient if mask is None else gradient * mask
 
-    def _count(self, labels, outputs, loss, heads) -> None:
+    def _penalised(self, gradient, variable):
+        """The gradient with those of the L2 norm of what decays and of the L1 norm of gammas."""
+        if id(variable) in self._decaying:
+            gradient = gradient + self._config.weight_decay * tf.convert_to_tensor(variable)
+        if id(variable) in self._gammas:
+            gradient = gradient + self._config.bn_sparsity * tf.sign(tf.convert_to_tensor(variable))
+        return gradient
+
+    def _sample_sums(self, labels, outputs, loss, heads) -> tf.Tensor:
         samples = tf.shape(outputs[-1])[0]
         right = self._losses[-1].accuracy(labels, outputs[-1]) if self.tells_accuracy else tf.zeros((samples,))
-        weighted = tf.cast(samples, tf.float64) * tf.cast(
-            tf.stack([1.0, loss, tf.reduce_mean(right), *heads]), tf.float64
-        )
-        self._sums.assign_add(weighted)
+        means = tf.stack([1.0, loss, tf.reduce_mean(right), *heads])
+        return tf.cast(samples, tf.float64) * tf.cast(means, tf.float64)
+
+    def _count(self, sums) -> None:
+        self._sums.assign_add(sums)
         step = self._steps.assign_add(1)
-        is_first = tf.logical_and(tf.equal(self._first_bad, 0), tf.logical_not(tf.math.is_finite(loss)))
+        is_first = tf.logical_and(tf.equal(self._first_bad, 0), tf.logical_not(tf.math.is_finite(sums[_LOSS])))
         self._first_bad.assign(tf.where(is_first, step, self._first_bad))
 
     def _finite_weights(self):
@@ -213,6 +260,18 @@ def _gammas(model: keras.Model) -> set[int]:
     if not found:
         raise UsageError(f"bn_sparsity needs BatchNormalization layers with a scale (gamma); {model.name} has none")
     return found
+
+
+def _decaying(model: keras.Model, decay: str) -> set[int]:
+    """`id()` of the trained weights that decay, as `TrainConfig.decay` has it."""
+    if decay == "all":
+        return {id(v) for v in model.trainable_variables}
+    depthwise = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+    spared = set()
+    if decay == "no_depthwise":
+        spared = {id(v) for x in model._flatten_layers() if isinstance(x, depthwise) for v in x.weights}
+        spared |= {id(v) for v in model.trainable_variables if v.name == "depthwise_kernel"}
+    return {id(v) for v in model.trainable_variables if v.name in _KERNELS and id(v) not in spared}
 
 
 def _resolve_masks(model: keras.Model, masks: Mapping[str | int, np.ndarray]) -> dict[int, tf.Tensor]:

@@ -1,0 +1,197 @@
+"""Training on several devices, or on several machines, by `tf.distribute`.
+
+`fit` trains a copy of the model whose variables belong to the strategy and brings the weights back after each epoch, so
+that everything else (the selection, surgery, files) works on an ordinary model. In `multi_worker` every worker runs the
+same program on the same data; each looks at its share of every batch, and all come to the same weights.
+"""
+
+import contextlib
+import contextvars
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dcp_tf.errors import RunError, UsageError
+
+STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
+
+_CURRENT: contextvars.ContextVar[tf.distribute.Strategy | None] = contextvars.ContextVar("strategy", default=None)
+_EXAMPLE = """{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}"""
+
+
+def make_strategy(name: str) -> tf.distribute.Strategy | None:
+    """The strategy of a name; None for "one".
+
+    Args:
+        name: "one": one device; "mirrored": all GPUs of this machine (all its logical CPU devices where there is
+            none); "multi_worker": the machines that the environment variable TF_CONFIG lists; it must be made before
+            TensorFlow's first operation; "tpu": the TPU of this machine or of the environment. The last was never run
+            on a TPU by those who wrote it.
+
+    Raises:
+        UsageError: an unknown name, no TF_CONFIG, or no TPU.
+    """
+    if name not in STRATEGIES:
+        raise UsageError(f"unknown strategy {name!r}; choose one of {', '.join(STRATEGIES)}")
+    if name == "one":
+        return None
+    if name == "mirrored":
+        return tf.distribute.MirroredStrategy()
+    if name == "tpu":
+        return _tpu()
+    if not os.environ.get("TF_CONFIG"):
+        raise UsageError(f"the strategy multi_worker needs TF_CONFIG, for each worker such as TF_CONFIG='{_EXAMPLE}'")
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UsageError(f"the strategy multi_worker cannot be made of TF_CONFIG: {error}") from error
+
+
+def _tpu() -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
+    except Exception as error:  # of many kinds, by what is missing
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UsageError(f"no TPU was found for --strategy=tpu (which is untested on TPUs): {line}") from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+@contextlib.contextmanager
+def distributed(strategy: tf.distribute.Strategy | None) -> Iterator[None]:
+    """Lets every `fit` inside train under the strategy; None: on one device.
+
+    Example:
+        >>> with distributed(tf.distribute.MirroredStrategy()):
+        ...     result = dcp_tf.prune(model, data, dcp_tf.DCP(rate=0.5))
+    """
+    token = _CURRENT.set(strategy)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def current_strategy() -> tf.distribute.Strategy | None:
+    """That of the innermost `distributed`."""
+    return _CURRENT.get()
+
+
+def worker_number(strategy: tf.distribute.Strategy | None) -> int:
+    """Which of several workers this process is; the chief, and a process that is alone, is 0."""
+    resolver = getattr(strategy, "cluster_resolver", None)
+    if resolver is None or not _has_workers(strategy) or resolver.task_type == "chief":
+        return 0
+    return resolver.task_id + ("chief" in resolver.cluster_spec().jobs)
+
+
+def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
+    """Whether this process is the one that hands over the result."""
+    return worker_number(strategy) == 0
+
+
+def _has_workers(strategy: tf.distribute.Strategy | None) -> bool:
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def replica_shares(strategy: tf.distribute.Strategy, batch: tuple) -> tuple[Any, Any]:
+    """A batch cut into one part per replica, as even as can be.
+
+    Returns:
+        The parts, and what share of the batch each is, as values that `strategy.run` hands out.
+    """
+    size, count = len(batch[0]), strategy.num_replicas_in_sync
+    bounds = [size * i // count for i in range(count + 1)]
+
+    def part(context, values):
+        number = context.replica_id_in_sync_group
+        return values[bounds[number] : bounds[number + 1]]
+
+    def share(context):
+        number = context.replica_id_in_sync_group
+        return tf.constant((bounds[number + 1] - bounds[number]) / size, tf.float32)
+
+    cut = tuple(
+        strategy.experimental_distribute_values_from_function(lambda context, x=x: part(context, x)) for x in batch
+    )
+    return cut, strategy.experimental_distribute_values_from_function(share)
+
+
+class Replicas:
+    """A model as a strategy trains it.
+
+    Args:
+        model: stays an ordinary model; `gather` brings it the weights of the replicas.
+        strategy: None: then it is the model itself that is trained.
+
+    Attributes:
+        model: what is trained; its BatchNormalizations look at all replicas' images.
+        strategy: as given.
+
+    Raises:
+        UsageError: the model cannot be made again from its config.
+        RunError: several workers have models of different shapes.
+    """
+
+    def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy | None):
+        self._plain, self.strategy = model, strategy
+        self.model = model if strategy is None else _copy(model, strategy)
+        if _has_workers(strategy):
+            _require_same_shapes(model, strategy)
+            self._take_those_of_the_chief()
+        self.scatter()
+
+    def own_keys(self, masks: Mapping[str | int, Any]) -> dict[str | int, Any]:
+        """Masks by `id()` or path of the plain model's variables, as those of the trained one."""
+        places = {id(v): own for v, own in zip(self._plain.variables, self.model.variables, strict=True)}
+        return {key if isinstance(key, str) else id(places.get(key, key)): mask for key, mask in masks.items()}
+
+    def scatter(self) -> None:
+        """Gives all replicas the plain model's weights."""
+        if self.strategy is not None:
+            for own, plain in zip(self.model.variables, self._plain.variables, strict=True):
+                own.assign(plain.numpy())
+
+    def gather(self) -> None:
+        """Gives the plain model the replicas' weights."""
+        if self.strategy is not None:
+            for own, plain in zip(self.model.variables, self._plain.variables, strict=True):
+                plain.assign(own.numpy())
+
+    def _take_those_of_the_chief(self) -> None:
+        """Rounding may differ between machines, and so may what they computed alone."""
+        chief = is_chief(self.strategy)
+        for variable in self._plain.variables:
+            value = variable.numpy() if chief else variable.numpy() * 0
+            variable.assign(self.strategy.reduce("SUM", tf.constant(value), axis=None).numpy())
+
+
+def _copy(model: keras.Model, strategy: tf.distribute.Strategy) -> keras.Model:
+    with strategy.scope():
+        try:
+            copy = keras.models.clone_model(model)
+        except (NotImplementedError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"training under a strategy needs a model that can be made again from its config; {model.name} "
+                f"cannot: {error}"
+            ) from error
+        for layer in copy._flatten_layers():
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.synchronized = True
+    shapes = [[(v.name, tuple(v.shape)) for v in each.variables] for each in (model, copy)]
+    if shapes[0] != shapes[1]:
+        raise UsageError(f"the copy of {model.name} that its config makes has other weights; train it without strategy")
+    return copy
+
+
+def _require_same_shapes(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
+    digest = zlib.crc32(repr([tuple(v.shape) for v in model.variables]).encode())
+    found = strategy.gather(tf.constant([digest], tf.int64), axis=0).numpy()
+    if len(set(found.tolist())) > 1:
+        raise RunError(
+            "the workers came to models of different shapes; give all of them the same command, the same data and the "
+            "same state to resume"
+        )

@@ -1,0 +1,88 @@
+"""Embeddings that are measured by face verification: the objective of a margin loss, with other figures."""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+
+import keras
+
+from dcp_tf.evaluation import Verification, verify
+from dcp_tf.evaluation.verification import PairList
+from dcp_tf.training.objectives import Objective
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Verified(Objective):
+    """An objective of embeddings whose models are measured on pairs of faces.
+
+    The images that `evaluate` gets are those that the pairs speak of, all of them in their order.
+
+    Attributes:
+        of: what is learnt, such as `Embedding`; everything but the figures is its.
+        pairs: what is verified; see `dcp_tf.data.Pairs`.
+        mirror: whether each embedding is joined with that of the mirror image.
+    """
+
+    of: Objective
+    pairs: PairList
+    mirror: bool = True
+    primary = "verification_accuracy"
+
+    def bind(self, shape, data, model=None, what="the data"):
+        """See `Objective`."""
+        return dataclasses.replace(self, of=self.of.bind(shape, data, model, what))
+
+    def check(self, labels, shape, what="the data"):
+        """See `Objective`."""
+        self.of.check(labels, shape, what)
+
+    @property
+    def name(self) -> str:
+        """See `Objective`."""
+        return self.of.name
+
+    @property
+    def loss(self):
+        """See `Objective`."""
+        return self.of.loss
+
+    @property
+    def head_loss(self):
+        """See `Objective`."""
+        return self.of.head_loss
+
+    def head(self, name, shape, output_shape, data_format):
+        """See `Objective`."""
+        return self.of.head(name, shape, output_shape, data_format)
+
+    def ending(self, model, data):
+        """See `Objective`."""
+        return self.of.ending(model, data)
+
+    def targets(self, model, data):
+        """See `Objective`."""
+        return self.of.targets(model, data)
+
+    def verify(self, model_or_predict: keras.Model | Callable, batches: Iterable) -> Verification:
+        """Everything that is measured on the pairs, fold by fold."""
+        return verify(model_or_predict, batches, self.pairs, mirror=self.mirror)
+
+    def evaluate(self, model_or_predict, batches):
+        """See `Objective`: the verification accuracy and its spread, AUC, and TAR at FAR."""
+        return figures(self.verify(model_or_predict, batches))
+
+    def describe(self):
+        """See `Objective`."""
+        return f"{self.of.describe()}, verified on {len(self.pairs.same)} pairs"
+
+    def __repr__(self) -> str:
+        return f"Verified({self.of!r}, {len(self.pairs.same)} pairs, mirror={self.mirror})"
+
+
+def figures(found: Verification) -> dict[str, float]:
+    """What was measured, one number for each name."""
+    return {
+        "verification_accuracy": found.accuracy,
+        "verification_std": found.std,
+        "auc": found.auc,
+        **{f"tar_at_far_{rate:g}": value for rate, value in found.tar_at_far.items()},
+    }
