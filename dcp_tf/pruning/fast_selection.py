@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import keras
 import numpy as np
@@ -136,29 +136,35 @@ def _gram_collector(problem: ChannelProblem) -> Callable:
         run_linear(trace, calls, set(), values)
         wanted = base or run_linear(trace, reading, problem.reading, dict(values))
         found = {i: (values[t], o) for i, t, o in zip(reading, read, wanted, strict=True)}
-        return [
-            layer_sums(r.operation, [pair for i, pair in found.items() if trace.calls[i].operation is r.operation])
-            for r in problem.readers
-        ]
+        sums = []
+        for reader in problem.readers:
+            own = _calls_of(problem, reader)
+            mean = sum(_places(problem, i) for i in own) / len(own)
+            # In L_M each call counts by the mean over its own places, so those of smaller maps count for more.
+            weights = [mean / _places(problem, i) for i in own]
+            sums.append(layer_sums(reader.operation, [found[i] for i in own], weights))
+        return sums
 
     return compiled_for(collect, [problem.inputs[0], problem.baseline(0)])
 
 
-def layer_sums(layer: keras.Layer, calls: list[tuple[tf.Tensor, tf.Tensor]]) -> list[tf.Tensor]:
-    """The Gram matrix and the products over all calls of one layer: inputs and wanted outputs."""
+def layer_sums(
+    layer: keras.Layer, calls: list[tuple[tf.Tensor, tf.Tensor]], weights: Sequence[float] | None = None
+) -> list[tf.Tensor]:
+    """The Gram matrix and the products over all calls of one layer: inputs and wanted outputs, and how each counts."""
     rows, outputs = rows_of(layer), layer.kernel.shape[-1]
     hessian, product = tf.zeros((rows, rows)), tf.zeros((rows, outputs))
     bias = 0.0 if layer.bias is None else tf.convert_to_tensor(layer.bias)
-    for inputs, wanted in calls:
+    for (inputs, wanted), weight in zip(calls, weights or [1.0] * len(calls), strict=True):
         images = tf.shape(inputs)[0]
         # Patches are many times larger than what they are cut from, so a few images are taken at a time.
         chunk = max(1, _PATCH_VALUES // (rows * (math.prod(wanted.shape[1:-1]) or 1)))
 
-        def add(start, hessian, product, inputs=inputs, wanted=wanted - bias, chunk=chunk):
+        def add(start, hessian, product, inputs=inputs, wanted=wanted - bias, chunk=chunk, scale=weight**0.5):
             part = slice(start, start + chunk)
-            matrix = tf.cast(patches(layer, inputs[part]), tf.float32)
+            matrix = scale * tf.cast(patches(layer, inputs[part]), tf.float32)
             hessian += tf.matmul(matrix, matrix, transpose_a=True)
-            product += tf.matmul(matrix, tf.reshape(wanted[part], (-1, outputs)), transpose_a=True)
+            product += tf.matmul(matrix, tf.reshape(scale * wanted[part], (-1, outputs)), transpose_a=True)
             return start + chunk, hessian, product
 
         more = lambda start, *_, images=images: start < images  # noqa: E731
@@ -171,13 +177,11 @@ def _metrics(problem: ChannelProblem) -> list[np.ndarray]:
 
     Both are per image and place: `Q` is here the number of values that the layers give for one image.
     """
-    settings, trace = problem.settings, problem.trace
-    shapes = {i: trace.shapes[trace.calls[i].outputs[0]][1:] for i in problem.reading}
-    found, places = [], []
+    settings, found, places = problem.settings, [], []
     for reader in problem.readers:
-        outputs = reader.kernel.shape[-1]
-        places.append(sum(math.prod(shapes[i][:-1]) for i in _calls_of(problem, reader)))
-        found.append(settings.reconstruction / (places[-1] * outputs) * np.eye(outputs))
+        outputs, own = reader.kernel.shape[-1], _calls_of(problem, reader)
+        places.append(sum(_places(problem, i) for i in own))
+        found.append(settings.reconstruction * len(own) / (places[-1] * outputs) * np.eye(outputs))
     if settings.discrimination:
         collect = _fisher_collector(problem)
         sizes = np.cumsum([int(labels.shape[0]) for labels in problem.labels])
@@ -190,6 +194,11 @@ def _metrics(problem: ChannelProblem) -> list[np.ndarray]:
 
 def _calls_of(problem: ChannelProblem, reader: Reader) -> list[int]:
     return [i for i in sorted(problem.reading) if problem.trace.calls[i].operation is reader.operation]
+
+
+def _places(problem: ChannelProblem, call: int) -> int:
+    """At how many places of one image a call gives outputs."""
+    return math.prod(problem.trace.shapes[problem.trace.calls[call].outputs[0]][1:-1])
 
 
 def _fisher_collector(problem: ChannelProblem) -> Callable:

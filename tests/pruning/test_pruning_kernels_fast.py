@@ -1,0 +1,120 @@
+"""The quadratic model of the fast selection, for channels and kernels: its gradient is L_M's, its elimination exact."""
+
+import keras
+import numpy as np
+import pytest
+from kernel_problems import QUADRATIC, kernel_problem
+from pruning_nets import Setting, build
+
+from dcp_tf.pruning.channel_problem import SubProblem
+from dcp_tf.pruning.fast_selection import is_fast, quadratics
+from dcp_tf.pruning.kernel_elimination import MAX_WORK, eliminate_kernels, work
+from dcp_tf.pruning.quadratic import Quadratic, patches
+
+
+def matrices(problem, parts):
+    return [
+        r.kernel.numpy().astype("float64").reshape(p.linear.shape) for r, p in zip(problem.readers, parts, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("kernels", [False, True], ids=["channels", "kernels"])
+@pytest.mark.parametrize("net", QUADRATIC)
+def test_the_gradient_of_the_model_is_that_of_the_reconstruction_loss(net, kernels):
+    settings = SubProblem(0.7, 0.0)
+    setting = Setting(build(QUADRATIC[net]), settings=settings)
+    problem = kernel_problem(setting, settings) if kernels else setting.problem
+    assert is_fast(problem)
+    rng = np.random.default_rng(1)
+    for reader in problem.readers:
+        reader.kernel.assign(reader.kernel + rng.normal(0, 0.5, reader.kernel.shape))
+    parts = quadratics(problem)
+    problem.loss()
+    for part, weights, gradient in zip(parts, matrices(problem, parts), problem._gradients, strict=True):
+        wanted = gradient.reshape(weights.shape)
+        assert np.abs(part.gradient(weights) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def random_kernels(rng, inputs, size, outputs, metric=True, first=0, others=0):
+    """A quadratic model in which every pair of an input and an output is an atom."""
+    rows = inputs * size + others
+    matrix, measure = rng.normal(size=(4 * rows, rows)), rng.normal(size=(3 * outputs, outputs))
+    atom = np.full((rows, outputs), -1)
+    for place in range(size):
+        for i in range(inputs):
+            atom[place * inputs + i] = first + i * outputs + np.arange(outputs)
+    linear, metric = rng.normal(size=(rows, outputs)), measure.T @ measure if metric else None
+    return Quadratic(matrix.T @ matrix, linear, atom, np.ones((rows, outputs), bool), metric)
+
+
+def best_value(parts, selected):
+    return sum(part.separated().value(part.fit(selected) * scale(part)) for part in parts)
+
+
+def scale(part):
+    return 1 if part.metric is None else np.sqrt(np.diag(part.metric))
+
+
+PARTS = {
+    "one": lambda rng: [random_kernels(rng, 3, 2, 3)],
+    "places of another group": lambda rng: [random_kernels(rng, 3, 2, 2, others=2)],
+    "two readers": lambda rng: [random_kernels(rng, 2, 3, 2), random_kernels(rng, 3, 1, 2, metric=False, first=4)],
+}
+
+
+@pytest.mark.parametrize("which", PARTS)
+@pytest.mark.parametrize("holes", [False, True], ids=["whole", "holes"])
+def test_each_removal_is_the_cheapest_and_costs_what_refitting_says(which, holes, monkeypatch):
+    """Costs of one output do not depend on others, so the cheapest of all kernels is the cheapest of its output."""
+    monkeypatch.setattr("dcp_tf.pruning.kernel_elimination._BYTES_AT_A_TIME", 1)  # one output at a time
+    parts = PARTS[which](np.random.default_rng(2))
+    if holes:  # a kernel that is gone before, so that outputs have different places
+        parts[0].held[parts[0].atom == 1] = False
+        parts[0].atom[parts[0].atom == 1] = -1
+    atoms = np.unique(np.concatenate([p.atom[p.atom >= 0] for p in parts]))
+    order, rises = eliminate_kernels(parts)
+    assert sorted(order) == atoms.tolist()
+    selected = np.zeros(atoms.max() + 1, bool)
+    selected[atoms] = True
+    for atom, rise in zip(order, rises, strict=True):
+        values = {}
+        for k in np.flatnonzero(selected):
+            without = selected.copy()
+            without[k] = False
+            values[k] = best_value(parts, without) - best_value(parts, selected)
+        assert rise == pytest.approx(values[atom], rel=2e-2, abs=1e-6)
+        assert values[atom] <= min(values.values()) * (1 + 2e-2) + 1e-6
+        selected[atom] = False
+
+
+def test_outputs_together_and_one_by_one_go_in_the_same_order(monkeypatch):
+    parts = [random_kernels(np.random.default_rng(4), 4, 3, 5)]
+    together = eliminate_kernels(parts)
+    monkeypatch.setattr("dcp_tf.pruning.kernel_elimination._BYTES_AT_A_TIME", 1)
+    alone = eliminate_kernels(parts)
+    assert together[0] == alone[0]
+    np.testing.assert_allclose(together[1], alone[1], rtol=1e-9)
+
+
+def test_held_places_stay_zero_in_what_is_fitted():
+    part = random_kernels(np.random.default_rng(5), 3, 2, 3, others=1)
+    part.held[2, 1] = part.held[-1, 0] = False
+    selected = np.arange(9) % 2 == 0
+    weights = part.fit(selected)
+    gone = ~part.held | ((part.atom >= 0) & ~selected[part.atom])
+    assert not weights[gone].any()
+    assert weights[~gone].all()
+    # What is fitted is the minimum: no slope along any place that may change.
+    slopes = Quadratic(part.hessian, part.linear, part.atom, part.held).gradient(weights)
+    assert np.abs(slopes[~gone]).max() < 0.01 * np.abs(part.linear).max()
+
+
+def test_the_limit_of_work_lets_layers_of_common_size_through():
+    assert work(9 * 64, 64) < MAX_WORK < work(9 * 512, 512)
+
+
+def test_patches_of_a_dense_layer_are_its_inputs():
+    layer = keras.layers.Dense(2)
+    inputs = np.random.default_rng(0).normal(size=(3, 4, 5)).astype("float32")
+    layer(inputs)
+    np.testing.assert_array_equal(patches(layer, inputs), inputs.reshape(-1, 5))
