@@ -72,7 +72,7 @@ def check_parity(
         labels: class numbers (N,), for the accuracies. They belong to the first output.
         outputs: what the model gives. "logits" and "embeddings": errors are relative to the standard deviation of the
             Keras outputs; "probabilities": they are absolute, since the spread of a probability is 1.
-            Embeddings decide nothing, so they have no agreement.
+            Embeddings decide nothing, so they have no agreement, but cosines.
 
     Returns:
         The comparison; of several outputs the worst error counts, and the first decides.
@@ -99,6 +99,7 @@ def check_parity(
     errors = [_relative_error(ours, theirs, outputs) for ours, theirs in zip(found, expected, strict=True)]
     decided, keras_decided = (_decisions(side[0], outputs) for side in (found, expected))
     top1, keras_top1 = (_accuracy(side, labels) for side in (decided, keras_decided))
+    alike = _cosines(found[0], expected[0]) if outputs == "embeddings" else None
     return Parity(
         max_error=max(float(error.max()) for error in errors),
         mean_error=max(float(error.mean()) for error in errors),
@@ -107,6 +108,8 @@ def check_parity(
         keras_top1=keras_top1,
         samples=count,
         snr_db=min(_snr_db(ours, theirs) for ours, theirs in zip(found, expected, strict=True)),
+        cosine_min=None if alike is None else float(alike.min()),
+        cosine_mean=None if alike is None else float(alike.mean()),
     )
 
 
@@ -156,6 +159,16 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
     # The floor keeps rounding noise of constant outputs from counting as an error of their spread.
     spread = max(float(np.std(expected)), 1e-3 * float(np.abs(expected).max(initial=0)))
     return error / (spread or 1.0)
+
+
+def _cosines(found: np.ndarray, expected: np.ndarray) -> np.ndarray | None:
+    """The cosine between the two vectors of each sample, (N,); None where samples are no vectors."""
+    if found.ndim != 2 or found.shape[1] < 2:
+        return None
+    left, right = found.astype(np.float64), expected.astype(np.float64)
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    equal = (left == right).all(axis=1)  # also where both are all zeros
+    return np.where(equal, 1.0, (left * right).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))
 
 
 def _snr_db(found: np.ndarray, expected: np.ndarray) -> float:

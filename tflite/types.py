@@ -161,6 +161,9 @@ class Parity:
         keras_top1: accuracy of the Keras model; None without labels.
         samples: how many samples were compared.
         snr_db: power of the Keras outputs over the power of the error, decibels; infinite where they are equal.
+        cosine_min: the smallest cosine between a sample's embedding by the file and by the Keras model; None for all
+            that is no embedding of two values or more.
+        cosine_mean: the mean of these cosines.
     """
 
     max_error: float
@@ -170,6 +173,8 @@ class Parity:
     keras_top1: float | None
     samples: int
     snr_db: float = math.inf
+    cosine_min: float | None = None
+    cosine_mean: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)

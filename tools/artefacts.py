@@ -51,9 +51,19 @@ def measure_model(model: Any, dataset: Any, objective: Any) -> dict[str, Any]:
             each.path: {"kernels": each.total, "kept": each.kept, "sparsity": each.sparsity} for each in zeros
         }
     if dataset.test.labels is not None:
-        found = objective.evaluate(model, dataset.test.batches(256))
-        measured |= {name: value for name, value in found.items() if name != "loss"}
+        measured |= figures(model, dataset, objective)
     return measured
+
+
+def figures(model_or_predict: Any, dataset: Any, objective: Any) -> dict[str, Any]:
+    """The objective's figures on the test images; of verified faces also those of each fold, in `verification`."""
+    from dcp_tf.training import verified
+
+    batches = dataset.test.batches(256)
+    if isinstance(objective, verified.Verified):
+        found = objective.verify(model_or_predict, batches)
+        return {**verified.figures(found), "verification": found.summary()}
+    return {name: value for name, value in objective.evaluate(model_or_predict, batches).items() if name != "loss"}
 
 
 def deploy(

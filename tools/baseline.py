@@ -9,7 +9,16 @@ from dcp_tf.tools import task
 from dcp_tf.tools.common_flags import Subject, zoo_input_shape
 
 
-def build(model: str, dataset: str, seed: int, *, data_dir: str | None = None, loss: str = "auto") -> Subject:
+def build(
+    model: str,
+    dataset: str,
+    seed: int,
+    *,
+    data_dir: str | None = None,
+    loss: str = "auto",
+    augmentation: str | None = None,
+    faces: Any = None,
+) -> Subject:
     """Builds `zoo:NAME` or `keras:NAME` for a data set; its weights are still random.
 
     Args:
@@ -18,6 +27,8 @@ def build(model: str, dataset: str, seed: int, *, data_dir: str | None = None, l
         seed: draws the weights and, where the data set does not say, which images are for testing.
         data_dir: of TensorFlow Datasets.
         loss: as `--loss`.
+        augmentation: as `--augmentation`.
+        faces: which people of `faces:DIR` are read; see `dcp_tf.data.FaceSettings`.
 
     Raises:
         UsageError: the model is a file, or does not fit the data.
@@ -28,7 +39,7 @@ def build(model: str, dataset: str, seed: int, *, data_dir: str | None = None, l
     if not model.startswith(("zoo:", "keras:")):
         raise UsageError(f"networks are trained from scratch: give --model=zoo:NAME or keras:NAME, received {model!r}")
     seed_everything(seed)
-    raw = data.load(dataset, seed=seed, data_dir=data_dir)
+    raw = data.load(dataset, seed=seed, data_dir=data_dir, faces=faces)
     if raw.train.labels is None:
         raise UsageError(f"{dataset} has no labels to train on")
     shape = zoo_input_shape(raw.input_shape) if model.startswith("zoo:") else None
@@ -39,11 +50,14 @@ def build(model: str, dataset: str, seed: int, *, data_dir: str | None = None, l
         normalization=loaded.normalization,
         seed=seed,
         data_dir=data_dir,
+        augmentation=augmentation,
+        faces=faces,
     )
     kind, notes = models.outputs_kind(loaded.model), []
+    loss = task.of_faces(loss, dataset, kind)
     objective = choose_objective(loaded.model, images.train, loss, kind, f"{raw.name} (train)")
     objective.check(images.test.labels, output_shape(loaded.model, images.test), f"{raw.name} (test)")
-    images = task.without_moves(images, objective, None, notes)
+    images = task.without_moves(images, objective, augmentation, notes)
     return Subject(loaded.model, images, kind, loaded.normalization, model, tuple(notes), objective)
 
 

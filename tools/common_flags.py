@@ -5,12 +5,12 @@ import pathlib
 from typing import Any
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import task
+from dcp_tf.tools import face_flags, task
 from dcp_tf.tools.program import Program
 
-AUGMENTATIONS = ("none", "shift", "flip")
+AUGMENTATIONS = ("none", "shift", "flip", "mirror", "crop")
 TASK_LOSSES = ("auto", "softmax", "sigmoid", "multilabel", "mse", "arcface", "cosface", "asoftmax")
-NORMALIZATIONS = ("none", "unit", "raw", "digits", "cifar10", "imagenet", "tf", "caffe")
+NORMALIZATIONS = ("none", "unit", "raw", "digits", "cifar10", "cifar100", "imagenet", "tf", "face", "caffe")
 
 
 def define_model(program: Program, about: str = "The model") -> None:
@@ -31,22 +31,25 @@ def define_data_source(program: Program) -> None:
         "dataset",
         "digits",
         "digits (comes with scikit-learn), npz:FILE (x_train y_train x_test y_test, labels may be missing), folder:DIR "
-        "(one folder per class) or tfds:NAME (TensorFlow Datasets).",
+        "(one folder per class), tfds:NAME (TensorFlow Datasets) or faces:DIR (one folder per person, or TFRecord "
+        "files of aligned crops).",
     )
     program.string("data_dir", None, "For tfds: where TensorFlow Datasets keeps its files.")
     program.enum(
         "augmentation",
         None,
         AUGMENTATIONS,
-        "What training does to the images: none; shift: by up to an eighth of their size; flip: shift and mirror by "
-        "chance. Without the flag flip for photographs of TensorFlow Datasets, shift for all others.",
+        "What training does to the images: none; shift: by up to an eighth of their size; mirror: by chance; flip: "
+        "shift and mirror; crop: cut photographs of many sizes at random, and mirror. Without the flag crop for such "
+        "photographs of TensorFlow Datasets and flip for its others, mirror for faces, shift for all others.",
     )
     program.boolean(
         "resize",
         False,
-        "For npz: convert images of another size, or gray instead of RGB, to what the model takes. Without it they are "
-        "an error. All other data sets are always converted.",
+        "For npz, faces and pairs: convert images of another size, and of npz gray instead of RGB, to what the model "
+        "takes. Without it they are an error. All other data sets are always converted.",
     )
+    face_flags.define_faces(program)
 
 
 def define_dataset(program: Program) -> None:
@@ -57,8 +60,9 @@ def define_dataset(program: Program) -> None:
         None,
         NORMALIZATIONS,
         "What the model was trained on. Integer pixels become 0..1 first, floats are taken as they are; then: none: "
-        "nothing more; unit: 0..1, also from floats of 0..255; raw: 0..255; digits, cifar10, imagenet: (x - mean) / "
-        "std of that data set; tf: -1..1; caffe: BGR less ImageNet's mean. Without the flag zoo: and keras: models "
+        "nothing more; unit: 0..1, also from floats of 0..255; raw: 0..255; digits, cifar10, cifar100, imagenet: "
+        "(x - mean) / std of that data set; tf: -1..1; face: (x - 127.5) / 128 of 0..255; caffe: BGR less ImageNet's "
+        "mean. Without the flag zoo: and keras: models "
         "bring theirs, a model file in the folder of a run too; else none.",
     )
     program.list("mean", [], "In place of --normalization: one mean, or one per channel (a,b,c), for pixels of 0..1.")
@@ -84,8 +88,8 @@ def define_loss(program: Program) -> None:
         TASK_LOSSES,
         "What the model learns. auto: read off the last activation and the labels. softmax: one class; sigmoid: one "
         "class, each with a yes / no question of its own; multilabel: several classes at once (rows of 0 and 1); mse: "
-        "numbers; arcface, cosface, asoftmax: embeddings. Labels that are maps, (N, height, width) or (N, height, "
-        "width, classes), make it the loss of each place.",
+        "numbers; arcface, cosface, asoftmax: embeddings (auto: arcface for faces). Labels that are maps, (N, height, "
+        "width) or (N, height, width, classes), make it the loss of each place.",
     )
 
 
@@ -165,7 +169,8 @@ def load_subject(flags: Any) -> Subject:
     objective = None
     if len(loaded.model.outputs) == 1:
         objective, dataset = task.read(flags, kind, loaded.model, dataset, notes)
-    return Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
+    subject = Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
+    return face_flags.with_pairs(flags, subject) if "pairs" in flags else subject
 
 
 def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) -> tuple[Any, str]:
@@ -182,9 +187,11 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) 
     """
     from dcp_tf import data
 
-    name, mean, std = _normalization(flags, of_the_model, notes)
+    name, mean, std = read_normalization(flags, of_the_model, notes)
     if len(shape) != 3:
         return _load_plain(flags, shape, name), "none"
+    if flags.dataset.startswith("faces:") and not flags.model.startswith("zoo:"):
+        face_flags.check_faces_size(flags, shape)
     dataset = data.load(
         flags.dataset,
         input_shape=shape,
@@ -194,6 +201,7 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) 
         seed=flags.seed,
         data_dir=flags.data_dir,
         augmentation=flags.augmentation,
+        faces=face_flags.face_settings(flags),
     )
     if not flags.model.startswith("zoo:"):  # which are built for the data
         check_shape(flags, dataset)
@@ -281,7 +289,7 @@ def recorded(model: str) -> Recorded:
     return Recorded(name, None, None, kind, summary, loss)
 
 
-def _normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple[str, Any, Any]:
+def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple[str, Any, Any]:
     """Name, mean and std: what the flags say, else what the model brings, else what the model's run wrote down."""
     mean, std = (numbers(flags, name) for name in ("mean", "std"))
     if mean or std:
@@ -303,7 +311,8 @@ def _zoo_shape(flags: Any) -> dict[str, Any]:
         return {}
     from dcp_tf import data
 
-    raw = data.load(flags.dataset, seed=flags.seed, data_dir=flags.data_dir)
+    faces = face_flags.face_settings(flags)
+    raw = data.load(flags.dataset, seed=flags.seed, data_dir=flags.data_dir, faces=faces)
     return {"input_shape": zoo_input_shape(raw.input_shape), "num_classes": task.outputs_for(flags.model, raw)}
 
 

@@ -2,10 +2,14 @@
 
     python -m dcp_tf.tools.evaluate --model=runs/mine/pruned.keras --dataset=npz:my_data.npz
     python -m dcp_tf.tools.evaluate --model=runs/mine/pruned_int8.tflite --dataset=npz:my_data.npz
+    python -m dcp_tf.tools.evaluate --model=runs/faces/pruned.keras --pairs=pairs.txt --pairs_root=lfw
 
 It prints how many images were measured, and for classes top-1 and top-5 as fractions of 1 and the mean cross-entropy;
 for several classes at once the mean average precision (map) and F1; for numbers mse, mae and r2; for maps of classes
-mean IoU and pixel accuracy; for embeddings how often the nearest other image is of the same class (recall_at_1).
+mean IoU and pixel accuracy; for embeddings how often the nearest other image is of the same class (recall_at_1), or
+with --pairs in place of --dataset the accuracy of face verification, its spread over the folds, the area under the ROC
+curve (auc) and which share of the pairs of one person is accepted where at most 1 or .1 % of all others are
+(tar_at_far).
 """
 
 import os
@@ -17,13 +21,14 @@ if __package__ in (None, ""):
 import json
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags
+from dcp_tf.tools import artefacts, common_flags, face_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("evaluate", __doc__)
 common_flags.define_model(PROGRAM, about="The model; also a .tflite file")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
+face_flags.define_pairs(PROGRAM)
 common_flags.define_seed(PROGRAM, "Draws which images are set aside for testing where the data set does not say.")
 PROGRAM.section("Output")
 PROGRAM.boolean("json", False, "Print JSON.")
@@ -33,21 +38,77 @@ def main(flags) -> None:
     """Prints the figures of the objective."""
     if not flags.model:
         raise UsageError("say which model: --model=PATH")
-    is_file = flags.model.endswith(".tflite")
-    subject = common_flags.load_tflite(flags) if is_file else common_flags.load_subject(flags)
+    subject = _load(flags)
     dataset = subject.dataset
     if dataset.test.labels is None:
         raise UsageError(f"{flags.dataset} has no labels to measure on")
     if subject.objective is None:
         raise UsageError(f"{flags.model} has {len(subject.model.outputs)} outputs; only models with one are measured")
     subject.announce()
-    found = subject.objective.evaluate(subject.model, dataset.test.batches(256))
+    if flags.pairs:
+        found = artefacts.figures(subject.model, dataset, subject.objective)
+    else:
+        found = dict(subject.objective.evaluate(subject.model, dataset.test.batches(256)))
     found["images"] = dataset.test.size
     if flags.json:
         print(json.dumps(found, indent=2))
+        return
+    folds = found.pop("verification", None)
+    width = max(14, *map(len, found))
+    for name, value in found.items():
+        print(f"{name:{width}} {value:.4f}" if isinstance(value, float) else f"{name:{width}} {value:,}")
+    if folds is not None:
+        rows = zip(folds["folds"], folds["fold_accuracies"], folds["thresholds"], strict=True)
+        for fold, accuracy, threshold in rows:
+            print(f"{f'fold {fold}':{width}} {accuracy:.4f} at a cosine of {threshold:.4f}")
+
+
+def _load(flags):
+    """The model with what it is measured on."""
+    if flags.pairs:
+        return _load_with_pairs(flags)
+    face_flags.require_pairs(flags)
+    return common_flags.load_tflite(flags) if flags.model.endswith(".tflite") else common_flags.load_subject(flags)
+
+
+def _load_with_pairs(flags):
+    """The model with the images of the pairs, which are all that it is measured on."""
+    from dcp_tf import data, models, tflite
+    from dcp_tf.training.embeddings import Directions
+    from dcp_tf.training.verified import Verified
+
+    if flags["dataset"].present:
+        raise UsageError("give either --dataset or --pairs: embeddings are measured on the pairs alone")
+    face_flags.face_settings(flags)
+    pairs, notes = face_flags.read_pairs(flags), []
+    if flags.model.endswith(".tflite"):
+        runner, normalization, kind = tflite.Runner(flags.model), "none", "logits"
+        model, shape = runner.predict, tuple(runner.input_shapes[0][1:])
+        outputs = (None, *tflite.inspect(flags.model).outputs[0].shape[1:])
     else:
-        for name, value in found.items():
-            print(f"{name:14} {value:.4f}" if isinstance(value, float) else f"{name:14} {value:,}")
+        loaded = models.load(flags.model, weights=flags.weights)
+        model, normalization, kind = loaded.model, loaded.normalization, models.outputs_kind(loaded.model)
+        shape, outputs = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape)
+    _require_embeddings(flags, len(shape) == 3 and kind == "logits", outputs)
+    name, mean, std = common_flags.read_normalization(flags, normalization, notes)
+    images = face_flags.pair_images(flags, pairs, shape, data.find_normalization(name, mean, std))
+    notes.append(f"verified on {pairs.size:,} pairs of {len(pairs.files):,} images ({flags.pairs})")
+    dataset = data.ImageDataset(pairs.name, images, images, 0, (), images.shape)
+    objective = Verified(Directions(), pairs)
+    return common_flags.Subject(
+        model, dataset, None, "mean/std" if mean else name, flags.model, tuple(notes), objective
+    )
+
+
+def _require_embeddings(flags, is_linear: bool, outputs: tuple) -> None:
+    """Raises UsageError where the model, its run or a flag says that the outputs are no embeddings of images."""
+    told = flags.loss if flags["loss"].present else common_flags.recorded(flags.model).loss
+    known = told in ("auto", *face_flags.MARGINS) and flags.outputs != "probabilities"
+    if not is_linear or not known or len(outputs) != 2 or outputs[1] < 2:
+        raise UsageError(
+            f"--pairs verifies embeddings, but {flags.model} is no embedding network: its outputs have the shape "
+            f"{outputs}" + ("" if told == "auto" else f", its loss is {told}")
+        )
 
 
 def run(argv=None) -> int:

@@ -17,13 +17,14 @@ if __package__ in (None, ""):
 import pathlib
 
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tools import common_flags, pruning_flags
+from dcp_tf.tools import common_flags, face_flags, pruning_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("export", __doc__)
 common_flags.define_model(PROGRAM)
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
+face_flags.define_pairs(PROGRAM)
 pruning_flags.define_files(PROGRAM)
 PROGRAM.string("output_dir", None, "Where the files go; by default beside the model.")
 PROGRAM.boolean("strict", False, "Operations left in float in an int8 or int16x8 file are an error (exit code 1).")

@@ -16,7 +16,7 @@ if __package__ in (None, ""):
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, pruning_flags, task
+from dcp_tf.tools import common_flags, face_flags, pruning_flags, task
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("finetune", __doc__)
@@ -24,6 +24,7 @@ common_flags.define_model(PROGRAM, about="The pruned model")
 PROGRAM.string("teacher", None, "The baseline, to learn from with --distillation: a path to a .keras / .h5 file.")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
+face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Fine-tuning")
 pruning_flags.define_finetuning(PROGRAM, pruning_flags.Defaults())
 PROGRAM.section("The run")

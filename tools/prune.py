@@ -17,13 +17,14 @@ if __package__ in (None, ""):
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, pruning_flags
+from dcp_tf.tools import common_flags, face_flags, pruning_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("prune", __doc__)
 common_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
+face_flags.define_pairs(PROGRAM)
 pruning_flags.define_pruning(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_deployment(PROGRAM)

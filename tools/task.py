@@ -4,8 +4,7 @@ import dataclasses
 from typing import Any
 
 from dcp_tf.errors import UsageError
-
-_MARGINS = ("arcface", "cosface", "asoftmax")
+from dcp_tf.tools.face_flags import MARGINS
 
 
 def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> tuple[Any, Any]:
@@ -24,9 +23,9 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
     from dcp_tf.training import choose_for_outputs, output_shape
 
     shape, (train, test) = output_shape(model, dataset.train), _names(dataset)
-    loss = _loss(flags, notes)
+    loss = _loss(flags, kind, notes)
     is_read_off = loss == "auto"
-    if dataset.train.labels is None and dataset.test.labels is not None and loss not in _MARGINS:
+    if dataset.train.labels is None and dataset.test.labels is not None and loss not in MARGINS:
         # What the test labels are tells what the training labels would be.
         loss = choose_for_outputs(kind, shape, dataset.test, loss, what=test).name
     objective = choose_for_outputs(kind, shape, dataset.train, loss, model, train)
@@ -57,7 +56,8 @@ def read_for_file(flags: Any, shape: tuple, dataset: Any, notes: list[str]) -> A
     _, test = _names(dataset)
     if dataset.test.labels is None:
         raise UsageError(f"{flags.dataset} has no labels to measure on")
-    kind, loss = flags.outputs or recorded(flags.model).outputs, _loss(flags, notes)
+    kind = flags.outputs or recorded(flags.model).outputs
+    loss = _loss(flags, kind or "logits", notes)
     if kind == "probabilities":
         found = choose_for_outputs("sigmoid" if loss == "auto" else "logits", shape, dataset.test, loss, what=test)
         kind = "sigmoid" if shape[-1] == 1 or getattr(found, "multilabel", loss == "sigmoid") else "softmax"
@@ -109,16 +109,24 @@ def outputs_for(network: str, dataset: Any) -> int | None:
     return 1 if labels.ndim == 1 else labels.shape[1]
 
 
-def _loss(flags: Any, notes: list[str]) -> str:
-    """What `--loss` says, else what the run of the model wrote down."""
+def of_faces(loss: str, dataset: str, kind: str) -> str:
+    """The loss that `--loss` names; people are told apart by embeddings, unless the model ends in probabilities."""
+    return "arcface" if loss == "auto" and dataset.startswith("faces:") and kind == "logits" else loss
+
+
+def _loss(flags: Any, kind: str, notes: list[str]) -> str:
+    """What `--loss` says, else what the run of the model wrote down, else what suits the data set."""
     from dcp_tf.tools.common_flags import recorded
 
     given = flags["loss"].value if "loss" in flags else "auto"
     found = recorded(flags.model)
-    if given == "auto" and found.loss in _MARGINS:  # all others can be told by the labels
+    if given == "auto" and found.loss in MARGINS:  # all others can be told by the labels
         notes.append(f"loss: {found.loss} (from {found.path}; --loss overrides)")
         return found.loss
-    return given
+    chosen = given if found.loss != "auto" else of_faces(given, flags.dataset, kind)
+    if chosen != given:
+        notes.append(f"loss: {chosen} (for faces; --loss overrides)")
+    return chosen
 
 
 def _names(dataset: Any) -> tuple[str, str]:

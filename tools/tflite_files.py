@@ -78,6 +78,7 @@ def check(file: Any, model: Any, dataset: Any, images: Any, objective: Any) -> C
     """
     from dcp_tf import tflite
     from dcp_tf.graph import count_cost
+    from dcp_tf.tools.artefacts import figures
 
     outputs = "embeddings" if objective is None else objective.parity
     mode = file.quantization.value
@@ -106,8 +107,7 @@ def check(file: Any, model: Any, dataset: Any, images: Any, objective: Any) -> C
         "metadata": dataclasses.asdict(about) | {"labels": list(about.labels)},
     }
     if objective is not None and classes is None and dataset.test.labels is not None:
-        found = objective.evaluate(tflite.Runner(file).predict, dataset.test.batches(256))
-        record |= {name: value for name, value in found.items() if name != "loss"}
+        record |= figures(tflite.Runner(file).predict, dataset, objective)
     if mode == "sparse":
         sparse = tflite.sparse_inference_report(file)
         record["sparse_inference"] = {"accepted": sparse.accepted, **dataclasses.asdict(sparse)}

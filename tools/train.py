@@ -1,6 +1,7 @@
 """Trains a network of ours, so that there is something to prune.
 
     python -m dcp_tf.tools.train --model=zoo:preresnet56 --dataset=tfds:cifar10 --epochs=100 --output_dir=runs/resnet
+    python -m dcp_tf.tools.train --model=zoo:mobilefacenet --dataset=faces:DIR --loss=arcface --output_dir=runs/faces
 
 --output_dir receives the model as baseline.keras, with summary.json, events/ (TensorBoard) and state/ (for --resume).
 """
@@ -15,7 +16,7 @@ import dataclasses
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags
+from dcp_tf.tools import common_flags, face_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("train", __doc__)
@@ -23,6 +24,7 @@ PROGRAM.section("Model")
 PROGRAM.string("model", "zoo:preresnet20", "The network: zoo:NAME, or keras:NAME (keras.applications).")
 common_flags.define_data_source(PROGRAM)
 common_flags.define_loss(PROGRAM)
+face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Training")
 PROGRAM.integer("epochs", 30, "Passes over the training images.", lower=1)
 PROGRAM.integer("batch_size", 128, "Images per step.", lower=1)
@@ -52,9 +54,18 @@ def main(flags) -> None:
     from dcp_tf.training import save_model
 
     config = dataclasses.replace(read_training(flags, "epochs", "learning_rate"), bn_sparsity=flags.bn_sparsity)
-    subject = baseline.build(flags.model, flags.dataset, flags.seed, data_dir=flags.data_dir, loss=flags.loss)
+    subject = baseline.build(
+        flags.model,
+        flags.dataset,
+        flags.seed,
+        data_dir=flags.data_dir,
+        loss=flags.loss,
+        augmentation=flags.augmentation,
+        faces=face_flags.face_settings(flags),
+    )
     if not flags.model.startswith("zoo:"):  # which are built for the data
         common_flags.check_shape(flags, subject.dataset)
+    subject = face_flags.with_pairs(flags, subject)
     folder = writable_folder(flags.output_dir)
     subject.announce()
     state = folder / "state" / "baseline.npz"

@@ -32,7 +32,7 @@ class Network:
 
 _small = Network
 _imagenet = partial(Network, input_shape=(224, 224, 3), num_classes=1000, normalization="imagenet")
-_face = partial(Network, num_classes=None, normalization="tf")
+_face = partial(Network, num_classes=None, normalization="face")
 
 # A new network needs one line here.
 NETWORKS: dict[str, Network] = {

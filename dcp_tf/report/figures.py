@@ -48,6 +48,7 @@ FIGURES = {
     figure.key: figure
     for figure in (
         Figure("top1", "Top-1", "top-1 accuracy"),
+        Figure("verification_accuracy", "Verification", "verification accuracy"),
         Figure("top5", "Top-5", "top-5 accuracy"),
         Figure("map", "mAP", "mean average precision"),
         Figure("mean_iou", "Mean IoU", "mean IoU"),
@@ -59,6 +60,8 @@ FIGURES = {
         Figure("r2", "R2", "explained variance", is_share=False),
     )
 }
+# Of models that give embeddings, whose files are as near to them as the cosines say.
+EMBEDDING_FIGURES = ("verification_accuracy", "recall_at_1")
 
 
 def primary(summary: Mapping[str, Any]) -> Figure:

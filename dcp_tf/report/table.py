@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dcp_tf.report import formats, rows
-from dcp_tf.report.figures import FIGURES, of_record
+from dcp_tf.report.figures import EMBEDDING_FIGURES, FIGURES, of_record
 
 HEADINGS = ("baseline", "pruned", "change")
 FOOTNOTE = "(?) inconclusive: within the noise of the measurement, not a gain"
@@ -60,12 +60,16 @@ def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     figure = next((of_record(record) for record in records.values()), FIGURES["top1"])
     quality = "top-1" if figure.key == "top1" else figure.label
-    for heading in ("file", "size", quality, "agrees with Keras", "largest error"):
+    is_embedding = figure.key in EMBEDDING_FIGURES
+    nearness = "mean (least) cosine with Keras" if is_embedding else "agrees with Keras"
+    for heading in ("file", "size", quality, nearness, "largest error"):
         table.add_column(
             heading, justify="left" if heading == "file" else "right", no_wrap=heading != "file", overflow="fold"
         )
     for name, record in records.items():
         agreement, value = formats.percent(record["top1_agreement"]), figure.write(record.get(figure.key))
+        if is_embedding and formats.is_number(record.get("cosine_mean")):
+            agreement = f"{record['cosine_mean']:.4f} ({record['cosine_min']:.3f})"
         table.add_row(name, formats.size(record["bytes"]), value, agreement, f"{record['max_error']:.2g}")
     return table
 

@@ -144,7 +144,7 @@ def test_zoo_networks_bring_their_normalization(shape, normalization):
 
 
 @pytest.mark.parametrize(
-    ("name", "normalization"), [("resnet18", "imagenet"), ("spherenet4", "tf"), ("vgg16_cifar", "cifar10")]
+    ("name", "normalization"), [("resnet18", "imagenet"), ("spherenet4", "face"), ("vgg16_cifar", "cifar10")]
 )
 def test_zoo_networks_bring_the_normalization_of_their_data_set(name, normalization):
     assert models.load(f"zoo:{name}", input_shape=(32, 32, 3)).normalization == normalization
