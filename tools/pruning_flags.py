@@ -7,6 +7,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
 from dcp_tf.tools.program import Program
 from dcp_tf.tools.qat_flags import define_qat, read_qat
+from dcp_tf.tools.training_flags import SCHEDULES, define_recipe, read_training
 
 METHODS = (
     *("dcp", "adapt_dcp", "dkp", "dcp_dkp", "adapt_dkp"),
@@ -195,19 +196,21 @@ def define_training(program: Program, defaults: Defaults) -> None:
         "What those epochs train: all: the whole model, as the paper; heads: the auxiliary classifiers alone, which "
         "takes a third of the time and leaves the model as it is.",
     )
-    program.float("aux_lr", 0.01, "Learning rate of those epochs, falling to 0 along a cosine.")
+    program.float("aux_lr", 0.01, "Highest learning rate of those epochs.")
+    program.enum("aux_schedule", "cosine", SCHEDULES, "How it falls, as --schedule.")
+    program.list("aux_boundaries", ["0.4", "0.6"], "For --aux_schedule=step, as --boundaries.")
     define_finetuning(program, defaults)
 
 
 def define_finetuning(program: Program, defaults: Defaults) -> None:
     """How the pruned model is trained on."""
     program.integer("finetune_epochs", defaults.finetune_epochs, "Epochs of the pruned model; 0: none.")
-    program.float("finetune_lr", 0.01, "Learning rate of the pruned model, falling to 0 along a cosine.")
+    program.float("finetune_lr", 0.01, "Highest learning rate of the pruned model.")
     program.float(
         "distillation", 0.0, "Share of the baseline's soft predictions in the loss of the pruned model, 0 to 1."
     )
-    program.float("weight_decay", 1e-4, "L2 coefficient on kernels.")
     program.integer("batch_size", defaults.batch_size, "Images per training step.", lower=1)
+    define_recipe(program)
 
 
 def define_deployment(program: Program) -> None:
@@ -341,30 +344,6 @@ def read_rates(entries: list[str]) -> tuple[tuple[str, float], ...]:
         if not equals or not pattern:
             raise UsageError(f"--rates takes PATTERN=RATE with commas between them, received {entry!r}")
     return tuple(pairs)
-
-
-def read_training(flags: Any, epochs: str, learning_rate: str) -> Any:
-    """How one phase trains.
-
-    Args:
-        flags: of the program.
-        epochs: name of the flag.
-        learning_rate: name of the flag.
-
-    Raises:
-        UsageError: the learning rate is 0.
-    """
-    from dcp_tf.training import TrainConfig
-
-    if not flags[learning_rate].value:
-        raise UsageError(f"--{learning_rate} must be above 0; --{epochs}=0 leaves the training out")
-    return TrainConfig(
-        epochs=flags[epochs].value,
-        batch_size=flags.batch_size,
-        learning_rate=flags[learning_rate].value,
-        weight_decay=flags.weight_decay,
-        seed=flags.seed,
-    )
 
 
 def read_deployment(flags: Any) -> Deployment:

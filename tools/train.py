@@ -18,6 +18,7 @@ import time
 from dcp_tf.errors import UsageError
 from dcp_tf.tools import common_flags, face_flags
 from dcp_tf.tools.program import Program
+from dcp_tf.tools.training_flags import define_recipe, read_training
 
 PROGRAM = Program("train", __doc__)
 PROGRAM.section("Model")
@@ -28,8 +29,8 @@ face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Training")
 PROGRAM.integer("epochs", 30, "Passes over the training images.", lower=1)
 PROGRAM.integer("batch_size", 128, "Images per step.", lower=1)
-PROGRAM.float("learning_rate", 0.1, "The highest learning rate; it falls to 0 along a cosine.")
-PROGRAM.float("weight_decay", 1e-4, "L2 coefficient on kernels.")
+PROGRAM.float("learning_rate", 0.1, "The highest learning rate.")
+define_recipe(PROGRAM)
 PROGRAM.float(
     "bn_sparsity",
     0.0,
@@ -50,7 +51,7 @@ def main(flags) -> None:
     from dcp_tf import progress
     from dcp_tf.files import writable_folder
     from dcp_tf.tools import artefacts, baseline
-    from dcp_tf.tools.pruning_flags import read_training, settings_of
+    from dcp_tf.tools.pruning_flags import settings_of
     from dcp_tf.training import save_model
 
     config = dataclasses.replace(read_training(flags, "epochs", "learning_rate"), bn_sparsity=flags.bn_sparsity)

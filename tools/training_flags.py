@@ -1,0 +1,87 @@
+"""Flags of how networks are trained, whichever program trains them."""
+
+from typing import Any
+
+from dcp_tf.errors import UsageError
+from dcp_tf.tools.program import Program
+
+SCHEDULES = ("cosine", "step")
+DECAYS = ("kernels", "no_depthwise", "all")
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+def define_recipe(program: Program) -> None:
+    """What all trainings of a program have in common, beside epochs, rates and batches."""
+    program.enum(
+        "schedule", "cosine", SCHEDULES, "How the learning rate falls: to 0 along a cosine, or to a tenth at each step."
+    )
+    program.list(
+        "boundaries", ["0.4", "0.6"], "For --schedule=step: where it falls, in epochs (160,240) or fractions (0.4,0.6)."
+    )
+    program.float("warmup", 0.0, "Epochs over which the learning rate first rises from 0; not with auxiliary losses.")
+    program.float("weight_decay", 1e-4, "L2 coefficient of the weights that --decay names.")
+    program.enum(
+        "decay",
+        "kernels",
+        DECAYS,
+        "Which weights decay. kernels: those of convolutions and fully connected layers; no_depthwise: those without "
+        "depthwise kernels; all: biases and BatchNormalization too.",
+    )
+    program.float("label_smoothing", 0.0, "Share of the labels that is spread over all classes, such as 0.1.")
+    program.enum(
+        "mixed_precision",
+        "float32",
+        PRECISIONS,
+        "What layers compute in while they are trained; weights and models stay float32. float16 scales the loss.",
+    )
+    program.float(
+        "ema",
+        0.0,
+        "Decay of a moving average of the weights, such as 0.999, that is measured and kept in their place; 0: none.",
+    )
+    program.integer("max_steps_per_epoch", None, "At most so many batches per epoch, for rehearsals.", lower=1)
+
+
+def read_training(flags: Any, epochs: str, learning_rate: str) -> Any:
+    """How one phase trains.
+
+    Args:
+        flags: of the program.
+        epochs: name of the flag. That of the training with auxiliary losses has a schedule of its own.
+        learning_rate: name of the flag.
+
+    Raises:
+        UsageError: the learning rate is 0, or another value cannot be.
+    """
+    from dcp_tf.training import TrainConfig
+
+    if not flags[learning_rate].value:
+        raise UsageError(f"--{learning_rate} must be above 0; --{epochs}=0 leaves the training out")
+    own = "aux_" if epochs == "aux_epochs" else ""
+    return TrainConfig(
+        epochs=flags[epochs].value,
+        batch_size=flags.batch_size,
+        learning_rate=flags[learning_rate].value,
+        schedule=flags[f"{own}schedule"].value,
+        boundaries=read_numbers(flags, f"{own}boundaries"),
+        warmup=0.0 if own or not flags[epochs].value else flags.warmup,
+        weight_decay=flags.weight_decay,
+        decay=flags.decay,
+        label_smoothing=flags.label_smoothing,
+        mixed_precision=flags.mixed_precision,
+        ema=flags.ema,
+        steps_per_epoch=flags.max_steps_per_epoch,
+        seed=flags.seed,
+    )
+
+
+def read_numbers(flags: Any, name: str) -> tuple[float, ...]:
+    """The numbers of a list flag.
+
+    Raises:
+        UsageError: something else is among them.
+    """
+    try:
+        return tuple(float(text) for text in flags[name].value if text != "")
+    except ValueError as error:
+        raise UsageError(f"--{name} takes numbers with commas between them, received {flags[name].value}") from error
