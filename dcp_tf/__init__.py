@@ -14,15 +14,18 @@ if TYPE_CHECKING:
     from dcp_tf import tflite
     from dcp_tf.errors import RunError, UsageError
     from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost, register_rule
-    from dcp_tf.pruning import DCP, L1, AdaptDCP, PruneResult, PruningPlan, Random, prune
+    from dcp_tf.pruning import DCP, DCPDKP, DKP, L1, AdaptDCP, AdaptDKP, PruneResult, PruningPlan, Random, prune
     from dcp_tf.training import Classification, Custom, Embedding, Objective, Regression, TrainConfig
 
 __version__ = "0.1.0"
 
 __all__ = [
     "DCP",
+    "DCPDKP",
+    "DKP",
     "L1",
     "AdaptDCP",
+    "AdaptDKP",
     "ChannelGraph",
     "ChannelGroup",
     "Classification",
@@ -46,7 +49,8 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("RunError", "UsageError"), "dcp_tf.errors"),
     **dict.fromkeys(("ChannelGraph", "ChannelGroup", "Cost", "count_cost", "register_rule"), "dcp_tf.graph"),
-    **dict.fromkeys(("DCP", "L1", "AdaptDCP", "PruneResult", "PruningPlan", "Random", "prune"), "dcp_tf.pruning"),
+    **dict.fromkeys(("DCP", "DCPDKP", "DKP", "L1", "AdaptDCP", "AdaptDKP", "Random"), "dcp_tf.pruning"),
+    **dict.fromkeys(("PruneResult", "PruningPlan", "prune"), "dcp_tf.pruning"),
     **dict.fromkeys(
         ("Classification", "Custom", "Embedding", "Objective", "Regression", "TrainConfig"), "dcp_tf.training"
     ),
