@@ -37,6 +37,7 @@ setup(
         "tensorflow-datasets>=4.9",
         "tensorflow-model-optimization>=0.8",
         "tf_keras>=2.21",
+        "threadpoolctl>=3.1",
         "tqdm>=4.66",
     ],
     extras_require={"edge": ["ai-edge-quantizer>=0.4"], "test": ["hypothesis>=6.100", "pytest>=8.0", "ruff>=0.6"]},

@@ -1,18 +1,16 @@
 """Algorithm 2's problem for one group: scores and sub-problem over the layers that read it."""
 
-import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.graph.trace import Trace
 from dcp_tf.pruning.caches import Cache
 from dcp_tf.pruning.layer_inputs import Batches, Walk, compiled, compiled_for
+from dcp_tf.pruning.linear_outputs import run_linear
 from dcp_tf.pruning.readers import Reader, biases_of
 from dcp_tf.pruning.scores import SCORES
 from dcp_tf.pruning.selection import LossTerms
@@ -64,6 +62,7 @@ class ChannelProblem:
         settings: SubProblem,
         cache: Cache,
         rng: np.random.Generator,
+        fisher: Callable[[], Mapping[int, np.ndarray]] | None = None,
     ):
         """Caches what the group's layers read.
 
@@ -78,6 +77,8 @@ class ChannelProblem:
             settings: the loss and how it is minimised.
             cache: for the tensors that are kept.
             rng: draws the order of the batches in each sub-problem.
+            fisher: gives the Fisher matrices of L_S at the outputs of the reading calls, see `fisher_matrices`; None:
+                they are measured where they are needed.
         """
         self.name = name
         self.size = size
@@ -87,6 +88,7 @@ class ChannelProblem:
         self.target = target
         self.labels = list(labels)
         self._rng = rng
+        self.fisher = fisher
         trace = graph.trace
         self.reading = {i for r in self.readers for i in graph.calls_of(graph.records[id(r.operation)])}
         outputs = [t for i in sorted(self.reading) for t in trace.calls[i].outputs]
@@ -270,39 +272,6 @@ class ChannelProblem:
         self._terms_and_gradients = compiled_for(evaluate, examples, tf.TensorSpec((), tf.float32))
         self._step = compiled_for(step, examples)
         self._reset = tf.function(reset, input_signature=[], autograph=False)
-
-
-def run_linear(trace: Trace, calls: Sequence[int], reading: set[int], values: dict[int, tf.Tensor]) -> list[tf.Tensor]:
-    """Runs `calls` in inference mode and adds their outputs to `values`.
-
-    Returns:
-        The outputs of the calls in `reading` before the activation that the layer itself has, in running order: O of
-        the reconstruction loss is linear in W.
-    """
-    linear_outputs = []
-    for index in calls:
-        call = trace.calls[index]
-        if index not in reading:
-            values.update(zip(call.outputs, call.run(values, training=False), strict=True))
-            continue
-        with linear(call.operation) as activation:
-            outputs = call.run(values, training=False)
-        linear_outputs.extend(tf.cast(x, tf.float32) for x in outputs)
-        values.update(zip(call.outputs, map(activation, outputs), strict=True))
-    return linear_outputs
-
-
-@contextlib.contextmanager
-def linear(layer: keras.Layer) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:
-    """Takes a layer's own activation out for a while and hands it over."""
-    activation = getattr(layer, "activation", None) or keras.activations.linear
-    if hasattr(layer, "activation"):
-        layer.activation = keras.activations.linear
-    try:
-        yield activation
-    finally:
-        if hasattr(layer, "activation"):
-            layer.activation = activation
 
 
 def _baseline_outputs(walk: Walk, reading: Sequence[int]) -> Callable:

@@ -150,6 +150,7 @@ def _sweep(
     fine_tune: Callable[[Stage], None] = lambda stage: None,
 ) -> None:
     """All stages once, shallow to deep."""
+    selecting.look_ahead(stages)
     for stage in stages:
         if method.per_stage and stage.units:
             if not selecting.ahead:

@@ -2,23 +2,24 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from dcp_tf.pruning.channel_problem import ChannelProblem, linear, run_linear
+from dcp_tf.pruning.channel_problem import ChannelProblem
 from dcp_tf.pruning.criteria import largest
+from dcp_tf.pruning.fisher import added, fisher_matrices
 from dcp_tf.pruning.kernel_elimination import MAX_WORK, eliminate_kernels, work
 from dcp_tf.pruning.layer_inputs import compiled_for
+from dcp_tf.pruning.linear_outputs import run_linear
 from dcp_tf.pruning.quadratic import Quadratic, eliminate, is_supported, patches, rows_of
 from dcp_tf.pruning.readers import Reader
 from dcp_tf.pruning.selection import Selection
 from dcp_tf.pruning.stopping import StoppingRule
 
 _PATCH_VALUES = 2**26  # of the patches in memory at one time: 256 MiB
-_FISHER_IMAGES = 512  # by which the Fisher matrix of L_S is measured
 
 
 def is_fast(problem: ChannelProblem) -> bool:
@@ -94,7 +95,7 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
     """
     total = sum(int(labels.shape[0]) for labels in problem.labels)
     grams = _gram_collector(problem)
-    sums = _added(grams(problem.inputs[i], problem.baseline(i)) for i in range(problem.inputs.count))
+    sums = added(grams(problem.inputs[i], problem.baseline(i)) for i in range(problem.inputs.count))
     metrics = _metrics(problem)
     parts = []
     for reader, terms, metric in zip(problem.readers, sums, metrics, strict=True):
@@ -102,15 +103,6 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
         atom, held = (_as_rows(x, reader) for x in (reader.atom, reader.held))
         parts.append(Quadratic(hessian, linear_term, atom, held, metric))
     return parts
-
-
-def _added(found: Iterable[list]) -> list:
-    """The sums of equally nested tensors."""
-    found = iter(found)
-    total = next(found)
-    for each in found:
-        total = tf.nest.map_structure(tf.add, total, each)
-    return total
 
 
 def _as_rows(values: np.ndarray, reader: Reader) -> np.ndarray:
@@ -183,12 +175,14 @@ def _metrics(problem: ChannelProblem) -> list[np.ndarray]:
         places.append(sum(_places(problem, i) for i in own))
         found.append(settings.reconstruction * len(own) / (places[-1] * outputs) * np.eye(outputs))
     if settings.discrimination:
-        collect = _fisher_collector(problem)
-        sizes = np.cumsum([int(labels.shape[0]) for labels in problem.labels])
-        batches = 1 + int(np.searchsorted(sizes, min(_FISHER_IMAGES, sizes[-1])))
-        sums = _added(collect(problem.inputs[i], problem.labels[i], tf.constant([7, i])) for i in range(batches))
-        for metric, slopes, each in zip(found, sums, places, strict=True):
-            metric += settings.discrimination * slopes.numpy().astype(np.float64) / (sizes[batches - 1] * each)
+        stages = [(problem.reading, problem.target)]
+        fisher = (
+            fisher_matrices(problem.trace, problem.boundary, problem.inputs, problem.labels, stages)
+            if problem.fisher is None
+            else problem.fisher()
+        )
+        for reader, metric, each in zip(problem.readers, found, places, strict=True):
+            metric += settings.discrimination / each * sum(fisher[i] for i in _calls_of(problem, reader))
     return found
 
 
@@ -199,52 +193,6 @@ def _calls_of(problem: ChannelProblem, reader: Reader) -> list[int]:
 def _places(problem: ChannelProblem, call: int) -> int:
     """At how many places of one image a call gives outputs."""
     return math.prod(problem.trace.shapes[problem.trace.calls[call].outputs[0]][1:-1])
-
-
-def _fisher_collector(problem: ChannelProblem) -> Callable:
-    """A compiled function: per reader the sum of `g g^T` over a batch and all places, g being the slope of L_S."""
-
-    def collect(inputs, labels, seed):
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            values = dict(zip(problem.boundary, inputs, strict=True))
-            shifts = _run(problem, values, tape)
-            drawn = sampled_loss(
-                problem.target.loss, problem.target.outputs(values[problem.target.tensor]), labels, seed
-            )
-        slopes = tape.gradient(drawn, shifts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        sums = []
-        for reader in problem.readers:
-            rows = [tf.reshape(slopes[i], (-1, reader.kernel.shape[-1])) for i in _calls_of(problem, reader)]
-            sums.append(tf.add_n([tf.matmul(g, g, transpose_a=True) for g in rows]))
-        return sums
-
-    return compiled_for(collect, [problem.inputs[0], problem.labels[0]], tf.TensorSpec((2,), tf.int32))
-
-
-def _run(problem: ChannelProblem, values: dict, tape: tf.GradientTape) -> dict[int, tf.Tensor]:
-    """Runs the problem's calls; per reading call zeros that were added to its linear outputs, watched by `tape`."""
-    shifts = {}
-    for index in problem.calls:
-        call = problem.trace.calls[index]
-        if index not in problem.reading:
-            values.update(zip(call.outputs, call.run(values, training=False), strict=True))
-            continue
-        with linear(call.operation) as activation:
-            (output,) = call.run(values, training=False)
-        shifts[index] = tf.zeros_like(output)
-        tape.watch(shifts[index])
-        values[call.outputs[0]] = activation(output + shifts[index])
-    return shifts
-
-
-def sampled_loss(loss, outputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """The loss over the batch with labels drawn from the model's own predictions, as the Fisher matrix needs.
-
-    For losses that cannot draw, the sum of the losses with the given labels.
-    """
-    if hasattr(loss, "sampled"):
-        return loss.sampled(outputs, seed)
-    return tf.cast(tf.shape(outputs)[0], tf.float32) * tf.cast(loss(labels, outputs), tf.float32)
 
 
 def _as_kernel(weights: np.ndarray, reader) -> np.ndarray:

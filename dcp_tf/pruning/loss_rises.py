@@ -12,11 +12,12 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup
 from dcp_tf.pruning.caches import Cache
-from dcp_tf.pruning.channel_problem import linear
 from dcp_tf.pruning.criteria.data import selection_set
 from dcp_tf.pruning.criteria.evidence import Evidence
-from dcp_tf.pruning.fast_selection import layer_sums, sampled_loss
+from dcp_tf.pruning.fast_selection import layer_sums
+from dcp_tf.pruning.fisher import sampled_loss
 from dcp_tf.pruning.layer_inputs import Walk, compiled_for
+from dcp_tf.pruning.linear_outputs import linear
 from dcp_tf.pruning.quadratic import Quadratic, eliminate, is_supported, rows_of
 from dcp_tf.pruning.readers import Consumer
 from dcp_tf.pruning.units import Unit, channel_unit

@@ -82,9 +82,12 @@ class KernelPlan:
             UsageError: `kept` is not what `of` writes.
         """
         try:
-            bits = np.unpackbits(np.frombuffer(base64.b64decode(self.kept, validate=True), np.uint8))
-            return bits[: self.shape[0] * self.shape[1]].astype(bool).reshape(self.shape)
-        except ValueError as error:
+            size = self.shape[0] * self.shape[1]
+            packed = np.frombuffer(base64.b64decode(self.kept, validate=True), np.uint8)
+            if len(packed) != -(-size // 8):
+                raise ValueError(f"{len(packed)} bytes for {size} kernels")
+            return np.unpackbits(packed, count=size).astype(bool).reshape(self.shape)
+        except (TypeError, ValueError) as error:
             raise UsageError(f"the plan's kernels of {self.layer!r} cannot be read: {error}") from error
 
     @property
@@ -168,7 +171,10 @@ class PruningPlan:
     def _zero_kernels(self, graph: ChannelGraph) -> None:
         layers = {record.path: record.operation for record in graph.records.values()}
         for plan in self.kernels:
-            kernel = layers[plan.layer].weights[plan.weight]
+            weights = getattr(layers.get(plan.layer), "weights", ())
+            if not 0 <= plan.weight < len(weights) or tuple(weights[plan.weight].shape[-2:]) != plan.shape:
+                raise UsageError(f"the plan's kernels of {plan.layer!r} do not fit the model, which has no such layer")
+            kernel = weights[plan.weight]
             kernel.assign(kernel * plan.matrix().astype(np.float32))
 
     def to_json(self) -> dict[str, Any]:

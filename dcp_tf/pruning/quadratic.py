@@ -7,16 +7,19 @@ Then the channel whose removal costs least, with all other weights fitted anew, 
 brain surgery does for single weights): no pass over images is needed for that.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
+from threadpoolctl import threadpool_limits
 
 # A Gram matrix of more rows than this would take over half a GiB.
 MAX_ROWS = 8192
 _RIDGE = 1e-4
+_ROWS_OF_ONE_THREAD = 2048
 
 
 @dataclasses.dataclass
@@ -139,15 +142,21 @@ def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[fl
     states = [_Elimination(part.scaled(), size) for part in parts]
     selected = np.ones(size, bool)
     order, rises = [], []
-    for _ in range(size):
-        costs = np.where(selected, sum(state.costs(selected) for state in states), np.inf)
-        worst = int(np.argmin(costs))
-        selected[worst] = False
-        for state in states:
-            state.remove(worst)
-        order.append(worst)
-        rises.append(float(costs[worst]))
+    with one_thread(max(len(part.hessian) for part in parts)):
+        for _ in range(size):
+            costs = np.where(selected, sum(state.costs(selected) for state in states), np.inf)
+            worst = int(np.argmin(costs))
+            selected[worst] = False
+            for state in states:
+                state.remove(worst)
+            order.append(worst)
+            rises.append(float(costs[worst]))
     return order, rises
+
+
+def one_thread(rows: int) -> contextlib.AbstractContextManager:
+    """Small matrices are worked on by one thread: many short operations wait for each other more than they work."""
+    return threadpool_limits(1, "blas") if rows <= _ROWS_OF_ONE_THREAD else contextlib.nullcontext()
 
 
 class _Elimination:

@@ -1,5 +1,6 @@
 """Step 2 of Algorithm 1 (Liu et al. 2021): stage by stage, unit by unit, Algorithm 2."""
 
+import functools
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.caches import Cache
 from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem
 from dcp_tf.pruning.choice import choose, choose_kernels
+from dcp_tf.pruning.fisher import fisher_matrices
 from dcp_tf.pruning.layer_inputs import Walk
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
@@ -65,6 +67,7 @@ class Selecting:
         self._cache = Cache(*(int(gib * 2**30) for gib in (method.cache_gib, method.cache_disk_gib)))
         self.held = HeldPlaces()
         self.plans: list[UnitPlan] = []
+        self._fisher: Callable[[], Mapping[int, np.ndarray]] | None = None
         self._done = state.load_selection(variables)
         self._walks = self._new_walks()
 
@@ -78,6 +81,14 @@ class Selecting:
         for walk in self._walks:
             walk.close()
         self._walks = self._new_walks()
+
+    def look_ahead(self, stages: Sequence[Stage]) -> None:
+        """Tells which stages come, as one pass measures the Fisher matrices of all, where they are asked for at all."""
+        trace = self._base.trace
+        reading = [({i for unit in stage.units for i in unit.calls}, stage.target) for stage in stages]
+        self._fisher = functools.cache(
+            lambda: fisher_matrices(trace, trace.inputs, self._images, self._labels, reading)
+        )
 
     def run(self, stage: Stage, bar: Any) -> None:
         """Selects the units of one stage, shallow to deep."""
@@ -137,7 +148,17 @@ class Selecting:
         )
         rng = np.random.default_rng([self._seed, number])
         problem = ChannelProblem(
-            self._graph, unit.name, readers, size, stage.target, self._walks, self._labels, settings, self._cache, rng
+            self._graph,
+            unit.name,
+            readers,
+            size,
+            stage.target,
+            self._walks,
+            self._labels,
+            settings,
+            self._cache,
+            rng,
+            self._fisher,
         )
         what = "kernels" if unit.kernels else "channels"
 
