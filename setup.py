@@ -1,4 +1,4 @@
-"""Installs dcp_tf, with `tools/` as `dcp_tf.tools` and `tflite/` as `dcp_tf.tflite`."""
+"""Installs dcp_tf, with `tools/`, `tflite/` and `experiments/` as packages inside it."""
 
 import pathlib
 import re
@@ -16,8 +16,8 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["dcp_tf", "dcp_tf.*"]), "dcp_tf.tools", "dcp_tf.tflite"],
-    package_dir={"dcp_tf.tools": "tools", "dcp_tf.tflite": "tflite"},
+    packages=[*find_packages(include=["dcp_tf", "dcp_tf.*"]), "dcp_tf.tools", "dcp_tf.tflite", "dcp_tf.experiments"],
+    package_dir={"dcp_tf.tools": "tools", "dcp_tf.tflite": "tflite", "dcp_tf.experiments": "experiments"},
     package_data={"dcp_tf.report": ["*.html", "*.css"]},
     install_requires=[
         "absl-py>=1.4",

@@ -18,6 +18,7 @@ def build(
     loss: str = "auto",
     augmentation: str | None = None,
     faces: Any = None,
+    image_size: int | None = None,
 ) -> Subject:
     """Builds `zoo:NAME` or `keras:NAME` for a data set; its weights are still random.
 
@@ -29,6 +30,7 @@ def build(
         loss: as `--loss`.
         augmentation: as `--augmentation`.
         faces: which people of `faces:DIR` are read; see `dcp_tf.data.FaceSettings`.
+        image_size: as `--image_size`.
 
     Raises:
         UsageError: the model is a file, or does not fit the data.
@@ -39,7 +41,8 @@ def build(
     if not model.startswith(("zoo:", "keras:")):
         raise UsageError(f"networks are trained from scratch: give --model=zoo:NAME or keras:NAME, received {model!r}")
     seed_everything(seed)
-    raw = data.load(dataset, seed=seed, data_dir=data_dir, faces=faces)
+    size = None if image_size is None else (image_size, image_size, None)
+    raw = data.load(dataset, input_shape=size, seed=seed, data_dir=data_dir, faces=faces)
     if raw.train.labels is None:
         raise UsageError(f"{dataset} has no labels to train on")
     shape = zoo_input_shape(raw.input_shape) if model.startswith("zoo:") else None

@@ -8,6 +8,7 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from absl import flags as absl_flags
 
@@ -80,12 +81,18 @@ class Program:
     def _add(self, name: str) -> None:
         self._sections[-1][1].append(name)
 
-    def run(self, main: Callable[[absl_flags.FlagValues], int | None], argv: Sequence[str] | None = None) -> int:
+    def run(
+        self,
+        main: Callable[..., int | None],
+        argv: Sequence[str] | None = None,
+        first: Callable[[absl_flags.FlagValues], Any] | None = None,
+    ) -> int:
         """Parses the command line and runs `main`.
 
         Args:
             main: gets the parsed flags; returns an exit code (None is 0).
             argv: the arguments after the program's name; the process' own by default.
+            first: called with the flags before TensorFlow's first operation; `main` gets what it returns, too.
 
         Returns:
             0, 1 (the run failed), 2 (bad usage) or 130 (stopped by the user).
@@ -97,13 +104,14 @@ class Program:
             return self._fail(f"{error}; see --help", BAD_USAGE)
         if rest:
             return self._fail(f"unexpected argument {rest[0]!r}: flags start with --; see --help", BAD_USAGE)
-        return self._guarded(self._help if values.help else main, values)
+        return self._guarded(*((self._help, None) if values.help else (main, first)), values)
 
-    def _guarded(self, main: Callable, values: absl_flags.FlagValues) -> int:
+    def _guarded(self, main: Callable, first: Callable | None, values: absl_flags.FlagValues) -> int:
         try:
+            made = ()
             if main != self._help:
-                quiet_start()
-            code = main(values) or OK
+                made = quiet_start(None if first is None else lambda: (first(values),)) or ()
+            code = main(values, *made) or OK
             sys.stdout.flush()
             return code
         except BrokenPipeError:
@@ -150,10 +158,17 @@ def explain(error: Exception) -> tuple[str, int]:
     return f"internal error: {type(error).__name__}: {error} (--debug shows where)"[:600], FAILED
 
 
-def quiet_start() -> None:
-    """Imports TensorFlow without its start-up messages reaching the user."""
+def quiet_start(first: Callable[[], Any] | None = None) -> Any:
+    """Imports TensorFlow without its start-up messages reaching the user.
+
+    Args:
+        first: called before TensorFlow's first operation.
+
+    Returns:
+        What `first` returns.
+    """
     if "tensorflow" in sys.modules:
-        return
+        return None if first is None else first()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
     from dcp_tf.tflite.silence import Silence
@@ -165,7 +180,9 @@ def quiet_start() -> None:
             import tensorflow as tf
 
             tf.get_logger().setLevel("ERROR")
+            made = None if first is None else first()
             tf.constant(0.0) + 1.0  # the first operation makes the device, which has messages of its own
             keras.backend.clear_session()
     except ImportError as error:
         raise RunError(f"TensorFlow cannot be imported: {error}; {silence.tail()}") from error
+    return made

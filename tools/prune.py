@@ -2,6 +2,7 @@
 
     python -m dcp_tf.tools.prune --model=my_model.keras --dataset=npz:my_data.npz --rate=0.3 --output_dir=runs/mine
     python -m dcp_tf.tools.prune --model=my_model.keras --dataset=folder:photos --method=adapt_dcp --output_dir=runs/2
+    python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_dcp_50 --epochs_scale=0.01 --output_dir=runs/rehearsal
 
 Which groups of channels there are, and why some stay, is shown by inspect_model. A stopped run goes on with the same
 command and --resume. --output_dir receives baseline.keras and pruned.keras (both load in plain Keras), plan.json (which
@@ -14,10 +15,12 @@ import sys
 if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import dataclasses
+import shutil
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, face_flags, pruning_flags
+from dcp_tf.tools import common_flags, experiment_flags, face_flags, pruning_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("prune", __doc__)
@@ -28,33 +31,74 @@ face_flags.define_pairs(PROGRAM)
 pruning_flags.define_pruning(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_deployment(PROGRAM)
+experiment_flags.define_experiment(PROGRAM)
 PROGRAM.section("The run")
 PROGRAM.string("output_dir", None, "Where everything goes: models, plan, TFLite files, summary, report.")
 common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
 PROGRAM.boolean("resume", False, "Go on with a stopped run in --output_dir.")
+experiment_flags.define_strategy(PROGRAM)
 
 
-def main(flags) -> None:
-    """Runs the main job on the user's model."""
+def main(flags, strategy) -> None:
+    """Runs the main job on the user's model, or an experiment."""
     started = time.time()
+    if flags.list_experiments:
+        print(experiment_flags.list_experiments())
+        return
     if not flags.output_dir:
         raise UsageError("say where the results shall go: --output_dir=FOLDER")
     from dcp_tf import progress
     from dcp_tf.files import writable_folder
     from dcp_tf.tools import pipeline
+    from dcp_tf.training.distribution import distributed, worker_number
 
+    chosen = experiment_flags.choose(flags)
     job = pruning_flags.read_job(flags)
-    subject = common_flags.load_subject(flags)
+    trains = chosen is not None and chosen.baseline is not None
+    subject = _network(flags, chosen) if trains else common_flags.load_subject(flags)
     outlook = pipeline.foresee(subject, job)
     folder = writable_folder(flags.output_dir)
+    if worker := worker_number(strategy):  # the first one hands over the files
+        folder = writable_folder(folder / f"worker_{worker}")
+        job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
     subject.announce()
     progress.say(outlook)
-    pipeline.run(flags, subject, job, folder, started)
+    with distributed(strategy):
+        phases = [_train(flags, chosen, subject, folder)] if trains else []
+        pipeline.run(flags, subject, job, folder, started, phases)
+
+
+def _network(flags, chosen):
+    """The untrained network of an experiment, and its data."""
+    from dcp_tf.tools import baseline
+
+    subject = baseline.build(
+        chosen.model,
+        flags.dataset,
+        flags.seed,
+        data_dir=flags.data_dir,
+        loss=flags.loss,
+        augmentation=flags.augmentation,
+        faces=face_flags.face_settings(flags),
+        image_size=chosen.image_size,
+    )
+    return face_flags.with_pairs(flags, subject)
+
+
+def _train(flags, chosen, subject, folder) -> dict:
+    """Trains the baseline of an experiment."""
+    from dcp_tf import progress
+    from dcp_tf.tools import baseline
+
+    progress.say(f"{chosen.name}: training {chosen.model} first; --model=FILE brings a trained one")
+    if not flags.resume:  # what an earlier run kept belongs to its own baseline
+        shutil.rmtree(folder / "state", ignore_errors=True)
+    return baseline.train(subject, chosen.baseline, folder / "state" / "baseline.npz", log_dir=str(folder / "events"))
 
 
 def run(argv=None) -> int:
     """The program as a function of its arguments."""
-    return PROGRAM.run(main, argv)
+    return PROGRAM.run(main, argv, experiment_flags.make_strategy)
 
 
 if __name__ == "__main__":

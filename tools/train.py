@@ -12,11 +12,10 @@ import sys
 if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import dataclasses
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, face_flags
+from dcp_tf.tools import common_flags, experiment_flags, face_flags
 from dcp_tf.tools.program import Program
 from dcp_tf.tools.training_flags import define_recipe, read_training
 
@@ -24,6 +23,7 @@ PROGRAM = Program("train", __doc__)
 PROGRAM.section("Model")
 PROGRAM.string("model", "zoo:preresnet20", "The network: zoo:NAME, or keras:NAME (keras.applications).")
 common_flags.define_data_source(PROGRAM)
+experiment_flags.define_image_size(PROGRAM)
 common_flags.define_loss(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Training")
@@ -41,9 +41,10 @@ PROGRAM.section("The run")
 PROGRAM.string("output_dir", None, "Where the model (baseline.keras) and its summary go.")
 common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
 PROGRAM.boolean("resume", False, "Go on with a stopped training in --output_dir.")
+experiment_flags.define_strategy(PROGRAM)
 
 
-def main(flags) -> None:
+def main(flags, strategy) -> None:
     """Trains and writes baseline.keras with its summary."""
     started = time.time()
     if not flags.output_dir:
@@ -53,8 +54,9 @@ def main(flags) -> None:
     from dcp_tf.tools import artefacts, baseline
     from dcp_tf.tools.pruning_flags import settings_of
     from dcp_tf.training import save_model
+    from dcp_tf.training.distribution import distributed, worker_number
 
-    config = dataclasses.replace(read_training(flags, "epochs", "learning_rate"), bn_sparsity=flags.bn_sparsity)
+    config = read_training(flags, "epochs", "learning_rate")
     subject = baseline.build(
         flags.model,
         flags.dataset,
@@ -63,16 +65,20 @@ def main(flags) -> None:
         loss=flags.loss,
         augmentation=flags.augmentation,
         faces=face_flags.face_settings(flags),
+        image_size=flags.image_size,
     )
     if not flags.model.startswith("zoo:"):  # which are built for the data
         common_flags.check_shape(flags, subject.dataset)
     subject = face_flags.with_pairs(flags, subject)
     folder = writable_folder(flags.output_dir)
+    if worker := worker_number(strategy):
+        folder = writable_folder(folder / f"worker_{worker}")
     subject.announce()
     state = folder / "state" / "baseline.npz"
     if not flags.resume:
         state.unlink(missing_ok=True)
-    phase = baseline.train(subject, config, state, log_dir=str(folder / "events"))
+    with distributed(strategy):
+        phase = baseline.train(subject, config, state, log_dir=str(folder / "events"))
     path = save_model(subject.model, folder / "baseline.keras")
     measured = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
     artefacts.write_summary(
@@ -96,7 +102,7 @@ def main(flags) -> None:
 
 def run(argv=None) -> int:
     """The program as a function of its arguments."""
-    return PROGRAM.run(main, argv)
+    return PROGRAM.run(main, argv, experiment_flags.make_strategy)
 
 
 if __name__ == "__main__":

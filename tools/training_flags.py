@@ -1,5 +1,6 @@
 """Flags of how networks are trained, whichever program trains them."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dcp_tf.errors import UsageError
@@ -53,35 +54,37 @@ def read_training(flags: Any, epochs: str, learning_rate: str) -> Any:
     Raises:
         UsageError: the learning rate is 0, or another value cannot be.
     """
+    return training_config({name: flags[name].value for name in flags}, epochs, learning_rate)
+
+
+def training_config(values: Mapping[str, Any], epochs: str, learning_rate: str) -> Any:
+    """As `read_training`, from the values of flags by name."""
     from dcp_tf.training import TrainConfig
 
-    if not flags[learning_rate].value:
+    if not values[learning_rate]:
         raise UsageError(f"--{learning_rate} must be above 0; --{epochs}=0 leaves the training out")
     own = "aux_" if epochs == "aux_epochs" else ""
     return TrainConfig(
-        epochs=flags[epochs].value,
-        batch_size=flags.batch_size,
-        learning_rate=flags[learning_rate].value,
-        schedule=flags[f"{own}schedule"].value,
-        boundaries=read_numbers(flags, f"{own}boundaries"),
-        warmup=0.0 if own or not flags[epochs].value else flags.warmup,
-        weight_decay=flags.weight_decay,
-        decay=flags.decay,
-        label_smoothing=flags.label_smoothing,
-        mixed_precision=flags.mixed_precision,
-        ema=flags.ema,
-        steps_per_epoch=flags.max_steps_per_epoch,
-        seed=flags.seed,
+        epochs=values[epochs],
+        batch_size=values["batch_size"],
+        learning_rate=values[learning_rate],
+        schedule=values[f"{own}schedule"],
+        boundaries=_numbers(f"{own}boundaries", values[f"{own}boundaries"]),
+        warmup=0.0 if own or not values[epochs] else values["warmup"],
+        weight_decay=values["weight_decay"],
+        decay=values["decay"],
+        label_smoothing=values["label_smoothing"],
+        mixed_precision=values["mixed_precision"],
+        ema=values["ema"],
+        steps_per_epoch=values["max_steps_per_epoch"],
+        bn_sparsity=values.get("bn_sparsity", 0.0),
+        seed=values["seed"],
     )
 
 
-def read_numbers(flags: Any, name: str) -> tuple[float, ...]:
-    """The numbers of a list flag.
-
-    Raises:
-        UsageError: something else is among them.
-    """
+def _numbers(name: str, texts: Sequence[str]) -> tuple[float, ...]:
+    """The numbers of a list flag; raises UsageError where something else is among them."""
     try:
-        return tuple(float(text) for text in flags[name].value if text != "")
+        return tuple(float(text) for text in texts if text != "")
     except ValueError as error:
-        raise UsageError(f"--{name} takes numbers with commas between them, received {flags[name].value}") from error
+        raise UsageError(f"--{name} takes numbers with commas between them, received {texts}") from error
