@@ -23,7 +23,10 @@ def run(folder, *flags):
     return {name: len(kept) for name, kept in kept_channels(folder).items()}
 
 
-@pytest.mark.parametrize("method", ["random", "l1", "l2", "fpgm", "taylor", "apoz"])
+ONE_SHOT = ["random", "l1", "l2", "fpgm", "taylor", "apoz", "thinet", "lasso", "width_multiplier"]
+
+
+@pytest.mark.parametrize("method", ONE_SHOT)
 def test_one_shot_methods(method, inputs, tmp_path):
     assert run(tmp_path, inputs.residual, inputs.data(), f"--method={method}") == {"inside": 4, "wide": 6}
 
