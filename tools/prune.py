@@ -63,6 +63,8 @@ def main(flags, strategy) -> None:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
     subject.announce()
     progress.say(outlook)
+    if strategy is not None:
+        progress.say(f"{flags.strategy}: {strategy.num_replicas_in_sync} replicas share each batch")
     with distributed(strategy):
         phases = [_train(flags, chosen, subject, folder)] if trains else []
         pipeline.run(flags, subject, job, folder, started, phases)

@@ -77,6 +77,8 @@ def main(flags, strategy) -> None:
     state = folder / "state" / "baseline.npz"
     if not flags.resume:
         state.unlink(missing_ok=True)
+    if strategy is not None:
+        progress.say(f"{flags.strategy}: {strategy.num_replicas_in_sync} replicas share each batch")
     with distributed(strategy):
         phase = baseline.train(subject, config, state, log_dir=str(folder / "events"))
     path = save_model(subject.model, folder / "baseline.keras")
