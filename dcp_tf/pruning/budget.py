@@ -193,7 +193,11 @@ def share_of_kernels(graph: ChannelGraph, kept: Kept, layers: Sequence[str], tar
     shares = np.arange(1, number) / number
     removed = sum(np.floor(np.round(shares * count, 9)) / count * c for count, c in zip(kernels, costs, strict=True))
     fits = np.flatnonzero(full - removed <= limit)
-    if limit >= full or not len(fits):
+    if limit >= full:
+        raise UsageError(
+            f"the target of {limit:,} {target.measure} asks for no kernels: before they go the model has {full:,}"
+        )
+    if not len(fits):
         raise UsageError(
             f"the target of {limit:,} {target.measure} cannot be met with kernels: what stays costs {full:,}, "
             f"and the kernels among them {sum(costs):,.0f}"
