@@ -82,7 +82,7 @@ def select_channels(
         progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions) + fewer)
     teacher = task.objective.targets(model, task.data) if task.data.labels is None else None
     if not method.per_stage:
-        frozen = graph if method.auxiliary_trains == "heads" else None
+        frozen = None if method.auxiliary_trains == "all" else graph
         _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher, frozen=frozen)
     base = ChannelGraph(copy_model(graph), shapes, method.ignore_statistics)
     targets = targets_of(graph, augmented, task.objective)

@@ -119,7 +119,8 @@ class Guided(Method):
         auxiliary_losses: P, how many auxiliary classifiers to spread over the depth.
         auxiliary_layers: names of layers to put them at instead.
         auxiliary_trains: what the auxiliary losses train before the selection: "all", the whole model (the paper's), or
-            "heads", the auxiliary classifiers alone, which takes a third of the time and leaves the model as it is.
+            "heads", the auxiliary classifiers alone, which takes a third of the time and leaves the model as it is. None:
+            "heads", which measures better where training is short. Not for `per_stage`, which trains the whole model.
         per_stage: the NeurIPS variant: one round of fine-tuning before each stage, with its loss and the final one.
         per_step: B, channels added per step; None: 2 as in the paper, and more in groups that keep over 64, so that no
             group takes over 32 steps.
@@ -141,7 +142,7 @@ class Guided(Method):
 
     auxiliary_losses: int = 2
     auxiliary_layers: tuple[str, ...] = ()
-    auxiliary_trains: str = "all"
+    auxiliary_trains: str | None = None
     per_stage: bool = False
     per_step: int | None = None
     reconstruction: float = 1.0
@@ -165,9 +166,9 @@ class Guided(Method):
                 f"score must be one of {', '.join(SCORES)}, and goes with selection='exact'; "
                 f"received {self.score!r} with selection={self.selection!r}"
             )
-        if self.auxiliary_trains not in ("all", "heads") or (self.per_stage and self.auxiliary_trains == "heads"):
+        if self.auxiliary_trains not in (None, "all", "heads") or (self.per_stage and self.auxiliary_trains):
             raise UsageError(
-                "auxiliary_trains must be all or heads, and all where per_stage trains too; "
+                "auxiliary_trains must be all or heads, and is not for per_stage, which trains the whole model; "
                 f"received {self.auxiliary_trains!r}"
             )
         factors = (self.reconstruction, self.discrimination)
