@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dcp_tf.report import epochs, formats, rows
-from dcp_tf.report.figures import FIGURES, of_record, primary
+from dcp_tf.report.figures import EMBEDDING_FIGURES, of_record, primary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,14 +115,22 @@ def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
     return figures
 
 
+def _nearness(record: Mapping[str, Any]) -> dict[str, str]:
+    """How alike a file and its Keras model are: by their decisions, or of embeddings by their cosines."""
+    if of_record(record).key in EMBEDDING_FIGURES and formats.is_number(record.get("cosine_mean")):
+        return {"Mean cosine": f"{record['cosine_mean']:.4f}", "Least cosine": f"{record['cosine_min']:.4f}"}
+    return {"Agreement": formats.percent(record.get("top1_agreement"))}
+
+
 def file_records(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The TFLite files with every figure ready to print; `details` pairs the columns' names with their cells."""
     records = []
     for name, record in (summary.get("tflite") or {}).items():
+        figure = of_record(record)
         details = {
             "Size": formats.size(record.get("bytes")),
-            **{f.label: f.write(record.get(f.key)) for f in dict.fromkeys((FIGURES["top1"], of_record(record)))},
-            "Agreement": formats.percent(record.get("top1_agreement")),
+            figure.label: figure.write(record.get(figure.key)),
+            **_nearness(record),
             "Max. error": formats.short(record.get("max_error")),
             "Latency": formats.latency(record.get("latency_ms")),
         }

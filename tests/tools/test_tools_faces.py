@@ -135,7 +135,10 @@ def test_prune_verifies_all_models_and_files(pruned, capsys):
     assert summary["pruned"]["params"] < summary["baseline"]["params"]
     assert "verification_accuracy_before_finetuning" in summary["pruned"]
     assert keras.models.load_model(pruned / "pruned.keras").output_shape == (None, 8)
-    assert "Verification" in (pruned / "report.html").read_text()
+    page = (pruned / "report.html").read_text()
+    assert "Verification" in page
+    assert "Least cosine" in page
+    assert "Top-1" not in page
 
 
 def test_evaluate_finds_what_the_run_found(pruned, faces, capsys):
