@@ -45,7 +45,7 @@ def people(tmp_path_factory):
 
 
 def rehearse(name, folder, *arguments):
-    steps = ["--per_step=64"] if "per_step" in EXPERIMENTS[name]().flags and "dkp" not in name else []
+    steps = ["--per_step=64"] if "per_step" in EXPERIMENTS[name]().flags else []
     assert prune.run([f"--experiment={name}", f"--output_dir={folder}", *TINY, *steps, *arguments]) == 0
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["pruned"]["macs"] < summary["baseline"]["macs"]
