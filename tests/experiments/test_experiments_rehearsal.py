@@ -32,13 +32,13 @@ def sets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def people(tmp_path_factory):
-    """A folder of folders: three people with six images each."""
+    """A folder of folders: three people with twelve images each, of which two or more are for testing."""
     from PIL import Image
 
     root, rng = tmp_path_factory.mktemp("people"), np.random.default_rng(0)
     for person in "abc":
         (root / person).mkdir()
-        for number in range(6):
+        for number in range(12):
             pixels = rng.integers(0, 256, (112, 112, 3), np.uint8)
             Image.fromarray(pixels).save(root / person / f"{number}.png")
     return root
