@@ -34,6 +34,7 @@ class Silence(contextlib.AbstractContextManager):
         warnings.simplefilter("ignore")
         self._stack.callback(logging.disable, logging.root.manager.disable)
         logging.disable(logging.WARNING)
+        self._handlers = list(logging.root.handlers)
         text = self._stack.enter_context(os.fdopen(os.dup(self._log.fileno()), "w", errors="replace"))
         self._stack.enter_context(contextlib.redirect_stdout(text))
         self._stack.enter_context(contextlib.redirect_stderr(text))
@@ -42,6 +43,9 @@ class Silence(contextlib.AbstractContextManager):
 
     def __exit__(self, *exception) -> None:
         _flush()
+        # The first `logging.warning` of a process installs a handler on the error stream of that moment: ours.
+        for handler in [h for h in logging.root.handlers if h not in self._handlers]:
+            logging.root.removeHandler(handler)
         self._stack.close()
         self._restore()
         self._log.seek(0)

@@ -1,3 +1,4 @@
+import logging
 import os
 import subprocess
 import sys
@@ -44,6 +45,19 @@ def test_our_own_progress_is_seen_while_it_is_lifted(capfd):
             os.write(2, b"hidden too\n")
         os.write(2, b"hidden as well\n")
     assert capfd.readouterr() == ("", "seen\n")
+
+
+def test_logging_works_after_something_inside_used_it_first(capfd, monkeypatch):
+    own = logging.NullHandler()
+    for before in ([], [own]):
+        monkeypatch.setattr(logging.root, "handlers", list(before))
+        with Silence():
+            logging.warning("installs a handler where there is none")
+            logging.root.addHandler(logging.StreamHandler())
+        assert logging.root.handlers == before
+    logging.root.handlers.clear()
+    logging.warning("heard")
+    assert capfd.readouterr().err == "WARNING:root:heard\n"
 
 
 def test_no_descriptor_is_leaked():
