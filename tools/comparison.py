@@ -246,7 +246,7 @@ def conditions(subject: Subject, schedule: Schedule) -> dict[str, Any]:
 
 def settings_of(variant: Variant) -> dict[str, Any]:
     """The settings of a variant as compare.json holds them."""
-    return _plain(dataclasses.asdict(variant.method))
+    return _plain(variant.method.settings())
 
 
 def require_same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.graph import ChannelGroup, count_cost, group_shares
-from dcp_tf.pruning.budget import MEASURES, Widths
+from dcp_tf.graph import ChannelGroup, group_shares
+from dcp_tf.pruning.budget import Target, Widths
 from dcp_tf.pruning.criteria import Evidence, Scores
 from dcp_tf.pruning.loss_rises import loss_rises
 from dcp_tf.pruning.widths import kept_at_rate
@@ -41,30 +41,41 @@ def global_widths(
     groups = [graph.group(name) for name in uniform]
     shared = [g for g in groups if g.name not in fixed]
     if ranking is None:
-        saved = group_shares(graph)
-        params = method.target is not None and method.target.measure != "macs"
-        prices = {
-            name: rises * len(rises) / max(saved[name][0 if params else 1], 1e-12)
-            for name, rises in loss_rises(evidence, shared).items()
-        }
+        saved = _savings(evidence, shared, uniform)
+        prices = {name: rises / max(saved[name], 1e-30) for name, rises in loss_rises(evidence, shared).items()}
     else:
         prices = {g.name: np.sort(ranking[g.name]) / max(ranking[g.name].mean(), 1e-30) for g in shared}
     apart = [g.name for g in shared if g.name not in prices]
     if apart:
         progress.say(f"no quadratic model covers what reads {', '.join(apart)}: the common rate holds there")
-    costs = Widths(graph, groups)
-    measure = MEASURES[method.target.measure if method.target else "macs"]
-    limit = method.target.limit(measure(count_cost(graph))) if method.target else measure(costs.cost(uniform))
+    cost = (method.target or Target("macs", "1")).pricing(graph)
+    limit = method.target.limit(cost({})) if method.target else cost(uniform)
     found = allocate(
         [g for g in shared if g.name in prices],
         prices,
-        lambda widths: measure(costs.cost({**uniform, **widths})) <= limit,
+        lambda widths: cost({**uniform, **widths}) <= limit,
         method.round_to,
         method.min_channels,
     )
     shares = [found[g.name] / g.size for g in shared if g.name in found]
     progress.say(f"global allocation: groups keep {min(shares):.0%} to {max(shares):.0%} of their channels")
     return {**uniform, **found}
+
+
+def _savings(evidence: Evidence, groups: Sequence[ChannelGroup], uniform: Mapping[str, int]) -> dict[str, float]:
+    """Per group what each of its channels saves: shares of the multiplications or parameters, or milliseconds."""
+    graph, method = evidence.graph, evidence.method
+    if method.target is None or method.target.cost is None:
+        part = 0 if method.target is not None and method.target.measure != "macs" else 1
+        return {name: shares[part] / graph.group(name).size for name, shares in group_shares(graph).items()}
+    cost, narrowest = method.target.cost, Widths(graph, groups, method.round_to, method.min_channels).at_rate(1.0)
+    # Beside the widths that the others will have about; over the whole range, as single steps of measured times are
+    # small beside their noise.
+    return {
+        g.name: (cost({**uniform, g.name: g.size}) - cost({**uniform, g.name: narrowest[g.name]}))
+        / max(g.size - narrowest[g.name], 1)
+        for g in groups
+    }
 
 
 def allocate(

@@ -27,18 +27,27 @@ class Target:
     """What the pruned model may cost.
 
     Attributes:
-        measure: "macs", "params" or "bytes" (of float32 weights).
-        text: an absolute number, or a share of the baseline such as "60%".
+        measure: "macs", "params", "bytes" (of float32 weights), or with `cost` "latency" in milliseconds.
+        text: an absolute number (of milliseconds as in "4.5ms"), or a share of the baseline such as "60%".
+        cost: for "latency": what the model takes at some widths (group -> channels that stay; groups that are not named
+            keep all), such as `LatencyTable.predict`.
+        origin: for "latency": tells where `cost` comes from, as a run goes on only with the same.
     """
 
     measure: str
     text: str
+    cost: Callable[[Mapping[str, int]], float] | None = dataclasses.field(default=None, repr=False)
+    origin: str = ""
 
     def __post_init__(self):
+        if (self.cost is None) != (self.measure in MEASURES):
+            raise UsageError(
+                f"a target is one of {', '.join(MEASURES)}, or latency with a cost. Received: {self.measure!r}"
+            )
         self.limit(1)
 
-    def limit(self, baseline: int) -> int:
-        """The largest cost that is allowed.
+    def limit(self, baseline: float) -> float:
+        """The largest cost that is allowed; a whole number but of latency.
 
         Raises:
             UsageError: the text is neither a positive number nor a percentage below 100.
@@ -46,15 +55,36 @@ class Target:
         text = self.text.strip()
         try:
             share = text.endswith("%")
-            number = float(text.removesuffix("%"))
+            number = float(text.removesuffix("%") if share or self.cost is None else text.removesuffix("ms"))
             if number <= 0 or not np.isfinite(number) or (share and number >= 100):
                 raise ValueError
         except ValueError as error:
             raise UsageError(
-                f"the target for {self.measure} must be a positive number or a share of the baseline below 100%, "
-                f"received {self.text!r}"
+                f"the target for {self.measure} must be a positive number{' of ms' * (self.cost is not None)} or a "
+                f"share of the baseline below 100%, received {self.text!r}"
             ) from error
-        return int(number / 100 * baseline) if share else int(number)
+        limit = number / 100 * baseline if share else number
+        return limit if self.cost else int(limit)
+
+    def pricing(self, graph: ChannelGraph) -> Callable[[Mapping[str, int]], float]:
+        """What the model costs at some widths, group -> channels that stay; groups that are not named keep all."""
+        if self.cost is not None:
+            return self.cost
+        measure = MEASURES[self.measure]
+        return lambda widths: measure(cost_at(graph, widths))
+
+    def show(self, cost: float) -> str:
+        """A cost with its unit."""
+        return f"{cost:,.3f} ms" if self.cost else f"{cost:,} {self.measure}"
+
+    def settings(self) -> dict[str, str]:
+        """What JSON files say of it."""
+        return {"measure": self.measure, "text": self.text, **({"origin": self.origin} if self.cost else {})}
+
+
+def cost_at(graph: ChannelGraph, widths: Mapping[str, int]) -> Cost:
+    """The cost of the model at some widths; which channels stay does not matter for it."""
+    return count_cost(graph, graph.kept({name: range(width) for name, width in widths.items()}))
 
 
 def matching(groups: Sequence[ChannelGroup], pattern: str, layers: Sequence[str] = ()) -> list[ChannelGroup]:
@@ -111,7 +141,7 @@ class Widths:
 
     def cost(self, widths: Mapping[str, int]) -> Cost:
         """The cost of the model at some widths; which channels stay does not matter for it."""
-        return count_cost(self._graph, self._graph.kept({name: range(width) for name, width in widths.items()}))
+        return cost_at(self._graph, widths)
 
     def within(self, target: Target) -> dict[str, int]:
         """The widest model within a target: a common rate, then single steps back up as long as they fit.
@@ -122,21 +152,22 @@ class Widths:
         Raises:
             UsageError: even the narrowest widths cost more, or the target asks for nothing.
         """
-        measure = MEASURES[target.measure]
+        cost = target.pricing(self._graph)
         free = [g for g in self._groups if g.name not in self._rates]
         if not free:
             raise UsageError("a target needs groups without a rate of their own")
-        full, narrowest = measure(self.cost(self.at_rate(0.0))), measure(self.cost(self.at_rate(1.0)))
-        limit = target.limit(measure(count_cost(self._graph)))
+        full, narrowest = cost(self.at_rate(0.0)), cost(self.at_rate(1.0))
+        limit = target.limit(cost({}))
         if limit >= full:
-            raise UsageError(f"the target of {limit:,} {target.measure} removes nothing: the model has {full:,}")
+            raise UsageError(f"the target of {target.show(limit)} removes nothing: the model has {target.show(full)}")
         if limit < narrowest:
             raise UsageError(
-                f"the target of {limit:,} {target.measure} cannot be reached: the narrowest model has {narrowest:,} "
-                f"({narrowest / full:.1%}); allow more, lower round_to or min_channels, or prune residual streams too"
+                f"the target of {target.show(limit)} cannot be reached: the narrowest model has "
+                f"{target.show(narrowest)} ({narrowest / full:.1%}); allow more, lower round_to or min_channels, or "
+                "prune residual streams too"
             )
-        widths = self.at_rate(self._lowest_rate(lambda rate: measure(self.cost(self.at_rate(rate))) <= limit, free))
-        return self._widen(widths, free, lambda trial: measure(self.cost(trial)) <= limit)
+        widths = self.at_rate(self._lowest_rate(lambda rate: cost(self.at_rate(rate)) <= limit, free))
+        return self._widen(widths, free, lambda trial: cost(trial) <= limit)
 
     def _lowest_rate(self, fits: Callable[[float], bool], free: Sequence[ChannelGroup]) -> float:
         """The lowest rate that fits, by bisection over the rates at which any width changes."""

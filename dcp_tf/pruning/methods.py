@@ -4,7 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
@@ -73,10 +73,17 @@ class Method:
             raise UsageError(f"allocation must be one of {', '.join(ALLOCATIONS)}, received {self.allocation!r}")
         if self.allocation == "global" and (self.from_scratch or self.chooses_kernels):
             raise UsageError(f"{self.name} compares no channels of several groups: allocation must be uniform")
+        if self.chooses_kernels and self.target is not None and self.target.cost is not None:
+            raise UsageError(f"{self.name} removes kernels, whose zeros are as slow: give another target than latency")
 
     def stopping(self, rate: float) -> StoppingRule:
         """When a group has enough channels, `rate` being the share that it shall lose."""
         return FixedRate(rate, self.round_to, self.min_channels)
+
+    def settings(self) -> dict[str, Any]:
+        """All settings, as JSON files hold them."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return values | {"target": self.target.settings() if self.target else None}
 
     def check(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
         """Raises UsageError where the method cannot choose among the channels of one of the groups."""

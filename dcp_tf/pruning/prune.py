@@ -116,7 +116,7 @@ def prune(
     else:
         selected, plans, kernels = graph, _keep_best(graph, widths, ranking), []
         phases.append({"name": "selection", "seconds": time.perf_counter() - started})
-    plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, dataclasses.asdict(method), tuple(kernels))
+    plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, method.settings(), tuple(kernels))
     if all(len(p.kept) == p.size for p in plan.groups) and all(p.matrix().all() for p in plan.kernels):
         raise RunError("the selection found everything necessary; raise the rate or epsilon")
     small = rebuild(selected, plan.kept(selected))
@@ -288,7 +288,7 @@ def _settings(graph, train, method, objective, auxiliary, finetuning, distillati
         "weights": _digest(graph.trace.model),
         "images": train.size,
         "method": method.name,
-        **dataclasses.asdict(method),
+        **method.settings(),
         "objective": repr(objective),
         "auxiliary": dataclasses.asdict(auxiliary),
         "finetuning": dataclasses.asdict(finetuning),

@@ -1,5 +1,6 @@
 """Global allocation: never above the limit, within one step of it, the least worthy channels first."""
 
+import json
 import types
 
 import hypothesis
@@ -195,3 +196,29 @@ def test_methods_that_compare_nothing_refuse_it(kind):
         kind(allocation="global")
     with pytest.raises(UsageError, match="allocation must be one of"):
         L1(allocation="best")
+
+
+def test_a_latency_takes_channels_where_they_cost_time():
+    """Only `make` takes time: there the same rise of the loss buys more, and the others keep nearly all."""
+    model = chain()
+    sizes = {"first": 8, "make": 16, "last": 8}
+
+    def cost(widths):
+        widths = sizes | dict(widths)
+        return 1.0 + widths["make"] + 0.01 * (widths["first"] + widths["last"])
+
+    for kind in (L1, DCP):
+        target = Target("latency", "60%", cost, "a test")
+        result = run(model, kind(target=target, allocation="global", **QUICK))
+        found = kept(result)
+        assert cost(found) <= 0.6 * cost({})
+        for group, size in sizes.items():
+            assert found[group] == size or cost(found | {group: found[group] + 1}) > 0.6 * cost({})
+        assert result.plan.settings["target"] == {"measure": "latency", "text": "60%", "origin": "a test"}
+        json.dumps(result.plan.settings)
+    assert found["first"] + found["last"] >= 14  # DCP's prices are per millisecond
+
+
+def test_a_latency_is_no_target_of_methods_that_prune_kernels():
+    with pytest.raises(UsageError, match="another target than latency"):
+        DKP(target=Target("latency", "60%", lambda widths: 1.0))

@@ -81,3 +81,37 @@ def test_patterns_match_whole_names(graph):
         matching(graph.groups, "conv")
     with pytest.raises(UsageError, match="regular expression"):
         matching(graph.groups, "conv[")
+
+
+def milliseconds(widths):
+    """A machine on which channels of conv1 and conv2 take time together, those of the others little."""
+    sizes = {"conv0": 12, "conv1": 24, "conv2": 40, "conv3": 33} | dict(widths)
+    return 0.5 + sizes["conv1"] * sizes["conv2"] / 400 + (sizes["conv0"] + sizes["conv3"]) / 50
+
+
+@settings(max_examples=40, deadline=None)
+@given(percent=st.floats(50, 99), round_to=st.sampled_from([1, 4, 8]), absolute=st.booleans())
+def test_a_latency_is_met_within_one_step_and_never_exceeded(graph, percent, round_to, absolute):
+    limit = percent / 100 * milliseconds({})
+    target = Target("latency", f"{limit}ms" if absolute else f"{percent}%", milliseconds, "a test")
+    found = Widths(graph, graph.prunable(), round_to).within(target)
+    assert milliseconds(found) <= limit * (1 + 1e-12)
+    for group in graph.prunable():
+        wider = [w for w in range(found[group.name] + 1, group.size + 1) if w == group.size or w % round_to == 0]
+        assert not wider or milliseconds(found | {group.name: wider[0]}) > limit
+
+
+def test_what_is_no_latency_is_refused(graph):
+    for text in ("0ms", "-1", "100%", "4s", "ms", "nan"):
+        with pytest.raises(UsageError, match="of ms or a share"):
+            Target("latency", text, milliseconds)
+    for measure, cost in (("latency", None), ("macs", milliseconds)):
+        with pytest.raises(UsageError, match="a target is one of"):
+            Target(measure, "60%", cost)
+    with pytest.raises(UsageError, match=r"the target of 0\.100 ms cannot be reached"):
+        Widths(graph, graph.prunable()).within(Target("latency", "0.1ms", milliseconds))
+    assert Target("latency", "60%", milliseconds, "a test").settings() == {
+        "measure": "latency",
+        "text": "60%",
+        "origin": "a test",
+    }
