@@ -9,7 +9,7 @@ from dcp_tf.tools.program import Program
 from dcp_tf.tools.training_flags import training_config
 
 STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
-_TARGETS = ("rate", "target_macs", "target_params", "target_bytes")
+_TARGETS = ("rate", "target_macs", "target_params", "target_bytes", "target_latency")
 _EPOCHS = ("aux_epochs", "finetune_epochs")
 _OF_MODELS = ("weights", "outputs", "normalization", "mean", "std", "resize")  # that are there already
 

@@ -7,7 +7,7 @@ from typing import Any
 from dcp_tf import progress
 from dcp_tf.errors import RunError
 from dcp_tf.files import remove_leftovers
-from dcp_tf.tools import artefacts
+from dcp_tf.tools import artefacts, latency_target
 from dcp_tf.tools.common_flags import Subject
 from dcp_tf.tools.pruning_flags import Job, settings_of
 
@@ -53,7 +53,8 @@ def run(
 
     Raises:
         UsageError: the run cannot be resumed with these flags; nothing was written.
-        RunError: a phase failed, or a TFLite file does not equal its model; what was made before is there.
+        RunError: a phase failed, a TFLite file does not equal its model, or the target latency was missed; what was
+            made before is there.
     """
     from dcp_tf.pruning import prune
     from dcp_tf.report import print_summary, write_report
@@ -85,6 +86,12 @@ def run(
     deploying = time.perf_counter()
     artefacts.remove_files(folder, models)
     files, failures = artefacts.deploy(models, subject.dataset, subject.objective, folder, job.deployment, flags.seed)
+    checked = {}
+    if job.latency and files:
+        widths = {group.name: len(group.kept) for group in result.plan.groups}
+        checked["target_latency"], line = latency_target.judge(job.latency, widths, files)
+        progress.say(line)
+        failures += [line] * (checked["target_latency"]["met"] is False)
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     summary = artefacts.write_summary(
         folder,
@@ -99,6 +106,7 @@ def run(
         settings=settings_of(flags),
         seed=flags.seed,
         **measured,
+        **checked,
         tflite=files,
         failures=failures,
         phases=phases,

@@ -20,7 +20,7 @@ import shutil
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, experiment_flags, face_flags, pruning_flags
+from dcp_tf.tools import common_flags, experiment_flags, face_flags, latency_target, pruning_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("prune", __doc__)
@@ -29,6 +29,8 @@ common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 pruning_flags.define_pruning(PROGRAM, pruning_flags.Defaults())
+PROGRAM.section("A latency as the target")
+latency_target.define_latency_target(PROGRAM)
 pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_deployment(PROGRAM)
 experiment_flags.define_experiment(PROGRAM)
@@ -56,6 +58,10 @@ def main(flags, strategy) -> None:
     job = pruning_flags.read_job(flags)
     trains = chosen is not None and chosen.baseline is not None
     subject = _network(flags, chosen) if trains else common_flags.load_subject(flags)
+    if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
+        raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
+    if job.latency and job.latency.path is not None:
+        job = latency_target.with_table(job, subject)
     outlook = pipeline.foresee(subject, job)
     folder = writable_folder(flags.output_dir)
     if worker := worker_number(strategy):  # the first one hands over the files
@@ -65,6 +71,8 @@ def main(flags, strategy) -> None:
     progress.say(outlook)
     if strategy is not None:
         progress.say(f"{flags.strategy}: {strategy.num_replicas_in_sync} replicas share each batch")
+    if job.latency and job.latency.path is None:
+        job = latency_target.with_table(job, subject, folder)
     with distributed(strategy):
         phases = [_train(flags, chosen, subject, folder)] if trains else []
         pipeline.run(flags, subject, job, folder, started, phases)

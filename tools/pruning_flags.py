@@ -5,6 +5,7 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
+from dcp_tf.tools.latency_target import LatencyTarget, read_latency_target
 from dcp_tf.tools.program import Program
 from dcp_tf.tools.qat_flags import define_qat, read_qat
 from dcp_tf.tools.training_flags import SCHEDULES, define_recipe, read_training
@@ -252,6 +253,7 @@ class Job:
         finetuning: the training of the pruned model.
         distillation: share of the baseline's predictions in that.
         deployment: the files.
+        latency: what the files may take, if that is asked for.
     """
 
     method: Any
@@ -259,6 +261,7 @@ class Job:
     finetuning: Any
     distillation: float
     deployment: Deployment
+    latency: LatencyTarget | None = None
 
 
 def read_job(flags: Any) -> Job:
@@ -269,12 +272,15 @@ def read_job(flags: Any) -> Job:
     """
     method = read_method(flags)
     _check_given(flags, method)
+    deployment = read_deployment(flags)
+    latency = read_latency_target(flags, method, deployment) if "target_latency" in flags else None
     return Job(
         method,
         read_training(flags, "aux_epochs", "aux_lr"),
         read_training(flags, "finetune_epochs", "finetune_lr"),
         flags.distillation,
-        read_deployment(flags),
+        deployment,
+        latency,
     )
 
 
