@@ -4,9 +4,13 @@ The steps, in order: `convert` makes the file (`calibration` gives the ranges of
 tells the converter, `weight_only` the files of few bits), `inspect` reads it, `unsupported_operations` runs it once,
 `Runner` runs it on images, `check_parity` compares it with its model, `first_divergence` finds the layer where they
 part, `sparse_inference_report` says whether a phone will use its zeros, `with_metadata` lets it explain itself,
-`benchmark` measures it. `types` holds the vocabulary, `flatbuffer` reads tables.
+`benchmark` measures it here and `benchmark_android` on phones, `measure_latency_table` says before pruning what widths
+will take. `types` holds the vocabulary, `flatbuffer` reads tables.
 None of them imports TensorFlow before it is needed: the processes of the benchmark load this package too.
 """
+
+import importlib
+from typing import TYPE_CHECKING
 
 from dcp_tf.tflite.benchmark import BenchmarkResult, benchmark
 from dcp_tf.tflite.bridge import copy_back, to_tf_keras
@@ -22,10 +26,29 @@ from dcp_tf.tflite.sparse_inference import SparseReport, sparse_inference_report
 from dcp_tf.tflite.types import Inspection, Latency, Parity, Quantization, TensorInfo, TFLiteFile
 from dcp_tf.tflite.weight_only import require_quantizer
 
+if TYPE_CHECKING:
+    from dcp_tf.tflite.android import AndroidSettings, benchmark_android
+    from dcp_tf.tflite.android_result import AndroidResult
+    from dcp_tf.tflite.latency_table import LatencyTable, measure_latency_table
+    from dcp_tf.tflite.timers import DeviceTimer, HostTimer, open_device
+
+# What few need is imported when it is first used: the table needs the model's graph and with it TensorFlow.
+_HOME = {
+    **dict.fromkeys(("AndroidSettings", "benchmark_android"), "dcp_tf.tflite.android"),
+    "AndroidResult": "dcp_tf.tflite.android_result",
+    **dict.fromkeys(("LatencyTable", "measure_latency_table"), "dcp_tf.tflite.latency_table"),
+    **dict.fromkeys(("DeviceTimer", "HostTimer", "open_device"), "dcp_tf.tflite.timers"),
+}
+
 __all__ = [
+    "AndroidResult",
+    "AndroidSettings",
     "BenchmarkResult",
+    "DeviceTimer",
+    "HostTimer",
     "Inspection",
     "Latency",
+    "LatencyTable",
     "LayerError",
     "Metadata",
     "Parity",
@@ -35,6 +58,7 @@ __all__ = [
     "TFLiteFile",
     "TensorInfo",
     "benchmark",
+    "benchmark_android",
     "check_parity",
     "compare_layers",
     "convert",
@@ -44,6 +68,8 @@ __all__ = [
     "first_divergence",
     "image_metadata",
     "inspect",
+    "measure_latency_table",
+    "open_device",
     "quantization_aware_training",
     "read_metadata",
     "require",
@@ -54,3 +80,13 @@ __all__ = [
     "unsupported_operations",
     "with_metadata",
 ]
+
+
+def __getattr__(name: str):
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'dcp_tf.tflite' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

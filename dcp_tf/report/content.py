@@ -173,10 +173,21 @@ def latency_bars(summary: Mapping[str, Any], benchmark: Mapping[str, Any]) -> li
 
 def _measured(benchmark: Mapping[str, Any]) -> dict[str, dict]:
     """What the benchmark says of each file; `tflite.benchmark` calls the files candidates."""
-    results = benchmark.get("results") or benchmark.get("candidates")
+    results = benchmark.get("results") or benchmark.get("candidates") or _on_devices(benchmark)
     if not isinstance(results, dict):
         return {}
     return {name: result for name, result in results.items() if isinstance(result, dict)}
+
+
+def _on_devices(benchmark: Mapping[str, Any]) -> dict[str, dict]:
+    """What was measured on phones."""
+    found = {}
+    devices = benchmark.get("devices")
+    for device in (d for d in (devices if isinstance(devices, list) else ()) if isinstance(d, dict)):
+        for delegate, result in (device.get("delegates") or {}).items():
+            for name, times in (result.get("candidates") or {}).items():
+                found[f"{name} on {device.get('model')}, {delegate}"] = {"median_ms": times.get("latency_ms")}
+    return found
 
 
 def conditions(benchmark: Mapping[str, Any]) -> dict[str, str]:

@@ -261,3 +261,13 @@ def test_150_layers_stay_small_and_quick(run_summary, make_plan, make_run):
     assert path.stat().st_size < 2_000_000
     text = Page(path).text
     assert all(f"block{number}_conv1" in text for number in range(150))
+
+
+def test_latencies_on_phones_name_the_phone(run_summary, make_run):
+    candidates = {"pruned_int8.tflite": {"latency_ms": 1.25, "speedup": 2.0}}
+    device = {"model": "Pixel 8", "delegates": {"gpu": {"baseline": None, "candidates": candidates, "refused": {}}}}
+    benchmark = {"device": "android", "threads": 2, "devices": [device], "failures": []}
+    text = Page(write_report(make_run(summary=run_summary, benchmark=benchmark))).text
+    assert "pruned_int8.tflite on Pixel 8, gpu 1.25 ms" in text
+    none = benchmark | {"devices": [], "failures": ["the device vanished"]}
+    assert "Pixel" not in Page(write_report(make_run(summary=run_summary, benchmark=none))).text
