@@ -1,0 +1,134 @@
+"""Is a target latency met, and is the model better than at the common rate that is predicted to take as long?
+
+    python tools/train.py --model=zoo:mobilenet_v2_small --dataset=digits --epochs=30 --output_dir=runs/baseline
+    python benchmarks/latency_target.py --model=runs/baseline/baseline.keras --dataset=digits --output=target.json
+
+Measures the layers once (--latency_table keeps that), prunes with widths of every group chosen for --target_latency and
+with the one common rate that just fits, fine-tunes both in the same way, and measures both files beside the baseline's
+in turns. The goal for MobileNetV2 at 60 %: measured 55 to 60 %, and at least the accuracy of the common rate.
+"""
+
+import dataclasses
+import pathlib
+import sys
+import tempfile
+
+import common
+import numpy as np
+
+from dcp_tf import progress
+from dcp_tf.errors import UsageError
+from dcp_tf.files import write_json
+from dcp_tf.tools import common_flags, pruning_flags, tflite_files
+from dcp_tf.tools.program import Program
+
+PROGRAM = Program("latency_target", __doc__)
+common.define_model(PROGRAM)
+PROGRAM.section("What is measured")
+PROGRAM.string("target_latency", "60%", "As for prune.")
+PROGRAM.string("latency_table", None, "A file that keeps the measured table.")
+PROGRAM.enum("latency_quantization", "float32", ("float32", "int8"), "Mode of the files.")
+PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
+PROGRAM.integer("benchmark_runs", 100, "Measured runs of each file.", lower=1)
+PROGRAM.integer("seeds", 1, "Runs of each allocation; the files of the first are timed.", lower=1)
+common_flags.define_seed(PROGRAM, "The first seed.")
+PROGRAM.string("output", None, "A JSON file for the figures.")
+DEFAULTS = pruning_flags.Defaults(round_to=4, finetune_epochs=5)
+pruning_flags.define_pruning(PROGRAM, DEFAULTS)
+pruning_flags.define_training(PROGRAM, DEFAULTS)
+
+
+def main(flags) -> None:
+    """Prints one line for each allocation."""
+    subject = common_flags.load_subject(flags)
+    if subject.dataset.test.labels is None:
+        raise UsageError("the accuracy of the pruned models is asked for: the data need labels")
+    method = pruning_flags.read_method(flags)
+    model = tflite_files.fixed_size(subject.model, subject.dataset)
+    table = _table(flags, model, method)
+    found, timed = {}, {"baseline": model}
+    for allocation in ("global", "uniform"):
+        found[allocation], timed[allocation] = _prune(flags, subject, method, table, allocation)
+    latencies = _measure(flags, timed)
+    for allocation, figures in found.items():
+        latency = latencies[allocation]
+        figures |= {
+            "measured": 1 / latency.speedup,
+            "measured_interval": [1 / latency.speedup_high, 1 / latency.speedup_low],
+            "conclusive": latency.conclusive,
+        }
+        low, high = figures["measured_interval"]
+        noisy = "" if latency.conclusive else ", too noisy to tell"
+        print(
+            f"{allocation}: {subject.objective.primary} {np.mean(figures['accuracy']):.4f} "
+            f"(+-{np.std(figures['accuracy']):.4f}, {flags.seeds} seeds); latency predicted "
+            f"{figures['predicted']:.1%}, measured {figures['measured']:.1%} ({low:.1%} to {high:.1%}{noisy})",
+            flush=True,
+        )
+    if flags.output:
+        about = {"model": subject.source, "dataset": subject.dataset.name, "baseline_ms": table.baseline_ms}
+        write_json(flags.output, {**about, "target": flags.target_latency, **found})
+
+
+def _table(flags, model, method):
+    from dcp_tf.graph import ChannelGraph
+    from dcp_tf.tflite import measure_latency_table
+
+    return measure_latency_table(
+        ChannelGraph(model, ignore_statistics=method.ignore_statistics),
+        quantization=flags.latency_quantization,
+        threads=flags.threads,
+        round_to=method.round_to,
+        residual=method.prune_residual,
+        cache=flags.latency_table,
+    )
+
+
+def _prune(flags, subject, method, table, allocation):
+    """The figures of an allocation over all seeds, and the model of the first one."""
+    from dcp_tf.pruning import Target, prune
+    from dcp_tf.tools import artefacts
+
+    target = Target("latency", flags.target_latency, table.predict, "the table of this benchmark")
+    method = dataclasses.replace(method, target=target, allocation=allocation)
+    accuracies, first = [], None
+    for seed in range(flags.seed, flags.seed + flags.seeds):
+        progress.say(f"{allocation}, seed {seed}")
+        result = prune(
+            subject.model,
+            subject.dataset.train,
+            method,
+            objective=subject.objective,
+            auxiliary=pruning_flags.read_training(flags, "aux_epochs", "aux_lr"),
+            finetuning=pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr"),
+            distillation=flags.distillation,
+            seed=seed,
+        )
+        measured = artefacts.measure_model(result.model, subject.dataset, subject.objective)
+        accuracies.append(measured[subject.objective.primary])
+        first = first or (result, measured)
+    result, measured = first
+    widths = {group.name: len(group.kept) for group in result.plan.groups}
+    figures = {
+        "accuracy": accuracies,
+        "widths": widths,
+        "macs": measured["macs"],
+        "predicted": table.predict(widths) / table.baseline_ms,
+    }
+    return figures, tflite_files.fixed_size(result.model, subject.dataset)
+
+
+def _measure(flags, models):
+    """Name -> `Latency`, all files in turns."""
+    from dcp_tf import tflite
+    from dcp_tf.tflite.layer_files import convert_for_timing
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = {name: pathlib.Path(folder, f"{name}.tflite") for name in models}
+        for name, model in models.items():
+            paths[name].write_bytes(convert_for_timing(model, flags.latency_quantization))
+        return tflite.benchmark(paths, threads=flags.threads, runs=flags.benchmark_runs, seed=flags.seed).latencies
+
+
+if __name__ == "__main__":
+    sys.exit(PROGRAM.run(main))
