@@ -29,6 +29,18 @@ def dead_outputs(content: bytes) -> list[str]:
     return found
 
 
+def explain(content: bytes, reason: str) -> str:
+    """Why the interpreter refuses a file, and what to do where outputs that are always zero are the cause."""
+    dead = dead_outputs(content) if "XNNPACK" in reason.upper() else []
+    if not dead:
+        return reason
+    return (
+        f"XNNPACK refuses integers where all calibration images give zero: {', '.join(dead[:5])}"
+        f"{', ...' if len(dead) > 5 else ''}; calibrate with images that reach these layers, prune or retrain them, "
+        "or export float16 or dynamic"
+    )
+
+
 def _scale(tensor: schema.Tensor) -> float:
     """The largest scale of a tensor; 0 where it has none."""
     quantization = tensor.Quantization()

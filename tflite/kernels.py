@@ -9,6 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tflite import flatbuffer
+from dcp_tf.tflite.dead_outputs import explain
 from dcp_tf.tflite.silence import Silence
 from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
 
@@ -58,7 +59,7 @@ def _failure(content: bytes) -> str | None:
                 interpreter.set_tensor(detail["index"], np.zeros(detail["shape"], detail["dtype"]))
             interpreter.invoke()
     except _FAILED as error:
-        return " ".join(str(error).split())[:200] or type(error).__name__
+        return explain(content, " ".join(str(error).split())[:200] or type(error).__name__)
     return None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tflite.dead_outputs import dead_outputs
+from dcp_tf.tflite.dead_outputs import explain
 from dcp_tf.tflite.silence import Silence
 from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
 
@@ -60,7 +60,7 @@ class Runner:
         except ValueError as error:
             raise UsageError(f"{source_name(source)} cannot be read: {error}; write it again") from error
         except RuntimeError as error:
-            raise RunError(f"{source_name(source)} cannot be run here: {_why(content, error)}") from error
+            raise RunError(f"{source_name(source)} cannot be run here: {explain(content, str(error))}") from error
         self._inputs, self._outputs = _signature_details(self._interpreter)
         for detail in self._inputs:
             if len(detail["shape"]) == 0 or detail["shape"][0] != 1:
@@ -148,18 +148,6 @@ class Runner:
                     f"Received an array of shape {array.shape}"
                 )
         return arrays
-
-
-def _why(content: bytes, error: RuntimeError) -> str:
-    """Why the interpreter refuses a file, and what to do where outputs that are always zero are the cause."""
-    dead = dead_outputs(content) if "XNNPACK" in str(error) else []
-    if not dead:
-        return str(error)
-    return (
-        f"XNNPACK refuses integers where all calibration images give zero: {', '.join(dead[:5])}"
-        f"{', ...' if len(dead) > 5 else ''}; calibrate with images that reach these layers, prune or retrain them, "
-        "or export float16 or dynamic"
-    )
 
 
 def _signature_details(interpreter: Interpreter) -> tuple[list[dict], list[dict]]:

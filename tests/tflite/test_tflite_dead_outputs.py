@@ -27,6 +27,10 @@ def test_the_layer_that_is_always_zero_is_named():
     assert len(dead_outputs(file.content)) == 1
     with pytest.raises(RunError, match=r"all calibration images give zero: CONV_2D \(.*silent.*\); calibrate with"):
         tflite.Runner(file)
+    found = tflite.unsupported_operations(file)
+    assert len(found) == 1
+    assert "all calibration images give zero" in found[0]
+    assert "silent" in found[0]
 
 
 def test_layers_that_answer_are_not():
