@@ -229,3 +229,19 @@ def test_what_only_gone_channels_read_goes_too():
     # Channel 2 of `first` was read by filter 0 of `second` alone, which went with channel 0 of `second`.
     assert kept == {"first": (0, 1, 3), "second": (1, 2, 3), "third": (0, 1, 2, 3)}
     assert kernel_sparsity(rebuild(graph, graph.kept(kept))) == []
+
+
+def test_filters_without_inputs_go_with_the_constants_they_leave():
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, name="first")(image)
+    x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="second")(x))
+    model = keras.Model(image, layers.Dense(2)(pool(layers.Conv2D(4, 3, activation="relu", name="third")(x))))
+    randomize(model, 0)
+    graph, held = ChannelGraph(model), HeldPlaces()
+    readers, size = with_kernels(held.readers(graph.consumers(graph.group("first"))), np.ones(4, bool))
+    held.drop(readers, np.arange(size) % 4 != 1)  # all kernels of filter 1 of `second`
+    inputs = example_inputs(model)
+    before = outputs(model, inputs)
+    kept = remove_unread(graph, graph.prunable(), held)
+    assert kept == {"first": (0, 1, 2, 3), "second": (0, 2, 3), "third": (0, 1, 2, 3)}
+    assert difference(before, outputs(rebuild(graph, graph.kept(kept)), inputs)) < TOLERANCE
