@@ -246,7 +246,9 @@ def test_ctrl_c_leaves_the_device_clean(phone):
     (phone.folder / "adb").write_text(script.replace("        return run(serial, command, state)", endless))
     phone.write()
     code = (
-        "import sys; from dcp_tf.tflite.android import *\n"
+        # A shell's background jobs ignore the signal, and so would this process.
+        "import signal, sys; from dcp_tf.tflite.android import *\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"benchmark_android({{'slow': {str(phone.files['slow'])!r}}}, AndroidSettings({str(phone.binary)!r}))"
     )
     process = subprocess.Popen(
