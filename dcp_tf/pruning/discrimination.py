@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import time
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from dcp_tf.pruning.selecting import Selecting, selection_batches
 from dcp_tf.pruning.units import Stage, Target, channel_unit, in_stages, kernel_units, targets_of
 from dcp_tf.pruning.unread import remove_unread
 from dcp_tf.training import Objective, TrainConfig, fit
+from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.heads import AugmentedModel, augment
 
 
@@ -201,15 +202,7 @@ def _fine_tune(
     phases.append({"name": name, "seconds": time.perf_counter() - started, "history": list(history)})
 
 
-@contextlib.contextmanager
-def _frozen(graph: ChannelGraph | None) -> Iterator[None]:
+def _frozen(graph: ChannelGraph | None) -> contextlib.AbstractContextManager:
     """Keeps the layers of a model as they are, BatchNormalization's statistics too; nothing is done without a model."""
-    layers = [r.operation for r in graph.records.values() if isinstance(r.operation, keras.Layer)] if graph else []
-    before = [layer.trainable for layer in layers]
-    for layer in layers:
-        layer.trainable = False
-    try:
-        yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer.trainable = own
+    records = [] if graph is None else graph.records.values()
+    return for_a_while([r.operation for r in records if isinstance(r.operation, keras.Layer)], "trainable", False)

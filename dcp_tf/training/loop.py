@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.checkpoint import TrainState
 from dcp_tf.training.config import TrainConfig
 from dcp_tf.training.distribution import Replicas, current_strategy
@@ -202,25 +203,12 @@ def _batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
 
 def _batch_norm_momentum(model: keras.Model, momentum: float | None) -> contextlib.AbstractContextManager:
     """Sets the momentum of the running statistics; each layer gets its own back at the end."""
-    return contextlib.nullcontext() if momentum is None else _for_a_while(_batch_norms(model), "momentum", momentum)
+    return contextlib.nullcontext() if momentum is None else for_a_while(_batch_norms(model), "momentum", momentum)
 
 
 def _frozen_batch_norm(model: keras.Model) -> contextlib.AbstractContextManager:
     """Makes BatchNormalization untrainable, which in Keras means inference mode too; undone at the end."""
-    return _for_a_while(_batch_norms(model), "trainable", False)
-
-
-@contextlib.contextmanager
-def _for_a_while(layers: list[keras.layers.Layer], attribute: str, value: Any) -> Iterator[None]:
-    """Sets an attribute of layers; each gets its own value back at the end."""
-    before = [getattr(layer, attribute) for layer in layers]
-    for layer in layers:
-        setattr(layer, attribute, value)
-    try:
-        yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            setattr(layer, attribute, own)
+    return for_a_while(_batch_norms(model), "trainable", False)
 
 
 def _digest(masks: Mapping[str | int, np.ndarray]) -> int:

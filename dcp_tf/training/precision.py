@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
+from dcp_tf.training.attributes import for_a_while
+
 _FIRST_SCALE = 2.0**15
 _STEPS_TO_GROW = 2000
 
@@ -26,14 +28,8 @@ def computing_in(model: keras.Model, precision: str) -> Iterator[None]:
         for layer in model._flatten_layers()
         if not isinstance(layer, keras.Model) and id(layer) not in last and layer.dtype_policy.name == "float32"
     ]
-    before = [layer.dtype_policy for layer in layers]
-    for layer in layers:
-        layer.dtype_policy = policy
-    try:
+    with for_a_while(layers, "dtype_policy", policy):
         yield
-    finally:
-        for layer, own in zip(layers, before, strict=True):
-            layer.dtype_policy = own
 
 
 def _last(model: keras.Model) -> set[int]:
