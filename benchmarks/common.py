@@ -193,3 +193,19 @@ def print_published(bench: Bench, found: Mapping[str, Any], table: Mapping, when
     line = published(bench.subject.source, bench.macs_removed(good[0]), table) if good else None
     if line:
         print(f"{line}: top-1 (%) {when}", flush=True)
+
+
+def take_statistics(model: Any, images: Any) -> None:
+    """Gives every BatchNormalization the mean and variance of what reaches it from these images.
+
+    With those that it starts with, what random weights compute fades away or explodes in deep networks.
+    """
+    import keras
+
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    before = [layer.momentum for layer in norms]
+    for layer in norms:
+        layer.momentum = 0.0
+    model(images, training=True)
+    for layer, momentum in zip(norms, before, strict=True):
+        layer.momentum = momentum

@@ -22,6 +22,8 @@ import subprocess
 import sys
 import time
 
+import common
+
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tools import common_flags
 from dcp_tf.tools.program import Program
@@ -100,14 +102,14 @@ def measure(flags, name: str) -> dict:
         return {"seconds": epoch_seconds(model, train), "peak_gib": peak_gib(), "ready_gib": ready}
     chosen = block_numbers(flags, len(groups))
     exclude = tuple(re.escape(group) for number, group in enumerate(groups, start=1) if number not in chosen)
-    common = {"rate": flags.rate, "exclude": exclude, "selection_samples": flags.selection_samples}
+    settings = {"rate": flags.rate, "exclude": exclude, "selection_samples": flags.selection_samples}
     if name in GUIDED:
         own = {"per_step": flags.per_step, "auxiliary_losses": flags.auxiliary_losses, "cache_gib": flags.cache_gib}
-        record = pruned(flags, model, train, DCP(selection=name, **common, **own))
+        record = pruned(flags, model, train, DCP(selection=name, **settings, **own))
         for layer in record["layers"]:
             layer["block"] = groups.index(layer["name"]) + 1
     else:
-        record = pruned(flags, model, train, METHODS[name](**common))
+        record = pruned(flags, model, train, METHODS[name](**settings))
     return record | {"peak_gib": peak_gib(), "ready_gib": ready}
 
 
@@ -127,6 +129,8 @@ def subject_of(flags) -> tuple:
         size = max(flags.selection_samples, EPOCH_STEPS * BATCH)
         images = rng.normal(size=(size, *model.inputs[0].shape[1:])).astype(np.float32)
         train = as_split((images, np.arange(size) % model.outputs[0].shape[-1]))
+        if not flags.weights:
+            common.take_statistics(model, images[:256])
     else:
         subject = common_flags.load_subject(flags)
         model, train = subject.model, subject.dataset.train

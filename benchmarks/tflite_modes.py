@@ -23,6 +23,8 @@ import time
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+import common
+
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import read_json, write_json
 from dcp_tf.tools.program import Program
@@ -93,7 +95,7 @@ def measure(name: str) -> dict:
     shape = tuple(model.inputs[0].shape[1:])
     images = np.random.default_rng(0).random((IMAGES, *shape), np.float32)
     images *= 255 if APPLICATIONS[name] == "raw" else 1  # those rescale inside
-    take_statistics(model, images)
+    common.take_statistics(model, images)
     labels = np.arange(IMAGES) % model.outputs[0].shape[-1]
     row = {"size": shape[0], "baseline_macs": dcp_tf.count_cost(model).macs}
     started = time.perf_counter()
@@ -119,19 +121,6 @@ def build(name: str):
         except ValueError:  # too small, or (NASNet) not the size that it was made for
             continue
     raise RunError(f"{name} takes none of the sizes {SIZES}")
-
-
-def take_statistics(model, images) -> None:
-    """Gives every BatchNormalization the mean and variance of what reaches it from these images."""
-    import keras
-
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
-    before = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
-    model(images, training=True)
-    for layer, momentum in zip(norms, before, strict=True):
-        layer.momentum = momentum
 
 
 def amplified(model, images) -> float:
