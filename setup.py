@@ -40,6 +40,9 @@ setup(
         "threadpoolctl>=3.1",
         "tqdm>=4.66",
     ],
-    extras_require={"edge": ["ai-edge-quantizer>=0.4"], "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"]},
+    extras_require={
+        "edge": ["ai-edge-quantizer>=0.4"],
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"],
+    },
     entry_points={"console_scripts": ["dcp-quickstart=dcp_tf.tools.quickstart:run"]},
 )

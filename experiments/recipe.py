@@ -139,5 +139,5 @@ def faces(network: str, **flags: Any) -> Experiment:
 
 def _experiment(network, image_size, baseline, common, scope, flags) -> Experiment:
     exclude = {"exclude": outside_of_the_papers(network)} if scope else {}
-    flags = {**common, "round_to": 1, **ALGORITHM_2, **exclude, **flags}
+    flags = {**common, "round_to": 1, "distillation": 0.0, **ALGORITHM_2, **exclude, **flags}
     return Experiment(f"zoo:{network}", image_size, baseline, flags)

@@ -30,13 +30,13 @@ class Schedule:
     Attributes:
         auxiliary: the training with auxiliary losses.
         finetuning: the training of the pruned models.
-        distillation: share of the baseline's predictions in that.
+        distillation: share of the baseline's predictions in that; None as in `dcp_tf.prune`.
         train_samples: how many training images are used for everything, None for all.
     """
 
     auxiliary: Any
     finetuning: Any
-    distillation: float = 0.0
+    distillation: float | None = None
     train_samples: int | None = None
 
     def images(self, train: Any, seed: int) -> Any:
@@ -46,10 +46,10 @@ class Schedule:
         return train.take(train.balanced_subset(self.train_samples, seed))
 
     def to_json(self) -> dict[str, Any]:
-        """All that the results depend on, by name; the seed is that of each run."""
+        """All of it but the distillation, by name; the seed is that of each run."""
         phases = {"auxiliary": dataclasses.asdict(self.auxiliary), "finetuning": dataclasses.asdict(self.finetuning)}
         settings = {f"{phase} {k}": v for phase, config in phases.items() for k, v in config.items() if k != "seed"}
-        return settings | {"distillation": self.distillation, "train_samples": self.train_samples}
+        return settings | {"train_samples": self.train_samples}
 
 
 def check(subject: Subject, variants: Sequence[Variant], schedule: Schedule) -> None:
@@ -227,6 +227,8 @@ def conditions(subject: Subject, schedule: Schedule) -> dict[str, Any]:
     """All that the figures of every run depend on, but for the variant and the seed."""
     import keras
 
+    from dcp_tf.training import share_of_teacher
+
     weights = 0
     for weight in subject.model.weights:
         weights = zlib.crc32(keras.ops.convert_to_numpy(weight).tobytes(), weights)
@@ -240,6 +242,7 @@ def conditions(subject: Subject, schedule: Schedule) -> dict[str, Any]:
             "augmentation": getattr(subject.dataset.train, "augmentation", None),
             "objective": repr(subject.objective),
             **schedule.to_json(),
+            "distillation": share_of_teacher(subject.objective.loss, schedule.distillation),
         }
     )
 

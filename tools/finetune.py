@@ -1,7 +1,7 @@
 r"""Trains a pruned model on, with or without its baseline as a teacher.
 
     python -m dcp_tf.tools.finetune --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --finetune_epochs=20 \
-        --teacher=runs/mine/baseline.keras --distillation=0.5 --output_dir=runs/mine_longer
+        --teacher=runs/mine/baseline.keras --output_dir=runs/mine_longer
 
 Kernels that pruning has set to zero (dkp and its variants) stay zero.
 --output_dir receives the model as pruned.keras, with summary.json, events/ (TensorBoard) and state/ (for --resume).
@@ -21,7 +21,7 @@ from dcp_tf.tools.program import Program
 
 PROGRAM = Program("finetune", __doc__)
 common_flags.define_model(PROGRAM, about="The pruned model")
-PROGRAM.string("teacher", None, "The baseline, to learn from with --distillation: a path to a .keras / .h5 file.")
+PROGRAM.string("teacher", None, "The baseline, to learn from: a path to a .keras / .h5 file.")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
 face_flags.define_pairs(PROGRAM)
@@ -38,20 +38,25 @@ def main(flags) -> None:
     started = time.time()
     if not flags.output_dir:
         raise UsageError("say where the model shall go: --output_dir=FOLDER")
-    if bool(flags.teacher) != bool(flags.distillation):
-        raise UsageError("--teacher and --distillation=WEIGHT go together")
+    if flags.distillation and not flags.teacher:
+        raise UsageError("--distillation needs --teacher=BASELINE")
     from dcp_tf import models, progress
     from dcp_tf.files import writable_folder
     from dcp_tf.graph import kernel_sparsity, zero_kernel_masks
     from dcp_tf.tools import artefacts
-    from dcp_tf.training import save_model
+    from dcp_tf.training import save_model, share_of_teacher
 
     subject = common_flags.load_subject(flags)
     if subject.objective is None:
         raise UsageError(f"{flags.model} has {len(subject.model.outputs)} outputs; only models with one are trained")
+    share = share_of_teacher(subject.objective.loss, flags.distillation)
+    if flags.teacher and not share:
+        raise UsageError(
+            "nothing is learnt from --teacher: --distillation is 0, or the loss has no distance to a teacher"
+        )
     config = pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr")
     if subject.dataset.train.labels is None and not flags.teacher:
-        raise UsageError("the data has no labels: give --teacher and --distillation")
+        raise UsageError("the data has no labels: give --teacher=BASELINE")
     teacher = None
     if flags.teacher:
         classes = subject.model.outputs[0].shape[-1]
@@ -64,7 +69,7 @@ def main(flags) -> None:
         zeros, total = sum(each.total - each.kept for each in held), sum(each.total for each in held)
         progress.say(f"kept at zero: {zeros:,} of {total:,} kernels in {len(held)} layers")
     before = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
-    phase = _fit(flags, subject, config, teacher, folder, masks)
+    phase = _fit(flags, subject, config, teacher, folder, masks, share)
     path = save_model(subject.model, folder / "pruned.keras")
     after = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
     metric = subject.objective.primary
@@ -89,7 +94,7 @@ def main(flags) -> None:
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")
 
 
-def _fit(flags, subject, config, teacher, folder, masks) -> dict:
+def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
     from dcp_tf.training import Distillation, TrainState, fit
 
     objective, train, test = subject.objective, subject.dataset.train, subject.dataset.test
@@ -101,7 +106,7 @@ def _fit(flags, subject, config, teacher, folder, masks) -> dict:
     history = fit(
         objective.with_ending(subject.model, train),
         train,
-        [Distillation(loss, flags.distillation) if teacher else loss],
+        [Distillation(loss, share) if teacher else loss],
         config,
         teacher=None if teacher is None else task.teacher(objective, teacher, train),
         masks=masks,

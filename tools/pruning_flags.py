@@ -209,7 +209,10 @@ def define_finetuning(program: Program, defaults: Defaults) -> None:
     program.integer("finetune_epochs", defaults.finetune_epochs, "Epochs of the pruned model; 0: none.")
     program.float("finetune_lr", 0.01, "Highest learning rate of the pruned model.")
     program.float(
-        "distillation", 0.0, "Share of the baseline's soft predictions in the loss of the pruned model, 0 to 1."
+        "distillation",
+        None,
+        "Share of the baseline's soft predictions in the loss of the pruned model, 0 to 1; without the flag 0.5, for "
+        "losses that cannot be compared with predictions 0.",
     )
     program.integer("batch_size", defaults.batch_size, "Images per training step.", lower=1)
     define_recipe(program)
@@ -251,7 +254,7 @@ class Job:
         method: which channels go, such as `dcp_tf.DCP`.
         auxiliary: the training with auxiliary losses.
         finetuning: the training of the pruned model.
-        distillation: share of the baseline's predictions in that.
+        distillation: share of the baseline's predictions in that, None as in `dcp_tf.prune`.
         deployment: the files.
         latency: what the files may take, if that is asked for.
     """
@@ -259,7 +262,7 @@ class Job:
     method: Any
     auxiliary: Any
     finetuning: Any
-    distillation: float
+    distillation: float | None
     deployment: Deployment
     latency: LatencyTarget | None = None
 

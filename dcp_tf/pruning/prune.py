@@ -24,7 +24,7 @@ from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
 from dcp_tf.pruning.units import kernel_units
-from dcp_tf.training import Distillation, Loss, Objective, TrainConfig, as_objective, fit
+from dcp_tf.training import Distillation, Loss, Objective, TrainConfig, as_objective, fit, share_of_teacher
 from dcp_tf.training.heads import find_positions
 
 AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01)
@@ -58,7 +58,7 @@ def prune(
     outputs_kind: str | None = None,
     auxiliary: TrainConfig = AUXILIARY,
     finetuning: TrainConfig = FINETUNING,
-    distillation: float = 0.0,
+    distillation: float | None = None,
     state_dir: str | os.PathLike | None = None,
     resume: bool = False,
     shared_dir: str | os.PathLike | None = None,
@@ -80,7 +80,8 @@ def prune(
         outputs_kind: "logits", "softmax" or "sigmoid"; None reads it off the model's last activation.
         auxiliary: fine-tuning with auxiliary losses (DCP only).
         finetuning: of the pruned model; 0 epochs leave it out.
-        distillation: weight of the baseline's soft predictions in the fine-tuning, 0 to 1.
+        distillation: weight of the baseline's soft predictions in the fine-tuning, 0 to 1; None: a half, where the loss
+            has a distance to them.
         state_dir: folder in which the run keeps what it has done.
         resume: go on with what lies in `state_dir`.
         shared_dir: folder in which the model is kept that the auxiliary losses fine-tuned. Runs that begin with the
@@ -98,6 +99,7 @@ def prune(
     train, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
     check_shapes(model, train)
     objective = as_objective(objective, model, train, outputs_kind)
+    distillation = share_of_teacher(objective.loss, distillation)
     graph, widths = check(model, train, method, objective, distillation)
     method = resolve(graph, widths, method)
     settings = _settings(graph, train, method, objective, auxiliary, finetuning, distillation, seed)
@@ -140,7 +142,7 @@ def prune(
 
 
 def check(
-    model: keras.Model, data: Any, method: Method, objective: Objective, distillation: float = 0.0
+    model: keras.Model, data: Any, method: Method, objective: Objective, distillation: float | None = None
 ) -> tuple[ChannelGraph, dict[str, int]]:
     """Everything that can be wrong with the arguments of `prune`, found in moments and before anything is written.
 
@@ -172,7 +174,7 @@ def check(
             f"nothing would be removed at rate {method.rate} with round_to {method.round_to}; "
             "raise the rate or lower round_to"
         )
-    Distillation(objective.loss, distillation)
+    Distillation(objective.loss, share_of_teacher(objective.loss, distillation))
     return graph, widths
 
 
@@ -279,7 +281,8 @@ def _fine_tune(
         log_dir=log_dir,
         lower="--finetune_lr",
     )
-    phases.append({"name": "fine-tuning", "seconds": time.perf_counter() - started, "history": list(history)})
+    seconds = time.perf_counter() - started
+    phases.append({"name": "fine-tuning", "seconds": seconds, "distillation": distillation, "history": list(history)})
 
 
 def _settings(graph, train, method, objective, auxiliary, finetuning, distillation, seed) -> dict[str, Any]:

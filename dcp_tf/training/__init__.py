@@ -13,6 +13,7 @@ from dcp_tf.training.losses import (
     Loss,
     MeanSquaredError,
     classification_loss,
+    share_of_teacher,
     soft_targets,
 )
 from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, add_margin_head, embedding_network
@@ -56,6 +57,7 @@ __all__ = [
     "save_model",
     "save_weights",
     "seed_everything",
+    "share_of_teacher",
     "soft_targets",
     "step_schedule",
 ]

@@ -83,7 +83,7 @@ def test_flags_come_before_overrides_before_the_experiment_before_defaults():
     assert parsed(name, "--override=finetune_lr=0.2")[0].finetune_lr == 0.2
     flags, _ = parsed(name, "--override=finetune_lr=0.2,rate=0.3", "--finetune_lr=0.01")
     assert (flags.finetune_lr, flags.rate) == (0.01, 0.3)
-    assert flags.distillation == prune.PROGRAM.flags["distillation"].default
+    assert flags.label_smoothing == prune.PROGRAM.flags["label_smoothing"].default
 
 
 def test_a_default_that_is_given_is_given():

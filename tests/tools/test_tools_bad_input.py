@@ -147,6 +147,8 @@ def test_settings_that_cannot_be(refused, inputs):
     assert "selection_lr" in refused(prune, *given, "--selection_lr=0")
     assert "nothing would be removed" in refused(prune, *given, "--rate=0.01")
     assert "--teacher" in refused(finetune, inputs.residual, inputs.data(), "--distillation=0.5")
+    teacher = f"--teacher={inputs.folder}/residual.keras"
+    assert "--teacher" in refused(finetune, inputs.residual, inputs.data(), teacher, "--distillation=0")
     assert "train" in refused(train, inputs.residual, inputs.data())
 
 

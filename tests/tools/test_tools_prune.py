@@ -59,6 +59,7 @@ def test_summary_has_what_was_measured(summary, whole_run):
     assert {"python", "tensorflow", "keras", "numpy"} <= set(summary["versions"])
     assert {"auxiliary", "selection", "fine-tuning", "deployment"} == {p["name"] for p in summary["phases"]}
     assert all(phase["seconds"] >= 0 for phase in summary["phases"])
+    assert [p["distillation"] for p in summary["phases"] if p["name"] == "fine-tuning"] == [0.5]
     assert summary["wall_seconds"] > 0
     assert summary["failures"] == []
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy.special import expit, log_softmax, softmax, xlogy
 
 from dcp_tf.errors import UsageError
-from dcp_tf.training import Distillation, classification_loss, soft_targets
+from dcp_tf.training import Distillation, classification_loss, share_of_teacher, soft_targets
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 4)).astype("float32") * 3
@@ -133,3 +133,10 @@ def test_unknown_kinds_and_impossible_distillation_are_refused():
         Distillation(classification_loss("logits"), weight=1.5)
     with pytest.raises(UsageError, match="temperature"):
         Distillation(classification_loss("logits"), temperature=0.0)
+
+
+def test_a_half_is_learnt_from_the_baseline_unless_told_otherwise():
+    assert share_of_teacher(classification_loss("logits")) == 0.5
+    assert share_of_teacher(classification_loss("logits"), 0.0) == 0.0
+    assert share_of_teacher(classification_loss("logits"), 0.9) == 0.9
+    assert share_of_teacher(lambda labels, outputs: 0.0) == 0.0
