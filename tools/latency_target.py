@@ -118,6 +118,33 @@ def with_table(job: Any, subject: Any, folder: pathlib.Path | None = None) -> An
     return dataclasses.replace(job, method=method, latency=dataclasses.replace(asked, table=table))
 
 
+def with_checks(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> Any:
+    """The job with a method that measures the widths it chooses, where the table is of this machine.
+
+    Args:
+        job: what `with_table` returned.
+        subject: the baseline and its data.
+        folder: of the run; what was measured is kept in it.
+        resume: whether what an earlier run measured there is used.
+    """
+    from dcp_tf.graph import ChannelGraph
+    from dcp_tf.tflite.stopwatch import machine_name
+    from dcp_tf.tflite.whole_latency import WholeLatency
+
+    table, method = job.latency.table, job.method
+    if not table.measurements.machine.startswith(machine_name()):
+        progress.say(f"the widths are not measured before the selection: the table is of {table.measurements.machine}")
+        return job
+    cache = folder / "state" / "latency_checks.json"
+    if not resume:
+        cache.unlink(missing_ok=True)
+    cache.parent.mkdir(exist_ok=True)
+    model = tflite_files.fixed_size(subject.model, subject.dataset)
+    measured = WholeLatency(ChannelGraph(model, ignore_statistics=method.ignore_statistics), table, cache)
+    target = dataclasses.replace(method.target, measured=measured)
+    return dataclasses.replace(job, method=dataclasses.replace(method, target=target))
+
+
 def _targeted(method: Any, text: str, cost: Any, origin: str) -> Any:
     from dcp_tf.pruning import Target
 

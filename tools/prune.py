@@ -73,6 +73,8 @@ def main(flags, strategy) -> None:
         progress.say(f"{flags.strategy}: {strategy.num_replicas_in_sync} replicas share each batch")
     if job.latency and job.latency.path is None:
         job = latency_target.with_table(job, subject, folder)
+    if job.latency and not getattr(strategy, "cluster_resolver", None):  # several workers would measure differently
+        job = latency_target.with_checks(job, subject, folder, flags.resume)
     with distributed(strategy):
         phases = [_train(flags, chosen, subject, folder)] if trains else []
         pipeline.run(flags, subject, job, folder, started, phases)

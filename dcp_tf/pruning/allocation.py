@@ -10,7 +10,7 @@ import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup, group_shares
-from dcp_tf.pruning.budget import Target, Widths
+from dcp_tf.pruning.budget import Target, Widths, meet
 from dcp_tf.pruning.criteria import Evidence, Scores
 from dcp_tf.pruning.loss_rises import loss_rises
 from dcp_tf.pruning.widths import kept_at_rate
@@ -48,18 +48,19 @@ def global_widths(
     apart = [g.name for g in shared if g.name not in prices]
     if apart:
         progress.say(f"no quadratic model covers what reads {', '.join(apart)}: the common rate holds there")
-    cost = (method.target or Target("macs", "1")).pricing(graph)
-    limit = method.target.limit(cost({})) if method.target else cost(uniform)
-    found = allocate(
-        [g for g in shared if g.name in prices],
-        prices,
-        lambda widths: cost({**uniform, **widths}) <= limit,
-        method.round_to,
-        method.min_channels,
-    )
-    shares = [found[g.name] / g.size for g in shared if g.name in found]
-    progress.say(f"global allocation: groups keep {min(shares):.0%} to {max(shares):.0%} of their channels")
-    return {**uniform, **found}
+    free = [g for g in shared if g.name in prices]
+
+    def choose(target: Target | None) -> dict[str, int]:
+        cost = (target or Target("macs", "1")).pricing(graph)
+        limit = target.limit(cost({})) if target else cost(uniform)
+        fits = lambda widths: cost({**uniform, **widths}) <= limit  # noqa: E731
+        return {**uniform, **allocate(free, prices, fits, method.round_to, method.min_channels)}
+
+    found = meet(method.target, choose) if method.target else choose(None)
+    shares = [found[g.name] / g.size for g in free]
+    if shares:
+        progress.say(f"global allocation: groups keep {min(shares):.0%} to {max(shares):.0%} of their channels")
+    return found
 
 
 def _savings(evidence: Evidence, groups: Sequence[ChannelGroup], uniform: Mapping[str, int]) -> dict[str, float]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost
 from dcp_tf.graph.cost import sliced_shape
@@ -14,6 +15,10 @@ from dcp_tf.graph.rule import Kept
 from dcp_tf.pruning.widths import kept_at_rate
 
 _SHARES = 10_000  # the shares of kernels that a target can ask for, or as many as the largest layer has kernels
+_ROUNDS = 5  # of choosing and measuring
+_CLOSE = 0.93  # of a target: what is measured above it and within the target will do
+_CAUTION = 0.97  # of the measured savings are counted on, as the next measurement differs by some percent
+_LEAST_SAVED = 0.01  # of the full cost: what a measurement without any saving counts as
 MEASURES: dict[str, Callable[[Cost], int]] = {
     "macs": lambda cost: cost.macs,
     "params": lambda cost: cost.params,
@@ -32,12 +37,15 @@ class Target:
         cost: for "latency": what the model takes at some widths (group -> channels that stay; groups that are not named
             keep all), such as `LatencyTable.predict`.
         origin: for "latency": tells where `cost` comes from, as a run goes on only with the same.
+        measured: for "latency": what the model really takes at some widths, in the unit of `cost`, which only foretells
+            it; see `meet`.
     """
 
     measure: str
     text: str
     cost: Callable[[Mapping[str, int]], float] | None = dataclasses.field(default=None, repr=False)
     origin: str = ""
+    measured: Callable[[Mapping[str, int]], float] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
         if (self.cost is None) != (self.measure in MEASURES):
@@ -80,6 +88,42 @@ class Target:
     def settings(self) -> dict[str, str]:
         """What JSON files say of it."""
         return {"measure": self.measure, "text": self.text, **({"origin": self.origin} if self.cost else {})}
+
+
+def meet(target: Target, choose: Callable[[Target], dict[str, int]]) -> dict[str, int]:
+    """Widths that keep a target by measurement, where its cost can be measured; else by what is foretold.
+
+    Widths are chosen, measured, and chosen again with the savings corrected by what was found, until the measured cost
+    is within the target and not far below it.
+
+    Args:
+        target: what the model may cost.
+        choose: from a target to widths that keep it by its `cost`.
+
+    Returns:
+        Group -> width: of the choices that were measured within the target the costliest; where none was, the last.
+
+    Raises:
+        UsageError: by what was measured, even the narrowest widths cost more.
+    """
+    widths = choose(target)
+    if target.measured is None:
+        return widths
+    full = target.cost({})
+    limit, best = target.limit(full), (0.0, None)
+    for _ in range(_ROUNDS):
+        found = target.measured(widths)
+        progress.say(f"measured at the chosen widths: {target.show(found)}, wanted {target.show(limit)}")
+        if best[0] < found <= limit:
+            best = found, widths
+        if _CLOSE * limit <= found <= limit:
+            break
+        scale = _CAUTION * max(full - found, _LEAST_SAVED * full) / (full - target.cost(widths))
+        corrected = lambda at, scale=scale: full - scale * (full - target.cost(at))  # noqa: E731
+        before, widths = widths, choose(dataclasses.replace(target, cost=corrected))
+        if widths == before:
+            break
+    return best[1] or widths
 
 
 def cost_at(graph: ChannelGraph, widths: Mapping[str, int]) -> Cost:

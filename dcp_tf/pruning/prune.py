@@ -15,7 +15,7 @@ from dcp_tf.errors import RunError, UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
 from dcp_tf.models import check_functional
 from dcp_tf.pruning.allocation import global_widths
-from dcp_tf.pruning.budget import Widths, matching, share_of_kernels
+from dcp_tf.pruning.budget import Widths, matching, meet, share_of_kernels
 from dcp_tf.pruning.criteria import CRITERIA, Evidence, Scores, largest
 from dcp_tf.pruning.discrimination import Task, select_channels
 from dcp_tf.pruning.from_scratch import draw_anew, with_heads
@@ -217,9 +217,11 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
     if not method.chooses_channels:
         return {group.name: group.size for group in groups}
     widths = Widths(graph, groups, method.round_to, method.min_channels, own_rates(groups, method))
-    return (
-        widths.at_rate(method.rate) if method.target is None or method.chooses_kernels else widths.within(method.target)
-    )
+    if method.target is None or method.chooses_kernels:
+        return widths.at_rate(method.rate)
+    if method.allocation == "global":  # where only what it ends in is measured
+        return widths.within(dataclasses.replace(method.target, measured=None))
+    return meet(method.target, widths.within)
 
 
 def own_rates(groups: Sequence[ChannelGroup], method: Method) -> dict[str, float]:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, count_cost
-from dcp_tf.pruning.budget import MEASURES, Target, Widths, matching, profile
+from dcp_tf.pruning.budget import MEASURES, Target, Widths, matching, meet, profile
 
 
 @pytest.fixture(scope="module")
@@ -115,3 +115,48 @@ def test_what_is_no_latency_is_refused(graph):
         "text": "60%",
         "origin": "a test",
     }
+
+
+def latency(graph, text, off, known):
+    """A target whose measured savings are `off` times those that are foretold; `known` sees what is measured."""
+    foretold = lambda widths: 2e-6 * MEASURES["macs"](Widths(graph, graph.prunable()).cost(widths))  # noqa: E731
+    full = foretold({})
+
+    def measured(widths):
+        known.append(dict(widths))
+        return full - off * (full - foretold(widths))
+
+    return Target("latency", text, foretold, "test", measured)
+
+
+@pytest.mark.parametrize("off", [0.6, 0.9, 1.0, 1.3])
+@pytest.mark.parametrize("text", ["60%", "75%"])
+def test_a_latency_is_met_by_what_is_measured_whatever_was_foretold(graph, text, off):
+    known = []
+    target = latency(graph, text, off, known)
+    widths = Widths(graph, graph.prunable())
+    found = meet(target, widths.within)
+    limit = target.limit(target.cost({}))
+    assert 0.9 * limit <= target.measured(found) <= limit
+    assert len(known) <= 6
+    assert meet(target, widths.within) == found
+
+
+def test_of_measurements_that_contradict_each_other_the_slowest_within_the_target_counts(graph):
+    target = latency(graph, "60%", 1.0, [])
+    full, answers = target.cost({}), iter([0.7, 0.5, 0.65, 0.4, 0.62])
+    seen = []
+
+    def measured(widths):
+        seen.append((widths, next(answers)))
+        return seen[-1][1] * full
+
+    target = Target("latency", "60%", target.cost, "test", measured)
+    found = meet(target, Widths(graph, graph.prunable()).within)
+    assert found == next(widths for widths, share in seen if share == 0.5)
+
+
+def test_a_latency_that_no_width_reaches_is_refused(graph):
+    target = latency(graph, "60%", 0.01, [])
+    with pytest.raises(UsageError, match="cannot be reached"):
+        meet(target, Widths(graph, graph.prunable()).within)
