@@ -73,10 +73,11 @@ def define_groups(program: Program, defaults: Defaults) -> None:
     )
     program.enum(
         "allocation",
-        "uniform",
+        None,
         ("uniform", "global"),
         "uniform: all groups lose the same share; global: the channels that are worth least go first, whatever group "
-        "they are in, until the model costs as little as with --rate or --target_*.",
+        "they are in, until the model costs as little as with --rate or --target_*. Without the flag global for dcp "
+        "with --target_*, uniform for all else.",
     )
     program.integer(
         "round_to",

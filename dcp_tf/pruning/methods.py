@@ -43,7 +43,8 @@ class Method:
         rates: pairs (regular expression, rate): groups whose whole name matches have that rate; the first match counts.
         target: what the pruned model may cost. It then gives the common rate, in place of `rate`.
         allocation: "uniform": all groups lose the same share; "global": the channels that are worth least go first,
-            whatever group they are in, until the model costs as little as by the common rate.
+            whatever group they are in, until the model costs as little as by the common rate. None: global for DCP
+            under a target, which measures better (README), uniform for all else; `allocates` says which.
         ignore_statistics: whether channels may go over which LayerNormalization and its like take statistics. The
             pruned model then differs from the masked one by these statistics, which fine-tuning has to mend.
     """
@@ -56,7 +57,7 @@ class Method:
     exclude: tuple[str, ...] = ()
     rates: tuple[tuple[str, float], ...] = ()
     target: Target | None = None
-    allocation: str = "uniform"
+    allocation: str | None = None
     ignore_statistics: bool = False
 
     def __post_init__(self):
@@ -69,7 +70,7 @@ class Method:
                 f"round_to and min_channels must be 1 or more, received {self.round_to} and {self.min_channels}"
             )
 
-        if self.allocation not in ALLOCATIONS:
+        if self.allocation not in (None, *ALLOCATIONS):
             raise UsageError(f"allocation must be one of {', '.join(ALLOCATIONS)}, received {self.allocation!r}")
         if self.allocation == "global" and (self.from_scratch or self.chooses_kernels):
             raise UsageError(f"{self.name} compares no channels of several groups: allocation must be uniform")
@@ -83,7 +84,13 @@ class Method:
     def settings(self) -> dict[str, Any]:
         """All settings, as JSON files hold them."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return values | {"target": self.target.settings() if self.target else None}
+        target = self.target.settings() if self.target else None
+        return values | {"target": target, "allocation": self.allocates}
+
+    @property
+    def allocates(self) -> str:
+        """How the widths are shared out among the groups: "uniform" or "global"."""
+        return self.allocation or "uniform"
 
     def check(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
         """Raises UsageError where the method cannot choose among the channels of one of the groups."""
@@ -228,6 +235,12 @@ class DCP(Guided):
     """Discrimination-aware channel pruning at a fixed rate (Liu et al. 2021, Algorithms 1 and 2)."""
 
     name: ClassVar[str] = "dcp"
+
+    @property
+    def allocates(self) -> str:
+        """Global under a target, where widths are neither given nor found by the selection."""
+        free = self.target is not None and not self.chooses_kernels and type(self.stopping(self.rate)) is FixedRate
+        return self.allocation or ("global" if free else "uniform")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

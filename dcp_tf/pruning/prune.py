@@ -108,7 +108,7 @@ def prune(
     started = time.perf_counter()
     evidence = Evidence(graph, train, objective, method, seed)
     ranking = _rank(evidence, widths)
-    if method.allocation == "global":
+    if method.allocates == "global":
         fixed = own_rates([graph.group(name) for name in widths], method)
         widths = global_widths(evidence, widths, ranking, fixed)
         phases.append({"name": "allocation", "seconds": time.perf_counter() - started})
@@ -219,7 +219,7 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
     widths = Widths(graph, groups, method.round_to, method.min_channels, own_rates(groups, method))
     if method.target is None or method.chooses_kernels:
         return widths.at_rate(method.rate)
-    if method.allocation == "global":  # where only what it ends in is measured
+    if method.allocates == "global":  # where only what it ends in is measured
         return widths.within(dataclasses.replace(method.target, measured=None))
     return meet(method.target, widths.within)
 

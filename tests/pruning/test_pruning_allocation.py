@@ -13,7 +13,7 @@ import dcp_tf
 from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.pruning import DCP, DKP, L1, AdaptDCP, BNScale, Target, Taylor, WidthMultiplier, Widths
+from dcp_tf.pruning import DCP, DCPDKP, DKP, L1, AdaptDCP, BNScale, Target, Taylor, WidthMultiplier, Widths
 from dcp_tf.pruning.allocation import allocate
 from dcp_tf.pruning.criteria import Evidence
 from dcp_tf.pruning.loss_rises import loss_rises
@@ -222,3 +222,12 @@ def test_a_latency_takes_channels_where_they_cost_time():
 def test_a_latency_is_no_target_of_methods_that_prune_kernels():
     with pytest.raises(UsageError, match="another target than latency"):
         DKP(target=Target("latency", "60%", lambda widths: 1.0))
+
+
+def test_groups_compete_where_dcp_has_a_target_and_unless_told_otherwise():
+    target = Target("macs", "60%")
+    assert DCP(target=target).allocates == DCP(target=target).settings()["allocation"] == "global"
+    assert DCP(rate=0.5).allocates == DCP(target=target, allocation="uniform").allocates == "uniform"
+    assert L1(target=target).allocates == AdaptDCP(target=target).allocates == DKP(target=target).allocates == "uniform"
+    assert DCPDKP(target=target).allocates == "uniform"
+    assert L1(target=target, allocation="global").allocates == "global"
