@@ -167,7 +167,7 @@ def measure(
         of a selection that was stopped on its way are None: they were not measured. Seconds of training include the
         look at the test images after each epoch.
     """
-    from dcp_tf.graph import count_cost, kernel_sparsity
+    from dcp_tf.graph import count_cost, nominal_macs
     from dcp_tf.pruning import prune
 
     own = None if state is None else state / f"{zlib.crc32(repr(variant).encode()):08x}_{seed}"
@@ -190,8 +190,8 @@ def measure(
     trained = {p["name"]: sum(e["seconds"] for e in p["history"]) for p in result.history if "history" in p}
     finetuning = trained.pop("fine-tuning", 0.0)
     stages = sum(seconds[name] for name in trained if name != "auxiliary")  # they lie inside the selection
-    cost = count_cost(result.model, input_shape=subject.dataset.input_shape)
-    zeros = kernel_sparsity(result.model) if result.plan.kernels else {}
+    shape = subject.dataset.input_shape
+    cost = count_cost(result.model, input_shape=shape)
     epochs = [e["top1"] for p in result.history if p["name"] == "fine-tuning" for e in p["history"]]
     if own is not None:
         shutil.rmtree(own, ignore_errors=True)
@@ -202,7 +202,7 @@ def measure(
         "params": cost.params,
         "macs": cost.macs,
         "flops": cost.flops,
-        **({"nonzero_macs": sum(c.macs * (1 - zeros.get(c.path, 0.0)) for c in cost.layers)} if zeros else {}),
+        **({"nominal_macs": nominal_macs(result.model, shape)} if result.plan.kernels else {}),
         "kept": {group.name: [len(group.kept), group.size] for group in result.plan.groups},
         "top1_before_finetuning": result.before_finetuning["top1"],
         "top1": epochs[-1] if epochs else None,

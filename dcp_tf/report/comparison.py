@@ -216,14 +216,14 @@ def _columns(methods: Sequence[MethodRuns]) -> dict[str, str]:
         "top1_before_finetuning": "before (%)",
         "top1": "top-1 (%)",
         "macs": "MACs",
-        "nonzero_macs": "without zeros",
+        "nominal_macs": "without zeros",
         "params": "params",
         "auxiliary_seconds": "auxiliary",
         "selection_seconds": "selection",
         "finetuning_seconds": "fine-tuning",
     }
-    if not any("nonzero_macs" in method.figures for method in methods):
-        del columns["nonzero_macs"]
+    if not any("nominal_macs" in method.figures for method in methods):
+        del columns["nominal_macs"]
     return columns
 
 
@@ -248,7 +248,7 @@ def _figures(columns: Iterable[str], figures: Mapping[str, Spread], baseline: Ma
         elif key.endswith("_seconds"):
             cells.append(formats.duration(spread.mean))
         else:
-            cells.append(_cost(baseline.get(key.removeprefix("nonzero_")), spread.mean))
+            cells.append(_cost(baseline.get(key.removeprefix("nominal_")), spread.mean))
     return cells
 
 

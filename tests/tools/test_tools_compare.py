@@ -53,6 +53,14 @@ def test_all_cost_the_same_and_no_more_than_the_target(compared):
     assert found["runs"][0]["macs"] <= 0.7 * found["baseline"]["macs"]
 
 
+def test_kernels_are_compared_by_what_they_nominally_cost(inputs, tmp_path):
+    more = ("--methods=dkp", "--seeds=1", "--selection_passes=0")
+    assert compare.run(flags(inputs, tmp_path, *more)) == 0
+    found = read(tmp_path)
+    assert found["runs"][0]["nominal_macs"] <= 0.7 * found["baseline"]["macs"] < found["runs"][0]["macs"]
+    assert "without zeros" in (tmp_path / "compare.md").read_text()
+
+
 def test_what_does_not_draw_is_fine_tuned_with_each_seed(compared):
     first, second = (r for r in read(compared[0])["runs"] if r["method"] == "l1")
     assert first["top1_before_finetuning"] == second["top1_before_finetuning"]
