@@ -9,7 +9,6 @@ import tensorflow as tf
 from dcp_tf.errors import UsageError
 from dcp_tf.evaluation import recall_at_1
 from dcp_tf.training.head_layers import pooled_head
-from dcp_tf.training.losses import ClassificationLoss
 from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, MarginLoss
 from dcp_tf.training.objectives import Objective, predictions
 
@@ -94,9 +93,9 @@ class Embedding(Objective):
         return ending
 
     def targets(self, model, data):
-        """See `Objective`: the probabilities of the classes without any margin."""
-        ended, loss = self.with_ending(model, data), self.loss
-        return lambda images: loss.as_probabilities(ended(images, training=False))
+        """See `Objective`: the cosines with the centres of the classes."""
+        ended = self.with_ending(model, data)
+        return lambda images: tf.stop_gradient(tf.cast(ended(images, training=False), tf.float32))
 
     def evaluate(self, model_or_predict, batches):
         """See `Objective`: how often the nearest other image is of the same class."""
@@ -195,12 +194,13 @@ class MarginDistance:
         return self._margin.accuracy(labels, outputs)
 
     def distance(self, taught, outputs, temperature: float):
-        """See `dcp_tf.training.Loss`: between probabilities without any margin."""
-        return ClassificationLoss("logits").distance(taught, self._margin.scale * outputs, temperature)
+        """See `dcp_tf.training.Loss`: half the mean square between scaled cosines.
 
-    def as_probabilities(self, outputs):
-        """The probabilities of the classes for cosines, without any margin."""
-        return ClassificationLoss("logits").as_probabilities(self._margin.scale * outputs)
+        Cosines with hundreds of centres say all about a direction; probabilities, which a margin loss drives to 0
+        and 1, say little. The temperature has no part in it.
+        """
+        differences = self._margin.scale * (taught - tf.cast(outputs, tf.float32))
+        return 0.5 * tf.reduce_mean(tf.square(differences))
 
     def __repr__(self) -> str:
         settings = {name: value for name, value in vars(self._margin).items() if not name.startswith("_")}
