@@ -196,8 +196,8 @@ class MarginDistance:
     def distance(self, taught, outputs, temperature: float):
         """See `dcp_tf.training.Loss`: half the mean square between scaled cosines.
 
-        Cosines with hundreds of centres say all about a direction; probabilities, which a margin loss drives to 0
-        and 1, say little. The temperature has no part in it.
+        The cosines with all centres say where an embedding lies, also where a class is certain. On LFW probabilities
+        taught as well. The temperature has no part in it.
         """
         differences = self._margin.scale * (taught - tf.cast(outputs, tf.float32))
         return 0.5 * tf.reduce_mean(tf.square(differences))
