@@ -62,8 +62,8 @@ def define_dataset(program: Program) -> None:
         "What the model was trained on. Integer pixels become 0..1 first, floats are taken as they are; then: none: "
         "nothing more; unit: 0..1, also from floats of 0..255; raw: 0..255; digits, cifar10, cifar100, imagenet: "
         "(x - mean) / std of that data set; tf: -1..1; face: (x - 127.5) / 128 of 0..255; caffe: BGR less ImageNet's "
-        "mean. Without the flag zoo: and keras: models "
-        "bring theirs, a model file in the folder of a run too; else none.",
+        "mean. Without the flag zoo: and keras: models bring theirs, a model file in the folder of a run too; a model "
+        "that takes integers or begins by rescaling 0..255 gets raw; else none.",
     )
     program.list("mean", [], "In place of --normalization: one mean, or one per channel (a,b,c), for pixels of 0..1.")
     program.list("std", [], "Goes with --mean: the standard deviations.")
@@ -164,7 +164,8 @@ def load_subject(flags: Any) -> Subject:
     if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:
         notes.append(f"{flags.model} starts from random weights; --weights=FILE brings trained ones")
     shape = tuple(loaded.model.inputs[0].shape[1:])
-    dataset, normalization = load_dataset(flags, shape, loaded.normalization, notes)
+    of_the_model = _normalization_of(flags, loaded, notes)
+    dataset, normalization = load_dataset(flags, shape, of_the_model, notes)
     kind = _outputs_kind(flags, loaded.model, notes)
     objective = None
     if len(loaded.model.outputs) == 1:
@@ -303,6 +304,21 @@ def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple
         shown = f"mean {found.mean}, std {found.std}" if found.mean else found.normalization
         notes.append(f"normalization: {shown} (from {found.path}; --normalization overrides)")
     return found.normalization or "none", found.mean, found.std
+
+
+def _normalization_of(flags: Any, loaded: Any, notes: list[str]) -> str:
+    """The normalization that a model brings; what is read off its first layer is noted."""
+    from dcp_tf import models
+
+    found = recorded(flags.model)
+    is_told = flags.normalization is not None or flags.mean or flags.std or found.normalization or found.mean
+    if loaded.normalization != "none" or is_told or len(loaded.model.inputs[0].shape) != 4:
+        return loaded.normalization
+    reason = models.takes_raw_pixels(loaded.model)
+    if reason is None:
+        return "none"
+    notes.append(f"pixels: 0 to 255 ({reason}; --normalization overrides)")
+    return "raw"
 
 
 def _zoo_shape(flags: Any) -> dict[str, Any]:

@@ -32,6 +32,10 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
     objective.check(dataset.test.labels, shape, test)
     if is_read_off:
         notes.append(f"loss: {objective.describe()} (from the outputs and the labels; --loss overrides)")
+    names = getattr(dataset, "class_names", ())
+    if objective.name in ("softmax", "sigmoid") and 1 < len(names) < shape[-1] and not names[0].isdecimal():
+        shown = ", ".join(f"{number}: {name}" for number, name in enumerate(names[:3]))
+        notes.append(f"{len(names)} classes in {dataset.name}, {shape[-1]} outputs, which are taken for {shown}, ...")
     if dataset.train.labels is None:
         notes.append("there are no labels to learn from: the model's own predictions are the targets")
     told = notes if "finetune_epochs" in flags else []  # who does not train need not know

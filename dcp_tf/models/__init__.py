@@ -4,6 +4,7 @@ from dcp_tf.models.applications import APPLICATIONS
 from dcp_tf.models.cifar_resnet import cifar_resnet
 from dcp_tf.models.faces import lresnet34e_ir, mobilefacenet, spherenet4, spherenet20
 from dcp_tf.models.functional import check_functional
+from dcp_tf.models.inputs import takes_raw_pixels
 from dcp_tf.models.legacy import from_tf_keras
 from dcp_tf.models.load import LoadedModel, load
 from dcp_tf.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_cifar, mobilenet_v1_sparse
@@ -39,6 +40,7 @@ __all__ = [
     "resnet50",
     "spherenet4",
     "spherenet20",
+    "takes_raw_pixels",
     "vgg16_cifar",
     "vgg19_cifar",
 ]

@@ -61,7 +61,7 @@ def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
     figure = next((of_record(record) for record in records.values()), FIGURES["top1"])
     quality = "top-1" if figure.key == "top1" else figure.label
     is_embedding = figure.key in EMBEDDING_FIGURES
-    nearness = "mean (least) cosine with Keras" if is_embedding else "agrees with Keras"
+    nearness = "cosine (least)" if is_embedding else "agrees with Keras"
     for heading in ("file", "size", quality, nearness, "largest error"):
         table.add_column(
             heading, justify="left" if heading == "file" else "right", no_wrap=heading != "file", overflow="fold"

@@ -176,3 +176,22 @@ def test_labels_of_one_column_and_whole_number_pixels_are_taken(inputs, tmp_path
     arrays |= {f"y_{part}": (np.arange(32) % 4)[:, None] for part in ("train", "test")}
     data = write_images(tmp_path / "bytes.npz", **arrays)
     assert 0 <= printed_json(evaluate, capsys, inputs.residual, f"--dataset=npz:{data}")["top1"] <= 1
+
+
+def test_a_model_that_rescales_gets_raw_pixels_unless_told_otherwise(tmp_path, capsys):
+    import keras
+    from keras import layers
+
+    model = keras.Sequential([keras.Input((8, 8, 3)), layers.Rescaling(1 / 255), layers.Flatten(), layers.Dense(4)])
+    model.save(tmp_path / "own.keras")
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (40, 8, 8, 3), np.uint8)
+    labels = model(images.astype("float32")).numpy().argmax(-1)
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    given = [f"--model={tmp_path}/own.keras", f"--dataset=npz:{tmp_path}/set.npz"]
+    assert evaluate.run(given) == 0
+    printed = capsys.readouterr()
+    assert "pixels: 0 to 255 (the model begins with Rescaling" in printed.err
+    assert "top1           1.0000" in printed.out
+    assert evaluate.run([*given, "--normalization=none"]) == 0
+    assert "pixels:" not in capsys.readouterr().err
