@@ -82,7 +82,8 @@ class AndroidSettings:
         path = pathlib.Path(self.benchmark_model)
         if not path.is_file():
             raise UsageError(f"there is no file {path}; benchmark_model for 64-bit phones is at {DOWNLOAD}")
-        if unknown := [name for name in self.delegates if name not in DELEGATES] or not self.delegates:
+        unknown = [name for name in self.delegates if name not in DELEGATES]
+        if unknown or not self.delegates:
             raise UsageError(f"delegates must be some of {', '.join(DELEGATES)}. Received: {unknown or 'none'}")
         for name in ("threads", "runs", "repetitions"):
             if getattr(self, name) < 1:

@@ -97,10 +97,9 @@ def core_mask(device: Device, which: str, threads: int) -> int | None:
 
 
 def _given_mask(device: Device, which: str, threads: int) -> int:
-    try:
-        mask = int(which, 16)
-    except ValueError as error:
-        raise UsageError(f"--cores takes big, little, all or a hexadecimal mask. Received: {which!r}") from error
+    if not re.fullmatch(r"(0x)?[0-9a-f]+", which, re.IGNORECASE | re.ASCII):
+        raise UsageError(f"--cores takes big, little, all or a hexadecimal mask. Received: {which!r}")
+    mask = int(which, 16)
     cores = [core for core in range(mask.bit_length()) if mask >> core & 1]
     if len(cores) < threads or (device.cores and not set(cores) <= set(device.cores)):
         known = f" (device {device.serial} has {', '.join(map(str, device.cores))})" if device.cores else ""

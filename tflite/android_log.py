@@ -12,6 +12,7 @@ mean of one call, so that an operation costs [avg ms] times [times called].
 """
 
 import dataclasses
+import math
 import re
 
 from dcp_tf.errors import RunError
@@ -113,30 +114,38 @@ def parse(text: str) -> BenchmarkLog:
     """Reads the log of a run that ended well.
 
     Raises:
-        RunError: it does not hold what benchmark_model prints at the end.
+        RunError: it does not hold what benchmark_model prints at the end, or an inference took no time.
     """
     timings = _TIMINGS.search(text)
     if timings is None:
         raise RunError(f"benchmark_model printed no inference timings: {complaint(text)}")
-    init, first, warmup, average = (float(value) / 1000 for value in timings.groups())
+    init, first, warmup, average = (_number(value, timings[0]) / 1000 for value in timings.groups())
     measured = [line for line in _lines(text[: timings.start()]) if line.startswith("count=")]
-    statistics = dict(_STATISTICS.findall(measured[-1])) if measured else {}
+    found = _STATISTICS.findall(measured[-1]) if measured else []
+    statistics = {name: _number(value, measured[-1]) for name, value in found}
+    for time, line in ((average, timings[0]), (statistics.get("median", average), measured[-1] if measured else "")):
+        if not time:
+            raise RunError(
+                f"benchmark_model measured an inference of 0 us, too short for its clock, in the line {line!r}: "
+                "measure a larger model"
+            )
     memory, peak = _MEMORY.search(text), _PEAK.search(text)
+    least, most = _ms(statistics, "min", "curr"), _ms(statistics, "max", "curr")
     return BenchmarkLog(
-        count=int(statistics.get("count", 1)),
+        count=round(statistics.get("count", 1)),
         average=average,
         deviation=_ms(statistics, "std"),
-        least=_ms(statistics, "min", "curr") or average,
-        most=_ms(statistics, "max", "curr") or average,
+        least=average if least is None else least,
+        most=average if most is None else most,
         p5=_ms(statistics, "p5"),
         median=_ms(statistics, "median"),
         p95=_ms(statistics, "p95"),
         init=init,
         first=first,
         warmup=warmup,
-        memory_init=float(memory[1]) if memory else None,
-        memory_overall=float(memory[2]) if memory else None,
-        memory_peak=float(peak[1]) if peak else None,
+        memory_init=_number(memory[1], memory[0]) if memory else None,
+        memory_overall=_number(memory[2], memory[0]) if memory else None,
+        memory_peak=_number(peak[1], peak[0]) if peak else None,
         applied=_share(text),
         operations=tuple(_operations(text)),
     )
@@ -149,8 +158,21 @@ def _lines(text: str, severity: str | None = None) -> list[str]:
     return [match[2].strip() for match in found if severity is None or match[1]]
 
 
-def _ms(statistics: dict[str, str], *names: str) -> float | None:
-    return next((float(statistics[name]) / 1000 for name in names if name in statistics), None)
+def _number(text: str, line: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise RunError(
+            f"benchmark_model printed {text!r} where a number belongs, in the line {line!r}: run again, or take "
+            "another build of it (docs/android.md)"
+        )
+    return value
+
+
+def _ms(statistics: dict[str, float], *names: str) -> float | None:
+    return next((statistics[name] / 1000 for name in names if name in statistics), None)
 
 
 def _share(text: str) -> str | None:

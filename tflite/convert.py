@@ -87,8 +87,9 @@ def run_converter(
 
     Raises:
         UsageError: the data do not fit the model.
-        RunError: the converter failed.
+        RunError: the converter failed, or is known to.
     """
+    _refuse_what_crashes(model, quantization)
     silence = Silence()
     samples, total = (None, None) if data is None else calibration_samples(model, data)
     bar = None if samples is None else progress.bar(what="Calibration", total=total, unit=" samples")
@@ -105,6 +106,31 @@ def run_converter(
     finally:
         if bar is not None:
             bar.close()
+
+
+def _refuse_what_crashes(model: Any, quantization: Quantization) -> None:
+    """Calibrating recurrent layers ends the whole process (TensorFlow 2.21); half floats fail without a reason."""
+    import keras
+
+    layers = list(_all_layers(model))
+    recurrent = [layer.name for layer in layers if isinstance(layer, (keras.layers.RNN, keras.layers.Bidirectional))]
+    if recurrent and quantization.is_calibrated:
+        raise RunError(
+            f"TFLite cannot calibrate the recurrent layers of {model.name!r} ({', '.join(recurrent[:3])}) for "
+            f"{quantization.value}; choose float32, float16 or dynamic"
+        )
+    halves = sorted({layer.compute_dtype for layer in layers if layer.compute_dtype in ("float16", "bfloat16")})
+    if halves:
+        raise RunError(
+            f"{model.name!r} computes in {halves[0]} (mixed precision), for which TFLite has no kernels; build it with "
+            "the dtype policy float32 and give it the same weights (get_weights, set_weights)"
+        )
+
+
+def _all_layers(model: Any) -> Iterator[Any]:
+    for layer in getattr(model, "layers", ()):
+        yield layer
+        yield from _all_layers(layer)
 
 
 def _converter(model: Any):

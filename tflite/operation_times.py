@@ -3,7 +3,7 @@
 The interpreter's Python interface has no profiler. What it can do is run files: the file cut after operation k and the
 one cut after k - 1 are measured in turns, and the median of the paired differences is the time of operation k. That
 counts what the operation costs inside its network, kernels fused by the delegate included; an operation that is fused
-into its successor (a PAD, for instance) shows up as about nothing, or less.
+into its successor (a PAD, for instance) shows up as about nothing. No time is below 0, though a difference may be.
 """
 
 import contextlib
@@ -77,7 +77,7 @@ def time_operations(
                 times = pair[1] - pair[0]
                 stopwatch.unload(str(number - 1))
             previous = current
-            low, ms, high = (float(value) for value in np.percentile(times, (25, 50, 75)))
+            low, ms, high = (max(0.0, float(value)) for value in np.percentile(times, (25, 50, 75)))
             found.append(OperationTime(kind, name, ms, low, high))
     return found
 

@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from dcp_tf.errors import RunError
+
 RESAMPLES = 2000  # of the bootstrap
 MAX_INTERVAL = 0.25  # a 95 % interval wider than this fraction of its ratio says nothing
 
@@ -54,7 +56,12 @@ def compare(baseline: np.ndarray, times: np.ndarray, least: int, random: np.rand
         times: times of the candidate in the same runs.
         least: pairs below which nothing can be said.
         random: of the bootstrap.
+
+    Raises:
+        RunError: a time is not above 0.
     """
+    if not (np.all(baseline > 0) and np.all(times > 0)):
+        raise RunError("an inference was measured at 0 ms, too short for the clock: measure a larger model")
     ratios = baseline / times
     resampled = np.median(ratios[random.integers(0, len(ratios), (RESAMPLES, len(ratios)))], axis=1)
     low, high = (float(value) for value in np.percentile(resampled, (2.5, 97.5)))

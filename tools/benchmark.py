@@ -58,6 +58,8 @@ def main(flags) -> None:
     """Prints the tables and writes benchmark.json."""
     if not flags.models:
         raise UsageError("say which files: --models=A.tflite,B.tflite")
+    if not all(flags.models):
+        raise UsageError(f"--models has a comma too many, it names an empty file. Received: {','.join(flags.models)}")
     names = _short_names(flags.models)
     candidates = dict(zip(names, flags.models, strict=True))
     if flags.device == "android":

@@ -1,7 +1,8 @@
 """`--experiment` and what goes with it, and `--strategy`: which flags have which values in the end."""
 
 import dataclasses
-from collections.abc import Mapping
+import difflib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dcp_tf.errors import UsageError
@@ -10,6 +11,7 @@ from dcp_tf.tools.training_flags import training_config
 
 STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
 _TARGETS = ("rate", "target_macs", "target_params", "target_bytes", "target_latency")
+_OF_THE_RUN = ("experiment", "list_experiments", "override", "help", "debug")  # these are read before overrides
 _EPOCHS = ("aux_epochs", "finetune_epochs")
 _OF_MODELS = ("weights", "outputs", "normalization", "mean", "std", "resize")  # that are there already
 
@@ -97,7 +99,8 @@ def choose(flags: Any) -> Chosen | None:
     from dcp_tf.experiments import EXPERIMENTS
 
     if flags.experiment not in EXPERIMENTS:
-        raise UsageError(f"unknown experiment {flags.experiment!r}; --list_experiments shows them all")
+        hint = _did_you_mean(flags.experiment, EXPERIMENTS)
+        raise UsageError(f"unknown experiment {flags.experiment!r}{hint}; --list_experiments shows them all")
     if not flags.epochs_scale:
         raise UsageError("--epochs_scale must be above 0")
     experiment = EXPERIMENTS[flags.experiment]()
@@ -150,14 +153,23 @@ def _read_overrides(flags: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         name, equals, text = entry.partition("=")
         is_baseline = name.startswith("baseline.")
         known, key = (train.PROGRAM.flags, name.removeprefix("baseline.")) if is_baseline else (flags, name)
+        if key in _OF_THE_RUN:
+            raise UsageError(f"--override={entry}: --{key} is no setting of an experiment; give it on the command line")
         if not equals or key not in known:
-            raise UsageError(f"--override takes NAME=VALUE with the name of a flag, received {entry!r}")
+            hint = "" if key in known else _did_you_mean(key, set(known) - set(_OF_THE_RUN))
+            raise UsageError(f"--override takes NAME=VALUE with the name of a flag, received {entry!r}{hint}")
         try:
             value = known[key].parser.parse(text.replace(";", ","))
         except ValueError as error:
             raise UsageError(f"--override={entry}: {error}") from error
         (of_baseline if is_baseline else own)[key] = value
     return own, of_baseline
+
+
+def _did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The known name that is nearest, as the end of a sentence; nothing where none is near."""
+    near = difflib.get_close_matches(name, sorted(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _that_stays(settings: Mapping[str, Any], given: set[str], flags: Any) -> dict[str, Any]:

@@ -25,7 +25,8 @@ def define_faces(program: Program) -> None:
         "landmarks",
         None,
         "For faces and pairs: a file with lines IMAGE x1 y1 ... x5 y5 (eyes, nose, corners of the mouth) by which the "
-        "images are aligned. Without the flag landmarks.txt in the folder of the images, else they are aligned.",
+        "images are aligned; IMAGE is a path relative to the folder of this file. Without the flag landmarks.txt in "
+        "the folder of the images, else they are aligned.",
     )
 
 

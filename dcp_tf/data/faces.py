@@ -106,6 +106,12 @@ def _images(root: pathlib.Path, settings: FaceSettings, input_shape: tuple[int |
     points = None if landmarks is None else read_landmarks(landmarks)
     if points is not None:
         known = np.array([absolute(file) in points for file in files])
+        if not known.any():
+            raise UsageError(
+                f"{landmarks} has landmarks of none of the {len(files)} images of faces:{root}: {absolute(files[0])} "
+                f"was looked for, but its first line means {next(iter(points))}; write the paths in it relative to its "
+                f"own folder, {absolute(landmarks).parent}"
+            )
         if not known.all():
             progress.say(f"{(~known).sum()} of {len(files)} images have no landmarks in {landmarks}; they are left out")
         files, numbers = [file for file, there in zip(files, known, strict=True) if there], numbers[known]

@@ -102,7 +102,7 @@ def _with_any_suffix(path: pathlib.Path) -> str | None:
 
 def _lines(path: pathlib.Path, protocol: str) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()  # editors on Windows write a BOM
     except (OSError, UnicodeDecodeError) as error:
         known = PROTOCOLS[protocol]
         raise UsageError(
@@ -120,10 +120,12 @@ def _refuse(path: pathlib.Path, what: str, protocol: str) -> NoReturn:
 def _read_lfw(path: pathlib.Path) -> list[ListedPair]:
     header, *lines = _lines(path, "lfw") or [""]
     sizes = header.split()
-    if not 1 <= len(sizes) <= 2 or not all(size.isdigit() for size in sizes):
+    if not 1 <= len(sizes) <= 2 or not all(size.isdecimal() for size in sizes):
         _refuse(path, f"begins with {header!r}", "lfw")
     # View 1's lists have one fold and say only how many pairs of each kind there are.
     folds, of_each = (int(sizes[0]), int(sizes[1])) if len(sizes) == 2 else (1, int(sizes[0]))
+    if not folds or not of_each:
+        _refuse(path, f"begins with {header!r}, which promises no pairs", "lfw")
     if len(lines) != 2 * folds * of_each:
         _refuse(path, f"holds {len(lines)} pairs, but its first line promises {2 * folds * of_each}", "lfw")
     pairs = []
@@ -131,7 +133,7 @@ def _read_lfw(path: pathlib.Path) -> list[ListedPair]:
         same = position // of_each % 2 == 0
         words = line.split()
         names, numbers = ((words[0], words[0]), words[1:]) if same and words else (words[::2], words[1::2])
-        if len(words) != (3 if same else 4) or not all(number.isdigit() for number in numbers):
+        if len(words) != (3 if same else 4) or not all(number.isdecimal() for number in numbers):
             _refuse(path, f"has {line!r} as pair {position + 1}", "lfw")
         left, right = (f"{name}/{name}_{int(n):04d}" for name, n in zip(names, numbers, strict=True))
         pairs.append(ListedPair(left, right, same, position // (2 * of_each) + 1))

@@ -185,6 +185,15 @@ def test_records_of_another_form_are_refused(tmp_path, record, message):
         data.load(f"faces:{tmp_path}")
 
 
+def test_landmarks_of_none_of_the_images_show_where_they_were_looked_for(tmp_path):
+    people, name = write_folder(tmp_path / "faces"), "ann/ann_0000.png"
+    (tmp_path / "points.txt").write_text(f"{name} 1 1 3 1 2 2 1 4 3 4")
+    expected = rf"none of the 16 images .*: {people}/{name} was looked for, .* means {tmp_path}/{name};"
+    with pytest.raises(UsageError, match=expected) as caught:
+        data.load(f"faces:{people}", faces=FaceSettings(landmarks=str(tmp_path / "points.txt")))
+    assert "\n" not in str(caught.value)
+
+
 def test_records_need_no_landmarks(tmp_path):
     root = write_records(tmp_path / "faces")
     with pytest.raises(UsageError, match="crops are aligned"):

@@ -1,5 +1,7 @@
 """The pair lists of LFW, CFP-FP and AgeDB-30."""
 
+import pathlib
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -40,6 +42,12 @@ def test_lfw(tmp_path, suffix):
     assert names(pairs, "right")[1:3] == [f"p01/p01_0003{suffix}", f"p01/p01_0001{suffix}"]
     assert pairs.files == tuple(sorted(set(pairs.files)))
     assert pairs.people([1, 3]) == {"p00", "p01", "p02", "p20", "p21", "p22"}
+
+
+def test_a_byte_order_mark_is_no_part_of_a_list(tmp_path):
+    path = pathlib.Path(write_lfw(tmp_path / "faces"))
+    path.write_text(path.read_text(), encoding="utf-8-sig")
+    assert data.read_pairs(str(path), str(tmp_path / "faces"), "lfw").size == 12
 
 
 def test_folds_can_be_taken_alone(tmp_path):
@@ -125,6 +133,10 @@ BAD_LISTS = {
     "cut short": ("lfw", "2 2\na 1 2\n", "holds 1 pairs, but its first line promises 8"),
     "different in place of same": ("lfw", "1 1\na 1 b 2\na 1 2", "has 'a 1 b 2' as pair 1"),
     "no number": ("lfw", "1 1\na 1 x\na 1 b 2", "has 'a 1 x' as pair 1"),
+    "a header of no pairs": ("lfw", "4 0\n", "begins with '4 0', which promises no pairs"),
+    "a header of no folds": ("lfw", "0 3\n", "begins with '0 3', which promises no pairs"),
+    "a digit that is no number": ("lfw", "1 ²\n", "begins with '1 ²'"),
+    "another one": ("lfw", "1 1\na 1 ²\na 1 b 2", "has 'a 1 ²' as pair 1"),
     "no folds": ("agedb_30", "a b 1\n" * 12, f"{AGEDB}: .* holds 12 pairs"),
     "no flag": ("agedb_30", "a b\n" * 10, "has 'a b' as pair 1"),
     "empty list": ("agedb_30", "\n", "holds 0 pairs"),
@@ -134,7 +146,7 @@ BAD_LISTS = {
 @pytest.mark.parametrize("case", BAD_LISTS)
 def test_lists_of_another_form_are_refused(tmp_path, case):
     protocol, text, message = BAD_LISTS[case]
-    (tmp_path / "list.txt").write_text(text)
+    (tmp_path / "list.txt").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=message) as caught:
         data.read_pairs(str(tmp_path / "list.txt"), str(tmp_path), protocol)
     assert "\n" not in str(caught.value)

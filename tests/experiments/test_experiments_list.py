@@ -131,7 +131,15 @@ def test_a_model_that_is_given_is_not_trained():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--experiment=nothing"], "list_experiments"),
+        (["--experiment=nothing"], "unknown experiment 'nothing'; --list_experiments"),
+        (["--experiment=cifar10_vgg19_dpc_30"], r"did you mean cifar10_vgg19_dcp_30\?\); --list_experiments"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=aux_epoch=3"], r"did you mean aux_epochs\?"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=baseline.epoch=3"], r"did you mean epochs\?"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=experiment=x"], "--experiment is no setting"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=list_experiments=true"], "--list_experiments is no"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=override=x"], "--override is no setting"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=help=true"], "--help is no setting"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=baseline.debug=true"], "--debug is no setting"),
         (["--experiment=faces_mobilefacenet_dcp_25"], "--dataset=faces:DIR"),
         (["--experiment=cifar10_vgg19_dcp_30", "--override=rates"], "NAME=VALUE"),
         (["--experiment=cifar10_vgg19_dcp_30", "--override=unknown=1"], "unknown=1"),

@@ -72,6 +72,29 @@ def test_a_log_without_timings_is_a_run_error():
         android_log.parse("")
 
 
+def test_a_count_may_have_an_exponent_and_the_fastest_inference_no_time():
+    text = logs.measured(14000).replace("count=70", "count=1.5e1").replace("min=13300.0", "min=0")
+    log = android_log.parse(text)
+    assert (log.count, log.least) == (15, 0)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("(avg): 14000", "(avg): 0", r"0 us, .*'Inference timings in us: .*\(avg\): 0': measure a larger model"),
+        ("median=14000", "median=0", r"0 us, .*'count=70 .* median=0 .*': measure a larger model"),
+        ("max=15400", "max=1.5.4", r"printed '1\.5\.4' where a number belongs, in the line 'count=70 "),
+        ("count=70", "count=9e999", "printed '9e999' where a number belongs"),
+    ],
+)
+def test_figures_that_cannot_be_used_are_a_run_error_with_their_line(old, new, words):
+    text = logs.measured(14000)
+    assert old in text
+    with pytest.raises(RunError, match=words) as caught:
+        android_log.parse(text.replace(old, new))
+    assert "\n" not in str(caught.value)
+
+
 def test_unknown_flags_are_found():
     assert android_log.unknown_flags("WARN: Unconsumed cmdline flags: --use_xnnpack=true\n") == "--use_xnnpack=true"
     assert android_log.unknown_flags(logs.HEAD) is None

@@ -86,6 +86,13 @@ def test_a_ratio_is_shown_only_where_the_measurement_carries_it(ratio, noise, co
     assert found == compare(baseline, times, 10, np.random.default_rng(1))
 
 
+def test_a_time_of_nothing_gives_no_ratio():
+    ones, random = np.ones(10), np.random.default_rng(1)
+    for baseline, times in ((ones, 0 * ones), (0 * ones, ones)):
+        with pytest.raises(RunError, match="0 ms, too short for the clock"):
+            compare(baseline, times, 10, random)
+
+
 def test_a_noisy_machine_gets_no_ratio_in_the_table_and_its_interval_in_the_json(light, monkeypatch):
     random = np.random.default_rng(0)
     monkeypatch.setattr(Stopwatch, "measure", lambda *_: float(np.exp(random.normal(2, 1))))

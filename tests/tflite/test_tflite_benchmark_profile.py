@@ -7,6 +7,7 @@ from keras import layers
 
 from dcp_tf import tflite
 from dcp_tf.errors import UsageError
+from dcp_tf.tflite import operation_times
 from dcp_tf.tflite.cut import Cutter
 from dcp_tf.tflite.operation_times import OperationTime, operations_table, time_operations
 
@@ -55,6 +56,16 @@ def test_the_heavy_operation_takes_the_time():
     assert "heavy" in heavy.name
     assert heavy.ms > 0.5 * sum(operation.ms for operation in operations)
     assert all(operation.low <= operation.ms <= operation.high for operation in operations)
+
+
+def test_no_operation_takes_less_than_nothing(monkeypatch):
+    def slower_without(stopwatches, names, *_):
+        return np.array([[2.0] * 3, [1.0] * 3])[: len(names)]
+
+    monkeypatch.setattr(operation_times, "measure_in_turns", slower_without)
+    first, *others = time_operations(tflite.convert(nets.sequential()).content, threads=1, runs=3)
+    assert first.ms == 2
+    assert {(operation.low, operation.ms, operation.high) for operation in others} == {(0, 0, 0)}
 
 
 def test_the_profile_is_in_the_json_and_in_a_table():

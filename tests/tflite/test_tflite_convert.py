@@ -234,6 +234,23 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
     assert [path.name for path in saved.path.parent.iterdir()] == ["model.tflite"]
 
 
+@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+def test_recurrent_layers_are_refused_where_their_calibration_would_end_the_process(mode):
+    inside = keras.Sequential([keras.Input((6, 4)), layers.LSTM(5, name="memory")])
+    model = keras.Sequential([keras.Input((6, 4)), inside, layers.Dense(2)])
+    data = np.zeros((4, 6, 4), "float32")
+    with pytest.raises(RunError, match=rf"recurrent layers .*\(memory\) for {mode}; choose float32"):
+        tflite.convert(model, mode, representative_data=data)
+    assert tflite.check_parity(tflite.convert(model), model, data).max_error < 1e-5
+
+
+def test_half_floats_are_refused_by_the_name_of_their_policy():
+    image = keras.Input((6, 6, 3))
+    model = keras.Model(image, layers.Conv2D(4, 3, dtype="mixed_float16")(image))
+    with pytest.raises(RunError, match="computes in float16 .mixed precision.* float32"):
+        tflite.convert(model)
+
+
 @pytest.mark.slow
 def test_mobilenet_v2():
     model = keras.applications.MobileNetV2(weights=None, input_shape=(96, 96, 3))

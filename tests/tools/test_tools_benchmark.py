@@ -46,6 +46,12 @@ def test_wrong_flags_of_benchmark(flags, words, file, capsys):
     assert words in line
 
 
+def test_a_comma_too_many_is_refused(file, capsys):
+    assert benchmark.run([f"--models={file},"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"comma too many, it names an empty file. Received: {file}," in line
+
+
 def test_latency_table_is_measured_once(inputs, tmp_path, capsys):
     flags = [inputs.residual, f"--output_dir={tmp_path}", "--levels=0.5", "--round_to=2"]
     assert latency_table.run(flags) == 0
