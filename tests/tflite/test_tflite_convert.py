@@ -247,7 +247,7 @@ def test_recurrent_layers_are_refused_where_their_calibration_would_end_the_proc
 def test_half_floats_are_refused_by_the_name_of_their_policy():
     image = keras.Input((6, 6, 3))
     model = keras.Model(image, layers.Conv2D(4, 3, dtype="mixed_float16")(image))
-    with pytest.raises(RunError, match="computes in float16 .mixed precision.* float32"):
+    with pytest.raises(RunError, match=r"computes in float16 .mixed precision.* float32"):
         tflite.convert(model)
 
 
