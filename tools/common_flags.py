@@ -285,7 +285,7 @@ def recorded(model: str) -> Recorded:
     loss = found.get("loss") if found.get("loss") in TASK_LOSSES else "auto"
     if found.get("normalization") == "mean/std":
         mean, std = (tuple(float(x) for x in found["settings"][name]) for name in ("mean", "std"))
-        return Recorded(None, mean, std, kind, summary, loss)
+        return Recorded(None, mean or None, std or None, kind, summary, loss)
     name = found.get("normalization") if found.get("normalization") in NORMALIZATIONS else None
     return Recorded(name, None, None, kind, summary, loss)
 
@@ -301,6 +301,8 @@ def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple
         return flags.normalization or of_the_model, None, None
     found = recorded(flags.model)
     if found.mean or found.normalization not in (None, "none"):
+        if found.mean:  # what this run writes down shall tell the next one
+            flags.mean, flags.std = ([str(x) for x in values] for values in (found.mean, found.std))
         shown = f"mean {found.mean}, std {found.std}" if found.mean else found.normalization
         notes.append(f"normalization: {shown} (from {found.path}; --normalization overrides)")
     return found.normalization or "none", found.mean, found.std

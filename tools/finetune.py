@@ -95,8 +95,10 @@ def main(flags) -> None:
 
 
 def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
+    from dcp_tf.data import digest
     from dcp_tf.training import Distillation, TrainState, fit
 
+    share = share if teacher else 0.0
     objective, train, test = subject.objective, subject.dataset.train, subject.dataset.test
     loss = objective.loss
     state = folder / "state" / "finetuning.npz"
@@ -106,12 +108,12 @@ def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
     history = fit(
         objective.with_ending(subject.model, train),
         train,
-        [Distillation(loss, share) if teacher else loss],
+        [Distillation(loss, share) if share else loss],
         config,
         teacher=None if teacher is None else task.teacher(objective, teacher, train),
         masks=masks,
         validation=lambda: {} if test.labels is None else objective.evaluate(subject.model, test.batches(256)),
-        checkpoint=TrainState(state),
+        checkpoint=TrainState(state, {"data": digest(train), "teacher": flags.teacher, "distillation": share}),
         log_dir=str(folder / "events"),
         lower="--finetune_lr",
     )

@@ -1,6 +1,7 @@
 """Image data sets: loading, splitting, normalising, and batches that are the same for the same seed."""
 
 from dcp_tf.data.arrays import from_arrays, split_from_arrays
+from dcp_tf.data.digest import digest
 from dcp_tf.data.faces import FaceSettings, read_identities
 from dcp_tf.data.load import load
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
@@ -18,6 +19,7 @@ __all__ = [
     "PlainSplit",
     "Split",
     "as_split",
+    "digest",
     "find_normalization",
     "from_arrays",
     "load",

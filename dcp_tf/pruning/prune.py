@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from dcp_tf import progress
-from dcp_tf.data import as_split
+from dcp_tf.data import as_split, digest
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
 from dcp_tf.models import check_functional
@@ -292,6 +292,7 @@ def _settings(graph, train, method, objective, auxiliary, finetuning, distillati
         "fingerprint": graph.fingerprint(),
         "weights": _digest(graph.trace.model),
         "images": train.size,
+        "data": digest(train),
         "method": method.name,
         **method.settings(),
         "objective": repr(objective),

@@ -72,6 +72,9 @@ def lasso(
     gram, target = contributions(parts, kernels, size)
     norms = np.sqrt(sum(_by_channel(part, np.square(k).sum(1), size) for part, k in zip(parts, kernels, strict=True)))
     alive = np.flatnonzero((np.diag(gram) > 0) & (norms > 0))
+    if not alive.size:  # any channels do as well as any others
+        selected = np.arange(size) < width
+        return selected, [part.fit(selected) for part in parts]
     gram = gram[np.ix_(alive, alive)] / np.outer(norms[alive], norms[alive])
     # Channels with equal contributions would make the path's steps undefined.
     gram[np.diag_indices_from(gram)] *= 1 + _NOISE

@@ -20,13 +20,15 @@ class TrainState:
 
     Args:
         path: an `.npz` file, such as `output_dir/state/fine-tuning.npz`; each phase has its own.
+        conditions: what the phase depends on besides its settings, such as the data; JSON values.
 
     Raises:
         UsageError: the path does not end in `.npz`.
     """
 
-    def __init__(self, path: str | os.PathLike):
+    def __init__(self, path: str | os.PathLike, conditions: Mapping | None = None):
         self.path = _npz(path)
+        self._conditions = dict(conditions or {})
 
     def save(
         self,
@@ -42,6 +44,7 @@ class TrainState:
         Raises:
             RunError: the file cannot be written; the last epoch's stands.
         """
+        settings = {**settings, **self._conditions}
         about = json.dumps({"settings": settings, "history": history, "finished": finished})
         arrays = _pack("model", variables) | _pack("optimizer", optimizer)
         arrays["about"] = np.frombuffer(about.encode(), np.uint8)
@@ -63,7 +66,7 @@ class TrainState:
             return History()
         arrays = _read(self.path)
         about = _about(arrays, self.path)
-        wanted = json.loads(json.dumps(settings))
+        wanted = json.loads(json.dumps({**settings, **self._conditions}))
         if about["settings"] != wanted:
             changed = {key for key in wanted | about["settings"] if wanted.get(key) != about["settings"].get(key)}
             changes = ", ".join(f"{key} {about['settings'].get(key)} -> {wanted.get(key)}" for key in sorted(changed))

@@ -125,6 +125,15 @@ def test_dead_and_doubled_channels_go_first(chooser):
     assert np.flatnonzero(selected).tolist() == [0, 3]
 
 
+@pytest.mark.parametrize("chooser", [thinet, lasso])
+def test_where_all_channels_are_dead_any_will_do(chooser):
+    layer = Layer(3, dependent=False)
+    layer.patches[:] = 0
+    layer.wanted = layer.patches @ layer.kernel
+    selected, _ = both([layer], chooser, 5, 2)
+    assert selected.sum() == 2
+
+
 def net(readers=1):
     keras.utils.set_random_seed(0)
     image = keras.Input((8, 8, 2))

@@ -191,3 +191,14 @@ def test_resume_with_other_settings(copied_run, inputs, capsys):
     assert "other settings" in line
     assert "rate: 0.5 -> 0.25" in line
     assert contents(copied_run) == before
+
+
+def test_resume_with_other_data(copied_run, inputs, capsys):
+    before = contents(copied_run)
+    flags = [inputs.residual, f"--output_dir={copied_run}", *SHORT, "--seed=3", "--resume"]
+    for other in ([inputs.data("two")], [inputs.data(), "--mean=.5", "--std=.1"]):
+        assert prune.run([*flags, *other]) == 2
+        line = capsys.readouterr().err.splitlines()[-1]
+        assert "other settings" in line
+        assert "data: " in line
+    assert contents(copied_run) == before

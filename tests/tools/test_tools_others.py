@@ -69,6 +69,16 @@ def test_mean_and_std_of_a_run_are_found_again(inputs, tmp_path, capsys):
     assert found["top1"] == pytest.approx(summary["pruned"]["top1"])
     other = printed_json(evaluate, capsys, f"--model={tmp_path}/pruned.keras", inputs.data(), "--normalization=none")
     assert other["loss"] != pytest.approx(found["loss"])
+    # The next run hands them on.
+    longer = tmp_path / "longer"
+    flags = [f"--model={tmp_path}/pruned.keras", inputs.data(), f"--output_dir={longer}", "--batch_size=32"]
+    assert finetune.run([*flags, "--finetune_epochs=0"]) == 0
+    again = printed_json(evaluate, capsys, f"--model={longer}/pruned.keras", inputs.data())
+    assert again["loss"] == pytest.approx(found["loss"])
+    # Nor is what was fine-tuned on some images taken for what was fine-tuned on others.
+    assert finetune.run([*flags, "--finetune_epochs=1"]) == 0
+    assert finetune.run([*flags, "--finetune_epochs=1", "--mean=0.5", "--std=0.2", "--resume"]) == 2
+    assert "data" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_train_finetune_and_report(inputs, tmp_path, capsys):
