@@ -37,18 +37,23 @@ def test_prune_and_evaluate(name, tmp_path, capsys):
     for which in ("baseline", "pruned"):
         assert np.isfinite(summary[which][case.metric])
     assert summary["pruned"]["params"] < summary["baseline"]["params"]
-    # Nearest neighbours among hardly trained embeddings are near ties: rounding decides for some of the 96 images.
-    near = 3 / 96 if name == "embedding" else 1e-2
+    # Nearest neighbours among hardly trained embeddings are near ties: rounding decides for some of the 96 images. So of
+    # files the embeddings are compared.
     for name_of_file, record in summary["tflite"].items():
         expected = summary["pruned" if "pruned" in name_of_file else "baseline"][case.metric]
-        assert record[case.metric] == pytest.approx(expected, rel=1e-2, abs=near)
+        if name == "embedding":
+            assert record["cosine_min"] > 0.9999
+            assert record["max_error"] < 1e-3
+        else:
+            assert record[case.metric] == pytest.approx(expected, rel=1e-2, abs=1e-2)
     pruned = keras.models.load_model(folder / "pruned.keras")
     assert pruned.output_shape == model(case).output_shape
     assert "mean" in (folder / "report.html").read_text()
     for file in ("pruned.keras", "pruned_float32.tflite"):
         assert evaluate.run([f"--model={folder}/{file}", flags[1], "--json"]) == 0
         measured = json.loads(capsys.readouterr().out)
-        assert measured[case.metric] == pytest.approx(summary["pruned"][case.metric], rel=1e-2, abs=near)
+        if name != "embedding" or file.endswith(".keras"):
+            assert measured[case.metric] == pytest.approx(summary["pruned"][case.metric], rel=1e-2, abs=1e-2)
 
 
 @pytest.mark.parametrize("name", ["multilabel", "maps_of_numbers", "embedding"])
