@@ -37,8 +37,8 @@ def test_prune_and_evaluate(name, tmp_path, capsys):
     for which in ("baseline", "pruned"):
         assert np.isfinite(summary[which][case.metric])
     assert summary["pruned"]["params"] < summary["baseline"]["params"]
-    # Nearest neighbours among hardly trained embeddings are near ties: rounding decides for some of the 96 images. So of
-    # files the embeddings are compared.
+    # Nearest neighbours among hardly trained embeddings are near ties: rounding decides for some of the 96 images.
+    # So of files the embeddings are compared.
     for name_of_file, record in summary["tflite"].items():
         expected = summary["pruned" if "pruned" in name_of_file else "baseline"][case.metric]
         if name == "embedding":
