@@ -5,6 +5,7 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
+from dcp_tf.tools.given_flags import check_given
 from dcp_tf.tools.latency_target import LatencyTarget, read_latency_target
 from dcp_tf.tools.program import Program
 from dcp_tf.tools.qat_flags import define_qat, read_qat
@@ -272,10 +273,10 @@ def read_job(flags: Any) -> Job:
     """Everything that the flags alone say.
 
     Raises:
-        UsageError: a value that cannot be, or a setting that means nothing to a method that prunes kernels.
+        UsageError: a value that cannot be, or a setting that `check_given` refuses.
     """
     method = read_method(flags)
-    _check_given(flags, method)
+    check_given(flags, method)
     deployment = read_deployment(flags)
     latency = read_latency_target(flags, method, deployment) if "target_latency" in flags else None
     return Job(
@@ -306,20 +307,6 @@ def read_method(flags: Any) -> Any:
     }
     taken = [field.name for field in dataclasses.fields(method) if field.init and given.get(field.name) is not None]
     return method(**{name: given[name] for name in taken})
-
-
-def _check_given(flags: Any, method: Any) -> None:
-    """Raises UsageError for settings on the command line that a method which prunes kernels, or no other, has."""
-    from dcp_tf.pruning import METHODS as CLASSES
-
-    owners = {
-        name: [key for key, kind in CLASSES.items() if name in {f.name for f in dataclasses.fields(kind) if f.init}]
-        for name in flags
-    }
-    for name, methods in owners.items():
-        applies = method.name in methods or not methods
-        if flags[name].present and not applies and (method.chooses_kernels or name == "kernel_rate"):
-            raise UsageError(f"--{name} means nothing to {method.name}; it belongs to {', '.join(methods)}")
 
 
 def read_target(flags: Any) -> Any:

@@ -33,10 +33,16 @@ def fixed_size(model: Any, dataset: Any) -> Any:
     """The model for images of the data set's size, which TFLite needs to know."""
     import keras
 
+    from dcp_tf.graph.trace import Trace
+
     if None not in model.inputs[0].shape[1:]:
         return model
+    # Called anew layer by layer, so that groups and layers keep the names they have in the open model.
+    trace = Trace(model)
     image = keras.Input(dataset.input_shape, dtype=model.inputs[0].dtype)
-    return keras.Model(image, model(image), name=model.name)
+    values = trace.run({trace.inputs[0]: image}, trace.outputs)
+    outputs = [values[tensor] for tensor in trace.outputs]
+    return keras.Model(image, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
 
 
 def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> Any:

@@ -28,6 +28,12 @@ def define_recipe(program: Program) -> None:
         "Which weights decay. kernels: those of convolutions and fully connected layers; no_depthwise: those without "
         "depthwise kernels; all: biases and BatchNormalization too.",
     )
+    program.float(
+        "clip_norm",
+        None,
+        "Largest global norm of the gradient; 0: no limit. Without the flag 1 for arcface, cosface and asoftmax, whose "
+        "gradients are as steep as their scale; no limit for other losses.",
+    )
     program.float("label_smoothing", 0.0, "Share of the labels that is spread over all classes, such as 0.1.")
     program.enum(
         "mixed_precision",
@@ -73,6 +79,7 @@ def training_config(values: Mapping[str, Any], epochs: str, learning_rate: str) 
         warmup=0.0 if own or not values[epochs] else values["warmup"],
         weight_decay=values["weight_decay"],
         decay=values["decay"],
+        clip_norm=values["clip_norm"],
         label_smoothing=values["label_smoothing"],
         mixed_precision=values["mixed_precision"],
         ema=values["ema"],

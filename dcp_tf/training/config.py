@@ -27,7 +27,8 @@ class TrainConfig:
         decay: which weights decay. "kernels": those of convolutions and fully connected layers; "no_depthwise": the
             same without depthwise kernels, which have few weights each (Howard et al. 2017); "all": every weight that
             is trained, biases and BatchNormalization's gamma and beta too.
-        clip_norm: largest global norm of the gradient, or None.
+        clip_norm: largest global norm of the gradient; 0: no limit. None: what the losses ask for in their attribute
+            `clip_norm`, no limit if they have none.
         label_smoothing: share of the targets that is spread evenly over all classes (Szegedy et al. 2016), 0 to 1.
         mixed_precision: what layers compute in: "float32", "bfloat16" or "float16"; weights stay float32. With float16
             the loss is scaled up before the gradients are taken, so that small ones do not become 0.
@@ -75,7 +76,7 @@ class TrainConfig:
             "weight_decay": (0 <= self.weight_decay < float("inf"), "0 or more"),
             "decay": (self.decay in DECAYS, f"one of {', '.join(DECAYS)}"),
             "bn_sparsity": (0 <= self.bn_sparsity < float("inf"), "0 or more"),
-            "clip_norm": (self.clip_norm is None or self.clip_norm > 0, "above 0, or None"),
+            "clip_norm": (self.clip_norm is None or 0 <= self.clip_norm < float("inf"), "0 or more, or None"),
             "label_smoothing": (0 <= self.label_smoothing < 1, "0 or more and below 1"),
             "mixed_precision": (self.mixed_precision in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
             "ema": (0 <= self.ema < 1, "0 or more and below 1"),

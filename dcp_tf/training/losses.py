@@ -26,6 +26,7 @@ class Loss(Protocol):
     * `accuracy(labels, outputs) -> (batch,) floats`: training reports the mean of that, as `top1` or under the name in
       `accuracy_name`;
     * `distance(taught, outputs, temperature) -> scalar`: `Distillation` needs it;
+    * `clip_norm`: the largest global norm of the gradient that suits it, where the training sets none;
     * `sampled(outputs, seed) -> scalar`: the fast selection uses it. Its gradient for the outputs of one image is drawn
       so that the mean of its square is the curvature of the loss (Fisher's matrix, or the Gauss-Newton matrix).
       Without it the gradient of the loss itself stands for that.
@@ -239,7 +240,7 @@ class Distillation:
         return (1.0 - self.weight) * self.base(labels, outputs) + self.weight * distance
 
     def __getattr__(self, name: str):
-        if name in ("accuracy", "accuracy_name"):  # as the base loss has them, where it has them
+        if name in ("accuracy", "accuracy_name", "clip_norm"):  # as the base loss has them, where it has them
             return getattr(self.base, name)
         raise AttributeError(name)
 

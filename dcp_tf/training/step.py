@@ -64,6 +64,7 @@ class TrainStep:
         self._model, self._loss_weights = model, [float(w) for w in loss_weights]
         self._losses = [smoothed(loss, config.label_smoothing) for loss in losses]
         self._config, self._teacher, self._strategy = config, teacher, strategy
+        self._clip_norm = _clip_norm(losses, config)
         self._gammas = _gammas(model) if config.bn_sparsity else set()
         self._decaying = _decaying(model, config.decay) if config.weight_decay else set()
         self._masks = _resolve_masks(model, masks or {})
@@ -187,8 +188,8 @@ class TrainStep:
         if self._scale is not None:
             gradients, finite = self._scale.unscale(gradients)
         gradients = [self._masked(g, v) for g, v in zip(gradients, variables, strict=True)]
-        if self._config.clip_norm is not None:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._config.clip_norm)
+        if self._clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
         gradients = [self._penalised(g, v) for g, v in zip(gradients, variables, strict=True)]
         self._optimizer.learning_rate.assign(learning_rate)
         if finite is None:
@@ -237,6 +238,13 @@ class TrainStep:
             )
         if labelled and self._teacher is not None and not self._distils:
             raise UsageError("A teacher was given, but the data has its own labels and no loss is a Distillation")
+
+
+def _clip_norm(losses: Sequence[Loss], config: TrainConfig) -> float:
+    """The largest norm of the gradient, 0 for no limit: the one that is set, else the least that a loss asks for."""
+    if config.clip_norm is not None:
+        return config.clip_norm
+    return min((loss.clip_norm for loss in losses if hasattr(loss, "clip_norm")), default=0.0)
 
 
 def _as_batch(element) -> tuple:

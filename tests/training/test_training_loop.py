@@ -90,6 +90,32 @@ def test_steps_equal_sgd_in_numpy(nesterov, clip_norm):
     np.testing.assert_allclose(model.get_weights()[1], b, atol=1e-5)
 
 
+def test_a_loss_may_ask_for_a_limit_of_the_gradient_that_the_training_may_change():
+    x, y = 100 * RNG.normal(size=(8, 5)).astype("float32"), RNG.integers(0, 3, 8)
+
+    class Limited:
+        clip_norm = 1.0
+        distance = LOGITS.distance
+
+        def __call__(self, labels, outputs):
+            return LOGITS(labels, outputs)
+
+    def step(loss, **settings):
+        model = linear()
+        before = model.get_weights()
+        fit(model, batches(x, y, 8), [loss], plain(**settings), teacher=teacher if loss is taught else None)
+        return np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(model.get_weights(), before, strict=True))) / 0.1
+
+    teacher = soft_targets(linear(), "logits")
+    taught = Distillation(Limited(), 0.25)
+    free = step(LOGITS)
+    assert free > 10
+    assert step(Limited()) == pytest.approx(1, rel=1e-3)
+    assert step(taught) == pytest.approx(1, rel=1e-3)
+    assert step(Limited(), clip_norm=0) == pytest.approx(free, rel=1e-3)
+    assert step(Limited(), clip_norm=3) == step(LOGITS, clip_norm=3) == pytest.approx(3, rel=1e-3)
+
+
 def test_weight_decay_shrinks_kernels_only():
     model = convolutional()
     before = values(model)

@@ -56,7 +56,7 @@ def test_fractions_need_the_length_of_the_run():
         ("schedule", "linear"),
         ("momentum", 1.0),
         ("weight_decay", -1e-4),
-        ("clip_norm", 0.0),
+        ("clip_norm", -1.0),
         ("warmup", 5),
         ("seed", -1),
     ],

@@ -1,0 +1,64 @@
+"""Whether the settings on the command line mean something to the method that was chosen."""
+
+import dataclasses
+from typing import Any
+
+from dcp_tf import progress
+from dcp_tf.errors import UsageError
+
+# Criteria that look at images though nothing is fitted, and the flags that say at which.
+_LOOKING, _IMAGES = ("taylor", "apoz"), ("selection_samples", "selection_batch")
+# Flags that only the training with auxiliary losses reads.
+_OF_HEADS = ("aux_epochs", "aux_lr", "aux_schedule", "aux_boundaries", "auxiliary_trains")
+
+
+def check_given(flags: Any, method: Any) -> None:
+    """Refuses settings that exclude each other or belong to methods of another kind; names those without effect.
+
+    Settings without effect are no error, so that one command line can serve several methods in turn.
+
+    Args:
+        flags: of the program.
+        method: that they make.
+
+    Raises:
+        UsageError: a rate stands beside a target, or a setting belongs to channels where kernels go, or the reverse.
+    """
+    from dcp_tf.pruning import METHODS
+
+    given = [name for name in flags if flags[name].present]
+    targets = [name for name in given if name.startswith("target_")]
+    if "rate" in given and targets:
+        raise UsageError(f"give --rate or --{targets[0]}, not both: the target sets the rate")
+    owners = {name: [key for key, kind in METHODS.items() if _setting(name) in _fields(kind)] for name in given}
+    idle = []
+    for name, methods in owners.items():
+        if methods and method.name not in methods:
+            if method.chooses_kernels or name == "kernel_rate":
+                raise UsageError(f"--{name} means nothing to {method.name}; it belongs to {', '.join(methods)}")
+            idle.append(name)
+        elif not _is_read(name, method):
+            idle.append(name)
+    if idle:
+        has = "has" if len(idle) == 1 else "have"
+        progress.say(f"note: --{', --'.join(idle)} {has} no effect with --method={method.name} and the other settings")
+
+
+def _fields(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind) if field.init}
+
+
+def _setting(name: str) -> str:
+    """The setting of methods that a flag sets."""
+    return "reconstruction" if name == "losses" else name
+
+
+def _is_read(name: str, method: Any) -> bool:
+    """Whether a setting that the method has, or any setting of training, counts in the state that it is in."""
+    from dcp_tf.pruning.methods import Guided, Method
+
+    if name in _OF_HEADS:
+        return method.uses_heads and not method.from_scratch
+    if method.guided or _setting(name) not in _fields(Guided) - _fields(Method):
+        return True
+    return name in _IMAGES and (method.name in _LOOKING or method.allocates == "global") or method.from_scratch
