@@ -85,7 +85,7 @@ def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | 
     model, images, objective = subject.model, subject.dataset, subject.objective
     started = time.perf_counter()
     history = fit(
-        objective.with_ending(model, images.train),
+        objective.with_ending(model, None),
         images.train,
         [objective.loss],
         config,

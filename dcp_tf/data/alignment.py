@@ -89,7 +89,7 @@ def read_landmarks(path: str) -> dict[pathlib.Path, np.ndarray]:
     """
     file = pathlib.Path(path)
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is no readable file of landmarks: {error}") from error
     found = {}

@@ -79,7 +79,7 @@ def faces_parts(
 def read_identities(path: str) -> tuple[str, ...]:
     """Reads names of identities, one per line, for `FaceSettings`; empty lines and lines with `#` are left out."""
     try:
-        lines = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+        lines = pathlib.Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no readable list of identities, one name per line: {error}") from error
     return tuple(line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#"))

@@ -206,14 +206,14 @@ class ChannelGraph:
         for name, indices in channels.items():
             group = self.group(name)
             indices = np.unique(np.asarray(indices, np.int64))
-            if len(indices) == group.size:
-                continue
-            if group.pinned_because is not None:
-                raise UsageError(f"channels of {name!r} cannot be removed: {group.pinned_because}")
             if len(indices) == 0:
                 raise UsageError(f"{name!r} would keep no channel; at least one has to stay")
             if indices[0] < 0 or indices[-1] >= group.size:
                 raise UsageError(f"{name!r} has channels 0..{group.size - 1}, received {indices[[0, -1]].tolist()}")
+            if len(indices) == group.size:
+                continue
+            if group.pinned_because is not None:
+                raise UsageError(f"channels of {name!r} cannot be removed: {group.pinned_because}")
             stays[group.classes] = False
             stays[group.classes[indices]] = True
         return Kept(self.class_of_label, stays)

@@ -42,7 +42,7 @@ def with_heads(
     keras.utils.set_random_seed(seed)
     graph = ChannelGraph(model, [(None, *data.shape)])
     data_format = keras.config.image_data_format()
-    augmented = augment(graph, count, objective, layers, data_format, objective.ending(model, data))
+    augmented = augment(graph, count, objective, layers, data_format, objective.ending(model, None))
     progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions))
     return augmented
 

@@ -4,6 +4,7 @@ import base64
 import dataclasses
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -131,6 +132,12 @@ class PruningPlan:
                 f"the plan was made for a model with fingerprint {self.fingerprint}, this one has {found}: "
                 "it is another model, or the plan was applied to it before"
             )
+        sizes = {group.name: group.size for group in graph.groups}
+        for group in self.groups:
+            if sizes.get(group.name, group.size) != group.size:  # `kept` names groups that are not there
+                raise UsageError(
+                    f"the plan's group {group.name!r} has {group.size} channels, the model's has {sizes[group.name]}"
+                )
         return graph.kept(self.channels)
 
     def apply(self, model: keras.Model | ChannelGraph) -> keras.Model:
@@ -193,7 +200,9 @@ class PruningPlan:
                 raise UsageError(f"{source} has version {value['version']}, this dcp_tf reads version {VERSION}")
             groups = tuple(GroupPlan.from_json(each) for each in value["groups"])
             kernels = tuple(KernelPlan.from_json(each) for each in value.get("kernels", ()))
-            return cls(value["fingerprint"], groups, value.get("method", ""), value.get("settings", {}), kernels)
+            if twice := [name for name, count in Counter(group.name for group in groups).items() if count > 1]:
+                raise UsageError(f"{source} names the group {twice[0]!r} twice")
+            return cls(value["fingerprint"], groups, value.get("method", ""), dict(value.get("settings", {})), kernels)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, UsageError):
                 raise

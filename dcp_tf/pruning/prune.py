@@ -132,7 +132,7 @@ def prune(
     if before and not method.from_scratch:
         progress.say(f"after surgery, before fine-tuning: {objective.primary} {before[objective.primary]:.4f}")
     masks = plan.kernel_masks(selected, ChannelGraph(small)) if plan.kernels else None
-    trained, heads = objective.with_ending(small, train), None
+    trained, heads = objective.with_ending(small, None if method.from_scratch else train), None
     if method.from_scratch and method.uses_heads:
         augmented = with_heads(small, method.auxiliary_losses, method.auxiliary_layers, objective, train, seed)
         trained, heads = augmented.model, augmented.loss_weights()

@@ -77,11 +77,16 @@ class Objective(abc.ABC):
         return POOLED_RANKS if output_rank == 2 else (output_rank,)
 
     def ending(self, model: keras.Model, data: Any) -> keras.Model | None:
-        """What stands between the model's output and its loss; None: nothing. It is never part of the pruned model."""
+        """What stands between the model's output and its loss; None: nothing. It is never part of the pruned model.
+
+        Args:
+            model: it stands behind its output.
+            data: a split that shows what the outputs mean; None for a model that knows nothing yet.
+        """
         return None
 
     def with_ending(self, model: keras.Model, data: Any) -> keras.Model:
-        """The model as `fit` needs it for `loss`; it shares the layers of `model`."""
+        """The model as `fit` needs it for `loss`; it shares the layers of `model`. The arguments are as for `ending`."""
         ending = self.ending(model, data)
         return model if ending is None else keras.Model(model.inputs[0], ending(model.outputs[0]), name=model.name)
 

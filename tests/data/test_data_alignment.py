@@ -109,7 +109,7 @@ def test_faces_with_landmarks_are_aligned_and_others_left_out(tmp_path, separato
             landmarks = write_face(tmp_path / name, 0.1 * number)
             lines.append(separator.join([name, *(f"{value:.3f}" for value in landmarks.ravel())]))
     write_face(tmp_path / "ann" / "unseen.png", 0)
-    (tmp_path / "landmarks.txt").write_text("\n".join(lines))
+    (tmp_path / "landmarks.txt").write_text("\n".join(lines), encoding="utf-8-sig")
     loaded = data.load(f"faces:{tmp_path}", normalization="raw")
     assert (loaded.input_shape, loaded.num_classes) == ((112, 112, 3), 3)
     assert loaded.train.size + loaded.test.size == 9

@@ -151,6 +151,8 @@ def test_gray_crops_stay_gray_unless_the_network_takes_colour(tmp_path):
 def test_lists_of_identities(tmp_path):
     (tmp_path / "people.txt").write_text("# of folds 9 and 10\nann\n\n eve \n")
     assert data.read_identities(str(tmp_path / "people.txt")) == ("ann", "eve")
+    (tmp_path / "people.txt").write_text("ann\neve\n", encoding="utf-8-sig")
+    assert data.read_identities(str(tmp_path / "people.txt")) == ("ann", "eve")
     with pytest.raises(UsageError, match=r"none\.txt is no readable list"):
         data.read_identities(str(tmp_path / "none.txt"))
 

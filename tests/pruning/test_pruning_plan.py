@@ -66,14 +66,28 @@ def test_a_plan_applied_twice_is_refused(model):
         ("make", [], "would keep no channel"),
         ("make", [0, 5], r"channels 0..4, received \[0, 5\]"),
         ("make", [-1, 2], r"channels 0..4, received \[-1, 2\]"),
+        ("make", [1, 2, 3, 4, 5], r"channels 0..4, received \[1, 5\]"),
         ("logits", [0], "cannot be removed: it is an output"),
     ],
 )
 def test_a_plan_edited_wrongly_names_the_group(model, name, kept, words):
     value = json.loads(json.dumps(plan_for(model).to_json()))
-    value["groups"][0] |= {"name": name, "kept": kept}
+    sizes = {group.name: group.size for group in ChannelGraph(model).groups}
+    value["groups"][0] |= {"name": name, "kept": kept, "size": sizes.get(name, 5)}
     with pytest.raises(UsageError, match=words):
         PruningPlan.from_json(value).apply(model)
+
+
+def test_a_plan_that_contradicts_itself_or_the_model_is_refused(model):
+    value = plan_for(model).to_json()
+    group = value["groups"][0]
+    for changed, words in (
+        ({"groups": [group, group]}, "names the group 'make' twice"),
+        ({"groups": [group | {"size": 6}]}, "'make' has 6 channels, the model's has 5"),
+        ({"settings": None}, "no pruning plan"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            PruningPlan.from_json(value | changed).apply(model)
 
 
 def test_a_plan_edited_to_keep_fewer_applies(model):
