@@ -30,9 +30,9 @@ PROGRAM.string("faces", None, "The folder of LFW's people, aligned to the size t
 PROGRAM.string("pairs", None, "LFW's pairs.txt.")
 PROGRAM.list("train_folds", [str(fold) for fold in range(1, 9)], "Folds whose people are trained on.")
 PROGRAM.list("test_folds", ["9", "10"], "Folds whose pairs are verified.")
+PROGRAM.section("Pruning")
 PROGRAM.integer("people", 500, "At most so many people are trained on, drawn at random.", lower=2)
 PROGRAM.integer("min_images", 2, "People with fewer images are left out.", lower=2)
-PROGRAM.section("Pruning")
 PROGRAM.list("rates", ["0.25", "0.5"], "Shares of the channels to remove.")
 PROGRAM.integer("aux_epochs", 1, "Epochs of the auxiliary losses.")
 PROGRAM.enum("auxiliary_trains", "heads", ("all", "heads"), "What those epochs train.")
@@ -44,8 +44,9 @@ PROGRAM.integer("selection_samples", 512, "Images that the selection looks at.",
 PROGRAM.list("quantization", ["float32", "int8"], "Files to make.")
 PROGRAM.section("From scratch")
 PROGRAM.string("scratch_model", "zoo:spherenet4", "A network for faces to train from random weights; empty: none.")
-PROGRAM.integer("scratch_epochs", 5, "Epochs of that.", lower=1)
-PROGRAM.integer("scratch_min_images", 10, "People with fewer images are left out of that.", lower=2)
+PROGRAM.integer("scratch_epochs", 6, "Epochs of that.", lower=1)
+PROGRAM.float("scratch_lr", 0.05, "Their learning rate.")
+PROGRAM.integer("scratch_min_images", 8, "It learns from all people with so many images.", lower=2)
 PROGRAM.section("The run")
 PROGRAM.string("output_dir", "faces_benchmark", "Where models, files and faces.json go.")
 PROGRAM.integer("seed", 0, "Of everything that is drawn.")
@@ -59,7 +60,7 @@ def main(flags) -> None:
     if not (flags.model and flags.faces and flags.pairs):
         raise UsageError("give --model=FILE, --faces=DIR and --pairs=FILE")
     folder = writable_folder(flags.output_dir)
-    keep = choose_people(flags, folder)
+    keep = choose_people(flags, folder / "people.txt", flags.min_images, flags.people)
     started, found = time.perf_counter(), {}
     print(
         f"{'network':22} {'file':8} {'verified':>9} {'TAR@1%':>7} {'AUC':>6} {'cosine':>7} {'MACs':>12} {'bytes':>11} "
@@ -74,6 +75,7 @@ def main(flags) -> None:
         found[name] = run["pruned"]
         show(name, folder / rate / "pruned.keras", run["pruned"], flags, folder / rate, run["seconds"])
     if flags.scratch_model:
+        keep = choose_people(flags, folder / "scratch.txt", flags.scratch_min_images)
         for name, record in from_scratch(flags, keep, folder).items():
             found[name] = record
             line(name, "Keras", record, seconds=record.get("seconds"))
@@ -81,8 +83,14 @@ def main(flags) -> None:
     write_json(folder / "faces.json", found)
 
 
-def choose_people(flags, folder: pathlib.Path) -> str:
+def choose_people(flags, path: pathlib.Path, min_images: int, most: int | None = None) -> str:
     """Writes the names of those who are trained on; none of them is in the test folds.
+
+    Args:
+        flags: of the program.
+        path: of the file with the names.
+        min_images: people with fewer are left out.
+        most: at most so many are drawn from the others; None: all.
 
     Raises:
         UsageError: the folds share people.
@@ -95,15 +103,14 @@ def choose_people(flags, folder: pathlib.Path) -> str:
     if both := sorted(people & strangers):
         raise UsageError(f"{len(both)} people are in train and test folds, such as {both[0]}: nothing is measured then")
     counts = {name: len(list((pathlib.Path(flags.faces) / name).iterdir())) for name in sorted(people)}
-    chosen = [name for name in counts if counts[name] >= flags.min_images]
-    chosen = sorted(np.random.default_rng(flags.seed).permutation(chosen)[: flags.people].tolist())
+    chosen = [name for name in counts if counts[name] >= min_images]
+    chosen = sorted(np.random.default_rng(flags.seed).permutation(chosen)[:most].tolist())
     images = sum(counts[name] for name in chosen)
     print(
         f"{len(chosen)} people, {images} images of folds {','.join(flags.train_folds)}; verified on "
         f"{pairs.take_folds(map(int, flags.test_folds)).size} pairs of {len(strangers)} other people",
         flush=True,
     )
-    path = folder / "people.txt"
     path.write_text("\n".join(chosen) + "\n", encoding="utf-8")
     return str(path)
 
@@ -165,7 +172,7 @@ def from_scratch(flags, keep: str, folder: pathlib.Path) -> dict[str, dict]:
         f"--model={flags.scratch_model}",
         *data_flags(flags, keep, normalization=False),
         *("--loss=arcface", f"--epochs={flags.scratch_epochs}", f"--min_images={flags.scratch_min_images}"),
-        *(f"--batch_size={flags.batch_size}", "--learning_rate=0.01", f"--output_dir={out}"),
+        *(f"--batch_size={flags.batch_size}", f"--learning_rate={flags.scratch_lr}", f"--output_dir={out}"),
     )
     summary = json.loads((out / "summary.json").read_text())
     name = flags.scratch_model.removeprefix("zoo:")

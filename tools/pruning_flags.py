@@ -78,7 +78,7 @@ def define_groups(program: Program, defaults: Defaults) -> None:
         ("uniform", "global"),
         "uniform: all groups lose the same share; global: the channels that are worth least go first, whatever group "
         "they are in, until the model costs as little as with --rate or --target_*. Without the flag global for dcp "
-        "with --target_*, uniform for all else.",
+        "and adapt_dcp (the widest that its groups may stay) with --target_*, uniform for all else.",
     )
     program.integer(
         "round_to",

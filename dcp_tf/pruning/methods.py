@@ -44,7 +44,7 @@ class Method:
         target: what the pruned model may cost. It then gives the common rate, in place of `rate`.
         allocation: "uniform": all groups lose the same share; "global": the channels that are worth least go first,
             whatever group they are in, until the model costs as little as by the common rate. None: global for DCP
-            under a target, which measures better (README), uniform for all else; `allocates` says which.
+            and AdaptDCP under a target, which measures better (README), uniform for all else; `allocates` says which.
         ignore_statistics: whether channels may go over which LayerNormalization and its like take statistics. The
             pruned model then differs from the masked one by these statistics, which fine-tuning has to mend.
     """
@@ -238,8 +238,8 @@ class DCP(Guided):
 
     @property
     def allocates(self) -> str:
-        """Global under a target, where widths are neither given nor found by the selection."""
-        free = self.target is not None and not self.chooses_kernels and type(self.stopping(self.rate)) is FixedRate
+        """Global under a target; where the selection finds the widths, it finds them inside of the allocated ones."""
+        free = self.target is not None and not self.chooses_kernels
         return self.allocation or ("global" if free else "uniform")
 
 

@@ -228,6 +228,7 @@ def test_groups_compete_where_dcp_has_a_target_and_unless_told_otherwise():
     target = Target("macs", "60%")
     assert DCP(target=target).allocates == DCP(target=target).settings()["allocation"] == "global"
     assert DCP(rate=0.5).allocates == DCP(target=target, allocation="uniform").allocates == "uniform"
-    assert L1(target=target).allocates == AdaptDCP(target=target).allocates == DKP(target=target).allocates == "uniform"
+    assert AdaptDCP(target=target).allocates == "global"
+    assert AdaptDCP(rate=0.5).allocates == L1(target=target).allocates == DKP(target=target).allocates == "uniform"
     assert DCPDKP(target=target).allocates == "uniform"
     assert L1(target=target, allocation="global").allocates == "global"

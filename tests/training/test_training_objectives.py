@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dcp_tf.data import as_split
+from dcp_tf.data import as_split, load
 from dcp_tf.errors import UsageError
 from dcp_tf.training import (
     Classification,
@@ -14,10 +14,13 @@ from dcp_tf.training import (
     Embedding,
     MeanSquaredError,
     Regression,
+    TrainConfig,
     as_objective,
     choose_for_outputs,
     choose_objective,
     classification_loss,
+    fit,
+    seed_everything,
 )
 from dcp_tf.training.embeddings import DirectionLoss
 from dcp_tf.training.head_layers import ResizeLinearly
@@ -206,6 +209,22 @@ def test_classes_of_embeddings_begin_at_their_mean_directions():
     np.testing.assert_allclose(cosines, directions @ centres.T, atol=1e-4)
     head = objective.head("h", (None, 4, 4, 8), (None, 5), "channels_last")
     assert head(np.zeros((2, 4, 4, 8), "float32")).shape == (2, 3)
+
+
+@pytest.mark.parametrize("loss", ["arcface", "cosface", "asoftmax"])
+def test_embeddings_without_batch_normalization_learn_from_random_weights(loss):
+    seed_everything(0)
+    x = image = keras.Input((8, 8, 1))
+    for filters in (16, 32, 64):
+        x = layers.PReLU(shared_axes=[1, 2])(layers.Conv2D(filters, 3, 2, "same", kernel_initializer="he_normal")(x))
+    model = keras.Model(image, layers.Dense(32, kernel_initializer="he_normal")(layers.Flatten()(x)))
+    digits = load("digits", normalization="digits")
+    objective = choose_objective(model, digits.train, loss)
+    before = objective.evaluate(model, digits.test.batches(256))["recall_at_1"]
+    config = TrainConfig(epochs=8, batch_size=64, learning_rate=0.05)
+    history = fit(objective.with_ending(model, None), digits.train, [objective.loss], config)
+    assert history[-1]["class_accuracy"] > 0.5
+    assert objective.evaluate(model, digits.test.batches(256))["recall_at_1"] > before + 0.04
 
 
 @pytest.mark.parametrize("loss", ["softmax", "mse", "arcface"])
