@@ -4,7 +4,7 @@ r"""How much face verification does pruning cost? A trained MobileFaceNet, prune
 
 All through the programs: `prune` with ArcFace as auxiliary and final loss on people of LFW's folds 1-8, rates 25 and
 50 % of the stem, of all expansions and of the last convolution (the residual streams stay), `export` to float32 and
-int8, `train` of a small network with ArcFace from random weights. Everything is verified on the pairs of folds 9 and
+int8, `train` of a small network from random weights. Everything is verified on the pairs of folds 9 and
 10, which show other people (checked). Accuracies are those of the files where a file is named.
 
     python benchmarks/faces.py --model=... --faces=... --pairs=... --people=20 --finetune_epochs=1 \
@@ -33,7 +33,7 @@ PROGRAM.list("test_folds", ["9", "10"], "Folds whose pairs are verified.")
 PROGRAM.section("Pruning")
 PROGRAM.integer("people", 500, "At most so many people are trained on, drawn at random.", lower=2)
 PROGRAM.integer("min_images", 2, "People with fewer images are left out.", lower=2)
-PROGRAM.list("rates", ["0.25", "0.5"], "Shares of the channels to remove.")
+PROGRAM.list("rates", ["0.25", "0.5"], "Shares of the channels to remove; empty: nothing is pruned.")
 PROGRAM.integer("aux_epochs", 1, "Epochs of the auxiliary losses.")
 PROGRAM.enum("auxiliary_trains", "heads", ("all", "heads"), "What those epochs train.")
 PROGRAM.integer("finetune_epochs", 3, "Epochs of the pruned network.")
@@ -44,6 +44,7 @@ PROGRAM.integer("selection_samples", 512, "Images that the selection looks at.",
 PROGRAM.list("quantization", ["float32", "int8"], "Files to make.")
 PROGRAM.section("From scratch")
 PROGRAM.string("scratch_model", "zoo:spherenet4", "A network for faces to train from random weights; empty: none.")
+PROGRAM.enum("scratch_loss", "arcface", ("arcface", "cosface", "asoftmax"), "What it is trained with.")
 PROGRAM.integer("scratch_epochs", 6, "Epochs of that.", lower=1)
 PROGRAM.float("scratch_lr", 0.05, "Their learning rate.")
 PROGRAM.integer("scratch_min_images", 8, "It learns from all people with so many images.", lower=2)
@@ -57,7 +58,8 @@ def main(flags) -> None:
     from dcp_tf.errors import UsageError
     from dcp_tf.files import writable_folder, write_json
 
-    if not (flags.model and flags.faces and flags.pairs):
+    rates = [rate for rate in flags.rates if rate]
+    if not (flags.faces and flags.pairs and (flags.model or not rates)):
         raise UsageError("give --model=FILE, --faces=DIR and --pairs=FILE")
     folder = writable_folder(flags.output_dir)
     keep = choose_people(flags, folder / "people.txt", flags.min_images, flags.people)
@@ -66,7 +68,7 @@ def main(flags) -> None:
         f"{'network':22} {'file':8} {'verified':>9} {'TAR@1%':>7} {'AUC':>6} {'cosine':>7} {'MACs':>12} {'bytes':>11} "
         f"{'s':>5}"
     )
-    for rate in flags.rates:
+    for rate in rates:
         run = prune(flags, keep, rate, folder)
         if "original" not in found:
             found["original"] = run["baseline"]
@@ -171,8 +173,9 @@ def from_scratch(flags, keep: str, folder: pathlib.Path) -> dict[str, dict]:
         train,
         f"--model={flags.scratch_model}",
         *data_flags(flags, keep, normalization=False),
-        *("--loss=arcface", f"--epochs={flags.scratch_epochs}", f"--min_images={flags.scratch_min_images}"),
-        *(f"--batch_size={flags.batch_size}", f"--learning_rate={flags.scratch_lr}", f"--output_dir={out}"),
+        *(f"--loss={flags.scratch_loss}", f"--epochs={flags.scratch_epochs}"),
+        *(f"--min_images={flags.scratch_min_images}", f"--batch_size={flags.batch_size}"),
+        *(f"--learning_rate={flags.scratch_lr}", f"--output_dir={out}"),
     )
     summary = json.loads((out / "summary.json").read_text())
     name = flags.scratch_model.removeprefix("zoo:")

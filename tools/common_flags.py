@@ -160,6 +160,12 @@ def load_subject(flags: Any) -> Subject:
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
     loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags))
+    if len(loaded.model.inputs) != 1:
+        names = ", ".join(tensor.name for tensor in loaded.model.inputs)
+        raise UsageError(
+            f"{flags.model} has {len(loaded.model.inputs)} inputs ({names}), the data one value for each label: "
+            "inspect_model reads such a model, in Python ChannelGraph, PruningPlan.apply and tflite.convert take it"
+        )
     notes = []
     if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:
         notes.append(f"{flags.model} starts from random weights; --weights=FILE brings trained ones")

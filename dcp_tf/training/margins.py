@@ -163,29 +163,24 @@ class ASoftmax(MarginLoss):
     """Multiplicative angular margin (Liu et al. 2017, "SphereFace", eq. 7).
 
     `f = (lambda cos(theta) + psi) / (1 + lambda)`, where `psi = (-1)^k cos(m theta) - 2 k` for theta between `k pi / m`
-    and `(k + 1) pi / m`. While a network is trained from scratch, lambda falls: `anneal(step)` sets it to
-    `max(5, 1000 / (1 + .12 step))` as the authors' code does. Without that call it has its last value, which suits a
-    trained network. The scale s is constant, where the paper takes the length of each embedding (the authors' later
-    form: Liu et al. 2022, "SphereFace Revived").
+    and `(k + 1) pi / m`. The authors let lambda fall from 1000 to 5 while they train; networks learn without that under
+    the limit that `MarginDistance` sets to the gradient (`benchmarks/faces.py --scratch_loss=asoftmax`). The scale s is
+    constant, where the paper takes the length of each embedding (the authors' later form: Liu et al. 2022, "SphereFace
+    Revived").
 
     Args:
         scale: s.
         margin: m, a whole number from 1.
-        last_lambda: where lambda ends.
+        weight: lambda, the part of the cosine itself.
     """
 
-    def __init__(self, scale: float = 30.0, margin: int = 4, last_lambda: float = 5.0):
+    def __init__(self, scale: float = 30.0, margin: int = 4, weight: float = 5.0):
         super().__init__(scale)
         if margin != int(margin) or margin < 1:
             raise UsageError(f"the margin of A-Softmax must be a whole number from 1, received {margin}")
-        if not last_lambda >= 0:
-            raise UsageError(f"the last lambda of A-Softmax must be 0 or more, received {last_lambda}")
-        self.margin, self.last_lambda = int(margin), float(last_lambda)
-        self._lambda = tf.Variable(self.last_lambda, trainable=False, dtype=tf.float32)
-
-    def anneal(self, step: int) -> None:
-        """Sets lambda for a training step, from 0; a compiled loss takes it up."""
-        self._lambda.assign(max(self.last_lambda, 1000.0 / (1.0 + 0.12 * step)))
+        if not weight >= 0:
+            raise UsageError(f"lambda of A-Softmax must be 0 or more, received {weight}")
+        self.margin, self.weight = int(margin), float(weight)
 
     def set_back(self, cosines: tf.Tensor) -> tf.Tensor:
         """See the class."""
@@ -194,7 +189,7 @@ class ASoftmax(MarginLoss):
         piece = tf.add_n([tf.zeros_like(cosines), *(tf.cast(cosines < bound, tf.float32) for bound in bounds)])
         sign = 1.0 - 2.0 * tf.math.floormod(piece, 2.0)
         psi = sign * multiple - 2.0 * piece
-        return (self._lambda * cosines + psi) / (1.0 + self._lambda)
+        return (self.weight * cosines + psi) / (1.0 + self.weight)
 
 
 def _chebyshev(order: int, cosines: tf.Tensor) -> tf.Tensor:

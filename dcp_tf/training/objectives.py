@@ -86,7 +86,7 @@ class Objective(abc.ABC):
         return None
 
     def with_ending(self, model: keras.Model, data: Any) -> keras.Model:
-        """The model as `fit` needs it for `loss`; it shares the layers of `model`. The arguments are as for `ending`."""
+        """The model as `fit` needs it for `loss`; it shares the layers of `model`. Arguments are as for `ending`."""
         ending = self.ending(model, data)
         return model if ending is None else keras.Model(model.inputs[0], ending(model.outputs[0]), name=model.name)
 

@@ -50,6 +50,16 @@ def subclassed(path):
     model.save(path)
 
 
+def test_several_inputs(refused, inputs, tmp_path):
+    import keras
+
+    both = [keras.Input((4,), name="left"), keras.Input((4,), name="right")]
+    path = tmp_path / "two.keras"
+    keras.Model(both, keras.layers.Dense(4)(keras.layers.Concatenate()(both))).save(path)
+    for program in (prune, finetune, export, evaluate):
+        assert "two.keras has 2 inputs (left, right)" in refused(program, f"--model={path}", inputs.data())
+
+
 def test_subclassed_model(refused, inputs, tmp_path):
     path = tmp_path / "opaque.keras"
     subclassed(path)

@@ -30,8 +30,8 @@ CASES = {
     "arcface, other margin": (ArcFace(scale=30, margin=1.0), lambda angle: arcface(angle, 1.0)),
     "cosface": (CosFace(), lambda angle: np.cos(angle) - 0.35),
     "a-softmax": (ASoftmax(), asoftmax),
-    "a-softmax, m = 2": (ASoftmax(margin=2, last_lambda=0), lambda angle: asoftmax(angle, 2, 0.0)),
-    "a-softmax, m = 3": (ASoftmax(margin=3, last_lambda=1), lambda angle: asoftmax(angle, 3, 1.0)),
+    "a-softmax, m = 2": (ASoftmax(margin=2, weight=0), lambda angle: asoftmax(angle, 2, 0.0)),
+    "a-softmax, m = 3": (ASoftmax(margin=3, weight=1), lambda angle: asoftmax(angle, 3, 1.0)),
     "no margin": (ArcFace(margin=0), np.cos),
     "m = 1": (ASoftmax(margin=1), np.cos),
 }
@@ -119,22 +119,6 @@ def test_one_hot_labels_and_columns_are_taken_too(case):
         np.testing.assert_array_equal(loss.accuracy(form, cosines), cosines.argmax(1) == labels)
 
 
-def test_lambda_is_annealed_inside_a_compiled_loss():
-    loss = ASoftmax()
-    cosines, labels = np.array([[0.7, 0.6]], np.float32), np.array([0])
-    compiled = tf.function(loss)
-    settled = compiled(labels, cosines).numpy()
-    seen = []
-    for step in (0, 10, 100, 10**6):
-        loss.anneal(step)
-        seen.append(compiled(labels, cosines).numpy())
-    assert seen == sorted(seen)
-    assert seen[-1] == settled
-    plain = CosFace(scale=30, margin=0)(labels, cosines).numpy()
-    assert seen[0] == pytest.approx(plain, rel=0.2)
-    assert seen[0] > plain
-
-
 def test_the_head_gives_cosines_in_float32():
     head, embeddings = MarginHead(5), RNG.normal(size=(8, 3))
     got = head(tf.constant(embeddings, tf.float16))
@@ -186,7 +170,7 @@ def test_a_network_learns_with_it_as_final_and_as_auxiliary_loss(loss):
         (lambda: ArcFace(margin=2.0), "angle"),
         (lambda: CosFace(margin=-0.1), "0 or more"),
         (lambda: ASoftmax(margin=2.5), "whole number"),
-        (lambda: ASoftmax(last_lambda=-1), "lambda"),
+        (lambda: ASoftmax(weight=-1), "lambda"),
         (lambda: MarginHead(1), "two classes"),
         (lambda: MarginHead(3)(np.zeros((2, 4, 4, 3), np.float32)), r"\(batch, D\)"),
         (lambda: ArcFace()(np.array([0.5]), np.zeros((1, 3), np.float32)), "whole-number"),
