@@ -55,7 +55,8 @@ class DatasetSplit:
         images = spec[0] if self._labelled else spec
         if isinstance(images, tf.TensorSpec) and images.shape.rank in (0, 1):
             raise UsageError("the tf.data.Dataset must yield batches; add .batch(128)")
-        if not isinstance(images, tf.TensorSpec) or (self._labelled and len(spec) != 2):
+        parts = spec if self._labelled else (spec,)
+        if not all(isinstance(part, tf.TensorSpec) for part in parts) or (self._labelled and len(spec) != 2):
             raise UsageError(f"the tf.data.Dataset must yield images or (images, labels), it yields {spec}")
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise UsageError("the tf.data.Dataset never ends; leave out .repeat()")

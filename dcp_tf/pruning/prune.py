@@ -26,6 +26,7 @@ from dcp_tf.pruning.stopping import FixedRate
 from dcp_tf.pruning.units import kernel_units
 from dcp_tf.training import Distillation, Loss, Objective, TrainConfig, as_objective, fit, share_of_teacher
 from dcp_tf.training.heads import find_positions
+from dcp_tf.training.objectives import output_shape
 
 AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01)
 FINETUNING = TrainConfig(epochs=10, learning_rate=0.01)
@@ -99,6 +100,8 @@ def prune(
     train, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
     check_shapes(model, train)
     objective = as_objective(objective, model, train, outputs_kind)
+    if validation is not None:
+        _check_validation(model, validation, objective)
     distillation = share_of_teacher(objective.loss, distillation)
     graph, widths = check(model, train, method, objective, distillation)
     method = resolve(graph, widths, method)
@@ -178,7 +181,15 @@ def check(
     return graph, widths
 
 
-def check_shapes(model: keras.Model, data: Any) -> None:
+def _check_validation(model: keras.Model, data: Any, objective: Objective) -> None:
+    """Raises UsageError unless the model can be measured on the data."""
+    check_shapes(model, data, "validation_data")
+    if data.labels is None:
+        raise UsageError("validation_data has no labels to measure the model by; give some, or leave it out")
+    objective.check(data.labels, output_shape(model, data), "validation_data")
+
+
+def check_shapes(model: keras.Model, data: Any, what: str = "the data") -> None:
     """Raises UsageError unless the model is functional, takes such images and gives one value or more for each."""
     check_functional(model)
     if len(model.inputs) != 1:
@@ -188,7 +199,7 @@ def check_shapes(model: keras.Model, data: Any) -> None:
         raise UsageError(f"pruning with data needs one output of shape (batch, ...), {model.name!r} has {shapes}")
     expected = tuple(model.inputs[0].shape[1:])
     if len(expected) != len(data.shape) or any(e not in (None, s) for e, s in zip(expected, data.shape, strict=True)):
-        raise UsageError(f"the model takes images of shape {expected}, the data has {tuple(data.shape)}")
+        raise UsageError(f"the model takes images of shape {expected}, {what} has {tuple(data.shape)}")
 
 
 def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:

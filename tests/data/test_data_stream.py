@@ -98,6 +98,7 @@ def test_integer_pixels_become_floats_of_the_same_value():
         (lambda: pipeline().take(0), "is empty"),
         (lambda: pipeline().map(lambda x, y: (x, y, y)), "must yield images"),
         (lambda: pipeline().map(lambda x, y: {"image": x}), "must yield images"),
+        (lambda: pipeline().map(lambda x, y: (x, {"class": y})), "must yield images"),
         (lambda: "a/folder", "received str"),
         (lambda: None, "received NoneType"),
         (lambda: (IMAGES, LABELS, LABELS), "received tuple"),

@@ -100,6 +100,18 @@ def test_every_kind_is_pruned(kind, selection, labelled, trained):
     np.testing.assert_allclose(result.plan.apply(model)(IMAGES), masked(graph, kept)(IMAGES), rtol=1e-4, atol=1e-5)
 
 
+def test_validation_data_is_looked_at_before_anything_is_done(trained, tmp_path):
+    model, data, _ = trained("regression")
+    for given, words in (
+        (IMAGES[:, :6], r"validation_data has \(6, 8, 3\)"),
+        (IMAGES, "validation_data has no labels"),
+        ((IMAGES, np.zeros((len(IMAGES), 7))), "validation_data"),
+    ):
+        with pytest.raises(dcp_tf.UsageError, match=words):
+            dcp_tf.prune(model, data, dcp_tf.DCP(rate=0.5), validation_data=given, state_dir=tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+
+
 def test_selection_by_squared_errors_beats_chance(trained):
     model, data, _ = trained("regression")
     errors = {}
