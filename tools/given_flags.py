@@ -61,4 +61,4 @@ def _is_read(name: str, method: Any) -> bool:
         return method.uses_heads and not method.from_scratch
     if method.guided or _setting(name) not in _fields(Guided) - _fields(Method):
         return True
-    return name in _IMAGES and (method.name in _LOOKING or method.allocates == "global") or method.from_scratch
+    return (name in _IMAGES and (method.name in _LOOKING or method.allocates == "global")) or method.from_scratch
