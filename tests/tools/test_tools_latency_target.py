@@ -136,6 +136,21 @@ def test_a_given_table_sets_the_widths_and_must_fit(inputs, tmp_path, capsys):
         assert not (tmp_path / "refused").exists()
 
 
+def test_a_model_open_to_any_size_is_measured_at_the_size_of_the_images(inputs, tmp_path):
+    import keras
+
+    from dcp_tf.tools import tflite_files
+
+    model = keras.models.load_model(inputs.open.partition("=")[2])
+    images = types.SimpleNamespace(input_shape=(16, 16, 3))
+    run = [inputs.open, inputs.data("larger"), *SHORT, *WITH_FILES, "--method=l1"]
+    path = table_of(tflite_files.fixed_size(model, images), tmp_path)
+    assert prune.run([*run, f"--latency_table={path}", f"--output_dir={tmp_path / 'out'}"]) == 0
+    found = json.loads((tmp_path / "out" / "summary.json").read_text())["target_latency"]
+    assert found["predicted"] <= 0.6
+    assert all(len(kept) < 8 for kept in kept_channels(tmp_path / "out").values())
+
+
 @pytest.mark.slow
 def test_without_a_table_the_layers_are_measured_first_and_a_resumed_run_takes_the_same(tmp_path):
     from dcp_tf import models

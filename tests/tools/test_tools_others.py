@@ -21,7 +21,7 @@ def test_quickstart_goes_from_images_to_files(tmp_path, capsys, monkeypatch):
     flags += ["--method=l1", "--finetune_epochs=0", "--quantization=int8"]
     assert quickstart.run(flags) == 0
     printed = capsys.readouterr()
-    assert printed.err.startswith("training zoo:preresnet8 on digits; then 3 groups of channels to prune, 3 residual")
+    assert "\ntraining zoo:preresnet8 on digits; then 3 groups of channels to prune, 3 residual" in printed.err
     for row in ("Top-1", "Parameters", "MACs", "int8 latency", "int8 top-1"):
         assert row in printed.out
     summary = json.loads((tmp_path / "summary.json").read_text())
