@@ -5,7 +5,8 @@ r"""How much face verification does pruning cost? A trained MobileFaceNet, prune
 All through the programs: `prune` with ArcFace as auxiliary and final loss on people of LFW's folds 1-8, rates 25 and
 50 % of the stem, of all expansions and of the last convolution (the residual streams stay), `export` to float32 and
 int8, `train` of a small network from random weights. Everything is verified on the pairs of folds 9 and
-10, which show other people (checked). Accuracies are those of the files where a file is named.
+10, which show other people (checked). Accuracies are those of the files where a file is named. Rivals, in the same run
+and fine-tuned alike: `--methods=dcp,random,l1,dcp:losses=reconstruction`.
 
     python benchmarks/faces.py --model=... --faces=... --pairs=... --people=20 --finetune_epochs=1 \
         --selection_samples=64 --scratch_min_images=2 --scratch_epochs=1
@@ -13,6 +14,7 @@ int8, `train` of a small network from random weights. Everything is verified on 
 is a rehearsal of some minutes, whose figures say nothing.
 """
 
+import itertools
 import json
 import pathlib
 import sys
@@ -34,6 +36,7 @@ PROGRAM.section("Pruning")
 PROGRAM.integer("people", 2000, "At most so many people are trained on, drawn at random.", lower=2)
 PROGRAM.integer("min_images", 2, "People with fewer images are left out.", lower=2)
 PROGRAM.list("rates", ["0.25", "0.5"], "Shares of the channels to remove; empty: nothing is pruned.")
+PROGRAM.list("methods", ["dcp"], "How they are chosen, NAME or NAME:flag=value:flag=value as prune takes them.")
 PROGRAM.integer("aux_epochs", 1, "Epochs of the auxiliary losses.")
 PROGRAM.enum("auxiliary_trains", "heads", ("all", "heads"), "What those epochs train.")
 PROGRAM.integer("finetune_epochs", 2, "Epochs of the pruned network.")
@@ -65,17 +68,18 @@ def main(flags) -> None:
     keep = choose_people(flags, folder / "people.txt", flags.min_images, flags.people)
     started, found = time.perf_counter(), {}
     print(
-        f"{'network':22} {'file':8} {'verified':>9} {'TAR@1%':>7} {'AUC':>6} {'cosine':>7} {'MACs':>12} {'bytes':>11} "
+        f"{'network':31} {'file':8} {'verified':>9} {'TAR@1%':>7} {'AUC':>6} {'cosine':>7} {'MACs':>12} {'bytes':>11} "
         f"{'s':>5}"
     )
-    for rate in rates:
-        run = prune(flags, keep, rate, folder)
+    for rate, method in itertools.product(rates, flags.methods):
+        out = folder / rate / method.replace(":", "_").replace("=", "_")
+        run = prune(flags, keep, rate, method, out)
         if "original" not in found:
             found["original"] = run["baseline"]
             show("original", flags.model, run["baseline"], flags, folder)
-        name = f"{float(rate):.0%} pruned"
+        name = f"{float(rate):.0%} {method}"
         found[name] = run["pruned"]
-        show(name, folder / rate / "pruned.keras", run["pruned"], flags, folder / rate, run["seconds"])
+        show(name, out / "pruned.keras", run["pruned"], flags, out, run["seconds"])
     if flags.scratch_model:
         keep = choose_people(flags, folder / "scratch.txt", flags.scratch_min_images)
         for name, record in from_scratch(flags, keep, folder).items():
@@ -130,17 +134,19 @@ def data_flags(flags, keep: str, normalization: bool = True) -> list[str]:
     ]
 
 
-def prune(flags, keep: str, rate: str, folder: pathlib.Path) -> dict:
+def prune(flags, keep: str, rate: str, method: str, out: pathlib.Path) -> dict:
     """One run of `prune`: its summary, with the seconds that it took."""
     from dcp_tf.tools import prune as program
 
-    out, started = folder / rate, time.perf_counter()
+    started = time.perf_counter()
+    name, *options = method.split(":")
     call(
         program,
         f"--model={flags.model}",
         *data_flags(flags, keep),
         *(f"--{name}={flags[name].value}" for name in ("auxiliary_trains", "finetune_lr", "distillation")),
         *(f"--{name}={flags[name].value}" for name in ("aux_epochs", "finetune_epochs", "batch_size", "min_images")),
+        *(f"--method={name}", *(f"--{option}" for option in options)),
         *(f"--rate={rate}", "--round_to=1", "--quantization=", f"--selection_samples={flags.selection_samples}"),
         f"--output_dir={out}",
     )
@@ -203,7 +209,7 @@ def line(name: str, kind: str, record: dict, seconds: float | None = None) -> No
     """Prints one row."""
     cosine, size = record.get("cosine_mean"), record.get("bytes")
     print(
-        f"{name:22} {kind:8} {record['verification_accuracy']:9.2%} {record['tar_at_far_0.01']:7.2%} "
+        f"{name:31} {kind:8} {record['verification_accuracy']:9.2%} {record['tar_at_far_0.01']:7.2%} "
         f"{record['auc']:6.4f} {'' if cosine is None else format(cosine, '.4f'):>7} {record['macs']:12,} "
         f"{'' if size is None else format(size, ','):>11} {'' if seconds is None else format(seconds, '.0f'):>5}",
         flush=True,
