@@ -58,6 +58,27 @@ def accepts_training(operation_class: type) -> bool:
     return "training" in inspect.signature(operation_class.call).parameters
 
 
+def _is_open(shapes: Iterable[tuple]) -> bool:
+    """Whether a size other than the batch's is unknown."""
+    return any(None in shape[1:] for shape in shapes)
+
+
+def _traced_shapes(node: Any, known: Mapping[int, keras.KerasTensor]) -> list[tuple]:
+    """The output shapes of a call as TensorFlow infers them.
+
+    Layers that are told their output shape, such as EinsumDense, may have been told that a size is open.
+    """
+    import tensorflow as tf
+
+    def call(*values: Any) -> Any:
+        args, kwargs = node.arguments.fill_in(dict(zip(known, values, strict=True)))
+        return tree.flatten(node.operation(*args, **kwargs))
+
+    specs = [tf.TensorSpec(x.shape, x.dtype) for x in known.values()]
+    made = tf.function(call, autograph=False).get_concrete_function(*specs).structured_outputs
+    return [tuple(x.shape) for x in made]
+
+
 def functional_graph(operation: Any) -> Any | None:
     """The functional graph inside a nested model, or None where the operation is to be taken as a whole.
 
@@ -137,8 +158,7 @@ class Trace:
         self._references: list[Any] = []
         shapes = input_shapes or [x.shape for x in graph.inputs]
         self.inputs = [self._new_tensor(x, shape) for x, shape in zip(graph.inputs, shapes, strict=True)]
-        self._infer = any(tuple(a) != tuple(b.shape) for a, b in zip(shapes, graph.inputs, strict=True))
-        self.outputs = self._open(graph, self.inputs, "", None, self._infer)
+        self.outputs = self._open(graph, self.inputs, "", None)
         self.producer = {t: index for index, call in enumerate(self.calls) for t in call.outputs}
 
     def _new_tensor(self, reference: Any, shape: Sequence) -> int:
@@ -146,37 +166,42 @@ class Trace:
         self._references.append(reference)
         return len(self.shapes) - 1
 
-    def _open(self, graph: Any, inputs: list[int], scope: str, training: bool | None, infer: bool) -> list[int]:
+    def _open(self, graph: Any, inputs: list[int], scope: str, training: bool | None) -> list[int]:
         """Adds the calls of one functional graph; returns the numbers of its outputs."""
         local = {id(x): number for x, number in zip(graph.inputs, inputs, strict=True)}
         for node in ordered_nodes(graph):
             operation, path = node.operation, f"{scope}{node.operation.name}"
             inner = functional_graph(operation)
             if inner is None:
-                outputs = self._add_call(node, path, local, training, infer)
+                outputs = self._add_call(node, path, local, training)
             else:
                 numbers = [local[id(x)] for x in _inputs_of_nested(node, inner)]
                 stated = node.arguments.kwargs.get("training")
-                differs = any(self.shapes[n] != tuple(x.shape) for n, x in zip(numbers, inner.inputs, strict=True))
                 self.nested.append((operation, numbers))
-                training_inside = training if stated is None else stated
-                outputs = self._open(inner, numbers, path + "/", training_inside, infer or differs)
+                outputs = self._open(inner, numbers, path + "/", training if stated is None else stated)
             local.update({id(x): number for x, number in zip(node.outputs, outputs, strict=True)})
         return [local[id(x)] for x in graph.outputs]
 
-    def _add_call(self, node: Any, path: str, local: dict, training: bool | None, infer: bool) -> tuple:
+    def _add_call(self, node: Any, path: str, local: dict, training: bool | None) -> tuple:
         inputs = tuple(local[id(x)] for x in node.arguments.keras_tensors)
         bindings = {id(x): local[id(x)] for x in node.arguments.keras_tensors}
-        shapes = self._infer_shapes(node, bindings) if infer else [x.shape for x in node.outputs]
-        outputs = tuple(self._new_tensor(x, shape) for x, shape in zip(node.outputs, shapes, strict=True))
+        outputs = tuple(
+            self._new_tensor(x, shape) for x, shape in zip(node.outputs, self._shapes(node, bindings), strict=True)
+        )
         self.calls.append(Call(node.operation, path, node, bindings, inputs, outputs, training))
         return outputs
 
-    def _infer_shapes(self, node: Any, bindings: dict[int, int]) -> list[tuple]:
-        dtypes = {id(x): x.dtype for x in node.arguments.keras_tensors}
-        known = {key: keras.KerasTensor(self.shapes[n], dtypes[key]) for key, n in bindings.items()}
-        args, kwargs = node.arguments.fill_in(known)
-        return [x.shape for x in tree.flatten(node.operation.compute_output_spec(*args, **kwargs))]
+    def _shapes(self, node: Any, bindings: dict[int, int]) -> list[tuple]:
+        """The shapes of what one call makes, from those of its inputs here."""
+        shapes = [tuple(x.shape) for x in node.outputs]
+        tensors = node.arguments.keras_tensors
+        known = {id(x): keras.KerasTensor(self.shapes[bindings[id(x)]], x.dtype) for x in tensors}
+        if any(known[id(x)].shape != tuple(x.shape) for x in tensors):
+            args, kwargs = node.arguments.fill_in(known)
+            shapes = [tuple(x.shape) for x in tree.flatten(node.operation.compute_output_spec(*args, **kwargs))]
+        if tensors and _is_open(shapes) and not _is_open(x.shape for x in known.values()):
+            return _traced_shapes(node, known)
+        return shapes
 
     def dtype(self, tensor: int) -> str:
         """The dtype of a tensor."""

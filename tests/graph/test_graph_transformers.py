@@ -97,6 +97,17 @@ def test_einsum_dense_along_the_last_axis(equation, shape, bias_axes):
     check(model, prunable={"first": 8, "einsum": 6}, configs=not isinstance(shape, int), save=True)
 
 
+def test_einsum_dense_that_leaves_the_length_open_costs_what_it_costs_with_the_length():
+    def model(length):
+        x = keras.Input((9, 5))
+        y = layers.EinsumDense("abc,cd->abd", (length, 8), name="first")(x)
+        y = layers.EinsumDense("abc,cd->abd", (length, 6), name="second")(layers.Activation("relu")(y))
+        return keras.Model(x, layers.Dense(2, name="classes")(layers.GlobalAveragePooling1D()(y)))
+
+    check(model(None), prunable={"first": 8, "second": 6}, save=True)
+    assert count_cost(model(None)) == count_cost(model(9))
+
+
 def test_einsum_dense_along_a_middle_axis():
     x = keras.Input((5, 9))
     y = layers.Permute((2, 1))(layers.Dense(8, name="first")(layers.Permute((2, 1))(x)))
