@@ -32,7 +32,7 @@ PROGRAM.float("rate", None, "Count the model with this share of channels removed
 PROGRAM.string("target_macs", None, "Find the widths for at most so many multiply-accumulates, as a number or 60%.")
 PROGRAM.string("target_params", None, "Find the widths for at most so many parameters, as a number or 60%.")
 PROGRAM.string("target_bytes", None, "Find the widths for at most so many bytes of float32 weights, a number or 60%.")
-PROGRAM.integer("round_to", 1, "Widths are the nearest multiple of it.", lower=1)
+PROGRAM.integer("round_to", 1, "Widths are the nearest multiple of it; prune takes 8 unless it is told.", lower=1)
 PROGRAM.integer("min_channels", 1, "Fewest channels that a group keeps.", lower=1)
 PROGRAM.boolean("prune_residual", False, "Residual streams lose channels too.")
 PROGRAM.boolean(
