@@ -122,8 +122,8 @@ def _refuse_what_crashes(model: Any, quantization: Quantization) -> None:
     halves = sorted({layer.compute_dtype for layer in layers if layer.compute_dtype in ("float16", "bfloat16")})
     if halves:
         raise RunError(
-            f"{model.name!r} computes in {halves[0]} (mixed precision), for which TFLite has no kernels; build it with "
-            "the dtype policy float32 and give it the same weights (get_weights, set_weights)"
+            f"{model.name!r} computes in {halves[0]} (mixed precision), for which TFLite has no kernels; convert "
+            "dcp_tf.models.in_full_precision(model), which computes in float32 with the same weights"
         )
 
 

@@ -3,6 +3,7 @@
 from dcp_tf.models.applications import APPLICATIONS
 from dcp_tf.models.cifar_resnet import cifar_resnet
 from dcp_tf.models.faces import lresnet34e_ir, mobilefacenet, spherenet4, spherenet20
+from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.inputs import takes_raw_pixels
 from dcp_tf.models.legacy import from_tf_keras
@@ -24,6 +25,7 @@ __all__ = [
     "check_functional",
     "cifar_resnet",
     "from_tf_keras",
+    "in_full_precision",
     "load",
     "lresnet34e_ir",
     "mobilefacenet",

@@ -9,8 +9,10 @@ import zipfile
 import h5py
 import keras
 
+from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.models.applications import APPLICATIONS, build_application
+from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.legacy import load_legacy
 from dcp_tf.models.zoo import build, zoo_normalization
@@ -70,7 +72,10 @@ def load(
         raise UsageError(f"the model file {spec} holds its own weights; leave out the weights {weights}")
     model = check_functional(_read_model(pathlib.Path(spec)), input_shape)
     _check_wishes(model, spec, input_shape, num_classes)
-    return LoadedModel(model, "none", spec)
+    wide = in_full_precision(model)
+    if wide is not model:
+        progress.say(f"note: {spec} was built for mixed precision; it is taken with layers that compute in float32")
+    return LoadedModel(wide, "none", spec)
 
 
 def _read_model(path: pathlib.Path) -> keras.Model:

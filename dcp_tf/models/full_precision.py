@@ -1,0 +1,36 @@
+"""Models that were built to compute in 16 bits, rebuilt to compute in 32."""
+
+from typing import Any
+
+import keras
+
+_HALVES = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+
+
+def in_full_precision(model: keras.Model) -> keras.Model:
+    """A model whose layers all compute in float32, with the same weights.
+
+    Phones have no kernels for mixed precision, and selection sums over thousands of images, which half floats cannot.
+
+    Args:
+        model: functional or Sequential, with layers of any dtype policy. It stays as it is.
+
+    Returns:
+        `model` itself if no layer of it computes in float16 or bfloat16, else a new one with layers of the same names.
+    """
+    if not any(layer.compute_dtype in _HALVES for layer in model._flatten_layers()):
+        return model
+    rebuilt = type(model).from_config(_widen(model.get_config()))
+    rebuilt.set_weights(model.get_weights())
+    return rebuilt
+
+
+def _widen(config: Any, key: str = "") -> Any:
+    """A Keras config with float32 where it states half floats as the dtype of something."""
+    if isinstance(config, dict):
+        if config.get("class_name") == "DTypePolicy" and config["config"]["name"] in _HALVES:
+            return "float32"
+        return {name: _widen(value, name) for name, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return type(config)(_widen(value) for value in config)
+    return "float32" if key == "dtype" and config in _HALVES else config
