@@ -123,7 +123,7 @@ def _refuse_what_crashes(model: Any, quantization: Quantization) -> None:
     if halves:
         raise RunError(
             f"{model.name!r} computes in {halves[0]} (mixed precision), for which TFLite has no kernels; convert "
-            "dcp_tf.models.in_full_precision(model), which computes in float32 with the same weights"
+            "in_full_precision(model) of dcp_tf.models, which computes in float32 with the same weights"
         )
 
 

@@ -10,7 +10,7 @@ _HALVES = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 def in_full_precision(model: keras.Model) -> keras.Model:
     """A model whose layers all compute in float32, with the same weights.
 
-    Phones have no kernels for mixed precision, and selection sums over thousands of images, which half floats cannot.
+    TFLite has no kernels for mixed precision, and Keras keeps it in each layer's config.
 
     Args:
         model: functional or Sequential, with layers of any dtype policy. It stays as it is.
