@@ -132,7 +132,7 @@ class ChannelGraph:
         )
         self.labels.update(zip(call.outputs, run_rule(rule_call), strict=True))
         self._residual.extend(rule_call.residual)
-        self.multiplications.append((record, call, rule_call.multiplications))
+        self.multiplications.append((record, call, self._of_one_image(call, rule_call.multiplications)))
         if rule_call.arguments:
             # One node belongs to several calls when its model is called several times: one constant serves them all.
             known = self.arguments.setdefault(id(call.node), rule_call.arguments)
@@ -253,6 +253,15 @@ class ChannelGraph:
                     if made_here and len(weight.shape) > 1 and (channel >= 0).any():
                         found.append((keras.ops.convert_to_numpy(weight), axis, channel))
         return found
+
+    def _of_one_image(self, call: Call, multiplications: list[Multiplication]) -> list[Multiplication]:
+        """Multiplications of one row of the batch axis, times the rows of an image."""
+        rows = self.trace.rows[call.outputs[0]]
+        places = [None if rows is None or each.positions is None else each.positions * rows for each in multiplications]
+        return [
+            dataclasses.replace(each, positions=None if many is None else int(many))
+            for each, many in zip(multiplications, places, strict=True)
+        ]
 
     def calls_of(self, record: OperationRecord) -> list[int]:
         """Indices (in the trace) of all calls of one operation."""

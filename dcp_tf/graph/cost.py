@@ -99,9 +99,9 @@ def count_cost(model: keras.Model | ChannelGraph, kept: Kept | None = None, inpu
 def count_activations(graph: ChannelGraph, kept: Kept) -> int | None:
     """The peak number of values alive while the calls run in the order of the trace, for one image."""
     trace = graph.trace
-    if any(None in shape[1:] for shape in trace.shapes):
+    if any(None in shape[1:] for shape in trace.shapes) or None in trace.rows:
         return None
-    sizes = [_values(trace.shapes[t], graph.labels[t], kept) for t in range(len(trace.shapes))]
+    sizes = [int(trace.rows[t] * _values(trace.shapes[t], graph.labels[t], kept)) for t in range(len(trace.shapes))]
     last_use = {t: index for index, call in enumerate(trace.calls) for t in (*call.outputs, *call.inputs)}
     last_use.update(dict.fromkeys(trace.outputs, len(trace.calls)))
     ending = collections.defaultdict(list)

@@ -1,8 +1,10 @@
 """A Keras functional model as one flat list of calls, nested models opened up."""
 
 import dataclasses
+import fractions
 import functools
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -129,6 +131,8 @@ class Trace:
         model: the model that was traced.
         calls: every call, producers first.
         shapes: per tensor number its shape with the batch axis, None where unknown.
+        rows: per tensor number how many rows of the batch axis belong to one image; None where unknown. More than 1
+            where `keras.ops.reshape` turns parts of an image, such as the windows of an attention, into rows.
         inputs: tensor numbers of the model's inputs, flattened.
         outputs: tensor numbers of the model's outputs, flattened.
         producer: per tensor number the index of the call that makes it; inputs are missing.
@@ -155,14 +159,17 @@ class Trace:
         self.calls: list[Call] = []
         self.nested: list[tuple[keras.Model, list[int]]] = []
         self.shapes: list[tuple] = []
+        self.rows: list[fractions.Fraction | None] = []
         self._references: list[Any] = []
         shapes = input_shapes or [x.shape for x in graph.inputs]
-        self.inputs = [self._new_tensor(x, shape) for x, shape in zip(graph.inputs, shapes, strict=True)]
+        one = fractions.Fraction(1)
+        self.inputs = [self._new_tensor(x, shape, one) for x, shape in zip(graph.inputs, shapes, strict=True)]
         self.outputs = self._open(graph, self.inputs, "", None)
         self.producer = {t: index for index, call in enumerate(self.calls) for t in call.outputs}
 
-    def _new_tensor(self, reference: Any, shape: Sequence) -> int:
+    def _new_tensor(self, reference: Any, shape: Sequence, rows: fractions.Fraction | None) -> int:
         self.shapes.append(tuple(shape))
+        self.rows.append(rows)
         self._references.append(reference)
         return len(self.shapes) - 1
 
@@ -185,9 +192,9 @@ class Trace:
     def _add_call(self, node: Any, path: str, local: dict, training: bool | None) -> tuple:
         inputs = tuple(local[id(x)] for x in node.arguments.keras_tensors)
         bindings = {id(x): local[id(x)] for x in node.arguments.keras_tensors}
-        outputs = tuple(
-            self._new_tensor(x, shape) for x, shape in zip(node.outputs, self._shapes(node, bindings), strict=True)
-        )
+        shapes = self._shapes(node, bindings)
+        rows = self._rows(node.operation, inputs, shapes)
+        outputs = tuple(self._new_tensor(x, shape, rows) for x, shape in zip(node.outputs, shapes, strict=True))
         self.calls.append(Call(node.operation, path, node, bindings, inputs, outputs, training))
         return outputs
 
@@ -202,6 +209,17 @@ class Trace:
         if tensors and _is_open(shapes) and not _is_open(x.shape for x in known.values()):
             return _traced_shapes(node, known)
         return shapes
+
+    def _rows(self, operation: Any, inputs: Sequence[int], shapes: list[tuple]) -> fractions.Fraction | None:
+        """Rows per image of what one call makes: a reshape keeps the number of values, all else that of rows."""
+        before = [self.rows[tensor] for tensor in inputs]
+        if None in before:
+            return None
+        rows = max(before, default=fractions.Fraction(1))
+        if not hasattr(operation, "newshape") or len(inputs) != 1:
+            return rows
+        old, new = self.shapes[inputs[0]][1:], shapes[0][1:]
+        return None if None in old or None in new else rows * math.prod(old) / max(math.prod(new), 1)
 
     def dtype(self, tensor: int) -> str:
         """The dtype of a tensor."""

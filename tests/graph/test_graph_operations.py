@@ -6,7 +6,7 @@ import pytest
 from equivalence import check
 from keras import layers, ops
 
-from dcp_tf.graph import ChannelGraph
+from dcp_tf.graph import ChannelGraph, count_cost
 
 ROW = np.linspace(0.5, 2, 8).astype("float32")
 
@@ -153,3 +153,25 @@ def test_operation_names_survive_saving(tmp_path):
     loaded = keras.models.load_model(tmp_path / "m.keras")
     assert ChannelGraph(loaded).fingerprint() == ChannelGraph(model).fingerprint()
     check(loaded, configs=False, save=True)  # loaded shapes are lists
+
+
+def test_windows_that_become_rows_of_the_batch_cost_what_they_cost_in_place():
+    def model(windows):
+        x = keras.Input((8, 8, 3))
+        y = layers.Conv2D(6, 3, padding="same", name="first")(x)
+        if windows:
+            y = ops.transpose(ops.reshape(y, (-1, 2, 4, 2, 4, 6)), (0, 1, 3, 2, 4, 5))
+            y = ops.reshape(y, (-1, 16, 6))
+        y = layers.Dense(5, name="second")(layers.Dense(7, activation="relu", name="hidden")(y))
+        if windows:
+            y = ops.transpose(ops.reshape(y, (-1, 2, 2, 4, 4, 5)), (0, 1, 3, 2, 4, 5))
+            y = ops.reshape(y, (-1, 8, 8, 5))
+        return keras.Model(x, layers.Dense(2, name="last")(layers.GlobalAveragePooling2D()(y)))
+
+    graph, _ = check(model(True), prunable={"first": 6, "hidden": 7, "second": 5})
+    rows, plain = count_cost(graph), count_cost(model(False))
+    assert (rows.macs, rows.flops, rows.layers) == (plain.macs, plain.flops, plain.layers)
+    kept = {"hidden": np.arange(3), "second": np.arange(2)}
+    of_plain = ChannelGraph(model(False))
+    assert count_cost(graph, graph.kept(kept)).macs == count_cost(of_plain, of_plain.kept(kept)).macs
+    assert rows.activations == max(8 * 8 * (6 + 7), 8 * 8 * (3 + 6), 2 * 8 * 8 * 6)
