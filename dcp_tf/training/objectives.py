@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.evaluation import accuracy, measure_dense, measure_multilabel, measure_regression
 from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
@@ -364,10 +365,12 @@ def output_shape(model: keras.Model, data: Any) -> tuple:
 
 def predictions(model: keras.Model, data: Any, count: int) -> tuple[np.ndarray, np.ndarray | None]:
     """What a model gives for at most `count` images, evenly of all classes, and their labels."""
-    found, labels = [], []
-    for batch in data.batches(64, indices=data.balanced_subset(count)):
+    run, found, labels = _after(model, tf.identity), [], []
+    chosen = data.balanced_subset(count)
+    batches = data.batches(64, indices=chosen)
+    for batch in progress.bar(batches, what="looking at the outputs", total=-(-len(chosen) // 64), unit="batch"):
         images, *known = batch if isinstance(batch, tuple) else (batch,)
-        found.append(np.asarray(model(images, training=False), np.float32))
+        found.append(np.asarray(run(images), np.float32))
         labels += [np.asarray(part) for part in known]
     return np.concatenate(found), np.concatenate(labels) if labels else None
 
