@@ -31,12 +31,16 @@ def run_linear(trace: Trace, calls: Sequence[int], reading: set[int], values: di
 
 @contextlib.contextmanager
 def linear(layer: keras.Layer) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:
-    """Takes a layer's own activation out for a while and hands it over."""
-    activation = getattr(layer, "activation", None) or keras.activations.linear
-    if hasattr(layer, "activation"):
-        layer.activation = keras.activations.linear
+    """Takes a layer's own activation out for a while and hands it over.
+
+    A recurrent layer keeps it: it works between the steps, and a state without it grows beyond all bounds.
+    """
+    if not hasattr(layer, "activation") or isinstance(layer, keras.layers.RNN):
+        yield keras.activations.linear
+        return
+    activation = layer.activation
+    layer.activation = keras.activations.linear
     try:
-        yield activation
+        yield activation or keras.activations.linear
     finally:
-        if hasattr(layer, "activation"):
-            layer.activation = activation
+        layer.activation = activation

@@ -28,7 +28,8 @@ class TrainConfig:
             same without depthwise kernels, which have few weights each (Howard et al. 2017); "all": every weight that
             is trained, biases and BatchNormalization's gamma and beta too.
         clip_norm: largest global norm of the gradient; 0: no limit. None: what the losses ask for in their attribute
-            `clip_norm`, no limit if they have none.
+            `clip_norm`, and 1 for models that have recurrent layers, LayerNormalization, or less than one
+            BatchNormalization to two layers with kernels; else no limit.
         label_smoothing: share of the targets that is spread evenly over all classes (Szegedy et al. 2016), 0 to 1.
         mixed_precision: what layers compute in: "float32", "bfloat16" or "float16"; weights stay float32. With float16
             the loss is scaled up before the gradients are taken, so that small ones do not become 0.

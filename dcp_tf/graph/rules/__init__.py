@@ -11,6 +11,7 @@ from dcp_tf.graph.rules import (
     merging,
     normalization,
     pooling,
+    recurrent,
     shape,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "merging",
     "normalization",
     "pooling",
+    "recurrent",
     "shape",
 ]

@@ -1,0 +1,43 @@
+"""Channels that a recurrent layer reads: what carries nothing goes, units go where it is asked for."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+import dcp_tf
+from dcp_tf.training import TrainConfig
+
+NONE = TrainConfig(epochs=0)
+USED = np.array([1, 2, 5, 7])
+RNG = np.random.default_rng(0)
+SEQUENCES = RNG.normal(size=(64, 10, 3)).astype("float32")
+
+
+def reads_four_channels(make):
+    """A convolution of eight channels before a recurrent layer whose kernels read four of them."""
+    keras.utils.set_random_seed(1)
+    x = keras.Input((10, 3))
+    y = layers.Conv1D(8, 3, activation="relu", name="make")(x)
+    layer = make()
+    model = keras.Model(x, layers.Dense(4, activation="softmax", name="out")(layer(y)))
+    for variable in layer.trainable_variables:
+        if variable.name == "kernel":
+            variable.assign(variable * np.isin(np.arange(8), USED)[:, None])
+    return model
+
+
+@pytest.mark.parametrize("selection", ["fast", "exact"])
+@pytest.mark.parametrize("make", [lambda: layers.LSTM(6, name="read"), lambda: layers.Bidirectional(layers.GRU(6))])
+def test_channels_that_no_gate_reads_are_the_ones_that_go(make, selection):
+    model = reads_four_channels(make)
+    method = dcp_tf.DCP(rate=0.5, selection=selection)
+    result = dcp_tf.prune(model, (SEQUENCES, None), method, auxiliary=NONE, finetuning=NONE)
+    assert result.plan.channels == {"make": tuple(USED)}
+
+
+def test_units_go_with_the_residual_streams():
+    model = reads_four_channels(lambda: layers.LSTM(6, name="read"))
+    method = dcp_tf.DCP(rate=0.5, prune_residual=True)
+    result = dcp_tf.prune(model, (SEQUENCES, None), method, auxiliary=NONE, finetuning=NONE)
+    assert result.model.get_layer("read").units == 3
