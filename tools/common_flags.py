@@ -169,6 +169,8 @@ def load_subject(flags: Any) -> Subject:
     notes = []
     if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:
         notes.append(f"{flags.model} starts from random weights; --weights=FILE brings trained ones")
+    if "unfreeze" in flags:
+        _unfreeze(flags, loaded.model, notes)
     shape = tuple(loaded.model.inputs[0].shape[1:])
     of_the_model = _normalization_of(flags, loaded, notes)
     dataset, normalization = load_dataset(flags, shape, of_the_model, notes)
@@ -178,6 +180,30 @@ def load_subject(flags: Any) -> Subject:
         objective, dataset = task.read(flags, kind, loaded.model, dataset, notes)
     subject = Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
     return face_flags.with_pairs(flags, subject) if "pairs" in flags else subject
+
+
+def _unfreeze(flags: Any, model: Any, notes: list[str]) -> None:
+    """Frees frozen layers where that is asked for; where it is not, a note says that they stay as they are.
+
+    Raises:
+        UsageError: all are frozen, and there are epochs to train.
+    """
+    layers = [layer for layer in model._flatten_layers(include_self=False) if layer._trainable_variables]
+    frozen = sum(not layer.trainable for layer in layers)
+    if flags.unfreeze:
+        for layer in model._flatten_layers():  # each: Keras does not reach through a model that calls itself trainable
+            layer.trainable = True
+        notes.append(f"{frozen} frozen layers are trained too" if frozen else "--unfreeze: no layer was frozen")
+    elif frozen == len(layers) > 0 and flags.finetune_epochs:
+        raise UsageError(
+            "all layers of the model are frozen (trainable=False): --unfreeze trains them, --finetune_epochs=0 leaves "
+            "the training out"
+        )
+    elif frozen:
+        notes.append(
+            f"{frozen} of {len(layers)} layers are frozen (trainable=False): they lose channels, but no training heals "
+            "them; --unfreeze trains them too"
+        )
 
 
 def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) -> tuple[Any, str]:

@@ -216,6 +216,9 @@ def define_finetuning(program: Program, defaults: Defaults) -> None:
         "Share of the baseline's soft predictions in the loss of the pruned model, 0 to 1; without the flag 0.5, for "
         "losses that cannot be compared with predictions 0.",
     )
+    program.boolean(
+        "unfreeze", False, "Train layers that the model holds frozen (trainable=False), such as a borrowed base, too."
+    )
     program.integer("batch_size", defaults.batch_size, "Images per training step.", lower=1)
     define_recipe(program)
 

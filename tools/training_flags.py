@@ -32,7 +32,8 @@ def define_recipe(program: Program) -> None:
         "clip_norm",
         None,
         "Largest global norm of the gradient; 0: no limit. Without the flag 1 for arcface, cosface and asoftmax, whose "
-        "gradients are as steep as their scale; no limit for other losses.",
+        "gradients are as steep as their scale, and for models with recurrent layers, LayerNormalization or little "
+        "BatchNormalization; no limit for others.",
     )
     program.float("label_smoothing", 0.0, "Share of the labels that is spread over all classes, such as 0.1.")
     program.enum(

@@ -302,6 +302,7 @@ def _settings(graph, train, method, objective, auxiliary, finetuning, distillati
     return {
         "fingerprint": graph.fingerprint(),
         "weights": _digest(graph.trace.model),
+        "trainable": len(graph.trace.model.trainable_variables),
         "images": train.size,
         "data": digest(train),
         "method": method.name,
