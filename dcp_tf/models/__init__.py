@@ -14,6 +14,7 @@ from dcp_tf.models.outputs import outputs_kind
 from dcp_tf.models.paper_scope import paper_scope
 from dcp_tf.models.preresnet import preresnet
 from dcp_tf.models.resnet import resnet18, resnet50
+from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.vgg import vgg16_cifar, vgg19_cifar
 from dcp_tf.models.zoo import NETWORKS, build
 
@@ -42,6 +43,7 @@ __all__ = [
     "resnet50",
     "spherenet4",
     "spherenet20",
+    "steps_as_rows",
     "takes_raw_pixels",
     "vgg16_cifar",
     "vgg19_cifar",

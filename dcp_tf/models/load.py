@@ -15,6 +15,7 @@ from dcp_tf.models.applications import APPLICATIONS, build_application
 from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.legacy import load_legacy
+from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.zoo import build, zoo_normalization
 
 # How Keras names a class or function that it does not know, in .keras and in .h5 files.
@@ -75,7 +76,12 @@ def load(
     wide = in_full_precision(model)
     if wide is not model:
         progress.say(f"note: {spec} was built for mixed precision; it is taken with layers that compute in float32")
-    return LoadedModel(wide, "none", spec)
+    rows = steps_as_rows(wide)
+    if rows is not wide:
+        progress.say(
+            f"note: the layers that {spec} calls with TimeDistributed are called once with all steps as a batch"
+        )
+    return LoadedModel(rows, "none", spec)
 
 
 def _read_model(path: pathlib.Path) -> keras.Model:

@@ -141,10 +141,17 @@ def _candidates(trace: Trace, depths: dict[int, int], ranks: Sequence[int], indi
         Position(call.outputs[0], call.path, depths[index])
         for index in indices
         for call in [trace.calls[index]]
-        if 0 < depths[index] < total and len(trace.shapes[call.outputs[0]]) in ranks
+        if 0 < depths[index] < total
+        and _one_row(trace, call.outputs[0])
+        and len(trace.shapes[call.outputs[0]]) in ranks
     ]
     maps = [p for p in places if len(trace.shapes[p.tensor]) > 2]
     return maps or places
+
+
+def _one_row(trace: Trace, tensor: int) -> bool:
+    """Whether each image has one row of the batch, as its label has; windows and steps as rows have more."""
+    return trace.rows[tensor] in (None, 1)
 
 
 def _spread(trace: Trace, depths: dict[int, int], count: int, ranks: Sequence[int]) -> tuple[Position, ...]:
@@ -180,7 +187,7 @@ def _named(trace: Trace, depths: dict[int, int], names: Sequence[str], ranks: Se
             )
         call = trace.calls[by_path[name]]
         shape = trace.shapes[call.outputs[0]]
-        if len(call.outputs) != 1 or len(shape) not in ranks:
+        if len(call.outputs) != 1 or len(shape) not in ranks or not _one_row(trace, call.outputs[0]):
             raise UsageError(f"layer {name!r} cannot carry an auxiliary classifier: its output is {shape}")
         positions.append(Position(call.outputs[0], name, depths[by_path[name]]))
     return tuple(sorted(positions, key=lambda p: p.depth))

@@ -198,3 +198,18 @@ def test_a_vector_carries_no_head_of_maps():
     assert [p.layer for p in augment(ChannelGraph(model), 1, CLASSES).positions] == ["grid"]
     with pytest.raises(UsageError, match="'code' cannot carry"):
         places(model, 1, at=("code",))
+
+
+def test_windows_and_steps_that_are_rows_of_the_batch_carry_no_heads():
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(4, 3, padding="same", name="before")(image)
+    x = keras.ops.reshape(x, (-1, 4, 8, 4))
+    x = layers.Conv2D(4, 3, padding="same", name="halves")(x)
+    x = keras.ops.reshape(x, (-1, 8, 8, 4))
+    x = layers.Conv2D(4, 3, padding="same", name="after")(x)
+    model = keras.Model(image, layers.Dense(5)(layers.GlobalAveragePooling2D()(x)))
+    found = places(model, 4)
+    assert found[0] == "before"
+    assert "halves" not in found
+    with pytest.raises(UsageError, match="'halves' cannot carry an auxiliary classifier"):
+        places(model, 0, at=["halves"])

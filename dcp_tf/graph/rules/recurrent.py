@@ -47,6 +47,14 @@ def bidirectional(call: RuleCall) -> list[Labels]:
     return [call.place(labels, -1, output) for output, labels in enumerate(outputs)]
 
 
+@register_rule(layers.TimeDistributed)
+def time_distributed(call: RuleCall) -> list[Labels]:
+    """The layer inside is called once for each step: no graph shows those calls."""
+    return call.opaque(
+        "which hides its layer (dcp_tf.models.steps_as_rows opens it where the number of steps is known)"
+    )
+
+
 def _cannot_be_pruned(call: RuleCall, parts: list[keras.Layer]) -> str | None:
     """Why nothing is known of the units, or None."""
     if any(type(part) not in _STATES for part in parts) or type(parts[0]) is not type(parts[-1]):
