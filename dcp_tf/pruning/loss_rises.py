@@ -1,6 +1,7 @@
 """By how much the model's own loss rises as each group loses its channels, the other groups left as they are."""
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -94,22 +95,25 @@ def _unchanged(kernels: Sequence[keras.Variable]) -> Iterator[None]:
 
 
 class _Losses:
-    """How far the model's predictions with its present weights are from those at the start, by the final loss.
+    """How far the model's outputs with its present weights are from those at the start, by the final loss.
 
-    Only layers from the first one on whose weights changed are computed.
+    Margins take no predictions for labels: the loss says itself how far outputs are from others. One of the user's own,
+    which does not, is taken of the labels. Only layers from the first one on whose weights changed are computed.
     """
 
     def __init__(self, evidence: Evidence, room: int):
         graph, objective = evidence.graph, evidence.objective
         batches = list(selection_set(evidence, "reading images", _MEASURED))
-        # Compared with its own predictions the trained model is best as it is; labels it may not even know.
-        targets = objective.targets(graph.trace.model, evidence.data)
-        self._labels = [targets(images) for images, _ in batches]
+        self._wanted, self._distance = [labels for _, labels in batches], objective.loss
+        if hasattr(objective.loss, "distance"):
+            # From its own predictions the trained model is not away at all; labels it may not even know.
+            targets = objective.targets(graph.trace.model, evidence.data)
+            self._wanted = [targets(images) for images, _ in batches]
+            self._distance = functools.partial(objective.loss.distance, temperature=1.0)
         self._cache = Cache(room, 0)
         self._walk = Walk(graph.trace, [[images] for images, _ in batches], self._cache)
         self._output = graph.trace.outputs[0]
         self._ending = objective.ending(graph.trace.model, evidence.data)
-        self._loss = objective.loss
         self._cut, self._function = -1, None
 
     def __call__(self, cut: int) -> float:
@@ -118,11 +122,11 @@ class _Losses:
             self._walk.advance(cut)
             self._cut, self._function = cut, self._walk.function([self._output])
         total = 0.0
-        for index, labels in enumerate(self._labels):
+        for index, wanted in enumerate(self._wanted):
             (outputs,) = self._function(*self._walk[index])
             outputs = outputs if self._ending is None else self._ending(outputs)
-            total += int(outputs.shape[0]) * float(self._loss(labels, outputs))
-        mean = total / sum(int(labels.shape[0]) for labels in self._labels)
+            total += int(outputs.shape[0]) * float(self._distance(wanted, outputs))
+        mean = total / sum(int(wanted.shape[0]) for wanted in self._wanted)
         return mean if math.isfinite(mean) else float(np.finfo(np.float32).max)
 
     def close(self) -> None:

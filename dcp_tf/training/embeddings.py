@@ -91,8 +91,10 @@ class Embedding(Objective):
         sums = np.zeros((self.classes, directions.shape[1]), np.float32)
         np.add.at(sums, np.reshape(labels, (-1,)), directions)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        # A class that no image shows keeps the centre that was drawn for it.
-        centres = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), head.kernel.numpy().T)
+        # A class that no image shows has a centre at random, each time the same one: cosines are compared.
+        drawn = np.random.default_rng(0).normal(size=sums.shape)
+        drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
+        centres = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), drawn)
         head.kernel.assign(centres.T)
         return ending
 

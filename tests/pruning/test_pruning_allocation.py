@@ -7,6 +7,7 @@ import hypothesis
 import numpy as np
 import pruning_nets as nets
 import pytest
+import tensorflow as tf
 from hypothesis import strategies as st
 
 import dcp_tf
@@ -188,6 +189,23 @@ def test_rises_foretell_the_loss_without_dead_channels_and_leave_out_what_no_mod
     other = nets.build(nets.separable)
     graph = ChannelGraph(other, [(None, *nets.SHAPE)])
     assert loss_rises(Evidence(graph, split, objective, DCP(**QUICK), 0), [graph.group("make")]) == {}
+
+
+def of_class_numbers(labels, outputs):
+    """A loss of the user's own, which takes no predictions for labels."""
+    return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, outputs))
+
+
+@pytest.mark.parametrize("loss", ["softmax", "arcface", "cosface", "asoftmax", "mse", of_class_numbers])
+def test_the_worth_of_channels_is_told_by_each_loss(loss):
+    model, (images, _) = chain(), nets.images()
+    labels = np.asarray(model(images))
+    labels = labels if loss == "mse" else labels.argmax(-1).astype("int32")
+    split = data.plain_split(images, labels)
+    graph, objective = ChannelGraph(model, [(None, *nets.SHAPE)]), as_objective(loss, model, split)
+    rises = loss_rises(Evidence(graph, split, objective, DCP(**QUICK), 0), graph.prunable())
+    assert rises["make"][:8].sum() < 1e-2 * rises["make"][8:].sum()
+    assert min(rises[name].sum() for name in rises) > 1e-3 * max(rises[name].sum() for name in rises)
 
 
 @pytest.mark.parametrize("kind", [WidthMultiplier, DKP])
