@@ -79,14 +79,8 @@ def fit(
     """
     weights = [1.0] * len(losses) if loss_weights is None else [float(weight) for weight in loss_weights]
     batches = _batches_of(split_or_batches, config, augment)
-    settings = {
-        "phase": phase,
-        "loss_weights": weights,
-        "frozen_batch_norm": frozen_batch_norm,
-        "masks": _digest(masks or {}),
-        **({"augment": augment} if hasattr(split_or_batches, "batches") else {}),
-        **dataclasses.asdict(config),
-    }
+    own_data = hasattr(split_or_batches, "batches")
+    settings = _settings(config, phase, weights, frozen_batch_norm, masks or {}, augment if own_data else None)
     history = History()
     if config.epochs == 0:
         return history
@@ -96,16 +90,7 @@ def fit(
         _scalars(log_dir) as log,
     ):
         replicas = Replicas(model, current_strategy())
-        step = TrainStep(
-            replicas.model,
-            losses,
-            weights,
-            config,
-            masks=replicas.own_keys(masks or {}),
-            teacher=teacher,
-            strategy=replicas.strategy,
-        )
-        replicas.gather()  # the masked weights are 0 by now
+        step = _build_step(replicas, losses, weights, config, masks or {}, teacher)
         seed_random_layers(model, config.seed)
         if checkpoint is not None:
             history = checkpoint.restore(settings, model.variables, step.state)
@@ -116,18 +101,58 @@ def fit(
             started = time.perf_counter()
             record = _run_epoch(step, batches(epoch), config, epoch, phase, lower)
             replicas.gather()
-            with step.average.within(model) if step.average else contextlib.nullcontext():
-                record |= {name: float(value) for name, value in (validation() if validation else {}).items()}
+            record |= _validate(step, model, validation)
             record["seconds"] = time.perf_counter() - started
             history.append(record)
             if checkpoint is not None:
-                done = len(history) == config.epochs
-                checkpoint.save(settings, model.variables, step.state, history, finished=done)
+                finished = len(history) == config.epochs
+                checkpoint.save(settings, model.variables, step.state, history, finished=finished)
             log(phase, record)
             progress.say(_line(record, phase, config.epochs))
         if step.average is not None:
             step.average.put_into(model)
     return history
+
+
+def _settings(
+    config: TrainConfig,
+    phase: str,
+    loss_weights: list[float],
+    frozen_batch_norm: bool,
+    masks: Mapping[str | int, np.ndarray],
+    augment: bool | None,
+) -> dict[str, Any]:
+    """What a checkpoint must have been made with for training to go on from it; without `augment` where it is None."""
+    return {
+        "phase": phase,
+        "loss_weights": loss_weights,
+        "frozen_batch_norm": frozen_batch_norm,
+        "masks": _digest(masks),
+        **({} if augment is None else {"augment": augment}),
+        **dataclasses.asdict(config),
+    }
+
+
+def _build_step(
+    replicas: Replicas,
+    losses: Sequence[Loss],
+    weights: Sequence[float],
+    config: TrainConfig,
+    masks: Mapping[str | int, np.ndarray],
+    teacher: Callable[[tf.Tensor], tf.Tensor] | None,
+) -> TrainStep:
+    """The compiled step on the replicas' model; the masked weights are 0 afterwards, in the user's model too."""
+    step = TrainStep(
+        replicas.model,
+        losses,
+        weights,
+        config,
+        masks=replicas.own_keys(masks),
+        teacher=teacher,
+        strategy=replicas.strategy,
+    )
+    replicas.gather()
+    return step
 
 
 def _run_epoch(
@@ -163,6 +188,16 @@ def _run_epoch(
     loss, heads, accuracy = step.means()
     record = {"epoch": epoch + 1, "loss": loss, "losses": heads, "learning_rate": learning_rate}
     return record | ({step.accuracy_name: accuracy} if step.tells_accuracy else {})
+
+
+def _validate(
+    step: TrainStep, model: keras.Model, validation: Callable[[], Mapping[str, float]] | None
+) -> dict[str, float]:
+    """What `validation` measures, on the averaged weights where the step keeps some."""
+    if validation is None:
+        return {}
+    with step.average.within(model) if step.average else contextlib.nullcontext():
+        return {name: float(value) for name, value in validation().items()}
 
 
 def _check_finite(step: TrainStep, epoch: int, phase: str, lower: str, learning_rate: float) -> None:
