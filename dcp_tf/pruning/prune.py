@@ -4,7 +4,7 @@ import dataclasses
 import os
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -107,40 +107,23 @@ def prune(
     method = resolve(graph, widths, method)
     settings = _settings(graph, train, method, objective, auxiliary, finetuning, distillation, seed)
     state = RunState(state_dir, settings, resume, shared_dir)
+    task = Task(train, objective, dataclasses.replace(auxiliary, seed=seed), seed, log_dir)
     phases: list[dict[str, Any]] = []
-    started = time.perf_counter()
-    evidence = Evidence(graph, train, objective, method, seed)
-    ranking = _rank(evidence, widths)
-    if method.allocates == "global":
-        fixed = own_rates([graph.group(name) for name in widths], method)
-        widths = global_widths(evidence, widths, ranking, fixed)
-        phases.append({"name": "allocation", "seconds": time.perf_counter() - started})
-    if method.guided:
-        task = Task(train, objective, dataclasses.replace(auxiliary, seed=seed), seed, log_dir)
-        selected, (plans, kernels) = select_channels(model, widths, method, task, state, phases, ranking)
-    else:
-        selected, plans, kernels = graph, _keep_best(graph, widths, ranking), []
-        phases.append({"name": "selection", "seconds": time.perf_counter() - started})
-    plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, method.settings(), tuple(kernels))
-    if all(len(p.kept) == p.size for p in plan.groups) and all(p.matrix().all() for p in plan.kernels):
-        raise RunError("the selection found everything necessary; raise the rate or epsilon")
+    selected, plan = _select(graph, widths, method, task, state, phases)
     small = rebuild(selected, plan.kept(selected))
+    if method.from_scratch:
+        draw_anew(small, seed)
 
     def validate() -> Mapping[str, float]:
         return {} if validation is None else objective.evaluate(small, validation.batches(256))
 
-    if method.from_scratch:
-        draw_anew(small, seed)
     before = validate()
     if before and not method.from_scratch:
         progress.say(f"after surgery, before fine-tuning: {objective.primary} {before[objective.primary]:.4f}")
     masks = plan.kernel_masks(selected, ChannelGraph(small)) if plan.kernels else None
-    trained, heads = objective.with_ending(small, None if method.from_scratch else train), None
-    if method.from_scratch and method.uses_heads:
-        augmented = with_heads(small, method.auxiliary_losses, method.auxiliary_layers, objective, train, seed)
-        trained, heads = augmented.model, augmented.loss_weights()
+    trained, heads = _trainable(small, method, task)
     config = dataclasses.replace(finetuning, seed=seed)
-    _fine_tune(trained, heads, model, train, objective, config, distillation, state, phases, validate, log_dir, masks)
+    _fine_tune(trained, heads, model, task, config, distillation, state, phases, validate, masks)
     return PruneResult(small, plan, phases, before)
 
 
@@ -253,6 +236,41 @@ def resolve(graph: ChannelGraph, widths: Mapping[str, int], method: Method) -> M
     return method.with_share(share_of_kernels(graph, kept, layers, method.target))
 
 
+def _select(
+    graph: ChannelGraph,
+    widths: Mapping[str, int],
+    method: Method,
+    task: Task,
+    state: RunState,
+    phases: list[dict[str, Any]],
+) -> tuple[ChannelGraph, PruningPlan]:
+    """Chooses what stays; appends to `phases`.
+
+    Returns:
+        The graph of the model that is cut (`select_channels` fits the kernels of a copy), and the plan.
+
+    Raises:
+        RunError: nothing would be removed.
+    """
+    started = time.perf_counter()
+    evidence = Evidence(graph, task.data, task.objective, method, task.seed)
+    ranking = _rank(evidence, widths)
+    if method.allocates == "global":
+        fixed = own_rates([graph.group(name) for name in widths], method)
+        widths = global_widths(evidence, widths, ranking, fixed)
+        phases.append({"name": "allocation", "seconds": time.perf_counter() - started})
+    if method.guided:
+        model = graph.trace.model
+        selected, (plans, kernels) = select_channels(model, widths, method, task, state, phases, ranking)
+    else:
+        selected, plans, kernels = graph, _keep_best(graph, widths, ranking), []
+        phases.append({"name": "selection", "seconds": time.perf_counter() - started})
+    plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, method.settings(), tuple(kernels))
+    if all(len(p.kept) == p.size for p in plan.groups) and all(p.matrix().all() for p in plan.kernels):
+        raise RunError("the selection found everything necessary; raise the rate or epsilon")
+    return selected, plan
+
+
 def _rank(evidence: Evidence, widths: Mapping[str, int]) -> Scores | None:
     """The scores of all channels by the method's criterion; None where the method chooses layer by layer."""
     criterion = CRITERIA.get(evidence.method.name)
@@ -268,21 +286,39 @@ def _keep_best(graph: ChannelGraph, widths: Mapping[str, int], ranking: Scores) 
     return plans
 
 
+def _trainable(small: keras.Model, method: Method, task: Task) -> tuple[keras.Model, list[float] | None]:
+    """The smaller model with what its losses read, and their weights where it has auxiliary heads (from scratch)."""
+    objective, data = task.objective, task.data
+    if method.from_scratch and method.uses_heads:
+        augmented = with_heads(small, method.auxiliary_losses, method.auxiliary_layers, objective, data, task.seed)
+        return augmented.model, augmented.loss_weights()
+    return objective.with_ending(small, None if method.from_scratch else data), None
+
+
 def _fine_tune(
-    small, weights, baseline, train, objective, config, distillation, state: RunState, phases, validate, log_dir, masks
+    trained: keras.Model,
+    weights: list[float] | None,
+    baseline: keras.Model,
+    task: Task,
+    config: TrainConfig,
+    distillation: float,
+    state: RunState,
+    phases: list[dict[str, Any]],
+    validate: Callable[[], Mapping[str, float]],
+    masks: Mapping[str | int, Any] | None,
 ) -> None:
     """Trains the smaller model; `weights` are those of the losses where it has auxiliary heads."""
     started = time.perf_counter()
     if not config.epochs:
         return
-    loss, teacher = objective.loss, None
-    if distillation or train.labels is None:
-        teacher = objective.targets(baseline, train)
+    objective, loss, teacher = task.objective, task.objective.loss, None
+    if distillation or task.data.labels is None:
+        teacher = objective.targets(baseline, task.data)
     if distillation:
         loss = Distillation(loss, distillation)
     history = fit(
-        small,
-        train,
+        trained,
+        task.data,
         [objective.head_loss] * (len(weights or [1.0]) - 1) + [loss],
         config,
         loss_weights=weights,
@@ -291,7 +327,7 @@ def _fine_tune(
         teacher=teacher,
         checkpoint=state.training("finetuning"),
         phase="fine-tuning",
-        log_dir=log_dir,
+        log_dir=task.log_dir,
         lower="--finetune_lr",
     )
     seconds = time.perf_counter() - started
