@@ -9,7 +9,7 @@ from typing import Any
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.files import read_json, write_json
-from dcp_tf.tools import common_flags, comparison, pruning_flags
+from dcp_tf.tools import artefacts, common_flags, comparison, pruning_flags
 from dcp_tf.tools.program import Program
 from dcp_tf.tools.variants import Variant
 
@@ -115,16 +115,14 @@ class Bench:
             before = read_json(self._output)
             comparison.require_same(self._output, before["conditions"], conditions)
             return before
-        from dcp_tf.tools.artefacts import measure_model
-
         self.subject.announce()
         found = {
             "benchmark": about,
             "model": self.subject.source,
             "dataset": self.subject.dataset.name,
             "conditions": conditions,
-            "settings": pruning_flags.settings_of(self.flags),
-            "baseline": measure_model(self.subject.model, self.subject.dataset, self.subject.objective),
+            "settings": artefacts.settings_of(self.flags),
+            "baseline": artefacts.measure_model(self.subject.model, self.subject.dataset, self.subject.objective),
             "runs": [],
         }
         self._save(found)

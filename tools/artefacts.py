@@ -164,17 +164,32 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
 
 
-def write_summary(folder: pathlib.Path, started: float, **content: Any) -> dict[str, Any]:
+def settings_of(flags: Any) -> dict[str, Any]:
+    """All flags as they stand in summary.json."""
+    return {name: flags[name].value for name in flags if name not in ("help", "debug")}
+
+
+def write_summary(folder: pathlib.Path, started: float, subject: Any, flags: Any, **content: Any) -> dict[str, Any]:
     """Writes summary.json and returns its content.
 
     Args:
         folder: of the run.
         started: `time.time()` at the start.
-        **content: the parts that DESIGN.md lists.
+        subject: the model with its data.
+        flags: of the program.
+        **content: what was measured: `baseline` and `pruned`, `tflite`, `phases`, ...
     """
     summary = {
         "dcp_tf_version": dcp_tf.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "model": subject.source,
+        "dataset": subject.dataset.name,
+        "normalization": subject.normalization,
+        "outputs": subject.outputs_kind,
+        "loss": subject.objective.name,
+        "metric": subject.objective.primary,
+        "settings": settings_of(flags),
+        "seed": flags.seed,
         **content,
         "versions": versions(),
         "wall_seconds": time.time() - started,

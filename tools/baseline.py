@@ -5,8 +5,8 @@ import time
 from typing import Any
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import task
-from dcp_tf.tools.common_flags import Subject, zoo_input_shape
+from dcp_tf.tools import face_flags, task
+from dcp_tf.tools.common_flags import Subject, check_shape, zoo_input_shape
 
 
 def build(
@@ -62,6 +62,27 @@ def build(
     objective.check(images.test.labels, output_shape(loaded.model, images.test), f"{raw.name} (test)")
     images = task.without_moves(images, objective, augmentation, notes)
     return Subject(loaded.model, images, kind, loaded.normalization, model, tuple(notes), objective)
+
+
+def build_as_flags_say(flags: Any, model: str, image_size: int | None) -> Subject:
+    """As `build`, with the data, the seed and the loss that the flags name, measured on `--pairs` where they are given.
+
+    Raises:
+        UsageError: as `build`, or the user's own arrays are of another shape than `keras:NAME` takes.
+    """
+    subject = build(
+        model,
+        flags.dataset,
+        flags.seed,
+        data_dir=flags.data_dir,
+        loss=flags.loss,
+        augmentation=flags.augmentation,
+        faces=face_flags.face_settings(flags),
+        image_size=image_size,
+    )
+    if not model.startswith("zoo:"):  # which are built for the data
+        check_shape(flags, subject.dataset)
+    return face_flags.with_pairs(flags, subject)
 
 
 def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | None = None) -> dict[str, Any]:

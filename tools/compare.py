@@ -16,8 +16,8 @@ import sys
 if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tools import common_flags, pruning_flags
+from dcp_tf.errors import RunError
+from dcp_tf.tools import artefacts, common_flags, pruning_flags, run_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("compare", __doc__)
@@ -48,8 +48,7 @@ PROGRAM.boolean("resume", False, "Go on with a stopped comparison in --output_di
 
 def main(flags) -> None:
     """Runs every method with every seed, prints the table and writes the files."""
-    if not flags.output_dir:
-        raise UsageError("say where the results shall go: --output_dir=FOLDER")
+    run_flags.require_folder(flags, "the results")
     from dcp_tf import progress
     from dcp_tf.files import remove_leftovers, writable_folder
     from dcp_tf.report import print_comparison, write_comparison
@@ -70,7 +69,7 @@ def main(flags) -> None:
     remove_leftovers(folder)
     subject.announce()
     seeds = range(flags.seed, flags.seed + flags.seeds)
-    found = comparison.run(subject, variants, seeds, schedule, folder, before, pruning_flags.settings_of(flags))
+    found = comparison.run(subject, variants, seeds, schedule, folder, before, artefacts.settings_of(flags))
     print_comparison(found)
     paths = write_comparison(found, folder)
     progress.say(f"written to {folder}: {', '.join(sorted(['compare.json', *(p.name for p in paths)]))}")

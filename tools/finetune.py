@@ -16,7 +16,7 @@ if __package__ in (None, ""):
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, face_flags, pruning_flags, task
+from dcp_tf.tools import common_flags, face_flags, pruning_flags, run_flags, task
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("finetune", __doc__)
@@ -27,47 +27,26 @@ common_flags.define_outputs(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Fine-tuning")
 pruning_flags.define_finetuning(PROGRAM, pruning_flags.Defaults())
-PROGRAM.section("The run")
-PROGRAM.string("output_dir", None, "Where the model (pruned.keras) and its summary go.")
-common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
-PROGRAM.boolean("resume", False, "Go on with a stopped run in --output_dir.")
+run_flags.define_run(PROGRAM, "Where the model (pruned.keras) and its summary go.")
 
 
 def main(flags) -> None:
     """Fine-tunes and writes pruned.keras with its summary."""
     started = time.time()
-    if not flags.output_dir:
-        raise UsageError("say where the model shall go: --output_dir=FOLDER")
+    run_flags.require_folder(flags, "the model")
     if flags.distillation and not flags.teacher:
         raise UsageError("--distillation needs --teacher=BASELINE")
-    from dcp_tf import models, progress
-    from dcp_tf.files import writable_folder
-    from dcp_tf.graph import kernel_sparsity, zero_kernel_masks
+    from dcp_tf import progress
     from dcp_tf.tools import artefacts
-    from dcp_tf.training import save_model, share_of_teacher
+    from dcp_tf.training import save_model
 
     subject = common_flags.load_subject(flags)
-    if subject.objective is None:
-        raise UsageError(f"{flags.model} has {len(subject.model.outputs)} outputs; only models with one are trained")
-    share = share_of_teacher(subject.objective.loss, flags.distillation)
-    if flags.teacher and not share:
-        raise UsageError(
-            "nothing is learnt from --teacher: --distillation is 0, or the loss has no distance to a teacher"
-        )
+    share = _share_of_teacher(flags, subject)
     config = pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr")
-    if subject.dataset.train.labels is None and not flags.teacher:
-        raise UsageError("the data has no labels: give --teacher=BASELINE")
-    teacher = None
-    if flags.teacher:
-        classes = subject.model.outputs[0].shape[-1]
-        teacher = models.load(flags.teacher, input_shape=subject.dataset.input_shape, num_classes=classes).model
-    folder = writable_folder(flags.output_dir)
+    teacher = _load_teacher(flags, subject)
+    folder, _ = run_flags.open_folder(flags, strategy=None)
     subject.announce()
-    masks = zero_kernel_masks(subject.model)
-    if masks:
-        held = [each for each in kernel_sparsity(subject.model) if each.kept]
-        zeros, total = sum(each.total - each.kept for each in held), sum(each.total for each in held)
-        progress.say(f"kept at zero: {zeros:,} of {total:,} kernels in {len(held)} layers")
+    masks = _masks_of_zeros(subject.model)
     before = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
     phase = _fit(flags, subject, config, teacher, folder, masks, share)
     path = save_model(subject.model, folder / "pruned.keras")
@@ -75,35 +54,62 @@ def main(flags) -> None:
     metric = subject.objective.primary
     if metric in before:
         after[f"{metric}_before_finetuning"] = before[metric]
-    artefacts.write_summary(
-        folder,
-        started,
-        model=subject.source,
-        dataset=subject.dataset.name,
-        normalization=subject.normalization,
-        outputs=subject.outputs_kind,
-        loss=subject.objective.name,
-        metric=metric,
-        settings=pruning_flags.settings_of(flags),
-        seed=flags.seed,
-        pruned=after,
-        phases=[phase],
-    )
+    artefacts.write_summary(folder, started, subject, flags, pruned=after, phases=[phase])
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")
+
+
+def _share_of_teacher(flags, subject) -> float:
+    """What share of the loss the teacher has; 0 without one.
+
+    Raises:
+        UsageError: there would be nothing to learn from, or nothing to learn from the teacher.
+    """
+    from dcp_tf.training import share_of_teacher
+
+    if subject.objective is None:
+        raise UsageError(f"{flags.model} has {len(subject.model.outputs)} outputs; only models with one are trained")
+    share = share_of_teacher(subject.objective.loss, flags.distillation)
+    if flags.teacher and not share:
+        raise UsageError(
+            "nothing is learnt from --teacher: --distillation is 0, or the loss has no distance to a teacher"
+        )
+    if subject.dataset.train.labels is None and not flags.teacher:
+        raise UsageError("the data has no labels: give --teacher=BASELINE")
+    return share if flags.teacher else 0.0
+
+
+def _load_teacher(flags, subject):
+    """The model of `--teacher`, None without the flag."""
+    if not flags.teacher:
+        return None
+    from dcp_tf import models
+
+    classes = subject.model.outputs[0].shape[-1]
+    return models.load(flags.teacher, input_shape=subject.dataset.input_shape, num_classes=classes).model
+
+
+def _masks_of_zeros(model):
+    """The masks that hold pruned kernels at zero, which is said where there are some."""
+    from dcp_tf import progress
+    from dcp_tf.graph import kernel_sparsity, zero_kernel_masks
+
+    masks = zero_kernel_masks(model)
+    if masks:
+        held = [each for each in kernel_sparsity(model) if each.kept]
+        zeros, total = sum(each.total - each.kept for each in held), sum(each.total for each in held)
+        progress.say(f"kept at zero: {zeros:,} of {total:,} kernels in {len(held)} layers")
+    return masks
 
 
 def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
     from dcp_tf.data import digest
     from dcp_tf.training import Distillation, TrainState, fit
 
-    share = share if teacher else 0.0
     objective, train, test = subject.objective, subject.dataset.train, subject.dataset.test
     loss = objective.loss
-    state = folder / "state" / "finetuning.npz"
-    if not flags.resume:
-        state.unlink(missing_ok=True)
+    state = run_flags.kept_training(flags, folder, "finetuning")
     started = time.perf_counter()
     history = fit(
         objective.with_ending(subject.model, train),

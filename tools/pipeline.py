@@ -2,6 +2,7 @@
 
 import pathlib
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from dcp_tf import progress
@@ -9,7 +10,7 @@ from dcp_tf.errors import RunError
 from dcp_tf.files import remove_leftovers
 from dcp_tf.tools import artefacts, latency_target
 from dcp_tf.tools.common_flags import Subject
-from dcp_tf.tools.pruning_flags import Job, settings_of
+from dcp_tf.tools.pruning_flags import Job
 
 
 def foresee(subject: Subject, job: Job) -> str:
@@ -56,12 +57,31 @@ def run(
         RunError: a phase failed, a TFLite file does not equal its model, or the target latency was missed; what was
             made before is there.
     """
-    from dcp_tf.pruning import prune
     from dcp_tf.report import print_summary, write_report
-    from dcp_tf.training import save_model
 
     remove_leftovers(folder)
-    result = prune(
+    result = _prune(flags, subject, job, folder)
+    models = _save(subject, result, folder)
+    measured = _measure(subject, models, result.before_finetuning)
+    deploying = time.perf_counter()
+    files, failures = _deploy(flags, subject, job, models, folder)
+    checked, missed = _judge_latency(job, result.plan, files)
+    failures += missed
+    phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
+    found = {"method": job.method.name, **measured, **checked, "tflite": files, "failures": failures, "phases": phases}
+    summary = artefacts.write_summary(folder, started, subject, flags, **found)
+    write_report(folder)
+    print_summary(summary)
+    progress.say(f"written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
+    if failures:
+        raise RunError("; ".join(failures))
+
+
+def _prune(flags: Any, subject: Subject, job: Job, folder: pathlib.Path) -> Any:
+    """The `dcp_tf.PruneResult`; what the run has done lies in the folder's `state`."""
+    from dcp_tf.pruning import prune
+
+    return prune(
         subject.model,
         subject.dataset.train,
         job.method,
@@ -75,47 +95,44 @@ def run(
         log_dir=str(folder / "events"),
         seed=flags.seed,
     )
-    save_model(subject.model, folder / "baseline.keras")
-    save_model(result.model, folder / "pruned.keras")
-    result.plan.save(folder / "plan.json")
+
+
+def _save(subject: Subject, result: Any, folder: pathlib.Path) -> dict[str, Any]:
+    """Writes baseline, pruned model and plan, and returns the models by the names of their files."""
+    from dcp_tf.training import save_model
+
     models = {"baseline": subject.model, "pruned": result.model}
+    for name, model in models.items():
+        save_model(model, folder / f"{name}.keras")
+    result.plan.save(folder / "plan.json")
+    return models
+
+
+def _measure(subject: Subject, models: Mapping[str, Any], before_finetuning: Mapping[str, float]) -> dict[str, dict]:
+    """Costs and figures of the Keras models, as they stand in summary.json."""
     measured = {n: artefacts.measure_model(m, subject.dataset, subject.objective) for n, m in models.items()}
     metric = subject.objective.primary
-    if metric in result.before_finetuning:
-        measured["pruned"][f"{metric}_before_finetuning"] = result.before_finetuning[metric]
-    deploying = time.perf_counter()
+    if metric in before_finetuning:
+        measured["pruned"][f"{metric}_before_finetuning"] = before_finetuning[metric]
+    return measured
+
+
+def _deploy(
+    flags: Any, subject: Subject, job: Job, models: Mapping[str, Any], folder: pathlib.Path
+) -> tuple[dict[str, dict], list[str]]:
+    """The TFLite files in place of an earlier run's; see `artefacts.deploy`."""
     artefacts.remove_files(folder, models)
-    files, failures = artefacts.deploy(models, subject.dataset, subject.objective, folder, job.deployment, flags.seed)
-    checked = {}
-    if job.latency and files:
-        widths = {group.name: len(group.kept) for group in result.plan.groups}
-        checked["target_latency"], line = latency_target.judge(job.latency, widths, files)
-        progress.say(line)
-        failures += [line] * (checked["target_latency"]["met"] is False)
-    phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
-    summary = artefacts.write_summary(
-        folder,
-        started,
-        model=subject.source,
-        dataset=subject.dataset.name,
-        method=job.method.name,
-        normalization=subject.normalization,
-        outputs=subject.outputs_kind,
-        loss=subject.objective.name,
-        metric=metric,
-        settings=settings_of(flags),
-        seed=flags.seed,
-        **measured,
-        **checked,
-        tflite=files,
-        failures=failures,
-        phases=phases,
-    )
-    write_report(folder)
-    print_summary(summary)
-    progress.say(f"written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
-    if failures:
-        raise RunError("; ".join(failures))
+    return artefacts.deploy(models, subject.dataset, subject.objective, folder, job.deployment, flags.seed)
+
+
+def _judge_latency(job: Job, plan: Any, files: Mapping[str, dict]) -> tuple[dict[str, dict], list[str]]:
+    """What came of `--target_latency` for summary.json, and a line of failure where it was missed."""
+    if not (job.latency and files):
+        return {}, []
+    widths = {group.name: len(group.kept) for group in plan.groups}
+    judgement, line = latency_target.judge(job.latency, widths, files)
+    progress.say(line)
+    return {"target_latency": judgement}, [line] * (judgement["met"] is False)
 
 
 def _count(number: int, what: str) -> str:

@@ -20,7 +20,7 @@ import shutil
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, experiment_flags, face_flags, latency_target, pruning_flags
+from dcp_tf.tools import common_flags, experiment_flags, face_flags, latency_target, pruning_flags, run_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("prune", __doc__)
@@ -34,10 +34,7 @@ latency_target.define_latency_target(PROGRAM)
 pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_deployment(PROGRAM)
 experiment_flags.define_experiment(PROGRAM)
-PROGRAM.section("The run")
-PROGRAM.string("output_dir", None, "Where everything goes: models, plan, TFLite files, summary, report.")
-common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
-PROGRAM.boolean("resume", False, "Go on with a stopped run in --output_dir.")
+run_flags.define_run(PROGRAM, "Where everything goes: models, plan, TFLite files, summary, report.")
 experiment_flags.define_strategy(PROGRAM)
 
 
@@ -47,30 +44,29 @@ def main(flags, strategy) -> None:
     if flags.list_experiments:
         print(experiment_flags.list_experiments())
         return
-    if not flags.output_dir:
-        raise UsageError("say where the results shall go: --output_dir=FOLDER")
+    run_flags.require_folder(flags, "the results")
     from dcp_tf import progress
-    from dcp_tf.files import writable_folder
-    from dcp_tf.tools import pipeline
-    from dcp_tf.training.distribution import distributed, worker_number
+    from dcp_tf.tools import baseline, pipeline
+    from dcp_tf.training.distribution import distributed
 
     chosen = experiment_flags.choose(flags)
     job = pruning_flags.read_job(flags)
     trains = chosen is not None and chosen.baseline is not None
-    subject = _network(flags, chosen) if trains else common_flags.load_subject(flags)
+    if trains:
+        subject = baseline.build_as_flags_say(flags, chosen.model, chosen.image_size)
+    else:
+        subject = common_flags.load_subject(flags)
     if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
     if job.latency and job.latency.path is not None:
         job = latency_target.with_table(job, subject)
     outlook = pipeline.foresee(subject, job)
-    folder = writable_folder(flags.output_dir)
-    if worker := worker_number(strategy):  # the first one hands over the files
-        folder = writable_folder(folder / f"worker_{worker}")
+    folder, worker = run_flags.open_folder(flags, strategy)
+    if worker:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
     subject.announce()
     progress.say(outlook)
-    if strategy is not None:
-        progress.say(f"{flags.strategy}: {strategy.num_replicas_in_sync} replicas share each batch")
+    run_flags.announce_strategy(flags, strategy)
     if job.latency and job.latency.path is None:
         job = latency_target.with_table(job, subject, folder)
     if job.latency and not getattr(strategy, "cluster_resolver", None):  # several workers would measure differently
@@ -78,23 +74,6 @@ def main(flags, strategy) -> None:
     with distributed(strategy):
         phases = [_train(flags, chosen, subject, folder)] if trains else []
         pipeline.run(flags, subject, job, folder, started, phases)
-
-
-def _network(flags, chosen):
-    """The untrained network of an experiment, and its data."""
-    from dcp_tf.tools import baseline
-
-    subject = baseline.build(
-        chosen.model,
-        flags.dataset,
-        flags.seed,
-        data_dir=flags.data_dir,
-        loss=flags.loss,
-        augmentation=flags.augmentation,
-        faces=face_flags.face_settings(flags),
-        image_size=chosen.image_size,
-    )
-    return face_flags.with_pairs(flags, subject)
 
 
 def _train(flags, chosen, subject, folder) -> dict:

@@ -372,8 +372,3 @@ def read_deployment(flags: Any) -> Deployment:
         qat=read_qat(flags),
         **measured,
     )
-
-
-def settings_of(flags: Any) -> dict[str, Any]:
-    """All flags as they stand in summary.json."""
-    return {name: flags[name].value for name in flags if name not in ("help", "debug")}

@@ -16,7 +16,7 @@ if __package__ in (None, ""):
 
 import time
 
-from dcp_tf.tools import common_flags, pruning_flags
+from dcp_tf.tools import pruning_flags, run_flags
 from dcp_tf.tools.program import Program
 
 DEFAULTS = pruning_flags.Defaults(aux_epochs=4, finetune_epochs=12, batch_size=64, selection_samples=1024)
@@ -29,10 +29,7 @@ PROGRAM.float("learning_rate", 0.1, "Learning rate of the baseline, falling to 0
 pruning_flags.define_pruning(PROGRAM, DEFAULTS)
 pruning_flags.define_training(PROGRAM, DEFAULTS)
 pruning_flags.define_deployment(PROGRAM)
-PROGRAM.section("The run")
-PROGRAM.string("output_dir", "dcp_quickstart", "Where everything goes: models, plan, TFLite files, summary, report.")
-common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
-PROGRAM.boolean("resume", False, "Go on with a stopped run in --output_dir.")
+run_flags.define_run(PROGRAM, "Where everything goes: models, plan, TFLite files, summary, report.", "dcp_quickstart")
 
 
 def main(flags) -> None:

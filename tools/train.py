@@ -14,8 +14,7 @@ if __package__ in (None, ""):
 
 import time
 
-from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, experiment_flags, face_flags
+from dcp_tf.tools import common_flags, experiment_flags, face_flags, run_flags
 from dcp_tf.tools.program import Program
 from dcp_tf.tools.training_flags import define_recipe, read_training
 
@@ -37,66 +36,30 @@ PROGRAM.float(
     "Factor of the L1 norm of BatchNormalization's scales in the loss (network slimming), such as 1e-4; prune by "
     "--method=bn_scale afterwards.",
 )
-PROGRAM.section("The run")
-PROGRAM.string("output_dir", None, "Where the model (baseline.keras) and its summary go.")
-common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
-PROGRAM.boolean("resume", False, "Go on with a stopped training in --output_dir.")
+run_flags.define_run(PROGRAM, "Where the model (baseline.keras) and its summary go.")
 experiment_flags.define_strategy(PROGRAM)
 
 
 def main(flags, strategy) -> None:
     """Trains and writes baseline.keras with its summary."""
     started = time.time()
-    if not flags.output_dir:
-        raise UsageError("say where the model shall go: --output_dir=FOLDER")
+    run_flags.require_folder(flags, "the model")
     from dcp_tf import progress
-    from dcp_tf.files import writable_folder
     from dcp_tf.tools import artefacts, baseline
-    from dcp_tf.tools.pruning_flags import settings_of
     from dcp_tf.training import save_model
-    from dcp_tf.training.distribution import distributed, worker_number
+    from dcp_tf.training.distribution import distributed
 
     config = read_training(flags, "epochs", "learning_rate")
-    subject = baseline.build(
-        flags.model,
-        flags.dataset,
-        flags.seed,
-        data_dir=flags.data_dir,
-        loss=flags.loss,
-        augmentation=flags.augmentation,
-        faces=face_flags.face_settings(flags),
-        image_size=flags.image_size,
-    )
-    if not flags.model.startswith("zoo:"):  # which are built for the data
-        common_flags.check_shape(flags, subject.dataset)
-    subject = face_flags.with_pairs(flags, subject)
-    folder = writable_folder(flags.output_dir)
-    if worker := worker_number(strategy):
-        folder = writable_folder(folder / f"worker_{worker}")
+    subject = baseline.build_as_flags_say(flags, flags.model, flags.image_size)
+    folder, _ = run_flags.open_folder(flags, strategy)
     subject.announce()
-    state = folder / "state" / "baseline.npz"
-    if not flags.resume:
-        state.unlink(missing_ok=True)
-    if strategy is not None:
-        progress.say(f"{flags.strategy}: {strategy.num_replicas_in_sync} replicas share each batch")
+    state = run_flags.kept_training(flags, folder, "baseline")
+    run_flags.announce_strategy(flags, strategy)
     with distributed(strategy):
         phase = baseline.train(subject, config, state, log_dir=str(folder / "events"))
     path = save_model(subject.model, folder / "baseline.keras")
     measured = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
-    artefacts.write_summary(
-        folder,
-        started,
-        model=subject.source,
-        dataset=subject.dataset.name,
-        normalization=subject.normalization,
-        outputs=subject.outputs_kind,
-        loss=subject.objective.name,
-        metric=subject.objective.primary,
-        settings=settings_of(flags),
-        seed=flags.seed,
-        baseline=measured,
-        phases=[phase],
-    )
+    artefacts.write_summary(folder, started, subject, flags, baseline=measured, phases=[phase])
     progress.say(f"written to {folder}: baseline.keras, summary.json")
     metric = subject.objective.primary
     print(f"{path}: {metric} {measured[metric]:.4f}, {measured['params']:,} parameters, {measured['macs']:,} MACs")
