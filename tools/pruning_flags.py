@@ -59,6 +59,17 @@ def define_method(program: Program) -> None:
 
 def define_groups(program: Program, defaults: Defaults) -> None:
     """Which groups lose how many channels, and the settings of the methods."""
+    _define_amounts(program, defaults)
+    _define_exceptions(program)
+    _define_targets(program)
+    program.section("How dcp, dkp and their variants choose")
+    _define_guides(program)
+    _define_search(program)
+    _define_selection_data(program, defaults)
+
+
+def _define_amounts(program: Program, defaults: Defaults) -> None:
+    """How many channels all groups lose."""
     program.float(
         "rate",
         defaults.rate,
@@ -88,6 +99,10 @@ def define_groups(program: Program, defaults: Defaults) -> None:
         lower=1,
     )
     program.integer("min_channels", 1, "Fewest channels that a group keeps.", lower=1)
+
+
+def _define_exceptions(program: Program) -> None:
+    """Which groups are pruned at all, and which in a way of their own."""
     program.boolean(
         "prune_residual",
         False,
@@ -105,6 +120,10 @@ def define_groups(program: Program, defaults: Defaults) -> None:
         "as inspect_model lists them.",
     )
     program.list("rates", [], "Rates of single groups, as in stage1_.*=0.2,head=0.7; the first that matches counts.")
+
+
+def _define_targets(program: Program) -> None:
+    """What the pruned model may cost, in place of a rate."""
     for measure, about in TARGETS.items():
         program.string(
             f"target_{measure}",
@@ -112,11 +131,10 @@ def define_groups(program: Program, defaults: Defaults) -> None:
             f"{about} of the pruned model at most, a number or a share as in 60%; sets the rate. Where kernels "
             "are pruned, zeros are not counted, and for dcp_dkp it sets the kernel rate.",
         )
-    _define_selection(program, defaults)
 
 
-def _define_selection(program: Program, defaults: Defaults) -> None:
-    program.section("How dcp, dkp and their variants choose")
+def _define_guides(program: Program) -> None:
+    """Which losses guide the choice, and where the auxiliary classifiers are."""
     program.boolean(
         "update",
         False,
@@ -141,6 +159,10 @@ def _define_selection(program: Program, defaults: Defaults) -> None:
     program.boolean(
         "per_stage", False, "Fine-tune before the groups of each auxiliary classifier (the NeurIPS variant), not once."
     )
+
+
+def _define_search(program: Program) -> None:
+    """How the channels are found that the losses need."""
     program.enum(
         "selection",
         "fast",
@@ -170,6 +192,10 @@ def _define_selection(program: Program, defaults: Defaults) -> None:
         "Passes of training over the selection's images, per step for exact, once per group or layer for fast. Without "
         "the flag 1 and 0.",
     )
+
+
+def _define_selection_data(program: Program, defaults: Defaults) -> None:
+    """At which images the selection looks, and how many of their layer inputs are kept."""
     program.integer(
         "selection_samples", defaults.selection_samples, "Training images that the selection looks at.", lower=1
     )
