@@ -1,23 +1,23 @@
 """A number by which a resumed run knows the images that it began with."""
 
 import zlib
-from typing import Any
 
 import numpy as np
 
+from dcp_tf.data.readable import Readable
 from dcp_tf.data.stream import DatasetSplit
 
 _IMAGES = 8
 
 
-def digest(split: Any) -> int:
+def digest(split: Readable) -> int:
     """CRC-32 of the labels, of the first images as the model gets them, and of how they are augmented.
 
     The order of a `tf.data.Dataset` may change from pass to pass, so of one only the number of images and how often
     each label is there count.
 
     Args:
-        split: a `Split` or what else has its reading methods.
+        split: the images.
     """
     labels = np.zeros(0) if split.labels is None else np.asarray(split.labels)
     if isinstance(split, DatasetSplit):

@@ -15,7 +15,7 @@ from dcp_tf.errors import UsageError
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PlainSplit:
-    """Inputs of any shape with the reading methods of `Split`; they are neither scaled nor augmented.
+    """Inputs of any shape, `Readable`; they are neither scaled nor augmented.
 
     Attributes:
         inputs: (N, ...) of float32.
@@ -50,7 +50,7 @@ class PlainSplit:
         seed: int = 0,
         epoch: int = 0,
     ) -> tf.data.Dataset:
-        """As `Split.batches`, but for `augment`: nothing is known of the inputs, so nothing is changed."""
+        """See `Readable`. Nothing is known of the inputs, so `augment` changes nothing."""
         order = np.arange(self.size) if indices is None else np.asarray(indices)
         if shuffle:
             order = np.random.default_rng((seed, epoch)).permutation(order)
@@ -64,7 +64,7 @@ class PlainSplit:
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).map(pick).prefetch(2)
 
     def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
-        """As `Split.balanced_subset`; rows of targets count by their largest entry."""
+        """See `Readable`; rows of targets count by their largest entry."""
         return balanced_order(self.size, class_numbers(self.labels), n, seed)
 
     def representative(self, n: int, seed: int = 0) -> np.ndarray:

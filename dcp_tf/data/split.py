@@ -24,7 +24,7 @@ def _generator(seed: int, *stream: int) -> np.random.Generator:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Images of one shape with their labels.
+    """Images of one shape with their labels, `Readable`.
 
     Attributes:
         source: where the pixels come from.

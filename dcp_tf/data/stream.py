@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from dcp_tf.data.labels import class_numbers
 from dcp_tf.data.plain import PlainSplit, plain_split
+from dcp_tf.data.readable import Readable
 from dcp_tf.data.split import ImageDataset, Split, balanced_order
 from dcp_tf.errors import UsageError
 
 
-def as_split(data: Any) -> Any:
+def as_split(data: Any) -> Readable:
     """Brings the data of a Python program into the form that training and selection read.
 
     Args:
@@ -38,7 +39,7 @@ def as_split(data: Any) -> Any:
 
 
 class DatasetSplit:
-    """A `tf.data.Dataset` of batches with the reading methods of `Split`.
+    """A `tf.data.Dataset` of batches, `Readable`.
 
     Its images keep the order and the augmentation that the pipeline itself gives them.
 
@@ -70,7 +71,7 @@ class DatasetSplit:
         self.labels = found if self._labelled else None
 
     def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
-        """As `Split.balanced_subset`."""
+        """See `Readable`."""
         return balanced_order(self.size, class_numbers(self.labels), n, seed)
 
     def batches(
@@ -83,7 +84,7 @@ class DatasetSplit:
         seed: int = 0,
         epoch: int = 0,
     ) -> tf.data.Dataset:
-        """One pass; `indices` picks images of a pipeline whose order is always the same, `augment` is left to it."""
+        """See `Readable`; `indices` are of a pipeline whose order is always the same, `augment` is left to it."""
         dataset = self._dataset
         if indices is not None:
             wanted = np.zeros(self.size, bool)

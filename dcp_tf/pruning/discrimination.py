@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from dcp_tf import progress
+from dcp_tf.data import Readable
 from dcp_tf.graph import ChannelGraph, copy_model
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
@@ -28,14 +29,14 @@ class Task:
     """What is pruned, and with which data.
 
     Attributes:
-        data: the training images; see `dcp_tf.data.Split`.
+        data: the training images.
         objective: of the model.
         auxiliary: how the model is fine-tuned with its auxiliary losses.
         seed: of everything that is drawn.
         log_dir: folder for TensorBoard scalars.
     """
 
-    data: Any
+    data: Readable
     objective: Objective
     auxiliary: TrainConfig
     seed: int = 0

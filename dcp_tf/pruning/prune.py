@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from dcp_tf import progress
-from dcp_tf.data import as_split, digest
+from dcp_tf.data import Readable, as_split, digest
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
 from dcp_tf.models import check_functional
@@ -128,13 +128,13 @@ def prune(
 
 
 def check(
-    model: keras.Model, data: Any, method: Method, objective: Objective, distillation: float | None = None
+    model: keras.Model, data: Readable, method: Method, objective: Objective, distillation: float | None = None
 ) -> tuple[ChannelGraph, dict[str, int]]:
     """Everything that can be wrong with the arguments of `prune`, found in moments and before anything is written.
 
     Args:
         model: as for `prune`.
-        data: a split; see `dcp_tf.data.as_split`.
+        data: see `dcp_tf.data.as_split`.
         method: as for `prune`.
         objective: fitted to the model and the data; see `dcp_tf.training.as_objective`.
         distillation: as for `prune`.
@@ -164,7 +164,7 @@ def check(
     return graph, widths
 
 
-def _check_validation(model: keras.Model, data: Any, objective: Objective) -> None:
+def _check_validation(model: keras.Model, data: Readable, objective: Objective) -> None:
     """Raises UsageError unless the model can be measured on the data."""
     check_shapes(model, data, "validation_data")
     if data.labels is None:
@@ -172,7 +172,7 @@ def _check_validation(model: keras.Model, data: Any, objective: Objective) -> No
     objective.check(data.labels, output_shape(model, data), "validation_data")
 
 
-def check_shapes(model: keras.Model, data: Any, what: str = "the data") -> None:
+def check_shapes(model: keras.Model, data: Readable, what: str = "the data") -> None:
     """Raises UsageError unless the model is functional, takes such images and gives one value or more for each."""
     check_functional(model)
     if len(model.inputs) != 1:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
+from dcp_tf.data import Readable
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.caches import Cache
 from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem
@@ -189,7 +190,7 @@ class Selecting:
 
 
 def selection_batches(
-    data: Any, method: Guided, seed: int, teacher: Callable | None
+    data: Readable, method: Guided, seed: int, teacher: Callable | None
 ) -> tuple[list[list[tf.Tensor]], list[tf.Tensor]]:
     """The class-balanced selection set in a fixed, mixed order: per batch the model's inputs, and the labels."""
     subset = data.balanced_subset(min(method.selection_samples, _most_images(data.shape, method)), seed)

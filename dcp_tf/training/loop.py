@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
+from dcp_tf.data import Readable
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.checkpoint import TrainState
@@ -28,7 +29,7 @@ _CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each
 
 def fit(
     model: keras.Model,
-    split_or_batches: Any,
+    split_or_batches: Readable | Callable[[int], tf.data.Dataset],
     losses: Sequence[Loss],
     config: TrainConfig,
     *,
@@ -53,8 +54,8 @@ def fit(
     Args:
         model: with one output, or several in any structure: auxiliary heads first, the final output last (in the
             order of `keras.tree.flatten`, which sorts the keys of a dict).
-        split_or_batches: a data split with `batches(batch_size, shuffle=, augment=, seed=, epoch=)`, or a function
-            from the epoch (from 0) to a finite `tf.data.Dataset`. Elements are `(images, labels)` or images alone.
+        split_or_batches: a `dcp_tf.data.Readable`, or a function from the epoch (from 0) to a finite
+            `tf.data.Dataset`. Elements are `(images, labels)` or images alone.
         losses: one per output; all get the same labels.
         config: how to train.
         loss_weights: one per output; all 1 if None.

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from dcp_tf.data import Readable
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.training import Objective
 
@@ -17,14 +18,14 @@ class Evidence:
 
     Attributes:
         graph: of the trained model.
-        data: the training images; see `dcp_tf.data.Split`.
+        data: the training images.
         objective: of the model.
         method: the settings.
         seed: of everything that is drawn.
     """
 
     graph: ChannelGraph
-    data: Any
+    data: Readable
     objective: Objective
     method: Any
     seed: int

@@ -1,0 +1,41 @@
+"""Images, arrays of any shape and pipelines are read alike: what works with one of them works with all."""
+
+import inspect
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from dcp_tf import data
+from dcp_tf.data.readable import Readable
+
+INPUTS = np.random.default_rng(0).random((10, 4, 4, 1)).astype("float32")
+LABELS = (np.arange(10) % 2).astype("int32")
+SPLITS = {
+    "images": data.split_from_arrays(INPUTS, LABELS),
+    "arrays": data.plain_split(INPUTS, LABELS),
+    "pipeline": data.as_split(tf.data.Dataset.from_tensor_slices((INPUTS, LABELS)).batch(3)),
+}
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+def test_all_take_what_a_readable_takes(split):
+    members = [name for name in vars(Readable) if not name.startswith("_")]
+    assert {"size", "shape", "labels", "batches", "balanced_subset"} == set(members)
+    for name in ("batches", "balanced_subset"):
+        asked = inspect.signature(getattr(Readable, name)).parameters
+        taken = inspect.signature(getattr(type(split), name)).parameters
+        for each in asked.values():
+            assert taken[each.name].kind == each.kind
+            assert taken[each.name].default == each.default
+
+
+@pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
+def test_all_give_the_same_inputs_and_labels(split):
+    assert split.size == 10
+    assert split.shape == (4, 4, 1)
+    np.testing.assert_array_equal(split.labels, LABELS)
+    images, labels = (np.concatenate(part) for part in zip(*split.batches(4).as_numpy_iterator(), strict=True))
+    np.testing.assert_array_equal(images, INPUTS)
+    np.testing.assert_array_equal(labels, LABELS)
+    np.testing.assert_array_equal(split.balanced_subset(4, 1), SPLITS["images"].balanced_subset(4, 1))
