@@ -28,8 +28,8 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 EQUAL_TRAINING = (
     TWO_DEVICES
     + """
-from test_training_loop import LOGITS, batches, convolutional, fit, np, plain, values
-from dcp_tf.training import Distillation, distributed, make_strategy, soft_targets
+from training_nets import LOGITS, batches, convolutional, plain, values
+from dcp_tf.training import Distillation, distributed, fit, make_strategy, soft_targets
 strategy = make_strategy("mirrored")
 assert strategy.num_replicas_in_sync == 2
 mask = {{"conv/kernel": (np.random.default_rng(5).random((3, 3, 3, 6)) < 0.5).astype(int)}}

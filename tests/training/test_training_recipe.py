@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from scipy.special import expit, log_softmax
 from test_training_checkpoint import Stop, stop_in_epoch
-from test_training_loop import IMAGES, LABELS, LOGITS, batches, convolutional, linear, plain, same, values
+from training_nets import IMAGES, LABELS, LOGITS, batches, convolutional, linear, plain, same, values
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.training import (
