@@ -40,7 +40,7 @@ PROGRAM.list("methods", ["dcp"], "How they are chosen, NAME or NAME:flag=value:f
 PROGRAM.integer("aux_epochs", 1, "Epochs of the auxiliary losses.")
 PROGRAM.enum("auxiliary_trains", "heads", ("all", "heads"), "What those epochs train.")
 PROGRAM.integer("finetune_epochs", 2, "Epochs of the pruned network.")
-PROGRAM.float("finetune_lr", 0.01, "Their learning rate.")
+PROGRAM.float("finetune_lr", 0.1, "Their learning rate.")
 PROGRAM.float("distillation", 1.0, "Share of the original's predictions in their loss.")
 PROGRAM.integer("batch_size", 64, "Images per training step.", lower=1)
 PROGRAM.integer("selection_samples", 4096, "Images that the selection looks at.", lower=1)

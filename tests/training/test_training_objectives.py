@@ -201,12 +201,13 @@ def test_classes_of_embeddings_begin_at_their_mean_directions():
     labels = np.arange(40) % 3
     model, data = classifier(5), as_split((images, labels))
     objective = Embedding("cosface").bind((None, 5), data)
-    cosines = objective.with_ending(model, data)(images).numpy()
+    ended = objective.with_ending(model, data)(images).numpy()
     directions = model(images).numpy()
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     centres = np.stack([directions[labels == k].sum(0) for k in range(3)])
     centres /= np.linalg.norm(centres, axis=1, keepdims=True)
-    np.testing.assert_allclose(cosines, directions @ centres.T, atol=1e-4)
+    np.testing.assert_allclose(ended[:, :3], directions @ centres.T, atol=1e-4)
+    np.testing.assert_allclose(ended[:, 3:], directions, atol=1e-4)
     head = objective.head("h", (None, 4, 4, 8), (None, 5), "channels_last")
     assert head(np.zeros((2, 4, 4, 8), "float32")).shape == (2, 3)
 
@@ -236,6 +237,18 @@ def test_a_student_equal_to_its_teacher_is_at_no_distance(loss):
     taught = objective.targets(model, data)(images)
     outputs = objective.with_ending(model, data)(images)
     np.testing.assert_allclose(Distillation(objective.loss, 1.0)(labels, outputs, taught), 0.0, atol=1e-3)
+
+
+@pytest.mark.parametrize("loss", ["arcface", "cosface", "asoftmax"])
+def test_embeddings_are_as_far_from_a_teachers_as_their_angle_says(loss):
+    images = RNG.normal(size=(30, 6, 6, 3)).astype("float32")
+    teacher, student, data = classifier(4), classifier(4), as_split((images, np.arange(30) % 5))
+    objective = choose_objective(teacher, data, loss)
+    taught, outputs = objective.targets(teacher, data)(images), objective.with_ending(student, data)(images)
+    first, second = teacher(images).numpy(), student(images).numpy()
+    cosines = (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
+    distance = objective.loss.distance(taught, outputs, temperature=4.0)
+    np.testing.assert_allclose(distance, objective.margin.scale * (1 - cosines).mean(), rtol=1e-4)
 
 
 def test_a_loss_of_the_users_own():
