@@ -64,6 +64,7 @@ def main(flags) -> None:
         flags.train_samples,
     )
     subject = common_flags.load_subject(flags)
+    common_flags.require_one_output(subject)
     comparison.check(subject, variants, schedule)
     before = comparison.read_earlier(flags.output_dir, subject, variants, schedule) if flags.resume else None
     folder = writable_folder(flags.output_dir)

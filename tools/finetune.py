@@ -47,8 +47,7 @@ def main(flags) -> None:
     from dcp_tf.training import save_model, share_of_teacher
 
     subject = common_flags.load_subject(flags)
-    if subject.objective is None:
-        raise UsageError(f"{flags.model} has {len(subject.model.outputs)} outputs; only models with one are trained")
+    common_flags.require_one_output(subject)
     share = share_of_teacher(subject.objective.loss, flags.distillation)
     if flags.teacher and not share:
         raise UsageError(

@@ -58,6 +58,7 @@ def main(flags, strategy) -> None:
     job = pruning_flags.read_job(flags)
     trains = chosen is not None and chosen.baseline is not None
     subject = _network(flags, chosen) if trains else common_flags.load_subject(flags)
+    common_flags.require_one_output(subject)
     if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
     if job.latency and job.latency.path is not None:
