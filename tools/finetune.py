@@ -43,7 +43,7 @@ def main(flags) -> None:
     from dcp_tf import models, progress
     from dcp_tf.files import writable_folder
     from dcp_tf.graph import kernel_sparsity, zero_kernel_masks
-    from dcp_tf.tools import artefacts
+    from dcp_tf.tools import artefacts, tolerance
     from dcp_tf.training import save_model, share_of_teacher
 
     subject = common_flags.load_subject(flags)
@@ -61,6 +61,7 @@ def main(flags) -> None:
         classes = subject.model.outputs[0].shape[-1]
         teacher = models.load(flags.teacher, input_shape=subject.dataset.input_shape, num_classes=classes).model
     folder = writable_folder(flags.output_dir)
+    subject = tolerance.without_harm(flags, subject, teacher)
     subject.announce()
     masks = zero_kernel_masks(subject.model)
     if masks:

@@ -51,7 +51,7 @@ def main(flags, strategy) -> None:
         raise UsageError("say where the results shall go: --output_dir=FOLDER")
     from dcp_tf import progress
     from dcp_tf.files import writable_folder
-    from dcp_tf.tools import pipeline
+    from dcp_tf.tools import pipeline, tolerance
     from dcp_tf.training.distribution import distributed, worker_number
 
     chosen = experiment_flags.choose(flags)
@@ -68,6 +68,8 @@ def main(flags, strategy) -> None:
     if worker := worker_number(strategy):  # the first one hands over the files
         folder = writable_folder(folder / f"worker_{worker}")
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
+    if not trains:
+        subject = tolerance.without_harm(flags, subject)
     subject.announce()
     progress.say(outlook)
     if strategy is not None:
