@@ -22,9 +22,9 @@ def without_harm(flags: Any, subject: Subject, teacher: Any = None) -> Subject:
     """
     train, objective = subject.dataset.train, subject.objective
     augmentation = getattr(train, "augmentation", "none")
-    if flags.augmentation is not None or augmentation == "none" or not flags.finetune_epochs:
+    if flags.augmentation is not None or augmentation == "none" or not _trains(flags):
         return subject
-    if objective.is_dense or objective.name not in ("softmax", "sigmoid", "multilabel"):
+    if objective is None or objective.is_dense or objective.name not in ("softmax", "sigmoid", "multilabel"):
         return subject
     before, after = _accuracies(teacher or subject.model, train, objective, flags.seed)
     if before - after <= max(_POINTS, _SHARE * before):
@@ -35,6 +35,11 @@ def without_harm(flags: Any, subject: Subject, teacher: Any = None) -> Subject:
     )
     dataset = dataclasses.replace(subject.dataset, train=dataclasses.replace(train, augmentation="none"))
     return dataclasses.replace(subject, dataset=dataset, notes=(*subject.notes, note))
+
+
+def _trains(flags: Any) -> bool:
+    epochs = "finetune_epochs" in flags and flags.finetune_epochs
+    return bool(epochs) or ("quantization" in flags and "qat" in flags.quantization)
 
 
 def _accuracies(model: Any, train: Any, objective: Any, seed: int) -> tuple[float, float]:

@@ -1,7 +1,6 @@
 """Images are not changed at random where the model does not recognise them then, unless that is asked for."""
 
 import dataclasses
-import types
 
 import keras
 import numpy as np
@@ -10,7 +9,7 @@ from keras import layers
 from tool_inputs import SHORT
 
 from dcp_tf import data
-from dcp_tf.tools import finetune, prune
+from dcp_tf.tools import export, finetune, prune
 from dcp_tf.tools.common_flags import Subject
 from dcp_tf.tools.tolerance import without_harm
 from dcp_tf.training import choose_objective
@@ -43,13 +42,17 @@ def model(reads_rows):
     return found
 
 
+class Flags(dict):
+    __getattr__ = dict.__getitem__
+
+
 def looked_at(path, reads_rows, *, labels=True, **flags):
     network = model(reads_rows)
     images = data.load(f"npz:{path}", input_shape=(8, 8, 4))
     objective = choose_objective(network, images.train)
     if not labels:
         images = dataclasses.replace(images, train=dataclasses.replace(images.train, labels=None))
-    given = types.SimpleNamespace(**{"augmentation": None, "finetune_epochs": 1, "seed": 0} | flags)
+    given = Flags({"augmentation": None, "finetune_epochs": 1, "seed": 0} | flags)
     subject = Subject(network, images, "logits", "none", "m.keras", (), objective)
     return without_harm(given, subject)
 
@@ -74,10 +77,14 @@ def test_nothing_is_looked_at_that_was_asked_for_or_is_not_needed(rows, flags):
     assert looked_at(rows, reads_rows=True, **flags).dataset.train.augmentation == "shift"
 
 
-def test_pruning_and_fine_tuning_say_it(rows, tmp_path, capsys):
+def test_all_programs_that_train_say_it(rows, tmp_path, capsys):
     model(reads_rows=True).save(tmp_path / "rows.keras")
     flags = [f"--model={tmp_path / 'rows.keras'}", f"--dataset=npz:{rows}", f"--output_dir={tmp_path / 'out'}"]
     assert prune.run([*flags, *SHORT]) == 0
     assert NOTE in capsys.readouterr().err
     assert finetune.run([*flags, "--finetune_epochs=1"]) == 0
+    assert NOTE in capsys.readouterr().err
+    assert export.run([*flags, "--quantization=float32"]) == 0
+    assert NOTE not in capsys.readouterr().err
+    assert export.run([*flags, "--quantization=qat"]) == 0
     assert NOTE in capsys.readouterr().err
