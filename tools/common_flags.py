@@ -41,7 +41,8 @@ def define_data_source(program: Program) -> None:
         AUGMENTATIONS,
         "What training does to the images: none; shift: by up to an eighth of their size; mirror: by chance; flip: "
         "shift and mirror; crop: cut photographs of many sizes at random, and mirror. Without the flag crop for such "
-        "photographs of TensorFlow Datasets and flip for its others, mirror for faces, shift for all others.",
+        "photographs of TensorFlow Datasets and flip for its others, mirror for faces, shift for all others; none "
+        "where a trained model tells far fewer images right then.",
     )
     program.boolean(
         "resize",
@@ -105,7 +106,8 @@ class Subject:
     Attributes:
         model: the Keras model, or a function from images to outputs.
         dataset: images in the form that the model takes.
-        outputs_kind: "logits", "softmax" or "sigmoid"; None where nothing tells and accuracy does not depend on it.
+        outputs_kind: "logits", "softmax" or "sigmoid"; None where nothing tells and accuracy does not depend on it,
+            and for models with several outputs.
         normalization: name of what was done to the pixels, or "mean/std".
         source: what `--model` said.
         notes: what the user should know of how the model and the data were read.
@@ -174,12 +176,23 @@ def load_subject(flags: Any) -> Subject:
     shape = tuple(loaded.model.inputs[0].shape[1:])
     of_the_model = _normalization_of(flags, loaded, notes)
     dataset, normalization = load_dataset(flags, shape, of_the_model, notes)
-    kind = _outputs_kind(flags, loaded.model, notes)
-    objective = None
+    kind = objective = None
     if len(loaded.model.outputs) == 1:
+        kind = _outputs_kind(flags, loaded.model, notes)
         objective, dataset = task.read(flags, kind, loaded.model, dataset, notes)
     subject = Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
     return face_flags.with_pairs(flags, subject) if "pairs" in flags else subject
+
+
+def require_one_output(subject: Subject) -> None:
+    """Raises UsageError for a model with several outputs, where a program measures or trains by the labels."""
+    if subject.objective is None:
+        names = ", ".join(subject.model.output_names)
+        raise UsageError(
+            f"{subject.source} has {len(subject.model.outputs)} outputs ({names}), the data one label for each image: "
+            "inspect_model and export take such a model; in Python join the outputs to one and prune by a loss of your "
+            "own (README, Several outputs)"
+        )
 
 
 def _unfreeze(flags: Any, model: Any, notes: list[str]) -> None:
@@ -276,7 +289,11 @@ def load_tflite(flags: Any) -> Subject:
     runner = tflite.Runner(flags.model)
     notes: list[str] = []
     dataset, normalization = load_dataset(flags, runner.input_shapes[0][1:], "none", notes)
-    shape = (None, *tflite.inspect(flags.model).outputs[0].shape[1:])
+    outputs = tflite.inspect(flags.model).outputs
+    if len(outputs) != 1:
+        names = ", ".join(output.name for output in outputs)
+        raise UsageError(f"{flags.model} has {len(outputs)} outputs ({names}), the data one label for each image")
+    shape = (None, *outputs[0].shape[1:])
     objective = task.read_for_file(flags, shape, dataset, notes)
     kind = objective.outputs_kind
     return Subject(runner.predict, dataset, kind, normalization, flags.model, tuple(notes), objective)

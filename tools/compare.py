@@ -53,7 +53,7 @@ def main(flags) -> None:
     from dcp_tf import progress
     from dcp_tf.files import remove_leftovers, writable_folder
     from dcp_tf.report import print_comparison, write_comparison
-    from dcp_tf.tools import comparison
+    from dcp_tf.tools import comparison, tolerance
     from dcp_tf.tools.variants import read_variants
 
     variants = read_variants(flags.methods, flags)
@@ -64,7 +64,9 @@ def main(flags) -> None:
         flags.train_samples,
     )
     subject = common_flags.load_subject(flags)
+    common_flags.require_one_output(subject)
     comparison.check(subject, variants, schedule)
+    subject = tolerance.without_harm(flags, subject)
     before = comparison.read_earlier(flags.output_dir, subject, variants, schedule) if flags.resume else None
     folder = writable_folder(flags.output_dir)
     remove_leftovers(folder)

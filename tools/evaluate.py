@@ -42,8 +42,7 @@ def main(flags) -> None:
     dataset = subject.dataset
     if dataset.test.labels is None:
         raise UsageError(f"{flags.dataset} has no labels to measure on")
-    if subject.objective is None:
-        raise UsageError(f"{flags.model} has {len(subject.model.outputs)} outputs; only models with one are measured")
+    common_flags.require_one_output(subject)
     subject.announce()
     if flags.pairs:
         found = artefacts.figures(subject.model, dataset, subject.objective)

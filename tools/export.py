@@ -42,7 +42,7 @@ def main(flags) -> None:
     from dcp_tf import progress
     from dcp_tf.files import writable_folder, write_json
     from dcp_tf.report import files_table
-    from dcp_tf.tools import artefacts
+    from dcp_tf.tools import artefacts, tolerance
     from dcp_tf.tools.file_details import file_table
 
     settings = pruning_flags.read_deployment(flags)
@@ -53,6 +53,7 @@ def main(flags) -> None:
     if not flags.output_dir and not is_file:
         raise UsageError("say where the files shall go: --output_dir=FOLDER")
     folder = writable_folder(flags.output_dir or pathlib.Path(flags.model).parent)
+    subject = tolerance.without_harm(flags, subject)
     subject.announce()
     name = flags.name or (pathlib.Path(flags.model).stem if is_file else subject.model.name)
     records, failures = artefacts.deploy(

@@ -37,14 +37,16 @@ def main(flags) -> None:
     if flags.distillation and not flags.teacher:
         raise UsageError("--distillation needs --teacher=BASELINE")
     from dcp_tf import progress
-    from dcp_tf.tools import artefacts
+    from dcp_tf.tools import artefacts, tolerance
     from dcp_tf.training import save_model
 
     subject = common_flags.load_subject(flags)
+    common_flags.require_one_output(subject)
     share = _share_of_teacher(flags, subject)
     config = pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr")
     teacher = _load_teacher(flags, subject)
     folder, _ = run_flags.open_folder(flags, strategy=None)
+    subject = tolerance.without_harm(flags, subject, teacher)
     subject.announce()
     masks = _masks_of_zeros(subject.model)
     before = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
@@ -68,8 +70,6 @@ def _share_of_teacher(flags, subject) -> float:
     """
     from dcp_tf.training import share_of_teacher
 
-    if subject.objective is None:
-        raise UsageError(f"{flags.model} has {len(subject.model.outputs)} outputs; only models with one are trained")
     share = share_of_teacher(subject.objective.loss, flags.distillation)
     if flags.teacher and not share:
         raise UsageError(

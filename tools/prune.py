@@ -46,7 +46,7 @@ def main(flags, strategy) -> None:
         return
     run_flags.require_folder(flags, "the results")
     from dcp_tf import progress
-    from dcp_tf.tools import baseline, pipeline
+    from dcp_tf.tools import baseline, pipeline, tolerance
     from dcp_tf.training.distribution import distributed
 
     chosen = experiment_flags.choose(flags)
@@ -56,6 +56,7 @@ def main(flags, strategy) -> None:
         subject = baseline.build_as_flags_say(flags, chosen.model, chosen.image_size)
     else:
         subject = common_flags.load_subject(flags)
+        common_flags.require_one_output(subject)
     if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
     if job.latency and job.latency.path is not None:
@@ -64,6 +65,8 @@ def main(flags, strategy) -> None:
     folder, worker = run_flags.open_folder(flags, strategy)
     if worker:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
+    if not trains:
+        subject = tolerance.without_harm(flags, subject)
     subject.announce()
     progress.say(outlook)
     run_flags.announce_strategy(flags, strategy)

@@ -41,7 +41,8 @@ class TrainConfig:
             1e-4 or 1e-5). 0: none.
         batch_norm_momentum: of BatchNormalization's running statistics while training; None leaves each layer its own.
             Keras' 0.99 needs hundreds of steps to follow the weights, more than a short fine-tuning has; the papers'
-            networks were trained with 0.9.
+            networks were trained with 0.9. The first steps use less, `(1 + step) / (10 + step)`, so that a training of
+            few steps does not end with the statistics of weights that it began with.
         seed: of the data's order and augmentation, and of Dropout.
     """
 

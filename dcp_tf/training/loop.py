@@ -22,7 +22,7 @@ from dcp_tf.training.distribution import Replicas, current_strategy
 from dcp_tf.training.history import History
 from dcp_tf.training.losses import Loss
 from dcp_tf.training.seeds import seed_random_layers
-from dcp_tf.training.step import TrainStep
+from dcp_tf.training.step import TrainStep, batch_norms
 
 _CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 
@@ -87,7 +87,6 @@ def fit(
         return history
     with (
         _frozen_batch_norm(model) if frozen_batch_norm else contextlib.nullcontext(),
-        _batch_norm_momentum(model, config.batch_norm_momentum),
         _scalars(log_dir) as log,
     ):
         replicas = Replicas(model, current_strategy())
@@ -233,18 +232,9 @@ def _batches_of(source: Any, config: TrainConfig, augment: bool) -> Callable[[in
     )
 
 
-def _batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
-
-
-def _batch_norm_momentum(model: keras.Model, momentum: float | None) -> contextlib.AbstractContextManager:
-    """Sets the momentum of the running statistics; each layer gets its own back at the end."""
-    return contextlib.nullcontext() if momentum is None else for_a_while(_batch_norms(model), "momentum", momentum)
-
-
 def _frozen_batch_norm(model: keras.Model) -> contextlib.AbstractContextManager:
     """Makes BatchNormalization untrainable, which in Keras means inference mode too; undone at the end."""
-    return for_a_while(_batch_norms(model), "trainable", False)
+    return for_a_while(batch_norms(model), "trainable", False)
 
 
 def _digest(masks: Mapping[str | int, np.ndarray]) -> int:

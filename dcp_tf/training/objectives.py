@@ -330,9 +330,9 @@ class Custom(Objective):
         """See `Objective`."""
         if self.metrics is not None:
             return dict(self.metrics(model_or_predict, batches))
-        total, count = 0.0, 0
+        total, count, predict = 0.0, 0, _after(model_or_predict, tf.identity)
         for images, labels in batches:
-            total += len(images) * float(self.loss(labels, _after(model_or_predict, tf.identity)(images)))
+            total += len(images) * float(self.loss(labels, predict(images)))
             count += len(images)
         if not count:
             raise UsageError("there are no images to measure on")

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
+from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.average import MovingAverage
 from dcp_tf.training.config import TrainConfig
 from dcp_tf.training.distribution import replica_shares
@@ -140,13 +141,15 @@ class TrainStep:
         return float(means[_LOSS]), [float(mean) for mean in means[_HEADS:]], float(means[_RIGHT])
 
     def _step(self, batch, learning_rate):
-        gradients, sums = self._gradients(batch, tf.constant(1.0))
+        with self._statistics_follow():
+            gradients, sums = self._gradients(batch, tf.constant(1.0))
         self._descend(gradients, learning_rate)
         self._count(sums)
 
     def _distributed_step(self, batch, share, learning_rate):
         """Each replica looks at its share of the batch; the weights move by the sum, which is that of one device."""
-        found = self._strategy.run(self._gradients, args=(batch, share))
+        with self._statistics_follow():  # around all replicas, which share their layers
+            found = self._strategy.run(self._gradients, args=(batch, share))
         gradients, sums = (
             [None if x is None else self._strategy.reduce("SUM", x, axis=None) for x in part]
             for part in (found[0], [found[1]])
@@ -170,6 +173,18 @@ class TrainStep:
         gradients = tape.gradient(shared, self._model.trainable_variables)
         gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
         return gradients, self._sample_sums(labels, outputs, loss, heads)
+
+    def _statistics_follow(self) -> contextlib.AbstractContextManager:
+        """BatchNormalization's running statistics with the momentum that this step calls for.
+
+        The first steps use less than the momentum that is set: a short training would else end with statistics of
+        weights that are no longer there.
+        """
+        if self._config.batch_norm_momentum is None:
+            return contextlib.nullcontext()
+        done = tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.float32)
+        momentum = tf.minimum(self._config.batch_norm_momentum, (1.0 + done) / (10.0 + done))
+        return for_a_while(batch_norms(self._model), "momentum", momentum)
 
     def _head_losses(self, labels, taught, outputs) -> list[tf.Tensor]:
         if len(outputs) != len(self._losses):
@@ -261,7 +276,7 @@ def _is_steady(model: keras.Model) -> bool:
     if any(isinstance(layer, _UNSTEADY) for layer in layers):
         return False
     kernels = sum(variable.name in _KERNELS for variable in model.trainable_variables)
-    return 2 * sum(isinstance(layer, keras.layers.BatchNormalization) for layer in layers) >= kernels
+    return 2 * len(batch_norms(model)) >= kernels
 
 
 def _as_batch(element) -> tuple:
@@ -278,10 +293,14 @@ def _any_batch(spec: tf.TensorSpec) -> tf.TensorSpec:
     return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
 
 
+def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """All BatchNormalization layers, of nested models too."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+
+
 def _gammas(model: keras.Model) -> set[int]:
     """`id()` of the scales of all BatchNormalizations that are trained."""
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
-    found = {id(layer.gamma) for layer in norms if layer.gamma is not None and layer.trainable}
+    found = {id(layer.gamma) for layer in batch_norms(model) if layer.gamma is not None and layer.trainable}
     if not found:
         raise UsageError(f"bn_sparsity needs BatchNormalization layers with a scale (gamma); {model.name} has none")
     return found

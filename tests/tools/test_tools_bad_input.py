@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from tool_inputs import SHORT, contents, write_images
+from tool_inputs import SHORT, contents, detector, write_images
 
-from dcp_tf.tools import benchmark, evaluate, export, finetune, inspect_model, prune, quickstart, report, train
+from dcp_tf import tflite
+from dcp_tf.tools import benchmark, compare, evaluate, export, finetune, inspect_model, prune, quickstart, report, train
 
 
 @pytest.fixture
@@ -48,6 +49,21 @@ def subclassed(path):
     model = Opaque()
     model(np.zeros((1, 8, 8, 3), np.float32))
     model.save(path)
+
+
+def test_several_outputs_of_several_kinds(refused, inputs, tmp_path):
+    path = tmp_path / "detector.keras"
+    detector().save(path)
+    for program in (prune, finetune, evaluate, compare):
+        line = refused(program, f"--model={path}", inputs.data())
+        assert "detector.keras has 2 outputs (kind, box)" in line
+        assert "in Python join the outputs" in line
+
+
+def test_a_file_of_several_outputs(refused, inputs, tmp_path):
+    path = tmp_path / "detector.tflite"
+    tflite.convert(detector()).save(path)
+    assert "detector.tflite has 2 outputs" in refused(evaluate, f"--model={path}", inputs.data())
 
 
 def test_several_inputs(refused, inputs, tmp_path):

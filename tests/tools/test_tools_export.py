@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from tool_inputs import detector
 
 from dcp_tf import tflite
 from dcp_tf.tools import export
@@ -134,3 +135,12 @@ def test_weight_only_without_its_package_is_bad_usage(inputs, tmp_path, capsys):
 def test_an_unknown_mode_is_bad_usage(inputs, tmp_path, capsys):
     assert export.run([inputs.residual, inputs.data(), f"--output_dir={tmp_path}", "--quantization=int7"]) == 2
     assert "int16x8" in capsys.readouterr().err
+
+
+def test_outputs_of_several_kinds_are_exported(inputs, tmp_path):
+    path = tmp_path / "detector.keras"
+    detector().save(path)
+    flags = [f"--model={path}", inputs.data(), f"--output_dir={tmp_path}", "--quantization=float32,int8"]
+    assert export.run(flags) == 0
+    assert list(report(tmp_path)["files"]) == ["detector_float32.tflite", "detector_int8.tflite"]
+    assert len(tflite.inspect(tmp_path / "detector_float32.tflite").outputs) == 2

@@ -63,6 +63,21 @@ def plain_model(shape=(8, 8, 3), units=4, activation=None):
     return keras.Model(image, layers.Dense(units, activation=activation, name="classes")(x), name="plain")
 
 
+def detector():
+    """Two outputs of different kinds."""
+    import keras
+    from keras import layers
+
+    image = keras.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, activation="relu", name="first")(image)
+    x = layers.GlobalMaxPooling2D(name="pool")(layers.Conv2D(8, 3, activation="relu", name="second")(x))
+    outputs = [
+        layers.Dense(4, activation="softmax", name="kind")(x),
+        layers.Dense(4, activation="sigmoid", name="box")(x),
+    ]
+    return keras.Model(image, outputs, name="detector")
+
+
 def sequential_model():
     """One sigmoid output for two classes."""
     import keras

@@ -52,7 +52,15 @@ def test_running_statistics_follow_the_momentum_of_the_run_which_is_then_undone(
         assert norm.momentum == 0.99
         return norm.moving_mean.numpy()
 
-    np.testing.assert_allclose(moved(0.9), 10 * moved(None), rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(moved(0.05), 95 * moved(None), rtol=1e-4, atol=1e-6)
+
+
+def test_running_statistics_of_a_short_training_are_those_of_its_last_weights():
+    model = convolutional()
+    norm = model.get_layer("norm")
+    norm.moving_mean.assign(norm.moving_mean + 1000.0)  # of weights that are gone
+    fit(model, batches(size=8), [LOGITS], plain(2))
+    assert np.abs(norm.moving_mean.numpy()).max() < 1.0
 
 
 def test_equal_seeds_give_equal_weights_whatever_was_drawn_before():

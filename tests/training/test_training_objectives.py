@@ -268,6 +268,22 @@ def test_a_loss_of_the_users_own():
         Distillation(objective.loss, 0.5)
 
 
+def test_a_loss_of_the_users_own_traces_the_model_once():
+    traces = []
+
+    class Counting(keras.layers.Layer):
+        def call(self, inputs):
+            traces.append(1)
+            return inputs
+
+    model = keras.Sequential([keras.Input((6, 6, 3)), keras.layers.Flatten(), keras.layers.Dense(2), Counting()])
+    data = as_split((np.zeros((20, 6, 6, 3), "float32"), np.zeros((20, 2), "float32")))
+    objective = as_objective(lambda labels, outputs: tf.reduce_mean((labels - outputs) ** 2), model, data)
+    traces.clear()
+    objective.evaluate(model, data.batches(4))
+    assert len(traces) == 1
+
+
 def test_what_is_no_objective_is_refused():
     model, data = classifier(4), as_split((np.zeros((4, 6, 6, 3), "float32"), np.arange(4)))
     with pytest.raises(UsageError, match="received int"):

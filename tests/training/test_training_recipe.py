@@ -71,11 +71,11 @@ def test_the_average_equals_numpy_and_takes_the_place_of_the_weights():
     expected = {path: value.astype("float64") for path, value in values(followed).items()}
     for step, start in enumerate(range(0, 40, 16), start=1):
         part = batches(IMAGES[start : start + 16], LABELS[start : start + 16])
-        fit(followed, part, [LOGITS], plain())
+        fit(followed, part, [LOGITS], plain(batch_norm_momentum=None))
         decay = min(0.3, (1 + step) / (10 + step))
         for path, value in values(followed).items():
             expected[path] += (1 - decay) * (value - expected[path])
-    fit(averaged, batches(), [LOGITS], plain(ema=0.3))
+    fit(averaged, batches(), [LOGITS], plain(ema=0.3, batch_norm_momentum=None))
     for path, value in values(averaged).items():
         np.testing.assert_allclose(value, expected[path], atol=1e-6, err_msg=path)
 
