@@ -13,6 +13,7 @@ from dcp_tf.tflite.qat_quantizers import quantizers_in
 from dcp_tf.training import Distillation, cosine_schedule
 
 _MOMENTUM = 0.9
+_CLIP_NORM = 1.0  # largest norm of the gradient: rounding makes some so steep that one step undoes the training
 _CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 
 Pairs = Sequence[tuple[Any, tf.Variable]]
@@ -106,9 +107,8 @@ class QatStep:
         with tf.GradientTape() as tape, quantizers_in("train"):
             outputs = tf.nest.flatten(self._model(images, training=True))
             loss = tf.add_n([self._loss_of(*each, labels, taught) for each in self._heads(outputs)])
-        for gradient, velocity, (weight, twin) in zip(
-            tape.gradient(loss, variables), self._velocities, self._trained, strict=True
-        ):
+        gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), _CLIP_NORM)
+        for gradient, velocity, (weight, twin) in zip(gradients, self._velocities, self._trained, strict=True):
             if gradient is not None:
                 self._descend(weight, twin, tf.convert_to_tensor(gradient), velocity, learning_rate)
         tells = self.accuracy_name is not None

@@ -102,6 +102,18 @@ def test_the_file_holds_the_weights_of_the_trained_copy():
     assert all(np.array_equal(w, v) for w, v in zip(model.weights, before, strict=True))
 
 
+def test_steep_losses_do_not_undo_what_the_model_learnt():
+    model, rate, steps = NETWORKS["vgg_like"](), 1e-3, 6  # six batches an epoch
+
+    def steep(labels, outputs):
+        return 1e4 * LOSSES[0](labels, outputs)
+
+    quantized = tflite.quantization_aware_training(model, labelled, [steep], learning_rate=rate)
+    after = tflite.trained_copy(quantized, model).trainable_variables
+    moved = [np.square(new - old).sum() for new, old in zip(after, model.trainable_variables, strict=True)]
+    assert 0 < np.sqrt(sum(moved)) < 1.01 * rate * steps / (1 - 0.9)  # gradients of length 1 with a momentum of .9
+
+
 def test_equal_seeds_give_equal_models():
     model = NETWORKS["vgg_like"]()
     first, second = (trained(model).get_weights() for _ in range(2))
