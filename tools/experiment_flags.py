@@ -179,6 +179,8 @@ def _that_stays(settings: Mapping[str, Any], given: set[str], flags: Any) -> dic
         dropped |= set(_TARGETS)
     if "selection" in given and flags.selection == "fast":
         dropped |= {"score", "selection_passes"}
+    if "per_stage" in given and flags.per_stage:  # which trains the whole model anyway
+        dropped |= {"auxiliary_trains"}
     if {"schedule", "aux_schedule"} & given:
         dropped |= {f"{p}boundaries" for p in ("", "aux_") if f"{p}schedule" in given}
     return {name: value for name, value in settings.items() if name not in dropped}

@@ -122,6 +122,18 @@ def test_the_fast_selection_drops_what_belongs_to_the_exact_one():
     assert pruning_flags.read_method(flags).passes == 0
 
 
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_auxiliary_losses_train_the_whole_model_as_in_the_paper(name):
+    flags, _ = parsed(f"--experiment={name}", "--dataset=faces:somewhere")
+    method = pruning_flags.read_method(flags)
+    assert getattr(method, "auxiliary_trains", "all") == "all" or not method.guided
+
+
+def test_rounds_per_stage_take_the_place_of_the_one_round():
+    flags, _ = parsed("--experiment=cifar10_resnet56_dcp_50", "--per_stage")
+    assert pruning_flags.read_method(flags).per_stage
+
+
 def test_a_model_that_is_given_is_not_trained():
     flags, chosen = parsed("--experiment=cifar10_resnet56_dcp_50", "--model=my.keras")
     assert chosen.baseline is None
