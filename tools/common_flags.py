@@ -362,7 +362,9 @@ def _zoo_shape(flags: Any) -> dict[str, Any]:
     from dcp_tf import data
 
     faces = face_flags.face_settings(flags)
-    raw = data.load(flags.dataset, seed=flags.seed, data_dir=flags.data_dir, faces=faces)
+    side = flags.image_size if "image_size" in flags else None
+    size = None if side is None else (side, side, None)
+    raw = data.load(flags.dataset, input_shape=size, seed=flags.seed, data_dir=flags.data_dir, faces=faces)
     return {"input_shape": zoo_input_shape(raw.input_shape), "num_classes": task.outputs_for(flags.model, raw)}
 
 

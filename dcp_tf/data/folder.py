@@ -126,7 +126,7 @@ def common_shape(files: Sequence[pathlib.Path], input_shape: tuple[int | None, .
         if size != first_size and (height is None or width is None):
             raise UsageError(
                 f"the images differ in size: {files[0]} is {first_size[0]} x {first_size[1]} and {path} is "
-                f"{size[0]} x {size[1]} pixels; give an input size or a model with a fixed one"
+                f"{size[0]} x {size[1]} pixels; give an input size (--image_size) or a model with a fixed one"
             )
         gray = gray and mode in _GRAY_MODES
     if channels not in (1, 3):

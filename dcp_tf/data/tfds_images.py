@@ -183,7 +183,9 @@ def _describe(
     if height is not None and width is not None:
         return (height, width, channels), False, tuple(label.names)
     if input_shape is None or len(input_shape) != 3 or None in input_shape[:2]:
-        raise UsageError(f"the images of tfds:{name} differ in size; give an input size or a model with a fixed one")
+        raise UsageError(
+            f"the images of tfds:{name} differ in size; give an input size (--image_size) or a model with a fixed one"
+        )
     return (input_shape[0], input_shape[1], channels), True, tuple(label.names)
 
 
