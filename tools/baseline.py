@@ -45,12 +45,15 @@ def build(
     raw = data.load(dataset, input_shape=size, seed=seed, data_dir=data_dir, faces=faces)
     if raw.train.labels is None:
         raise UsageError(f"{dataset} has no labels to train on")
+    if raw.test.labels is None:
+        raise UsageError(f"{dataset} has no labels to measure on: its test images need some too")
     shape = zoo_input_shape(raw.input_shape) if model.startswith("zoo:") else None
     loaded = models.load(model, input_shape=shape, num_classes=task.outputs_for(model, raw))
+    normalization = task.of_cifar100(loaded.normalization, model, dataset)
     images = data.load(
         dataset,
         input_shape=loaded.model.inputs[0].shape[1:],
-        normalization=loaded.normalization,
+        normalization=normalization,
         seed=seed,
         data_dir=data_dir,
         augmentation=augmentation,
@@ -60,8 +63,10 @@ def build(
     loss = task.of_faces(loss, dataset, kind)
     objective = choose_objective(loaded.model, images.train, loss, kind, f"{raw.name} (train)")
     objective.check(images.test.labels, output_shape(loaded.model, images.test), f"{raw.name} (test)")
+    if loss == "auto":
+        notes.append(f"loss: {objective.describe()} (from the outputs and the labels; --loss overrides)")
     images = task.without_moves(images, objective, augmentation, notes)
-    return Subject(loaded.model, images, kind, loaded.normalization, model, tuple(notes), objective)
+    return Subject(loaded.model, images, kind, normalization, model, tuple(notes), objective)
 
 
 def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | None = None) -> dict[str, Any]:

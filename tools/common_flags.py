@@ -172,7 +172,7 @@ def load_subject(flags: Any) -> Subject:
     if "unfreeze" in flags:
         _unfreeze(flags, loaded.model, notes)
     shape = tuple(loaded.model.inputs[0].shape[1:])
-    of_the_model = _normalization_of(flags, loaded, notes)
+    of_the_model = task.of_cifar100(_normalization_of(flags, loaded, notes), flags.model, flags.dataset)
     dataset, normalization = load_dataset(flags, shape, of_the_model, notes)
     kind = _outputs_kind(flags, loaded.model, notes)
     objective = None
@@ -371,5 +371,7 @@ def _zoo_shape(flags: Any) -> dict[str, Any]:
 def zoo_input_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     """The size at which our networks see images: very small ones are enlarged so that three stages make sense."""
     height, width, channels = shape
+    if height <= 4 < min(width, channels):
+        raise UsageError(f"images of shape {shape} have their channels first; numpy.moveaxis(x, 1, -1) puts them last")
     factor = max(1, -(-16 // min(height, width)))
     return height * factor, width * factor, channels

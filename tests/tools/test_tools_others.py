@@ -205,3 +205,11 @@ def test_a_model_that_rescales_gets_raw_pixels_unless_told_otherwise(tmp_path, c
     assert "top1           1.0000" in printed.out
     assert evaluate.run([*given, "--normalization=none"]) == 0
     assert "pixels:" not in capsys.readouterr().err
+
+
+def test_train_says_what_it_learns_from_the_labels(tmp_path, capsys):
+    grades = {f"y_{part}": np.arange(count, dtype=float) % 3 for part, count in (("train", 48), ("test", 24))}
+    path = write_images(tmp_path / "floats.npz", size=48, **grades)
+    flags = ["--model=zoo:preresnet8", f"--dataset=npz:{path}", f"--output_dir={tmp_path / 'run'}", "--epochs=1"]
+    assert train.run(flags) == 0
+    assert "loss: mean squared error (from the outputs and the labels; --loss overrides)" in capsys.readouterr().err
