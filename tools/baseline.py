@@ -82,9 +82,10 @@ def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | 
         The phase for the summary.
 
     Raises:
-        UsageError: `state` was kept by a training with other settings.
+        UsageError: `state` was kept by a training with other settings or on other data.
         RunError: the loss became NaN, or `state` cannot be written.
     """
+    from dcp_tf.data import digest
     from dcp_tf.training import TrainState, fit
 
     model, images, objective = subject.model, subject.dataset, subject.objective
@@ -95,7 +96,7 @@ def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | 
         [objective.loss],
         config,
         validation=lambda: objective.evaluate(model, images.test.batches(256)),
-        checkpoint=TrainState(state),
+        checkpoint=TrainState(state, {"data": digest(images.train), "loss": objective.name}),
         phase="training",
         log_dir=log_dir,
         lower="--learning_rate",
