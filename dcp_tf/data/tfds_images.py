@@ -129,6 +129,7 @@ def _open(name: str, data_dir: str | None) -> Any:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UsageError(f"tfds:{name} needs TensorFlow Datasets: pip install tensorflow-datasets ({error})") from error
+    _check_data_dir(name, data_dir)
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
@@ -142,6 +143,15 @@ def _open(name: str, data_dir: str | None) -> Any:
         ) from error
     except Exception as error:
         raise UsageError(f"TensorFlow Datasets cannot open {name!r}: {first_line(error)}") from error
+
+
+def _check_data_dir(name: str, data_dir: str | None) -> None:
+    """Raises UsageError where the folder is that of the set itself, into which it would be downloaded once more."""
+    folder = None if data_dir is None else pathlib.Path(data_dir).expanduser().resolve()
+    if folder is None or folder.name != re.split("[:/]", name)[0] or (folder / folder.name).is_dir():
+        return
+    if any(next(folder.glob(f"{depth}dataset_info.json"), None) for depth in ("*/", "*/*/")):
+        raise UsageError(f"--data_dir is the folder that holds {folder.name}: give --data_dir={folder.parent}")
 
 
 def _prepare(name: str, builder: Any, data_dir: str | None) -> None:

@@ -116,6 +116,13 @@ def test_configs_and_versions_that_are_there_are_listed(tmp_path):
         data.load("tfds:tiny", data_dir=str(tmp_path))
 
 
+@pytest.mark.parametrize("config", ["", "small"])
+def test_the_folder_of_the_set_itself_is_no_data_dir(config, tmp_path):
+    write_set(tmp_path, (6, 5, 3), {"train": [0, 1, 2], "test": [0]}, lambda rng: (6, 5), config=config)
+    with pytest.raises(UsageError, match=rf"--data_dir is the folder that holds tiny: give --data_dir={tmp_path}$"):
+        data.load("tfds:tiny", data_dir=str(tmp_path / "tiny"))
+
+
 def test_a_split_without_examples_is_named(tmp_path):
     write_set(tmp_path, (6, 5, 3), {"train": [], "test": [0]}, lambda rng: (6, 5))
     with pytest.raises(UsageError, match=r"the split 'train' of tfds:tiny in .* is empty; prepare it again"):
