@@ -1,5 +1,6 @@
 """Image classification sets of TensorFlow Datasets; that library is imported here only, when it is asked for."""
 
+import contextlib
 import dataclasses
 import pathlib
 import re
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from dcp_tf import progress
 from dcp_tf.data import sources
@@ -87,7 +89,9 @@ def tfds_parts(
     builder = _open(name, data_dir)
     keys = _image_and_label(name, builder)
     shape, many_sizes, class_names = _describe(name, builder, keys, input_shape)
-    if not builder.is_prepared():
+    with _without_warnings():  # of a folder that is not there, which is said below
+        is_prepared = builder.is_prepared()
+    if not is_prepared:
         _prepare(name, builder, data_dir)
     _check_format(name, builder)
 
@@ -143,6 +147,16 @@ def _open(name: str, data_dir: str | None) -> Any:
         ) from error
     except Exception as error:
         raise UsageError(f"TensorFlow Datasets cannot open {name!r}: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
 
 
 def _check_data_dir(name: str, data_dir: str | None) -> None:
