@@ -45,12 +45,15 @@ def build(
     raw = data.load(dataset, input_shape=size, seed=seed, data_dir=data_dir, faces=faces)
     if raw.train.labels is None:
         raise UsageError(f"{dataset} has no labels to train on")
+    if raw.test.labels is None:
+        raise UsageError(f"{dataset} has no labels to measure on: its test images need some too")
     shape = zoo_input_shape(raw.input_shape) if model.startswith("zoo:") else None
     loaded = models.load(model, input_shape=shape, num_classes=task.outputs_for(model, raw))
+    normalization = task.of_cifar100(loaded.normalization, model, dataset)
     images = data.load(
         dataset,
         input_shape=loaded.model.inputs[0].shape[1:],
-        normalization=loaded.normalization,
+        normalization=normalization,
         seed=seed,
         data_dir=data_dir,
         augmentation=augmentation,
@@ -60,8 +63,10 @@ def build(
     loss = task.of_faces(loss, dataset, kind)
     objective = choose_objective(loaded.model, images.train, loss, kind, f"{raw.name} (train)")
     objective.check(images.test.labels, output_shape(loaded.model, images.test), f"{raw.name} (test)")
+    if loss == "auto":
+        notes.append(f"loss: {objective.describe()} (from the outputs and the labels; --loss overrides)")
     images = task.without_moves(images, objective, augmentation, notes)
-    return Subject(loaded.model, images, kind, loaded.normalization, model, tuple(notes), objective)
+    return Subject(loaded.model, images, kind, normalization, model, tuple(notes), objective)
 
 
 def build_as_flags_say(flags: Any, model: str, image_size: int | None) -> Subject:
@@ -98,9 +103,10 @@ def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | 
         The phase for the summary.
 
     Raises:
-        UsageError: `state` was kept by a training with other settings.
+        UsageError: `state` was kept by a training with other settings or on other data.
         RunError: the loss became NaN, or `state` cannot be written.
     """
+    from dcp_tf.data import digest
     from dcp_tf.training import TrainState, fit
 
     model, images, objective = subject.model, subject.dataset, subject.objective
@@ -111,7 +117,7 @@ def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | 
         [objective.loss],
         config,
         validation=lambda: objective.evaluate(model, images.test.batches(256)),
-        checkpoint=TrainState(state),
+        checkpoint=TrainState(state, {"data": digest(images.train), "loss": objective.name}),
         phase="training",
         log_dir=log_dir,
         lower="--learning_rate",

@@ -174,7 +174,7 @@ def load_subject(flags: Any) -> Subject:
     if "unfreeze" in flags:
         _unfreeze(flags, loaded.model, notes)
     shape = tuple(loaded.model.inputs[0].shape[1:])
-    of_the_model = _normalization_of(flags, loaded, notes)
+    of_the_model = task.of_cifar100(_normalization_of(flags, loaded, notes), flags.model, flags.dataset)
     dataset, normalization = load_dataset(flags, shape, of_the_model, notes)
     kind = objective = None
     if len(loaded.model.outputs) == 1:
@@ -379,12 +379,16 @@ def _zoo_shape(flags: Any) -> dict[str, Any]:
     from dcp_tf import data
 
     faces = face_flags.face_settings(flags)
-    raw = data.load(flags.dataset, seed=flags.seed, data_dir=flags.data_dir, faces=faces)
+    side = flags.image_size if "image_size" in flags else None
+    size = None if side is None else (side, side, None)
+    raw = data.load(flags.dataset, input_shape=size, seed=flags.seed, data_dir=flags.data_dir, faces=faces)
     return {"input_shape": zoo_input_shape(raw.input_shape), "num_classes": task.outputs_for(flags.model, raw)}
 
 
 def zoo_input_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
     """The size at which our networks see images: very small ones are enlarged so that three stages make sense."""
     height, width, channels = shape
+    if height <= 4 < min(width, channels):
+        raise UsageError(f"images of shape {shape} have their channels first; numpy.moveaxis(x, 1, -1) puts them last")
     factor = max(1, -(-16 // min(height, width)))
     return height * factor, width * factor, channels

@@ -7,12 +7,27 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.program import Program
-from dcp_tf.tools.training_flags import training_config
+from dcp_tf.tools.training_flags import read_numbers, training_config
 
 STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
 _TARGETS = ("rate", "target_macs", "target_params", "target_bytes", "target_latency")
-_OF_THE_RUN = ("experiment", "list_experiments", "override", "help", "debug")  # these are read before overrides
-_EPOCHS = ("aux_epochs", "finetune_epochs")
+# These are read before overrides.
+_OF_THE_RUN = ("experiment", "list_experiments", "override", "output_dir", "strategy", "help", "debug")
+# What of the flags of train the baseline of an experiment has for itself; its data, loss and seed are those of the run.
+_OF_BASELINES = (
+    *(
+        "epochs",
+        "batch_size",
+        "learning_rate",
+        "schedule",
+        "boundaries",
+        "warmup",
+        "weight_decay",
+        "decay",
+        "clip_norm",
+    ),
+    *("label_smoothing", "mixed_precision", "ema", "max_steps_per_epoch", "bn_sparsity"),
+)
 _OF_MODELS = ("weights", "outputs", "normalization", "mean", "std", "resize")  # that are there already
 
 
@@ -30,7 +45,7 @@ def define_experiment(program: Program) -> None:
         "override",
         [],
         "Settings of the experiment to change: NAME=VALUE of any flag here, or baseline.NAME=VALUE of the baseline's "
-        "training (flags of train). A semicolon stands for a comma inside a value.",
+        "training (as in train). A semicolon stands for a comma inside a value.",
     )
     program.float("epochs_scale", 1.0, "What all numbers of epochs are multiplied by (at least 1 stays), as in 0.01.")
     define_image_size(program)
@@ -42,7 +57,7 @@ def define_image_size(program: Program) -> None:
     program.integer(
         "image_size",
         None,
-        "Height and width at which a zoo: network that is trained here sees the images. Without the flag those of the "
+        "Height and width at which a zoo: network, which is built here, sees the images. Without the flag those of the "
         "data set (small ones enlarged), or of the experiment.",
         lower=1,
     )
@@ -92,17 +107,16 @@ def choose(flags: Any) -> Chosen | None:
         UsageError: an unknown experiment, an override of no flag or that cannot be, or flags without a meaning here.
     """
     if flags.experiment is None:
-        for name in ("override", "epochs_scale", "image_size"):
+        for name in ("override", "epochs_scale"):
             if flags[name].present:
                 raise UsageError(f"--{name} changes an experiment; name one with --experiment")
+        _check_image_size(flags)
         return None
     from dcp_tf.experiments import EXPERIMENTS
 
     if flags.experiment not in EXPERIMENTS:
         hint = _did_you_mean(flags.experiment, EXPERIMENTS)
         raise UsageError(f"unknown experiment {flags.experiment!r}{hint}; --list_experiments shows them all")
-    if not flags.epochs_scale:
-        raise UsageError("--epochs_scale must be above 0")
     experiment = EXPERIMENTS[flags.experiment]()
     overrides, of_baseline = _read_overrides(flags)
     given = {name for name in flags if flags[name].present} | overrides.keys()
@@ -111,20 +125,46 @@ def choose(flags: Any) -> Chosen | None:
             flags[name].value = value
     for name, value in _that_stays(experiment.flags, given, flags).items():
         flags[name].value = value
-    for name in _EPOCHS:
-        flags[name].value = scaled(flags[name].value, flags.epochs_scale)
+    _scale(flags)
     if flags.model is None:
         _check_own_baseline(flags)
+    elif of_baseline:
+        raise UsageError(f"--override=baseline.{next(iter(of_baseline))}: the baseline is {flags.model}, it is trained")
+    _check_image_size(flags)
+    flags["image_size"].value = flags.image_size or experiment.image_size
     if not flags["dataset"].present and not {"dataset"} & (experiment.flags.keys() | overrides.keys()):
         raise UsageError(f"say which data: {flags.experiment} needs --dataset=faces:DIR")
     baseline = {**experiment.baseline, **of_baseline}
     config = None if flags.model else _baseline_config(baseline, flags)
-    return Chosen(flags.experiment, experiment.model, flags.image_size or experiment.image_size, config)
+    return Chosen(flags.experiment, experiment.model, flags.image_size, config)
 
 
 def scaled(epochs: int, scale: float) -> int:
     """A number of epochs times the scale; a training that there is keeps one epoch at least."""
     return max(1, round(epochs * scale)) if epochs else 0
+
+
+def _scale(flags: Any) -> None:
+    """Makes all trainings of `prune` as long as `--epochs_scale` says."""
+    if not flags.epochs_scale:
+        raise UsageError("--epochs_scale must be above 0")
+    flags["qat_epochs"].value = scaled(flags.qat_epochs, flags.epochs_scale)
+    for epochs, prefix in (("aux_epochs", "aux_"), ("finetune_epochs", "")):
+        values = {name: flags[name].value for name in flags}
+        for name, value in _shortened(values, flags.epochs_scale, epochs, prefix).items():
+            flags[name].value = value
+
+
+def _shortened(values: Mapping[str, Any], scale: float, epochs: str, prefix: str) -> dict[str, Any]:
+    """The settings of a training `scale` times as long, whose learning rate changes at the same shares of it."""
+    before, after = values[epochs], scaled(values[epochs], scale)
+    if before == after:
+        return {}
+    boundaries = read_numbers(f"{prefix}boundaries", values[f"{prefix}boundaries"])
+    # As shares: an epoch times the scale may fall below 1, where it would be taken for one.
+    shares = [str(b if b < 1 else b / before) for b in boundaries if b < before]
+    warmup = {} if prefix else {"warmup": values["warmup"] * after / before}  # there is none with auxiliary losses
+    return {epochs: after, f"{prefix}boundaries": shares, **warmup}
 
 
 def list_experiments() -> str:
@@ -158,6 +198,11 @@ def _read_overrides(flags: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         if not equals or key not in known:
             hint = "" if key in known else _did_you_mean(key, set(known) - set(_OF_THE_RUN))
             raise UsageError(f"--override takes NAME=VALUE with the name of a flag, received {entry!r}{hint}")
+        if is_baseline and key not in _OF_BASELINES:
+            raise UsageError(
+                f"--override={entry}: the baseline has no {key} of its own, only {', '.join(_OF_BASELINES)}; all else "
+                "is said for the whole run"
+            )
         try:
             value = known[key].parser.parse(text.replace(";", ","))
         except ValueError as error:
@@ -179,6 +224,8 @@ def _that_stays(settings: Mapping[str, Any], given: set[str], flags: Any) -> dic
         dropped |= set(_TARGETS)
     if "selection" in given and flags.selection == "fast":
         dropped |= {"score", "selection_passes"}
+    if "per_stage" in given and flags.per_stage:  # which trains the whole model anyway
+        dropped |= {"auxiliary_trains"}
     if {"schedule", "aux_schedule"} & given:
         dropped |= {f"{p}boundaries" for p in ("", "aux_") if f"{p}schedule" in given}
     return {name: value for name, value in settings.items() if name not in dropped}
@@ -190,6 +237,11 @@ def _check_own_baseline(flags: Any) -> None:
             raise UsageError(f"--{name} is of a model that is there: give --model too, or leave it out")
 
 
+def _check_image_size(flags: Any) -> None:
+    if flags["image_size"].present and not (flags.model or "zoo:").startswith("zoo:"):
+        raise UsageError(f"--image_size is for zoo: networks, which are built here; {flags.model} has a size already")
+
+
 def _baseline_config(settings: Mapping[str, Any], flags: Any) -> Any:
     """How the baseline is trained: `settings`, and what the flags on the command line say of all trainings."""
     from dcp_tf.tools import train
@@ -197,5 +249,5 @@ def _baseline_config(settings: Mapping[str, Any], flags: Any) -> Any:
     common = {n: flags[n].value for n in ("max_steps_per_epoch", "mixed_precision", "batch_size") if flags[n].present}
     values = {name: train.PROGRAM.flags[name].default for name in train.PROGRAM.flags}
     values |= {**settings, **common, "seed": flags.seed}
-    values["epochs"] = scaled(values["epochs"], flags.epochs_scale)
+    values |= _shortened(values, flags.epochs_scale, "epochs", "")
     return training_config(values, "epochs", "learning_rate")

@@ -12,7 +12,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
-from dcp_tf.errors import RunError, UsageError
+from dcp_tf.errors import RunError, UsageError, first_line
 
 OK, FAILED, BAD_USAGE, STOPPED = 0, 1, 2, 130
 
@@ -155,7 +155,17 @@ def explain(error: Exception) -> tuple[str, int]:
         return f"the disk is full ({error.filename}); free some space and run again", FAILED
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return "out of memory; lower --batch_size, --selection_samples or --cache_gib", FAILED
+    if type(error).__module__.startswith("tensorflow.") and (reading := _of_reading(str(error))):
+        return f"the data set cannot be read to its end: {reading.group(1) or first_line(error)}", FAILED
     return f"internal error: {type(error).__name__}: {error} (--debug shows where)"[:600], FAILED
+
+
+def _of_reading(text: str) -> re.Match | None:
+    """Whether TensorFlow failed on the user's data, which large sets show only while they are read.
+
+    What our own decoders said (group 1) lies in the middle of TensorFlow's message.
+    """
+    return re.search(r"UsageError: (.+)|(?:Decode\w*|ExtractJpegShape|ParseExample\w*)(?=[\]}])|corrupted record", text)
 
 
 def quiet_start(first: Callable[[], Any] | None = None) -> Any:

@@ -1,6 +1,7 @@
 """From the flags, a model and its data to the objective: what the model is for."""
 
 import dataclasses
+import re
 from typing import Any
 
 from dcp_tf.errors import UsageError
@@ -116,6 +117,12 @@ def outputs_for(network: str, dataset: Any) -> int | None:
 def of_faces(loss: str, dataset: str, kind: str) -> str:
     """The loss that `--loss` names; people are told apart by embeddings, unless the model ends in probabilities."""
     return "arcface" if loss == "auto" and dataset.startswith("faces:") and kind == "logits" else loss
+
+
+def of_cifar100(normalization: str, model: str, dataset: str) -> str:
+    """The normalization of a network that is trained here: CIFAR-100 has its own in place of CIFAR-10's."""
+    is_cifar100 = re.match(r"tfds:cifar100\b", dataset) is not None
+    return "cifar100" if normalization == "cifar10" and model.startswith("zoo:") and is_cifar100 else normalization
 
 
 def _loss(flags: Any, kind: str, notes: list[str]) -> str:

@@ -76,7 +76,7 @@ def training_config(values: Mapping[str, Any], epochs: str, learning_rate: str) 
         batch_size=values["batch_size"],
         learning_rate=values[learning_rate],
         schedule=values[f"{own}schedule"],
-        boundaries=_numbers(f"{own}boundaries", values[f"{own}boundaries"]),
+        boundaries=read_numbers(f"{own}boundaries", values[f"{own}boundaries"]),
         warmup=0.0 if own or not values[epochs] else values["warmup"],
         weight_decay=values["weight_decay"],
         decay=values["decay"],
@@ -90,7 +90,7 @@ def training_config(values: Mapping[str, Any], epochs: str, learning_rate: str) 
     )
 
 
-def _numbers(name: str, texts: Sequence[str]) -> tuple[float, ...]:
+def read_numbers(name: str, texts: Sequence[str]) -> tuple[float, ...]:
     """The numbers of a list flag; raises UsageError where something else is among them."""
     try:
         return tuple(float(text) for text in texts if text != "")

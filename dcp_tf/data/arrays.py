@@ -152,10 +152,23 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
             if any(key in _NEEDED for key in missing) or (missing and any(key not in _KEYS for key in archive.files)):
                 found = ", ".join(archive.files) or "nothing"
                 raise UsageError(f"{path} lacks {', '.join(missing)}; it holds {found}")
-            return {key: archive[key] for key in _KEYS if key in archive}
+            return {key: _plain_array(archive, key, path) for key in _KEYS if key in archive}
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
     except UsageError:  # which is a ValueError
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except ValueError as error:  # NumPy takes it for a pickle, and says how to load that unsafely
+        raise UsageError(f"{path} is no .npz file; write one with numpy.savez") from error
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
         raise UsageError(f"{path} is no .npz file of plain arrays: {error}") from error
+
+
+def _plain_array(archive: np.lib.npyio.NpzFile, key: str, path: str) -> np.ndarray:
+    try:
+        return archive[key]
+    except ValueError as error:
+        if "Object arrays" not in str(error):
+            raise
+        raise UsageError(
+            f"{key} of {path} holds Python objects; store one array of numbers, all images of one shape (numpy.stack)"
+        ) from error

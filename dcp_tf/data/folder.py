@@ -63,7 +63,8 @@ def folder_parts(
 ) -> Parts:
     """Reads a folder of class folders, or one with `train` and `test` (or `val`, `validation`, `valid`) inside.
 
-    Files are taken in sorted order; those without the suffix of an image are left out. Pixels are taken as they are
+    Files are taken in sorted order; hidden ones and those without the suffix of an image are left out, and so is a test
+    folder without classes in it (images without labels) where there is another one. Pixels are taken as they are
     stored (the orientation tag of photographs is not applied), and resized to the model's height and width without
     keeping the proportions.
 
@@ -74,14 +75,15 @@ def folder_parts(
     root = pathlib.Path(directory)
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}")
-    test_root = next((root / name for name in _TEST_FOLDERS if (root / name).is_dir()), None)
+    test_roots = [root / name for name in _TEST_FOLDERS if (root / name).is_dir()]
+    test_root = next((folder for folder in test_roots if _folders(folder)), *test_roots[:1] or [None])
     has_train = (root / "train").is_dir()
     train_root = root / "train" if has_train else root
     class_names = class_folders(train_root)
     train_files, train_labels = list_images(train_root, class_names)
     if not has_train or test_root is None:
         source = open_images(FileDecoder(train_files, common_shape(train_files, input_shape)), len(train_files))
-        return Parts(root.name, *set_aside(source, train_labels, test_fraction, seed), class_names)
+        return Parts(root.resolve().name, *set_aside(source, train_labels, test_fraction, seed), class_names)
     strangers = sorted(set(class_folders(test_root)) - set(class_names))
     if strangers:
         raise UsageError(f"{test_root} has the class {strangers[0]!r}, which {train_root} has not")
@@ -90,15 +92,19 @@ def folder_parts(
     total = len(train_files) + len(test_files)
     train = open_images(FileDecoder(train_files, shape), total), train_labels
     test = open_images(FileDecoder(test_files, shape), total), test_labels
-    return Parts(root.name, train, test, class_names)
+    return Parts(root.resolve().name, train, test, class_names)
 
 
 def class_folders(root: pathlib.Path) -> tuple[str, ...]:
     """The names of the folders in `root`, sorted; raises UsageError where there are fewer than two."""
-    names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = _folders(root)
     if len(names) < 2:
         raise UsageError(f"{root} must hold at least two folders, one per class; it holds {len(names)}")
     return tuple(names)
+
+
+def _folders(root: pathlib.Path) -> list[str]:
+    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
 def list_images(root: pathlib.Path, class_names: Sequence[str]) -> tuple[list[pathlib.Path], np.ndarray]:
@@ -108,9 +114,14 @@ def list_images(root: pathlib.Path, class_names: Sequence[str]) -> tuple[list[pa
         folder = root / name
         if not folder.is_dir():
             continue
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+        visible = (
+            path for path in folder.iterdir() if not path.name.startswith(".")
+        )  # macOS puts ._1.png beside 1.png
+        found = sorted(path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
         if not found:
-            raise UsageError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))})")
+            hint = "".join(f", only folders such as {inner}" for inner in _folders(folder)[:1])
+            hint += ": put them there, or call the outer folders train and test" if hint else ""
+            raise UsageError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}){hint}")
         files += found
         labels += [label] * len(found)
     return files, np.asarray(labels, np.int32)
@@ -126,7 +137,7 @@ def common_shape(files: Sequence[pathlib.Path], input_shape: tuple[int | None, .
         if size != first_size and (height is None or width is None):
             raise UsageError(
                 f"the images differ in size: {files[0]} is {first_size[0]} x {first_size[1]} and {path} is "
-                f"{size[0]} x {size[1]} pixels; give an input size or a model with a fixed one"
+                f"{size[0]} x {size[1]} pixels; give an input size (--image_size) or a model with a fixed one"
             )
         gray = gray and mode in _GRAY_MODES
     if channels not in (1, 3):

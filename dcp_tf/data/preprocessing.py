@@ -22,8 +22,10 @@ def output_shape(source: Shape, wanted: tuple[int | None, ...] | None) -> Shape:
         raise UsageError(f"the model takes no images of (height, width, channels): its input shape is {tuple(wanted)}")
     height, width, channels = (have if want is None else want for have, want in zip(source, wanted, strict=True))
     if channels != source[2] and {channels, source[2]} != {1, 3}:
+        hint = "; are the channels first? numpy.moveaxis(x, 1, -1) puts them last" if source[0] == channels else ""
         raise UsageError(
-            f"images of shape {source} cannot become {tuple(wanted)}: only 1 and 3 channels are converted to each other"
+            f"images of shape {source} cannot become {tuple(wanted)}: only 1 and 3 channels are converted to each "
+            f"other{hint}"
         )
     return height, width, channels
 

@@ -1,12 +1,15 @@
 """Image classification sets of TensorFlow Datasets; that library is imported here only, when it is asked for."""
 
+import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from dcp_tf import progress
 from dcp_tf.data import sources
@@ -14,8 +17,10 @@ from dcp_tf.data.parts import Parts, set_aside
 from dcp_tf.data.photos import central_crop, random_crop
 from dcp_tf.data.preprocessing import Shape
 from dcp_tf.data.tfrecords import RecordIndex, index_records
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import UsageError, first_line
 
+# What is measured on, the first that has labels.
+_TEST_SPLITS = ("test", "validation", "val", "valid")
 # Digits and letters: their mirror images are something else.
 _NO_FLIP = {
     "binary_alpha_digits",
@@ -33,7 +38,9 @@ _NO_FLIP = {
 class _Records:
     """The records of one split, and how an image and its label are taken out of them."""
 
+    name: str  # of the data set
     builder: Any
+    keys: tuple[str, str]  # of the image and its label
     index: RecordIndex
     shape: Shape  # of the decoded images
     many_sizes: bool  # whether they are photographs of many sizes, which are cut to shape
@@ -50,7 +57,7 @@ class _Records:
         if self.many_sizes:
             encoded, label = self._encoded_and_label(record)
             return central_crop(encoded, self.shape[:2], self.shape[2]), label
-        image_key, label_key = self.builder.info.supervised_keys
+        image_key, label_key = self.keys
         example = self.builder.info.features.deserialize_example(record)
         return tf.ensure_shape(example[image_key], self.shape), example[label_key]
 
@@ -60,7 +67,7 @@ class _Records:
     def _encoded_and_label(self, record: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         import tensorflow_datasets as tfds
 
-        image_key, label_key = self.builder.info.supervised_keys
+        image_key, label_key = self.keys
         skip = {image_key: tfds.decode.SkipDecoding()}
         example = self.builder.info.features.deserialize_example(record, decoders=skip)
         return example[image_key], example[label_key]
@@ -71,32 +78,37 @@ def tfds_parts(
 ) -> Parts:
     """Reads an image classification set of TensorFlow Datasets, such as `cifar10`.
 
-    It is measured on the split `test`, or on `validation` where that is missing or its labels are hidden, or on a
-    share of `train` where there is neither. Images keep the order of the files. They are downloaded if they are not
-    in `data_dir`. Photographs of many sizes (`imagenet2012`) are cut to shape as `dcp_tf.data.photos` does it.
+    It is measured on the split `test`, or on `validation` (`val`, `valid`) where that is missing, empty or its labels
+    are hidden, or on a share of `train` where there is neither. Images keep the order of the files. They are downloaded
+    if they are not in `data_dir`. Photographs of many sizes (`imagenet2012`) are cut to shape as `dcp_tf.data.photos`
+    does it. Sets that do not say what of them is image and label may have one of each.
 
     Raises:
-        UsageError: there is no such set, it cannot be downloaded, or it is no image classification set.
+        UsageError: there is no such set, it cannot be downloaded or read, or it is no image classification set.
     """
     builder = _open(name, data_dir)
-    shape, many_sizes, class_names = _describe(name, builder, input_shape)
-    if not builder.is_prepared():
+    keys = _image_and_label(name, builder)
+    shape, many_sizes, class_names = _describe(name, builder, keys, input_shape)
+    with _without_warnings():  # of a folder that is not there, which is said below
+        is_prepared = builder.is_prepared()
+    if not is_prepared:
         _prepare(name, builder, data_dir)
     _check_format(name, builder)
 
     def records(split: str) -> _Records:
         files = [str(path) for path in builder.info.splits[split].filepaths]
-        return _Records(builder, index_records(files), shape, many_sizes)
+        try:
+            return _Records(name, builder, keys, index_records(files), shape, many_sizes)
+        except OSError as error:
+            raise UsageError(f"tfds:{name} lacks {error.filename}; {_again(name)}") from error
 
     if "train" not in builder.info.splits:
         raise UsageError(f"tfds:{name} has no split 'train', only {', '.join(builder.info.splits)}")
     train = records("train")
-    test = None
-    for split in ("test", "validation"):
-        candidate = records(split) if split in builder.info.splits else None
-        if candidate is not None and candidate.label(candidate.index.read(tf.constant(0))) >= 0:
-            test = candidate
-            break
+    if not len(train.index):
+        raise UsageError(f"the split 'train' of tfds:{name} in {builder.data_path} is empty; {_again(name)}")
+    candidates = (records(split) for split in _TEST_SPLITS if split in builder.info.splits)
+    test = next((candidate for candidate in candidates if _has_labels(candidate)), None)
     total = (len(train.index) + (len(test.index) if test else 0)) * int(np.prod(shape))
     in_memory = total <= sources.MEMORY_LIMIT
     sides = [_load(part, in_memory) for part in (train, test) if part is not None]
@@ -107,17 +119,53 @@ def tfds_parts(
     return Parts(builder.name, *sides, class_names, augmentation)
 
 
+def _has_labels(records: _Records) -> bool:
+    """Whether there are examples, and their labels are not hidden."""
+    return any(classes.min() >= 0 for _, classes in _read_all(records, records.label, "looking for labels", limit=1))
+
+
+def _again(name: str) -> str:
+    return f"prepare it again: tfds build {name} --overwrite --data_dir=DIR"
+
+
 def _open(name: str, data_dir: str | None) -> Any:
     try:
         import tensorflow_datasets as tfds
     except ImportError as error:
         raise UsageError(f"tfds:{name} needs TensorFlow Datasets: pip install tensorflow-datasets ({error})") from error
+    _check_data_dir(name, data_dir)
     try:
         return tfds.builder(name, data_dir=data_dir)
     except tfds.core.DatasetNotFoundError as error:
-        raise UsageError(f"TensorFlow Datasets knows no data set {name!r}; check the name and --data_dir") from error
+        root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+        folder = root / re.split("[:/]", name)[0]
+        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        found = f"{folder} holds {', '.join(there)}" if there else f"there is none in {root} either"
+        raise UsageError(
+            f"TensorFlow Datasets knows no data set {name!r}, {found}; check --data_dir and the name (NAME, "
+            "NAME/CONFIG or NAME:VERSION)"
+        ) from error
     except Exception as error:
-        raise UsageError(f"TensorFlow Datasets cannot open {name!r}: {_first_line(error)}") from error
+        raise UsageError(f"TensorFlow Datasets cannot open {name!r}: {first_line(error)}") from error
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    level = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+def _check_data_dir(name: str, data_dir: str | None) -> None:
+    """Raises UsageError where the folder is that of the set itself, into which it would be downloaded once more."""
+    folder = None if data_dir is None else pathlib.Path(data_dir).expanduser().resolve()
+    if folder is None or folder.name != re.split("[:/]", name)[0] or (folder / folder.name).is_dir():
+        return
+    if any(next(folder.glob(f"{depth}dataset_info.json"), None) for depth in ("*/", "*/*/")):
+        raise UsageError(f"--data_dir is the folder that holds {folder.name}: give --data_dir={folder.parent}")
 
 
 def _prepare(name: str, builder: Any, data_dir: str | None) -> None:
@@ -134,11 +182,11 @@ def _prepare(name: str, builder: Any, data_dir: str | None) -> None:
     except ImportError as error:
         raise UsageError(
             f"{name} is not in {where}, and to download it TensorFlow Datasets needs a package "
-            f"that is not installed ({_first_line(error)}); install that, or give the --data_dir that holds {name}"
+            f"that is not installed ({first_line(error)}); install that, or give the --data_dir that holds {name}"
         ) from error
     except Exception as error:  # anything from no network to a changed web page
         raise UsageError(
-            f"{name} is not in {where} and cannot be downloaded ({_first_line(error)}); {advice}"
+            f"{name} is not in {where} and cannot be downloaded ({first_line(error)}); {advice}"
         ) from error
 
 
@@ -160,22 +208,31 @@ def _check_format(name: str, builder: Any) -> None:
         raise UsageError(f"tfds:{name} is stored as {file_format}; prepare it with --file_format=tfrecord")
 
 
-def _describe(
-    name: str, builder: Any, input_shape: tuple[int | None, ...] | None
-) -> tuple[Shape, bool, tuple[str, ...]]:
-    """Returns the shape to decode to, whether images come in many sizes, and the names of the classes."""
+def _image_and_label(name: str, builder: Any) -> tuple[str, str]:
+    """The keys of the image and its label: those that the set names, or the only ones of their kinds."""
     import tensorflow_datasets as tfds
 
-    features, keys = builder.info.features, builder.info.supervised_keys
-    if (
-        keys is None
-        or len(keys) != 2
-        or not all(isinstance(key, str) and key in features for key in keys)
-        or not isinstance(features[keys[0]], tfds.features.Image)
-        or not isinstance(features[keys[1]], tfds.features.ClassLabel)
-    ):
-        raise UsageError(f"tfds:{name} is no image classification set; its features are {', '.join(features)}")
-    image, label = features[keys[0]], features[keys[1]]
+    features, named = builder.info.features, builder.info.supervised_keys
+
+    def candidates(kind: type, keys: Iterable[Any]) -> list[str]:
+        return [key for key in keys if isinstance(key, str) and key in features and isinstance(features[key], kind)]
+
+    images, labels = (features, features) if named is None else (named[:1], named[1:])
+    found = candidates(tfds.features.Image, images), candidates(tfds.features.ClassLabel, labels)
+    if any(len(keys) != 1 for keys in found):
+        shown = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
+        raise UsageError(
+            f"tfds:{name} is no image classification set: expected one Image and one ClassLabel"
+            f"{'' if named is None else f' as its supervised keys {named}'}, its features are {shown}"
+        )
+    return found[0][0], found[1][0]
+
+
+def _describe(
+    name: str, builder: Any, keys: tuple[str, str], input_shape: tuple[int | None, ...] | None
+) -> tuple[Shape, bool, tuple[str, ...]]:
+    """Returns the shape to decode to, whether images come in many sizes, and the names of the classes."""
+    image, label = (builder.info.features[key] for key in keys)
     if np.dtype(image.np_dtype) != np.uint8:
         raise UsageError(f"tfds:{name} has {np.dtype(image.np_dtype)} pixels; only 8-bit images are read")
     height, width, channels = image.shape
@@ -183,7 +240,9 @@ def _describe(
     if height is not None and width is not None:
         return (height, width, channels), False, tuple(label.names)
     if input_shape is None or len(input_shape) != 3 or None in input_shape[:2]:
-        raise UsageError(f"the images of tfds:{name} differ in size; give an input size or a model with a fixed one")
+        raise UsageError(
+            f"the images of tfds:{name} differ in size; give an input size (--image_size) or a model with a fixed one"
+        )
     return (input_shape[0], input_shape[1], channels), True, tuple(label.names)
 
 
@@ -192,11 +251,11 @@ def _load(records: _Records, in_memory: bool) -> tuple[sources.Source, np.ndarra
     labels = np.empty(size, np.int32)
     if in_memory:
         images = np.empty((size, *records.shape), np.uint8)
-        for part, (pixels, classes) in _read_all(records.index, records.image_and_label, "decoding the images"):
+        for part, (pixels, classes) in _read_all(records, records.image_and_label, "decoding the images"):
             images[part], labels[part] = pixels, classes
         source = sources.ArraySource(images, white=255.0)
     else:
-        for part, classes in _read_all(records.index, records.label, "reading the labels"):
+        for part, classes in _read_all(records, records.label, "reading the labels"):
             labels[part] = classes
         source = sources.StreamSource(records.image, np.arange(size), records.shape)
     if records.many_sizes:
@@ -207,17 +266,21 @@ def _load(records: _Records, in_memory: bool) -> tuple[sources.Source, np.ndarra
 
 
 def _read_all(
-    index: RecordIndex, parse: Callable[[tf.Tensor], Any], what: str, chunk: int = 256
+    records: _Records, parse: Callable[[tf.Tensor], Any], what: str, limit: int | None = None, chunk: int = 256
 ) -> Iterator[tuple[slice, Any]]:
-    """Yields what `parse` makes of all records in chunks, each with the places that it fills."""
-    size = len(index)
-    records = tf.data.TFRecordDataset(list(index.files))
-    chunks = records.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(chunk)
+    """Yields what `parse` makes of all records, or of the first `limit`, in chunks, each with the places it fills."""
+    done, size = 0, len(records.index) if limit is None else min(limit, len(records.index))
+    payloads = tf.data.TFRecordDataset(list(records.index.files)).take(size)
+    chunks = payloads.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(chunk)
     with progress.bar(what=what, total=size, unit="image") as bar:
-        for start, values in zip(range(0, size, chunk), chunks.as_numpy_iterator(), strict=True):
-            yield slice(start, start + chunk), values
-            bar.update(min(chunk, size - start))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+        try:
+            for values in chunks.as_numpy_iterator():
+                count = min(chunk, size - done)
+                yield slice(done, done + count), values
+                done += count
+                bar.update(count)
+        except tf.errors.OpError as error:
+            raise UsageError(
+                f"tfds:{records.name} in {records.builder.data_path} cannot be read: {first_line(error)} (from example "
+                f"{done} on); {_again(records.name)}"
+            ) from error

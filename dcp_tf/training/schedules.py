@@ -43,8 +43,10 @@ def step_schedule(
         A function from the epoch (float, 0 at the start) to the rate.
 
     Raises:
-        UsageError: the boundaries do not rise, mix epochs with fractions, or are fractions of an unknown length.
+        UsageError: the boundaries do not rise, mix epochs with fractions, or are fractions of an unknown length; the
+            warm-up is as long as the run.
     """
+    _check_warmup(warmup, epochs)
     boundaries = [float(boundary) for boundary in boundaries]
     fractions = [0.0 < boundary < 1.0 for boundary in boundaries]
     if any(later <= earlier for earlier, later in itertools.pairwise(boundaries)):
@@ -79,8 +81,7 @@ def cosine_schedule(base: float, epochs: int, warmup: float = 0.0) -> Schedule:
     Raises:
         UsageError: the warm-up is as long as the run.
     """
-    if warmup and warmup >= epochs:
-        raise UsageError(f"Expected a warm-up shorter than the run of {epochs} epochs. Received: warmup={warmup}")
+    _check_warmup(warmup, epochs)
 
     def rate(epoch: float) -> float:
         if epoch < warmup:
@@ -89,6 +90,11 @@ def cosine_schedule(base: float, epochs: int, warmup: float = 0.0) -> Schedule:
         return base * 0.5 * (1.0 + math.cos(math.pi * done))
 
     return rate
+
+
+def _check_warmup(warmup: float, epochs: int | None) -> None:
+    if warmup and epochs is not None and warmup >= epochs:
+        raise UsageError(f"Expected a warm-up shorter than the run of {epochs} epochs. Received: warmup={warmup:g}")
 
 
 def _warmth(epoch: float, warmup: float) -> float:

@@ -56,7 +56,7 @@ BAD = {
     "vectors": ({"x_train": np.zeros((12, 64))}, r"x_train.*\(12, 64\)"),
     "16 bits": ({"x_train": np.full((12, 6, 5, 3), 4000, np.uint16)}, "4000 to 4000, expected 0 to 255"),
     "text": ({"x_train": np.full((12, 6, 5, 3), "a")}, "x_train.*integers or floats"),
-    "objects": ({"y_train": np.array([None] * 12)}, "plain arrays"),
+    "objects": ({"y_train": np.array([None] * 12)}, "holds Python objects"),
 }
 
 
@@ -200,3 +200,12 @@ def test_rows_of_labels_are_balanced_by_their_first_positive_class():
 def test_numbers_are_set_aside_by_chance():
     made = data.from_arrays(np.zeros((50, 2, 2, 1), np.uint8), np.linspace(0, 1, 50), test_fraction=0.2)
     assert (made.train.size, made.test.size, made.num_classes) == (40, 10, 0)
+
+
+def test_python_objects_are_refused_by_name(tmp_path):
+    images, ragged = np.zeros((2, 4, 4, 3), np.uint8), np.empty(2, object)
+    ragged[:] = [np.zeros((4, 4, 3), np.uint8), np.zeros((5, 5, 3), np.uint8)]
+    np.savez(tmp_path / "x.npz", x_train=ragged, y_train=[0, 1], x_test=images, y_test=[0, 1])
+    with pytest.raises(UsageError, match=r"x_train of .*x\.npz holds Python objects") as caught:
+        data.load(f"npz:{tmp_path / 'x.npz'}")
+    assert "pickle" not in str(caught.value)

@@ -133,3 +133,32 @@ def test_a_test_class_that_was_never_seen_is_refused(tmp_path):
     write_classes(tmp_path / "test", {"a": 1, "c": 1})
     with pytest.raises(UsageError, match="the class 'c'"):
         data.load(f"folder:{tmp_path}")
+
+
+def test_hidden_files_are_left_out(tmp_path):
+    write_classes(tmp_path, {"a": 3, "b": 3})
+    (tmp_path / "a" / "._00.png").write_bytes(b"what macOS writes beside a file")
+    loaded = data.load(f"folder:{tmp_path}")
+    assert loaded.train.size + loaded.test.size == 6
+
+
+def test_a_test_folder_without_classes_gives_way_to_another(tmp_path):
+    write_classes(tmp_path / "train", {"a": 3, "b": 3})
+    write(tmp_path / "test" / "unlabelled.png")
+    with pytest.raises(UsageError, match=r"test must hold at least two folders"):
+        data.load(f"folder:{tmp_path}")
+    write_classes(tmp_path / "val", {"a": 1, "b": 1})
+    assert data.load(f"folder:{tmp_path}").test.size == 2
+
+
+def test_folders_in_the_folder_of_a_class_are_named(tmp_path):
+    write_classes(tmp_path / "training", {"a": 3, "b": 3})
+    write_classes(tmp_path / "testing", {"a": 3, "b": 3})
+    with pytest.raises(UsageError, match=r"testing holds no images .*, only folders such as a: .* train and test"):
+        data.load(f"folder:{tmp_path}")
+
+
+def test_a_folder_is_called_by_its_name_however_it_is_given(tmp_path, monkeypatch):
+    write_classes(tmp_path, {"a": 3, "b": 3})
+    monkeypatch.chdir(tmp_path)
+    assert data.load("folder:.").name == tmp_path.name

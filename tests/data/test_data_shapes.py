@@ -53,3 +53,9 @@ def test_other_channel_counts_are_refused_with_both_shapes(rgb):
 def test_a_model_without_image_inputs_is_refused(rgb):
     with pytest.raises(UsageError, match=r"takes no images.*\(64,\)"):
         convert(rgb, (64,))
+
+
+def test_channels_that_come_first_are_suspected():
+    images = np.zeros((2, 3, 12, 10), np.uint8)
+    with pytest.raises(UsageError, match=r"are the channels first\? numpy\.moveaxis"):
+        data.from_arrays(images, test_images=images, input_shape=(12, 10, 3))

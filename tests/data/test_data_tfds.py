@@ -22,13 +22,13 @@ def png(pixels):
     return buffer.getvalue()
 
 
-def write_set(root, shape, splits, draw_size):
+def write_set(root, shape, splits, draw_size, label=None, supervised_keys=("image", "label"), config=""):
     """Writes a prepared data set by hand, as TFDS lays it out: {split: labels}; returns the pixels of each split."""
     rng = np.random.default_rng(0)
-    folder = root / "tiny" / "1.0.0"
+    folder = root / "tiny" / config / "1.0.0"
     folder.mkdir(parents=True)
     features = tfds.features.FeaturesDict(
-        {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(names=["a", "b", "c"])}
+        {"image": tfds.features.Image(shape=shape), "label": label or tfds.features.ClassLabel(names=["a", "b", "c"])}
     )
     pixels, infos = {}, []
     for split, labels in splits.items():
@@ -44,7 +44,7 @@ def write_set(root, shape, splits, draw_size):
             tfds.core.SplitInfo(name=split, shard_lengths=[len(labels)], num_bytes=0, filename_template=template)
         )
     tfds.folder_dataset.write_metadata(
-        data_dir=folder, features=features, split_infos=infos, supervised_keys=("image", "label"), check_data=False
+        data_dir=folder, features=features, split_infos=infos, supervised_keys=supervised_keys, check_data=False
     )
     return pixels
 
@@ -85,6 +85,77 @@ def test_validation_is_taken_where_the_test_labels_are_hidden(tmp_path):
     splits = {"train": [0, 1, 2], "validation": [1, 2], "test": [-1, -1, -1, -1]}
     write_set(tmp_path, (6, 5, 3), splits, lambda rng: (6, 5))
     assert data.load("tfds:tiny", data_dir=str(tmp_path)).test.size == 2
+
+
+@pytest.mark.parametrize("other", [{"validation": [1, 2]}, {"val": [1, 2]}, {"test": [], "valid": [1, 2]}])
+def test_the_first_split_with_labels_is_measured_on(other, tmp_path):
+    write_set(tmp_path, (6, 5, 3), {"train": [0, 1, 2, 0, 1, 2], **other}, lambda rng: (6, 5))
+    loaded = data.load("tfds:tiny", data_dir=str(tmp_path))
+    np.testing.assert_array_equal(loaded.test.labels, [1, 2])
+    assert loaded.train.size == 6
+
+
+def test_a_set_without_supervised_keys_is_read_where_it_has_one_image_and_one_label(tmp_path):
+    pixels = write_set(tmp_path, (6, 5, 3), {"train": [0, 1], "test": [2]}, lambda rng: (6, 5), supervised_keys=None)
+    loaded = data.load("tfds:tiny", data_dir=str(tmp_path), normalization="raw")
+    images, labels = read(loaded.train)
+    np.testing.assert_array_equal(images, pixels["train"])
+    np.testing.assert_array_equal(labels, [0, 1])
+
+
+def test_what_is_no_class_label_is_named(tmp_path):
+    write_set(tmp_path, (6, 5, 3), {"train": ["x"]}, lambda rng: (6, 5), label=tfds.features.Text())
+    with pytest.raises(UsageError, match=r"expected one Image and one ClassLabel .*label \(Text\)"):
+        data.load("tfds:tiny", data_dir=str(tmp_path))
+
+
+def test_configs_and_versions_that_are_there_are_listed(tmp_path):
+    write_set(tmp_path, (6, 5, 3), {"train": [0, 1, 2], "test": [0]}, lambda rng: (6, 5), config="small")
+    assert data.load("tfds:tiny/small:1.0.0", data_dir=str(tmp_path)).train.size == 3
+    with pytest.raises(UsageError, match=r"no data set 'tiny', .*tiny holds small; .*NAME/CONFIG"):
+        data.load("tfds:tiny", data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize("config", ["", "small"])
+def test_the_folder_of_the_set_itself_is_no_data_dir(config, tmp_path):
+    write_set(tmp_path, (6, 5, 3), {"train": [0, 1, 2], "test": [0]}, lambda rng: (6, 5), config=config)
+    with pytest.raises(UsageError, match=rf"--data_dir is the folder that holds tiny: give --data_dir={tmp_path}$"):
+        data.load("tfds:tiny", data_dir=str(tmp_path / "tiny"))
+
+
+def test_a_split_without_examples_is_named(tmp_path):
+    write_set(tmp_path, (6, 5, 3), {"train": [], "test": [0]}, lambda rng: (6, 5))
+    with pytest.raises(UsageError, match=r"the split 'train' of tfds:tiny in .* is empty; prepare it again"):
+        data.load("tfds:tiny", data_dir=str(tmp_path))
+
+
+def damage_record(path):
+    content = bytearray(path.read_bytes())
+    content[40:60] = bytes(20)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_record, "tfds:tiny in .* cannot be read: corrupted record .* prepare it again"),
+        (pathlib.Path.unlink, "tfds:tiny lacks .*tiny-train.tfrecord.*; prepare it again"),
+    ],
+)
+def test_damaged_files_are_named(damage, message, tmp_path):
+    write_set(tmp_path, (6, 5, 3), {"train": [0, 1, 2], "test": [0]}, lambda rng: (6, 5))
+    (path,) = tmp_path.rglob("*train*tfrecord*")
+    damage(path)
+    with pytest.raises(UsageError, match=message) as caught:
+        data.load("tfds:tiny", data_dir=str(tmp_path))
+    assert "{{" not in str(caught.value)
+
+
+def test_images_that_cannot_be_decoded_are_told(tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "png", lambda pixels: b"no image")
+    write_set(tmp_path, (None, None, 3), {"train": [0, 1, 2], "test": [0]}, lambda rng: (6, 5))
+    with pytest.raises(UsageError, match=r"tfds:tiny in .* cannot be read: Unknown image file format"):
+        data.load("tfds:tiny", data_dir=str(tmp_path), input_shape=(8, 8, 3))
 
 
 def test_a_file_that_is_cut_short_is_named(tmp_path):
@@ -135,6 +206,12 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch, error, mes
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     with pytest.raises(UsageError, match=message):
         data.load("tfds:mnist", data_dir=str(tmp_path))
+
+
+def test_a_set_that_must_be_fetched_by_hand_is_one_line(tmp_path, caplog):
+    with pytest.raises(UsageError, match=r"imagenet2012 is not in .* must be fetched by hand: .*ILSVRC2012_img_train"):
+        data.load("tfds:imagenet2012", data_dir=str(tmp_path), input_shape=(64, 64, 3))
+    assert caplog.text == ""
 
 
 @pytest.mark.slow

@@ -110,6 +110,29 @@ def test_epochs_are_scaled_and_steps_of_the_rate_with_them():
     assert (chosen.baseline.epochs, flags.aux_epochs, flags.finetune_epochs) == (1, 1, 0)
 
 
+def test_epochs_at_which_the_rate_changes_are_scaled_too():
+    own = ("--boundaries=160,240,500", "--warmup=20", "--aux_boundaries=40", "--qat_epochs=30")
+    of_baseline = "--override=baseline.boundaries=100;200,baseline.warmup=8"
+    flags, chosen = parsed("--experiment=cifar10_resnet56_dcp_50", "--epochs_scale=0.1", *own, of_baseline)
+    job = pruning_flags.read_job(flags)
+    before, _ = parsed("--experiment=cifar10_resnet56_dcp_50", *own, of_baseline)
+    long = pruning_flags.read_job(before)
+    for phase in ("finetuning", "auxiliary"):
+        rate, unscaled = getattr(job, phase).rate(), getattr(long, phase).rate()
+        times = [time + 0.05 for time in range(getattr(job, phase).epochs)]
+        assert [rate(time) for time in times] == pytest.approx([unscaled(10 * time) for time in times])
+    rate = chosen.baseline.rate()
+    assert [rate(epoch) for epoch in (0.4, 9.9, 10.1, 20.1)] == pytest.approx([0.05, 0.1, 0.01, 0.001])
+    assert flags.qat_epochs == 3
+    flags, _ = parsed("--experiment=cifar10_resnet56_dcp_50", "--epochs_scale=0.001", *own)
+    assert pruning_flags.read_job(flags).finetuning.epochs == 1
+
+
+def test_a_network_of_the_zoo_that_is_given_has_the_size_of_the_experiment():
+    flags, chosen = parsed("--experiment=imagenet_resnet50_dcp_50", "--model=zoo:resnet50", "--weights=w.npz")
+    assert (chosen.baseline, flags.image_size) == (None, 224)
+
+
 def test_a_target_takes_the_place_of_the_rate():
     flags, _ = parsed("--experiment=cifar10_resnet56_dkp_50", "--rate=0.3")
     assert pruning_flags.read_method(flags).target is None
@@ -120,6 +143,18 @@ def test_a_target_takes_the_place_of_the_rate():
 def test_the_fast_selection_drops_what_belongs_to_the_exact_one():
     flags, _ = parsed("--experiment=cifar10_resnet56_dcp_50", "--selection=fast")
     assert pruning_flags.read_method(flags).passes == 0
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_the_auxiliary_losses_train_the_whole_model_as_in_the_paper(name):
+    flags, _ = parsed(f"--experiment={name}", "--dataset=faces:somewhere")
+    method = pruning_flags.read_method(flags)
+    assert getattr(method, "auxiliary_trains", "all") == "all" or not method.guided
+
+
+def test_rounds_per_stage_take_the_place_of_the_one_round():
+    flags, _ = parsed("--experiment=cifar10_resnet56_dcp_50", "--per_stage")
+    assert pruning_flags.read_method(flags).per_stage
 
 
 def test_a_model_that_is_given_is_not_trained():
@@ -147,9 +182,15 @@ def test_a_model_that_is_given_is_not_trained():
         (["--experiment=cifar10_vgg19_dcp_30", "--override=aux_epochs=many"], "aux_epochs=many"),
         (["--experiment=cifar10_vgg19_dcp_30", "--epochs_scale=0"], "above 0"),
         (["--experiment=cifar10_vgg19_dcp_30", "--normalization=tf"], "--normalization"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=strategy=mirrored"], "--strategy is no setting"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=epochs_scale=0"], "above 0"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=baseline.seed=1"], "the baseline has no seed of its own"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--override=baseline.model=zoo:vgg19_cifar"], "has no model of its own"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--model=m.keras", "--override=baseline.epochs=3"], "is m.keras"),
+        (["--experiment=cifar10_vgg19_dcp_30", "--model=m.keras", "--image_size=64"], "m.keras has a size already"),
+        (["--model=m.keras", "--image_size=64"], "m.keras has a size already"),
         (["--override=rate=0.1"], "--experiment"),
         (["--epochs_scale=0.1"], "--experiment"),
-        (["--image_size=32"], "--experiment"),
     ],
 )
 def test_wrong_input_gets_one_clear_line(arguments, message):

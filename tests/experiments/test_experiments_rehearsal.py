@@ -56,6 +56,18 @@ def rehearse(name, folder, *arguments):
     return summary
 
 
+@pytest.mark.parametrize(("name", "mean"), [("cifar10", 0.4914), ("cifar100", 0.5071)])
+def test_networks_of_the_zoo_see_each_set_normalised_by_its_own_colours(name, mean, tmp_path):
+    from tfds_mock_sets import write_mock_set
+
+    from dcp_tf.tools import baseline
+
+    write_mock_set(tmp_path, name, {"train": 4, "test": 2})
+    subject = baseline.build("zoo:preresnet8", f"tfds:{name}", 0, data_dir=str(tmp_path))
+    assert subject.normalization == name
+    assert subject.dataset.train.normalization.mean[0] == mean
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if name.startswith("imagenet")])
 def test_imagenet(name, sets, tmp_path):

@@ -228,3 +228,18 @@ def test_resume_with_other_data(copied_run, inputs, capsys):
         assert "other settings" in line
         assert "data: " in line
     assert contents(copied_run) == before
+
+
+def test_training_needs_labels_to_measure_on(refused, tmp_path):
+    images = np.zeros((8, 8, 8, 3), np.uint8)
+    np.savez(tmp_path / "half.npz", x_train=images, y_train=np.arange(8) % 2, x_test=images)
+    line = refused(train, "--model=zoo:preresnet8", f"--dataset=npz:{tmp_path / 'half.npz'}")
+    assert "has no labels to measure on" in line
+
+
+@pytest.mark.parametrize("program", [train, prune])
+def test_no_network_is_built_for_channels_that_come_first(program, refused, tmp_path):
+    images, labels = np.zeros((8, 3, 32, 32), np.uint8), np.arange(8) % 2
+    np.savez(tmp_path / "first.npz", x_train=images, y_train=labels, x_test=images, y_test=labels)
+    line = refused(program, "--model=zoo:preresnet8", f"--dataset=npz:{tmp_path / 'first.npz'}")
+    assert "(3, 32, 32) have their channels first; numpy.moveaxis" in line

@@ -81,6 +81,31 @@ def test_short_memory_and_errors_of_our_own_are_one_line():
     assert "--debug" in line
 
 
+def test_an_image_that_turns_out_broken_while_a_large_folder_is_read_is_named(tmp_path, monkeypatch):
+    from PIL import Image
+
+    from dcp_tf import data
+    from dcp_tf.data import sources
+    from dcp_tf.tools.program import explain
+
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            pixels = np.random.default_rng(number).integers(0, 256, (30, 30, 3), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    broken = tmp_path / "a" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:500])  # the header is whole, so nothing shows before it is decoded
+    monkeypatch.setattr(sources, "MEMORY_LIMIT", 0)
+    images = data.load(f"folder:{tmp_path}", test_fraction=0.1)
+    with pytest.raises(Exception, match="no readable image") as caught:
+        [*images.train.batches(8), *images.test.batches(8)]
+    line, code = explain(caught.value)
+    assert code == 1
+    assert line.startswith(f"the data set cannot be read to its end: {broken} is no readable image")
+    assert len(line.splitlines()) == 1
+    assert "Traceback" not in line
+
+
 def test_debug_shows_the_traceback(inputs):
     from dcp_tf.errors import UsageError
 

@@ -205,3 +205,26 @@ def test_a_model_that_rescales_gets_raw_pixels_unless_told_otherwise(tmp_path, c
     assert "top1           1.0000" in printed.out
     assert evaluate.run([*given, "--normalization=none"]) == 0
     assert "pixels:" not in capsys.readouterr().err
+
+
+def test_train_says_what_it_learns_from_the_labels(tmp_path, capsys):
+    grades = {f"y_{part}": np.arange(count, dtype=float) % 3 for part, count in (("train", 48), ("test", 24))}
+    path = write_images(tmp_path / "floats.npz", size=48, **grades)
+    flags = ["--model=zoo:preresnet8", f"--dataset=npz:{path}", f"--output_dir={tmp_path / 'run'}", "--epochs=1"]
+    assert train.run(flags) == 0
+    assert "loss: mean squared error (from the outputs and the labels; --loss overrides)" in capsys.readouterr().err
+
+
+def test_a_training_does_not_go_on_with_other_data(inputs, tmp_path, capsys):
+    flags = ["--model=zoo:preresnet8", f"--output_dir={tmp_path / 'run'}", "--epochs=1", "--resume"]
+    given = [f"--dataset=npz:{write_images(tmp_path / name, size=32)}" for name in ("one.npz", "same.npz")]
+    images = np.load(tmp_path / "one.npz")["x_train"]
+    other = f"--dataset=npz:{write_images(tmp_path / 'other.npz', size=32, x_train=1 - images)}"
+    assert train.run([*flags, given[0]]) == 0
+    trained = (tmp_path / "run" / "baseline.keras").read_bytes()
+    for changed in ([other], [given[0], "--augmentation=none"]):
+        capsys.readouterr()
+        assert train.run([*flags, *changed]) == 2
+        assert "baseline.npz was saved by a run with other settings (data " in capsys.readouterr().err
+        assert (tmp_path / "run" / "baseline.keras").read_bytes() == trained
+    assert train.run([*flags, given[1]]) == 0

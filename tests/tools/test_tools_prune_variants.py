@@ -108,3 +108,24 @@ def test_outputs_flag_overrides_what_the_activation_says(inputs, tmp_path, capsy
     run(tmp_path, inputs.plain, inputs.data(), "--method=l1", "--outputs=logits")
     assert "outputs:" not in capsys.readouterr().err
     assert json.loads((tmp_path / "summary.json").read_text())["outputs"] == "logits"
+
+
+def test_a_network_of_the_zoo_is_built_for_images_of_many_sizes(tmp_path, capsys):
+    import copy
+
+    from PIL import Image
+
+    from dcp_tf.tools import common_flags
+
+    for name, sides in (("one", (9, 12)), ("two", (20, 11))):
+        (tmp_path / name).mkdir()
+        for side in sides:
+            Image.new("RGB", (side, side + 1)).save(tmp_path / name / f"{side}.png")
+    arguments = ["--model=zoo:preresnet20", f"--dataset=folder:{tmp_path}", f"--output_dir={tmp_path / 'run'}"]
+    assert prune.run(arguments) == 2
+    assert "--image_size" in capsys.readouterr().err
+    flags = copy.deepcopy(prune.PROGRAM.flags)
+    flags(["prune", *arguments, "--image_size=24"])
+    subject = common_flags.load_subject(flags)
+    assert subject.model.input_shape == (None, 24, 24, 3)
+    assert subject.dataset.input_shape == (24, 24, 3)

@@ -64,3 +64,10 @@ def test_fractions_need_the_length_of_the_run():
 def test_settings_that_make_no_sense_are_refused_by_name(name, value):
     with pytest.raises(UsageError, match=f"{name.replace('warmup', 'warm-?up')}.*{value}"):
         TrainConfig(**{"epochs": 5, name: value})
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_a_warmup_that_never_ends_is_refused(schedule):
+    assert TrainConfig(3, schedule=schedule, warmup=1).rate()(1) == 0.1
+    with pytest.raises(UsageError, match="warm-up shorter than the run of 3 epochs"):
+        TrainConfig(3, schedule=schedule, warmup=3)
