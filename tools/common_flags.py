@@ -223,8 +223,6 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) 
     name, mean, std = read_normalization(flags, of_the_model, notes)
     if len(shape) != 3:
         return _load_plain(flags, shape, name), "none"
-    if flags.dataset.startswith("faces:") and not flags.model.startswith("zoo:"):
-        face_flags.check_faces_size(flags, shape)
     dataset = data.load(
         flags.dataset,
         input_shape=shape,

@@ -235,5 +235,10 @@ def test_faces_of_another_size_are_stretched_where_asked(faces, tmp_path, capsys
     larger = write_faces(tmp_path / "larger", people=6, size=(20, 16))
     flags = (faces.model, faces.pairs[0], f"--pairs_root={larger}", "--normalization=face")
     assert "20 x 16 pixels" in refused(capsys, evaluate, *flags)
+    for person in range(6):  # the first image has the size that the model takes, others have not
+        Image.fromarray(face(person, 1)).save(larger / f"p{person:02}" / f"p{person:02}_0001.png")
+    assert "_0002.png has 20 x 16 pixels" in refused(capsys, evaluate, *flags)
+    trained_on = (f"--dataset=faces:{larger}", *faces.pairs, f"--output_dir={tmp_path / 'out'}")
+    assert "_0002.png has 20 x 16 pixels" in refused(capsys, prune, faces.model, *trained_on)
     assert evaluate.run([*flags, "--resize", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 27
