@@ -160,12 +160,7 @@ def load_subject(flags: Any) -> Subject:
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
     loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags))
-    if len(loaded.model.inputs) != 1:
-        names = ", ".join(tensor.name for tensor in loaded.model.inputs)
-        raise UsageError(
-            f"{flags.model} has {len(loaded.model.inputs)} inputs ({names}), the data one value for each label: "
-            "inspect_model reads such a model, in Python ChannelGraph, PruningPlan.apply and tflite.convert take it"
-        )
+    require_one_input(flags.model, loaded.model)
     notes = []
     if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:
         notes.append(f"{flags.model} starts from random weights; --weights=FILE brings trained ones")
@@ -180,6 +175,25 @@ def load_subject(flags: Any) -> Subject:
         objective, dataset = task.read(flags, kind, loaded.model, dataset, notes)
     subject = Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
     return face_flags.with_pairs(flags, subject) if "pairs" in flags else subject
+
+
+def require_one_input(source: str, model: Any) -> None:
+    """Raises UsageError where a model has several inputs; it says what can be done with such a model."""
+    if len(model.inputs) == 1:
+        return
+    names = ", ".join(tensor.name for tensor in model.inputs)
+    images = [number for number, tensor in enumerate(model.inputs) if len(tensor.shape) == 4]
+    trained_with_labels = len(images) == 1 and all(len(tensor.shape) in (1, 2, 4) for tensor in model.inputs)
+    raise UsageError(
+        f"{source} has {len(model.inputs)} inputs ({names}), the data one value for each label: "
+        + (
+            "if its loss reads labels as an input, give the part that gives embeddings or logits alone, "
+            f"keras.Model(model.inputs[{images[0]}], model.get_layer(NAME).output).save('x.keras'); else "
+            if trained_with_labels
+            else ""
+        )
+        + "inspect_model reads such a model, in Python ChannelGraph, PruningPlan.apply and tflite.convert take it"
+    )
 
 
 def _unfreeze(flags: Any, model: Any, notes: list[str]) -> None:

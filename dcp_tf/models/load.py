@@ -124,9 +124,15 @@ def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     unknown = _UNKNOWN_OBJECT.search(text)
     if unknown:
-        return f"plain Keras does not know the custom object {unknown[1]!r}; use models of Keras' own layers only"
+        return (
+            f"plain Keras does not know the custom object {unknown[1]!r}; use models of Keras' own layers only, "
+            "such as the part without it: keras.Model(model.inputs[0], model.get_layer(NAME).output).save('x.keras')"
+        )
     if "`Lambda` layer" in text:
-        return "it holds a Lambda layer, whose code is not run from a file; write it with Keras layers or keras.ops"
+        return (
+            "it holds a Lambda layer, whose code is not run from a file; write it with Keras layers (Rescaling for a "
+            "factor, UnitNormalization for embeddings of length 1) or keras.ops"
+        )
     if "No model config found" in text:
         return "it holds weights alone; save the whole model with model.save('x.keras')"
     return _cut(text) or type(error).__name__

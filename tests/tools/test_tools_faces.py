@@ -231,6 +231,28 @@ def test_one_clear_line_for_each_mistake(faces, tmp_path, capsys, inputs):
     assert not (tmp_path / "out").exists()
 
 
+def test_training_models_are_told_to_leave_their_head_behind(faces, tmp_path, capsys):
+    """One takes labels as a second input, one ends in logits over the people."""
+    network = embedding_network()
+    label = keras.Input((1,), dtype="int32", name="label")
+    logits = keras.layers.Dense(6, name="logits")(network.output)
+    own = keras.ops.one_hot(keras.ops.squeeze(label, 1), 6)
+    keras.Model([network.input, label], logits - 0.35 * own).save(tmp_path / "labels.keras")
+    keras.Model(network.input, logits).save(tmp_path / "logits.keras")
+    with_labels, with_logits = (f"--model={tmp_path}/{name}.keras" for name in ("labels", "logits"))
+    out = f"--output_dir={tmp_path / 'out'}"
+    the_part = "keras.Model(model.inputs[0], model.get_layer(NAME).output).save('x.keras')"
+    assert the_part in refused(capsys, evaluate, with_labels, *faces.pairs)
+    assert the_part in refused(capsys, prune, with_labels, *faces.data, *faces.pairs, out)
+    refusal = refused(capsys, prune, with_logits, *faces.data, *faces.pairs, out)
+    assert "as many outputs as there are people, 6: say --loss=softmax" in refusal
+    assert the_part in refused(capsys, prune, with_logits, *faces.data, *faces.pairs, "--loss=softmax", out)
+    flags = parsed(prune, with_logits, *faces.data, *faces.pairs, "--loss=arcface")
+    assert "ArcFace over 6 classes" in common_flags.load_subject(flags).objective.describe()
+    subject = common_flags.load_subject(parsed(prune, faces.model, *faces.data, *faces.pairs))
+    assert any("the 8 outputs being an embedding" in note for note in subject.notes)
+
+
 def test_faces_of_another_size_are_stretched_where_asked(faces, tmp_path, capsys):
     larger = write_faces(tmp_path / "larger", people=6, size=(20, 16))
     flags = (faces.model, faces.pairs[0], f"--pairs_root={larger}", "--normalization=face")
