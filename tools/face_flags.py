@@ -62,7 +62,7 @@ def face_settings(flags: Any) -> Any:
     kept = None if flags.keep_identities is None else data.read_identities(flags.keep_identities)
     left_out = () if flags.leave_out_identities is None else data.read_identities(flags.leave_out_identities)
     # Networks of ours are built for the size of the faces, or for a multiple of it where they are tiny.
-    resize = flags.resize or flags.model.startswith("zoo:")
+    resize = flags.resize or str(flags.model).startswith("zoo:")
     settings = data.FaceSettings(flags.min_images, kept, left_out, flags.landmarks, resize)
     if "pairs" not in flags or not flags.pairs:
         return settings
@@ -115,6 +115,11 @@ def with_pairs(flags: Any, subject: Any) -> Any:
         train = _joined(train, dataset.test)
         if pairs.identities is not None and _is_same_folder(flags.dataset.removeprefix("faces:"), flags.pairs_root):
             notes.append("the people of the pairs are left out of the training images")
+        elif known := set(pairs.identities or ()) & set(dataset.class_names):
+            notes.append(
+                f"{len(known)} people of the pairs are learnt too, such as {min(known)}, so that their verification is "
+                "none of strangers; --leave_out_identities leaves them out"
+            )
     test = pair_images(flags, pairs, dataset.input_shape, train.normalization)
     objective = Verified(subject.objective, pairs)
     notes.append(f"verified on {pairs.size:,} pairs of {len(pairs.files):,} images ({flags.pairs})")

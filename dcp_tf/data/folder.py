@@ -142,19 +142,21 @@ def common_shape(
                 f"{size[0]} x {size[1]} pixels; give an input size or a model with a fixed one"
             )
         if not resize:
-            require_face_size(str(path), size, (height, width))
+            require_face_size(str(path), size, (height, width), "give --landmarks, ")
         gray = gray and mode in _GRAY_MODES
     if channels not in (1, 3):
         channels = 1 if gray else 3
     return height or first_size[1], width or first_size[0], channels
 
 
-def require_face_size(what: str, size: tuple[int, int], wanted: tuple[int | None, int | None]) -> None:
+def require_face_size(
+    what: str, size: tuple[int, int], wanted: tuple[int | None, int | None], advice: str = ""
+) -> None:
     """Raises UsageError where an aligned face has another size (W, H) than the model takes (H, W)."""
     if any(side not in (None, found) for side, found in zip(wanted, size[::-1], strict=True)):
         raise UsageError(
             f"{what} has {size[1]} x {size[0]} pixels (height x width), but the model takes {wanted[0]} x {wanted[1]}: "
-            "align the faces to that size, give --landmarks, or --resize to stretch them"
+            f"align the faces to that size, {advice}or --resize to stretch them"
         )
 
 

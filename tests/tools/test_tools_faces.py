@@ -181,6 +181,15 @@ def test_people_of_the_pairs_are_not_trained_on(faces):
     assert elsewhere.pairs_root != str(faces.root)
 
 
+def test_people_of_the_pairs_who_are_learnt_from_elsewhere_are_told_of(faces, tmp_path):
+    elsewhere = write_faces(tmp_path / "copies", people=3)
+    data = (f"--dataset=faces:{elsewhere}", "--normalization=face")
+    notes = common_flags.load_subject(parsed(prune, faces.model, *data, *faces.pairs)).notes
+    assert any("3 people of the pairs are learnt too, such as p00" in note for note in notes)
+    notes = common_flags.load_subject(parsed(prune, faces.model, *faces.data, *faces.pairs)).notes
+    assert not any("learnt too" in note for note in notes)
+
+
 def test_lists_choose_the_people(faces, tmp_path):
     (tmp_path / "keep.txt").write_text("p06\np07\np08\n")
     (tmp_path / "leave.txt").write_text("p07\n")
