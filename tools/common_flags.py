@@ -162,12 +162,7 @@ def load_subject(flags: Any) -> Subject:
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
     loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags))
-    if len(loaded.model.inputs) != 1:
-        names = ", ".join(tensor.name for tensor in loaded.model.inputs)
-        raise UsageError(
-            f"{flags.model} has {len(loaded.model.inputs)} inputs ({names}), the data one value for each label: "
-            "inspect_model reads such a model, in Python ChannelGraph, PruningPlan.apply and tflite.convert take it"
-        )
+    require_one_input(flags.model, loaded.model)
     notes = []
     if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:
         notes.append(f"{flags.model} starts from random weights; --weights=FILE brings trained ones")
@@ -193,6 +188,25 @@ def require_one_output(subject: Subject) -> None:
             "inspect_model and export take such a model; in Python join the outputs to one and prune by a loss of your "
             "own (README, Several outputs)"
         )
+
+
+def require_one_input(source: str, model: Any) -> None:
+    """Raises UsageError where a model has several inputs; it says what can be done with such a model."""
+    if len(model.inputs) == 1:
+        return
+    names = ", ".join(tensor.name for tensor in model.inputs)
+    images = [number for number, tensor in enumerate(model.inputs) if len(tensor.shape) == 4]
+    trained_with_labels = len(images) == 1 and all(len(tensor.shape) in (1, 2, 4) for tensor in model.inputs)
+    raise UsageError(
+        f"{source} has {len(model.inputs)} inputs ({names}), the data one value for each label: "
+        + (
+            "if its loss reads labels as an input, give the part that gives embeddings or logits alone, "
+            f"keras.Model(model.inputs[{images[0]}], model.get_layer(NAME).output).save('x.keras'); else "
+            if trained_with_labels
+            else ""
+        )
+        + "inspect_model reads such a model, in Python ChannelGraph, PruningPlan.apply and tflite.convert take it"
+    )
 
 
 def _unfreeze(flags: Any, model: Any, notes: list[str]) -> None:
@@ -236,8 +250,6 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) 
     name, mean, std = read_normalization(flags, of_the_model, notes)
     if len(shape) != 3:
         return _load_plain(flags, shape, name), "none"
-    if flags.dataset.startswith("faces:") and not flags.model.startswith("zoo:"):
-        face_flags.check_faces_size(flags, shape)
     dataset = data.load(
         flags.dataset,
         input_shape=shape,

@@ -87,6 +87,7 @@ def _load_with_pairs(flags):
     else:
         loaded = models.load(flags.model, weights=flags.weights)
         model, normalization, kind = loaded.model, loaded.normalization, models.outputs_kind(loaded.model)
+        common_flags.require_one_input(flags.model, model)
         shape, outputs = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape)
     _require_embeddings(flags, len(shape) == 3 and kind == "logits", outputs)
     name, mean, std = common_flags.read_normalization(flags, normalization, notes)

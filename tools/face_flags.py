@@ -61,7 +61,9 @@ def face_settings(flags: Any) -> Any:
 
     kept = None if flags.keep_identities is None else data.read_identities(flags.keep_identities)
     left_out = () if flags.leave_out_identities is None else data.read_identities(flags.leave_out_identities)
-    settings = data.FaceSettings(flags.min_images, kept, left_out, flags.landmarks)
+    # Networks of ours are built for the size of the faces, or for a multiple of it where they are tiny.
+    resize = flags.resize or str(flags.model).startswith("zoo:")
+    settings = data.FaceSettings(flags.min_images, kept, left_out, flags.landmarks, resize)
     if "pairs" not in flags or not flags.pairs:
         return settings
     pairs = read_pairs(flags)
@@ -113,6 +115,11 @@ def with_pairs(flags: Any, subject: Any) -> Any:
         train = _joined(train, dataset.test)
         if pairs.identities is not None and _is_same_folder(flags.dataset.removeprefix("faces:"), flags.pairs_root):
             notes.append("the people of the pairs are left out of the training images")
+        elif known := set(pairs.identities or ()) & set(dataset.class_names):
+            notes.append(
+                f"{len(known)} people of the pairs are learnt too, such as {min(known)}, so that their verification is "
+                "none of strangers; --leave_out_identities leaves them out"
+            )
     test = pair_images(flags, pairs, dataset.input_shape, train.normalization)
     objective = Verified(subject.objective, pairs)
     notes.append(f"verified on {pairs.size:,} pairs of {len(pairs.files):,} images ({flags.pairs})")
@@ -138,42 +145,11 @@ def pair_images(flags: Any, pairs: Any, shape: tuple, normalization: Any) -> Any
     landmarks = flags.landmarks
     if landmarks is None and (pathlib.Path(flags.pairs_root) / _LANDMARKS_FILE).is_file():
         landmarks = str(pathlib.Path(flags.pairs_root) / _LANDMARKS_FILE)
-    if landmarks is None:
-        check_size(flags, pathlib.Path(pairs.files[0]), shape)
-    images = data.pairs_split(pairs, input_shape=shape, normalization=normalization, landmarks=landmarks)
+    images = data.pairs_split(
+        pairs, input_shape=shape, normalization=normalization, landmarks=landmarks, resize=flags.resize
+    )
     people = range(images.size) if pairs.identities is None else np.unique(pairs.identities, return_inverse=True)[1]
     return images.with_labels(np.asarray(people, np.int32))
-
-
-def check_faces_size(flags: Any, shape: tuple) -> None:
-    """Raises UsageError where the faces of `--dataset` are aligned to another size than the model takes."""
-    root = pathlib.Path(flags.dataset.removeprefix("faces:"))
-    if flags.landmarks is not None or not root.is_dir() or (root / _LANDMARKS_FILE).is_file():
-        return
-    from dcp_tf.data.folder import IMAGE_SUFFIXES
-
-    images = (path for path in sorted(root.iterdir()) if path.is_dir() for path in sorted(path.iterdir()))
-    first = next((path for path in images if path.suffix.lower() in IMAGE_SUFFIXES), None)
-    if first is not None:  # else they are records, or nothing, which reading them says
-        check_size(flags, first, shape)
-
-
-def check_size(flags: Any, file: pathlib.Path, shape: tuple) -> None:
-    """Raises UsageError where an image is of another size (H, W) than `shape` says, and may not be resized."""
-    from PIL import Image
-
-    if flags.resize:
-        return
-    try:
-        with Image.open(file) as image:
-            width, height = image.size
-    except OSError as error:
-        raise UsageError(f"{file} is no readable image ({error}); repair or remove it") from error
-    if any(wanted not in (None, size) for wanted, size in zip(shape[:2], (height, width), strict=True)):
-        raise UsageError(
-            f"{file} has {height} x {width} pixels (height x width), but the model takes {shape[0]} x {shape[1]}: "
-            "align the faces to that size, give --landmarks, or --resize to stretch them"
-        )
 
 
 def _require_embeddings(flags: Any, objective: Any) -> None:
@@ -182,8 +158,9 @@ def _require_embeddings(flags: Any, objective: Any) -> None:
     if not isinstance(objective, Embedding | Directions):
         kind = "several outputs" if objective is None else objective.describe()
         raise UsageError(
-            f"--pairs verifies embeddings, but {flags.model} is no embedding network ({kind}); if its outputs are "
-            "embeddings, give --loss=arcface"
+            f"--pairs verifies embeddings, but {flags.model} is no embedding network ({kind}): if its outputs are "
+            "embeddings, give --loss=arcface; if they tell people apart, give the part below them, "
+            "keras.Model(model.inputs[0], model.get_layer(NAME).output).save('x.keras')"
         )
 
 

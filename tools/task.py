@@ -24,7 +24,7 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
     from dcp_tf.training import choose_for_outputs, output_shape
 
     shape, (train, test) = output_shape(model, dataset.train), _names(dataset)
-    loss = _loss(flags, kind, notes)
+    loss = _loss(flags, kind, notes, shape, dataset)
     is_read_off = loss == "auto"
     if dataset.train.labels is None and dataset.test.labels is not None and loss not in MARGINS:
         # What the test labels are tells what the training labels would be.
@@ -62,7 +62,7 @@ def read_for_file(flags: Any, shape: tuple, dataset: Any, notes: list[str]) -> A
     if dataset.test.labels is None:
         raise UsageError(f"{flags.dataset} has no labels to measure on")
     kind = flags.outputs or recorded(flags.model).outputs
-    loss = _loss(flags, kind or "logits", notes)
+    loss = _loss(flags, kind or "logits", notes, shape, dataset)
     if kind == "probabilities":
         found = choose_for_outputs("sigmoid" if loss == "auto" else "logits", shape, dataset.test, loss, what=test)
         kind = "sigmoid" if shape[-1] == 1 or getattr(found, "multilabel", loss == "sigmoid") else "softmax"
@@ -125,7 +125,7 @@ def of_cifar100(normalization: str, model: str, dataset: str) -> str:
     return "cifar100" if normalization == "cifar10" and model.startswith("zoo:") and is_cifar100 else normalization
 
 
-def _loss(flags: Any, kind: str, notes: list[str]) -> str:
+def _loss(flags: Any, kind: str, notes: list[str], shape: tuple, dataset: Any) -> str:
     """What `--loss` says, else what the run of the model wrote down, else what suits the data set."""
     from dcp_tf.tools.common_flags import recorded
 
@@ -136,7 +136,12 @@ def _loss(flags: Any, kind: str, notes: list[str]) -> str:
         return found.loss
     chosen = given if found.loss != "auto" else of_faces(given, flags.dataset, kind)
     if chosen != given:
-        notes.append(f"loss: {chosen} (for faces; --loss overrides)")
+        if "loss" in flags and shape[-1] == dataset.num_classes and not flags.model.startswith("zoo:"):
+            raise UsageError(
+                f"{flags.model} has as many outputs as there are people, {shape[-1]}: say --loss=softmax if they are "
+                "logits, one a person, or --loss=arcface if they are an embedding"
+            )
+        notes.append(f"loss: {chosen}, the {shape[-1]} outputs being an embedding (for faces; --loss overrides)")
     return chosen
 
 

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 
 import numpy as np
 from PIL import Image
@@ -9,6 +10,7 @@ from PIL import Image
 from dcp_tf.errors import UsageError
 
 FACE_SIZE = (112, 112)
+_IMAGE_AND_TEN_VALUES = re.compile(r"(.+?)((?:[\s,]+[^\s,]+){10})")  # from the right: a path may hold spaces
 # Where the eyes, the tip of the nose and the corners of the mouth lie in an image of 112 x 112 (Deng et al. 2019,
 # "ArcFace"); the template of 112 x 96 (Liu et al. 2017, "SphereFace") is the same less 8 columns on each side.
 _TEMPLATE = np.array(
@@ -79,7 +81,7 @@ def read_landmarks(path: str) -> dict[pathlib.Path, np.ndarray]:
 
     The file is text with one line per image, `IMAGE x1 y1 x2 y2 x3 y3 x4 y4 x5 y5`, the values separated by white
     space or by commas, the points in the order and units of `face_template`. IMAGE is a path relative to the folder of
-    the file. Empty lines and lines that begin with `#` are left out.
+    the file, in which there may be spaces. Empty lines and lines that begin with `#` are left out.
 
     Returns:
         By absolute path: (5, 2).
@@ -96,21 +98,27 @@ def read_landmarks(path: str) -> dict[pathlib.Path, np.ndarray]:
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
-        *name, points = line.replace(",", " ").split(maxsplit=1)
-        try:
-            values = np.array(points.split(), np.float64)
-        except ValueError:
-            values = np.empty(0)
-        points = values.reshape(-1, 2) if values.size == 10 else np.empty((0, 2))
+        name, points = _landmarks_of(line.strip())
         if not name or not np.isfinite(points).all() or not np.any(points != points[:1]):
             raise UsageError(
                 f"line {number} of {file} is {line!r}, expected the path of an image and ten numbers: x and y of the "
                 "left eye, the right eye, the nose, the left and the right corner of the mouth"
             )
-        found[absolute(file.parent / name[0])] = points
+        found[absolute(file.parent / name)] = points
     if not found:
         raise UsageError(f"{file} holds no landmarks")
     return found
+
+
+def _landmarks_of(line: str) -> tuple[str, np.ndarray]:
+    """The image and the points (5, 2) of a line; an empty name where it is something else."""
+    parts = _IMAGE_AND_TEN_VALUES.fullmatch(line)
+    if parts is None:
+        return "", np.empty((0, 2))
+    try:
+        return parts[1], np.array(parts[2].replace(",", " ").split(), np.float64).reshape(5, 2)
+    except ValueError:
+        return "", np.empty((0, 2))
 
 
 def absolute(path: str | os.PathLike) -> pathlib.Path:

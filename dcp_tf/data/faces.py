@@ -26,12 +26,14 @@ class FaceSettings:
         leave_out: names of identities that are not read, such as those that are verified later (`Pairs.people`).
         landmarks: a file as `alignment.read_landmarks` describes it. None: `landmarks.txt` in the folder of the faces
             if there is one, else the images are taken to be aligned.
+        resize: whether aligned faces of another size than the model takes are stretched; else they are an error.
     """
 
     min_images: int = 2
     keep: Collection[str] | None = None
     leave_out: Collection[str] = ()
     landmarks: str | None = None
+    resize: bool = True
 
     def __post_init__(self):
         if self.min_images < 2:
@@ -58,18 +60,13 @@ def faces_parts(
         UsageError: nothing is there, fewer than two identities remain, or a file cannot be read.
     """
     root = pathlib.Path(directory)
-    if not root.exists():
-        raise UsageError(
-            f"faces:{root}: there is no such folder; expected {root}/NAME/IMAGE.jpg, one folder per person, or "
-            "TFRecord files of aligned crops"
-        )
-    files = record_files(root)
+    files = record_files(root) if root.exists() else []
     if files:
         if settings.landmarks is not None:
             raise UsageError(f"faces:{root} holds TFRecord files, whose crops are aligned; leave out the landmarks")
         records = open_face_records(files)
         chosen, labels, people = _choose(records.identities, settings, root)
-        source = dataclasses.replace(records, numbers=records.numbers[chosen]).source(input_shape)
+        source = records.take(chosen).source(input_shape, resize=settings.resize)
     else:
         source, labels, people = _images(root, settings, input_shape)
     train, test = set_aside(source, labels, test_fraction, seed)
@@ -89,10 +86,11 @@ def face_decoder(
     files: Sequence[pathlib.Path],
     landmarks: dict[pathlib.Path, np.ndarray] | None,
     input_shape: tuple[int | None, ...] | None,
+    resize: bool = True,
 ) -> FileDecoder:
     """How image files of faces are read: aligned where there are `landmarks` of all of them, else as they are."""
     if landmarks is None:
-        return FileDecoder(files, common_shape(files, input_shape))
+        return FileDecoder(files, common_shape(files, input_shape, resize=resize))
     height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
     shape = height or FACE_SIZE[0], width or FACE_SIZE[1], channels if channels in (1, 3) else 3
     return FileDecoder(files, shape, np.stack([landmarks[absolute(file)] for file in files]))
@@ -100,8 +98,10 @@ def face_decoder(
 
 def _images(root: pathlib.Path, settings: FaceSettings, input_shape: tuple[int | None, ...] | None):
     """The images of a folder of folders: their source, labels, and the names of the people."""
-    names = class_folders(root)
-    files, numbers = list_images(root, names)
+    names = _people(root)
+    files, numbers = list_images(root, names, some_empty=True)  # who has no images has too few, as others may
+    if not files:
+        raise _no_faces(root, "there are no images in its folders")
     landmarks = settings.landmarks or (str(root / LANDMARKS_FILE) if (root / LANDMARKS_FILE).is_file() else None)
     points = None if landmarks is None else read_landmarks(landmarks)
     if points is not None:
@@ -117,7 +117,24 @@ def _images(root: pathlib.Path, settings: FaceSettings, input_shape: tuple[int |
         files, numbers = [file for file, there in zip(files, known, strict=True) if there], numbers[known]
     chosen, labels, people = _choose(np.array(names)[numbers], settings, root)
     files = [files[position] for position in chosen]
-    return open_images(face_decoder(files, points, input_shape), len(files)), labels, people
+    return open_images(face_decoder(files, points, input_shape, settings.resize), len(files)), labels, people
+
+
+def _people(root: pathlib.Path) -> tuple[str, ...]:
+    """The names of the folders in `root`."""
+    if not root.is_dir():
+        raise _no_faces(root, "it is no folder" if root.exists() else "there is no such folder")
+    try:
+        return class_folders(root)
+    except UsageError as error:
+        raise _no_faces(root, "it holds fewer than two folders") from error
+
+
+def _no_faces(root: pathlib.Path, found: str) -> UsageError:
+    return UsageError(
+        f"faces:{root}: {found}; expected {root}/NAME/IMAGE.jpg, one folder per person, or files *.tfrecord of aligned "
+        "crops (other archives, such as .rec or .zip, must be unpacked into such folders)"
+    )
 
 
 def _choose(

@@ -107,18 +107,23 @@ def _folders(root: pathlib.Path) -> list[str]:
     return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 
 
-def list_images(root: pathlib.Path, class_names: Sequence[str]) -> tuple[list[pathlib.Path], np.ndarray]:
-    """The images of all classes in sorted order, and their labels; raises UsageError where a class has none."""
+def list_images(
+    root: pathlib.Path, class_names: Sequence[str], *, some_empty: bool = False
+) -> tuple[list[pathlib.Path], np.ndarray]:
+    """The images of all classes in sorted order, and their labels.
+
+    Raises:
+        UsageError: a class has no images, which only `some_empty` allows.
+    """
     files, labels = [], []
     for label, name in enumerate(class_names):
         folder = root / name
         if not folder.is_dir():
             continue
-        visible = (
-            path for path in folder.iterdir() if not path.name.startswith(".")
-        )  # macOS puts ._1.png beside 1.png
+        # macOS puts ._1.png beside 1.png
+        visible = (path for path in folder.iterdir() if not path.name.startswith("."))
         found = sorted(path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-        if not found:
+        if not found and not some_empty:
             hint = "".join(f", only folders such as {inner}" for inner in _folders(folder)[:1])
             hint += ": put them there, or call the outer folders train and test" if hint else ""
             raise UsageError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}){hint}")
@@ -127,8 +132,15 @@ def list_images(root: pathlib.Path, class_names: Sequence[str]) -> tuple[list[pa
     return files, np.asarray(labels, np.int32)
 
 
-def common_shape(files: Sequence[pathlib.Path], input_shape: tuple[int | None, ...] | None) -> Shape:
-    """Looks into every file's header and says which shape all of them are decoded to."""
+def common_shape(
+    files: Sequence[pathlib.Path], input_shape: tuple[int | None, ...] | None, *, resize: bool = True
+) -> Shape:
+    """Looks into every file's header and says which shape all of them are decoded to.
+
+    Raises:
+        UsageError: a file is no image, their sizes differ and none is wanted, or, without `resize`, one has another
+            size than is wanted.
+    """
     first_size, gray = None, True
     height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
     for path in progress.bar(files, what="looking at the images", unit="image"):
@@ -139,10 +151,23 @@ def common_shape(files: Sequence[pathlib.Path], input_shape: tuple[int | None, .
                 f"the images differ in size: {files[0]} is {first_size[0]} x {first_size[1]} and {path} is "
                 f"{size[0]} x {size[1]} pixels; give an input size (--image_size) or a model with a fixed one"
             )
+        if not resize:
+            require_face_size(str(path), size, (height, width), "give --landmarks, ")
         gray = gray and mode in _GRAY_MODES
     if channels not in (1, 3):
         channels = 1 if gray else 3
     return height or first_size[1], width or first_size[0], channels
+
+
+def require_face_size(
+    what: str, size: tuple[int, int], wanted: tuple[int | None, int | None], advice: str = ""
+) -> None:
+    """Raises UsageError where an aligned face has another size (W, H) than the model takes (H, W)."""
+    if any(side not in (None, found) for side, found in zip(wanted, size[::-1], strict=True)):
+        raise UsageError(
+            f"{what} has {size[1]} x {size[0]} pixels (height x width), but the model takes {wanted[0]} x {wanted[1]}: "
+            f"align the faces to that size, {advice}or --resize to stretch them"
+        )
 
 
 def _read_header(path: pathlib.Path) -> tuple[tuple[int, int], str]:

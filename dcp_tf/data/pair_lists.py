@@ -112,6 +112,12 @@ def _lines(path: pathlib.Path, protocol: str) -> list[str]:
     return [line for line in lines if line.strip()]
 
 
+def _words(line: str, count: int) -> list[str]:
+    """What a line names; where tabs part it, as in LFW's list, names may hold spaces."""
+    words = [word.strip() for word in line.split("\t")]
+    return words if len(words) == count else line.split()
+
+
 def _refuse(path: pathlib.Path, what: str, protocol: str) -> NoReturn:
     known = PROTOCOLS[protocol]
     raise UsageError(f"{known.title}: {path} {what}; expected {known.list_form}")
@@ -131,8 +137,8 @@ def _read_lfw(path: pathlib.Path) -> list[ListedPair]:
     pairs = []
     for position, line in enumerate(lines):
         same = position // of_each % 2 == 0
-        words = line.split()
-        names, numbers = ((words[0], words[0]), words[1:]) if same and words else (words[::2], words[1::2])
+        words = _words(line, 3 if same else 4)
+        names, numbers = ((words[0], words[0]), words[1:]) if same else (words[::2], words[1::2])
         if len(words) != (3 if same else 4) or not all(number.isdecimal() for number in numbers):
             _refuse(path, f"has {line!r} as pair {position + 1}", "lfw")
         left, right = (f"{name}/{name}_{int(n):04d}" for name, n in zip(names, numbers, strict=True))
@@ -172,7 +178,7 @@ def _read_lines(path: pathlib.Path, protocol: str) -> list[ListedPair]:
         _refuse(path, f"holds {len(lines)} pairs, which make no {FOLDS} equal folds", protocol)
     pairs = []
     for position, line in enumerate(lines):
-        words = line.split()
+        words = _words(line, 3)
         if len(words) != 3 or words[2] not in ("1", "0", "-1"):
             _refuse(path, f"has {line!r} as pair {position + 1}", protocol)
         pairs.append(ListedPair(words[0], words[1], words[2] == "1", position * FOLDS // len(lines) + 1))

@@ -115,6 +115,7 @@ def pairs_split(
     input_shape: tuple[int | None, ...] | None = None,
     normalization: str | Normalization = "face",
     landmarks: str | None = None,
+    resize: bool = True,
 ) -> Split:
     """The images of `pairs.files`, in that order, without labels: what is embedded for verification.
 
@@ -123,9 +124,10 @@ def pairs_split(
         input_shape: the (H, W, C) that the model takes.
         normalization: as in `load`.
         landmarks: a file that names all of the images, see `read_landmarks`; None where they are aligned.
+        resize: whether aligned images of another size are stretched; else they are an error.
 
     Raises:
-        UsageError: an image cannot be read, or has no landmarks.
+        UsageError: an image cannot be read, has no landmarks, or without `resize` another size.
     """
     points = None if landmarks is None else read_landmarks(landmarks)
     files = [pathlib.Path(file) for file in pairs.files]
@@ -133,6 +135,6 @@ def pairs_split(
         missing = [file for file in files if absolute(file) not in points]
         if missing:
             raise UsageError(f"{landmarks} names no landmarks of {missing[0]} and {len(missing) - 1} more images")
-    source = open_images(face_decoder(files, points, input_shape), len(files))
+    source = open_images(face_decoder(files, points, input_shape, resize), len(files))
     chosen = find_normalization(normalization)
     return make_split(source, None, input_shape=input_shape, normalization=chosen, augmentation="mirror")

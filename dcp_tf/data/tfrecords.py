@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 
+_GZIP = b"\x1f\x8b"
 # A record: its length (uint64, little endian), a checksum of that, the payload, a checksum of the payload.
 _HEADER_BYTES, _LENGTH_BYTES, _FOOTER_BYTES = 12, 8, 4
 
@@ -51,7 +52,7 @@ def index_records(files: Sequence[str]) -> RecordIndex:
     """Walks over the headers of TFRecord files.
 
     Raises:
-        UsageError: a file ends inside a record.
+        UsageError: a file ends inside a record, or is compressed.
     """
     files = [path for path in files if os.path.getsize(path)]  # an empty shard cannot be mapped
     places = []
@@ -66,6 +67,10 @@ def index_records(files: Sequence[str]) -> RecordIndex:
                 places.append((number, position + _HEADER_BYTES, length))
                 position += _HEADER_BYTES + length + _FOOTER_BYTES
         if position != end:
+            with open(path, "rb") as file:
+                is_compressed = file.read(len(_GZIP)) == _GZIP
+            if is_compressed:
+                raise UsageError(f"{path} is compressed; unpack it with gzip")
             raise UsageError(f"{path} is cut short; download or prepare the data set again")
     file_numbers, offsets, lengths = np.asarray(places, np.int64).reshape(-1, 3).T
     return RecordIndex(tuple(files), file_numbers, offsets, lengths)

@@ -126,12 +126,14 @@ def _explain(error: Exception) -> str:
     if unknown:
         return (
             f"plain Keras does not know the custom object {unknown[1]!r}; the programs take models of Keras' own "
-            "layers only, in Python dcp_tf.prune takes a model that your code has loaded"
+            "layers only: give the part without it, keras.Model(model.inputs[0], "
+            "model.get_layer(NAME).output).save('x.keras'), or in Python dcp_tf.prune a model that your code has loaded"
         )
     if "`Lambda` layer" in text:
         return (
-            "it holds a Lambda layer, whose code is not run from a file; write it with Keras layers or keras.ops, or "
-            "load it in Python (safe_mode=False) and give the model to dcp_tf.prune"
+            "it holds a Lambda layer, whose code is not run from a file; write it with Keras layers (Rescaling for a "
+            "factor, UnitNormalization for embeddings of length 1) or keras.ops, or load it in Python "
+            "(safe_mode=False) and give the model to dcp_tf.prune"
         )
     if "No model config found" in text:
         return "it holds weights alone; save the whole model with model.save('x.keras')"

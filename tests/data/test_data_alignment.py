@@ -127,6 +127,16 @@ def test_faces_with_landmarks_are_aligned_and_others_left_out(tmp_path, separato
     assert narrow.input_shape == (112, 96, 1)
 
 
+@pytest.mark.parametrize("separator", [" ", ", ", ",", "\t"])
+@pytest.mark.parametrize("name", ["Ann Lee/Ann Lee, 1.jpg", "a/1 2 3.png", "ann.jpg"])
+def test_the_paths_of_images_may_hold_spaces_and_commas(tmp_path, separator, name):
+    points = np.arange(10.0).reshape(5, 2)
+    (tmp_path / "points.txt").write_text(separator.join([name, *map(str, points.ravel())]) + "\n")
+    found = read_landmarks(str(tmp_path / "points.txt"))
+    assert list(found) == [tmp_path / name]
+    np.testing.assert_array_equal(found[tmp_path / name], points)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -173,17 +173,69 @@ def test_what_is_missing_or_wrong_is_one_clear_line(tmp_path):
         assert "\n" not in str(caught.value)
 
 
+def test_a_folder_of_another_form_is_told_what_was_expected(tmp_path):
+    (tmp_path / "empty/a").mkdir(parents=True)
+    (tmp_path / "empty/b").mkdir()
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive/train.rec").write_bytes(b"faces")
+    cases = {"archive": "fewer than two folders", "empty": "no images", "archive/train.rec": "no folder"}
+    for name, found in cases.items():
+        with pytest.raises(UsageError, match=rf"faces:.*{name}: .*{found}.*; expected .*NAME/IMAGE.*tfrecord"):
+            data.load(f"faces:{tmp_path / name}")
+
+
+def test_people_without_images_have_too_few(tmp_path, capsys):
+    root = write_folder(tmp_path / "faces")
+    (root / "nobody").mkdir()
+    assert data.load(f"faces:{root}").num_classes == 4
+
+
+def test_faces_of_another_size_are_stretched_unless_that_is_forbidden(root):
+    """Also where one alone is: the first image tells nothing of the others."""
+    larger = png(np.zeros((20, 8, 3), np.uint8))
+    if (root / "eve").is_dir():
+        (root / "eve" / "eve_0002.png").write_bytes(larger)
+    else:
+        with tf.io.TFRecordWriter(str(root / "more.tfrecord")) as writer:
+            writer.write(example(png(faces()["eve"][0]), "eve"))
+            writer.write(example(larger, "eve"))
+    assert data.load(f"faces:{root}", input_shape=(10, 8, 3)).num_classes == 4
+    wrong = r"(eve_0002\.png|record 2 of .*more\.tfrecord) has 20 x 8 .* takes 10 x 8"
+    with pytest.raises(UsageError, match=wrong) as caught:
+        data.load(f"faces:{root}", input_shape=(10, 8, 3), faces=FaceSettings(resize=False))
+    assert ("--landmarks" in str(caught.value)) == (root / "eve").is_dir()  # crops in records have none
+    others = FaceSettings(leave_out=["eve"], resize=False)
+    assert data.load(f"faces:{root}", input_shape=(10, 8, 3), faces=others).num_classes == 3
+
+
 @pytest.mark.parametrize(
     ("record", "message"),
     [
         (tf.train.Example().SerializeToString(), "has the features none; expected 'image'"),
         (b"\xff\xff\xff", "no tf.train.Example"),
+        (example(bytes(300), "ann"), "record 1 of .* 300 bytes as 'image' that are no JPEG or PNG file"),
     ],
 )
 def test_records_of_another_form_are_refused(tmp_path, record, message):
     with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord")) as writer:
         writer.write(record)
     with pytest.raises(UsageError, match=message):
+        data.load(f"faces:{tmp_path}")
+
+
+def test_a_damaged_image_among_records_is_named(tmp_path):
+    root, whole = write_records(tmp_path / "faces"), png(faces()["ann"][0])
+    with tf.io.TFRecordWriter(str(root / "more.tfrecord")) as writer:
+        writer.write(example(whole, "ann"))
+        writer.write(example(whole[:-60], "ann"))
+    with pytest.raises(UsageError, match=r"record 2 of .*more\.tfrecord holds a damaged image"):
+        data.load(f"faces:{root}")
+
+
+def test_compressed_records_are_no_damaged_ones(tmp_path):
+    with tf.io.TFRecordWriter(str(tmp_path / "a.tfrecord.gz"), tf.io.TFRecordOptions("GZIP")) as writer:
+        writer.write(example(png(faces()["ann"][0]), "ann"))
+    with pytest.raises(UsageError, match="is compressed; unpack it"):
         data.load(f"faces:{tmp_path}")
 
 

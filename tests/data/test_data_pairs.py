@@ -50,6 +50,22 @@ def test_a_byte_order_mark_is_no_part_of_a_list(tmp_path):
     assert data.read_pairs(str(path), str(tmp_path / "faces"), "lfw").size == 12
 
 
+def test_names_may_hold_spaces_between_tabs(tmp_path):
+    people = ("Ann Lee", "Bo van Dam", "cid", "dan")
+    for person in people:
+        for number in (1, 2):
+            write_image(tmp_path / "faces" / person / f"{person}_{number:04}.png")
+    fold = "{0}\t1\t2\n{0}\t1\t{1}\t2\n".format
+    (tmp_path / "pairs.txt").write_text("2\t1\n" + fold(*people[:2]) + "cid  1\t2\ncid 1 dan\t2\n")
+    pairs = data.read_pairs(str(tmp_path / "pairs.txt"), str(tmp_path / "faces"))
+    assert names(pairs, "right")[:2] == ["Ann Lee/Ann Lee_0002.png", "Bo van Dam/Bo van Dam_0002.png"]
+    assert pairs.people([1, 2]) == set(people)
+    listed = "Ann Lee/Ann Lee_0001.png\tBo van Dam/Bo van Dam_0001\t0\n" * 10
+    (tmp_path / "lines.txt").write_text(listed)
+    pairs = data.read_pairs(str(tmp_path / "lines.txt"), str(tmp_path / "faces"), "agedb_30")
+    assert (pairs.size, names(pairs, "right")[0]) == (10, "Bo van Dam/Bo van Dam_0001.png")
+
+
 def test_folds_can_be_taken_alone(tmp_path):
     pairs = data.read_pairs(write_lfw(tmp_path / "faces"), str(tmp_path / "faces"))
     part = pairs.take_folds([2])

@@ -181,6 +181,15 @@ def test_people_of_the_pairs_are_not_trained_on(faces):
     assert elsewhere.pairs_root != str(faces.root)
 
 
+def test_people_of_the_pairs_who_are_learnt_from_elsewhere_are_told_of(faces, tmp_path):
+    elsewhere = write_faces(tmp_path / "copies", people=3)
+    data = (f"--dataset=faces:{elsewhere}", "--normalization=face")
+    notes = common_flags.load_subject(parsed(prune, faces.model, *data, *faces.pairs)).notes
+    assert any("3 people of the pairs are learnt too, such as p00" in note for note in notes)
+    notes = common_flags.load_subject(parsed(prune, faces.model, *faces.data, *faces.pairs)).notes
+    assert not any("learnt too" in note for note in notes)
+
+
 def test_lists_choose_the_people(faces, tmp_path):
     (tmp_path / "keep.txt").write_text("p06\np07\np08\n")
     (tmp_path / "leave.txt").write_text("p07\n")
@@ -231,9 +240,36 @@ def test_one_clear_line_for_each_mistake(faces, tmp_path, capsys, inputs):
     assert not (tmp_path / "out").exists()
 
 
+def test_training_models_are_told_to_leave_their_head_behind(faces, tmp_path, capsys):
+    """One takes labels as a second input, one ends in logits over the people."""
+    network = embedding_network()
+    label = keras.Input((1,), dtype="int32", name="label")
+    logits = keras.layers.Dense(6, name="logits")(network.output)
+    own = keras.ops.one_hot(keras.ops.squeeze(label, 1), 6)
+    keras.Model([network.input, label], logits - 0.35 * own).save(tmp_path / "labels.keras")
+    keras.Model(network.input, logits).save(tmp_path / "logits.keras")
+    with_labels, with_logits = (f"--model={tmp_path}/{name}.keras" for name in ("labels", "logits"))
+    out = f"--output_dir={tmp_path / 'out'}"
+    the_part = "keras.Model(model.inputs[0], model.get_layer(NAME).output).save('x.keras')"
+    assert the_part in refused(capsys, evaluate, with_labels, *faces.pairs)
+    assert the_part in refused(capsys, prune, with_labels, *faces.data, *faces.pairs, out)
+    refusal = refused(capsys, prune, with_logits, *faces.data, *faces.pairs, out)
+    assert "as many outputs as there are people, 6: say --loss=softmax" in refusal
+    assert the_part in refused(capsys, prune, with_logits, *faces.data, *faces.pairs, "--loss=softmax", out)
+    flags = parsed(prune, with_logits, *faces.data, *faces.pairs, "--loss=arcface")
+    assert "ArcFace over 6 classes" in common_flags.load_subject(flags).objective.describe()
+    subject = common_flags.load_subject(parsed(prune, faces.model, *faces.data, *faces.pairs))
+    assert any("the 8 outputs being an embedding" in note for note in subject.notes)
+
+
 def test_faces_of_another_size_are_stretched_where_asked(faces, tmp_path, capsys):
     larger = write_faces(tmp_path / "larger", people=6, size=(20, 16))
     flags = (faces.model, faces.pairs[0], f"--pairs_root={larger}", "--normalization=face")
     assert "20 x 16 pixels" in refused(capsys, evaluate, *flags)
+    for person in range(6):  # the first image has the size that the model takes, others have not
+        Image.fromarray(face(person, 1)).save(larger / f"p{person:02}" / f"p{person:02}_0001.png")
+    assert "_0002.png has 20 x 16 pixels" in refused(capsys, evaluate, *flags)
+    trained_on = (f"--dataset=faces:{larger}", *faces.pairs, f"--output_dir={tmp_path / 'out'}")
+    assert "_0002.png has 20 x 16 pixels" in refused(capsys, prune, faces.model, *trained_on)
     assert evaluate.run([*flags, "--resize", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"] == 27
