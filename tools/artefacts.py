@@ -116,7 +116,29 @@ def deploy(
                 progress.say(f"{path.name}: left in float, without an integer kernel: {listed}")
     if settings.runs and records:
         _benchmark(records, folder, settings, seed)
+        for line in slower_than_float(records):
+            progress.say(line)
     return records, failures
+
+
+def slower_than_float(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each integer file that was measured to be slower than the float32 file of the same model.
+
+    Args:
+        records: the `tflite` part of summary.json.
+    """
+    timed = {name: record for name, record in records.items() if "latency_ms" in record}
+    floats = {record["model"]: record for record in timed.values() if record["quantization"] == "float32"}
+    lines = []
+    for name, record in timed.items():
+        reference = floats.get(record["model"])
+        if reference is None or record["latency_ms"]["p10"] <= reference["latency_ms"]["p90"]:
+            continue
+        milliseconds = (f"{each['latency_ms']['median']:.3g}" for each in (record, reference))
+        lines.append(f"{name} is slower here than float32, {' ms against '.join(milliseconds)} ms")
+        if "PRELU" in record["operations"] and record["quantization"] in ("int8", "qat"):
+            lines[-1] += ": PRELU has no fast kernel in 8 bits; float16 saves half of the size, and ReLU would be fast"
+    return lines
 
 
 def remove_files(folder: pathlib.Path, models: Mapping[str, Any]) -> None:
