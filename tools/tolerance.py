@@ -47,6 +47,8 @@ def _accuracies(model: Any, train: Any, objective: Any, seed: int) -> tuple[floa
 
     Without labels the model's answers for the unchanged images stand for them.
     """
+    import numpy as np
+
     from dcp_tf import progress
     from dcp_tf.evaluation import top1_classes
     from dcp_tf.training.objectives import predictions
@@ -54,7 +56,11 @@ def _accuracies(model: Any, train: Any, objective: Any, seed: int) -> tuple[floa
     some = train.take(train.balanced_subset(_IMAGES, seed))
     if some.labels is None:
         outputs, _ = predictions(model, some, some.size)
-        some = dataclasses.replace(some, labels=top1_classes(outputs, objective.outputs_kind))
+        if getattr(objective, "multilabel", False):
+            answers = np.asarray(objective.loss.as_probabilities(outputs) > 0.5, np.float32)
+        else:
+            answers = top1_classes(outputs, objective.outputs_kind)
+        some = dataclasses.replace(some, labels=answers)
     found = []
     for changed in (False, True):
         batches = some.batches(64, augment=changed, seed=seed)
