@@ -183,6 +183,7 @@ def test_convert_names_the_way_to_a_qat_file():
 @pytest.fixture(scope="module")
 def digits():
     """A small residual network that knows the digits, and their images."""
+    keras.utils.set_random_seed(0)
     found = data.load("digits", input_shape=(16, 16, 1), normalization="digits")
     model = build("preresnet8", (16, 16, 1), 10)
     fit(model, found.train, LOSSES, TrainConfig(epochs=6, batch_size=32))
