@@ -6,6 +6,7 @@ from typing import Any
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.tflite.biases import with_right_biases
 from dcp_tf.tflite.calibration import calibration_samples
 from dcp_tf.tflite.inspect import inspect
 from dcp_tf.tflite.keras_call import check_model, infer
@@ -98,7 +99,7 @@ def run_converter(
             converter = _converter(model)
             named = None if samples is None else _named(_watched(samples, bar, silence))
             configure(converter, quantization, named, io, allow_float)
-            return converter.convert()
+            content = converter.convert()
     except UsageError:
         raise
     except Exception as error:  # the converter raises its own, ValueError, RuntimeError, TypeError, and more
@@ -106,6 +107,7 @@ def run_converter(
     finally:
         if bar is not None:
             bar.close()
+    return with_right_biases(content) if quantization.is_integer else content
 
 
 def _refuse_what_crashes(model: Any, quantization: Quantization) -> None:

@@ -19,11 +19,16 @@ DAMAGE = (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyEr
 
 def operation_name(model: schema.Model, operator: schema.Operator) -> str:
     """What an operation is called, such as CONV_2D, or the name of a custom one."""
-    code = model.OperatorCodes(operator.OpcodeIndex())
-    if code.CustomCode():
-        return code.CustomCode().decode()
+    code = schema.OperatorCodeT.InitFromObj(model.OperatorCodes(operator.OpcodeIndex()))
+    return code_name(code)
+
+
+def code_name(code: schema.OperatorCodeT) -> str:
+    """What an entry of the table of operations is called."""
+    if code.customCode:
+        return code.customCode if isinstance(code.customCode, str) else code.customCode.decode()
     # Files from before 2021 fill the narrow field alone.
-    return _OPERATIONS[max(code.BuiltinCode(), code.DeprecatedBuiltinCode())]
+    return _OPERATIONS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 def operators(model: schema.Model, graph: schema.SubGraph) -> Iterator[tuple[str, schema.Operator]]:
