@@ -1,43 +1,168 @@
-"""Which pixels a model expects, as far as its first layer tells."""
+"""Which pixels a model expects, as far as the operations in front of its first layer with a kernel tell."""
+
+import dataclasses
+import inspect
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
+from keras import tree
 
-_LARGEST_UNIT = 0.1  # a layer that multiplies by less than this was made for 0..255, not for 0..1
+_LARGEST_UNIT = 0.1  # a model that multiplies by less than this was made for 0..255, not for 0..1
+_LARGEST_UNIT_MEAN = 1.5  # pixels of 0..1 or -1..1 have no mean beyond this
+_PIXELS = (-1.0, 260.0)  # where the mean of pixels of 0..255 can lie; other inputs are no pixels
+_LEVELS = (0.0, 127.5, 255.0)
+_OPEN_SIZE = 64  # of an image whose size the model leaves open
+_NOT_AFFINE = 0.01  # of the span
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reading:
+    """What a layer gets to see of a pixel: `multiplier (pixel - mean)`."""
+
+    layer: str
+    multiplier: float
+    mean: float
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether this only makes sense for pixels of 0..255."""
+        is_for_pixels = _PIXELS[0] <= self.mean <= _PIXELS[1]
+        return is_for_pixels and (self.multiplier < _LARGEST_UNIT or self.mean > _LARGEST_UNIT_MEAN)
+
+    def __str__(self) -> str:
+        divisor = 1 / self.multiplier
+        shift = f"{abs(self.mean):.4g}"
+        pixel = "pixel" if abs(self.mean) < 0.05 else f"pixel {'-' if self.mean > 0 else '+'} {shift}"
+        if abs(divisor - 1) < 1e-3:
+            return f"{self.layer} reads {pixel}"
+        return f"{self.layer} reads {f'({pixel})' if ' ' in pixel else pixel} / {divisor:.4g}"
 
 
 def takes_raw_pixels(model: keras.Model) -> str | None:
     """Why a model must be given pixels of 0..255; None where nothing says so.
 
-    Integer inputs say so, and a `Rescaling` or `Normalization` before everything else that multiplies by 1/255 or the
-    like. Layers that only change images while a model is trained, and nested models, are looked through.
+    Integer inputs say so, and what the model does to its images before the first layer with a kernel. Black, gray and
+    white images are sent through these operations in inference mode, whatever they are: layers, `keras.ops`, nested
+    models, augmentation (which does nothing then). Where the first kernel reads an affine map of the pixels, its
+    multiplier and its zero tell the range. The statistics of a BatchNormalization in front tell it too.
 
     Args:
         model: functional or Sequential.
     """
     if np.issubdtype(np.dtype(keras.backend.standardize_dtype(model.inputs[0].dtype)), np.integer):
         return f"the model takes {model.inputs[0].dtype}"
-    layer = _first_layer(model)
-    if isinstance(layer, keras.layers.Rescaling):
-        multiplier = np.max(np.abs(np.asarray(layer.scale, np.float64)))
-    elif isinstance(layer, keras.layers.Normalization) and not layer.invert:
-        multiplier = 1 / np.sqrt(np.min(keras.ops.convert_to_numpy(layer.variance)))
-    else:
+    raw = [reading for reading in _readings(model) if reading.is_raw]
+    return str(raw[0]) if raw else None
+
+
+def _readings(model: keras.Model) -> list[_Reading]:
+    """What each layer that is no preprocessing gets to see of the pixels, where that is an affine map of them."""
+    batch, *sizes = model.inputs[0].shape
+    shape = (batch or 1, *(size or _OPEN_SIZE for size in sizes))
+    seen = []
+    for level in _LEVELS:
+        walk = _Walk()
+        image = keras.ops.full(shape, level, dtype=model.inputs[0].dtype)
+        walk.run(model, [image, *[None] * (len(model.inputs) - 1)])
+        seen.append(walk.seen)
+    readings = (
+        _reading(black[0], *(part[1] for part in (black, gray, white)))
+        for black, gray, white in zip(*seen, strict=True)
+    )
+    return [reading for reading in readings if reading is not None]
+
+
+def _reading(layer: str, black: np.ndarray, gray: np.ndarray, white: np.ndarray) -> _Reading | None:
+    """The affine map behind three levels; None where values do not depend on the pixels, or in another way."""
+    span = white - black
+    changes = np.abs(span) > 1e-6 * max(1.0, float(np.abs(black).max(initial=0)))
+    if not changes.any():
         return None
-    if multiplier >= _LARGEST_UNIT:
+    bend = np.abs(gray - (black + white) / 2)[changes] / np.abs(span[changes])
+    if np.median(bend) > _NOT_AFFINE:
         return None
-    return f"the model begins with {type(layer).__name__} by {multiplier:.3g}"
+    multipliers = span[changes] / (_LEVELS[-1] - _LEVELS[0])
+    return _Reading(layer, float(np.median(np.abs(multipliers))), float(np.median(-black[changes] / multipliers)))
 
 
-def _first_layer(model: keras.Model) -> keras.Layer | None:
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            return _first_layer(layer)
-        if not isinstance(layer, _LOOKED_THROUGH):
-            return layer
-    return None
+class _Walk:
+    """Sends an image through the operations in front of the first kernels.
+
+    Attributes:
+        seen: for each tensor that a layer with a kernel reads, that layer's name and the values.
+    """
+
+    def __init__(self):
+        self.seen: list[tuple[str, np.ndarray]] = []
+
+    def run(self, model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
+        """The outputs of a functional model; None stands for what lies behind a kernel."""
+        graph = getattr(model, "_functional", None) or model
+        known = {id(tensor): value for tensor, value in zip(graph.inputs, inputs, strict=True) if value is not None}
+        for node in _nodes(graph):
+            arguments = node.arguments.keras_tensors
+            values = [known[id(tensor)] for tensor in arguments if id(tensor) in known]
+            if not values:
+                continue
+            if len(values) < len(arguments) or not _is_preprocessing(node.operation):
+                if not _is_functional(node.operation):
+                    self.seen += [(node.operation.name, _array(value)) for value in values]
+                    continue
+            outputs = self._call(node, known)
+            known |= {id(x): y for x, y in zip(node.outputs, outputs, strict=True) if y is not None}
+        return [known.get(id(tensor)) for tensor in graph.outputs]
+
+    def _call(self, node: Any, known: dict[int, Any]) -> list[Any]:
+        operation = node.operation
+        if _is_functional(operation):
+            given = node.arguments.args[0] if node.arguments.args else node.arguments.kwargs["inputs"]
+            if isinstance(given, dict) and not isinstance(operation.input, dict):
+                given = [given[tensor.name] for tensor in operation.inputs]
+            return self.run(operation, [known.get(id(tensor)) for tensor in tree.flatten(given)])
+        args, kwargs = node.arguments.fill_in(known)
+        if isinstance(operation, keras.layers.BatchNormalization):
+            return [_standardized(operation, args[0] if args else kwargs["inputs"])]
+        if "training" in inspect.signature(operation.call).parameters:
+            kwargs = {**kwargs, "training": False}
+        return tree.flatten(operation(*args, **kwargs))
 
 
-_LOOKED_THROUGH = (keras.layers.InputLayer, keras.layers.RandomFlip, keras.layers.RandomRotation)
-_LOOKED_THROUGH += (keras.layers.RandomZoom, keras.layers.RandomTranslation, keras.layers.RandomCrop)
-_LOOKED_THROUGH += (keras.layers.Resizing, keras.layers.CenterCrop, keras.layers.ZeroPadding2D)
+def _nodes(graph: Any) -> Iterator[Any]:
+    """The calls of a functional graph, producers first."""
+    by_depth = graph._nodes_by_depth
+    calls = itertools.chain.from_iterable(by_depth[depth] for depth in sorted(by_depth, reverse=True))
+    return (node for node in calls if not node.is_input)
+
+
+def _is_functional(operation: Any) -> bool:
+    return isinstance(operation, keras.Model) and (
+        getattr(operation, "_functional", None) is not None or hasattr(operation, "_nodes_by_depth")
+    )
+
+
+def _is_preprocessing(operation: Any) -> bool:
+    """Whether an operation has no weights but the statistics of its inputs."""
+    if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.layers.BatchNormalization):
+        return True
+    statistics = {
+        id(weight)
+        for layer in operation._flatten_layers()
+        if isinstance(layer, keras.layers.Normalization)
+        for weight in layer.weights
+    }
+    return all(id(weight) in statistics for weight in operation.weights)
+
+
+def _standardized(layer: keras.layers.BatchNormalization, inputs: Any) -> Any:
+    """What a BatchNormalization makes of its inputs before it scales them by what it learned."""
+    shape = [1] * len(inputs.shape)
+    shape[layer.axis] = -1
+    mean, variance = (keras.ops.reshape(x, shape) for x in (layer.moving_mean, layer.moving_variance))
+    return (inputs - mean) / keras.ops.sqrt(variance + layer.epsilon)
+
+
+def _array(value: Any) -> np.ndarray:
+    return keras.ops.convert_to_numpy(value).astype(np.float64)
