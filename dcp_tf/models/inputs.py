@@ -107,10 +107,10 @@ class _Walk:
             values = [known[id(tensor)] for tensor in arguments if id(tensor) in known]
             if not values:
                 continue
-            if len(values) < len(arguments) or not _is_preprocessing(node.operation):
-                if not _is_functional(node.operation):
-                    self.seen += [(node.operation.name, _array(value)) for value in values]
-                    continue
+            is_known = len(values) == len(arguments) and _is_preprocessing(node.operation)
+            if not is_known and not _is_functional(node.operation):
+                self.seen += [(node.operation.name, _array(value)) for value in values]
+                continue
             outputs = self._call(node, known)
             known |= {id(x): y for x, y in zip(node.outputs, outputs, strict=True) if y is not None}
         return [known.get(id(tensor)) for tensor in graph.outputs]
