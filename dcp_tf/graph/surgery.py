@@ -1,7 +1,6 @@
 """Rebuilds a functional model with fewer channels, and makes the masked model that it must equal."""
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +13,8 @@ from dcp_tf.graph.initializers import fitting_initializers
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import Kept, Labels, OperationRecord
 from dcp_tf.graph.trace import functional_graph, ordered_nodes
+from dcp_tf.models.layer_copies import new_layer
+from dcp_tf.models.layer_state import transfer_state
 
 
 def rebuild(graph: ChannelGraph, kept: Kept) -> keras.Model:
@@ -99,23 +100,18 @@ class _Rebuild:
 
     def _new_operation(self, operation: keras.Operation) -> keras.Operation:
         record = self._graph.records.get(id(operation))
-        changes = record.config if record else {}
         if not isinstance(operation, keras.Layer):
-            return self._new_plain_operation(operation, changes)
-        if isinstance(operation, keras.layers.Lambda):
-            return _new_lambda(operation)
-        try:
-            config = operation.get_config()
-            for key, change in changes.items():
-                config[key] = change(self._kept, config[key])
-            if record is not None:
-                config.update(fitting_initializers(record, self._kept))
-            return type(operation).from_config(config)
-        except NotImplementedError as error:
-            raise UsageError(
-                f"layer {operation.name!r} ({type(operation).__name__}) cannot be made from its config: "
-                "give it a get_config"
-            ) from error
+            return self._new_plain_operation(operation, record.config if record else {})
+        return new_layer(operation, self._changes(record) if record else None)
+
+    def _changes(self, record: OperationRecord) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
+        initializers = fitting_initializers(record, self._kept)
+        if not record.config and not initializers:
+            return None
+        return lambda config: {
+            **{key: change(self._kept, config[key]) for key, change in record.config.items()},
+            **initializers,
+        }
 
     def _new_plain_operation(self, operation: keras.Operation, changes: dict) -> keras.Operation:
         values = {key: change(self._kept, getattr(operation, key)) for key, change in changes.items()}
@@ -168,33 +164,18 @@ class _Rebuild:
         """Copies the values that stay into the new layers."""
         for key, record in self._graph.records.items():
             if isinstance(record.operation, keras.Layer):
-                _copy_values(record, self._made[key], self._kept)
+                _copy_state(record, self._made[key], self._kept)
 
 
-def _new_lambda(layer: keras.layers.Lambda) -> keras.layers.Lambda:
-    """Keras refuses to make a Lambda from its config, since its code could come from a stranger; here it is at hand."""
-    arguments = {"function": layer.function, "output_shape": layer._output_shape, "mask": layer.mask}
-    settings = {"name": layer.name, "trainable": layer.trainable, "dtype": layer.dtype_policy}
-    return keras.layers.Lambda(**arguments, arguments=dict(layer.arguments), **settings)
-
-
-def _copy_values(record: OperationRecord, new: keras.Layer, kept: Kept) -> None:
+def _copy_state(record: OperationRecord, new: keras.Layer, kept: Kept) -> None:
     axes = {id(record.operation.weights[index]): by_axis for index, by_axis in record.weights.items()}
-    for old, variable in zip(record.operation.variables, new.variables, strict=True):
-        value = kept.take(keras.ops.convert_to_numpy(old), axes.get(id(old), {}))
-        if value.shape != tuple(variable.shape):
-            raise RuntimeError(
-                f"{record.path} ({type(new).__name__}): its rule leaves {value.shape} of {old.path}, "
-                f"but the rebuilt layer has {tuple(variable.shape)}: the rule misses an axis or a config entry"
-            )
-        variable.assign(value)
-    if isinstance(new, keras.layers.Normalization):
-        new.finalize_state()
-    if hasattr(new, "save_assets"):
-        # What a layer has learned outside its weights: the vocabulary of a lookup.
-        with tempfile.TemporaryDirectory() as folder:
-            record.operation.save_assets(folder)
-            new.load_assets(folder)
+    try:
+        transfer_state(record.operation, new, lambda variable, value: kept.take(value, axes.get(id(variable), {})))
+    except UsageError as error:
+        if not axes:
+            raise
+        kind = type(new).__name__
+        raise RuntimeError(f"{record.path} ({kind}): {error}: the rule misses an axis or a config entry") from error
 
 
 def _new_input(tensor: keras.KerasTensor, shape: Sequence[int | None]) -> keras.KerasTensor:

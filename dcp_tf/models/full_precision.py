@@ -3,6 +3,9 @@
 from typing import Any
 
 import keras
+from keras.src.saving.serialization_lib import SafeModeScope
+
+from dcp_tf.models.layer_state import transfer_state
 
 _HALVES = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
@@ -20,8 +23,9 @@ def in_full_precision(model: keras.Model) -> keras.Model:
     """
     if not any(layer.compute_dtype in _HALVES for layer in model._flatten_layers()):
         return model
-    rebuilt = type(model).from_config(_widen(model.get_config()))
-    rebuilt.set_weights(model.get_weights())
+    with SafeModeScope(safe_mode=False):  # whatever code the model holds is in memory already
+        rebuilt = type(model).from_config(_widen(model.get_config()))
+    transfer_state(model, rebuilt)
     return rebuilt
 
 

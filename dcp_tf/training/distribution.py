@@ -16,6 +16,8 @@ import keras
 import tensorflow as tf
 
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.models.layer_copies import new_layer
+from dcp_tf.models.layer_state import transfer_state
 
 STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
 
@@ -150,10 +152,10 @@ class Replicas:
         return {key if isinstance(key, str) else id(places.get(key, key)): mask for key, mask in masks.items()}
 
     def scatter(self) -> None:
-        """Gives all replicas the plain model's weights."""
+        """Gives all replicas the plain model's weights, and what it derives from them."""
         if self.strategy is not None:
-            for own, plain in zip(self.model.variables, self._plain.variables, strict=True):
-                own.assign(plain.numpy())
+            with self.strategy.scope():
+                transfer_state(self._plain, self.model)
 
     def gather(self) -> None:
         """Gives the plain model the replicas' weights."""
@@ -172,7 +174,7 @@ class Replicas:
 def _copy(model: keras.Model, strategy: tf.distribute.Strategy) -> keras.Model:
     with strategy.scope():
         try:
-            copy = keras.models.clone_model(model)
+            copy = keras.models.clone_model(model, clone_function=new_layer, recursive=True)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise UsageError(
                 f"training under a strategy needs a model that can be made again from its config; {model.name} "

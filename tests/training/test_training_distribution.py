@@ -52,6 +52,19 @@ for settings, arguments in cases:
         np.testing.assert_allclose(two[path], value, atol=2e-6, err_msg=path)
     np.testing.assert_allclose(told_by_two[-1]["loss"], told[-1]["loss"], rtol=1e-5)
     np.testing.assert_allclose(told_by_two[-1]["top1"], told[-1]["top1"], rtol=1e-5)
+
+import keras
+from dcp_tf.training.distribution import Replicas
+values = np.random.default_rng(0).normal(5, 3, (8, 6)).astype("float32")
+norm = keras.layers.Normalization()
+norm.adapt(values)
+image = keras.Input((6,))
+front = keras.layers.Pipeline([norm, keras.layers.Rescaling(2.0)])
+bins = keras.layers.Discretization(num_bins=4)
+bins.adapt(values)
+made = keras.layers.Concatenate()([front(image), keras.ops.cast(bins(image), "float32")])
+model = keras.Model(image, keras.layers.Dense(3)(made))
+np.testing.assert_allclose(Replicas(model, strategy).model(values), model(values), rtol=1e-5)
 print("equal")
 """
 )
