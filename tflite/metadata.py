@@ -10,6 +10,7 @@ And once as JSON (an entry `DCP_TF_METADATA` of the model's own table), for all 
 Neither changes what the file computes; a runtime that knows nothing of them skips them.
 """
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -24,6 +25,7 @@ import dcp_tf
 from dcp_tf.errors import UsageError
 from dcp_tf.tflite import flatbuffer
 from dcp_tf.tflite.metadata_format import standard_metadata
+from dcp_tf.tflite.standard_metadata import read_standard
 from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
 
 STANDARD, OWN = "TFLITE_METADATA", "DCP_TF_METADATA"
@@ -48,6 +50,7 @@ class Metadata:
         channels: "RGB", "BGR" or "GRAY"; None where the inputs are no such images.
         input_layout: order of an input's axes, such as "NHWC"; None where the inputs are no images.
         outputs: "logits", "probabilities" or "embeddings"; None where it is unknown.
+        loss: what the network was trained with, such as "softmax"; None where it is unknown.
         dcp_tf_version: of the library that wrote the file.
     """
 
@@ -60,11 +63,17 @@ class Metadata:
     channels: str | None = None
     input_layout: str | None = None
     outputs: str | None = None
+    loss: str | None = None
     dcp_tf_version: str = dcp_tf.__version__
 
 
 def image_metadata(
-    model: Any, quantization: str, normalization: Any, labels: tuple[str, ...] = (), outputs: str | None = None
+    model: Any,
+    quantization: str,
+    normalization: Any,
+    labels: tuple[str, ...] = (),
+    outputs: str | None = None,
+    loss: str | None = None,
 ) -> Metadata:
     """The metadata of a network for images.
 
@@ -74,21 +83,23 @@ def image_metadata(
         normalization: a `dcp_tf.data.Normalization`, or None for inputs that are no images.
         labels: names of the classes.
         outputs: "logits", "probabilities" or "embeddings".
+        loss: what the network was trained with, such as "softmax".
     """
     shape = tuple(model.inputs[0].shape)
     if normalization is None or len(shape) != 4:
-        return Metadata(model.name, quantization, tuple(labels), outputs=outputs)
-    white = 255.0 / normalization.scale
+        return Metadata(model.name, quantization, tuple(labels), outputs=outputs, loss=loss)
+    mean, std = _pixel_values(normalization)
     return Metadata(
         model.name,
         quantization,
         tuple(labels),
         normalization=normalization.name,
-        mean=tuple(value * white for value in normalization.mean),
-        std=tuple(value * white for value in normalization.std),
+        mean=mean,
+        std=std,
         channels={1: "GRAY", 3: "BGR" if normalization.bgr else "RGB"}.get(shape[-1]),
         input_layout="NHWC",
         outputs=outputs,
+        loss=loss,
     )
 
 
@@ -114,23 +125,76 @@ def with_metadata(file: TFLiteFile, metadata: Metadata) -> TFLiteFile:
 
 
 def read_metadata(source: TFLiteFile | str | os.PathLike) -> Metadata | None:
-    """What `with_metadata` wrote into a file; None where it was not called.
+    """What a file says about itself: what `with_metadata` wrote, else what another tool wrote by the standard.
+
+    Of files of other tools `quantization` and `dcp_tf_version` are empty, and so is all else that the standard does
+    not tell.
+
+    Returns:
+        None where it says nothing.
 
     Raises:
-        UsageError: there is no such file, or it holds no TFLite model.
+        UsageError: there is no such file, it holds no TFLite model, or its metadata are damaged.
     """
     content = read_content(source)
     try:
         model = schema.Model.GetRootAs(content, 0)
+        entries = {}
         for index in range(model.MetadataLength()):
             entry = model.Metadata(index)
-            if entry.Name().decode() == OWN:
-                found = json.loads(flatbuffer.stored(model, entry.Buffer()).tobytes())
-                lists = {name: tuple(value) for name, value in found.items() if isinstance(value, list)}
-                return Metadata(**found | lists)
+            entries[entry.Name().decode()] = flatbuffer.stored(model, entry.Buffer()).tobytes()
+        if OWN in entries:
+            with contextlib.suppress(*flatbuffer.DAMAGE):  # the standard's entry may be whole
+                return _own(entries[OWN])
+        if STANDARD in entries:
+            return _foreign(content, entries[STANDARD], model.Subgraphs(0))
     except flatbuffer.DAMAGE as error:
-        raise UsageError(f"{source_name(source)} is damaged: its tables cannot be read; write it again") from error
+        raise UsageError(f"the metadata of {source_name(source)} are damaged; write the file again") from error
+    if OWN in entries:
+        raise UsageError(f"the metadata of {source_name(source)} are damaged; write the file again")
     return None
+
+
+def _own(entry: bytes) -> Metadata:
+    """What `with_metadata` wrote; what a later version of it adds is left out."""
+    written = json.loads(entry)
+    known = {field.name: written[field.name] for field in dataclasses.fields(Metadata) if field.name in written}
+    for name in ("mean", "std"):
+        known[name] = tuple(float(value) for value in known.get(name, ()))
+    known["labels"] = tuple(str(label) for label in known.get("labels", ()))
+    return Metadata(**known)
+
+
+def _foreign(content: bytes, entry: bytes, graph: schema.SubGraph) -> Metadata:
+    """What the standard's metadata tell, in our words."""
+    told = read_standard(content, entry, graph)
+    return Metadata(
+        told.name,
+        quantization="",
+        labels=told.labels,
+        normalization=_name_of(told.mean, told.std) if told.mean else None,
+        mean=told.mean,
+        std=told.std,
+        outputs=told.outputs,
+        dcp_tf_version="",
+    )
+
+
+def _name_of(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    """The name of a normalization of RGB or gray pixels of 0 to 255, "mean/std" where it has none."""
+    from dcp_tf.data import NORMALIZATIONS  # with TensorFlow, which the processes that measure do not need
+
+    for name, known in NORMALIZATIONS.items():
+        pairs = zip((mean, std), _pixel_values(known), strict=True)
+        if not known.bgr and all(len(a) in (1, len(b)) and np.allclose(a, b, rtol=1e-5, atol=1e-5) for a, b in pairs):
+            return name
+    return "mean/std"
+
+
+def _pixel_values(normalization: Any) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of a normalization for pixels of 0 to 255."""
+    white = 255.0 / normalization.scale
+    return tuple(value * white for value in normalization.mean), tuple(value * white for value in normalization.std)
 
 
 def _labelled(metadata: Metadata, graph: schema.SubGraph) -> bool:

@@ -11,17 +11,19 @@ from ai_edge_litert import schema_py_generated as schema
 
 from dcp_tf.tflite import flatbuffer
 
+IDENTIFIER = b"M001"
 # Numbers of fields, table by table.
-_MODEL_NAME, _MODEL_DESCRIPTION, _MODEL_VERSION, _MODEL_SUBGRAPHS, _MODEL_PARSER = 0, 1, 2, 3, 7
-_GRAPH_INPUTS, _GRAPH_OUTPUTS = 2, 3
-_TENSOR_NAME, _TENSOR_DESCRIPTION, _TENSOR_CONTENT, _TENSOR_UNITS, _TENSOR_FILES = 0, 1, 3, 4, 6
-_FILE_NAME, _FILE_DESCRIPTION, _FILE_TYPE = 0, 1, 2
-_CONTENT_KIND, _CONTENT = 0, 1
-_IMAGE_COLORS, _UNIT_KIND, _UNIT_OPTIONS, _MEAN, _STD = 0, 0, 1, 0, 1
+MODEL_NAME, MODEL_DESCRIPTION, MODEL_VERSION, MODEL_SUBGRAPHS, MODEL_PARSER = 0, 1, 2, 3, 7
+GRAPH_INPUTS, GRAPH_OUTPUTS = 2, 3
+TENSOR_NAME, TENSOR_DESCRIPTION, TENSOR_CONTENT, TENSOR_UNITS, TENSOR_STATS, TENSOR_FILES = 0, 1, 3, 4, 5, 6
+FILE_NAME, FILE_DESCRIPTION, FILE_TYPE = 0, 1, 2
+CONTENT_KIND, CONTENT = 0, 1
+IMAGE_COLORS, UNIT_KIND, UNIT_OPTIONS, MEAN, STD = 0, 0, 1, 0, 1
+STATS_MAX, STATS_MIN = 0, 1
 # Values of enumerations.
-_AXIS_LABELS = 2  # AssociatedFileType.TENSOR_AXIS_LABELS
+UNKNOWN_FILE, AXIS_LABELS = 0, 2  # AssociatedFileType; TENSOR_AXIS_LABELS
 _FEATURES, _IMAGE = 1, 2  # ContentProperties
-_NORMALIZATION = 1  # ProcessUnitOptions.NormalizationOptions
+NORMALIZATION = 1  # ProcessUnitOptions.NormalizationOptions
 _COLORS = {"RGB": 1, "GRAY": 2}  # ColorSpaceType; the schema has none for BGR
 _PARSER_VERSION = "1.0.0"  # the oldest that knows all these fields
 
@@ -41,42 +43,42 @@ def standard_metadata(metadata: Any, graph: schema.SubGraph, labels_file: str | 
     root = _table(
         builder,
         {
-            _MODEL_NAME: metadata.model,
-            _MODEL_DESCRIPTION: about,
-            _MODEL_VERSION: metadata.dcp_tf_version,
-            _MODEL_SUBGRAPHS: [{_GRAPH_INPUTS: inputs, _GRAPH_OUTPUTS: outputs}],
-            _MODEL_PARSER: _PARSER_VERSION,
+            MODEL_NAME: metadata.model,
+            MODEL_DESCRIPTION: about,
+            MODEL_VERSION: metadata.dcp_tf_version,
+            MODEL_SUBGRAPHS: [{GRAPH_INPUTS: inputs, GRAPH_OUTPUTS: outputs}],
+            MODEL_PARSER: _PARSER_VERSION,
         },
     )
-    builder.Finish(root, file_identifier=b"M001")
+    builder.Finish(root, file_identifier=IDENTIFIER)
     return bytes(builder.Output())
 
 
 def _input(metadata: Any, tensor: schema.Tensor) -> dict[int, Any]:
-    fields: dict[int, Any] = {_TENSOR_NAME: flatbuffer.short_name(tensor)}
+    fields: dict[int, Any] = {TENSOR_NAME: flatbuffer.short_name(tensor)}
     if metadata.normalization is None or len(flatbuffer.shape(tensor)) != 4:
-        return fields | {_TENSOR_CONTENT: {_CONTENT_KIND: _FEATURES, _CONTENT: {}}}
+        return fields | {TENSOR_CONTENT: {CONTENT_KIND: _FEATURES, CONTENT: {}}}
     order = f", channels in the order {metadata.channels}" if metadata.channels == "BGR" else ""
-    colors = {_IMAGE_COLORS: _COLORS[metadata.channels]} if metadata.channels in _COLORS else {}
-    options = {_MEAN: list(metadata.mean), _STD: list(metadata.std)}
+    colors = {IMAGE_COLORS: _COLORS[metadata.channels]} if metadata.channels in _COLORS else {}
+    options = {MEAN: list(metadata.mean), STD: list(metadata.std)}
     return fields | {
-        _TENSOR_DESCRIPTION: f"Image ({metadata.input_layout}), normalization {metadata.normalization}{order}",
-        _TENSOR_CONTENT: {_CONTENT_KIND: _IMAGE, _CONTENT: colors},
-        _TENSOR_UNITS: [{_UNIT_KIND: _NORMALIZATION, _UNIT_OPTIONS: options}],
+        TENSOR_DESCRIPTION: f"Image ({metadata.input_layout}), normalization {metadata.normalization}{order}",
+        TENSOR_CONTENT: {CONTENT_KIND: _IMAGE, CONTENT: colors},
+        TENSOR_UNITS: [{UNIT_KIND: NORMALIZATION, UNIT_OPTIONS: options}],
     }
 
 
 def _output(metadata: Any, tensor: schema.Tensor, labels_file: str | None) -> dict[int, Any]:
     fields: dict[int, Any] = {
-        _TENSOR_NAME: flatbuffer.short_name(tensor),
-        _TENSOR_CONTENT: {_CONTENT_KIND: _FEATURES, _CONTENT: {}},
+        TENSOR_NAME: flatbuffer.short_name(tensor),
+        TENSOR_CONTENT: {CONTENT_KIND: _FEATURES, CONTENT: {}},
     }
     if metadata.outputs:
-        fields[_TENSOR_DESCRIPTION] = metadata.outputs
+        fields[TENSOR_DESCRIPTION] = metadata.outputs
     shape = flatbuffer.shape(tensor)
     if labels_file and shape and shape[-1] == len(metadata.labels):
-        entry = {_FILE_NAME: labels_file, _FILE_DESCRIPTION: "Names of the classes.", _FILE_TYPE: _AXIS_LABELS}
-        fields[_TENSOR_FILES] = [entry]
+        entry = {FILE_NAME: labels_file, FILE_DESCRIPTION: "Names of the classes.", FILE_TYPE: AXIS_LABELS}
+        fields[TENSOR_FILES] = [entry]
     return fields
 
 

@@ -132,14 +132,14 @@ class Subject:
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """What a run wrote into summary.json about the models in its folder; all empty for models of no run.
+    """What a run wrote into summary.json, or into a file itself, about a model; all empty where neither tells.
 
     Attributes:
         normalization: a name, or None.
         mean: in its place.
         std: goes with it.
-        outputs: "logits", "softmax" or "sigmoid", or None.
-        path: of the summary.
+        outputs: "logits", "softmax" or "sigmoid", of files also "probabilities", or None.
+        path: what told it.
         loss: one of `TASK_LOSSES`.
     """
 
@@ -147,7 +147,7 @@ class Recorded:
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     outputs: str | None = None
-    path: pathlib.Path | None = None
+    path: pathlib.Path | str | None = None
     loss: str = "auto"
 
 
@@ -294,23 +294,6 @@ def check_shape(flags: Any, dataset: Any) -> None:
         )
 
 
-def load_tflite(flags: Any) -> Subject:
-    """A .tflite file with the data set it is for; its `model` is a function from images to outputs."""
-    from dcp_tf import tflite
-
-    runner = tflite.Runner(flags.model)
-    notes: list[str] = []
-    dataset, normalization = load_dataset(flags, runner.input_shapes[0][1:], "none", notes)
-    outputs = tflite.inspect(flags.model).outputs
-    if len(outputs) != 1:
-        names = ", ".join(output.name for output in outputs)
-        raise UsageError(f"{flags.model} has {len(outputs)} outputs ({names}), the data one label for each image")
-    shape = (None, *outputs[0].shape[1:])
-    objective = task.read_for_file(flags, shape, dataset, notes)
-    kind = objective.outputs_kind
-    return Subject(runner.predict, dataset, kind, normalization, flags.model, tuple(notes), objective)
-
-
 def numbers(flags: Any, name: str) -> tuple[float, ...] | None:
     """A list of numbers from a flag, None where it is empty."""
     try:
@@ -333,7 +316,16 @@ def _outputs_kind(flags: Any, model: Any, notes: list[str]) -> str:
 
 
 def recorded(model: str) -> Recorded:
-    """What the run in whose folder a model file lies says about it."""
+    """What a .tflite file says about itself, and for all else what the run in whose folder a model file lies says."""
+    of_the_run = _recorded_beside(model)
+    if not model.endswith(".tflite"):
+        return of_the_run
+    from dcp_tf.tools.tflite_subject import told_by
+
+    return told_by(model, of_the_run)
+
+
+def _recorded_beside(model: str) -> Recorded:
     summary = pathlib.Path(model).parent / "summary.json"
     if not pathlib.Path(model).is_file() or not summary.is_file():
         return Recorded()

@@ -21,7 +21,7 @@ if __package__ in (None, ""):
 import json
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import artefacts, common_flags, face_flags
+from dcp_tf.tools import artefacts, common_flags, face_flags, tflite_subject
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("evaluate", __doc__)
@@ -67,7 +67,7 @@ def _load(flags):
     if flags.pairs:
         return _load_with_pairs(flags)
     face_flags.require_pairs(flags)
-    return common_flags.load_tflite(flags) if flags.model.endswith(".tflite") else common_flags.load_subject(flags)
+    return tflite_subject.load_tflite(flags) if flags.model.endswith(".tflite") else common_flags.load_subject(flags)
 
 
 def _load_with_pairs(flags):

@@ -89,7 +89,8 @@ def check(file: Any, model: Any, dataset: Any, images: Any, objective: Any) -> C
     outputs = "embeddings" if objective is None else objective.parity
     mode = file.quantization.value
     normalization = getattr(dataset.train, "normalization", None)
-    about = tflite.image_metadata(model, mode, normalization, dataset.class_names, outputs)
+    loss = getattr(objective, "name", None)
+    about = tflite.image_metadata(model, mode, normalization, dataset.class_names, outputs, loss)
     file = tflite.with_metadata(file, about)
     if missing := tflite.unsupported_operations(file):
         raise RunError(f"{len(missing)} operations cannot be run in {mode}: {'; '.join(missing[:3])}")
