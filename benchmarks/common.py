@@ -56,7 +56,7 @@ def define_runs(
     pruning_flags.define_groups(program, defaults)
     pruning_flags.define_training(program, defaults)
     program.section("The record")
-    program.string("output", None, "A JSON file that keeps every run.")
+    program.path("output", None, "A JSON file that keeps every run.")
     program.boolean("resume", False, "Do not repeat the runs that --output holds.")
 
 

@@ -26,10 +26,10 @@ from dcp_tf.tools.program import Program
 
 PROGRAM = Program("faces", __doc__)
 PROGRAM.section("Model and data")
-PROGRAM.string("model", None, "The trained embedding network, a .keras file.")
+PROGRAM.path("model", None, "The trained embedding network, a .keras file.")
 PROGRAM.string("normalization", "face", "What it was trained on.")
 PROGRAM.string("faces", None, "The folder of LFW's people, aligned to the size that the network takes.")
-PROGRAM.string("pairs", None, "LFW's pairs.txt.")
+PROGRAM.path("pairs", None, "LFW's pairs.txt.")
 PROGRAM.list("train_folds", [str(fold) for fold in range(1, 9)], "Folds whose people are trained on.")
 PROGRAM.list("test_folds", ["9", "10"], "Folds whose pairs are verified.")
 PROGRAM.section("Pruning")
@@ -52,7 +52,7 @@ PROGRAM.integer("scratch_epochs", 6, "Epochs of that.", lower=1)
 PROGRAM.float("scratch_lr", 0.05, "Their learning rate.")
 PROGRAM.integer("scratch_min_images", 8, "It learns from all people with so many images.", lower=2)
 PROGRAM.section("The run")
-PROGRAM.string("output_dir", "faces_benchmark", "Where models, files and faces.json go.")
+PROGRAM.path("output_dir", "faces_benchmark", "Where models, files and faces.json go.")
 PROGRAM.integer("seed", 0, "Of everything that is drawn.")
 
 

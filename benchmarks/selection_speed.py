@@ -51,7 +51,7 @@ PROGRAM.integer("selection_samples", 4096, "Training images of the selection, N.
 PROGRAM.float("cache_gib", 2.0, "Memory for cached layer inputs, GiB.")
 PROGRAM.string("measure", None, "Measure this variant alone, in this process, and print it as JSON.")
 common_flags.define_seed(PROGRAM, "Of the weights and of everything that is drawn.")
-PROGRAM.string("output", None, "A JSON file with everything that was measured.")
+PROGRAM.path("output", None, "A JSON file with everything that was measured.")
 
 
 def main(flags) -> None:

@@ -37,7 +37,7 @@ TOLERANCE = 1e-3  # of the outputs' spread
 OUT_OF_MEMORY = -9  # how a process ends that the system stops
 
 PROGRAM = Program("tflite_modes", __doc__)
-PROGRAM.string("output", "tflite_modes.json", "Where the results are kept.")
+PROGRAM.path("output", "tflite_modes.json", "Where the results are kept.")
 PROGRAM.string("only", "", "A regular expression: networks whose names it matches.")
 PROGRAM.boolean("again", False, "Also networks that the file has already.")
 PROGRAM.string("network", None, "Used by the program itself: do this one network and write it to --output.")

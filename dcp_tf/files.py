@@ -13,6 +13,20 @@ from dcp_tf.errors import RunError, UsageError
 _UNFINISHED = ".writing-"
 
 
+def readable_name(name: str | os.PathLike) -> str:
+    r"""A file or folder name as text that every file format and terminal takes.
+
+    Names are bytes to the system. Bytes that are no UTF-8 are escaped ("b\xe4ren"), also in a locale without UTF-8.
+    The result is for labels and records; the file itself is opened by its own name.
+    """
+    text = os.fsdecode(name)
+    try:
+        encoded = text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a surrogate pair, which no file system makes
+        encoded = text.encode("utf-8", "backslashreplace")
+    return encoded.decode("utf-8", "backslashreplace")
+
+
 def write_atomically(path: str | os.PathLike, write: Callable[[str], object]) -> pathlib.Path:
     """Lets `write` fill a temporary file beside `path`, then renames it to `path`.
 
@@ -54,8 +68,8 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> pathlib.Path:
 
 
 def write_text(path: str | os.PathLike, text: str) -> pathlib.Path:
-    """Writes `text` (UTF-8) to `path` atomically."""
-    return write_bytes(path, text.encode("utf-8"))
+    """Writes `text` (UTF-8, what cannot be encoded is escaped) to `path` atomically."""
+    return write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
@@ -88,9 +102,16 @@ def writable_folder(path: str | os.PathLike) -> pathlib.Path:
     """Makes the folder `path` if needed and proves that files can be written there.
 
     Raises:
-        UsageError: it cannot be made or written.
+        UsageError: it cannot be made or written, or TensorFlow cannot write there, which takes names in UTF-8 only.
     """
     path = pathlib.Path(path)
+    try:
+        str(path.absolute()).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"the output folder {readable_name(path)} has a name that is no UTF-8 here: choose another, or set "
+            "PYTHONUTF8=1"
+        ) from error
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -12,7 +12,7 @@ from typing import Any
 import dcp_tf
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.files import write_json
+from dcp_tf.files import readable_name, write_json
 from dcp_tf.tools.qat_flags import QatSettings, make_qat_file
 
 
@@ -188,7 +188,8 @@ def versions() -> dict[str, str]:
 
 def settings_of(flags: Any) -> dict[str, Any]:
     """All flags as they stand in summary.json."""
-    return {name: flags[name].value for name in flags if name not in ("help", "debug")}
+    values = {name: flags[name].value for name in flags if name not in ("help", "debug")}
+    return {name: readable_name(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def write_summary(folder: pathlib.Path, started: float, subject: Any, flags: Any, **content: Any) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def build(
         augmentation=augmentation,
         faces=faces,
     )
-    kind, notes = models.outputs_kind(loaded.model), []
+    kind, notes = models.outputs_kind(loaded.model), [*images.notes]
     loss = task.of_faces(loss, dataset, kind)
     objective = choose_objective(loaded.model, images.train, loss, kind, f"{raw.name} (train)")
     objective.check(images.test.labels, output_shape(loaded.model, images.test), f"{raw.name} (test)")

@@ -21,7 +21,7 @@ from dcp_tf.tools.program import Program
 
 PROGRAM = Program("benchmark", __doc__)
 PROGRAM.section("Measurement")
-PROGRAM.list("models", [], "The .tflite files; ratios are to the first.")
+PROGRAM.paths("models", [], "The .tflite files; ratios are to the first.")
 PROGRAM.enum("device", "host", ("host", "android"), "Where to measure.")
 PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
 PROGRAM.integer("runs", 50, "Measured runs of each file (on Android: inferences of each repetition).", lower=1)
@@ -29,7 +29,7 @@ PROGRAM.integer("warmup", 10, "Inferences of each file before the first measured
 PROGRAM.list("cpu", [], "Host: pin the measuring processes to these processors, such as 1 or 2,3; by default to none.")
 PROGRAM.boolean("profile", False, "Measure how long every operation takes too.")
 common_flags.define_seed(PROGRAM, "Of the inputs and the bootstrap.")
-PROGRAM.string("output_dir", None, "Where to write benchmark.json; by default nowhere.")
+PROGRAM.path("output_dir", None, "Where to write benchmark.json; by default nowhere.")
 
 
 def define_android(program: Program) -> None:
@@ -41,7 +41,7 @@ def define_android(program: Program) -> None:
         "TFLite's benchmark_model, built for the device; without it the error says where it is.",
     )
     program.list("serial", [], "The devices, as `adb devices` calls them; by default the only one that is connected.")
-    program.string("adb", None, "The adb program; by default the one on PATH or in the Android SDK.")
+    program.path("adb", None, "The adb program; by default the one on PATH or in the Android SDK.")
     program.string("cores", "big", "Where to run: big, little, all, or a mask of cores in hexadecimal, such as f0.")
     program.float("cool_to", 35.0, "Wait until the device has at most this temperature (degrees Celsius).")
     program.float("cool_minutes", 10.0, "The longest wait; after it the measurement goes on and says so.")

@@ -5,6 +5,7 @@ import pathlib
 from typing import Any
 
 from dcp_tf.errors import UsageError
+from dcp_tf.files import readable_name
 from dcp_tf.tools import face_flags, task
 from dcp_tf.tools.program import Program
 
@@ -16,10 +17,8 @@ NORMALIZATIONS = ("none", "unit", "raw", "digits", "cifar10", "cifar100", "image
 def define_model(program: Program, about: str = "The model") -> None:
     """`--model` and `--weights`."""
     program.section("Model")
-    program.string(
-        "model", None, f"{about}: zoo:NAME, keras:NAME (keras.applications) or a path to a .keras / .h5 file."
-    )
-    program.string(
+    program.path("model", None, f"{about}: zoo:NAME, keras:NAME (keras.applications) or a path to a .keras / .h5 file.")
+    program.path(
         "weights", None, "Weights for zoo:NAME (a file) or keras:NAME (a file, or imagenet); without them at random."
     )
 
@@ -27,14 +26,14 @@ def define_model(program: Program, about: str = "The model") -> None:
 def define_data_source(program: Program) -> None:
     """`--dataset`, where it lies, and how its images get the model's shape."""
     program.section("Data")
-    program.string(
+    program.path(
         "dataset",
         "digits",
         "digits (comes with scikit-learn), npz:FILE (x_train y_train x_test y_test, labels may be missing), folder:DIR "
         "(one folder per class), tfds:NAME (TensorFlow Datasets) or faces:DIR (one folder per person, or TFRecord "
         "files of aligned crops).",
     )
-    program.string("data_dir", None, "For tfds: where TensorFlow Datasets keeps its files.")
+    program.path("data_dir", None, "For tfds: where TensorFlow Datasets keeps its files.")
     program.enum(
         "augmentation",
         None,
@@ -121,6 +120,9 @@ class Subject:
     source: str
     notes: tuple[str, ...] = ()
     objective: Any = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "source", readable_name(self.source))
 
     def announce(self) -> None:
         """Says the notes; programs do so once nothing is left that could be wrong with the input."""
@@ -261,6 +263,7 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) 
         augmentation=flags.augmentation,
         faces=face_flags.face_settings(flags),
     )
+    notes += dataset.notes
     if not flags.model.startswith("zoo:"):  # which are built for the data
         check_shape(flags, dataset)
     return dataset, "mean/std" if mean else name

@@ -43,7 +43,7 @@ PROGRAM.section("Which channels go")
 pruning_flags.define_groups(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
 PROGRAM.section("The run")
-PROGRAM.string("output_dir", None, "Where the table, the plot and the figures of every run go.")
+PROGRAM.path("output_dir", None, "Where the table, the plot and the figures of every run go.")
 PROGRAM.boolean("resume", False, "Go on with a stopped comparison in --output_dir, or add methods and seeds to it.")
 
 

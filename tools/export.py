@@ -26,7 +26,7 @@ common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 pruning_flags.define_files(PROGRAM)
-PROGRAM.string("output_dir", None, "Where the files go; by default beside the model.")
+PROGRAM.path("output_dir", None, "Where the files go; by default beside the model.")
 PROGRAM.boolean("strict", False, "Operations left in float in an int8 or int16x8 file are an error (exit code 1).")
 PROGRAM.string(
     "baseline", "baseline", "Operations are compared with those of the files of this name in the same folder, if any."
@@ -40,7 +40,7 @@ def main(flags) -> None:
     from rich.console import Console
 
     from dcp_tf import progress
-    from dcp_tf.files import writable_folder, write_json
+    from dcp_tf.files import readable_name, writable_folder, write_json
     from dcp_tf.report import files_table
     from dcp_tf.tools import artefacts, tolerance
     from dcp_tf.tools.file_details import file_table
@@ -55,7 +55,7 @@ def main(flags) -> None:
     folder = writable_folder(flags.output_dir or pathlib.Path(flags.model).parent)
     subject = tolerance.without_harm(flags, subject)
     subject.announce()
-    name = flags.name or (pathlib.Path(flags.model).stem if is_file else subject.model.name)
+    name = flags.name or (readable_name(pathlib.Path(flags.model).stem) if is_file else subject.model.name)
     records, failures = artefacts.deploy(
         {name: subject.model}, subject.dataset, subject.objective, folder, settings, flags.seed
     )

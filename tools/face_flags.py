@@ -19,9 +19,9 @@ _LANDMARKS_FILE = "landmarks.txt"
 def define_faces(program: Program) -> None:
     """Which people of `faces:DIR` are read, and how."""
     program.integer("min_images", 2, "For faces: people with fewer images are left out.", lower=2)
-    program.string("keep_identities", None, "For faces: a file with the names of the only people to read, one a line.")
-    program.string("leave_out_identities", None, "For faces: a file with the names of people to leave out, one a line.")
-    program.string(
+    program.path("keep_identities", None, "For faces: a file with the names of the only people to read, one a line.")
+    program.path("leave_out_identities", None, "For faces: a file with the names of people to leave out, one a line.")
+    program.path(
         "landmarks",
         None,
         "For faces and pairs: a file with lines IMAGE x1 y1 ... x5 y5 (eyes, nose, corners of the mouth) by which the "
@@ -33,14 +33,14 @@ def define_faces(program: Program) -> None:
 def define_pairs(program: Program) -> None:
     """On which pairs embeddings are verified."""
     program.section("Face verification")
-    program.string(
+    program.path(
         "pairs",
         None,
         "A list of pairs of faces: models are measured by the share of pairs that the cosine of the embeddings (image "
         "and mirror image joined) tells right, the threshold of each fold being that of the other folds. Of faces: in "
         "the folder of the pairs, people who are in the pairs are not trained on.",
     )
-    program.string("pairs_root", None, "The folder of the images that the list names.")
+    program.path("pairs_root", None, "The folder of the images that the list names.")
     program.enum("pairs_protocol", "lfw", PROTOCOLS, "What the list looks like.")
     program.list("pairs_folds", [], "The only folds of the list to use, such as 9,10; without it all.")
 

@@ -21,7 +21,7 @@ from dcp_tf.tools.program import Program
 
 PROGRAM = Program("finetune", __doc__)
 common_flags.define_model(PROGRAM, about="The pruned model")
-PROGRAM.string("teacher", None, "The baseline, to learn from: a path to a .keras / .h5 file.")
+PROGRAM.path("teacher", None, "The baseline, to learn from: a path to a .keras / .h5 file.")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
 face_flags.define_pairs(PROGRAM)

@@ -16,11 +16,13 @@ import sys
 if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import itertools
 import json
 import re
 
+from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags
+from dcp_tf.tools import common_flags, narrow_tables
 from dcp_tf.tools.program import Program
 from dcp_tf.tools.pruning_flags import read_target
 
@@ -32,18 +34,20 @@ PROGRAM.float("rate", None, "Count the model with this share of channels removed
 PROGRAM.string("target_macs", None, "Find the widths for at most so many multiply-accumulates, as a number or 60%.")
 PROGRAM.string("target_params", None, "Find the widths for at most so many parameters, as a number or 60%.")
 PROGRAM.string("target_bytes", None, "Find the widths for at most so many bytes of float32 weights, a number or 60%.")
-PROGRAM.integer("round_to", 1, "Widths are the nearest multiple of it; prune takes 8 unless it is told.", lower=1)
+PROGRAM.integer("round_to", ROUND_TO, "Widths are the nearest multiple of it, as in prune.", lower=1)
 PROGRAM.integer("min_channels", 1, "Fewest channels that a group keeps.", lower=1)
 PROGRAM.boolean("prune_residual", False, "Residual streams lose channels too.")
 PROGRAM.boolean(
     "ignore_statistics", False, "Free channels also where LayerNormalization and its like take statistics over them."
 )
-PROGRAM.boolean("paper_scope", False, "For zoo: networks, the groups that the papers prune.")
+PROGRAM.boolean(
+    "paper_scope", False, "For zoo: networks, the groups that the papers prune, with --round_to=1 unless it is given."
+)
 PROGRAM.section("All of keras.applications")
 PROGRAM.boolean("sweep", False, "Prune every network at random and compare it with the masked one; no --model.")
 PROGRAM.string("only", "", "A regular expression: the networks of --sweep whose name it is found in.")
 PROGRAM.section("Output")
-PROGRAM.string("plot", None, "Draw the groups over the graph into this file (.png, .svg or .pdf).")
+PROGRAM.path("plot", None, "Draw the groups over the graph into this file (.png, .svg or .pdf).")
 PROGRAM.boolean("layers", False, "Print the layers with the shapes of their outputs and their costs too.")
 PROGRAM.boolean("json", False, "Print JSON; it holds the layers.")
 
@@ -65,7 +69,7 @@ def main(flags) -> None:
 
         print(f"written: {plot_groups(graph, flags.plot)}", file=sys.stderr)
     if flags.rate is not None or read_target(flags) is not None:
-        return _print_forecast(forecast(graph, flags), flags.json)
+        return _print_forecast(forecast(graph, flags), describe(graph, count_cost(graph)), flags.json)
     found = describe(graph, count_cost(graph))
     if flags.json:
         print(json.dumps(found, indent=2))
@@ -93,21 +97,25 @@ def _sweep(flags) -> int:
 def forecast(graph, flags) -> dict:
     """What pruning at a rate or to a target would leave, counted without building it."""
     from dcp_tf.graph import count_cost
-    from dcp_tf.pruning import Widths, profile
+    from dcp_tf.pruning import Widths, profile, rounding_note
 
     if flags.rate is not None and not 0 < flags.rate < 1:
         raise UsageError(f"the pruning rate must lie between 0 and 1, received {flags.rate}")
     target = read_target(flags)
     if target is not None and flags.rate is not None:
         raise UsageError("give --rate or a target, not both")
-    widths = Widths(graph, _scope(graph, flags), flags.round_to, flags.min_channels)
+    scope = _scope(graph, flags)
+    round_to = 1 if flags.paper_scope and not flags["round_to"].present else flags.round_to  # the papers do not round
+    widths_at = lambda step: Widths(graph, scope, step, flags.min_channels)  # noqa: E731
+    widths = widths_at(round_to)
     kept = widths.at_rate(flags.rate) if target is None else widths.within(target)
+    note = None if target else rounding_note(graph, lambda step: widths_at(step).at_rate(flags.rate), round_to)
     before, after = count_cost(graph), widths.cost(kept)
     found = {"model": graph.trace.model.name, "rate": flags.rate}
     for name in ("params", "macs", "flops"):
         full, left = getattr(before, name), getattr(after, name)
         found |= {name: left, f"baseline_{name}": full, f"{name}_reduction_percent": 100 * (1 - left / max(full, 1))}
-    return found | {"widths": kept, "reachable": profile(widths)}
+    return found | {"note": note, "widths": kept, "reachable": profile(widths)}
 
 
 def _scope(graph, flags) -> list:
@@ -126,24 +134,38 @@ def _scope(graph, flags) -> list:
     return groups
 
 
-def _print_forecast(found: dict, as_json: bool) -> None:
+def _print_forecast(found: dict, described: dict, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps({**found, "groups": described["groups"]}, indent=2))
         return
     from rich.console import Console
     from rich.table import Table
 
     console = Console(highlight=False)
+    _print(described, found["widths"])
     for name, title in (("params", "parameters"), ("macs", "MACs"), ("flops", "FLOPs (papers' count)")):
         reduction = found[f"{name}_reduction_percent"]
         console.print(f"{title:22} {found[f'baseline_{name}']:>15,} -> {found[name]:>15,}  -{reduction:.2f} %")
     table = Table(title="what is reachable", title_justify="left")
     for column in ("rate", "parameters", "change", "MACs", "change"):
         table.add_column(column, justify="right")
-    for row in found["reachable"]:
+    for rates, row in _distinct(found["reachable"]):
         params, macs = (f"-{row[f'{n}_reduction_percent']:.1f} %" for n in ("params", "macs"))
-        table.add_row(f"{row['rate']:.1f}", f"{row['params']:,}", params, f"{row['macs']:,}", macs)
+        table.add_row(rates, f"{row['params']:,}", params, f"{row['macs']:,}", macs)
     console.print(table)
+    if found["note"]:
+        console.print(f"note: {found['note']}", soft_wrap=True)
+
+
+def _distinct(rows: list[dict]) -> list[tuple[str, dict]]:
+    """The rows of the table; rates at which rounding leaves the same model share one."""
+    shown = []
+    for _, equal in itertools.groupby(rows, lambda row: (row["params"], row["macs"])):
+        first, *more = equal
+        last = more[-1] if more else first
+        names = ["below 1" if row["rate"] == 1 else f"{row['rate']:.1f}" for row in (first, last)]
+        shown.append((" to ".join(dict.fromkeys(names)), first))
+    return shown
 
 
 def describe(graph, cost) -> dict:
@@ -193,8 +215,23 @@ def _layers(graph, cost) -> list[dict]:
     return list(entries.values())
 
 
-def _print(found: dict) -> None:
+def _print(found: dict, widths: dict | None = None) -> None:
+    """The groups and costs; with `widths` (group name -> channels that stay) what each group would keep."""
     from rich.console import Console
+
+    console = Console(highlight=False)
+    if console.width < narrow_tables.WIDE:
+        print("\n".join([f"{found['model']}: groups of channels", *narrow_tables.group_lines(found["groups"], widths)]))
+    else:
+        console.print(_group_table(found, widths))
+    if any(g["residual"] and not g["pinned_because"] for g in found["groups"]):
+        console.print("residual: a sum of feature maps, pruned with --prune_residual only")
+    console.print(f"{found['params']:,} parameters, {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)")
+    if found["uncounted"]:
+        console.print(f"not counted among the MACs: {', '.join(found['uncounted'])}")
+
+
+def _group_table(found: dict, widths: dict | None):
     from rich.table import Table
 
     table = Table(title=f"{found['model']}: groups of channels", title_justify="left")
@@ -205,33 +242,30 @@ def _print(found: dict) -> None:
         if group["pinned_because"]:
             answer = f"no: {group['pinned_because']}"
         shares = (f"{group[f'{name}_share']:.1%}" for name in ("params", "macs"))
-        tied = _some(group["producers"]) if len(group["producers"]) > 1 else ""
-        table.add_row(group["name"], str(group["size"]), *shares, tied, _some(group["consumers"]), answer)
-    console = Console(highlight=False)
-    console.print(table)
-    if any(g["residual"] and not g["pinned_because"] for g in found["groups"]):
-        console.print("residual: a sum of feature maps, pruned with --prune_residual only")
-    console.print(f"{found['params']:,} parameters, {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)")
-    if found["uncounted"]:
-        console.print(f"not counted among the MACs: {', '.join(found['uncounted'])}")
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        tied = narrow_tables.some(group["producers"]) if len(group["producers"]) > 1 else ""
+        width = f"{(widths or {}).get(group['name'], group['size'])} of " if widths else ""
+        table.add_row(
+            group["name"], f"{width}{group['size']}", *shares, tied, narrow_tables.some(group["consumers"]), answer
+        )
+    return table
 
 
 def _print_layers(layers: list[dict]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False)
+    if console.width < narrow_tables.WIDE:
+        print("\n".join(["layers", *narrow_tables.layer_lines(layers)]))
+        return
     table = Table(title="layers", title_justify="left")
     for column in ("layer", "kind", "output", "parameters", "MACs"):
         right = column in ("parameters", "MACs")
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for layer in layers:
-        shapes = ", ".join(" x ".join("?" if s is None else str(s) for s in shape) for shape in layer["outputs"])
+        shapes = narrow_tables.shapes(layer["outputs"])
         table.add_row(layer["name"], layer["kind"], shapes, f"{layer['params']:,}", f"{layer['macs']:,}")
-    Console(highlight=False).print(table)
+    console.print(table)
 
 
 def _shape(flags) -> tuple[int, ...] | None:

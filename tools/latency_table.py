@@ -15,6 +15,7 @@ if __package__ in (None, ""):
 
 import contextlib
 
+from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
 from dcp_tf.tools import common_flags
 from dcp_tf.tools.benchmark import android_settings, define_android
@@ -24,12 +25,12 @@ PROGRAM = Program("latency_table", __doc__)
 common_flags.define_model(PROGRAM)
 PROGRAM.list("input_shape", [], "Height, width and channels of the images, where the model leaves them open.")
 PROGRAM.section("Measurement")
-PROGRAM.string("output_dir", None, "Where to write latency_table.json.")
+PROGRAM.path("output_dir", None, "Where to write latency_table.json.")
 PROGRAM.enum("device", "host", ("host", "android"), "Where to measure.")
 PROGRAM.string("quantization", "float32", "Mode of the files: float32, float16, dynamic, int8, int16x8.")
 PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
 PROGRAM.list("levels", ["0.25", "0.5", "0.75"], "Shares of each group's channels to measure; 1 is always among them.")
-PROGRAM.integer("round_to", 8, "Widths are multiples of it.", lower=1)
+PROGRAM.integer("round_to", ROUND_TO, "Widths are multiples of it.", lower=1)
 PROGRAM.boolean("prune_residual", False, "Let the groups of residual streams change too: more widths to measure.")
 PROGRAM.list("cpu", [], "Host: pin the measuring process to these processors; by default to none.")
 define_android(PROGRAM)

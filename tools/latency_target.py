@@ -43,7 +43,7 @@ def define_latency_target(program: Program) -> None:
         "Measured latency of the pruned TFLite file at most, as a share of the baseline's (60%) or in milliseconds "
         "(4.5ms); sets the rate. The exported files are measured at the end; exit code 1 if it was missed.",
     )
-    program.string(
+    program.path(
         "latency_table",
         None,
         "For --target_latency: what tools/latency_table wrote. Without it the layers are measured first, on this "

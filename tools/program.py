@@ -15,6 +15,8 @@ from absl import flags as absl_flags
 from dcp_tf.errors import RunError, UsageError, first_line
 
 OK, FAILED, BAD_USAGE, STOPPED = 0, 1, 2, 130
+# Errors of paths that the user can give otherwise.
+_OF_PATHS = (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
 class Program:
@@ -40,6 +42,17 @@ class Program:
     def string(self, name: str, default: str | None, about: str) -> None:
         """Defines a flag that takes a text."""
         absl_flags.DEFINE_string(name, default, about, flag_values=self.flags)
+        self._add(name)
+
+    def path(self, name: str, default: str | None, about: str) -> None:
+        """Defines a flag that takes a path, alone or behind a word as in npz:FILE; ~ is the user's folder."""
+        absl_flags.DEFINE(_PathParser(), name, default, about, flag_values=self.flags)
+        self._add(name)
+
+    def paths(self, name: str, default: Sequence[str], about: str) -> None:
+        """Defines a flag that takes paths with commas between them."""
+        serializer = absl_flags.CsvListSerializer(",")
+        absl_flags.DEFINE(_PathsParser(), name, [*default], about, flag_values=self.flags, serializer=serializer)
         self._add(name)
 
     def list(self, name: str, default: Sequence[str], about: str) -> None:
@@ -98,6 +111,8 @@ class Program:
             0, 1 (the run failed), 2 (bad usage) or 130 (stopped by the user).
         """
         values = copy.deepcopy(self.flags)
+        if hasattr(sys.stdout, "reconfigure"):  # a terminal or log that cannot show a character gets its escape
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             rest = values([self.name, *(sys.argv[1:] if argv is None else argv)])[1:]
         except absl_flags.Error as error:
@@ -134,6 +149,25 @@ class Program:
         return code
 
 
+def expand_user(text: str) -> str:
+    """Replaces a ~ at the start of a path, which no shell does behind `=` or `npz:`."""
+    match = re.fullmatch(r"(\w+:)?(~.*)", text, re.DOTALL)
+    return text if match is None else (match[1] or "") + os.path.expanduser(match[2])
+
+
+class _PathParser(absl_flags.ArgumentParser):
+    def parse(self, argument: str) -> str:
+        return expand_user(argument)
+
+    def flag_type(self) -> str:
+        return "path"
+
+
+class _PathsParser(absl_flags.ListParser):
+    def parse(self, argument: Any) -> list[str]:
+        return [expand_user(path) for path in super().parse(argument)]
+
+
 def _help_of(flag: absl_flags.Flag) -> list[str]:
     value = flag.default_as_str
     shown = "" if value in (None, "''") or flag.boolean else f"={value.strip(chr(39))}"
@@ -153,6 +187,8 @@ def explain(error: Exception) -> tuple[str, int]:
         return str(error), FAILED
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename}); free some space and run again", FAILED
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_PATHS:
+        return f"{error.filename}: {error.strerror}", BAD_USAGE
     if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
         return "out of memory; lower --batch_size, --selection_samples or --cache_gib", FAILED
     if type(error).__module__.startswith("tensorflow.") and (reading := _of_reading(str(error))):

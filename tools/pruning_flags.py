@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
 from dcp_tf.tools.given_flags import check_given
@@ -26,7 +27,7 @@ class Defaults:
     """Defaults that differ between programs."""
 
     rate: float = 0.5
-    round_to: int = 8
+    round_to: int = ROUND_TO
     aux_epochs: int = 3
     finetune_epochs: int = 10
     batch_size: int = 128
@@ -94,8 +95,9 @@ def _define_amounts(program: Program, defaults: Defaults) -> None:
     program.integer(
         "round_to",
         defaults.round_to,
-        "The channels that a group keeps are the nearest multiple of it, which suits hardware; 1: exactly the rate. "
-        "Kernels are not rounded, and channels that no kernel reads any more all go.",
+        "The channels that a group keeps are the nearest multiple of it, which suits hardware (on Arm 16 in int8, 8 in "
+        "float32); 1: exactly the rate. Groups no wider than it follow the plain rate. Kernels are not rounded, and "
+        "channels that no kernel reads any more all go.",
         lower=1,
     )
     program.integer("min_channels", 1, "Fewest channels that a group keeps.", lower=1)

@@ -23,7 +23,7 @@ DEFAULTS = pruning_flags.Defaults(aux_epochs=4, finetune_epochs=12, batch_size=6
 
 PROGRAM = Program("quickstart", __doc__)
 PROGRAM.section("Baseline")
-PROGRAM.string("model", "zoo:preresnet20", "The network to train, zoo:NAME.")
+PROGRAM.path("model", "zoo:preresnet20", "The network to train, zoo:NAME.")
 PROGRAM.integer("epochs", 12, "Epochs of the baseline's training.", lower=1)
 PROGRAM.float("learning_rate", 0.1, "Learning rate of the baseline, falling to 0 along a cosine.")
 pruning_flags.define_pruning(PROGRAM, DEFAULTS)

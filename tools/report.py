@@ -16,7 +16,7 @@ from dcp_tf.tools.program import Program
 
 PROGRAM = Program("report", __doc__)
 PROGRAM.section("The run")
-PROGRAM.string("output_dir", None, "The folder of the run; report.html goes there.")
+PROGRAM.path("output_dir", None, "The folder of the run; report.html goes there.")
 
 
 def main(flags) -> None:

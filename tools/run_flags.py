@@ -17,7 +17,7 @@ def define_run(program: Program, receives: str, output_dir: str | None = None) -
         output_dir: the folder without the flag.
     """
     program.section("The run")
-    program.string("output_dir", output_dir, receives)
+    program.path("output_dir", output_dir, receives)
     common_flags.define_seed(program, "Of everything that is drawn.")
     program.boolean("resume", False, "Go on with a stopped run in --output_dir.")
 

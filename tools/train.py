@@ -20,7 +20,7 @@ from dcp_tf.tools.training_flags import define_recipe, read_training
 
 PROGRAM = Program("train", __doc__)
 PROGRAM.section("Model")
-PROGRAM.string("model", "zoo:preresnet20", "The network: zoo:NAME, or keras:NAME (keras.applications).")
+PROGRAM.path("model", "zoo:preresnet20", "The network: zoo:NAME, or keras:NAME (keras.applications).")
 common_flags.define_data_source(PROGRAM)
 experiment_flags.define_image_size(PROGRAM)
 common_flags.define_loss(PROGRAM)

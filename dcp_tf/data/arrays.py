@@ -12,6 +12,7 @@ from dcp_tf.data.parts import Parts, set_aside
 from dcp_tf.data.sources import ArraySource, array_source
 from dcp_tf.data.split import ImageDataset, Split, make_split
 from dcp_tf.errors import UsageError
+from dcp_tf.files import readable_name
 
 _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _NEEDED = ("x_train", "x_test")
@@ -38,7 +39,7 @@ def npz_parts(path: str) -> Parts:
     test = _labelled(arrays["x_test"], arrays.get("y_test"), f"x_test of {path}", f"y_test of {path}")
     _check_same_kind(train[0], test[0], f"x_train of {path}", f"x_test of {path}")
     check_same_labels(train[1], test[1], f"y_train of {path}", f"y_test of {path}")
-    return Parts(pathlib.Path(path).stem, train, test, class_names(train[1], test[1]))
+    return Parts(readable_name(pathlib.Path(path).stem), train, test, class_names(train[1], test[1]))
 
 
 def from_arrays(
@@ -114,7 +115,7 @@ def assemble(parts: Parts, input_shape: tuple[int | None, ...] | None, normaliza
     """
     settings = {"input_shape": input_shape, "normalization": normalization, "augmentation": parts.augmentation}
     train, test = (make_split(source, labels, **settings) for source, labels in (parts.train, parts.test))
-    return ImageDataset(parts.name, train, test, len(parts.class_names), parts.class_names, train.shape)
+    return ImageDataset(parts.name, train, test, len(parts.class_names), parts.class_names, train.shape, parts.notes)
 
 
 def _labelled(

@@ -9,9 +9,11 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.data.alignment import FACE_SIZE, absolute, read_landmarks
 from dcp_tf.data.face_records import open_face_records, record_files
-from dcp_tf.data.folder import FileDecoder, class_folders, common_shape, list_images, open_images
+from dcp_tf.data.folder import FileDecoder, common_shape, open_images
+from dcp_tf.data.image_files import class_folders, list_images
 from dcp_tf.data.parts import Parts, set_aside
 from dcp_tf.errors import UsageError
+from dcp_tf.files import readable_name
 
 LANDMARKS_FILE = "landmarks.txt"
 
@@ -70,7 +72,7 @@ def faces_parts(
     else:
         source, labels, people = _images(root, settings, input_shape)
     train, test = set_aside(source, labels, test_fraction, seed)
-    return Parts(root.name, train, test, people, augmentation="mirror")
+    return Parts(readable_name(root.name), train, test, people, augmentation="mirror")
 
 
 def read_identities(path: str) -> tuple[str, ...]:
@@ -99,7 +101,8 @@ def face_decoder(
 def _images(root: pathlib.Path, settings: FaceSettings, input_shape: tuple[int | None, ...] | None):
     """The images of a folder of folders: their source, labels, and the names of the people."""
     names = _people(root)
-    files, numbers = list_images(root, names, some_empty=True)  # who has no images has too few, as others may
+    listed = list_images(root, names, some_empty=True)  # who has no images has too few, as others may
+    files, numbers = listed.files, listed.labels
     if not files:
         raise _no_faces(root, "there are no images in its folders")
     landmarks = settings.landmarks or (str(root / LANDMARKS_FILE) if (root / LANDMARKS_FILE).is_file() else None)
@@ -115,7 +118,7 @@ def _images(root: pathlib.Path, settings: FaceSettings, input_shape: tuple[int |
         if not known.all():
             progress.say(f"{(~known).sum()} of {len(files)} images have no landmarks in {landmarks}; they are left out")
         files, numbers = [file for file, there in zip(files, known, strict=True) if there], numbers[known]
-    chosen, labels, people = _choose(np.array(names)[numbers], settings, root)
+    chosen, labels, people = _choose(np.array([readable_name(name) for name in names])[numbers], settings, root)
     files = [files[position] for position in chosen]
     return open_images(face_decoder(files, points, input_shape, settings.resize), len(files)), labels, people
 

@@ -13,11 +13,12 @@ from PIL import Image
 from dcp_tf import progress
 from dcp_tf.data import sources
 from dcp_tf.data.alignment import align_face
+from dcp_tf.data.image_files import class_folders, inner_folders, list_images
 from dcp_tf.data.parts import Parts, set_aside
 from dcp_tf.data.preprocessing import Shape
 from dcp_tf.errors import UsageError
+from dcp_tf.files import readable_name
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 _TEST_FOLDERS = ("test", "val", "validation", "valid")
 _GRAY_MODES = {"1", "L", "LA"}
 _WIDE_MODES = {"I", "F"}
@@ -63,10 +64,10 @@ def folder_parts(
 ) -> Parts:
     """Reads a folder of class folders, or one with `train` and `test` (or `val`, `validation`, `valid`) inside.
 
-    Files are taken in sorted order; hidden ones and those without the suffix of an image are left out, and so is a test
-    folder without classes in it (images without labels) where there is another one. Pixels are taken as they are
-    stored (the orientation tag of photographs is not applied), and resized to the model's height and width without
-    keeping the proportions.
+    Files are taken in sorted order, those in folders inside the folder of a class too (see `list_images`). A test
+    folder without classes in it (images without labels) is left out where there is another one. Pixels are taken as
+    they are stored (the orientation tag of photographs is not applied), and resized to the model's height and width
+    without keeping the proportions.
 
     Raises:
         UsageError: there are no classes or images, a file is no image, or the images differ in size and no model size
@@ -76,60 +77,28 @@ def folder_parts(
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}")
     test_roots = [root / name for name in _TEST_FOLDERS if (root / name).is_dir()]
-    test_root = next((folder for folder in test_roots if _folders(folder)), *test_roots[:1] or [None])
+    test_root = next((folder for folder in test_roots if inner_folders(folder)), *test_roots[:1] or [None])
     has_train = (root / "train").is_dir()
     train_root = root / "train" if has_train else root
     class_names = class_folders(train_root)
-    train_files, train_labels = list_images(train_root, class_names)
+    name, shown = readable_name(root.resolve().name), tuple(map(readable_name, class_names))
+    train = list_images(train_root, class_names)
     if not has_train or test_root is None:
-        source = open_images(FileDecoder(train_files, common_shape(train_files, input_shape)), len(train_files))
-        return Parts(root.resolve().name, *set_aside(source, train_labels, test_fraction, seed), class_names)
+        source = open_images(FileDecoder(train.files, common_shape(train.files, input_shape)), len(train.files))
+        sides = set_aside(source, train.labels, test_fraction, seed)
+        return Parts(name, *sides, shown, notes=(f"folder {name}: {train.describe(shown)}",))
     strangers = sorted(set(class_folders(test_root)) - set(class_names))
     if strangers:
         raise UsageError(f"{test_root} has the class {strangers[0]!r}, which {train_root} has not")
-    test_files, test_labels = list_images(test_root, class_names)
-    shape = common_shape(train_files + test_files, input_shape)
-    total = len(train_files) + len(test_files)
-    train = open_images(FileDecoder(train_files, shape), total), train_labels
-    test = open_images(FileDecoder(test_files, shape), total), test_labels
-    return Parts(root.resolve().name, train, test, class_names)
-
-
-def class_folders(root: pathlib.Path) -> tuple[str, ...]:
-    """The names of the folders in `root`, sorted; raises UsageError where there are fewer than two."""
-    names = _folders(root)
-    if len(names) < 2:
-        raise UsageError(f"{root} must hold at least two folders, one per class; it holds {len(names)}")
-    return tuple(names)
-
-
-def _folders(root: pathlib.Path) -> list[str]:
-    return sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-
-
-def list_images(
-    root: pathlib.Path, class_names: Sequence[str], *, some_empty: bool = False
-) -> tuple[list[pathlib.Path], np.ndarray]:
-    """The images of all classes in sorted order, and their labels.
-
-    Raises:
-        UsageError: a class has no images, which only `some_empty` allows.
-    """
-    files, labels = [], []
-    for label, name in enumerate(class_names):
-        folder = root / name
-        if not folder.is_dir():
-            continue
-        # macOS puts ._1.png beside 1.png
-        visible = (path for path in folder.iterdir() if not path.name.startswith("."))
-        found = sorted(path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
-        if not found and not some_empty:
-            hint = "".join(f", only folders such as {inner}" for inner in _folders(folder)[:1])
-            hint += ": put them there, or call the outer folders train and test" if hint else ""
-            raise UsageError(f"{folder} holds no images ({', '.join(sorted(IMAGE_SUFFIXES))}){hint}")
-        files += found
-        labels += [label] * len(found)
-    return files, np.asarray(labels, np.int32)
+    test = list_images(test_root, class_names)
+    shape = common_shape(train.files + test.files, input_shape)
+    total = len(train.files) + len(test.files)
+    sides = [(open_images(FileDecoder(side.files, shape), total), side.labels) for side in (train, test)]
+    notes = [
+        f"folder {name}/{readable_name(folder.name)}: {side.describe(shown)}"
+        for folder, side in ((train_root, train), (test_root, test))
+    ]
+    return Parts(name, *sides, shown, notes=tuple(notes))
 
 
 def common_shape(

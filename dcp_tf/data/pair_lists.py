@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 from typing import NamedTuple, NoReturn
 
-from dcp_tf.data.folder import IMAGE_SUFFIXES
+from dcp_tf.data.image_files import IMAGE_SUFFIXES
 from dcp_tf.errors import UsageError
 
 FOLDS = 10

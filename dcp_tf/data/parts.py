@@ -18,6 +18,7 @@ class Parts:
         test: the pixels to measure on, and their labels.
         class_names: by label; empty where there are no labels.
         augmentation: what suits these images, one of `preprocessing.AUGMENTATIONS`.
+        notes: what the user should know of how they were read.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Parts:
     test: tuple[Source, np.ndarray | None]
     class_names: tuple[str, ...]
     augmentation: str = "shift"
+    notes: tuple[str, ...] = ()
 
 
 def set_aside(

@@ -11,6 +11,7 @@ from dcp_tf.data.arrays import read_npz
 from dcp_tf.data.labels import check_same_labels, class_names, class_numbers, label_array
 from dcp_tf.data.split import ImageDataset, balanced_order
 from dcp_tf.errors import UsageError
+from dcp_tf.files import readable_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ def load_plain(path: str) -> ImageDataset:
         raise UsageError(f"x_train of {path} holds inputs of shape {train.shape}, but x_test of {test.shape}")
     check_same_labels(train.labels, test.labels, f"y_train of {path}", f"y_test of {path}")
     classes = class_names(train.labels, test.labels)
-    return ImageDataset(pathlib.Path(path).stem, train, test, len(classes), classes, train.shape)
+    return ImageDataset(readable_name(pathlib.Path(path).stem), train, test, len(classes), classes, train.shape)
 
 
 def plain_split(inputs: np.ndarray, labels: np.ndarray | None = None, name: str = "the arrays") -> PlainSplit:

@@ -166,6 +166,7 @@ class ImageDataset:
         num_classes: how many classes there are (0 where there are no labels).
         class_names: their names, by label.
         input_shape: (H, W, C) of the images in a batch.
+        notes: what the user should know of how the images were read.
     """
 
     name: str
@@ -174,6 +175,7 @@ class ImageDataset:
     num_classes: int
     class_names: tuple[str, ...] = dataclasses.field(repr=False)
     input_shape: Shape
+    notes: tuple[str, ...] = ()
 
 
 def make_split(

@@ -6,6 +6,7 @@ from dcp_tf.pruning.methods import DCP, AdaptDCP, Guided, Method
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan, PruningPlan
 from dcp_tf.pruning.prune import PruneResult, check, prune
 from dcp_tf.pruning.rivals import FPGM, L1, L2, APoZ, BNScale, Criterion, Lasso, Random, Taylor, ThiNet, WidthMultiplier
+from dcp_tf.pruning.rounding import rounding_note
 
 _CLASSES = (
     *(DCP, AdaptDCP, DKP, DCPDKP, AdaptDKP),
@@ -42,4 +43,5 @@ __all__ = [
     "check",
     "profile",
     "prune",
+    "rounding_note",
 ]

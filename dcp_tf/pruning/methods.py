@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
+from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.budget import Target
@@ -35,7 +36,7 @@ class Method:
 
     Attributes:
         rate: pruning rate eta, the share of channels to remove from each group; between 0 and 1.
-        round_to: kept counts are the nearest multiple of it.
+        round_to: kept counts are the nearest multiple of it; groups no wider than it follow the plain rate.
         min_channels: fewest channels that a group keeps.
         prune_residual: whether residual streams (sums of feature maps, with all layers that make or read them) lose
             channels too; the papers leave them.
@@ -51,7 +52,7 @@ class Method:
 
     name: ClassVar[str]
     rate: float = 0.5
-    round_to: int = 1
+    round_to: int = ROUND_TO
     min_channels: int = 1
     prune_residual: bool = False
     exclude: tuple[str, ...] = ()

@@ -21,6 +21,7 @@ from dcp_tf.pruning.discrimination import Task, select_channels
 from dcp_tf.pruning.from_scratch import draw_anew, with_heads
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
+from dcp_tf.pruning.rounding import rounding_note
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
 from dcp_tf.pruning.units import kernel_units
@@ -104,6 +105,7 @@ def prune(
         _check_validation(model, validation, objective)
     distillation = share_of_teacher(objective.loss, distillation)
     graph, widths = check(model, train, method, objective, distillation)
+    _announce_rounding(graph, method)
     method = resolve(graph, widths, method)
     settings = _settings(graph, train, method, objective, auxiliary, finetuning, distillation, seed)
     state = RunState(state_dir, settings, resume, shared_dir)
@@ -216,6 +218,16 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
     if method.allocates == "global":  # where only what it ends in is measured
         return widths.within(dataclasses.replace(method.target, measured=None))
     return meet(method.target, widths.within)
+
+
+def _announce_rounding(graph: ChannelGraph, method: Method) -> None:
+    """Says so where rounding the widths removes much more or less than the rate."""
+    if not method.chooses_channels or method.target is not None:
+        return
+    groups = choose_groups(graph, method)
+    widths_at = lambda step: choose_widths(graph, groups, dataclasses.replace(method, round_to=step))  # noqa: E731
+    if note := rounding_note(graph, widths_at, method.round_to):
+        progress.say(note)
 
 
 def own_rates(groups: Sequence[ChannelGroup], method: Method) -> dict[str, float]:

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -162,3 +164,54 @@ def test_a_folder_is_called_by_its_name_however_it_is_given(tmp_path, monkeypatc
     write_classes(tmp_path, {"a": 3, "b": 3})
     monkeypatch.chdir(tmp_path)
     assert data.load("folder:.").name == tmp_path.name
+
+
+def test_images_in_folders_inside_the_folder_of_a_class_are_read(tmp_path):
+    pixels = {
+        write(tmp_path / name / inner / f"{n}.png").tobytes()
+        for name in "ab"
+        for inner in ("", "more/deep")
+        for n in range(4)
+    }
+    write(tmp_path / "a" / ".hidden" / "9.png")
+    loaded = data.load(f"folder:{tmp_path}", normalization="raw")
+    images = np.concatenate([read(loaded.train)[0], read(loaded.test)[0]])
+    assert {image.tobytes() for image in images.astype(np.uint8)} == pixels
+    np.testing.assert_array_equal(np.bincount(loaded.train.labels) + np.bincount(loaded.test.labels), [8, 8])
+    (note,) = loaded.notes
+    assert "16 images of 2 classes (a 8, b 8)" in note
+    assert "8 of them lie in folders inside" in note
+
+
+def test_the_note_counts_what_was_left_out(tmp_path):
+    write_classes(tmp_path / "train", {"a": 2, "b": 3})
+    write_classes(tmp_path / "test", {"a": 1, "b": 1})
+    for name in ("x.txt", "y.TXT", "z.heic", "README", ".DS_Store"):
+        (tmp_path / "train" / "a" / name).write_text("no image")
+    train, test = data.load(f"folder:{tmp_path}").notes
+    assert "5 images of 2 classes (a 2, b 3); files that were left out: 1 without a suffix, 1 .heic, 2 .txt" in train
+    assert "2 images of 2 classes (a 1, b 1)" in test
+    assert "left out" not in test
+
+
+def test_many_classes_are_one_short_line(tmp_path):
+    write_classes(tmp_path, {f"{number:03}": 2 + number % 2 for number in range(40)})
+    (note,) = data.load(f"folder:{tmp_path}").notes
+    assert "100 images of 40 classes (000 2, 001 3," in note
+    assert "and 30 more of 2 to 3 images" in note
+    assert len(note) < 200
+
+
+@pytest.mark.parametrize("suffix", [".jfif", ".jpe", ".JPG"])
+def test_other_names_of_jpeg_are_read(tmp_path, suffix):
+    write_classes(tmp_path, {"a": 2, "b": 2})
+    Image.fromarray(RNG.integers(0, 256, (6, 5, 3), dtype=np.uint8)).save(tmp_path / "a" / f"9{suffix}", "JPEG")
+    loaded = data.load(f"folder:{tmp_path}")
+    assert loaded.train.size + loaded.test.size == 5
+
+
+def test_class_names_that_are_no_utf8_are_escaped(tmp_path):
+    write_classes(tmp_path, {"a": 2, os.fsdecode(b"b\xe4ren"): 2})
+    loaded = data.load(f"folder:{tmp_path}")
+    assert loaded.class_names == ("a", r"b\xe4ren")
+    assert loaded.train.size + loaded.test.size == 4
