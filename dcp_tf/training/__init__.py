@@ -20,6 +20,9 @@ from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, add_
 from dcp_tf.training.objectives import Classification, Custom, Objective, Regression, output_shape
 from dcp_tf.training.schedules import Schedule, cosine_schedule, step_schedule
 from dcp_tf.training.seeds import seed_everything
+from dcp_tf.training.strided_gradients import repair_strided_gradients
+
+repair_strided_gradients()
 
 __all__ = [
     "LOSSES",
@@ -54,6 +57,7 @@ __all__ = [
     "load_weights",
     "make_strategy",
     "output_shape",
+    "repair_strided_gradients",
     "save_model",
     "save_weights",
     "seed_everything",
