@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.data.arrays import read_npz
+from dcp_tf.data.gather import all_finite, gathered
 from dcp_tf.data.labels import check_same_labels, class_names, class_numbers, label_array
 from dcp_tf.data.split import ImageDataset, balanced_order
 from dcp_tf.errors import UsageError
@@ -19,27 +20,35 @@ class PlainSplit:
     """Inputs of any shape, `Readable`; they are neither scaled nor augmented.
 
     Attributes:
-        inputs: (N, ...) of float32.
+        array: (M, ...) of any number type, shared by all splits that were taken from one; batches of it are float32.
         labels: of int32 or float32, (N, ...), or None.
+        chosen: positions of this split's inputs in `array`, (N,); None: all of them.
     """
 
-    inputs: np.ndarray
+    array: np.ndarray
     labels: np.ndarray | None
+    chosen: np.ndarray | None = None
+
+    @property
+    def inputs(self) -> np.ndarray:
+        """The inputs, (N, ...) as they are stored; a copy where they are a part of others."""
+        return self.array if self.chosen is None else self.array[self.chosen]
 
     @property
     def size(self) -> int:
         """How many there are."""
-        return len(self.inputs)
+        return len(self.array if self.chosen is None else self.chosen)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of one input."""
-        return self.inputs.shape[1:]
+        return self.array.shape[1:]
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "PlainSplit":
         """As `Split.take`."""
         positions = np.asarray(indices)
-        return PlainSplit(self.inputs[positions], None if self.labels is None else self.labels[positions])
+        chosen = positions if self.chosen is None else self.chosen[positions]
+        return PlainSplit(self.array, None if self.labels is None else self.labels[positions], chosen)
 
     def batches(
         self,
@@ -55,14 +64,14 @@ class PlainSplit:
         order = np.arange(self.size) if indices is None else np.asarray(indices)
         if shuffle:
             order = np.random.default_rng((seed, epoch)).permutation(order)
-        inputs = tf.constant(self.inputs)
-        labels = None if self.labels is None else tf.constant(self.labels)
+        inputs = gathered(order, batch_size, False, [self.array], self.chosen)
+        labels = gathered(order, batch_size, False, [] if self.labels is None else [self.labels])
 
-        def pick(positions: tf.Tensor):
-            picked = tf.gather(inputs, positions)
-            return picked if labels is None else (picked, tf.gather(labels, positions))
+        def finish(found: tuple, label: tuple):
+            values = tf.cast(found[1], tf.float32)
+            return values if self.labels is None else (values, label[1])
 
-        return tf.data.Dataset.from_tensor_slices(order).batch(batch_size).map(pick).prefetch(2)
+        return tf.data.Dataset.zip(inputs, labels).map(finish).prefetch(1)
 
     def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
         """See `Readable`; rows of targets count by their largest entry."""
@@ -70,7 +79,7 @@ class PlainSplit:
 
     def representative(self, n: int, seed: int = 0) -> np.ndarray:
         """As `Split.representative`."""
-        return self.inputs[self.balanced_subset(n, seed)]
+        return self.take(self.balanced_subset(n, seed)).inputs.astype(np.float32)
 
 
 def load_plain(path: str) -> ImageDataset:
@@ -104,7 +113,6 @@ def plain_split(inputs: np.ndarray, labels: np.ndarray | None = None, name: str 
     inputs = np.asarray(inputs)
     if inputs.ndim < 2 or not len(inputs) or inputs.dtype.kind not in "buif":
         raise UsageError(f"{name} must hold numbers of shape (N, ...), received {inputs.dtype} {inputs.shape}")
-    inputs = inputs.astype(np.float32)
-    if not np.isfinite(inputs).all():
+    if not all_finite(inputs):
         raise UsageError(f"{name} hold NaN or infinite values")
     return PlainSplit(inputs, None if labels is None else label_array(labels, len(inputs), f"labels of {name}"))

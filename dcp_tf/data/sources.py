@@ -1,18 +1,18 @@
 """Where images come from: random access to pixels, in memory or decoded when they are needed."""
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.data.gather import all_finite, gathered
 from dcp_tf.data.preprocessing import Shape
 from dcp_tf.errors import UsageError
 
 # A data set is decoded into memory if its pixels take at most this many bytes.
-MEMORY_LIMIT = 2**30
+MEMORY_LIMIT = 2**29
 
 
 class Source(Protocol):
@@ -37,35 +37,41 @@ class Source(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySource:
-    """Decoded images in memory: `images` is (N, H, W, C), `white` as in `Source`."""
+    """Decoded images in memory.
 
-    images: np.ndarray = dataclasses.field(repr=False)
+    Attributes:
+        pixels: (N, H, W, C), shared by all sources that were taken from one.
+        white: as in `Source`.
+        chosen: positions of this source's images among `pixels`; None: all of them.
+    """
+
+    pixels: np.ndarray = dataclasses.field(repr=False)
     white: float | None = None
+    chosen: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     @property
     def size(self) -> int:
         """How many images there are."""
-        return len(self.images)
+        return len(self.pixels if self.chosen is None else self.chosen)
 
     @property
     def shape(self) -> Shape:
         """(H, W, C) of each image."""
-        return tuple(self.images.shape[1:])
+        return tuple(self.pixels.shape[1:])
 
-    @functools.cached_property
-    def _tensor(self) -> tf.Tensor:
-        with tf.device("CPU:0"):
-            return tf.convert_to_tensor(self.images)
+    @property
+    def images(self) -> np.ndarray:
+        """The images as one array, a copy where they are a part of others."""
+        return self.pixels if self.chosen is None else self.pixels[self.chosen]
 
     def batches(self, order: np.ndarray, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
         """See `Source`."""
-        positions = tf.data.Dataset.from_tensor_slices(order).batch(batch_size, drop_remainder=drop_remainder)
-        pixels = self._tensor
-        return positions.map(lambda chosen: (chosen, tf.gather(pixels, chosen)), num_parallel_calls=tf.data.AUTOTUNE)
+        return gathered(order, batch_size, drop_remainder, [self.pixels], self.chosen)
 
     def take(self, positions: np.ndarray) -> "ArraySource":
         """See `Source`."""
-        return ArraySource(self.images[positions], self.white)
+        chosen = positions if self.chosen is None else self.chosen[positions]
+        return dataclasses.replace(self, chosen=np.asarray(chosen))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -175,6 +181,6 @@ def array_source(images: np.ndarray, what: str) -> ArraySource:
     if not np.issubdtype(images.dtype, np.floating):
         raise UsageError(f"{what} must hold integers or floats, received the type {images.dtype}")
     images = images.astype(np.float32, copy=False)
-    if not np.isfinite(images).all():
+    if not all_finite(images):
         raise UsageError(f"{what} holds NaN or infinite pixels; clean the images first")
     return ArraySource(images)

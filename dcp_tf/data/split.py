@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.data.gather import gathered
 from dcp_tf.data.labels import class_numbers, label_array
 from dcp_tf.data.normalization import Normalization
 from dcp_tf.data.preprocessing import AUGMENTATIONS, Shape, crop_and_flip, draw_crops, output_shape, to_shape
@@ -14,6 +15,7 @@ from dcp_tf.errors import UsageError
 
 # The random streams that are drawn from one seed.
 _ORDER, _CROPS, _SUBSET, _SPLIT = range(4)
+_WORKERS = 2  # that finish batches: each holds one of them in memory
 
 
 def _generator(seed: int, *stream: int) -> np.random.Generator:
@@ -92,25 +94,29 @@ class Split:
         order = self._positions(indices)
         if shuffle:
             order = _generator(seed, epoch, _ORDER).permutation(order)
-        labels = None if self.labels is None else tf.constant(self.labels)
         crops = None
         augment = augment and (self.labels is None or self.labels.ndim < 3)
         if augment and self.augmentation != "none":
             rng = _generator(seed, epoch, _CROPS)
-            crops = [tf.constant(values) for values in draw_crops(self.size, self.shape, self.augmentation, rng)]
+            crops = draw_crops(self.size, self.shape, self.augmentation, rng)
         if augment and self.augmentation == "crop":
             images = self.source.crops(order, batch_size, drop_remainder, int(rng.integers(2**31)))
         else:
             images = self.source.batches(order, batch_size, drop_remainder)
 
-        def finish(positions: tf.Tensor, pixels: tf.Tensor):
-            pixels = to_shape(pixels, self.shape)
-            if crops is not None:
-                pixels = crop_and_flip(pixels, *(tf.gather(values, positions) for values in crops))
-            pixels = self.normalization.apply(pixels, self.source.white)
-            return pixels if labels is None else (pixels, tf.gather(labels, positions))
+        # What belongs to the images comes along batch by batch: labels may be maps as large as the images.
+        beside = [*(crops or []), *([] if self.labels is None else [self.labels])]
+        details = gathered(order, batch_size, drop_remainder, beside)
 
-        return images.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+        def finish(image: tuple, detail: tuple):
+            pixels = to_shape(image[1], self.shape)
+            if crops is not None:
+                pixels = crop_and_flip(pixels, *detail[1:3])
+            pixels = self.normalization.apply(pixels, self.source.white)
+            return pixels if self.labels is None else (pixels, detail[-1])
+
+        finished = tf.data.Dataset.zip(images, details).map(finish, num_parallel_calls=_WORKERS, deterministic=True)
+        return finished.prefetch(1)
 
     def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
         """Picks `n` images with classes as even as the labels allow; all images where there are no more than `n`.
