@@ -6,10 +6,10 @@
 
 It prints how many images were measured, and for classes top-1 and top-5 as fractions of 1 and the mean cross-entropy;
 for several classes at once the mean average precision (map) and F1; for numbers mse, mae and r2; for maps of classes
-mean IoU and pixel accuracy; for embeddings how often the nearest other image is of the same class (recall_at_1), or
-with --pairs in place of --dataset the accuracy of face verification, its spread over the folds, the area under the ROC
-curve (auc) and which share of the pairs of one person is accepted where at most 1 or .1 % of all others are
-(tar_at_far).
+mean IoU and pixel accuracy; for a class at each step of a sequence the share of right steps and sequences; for
+embeddings how often the nearest other image is of the same class (recall_at_1), or with --pairs in place of --dataset
+the accuracy of face verification, its spread over the folds, the area under the ROC curve (auc) and which share of the
+pairs of one person is accepted where at most 1 or .1 % of all others are (tar_at_far).
 """
 
 import os

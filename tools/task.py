@@ -7,6 +7,8 @@ from typing import Any
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.face_flags import MARGINS
 
+_CLASSES = ("softmax", "sigmoid")  # losses of one class
+
 
 def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> tuple[Any, Any]:
     """The objective of a model with one output, and the data set as it is to be used for that.
@@ -22,6 +24,7 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
         UsageError: outputs, labels and loss do not fit each other.
     """
     from dcp_tf.training import choose_for_outputs, output_shape
+    from dcp_tf.training.label_checks import numbering_note
 
     shape, (train, test) = output_shape(model, dataset.train), _names(dataset)
     loss = _loss(flags, kind, notes, shape, dataset)
@@ -32,15 +35,26 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
     objective = choose_for_outputs(kind, shape, dataset.train, loss, model, train)
     objective.check(dataset.test.labels, shape, test)
     if is_read_off:
-        notes.append(f"loss: {objective.describe()} (from the outputs and the labels; --loss overrides)")
+        notes.append(f"loss: {objective.describe()} ({_reason(objective, dataset, shape)})")
     names = getattr(dataset, "class_names", ())
-    if objective.name in ("softmax", "sigmoid") and 1 < len(names) < shape[-1] and not names[0].isdecimal():
+    if objective.name in _CLASSES and 1 < len(names) < shape[-1] and not names[0].isdecimal():
         shown = ", ".join(f"{number}: {name}" for number, name in enumerate(names[:3]))
         notes.append(f"{len(names)} classes in {dataset.name}, {shape[-1]} outputs, which are taken for {shown}, ...")
+    if objective.name in _CLASSES and (note := numbering_note(dataset.train.labels, shape)):
+        notes.append(note)
     if dataset.train.labels is None:
         notes.append("there are no labels to learn from: the model's own predictions are the targets")
     told = notes if "finetune_epochs" in flags else []  # who does not train need not know
     return objective, without_moves(dataset, objective, flags["augmentation"].value, told)
+
+
+def _reason(objective: Any, dataset: Any, shape: tuple) -> str:
+    """Where a loss comes from, and what may be meant instead."""
+    if dataset.train.labels is not None or dataset.test.labels is not None:
+        return "from the outputs and the labels; --loss overrides"
+    if objective.name == "mse" and shape[-1] > 1:
+        return "from the outputs; --loss=softmax if they are logits of classes"
+    return "from the outputs; --loss overrides"
 
 
 def read_for_file(flags: Any, shape: tuple, dataset: Any, notes: list[str]) -> Any:
@@ -163,6 +177,8 @@ def without_moves(dataset: Any, objective: Any, given: str | None, notes: list[s
     """
     if getattr(dataset.train, "augmentation", "none") == "none" or not (objective.is_dense or objective.name == "mse"):
         return dataset
+    if dataset.train.labels is None and given is not None:
+        return dataset  # the targets are what the model says of the changed images
     if objective.is_dense:
         if given is not None:
             raise UsageError(f"--augmentation={given} would move the images, but not their labels, which are maps")

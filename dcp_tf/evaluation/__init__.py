@@ -6,6 +6,7 @@ from dcp_tf.evaluation.tasks import (
     measure_dense,
     measure_multilabel,
     measure_regression,
+    measure_sequences,
     recall_at_1,
 )
 from dcp_tf.evaluation.verification import Verification, embed, verify, verify_embeddings
@@ -19,6 +20,7 @@ __all__ = [
     "measure_dense",
     "measure_multilabel",
     "measure_regression",
+    "measure_sequences",
     "recall_at_1",
     "top1_classes",
     "verify",

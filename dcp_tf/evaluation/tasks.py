@@ -12,7 +12,7 @@ from dcp_tf.evaluation.metrics import predict_function
 # What each figure is called and whether more of it is better; the first of a task is the one that stands for it.
 HIGHER_IS_BETTER = {
     **dict.fromkeys(("top1", "top5", "map", "f1", "mean_iou", "pixel_accuracy", "r2", "recall_at_1"), True),
-    **dict.fromkeys(("verification_accuracy", "auc"), True),
+    **dict.fromkeys(("verification_accuracy", "auc", "step_accuracy", "sequence_accuracy"), True),
     **dict.fromkeys(("mse", "mae", "loss"), False),
 }
 _BLOCK = 512  # rows of a similarity matrix in memory at one time
@@ -121,6 +121,35 @@ def measure_dense(
     union = labelled + answered - both
     seen = union > 0
     return {"mean_iou": float(np.mean(both[seen] / union[seen])), "pixel_accuracy": right / total}
+
+
+def measure_sequences(
+    model_or_predict: keras.Model | Callable,
+    batches: Iterable,
+    *,
+    independent: bool = False,
+    threshold: float = 0.5,
+) -> dict[str, float]:
+    """Measures one answer for each step of a sequence, such as a character or a frame, on all batches.
+
+    The arguments are those of `measure_dense`, outputs being (B, T, K).
+
+    Returns:
+        `step_accuracy`, the share of right answers, and `sequence_accuracy`, the share of the sequences of which all
+        answers are right.
+
+    Raises:
+        UsageError: there are no batches or labels, or they do not fit the outputs.
+        RunError: an output is NaN.
+    """
+    right: list[np.ndarray] = []
+    for outputs, labels in _outputs_and_labels(model_or_predict, batches):
+        found, wanted = _answers(outputs, labels, independent, threshold)
+        right += list((found == wanted) if independent else (found == wanted).all(-1))
+    return {
+        "step_accuracy": sum(int(each.sum()) for each in right) / sum(each.size for each in right),
+        "sequence_accuracy": float(np.mean([each.all() for each in right])),
+    }
 
 
 def recall_at_1(model_or_predict: keras.Model | Callable, batches: Iterable) -> dict[str, float]:

@@ -52,10 +52,12 @@ FIGURES = {
         Figure("top5", "Top-5", "top-5 accuracy"),
         Figure("map", "mAP", "mean average precision"),
         Figure("mean_iou", "Mean IoU", "mean IoU"),
+        Figure("step_accuracy", "Step accuracy", "accuracy per step"),
         Figure("mse", "MSE", "mean squared error", is_share=False),
         Figure("recall_at_1", "Recall at 1", "recall at 1"),
         Figure("f1", "F1", "F1 score"),
         Figure("pixel_accuracy", "Pixel accuracy", "pixel accuracy"),
+        Figure("sequence_accuracy", "Sequence accuracy", "share of sequences without an error"),
         Figure("mae", "MAE", "mean absolute error", is_share=False),
         Figure("r2", "R2", "explained variance", is_share=False),
     )

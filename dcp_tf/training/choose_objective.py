@@ -9,7 +9,7 @@ import numpy as np
 from dcp_tf.errors import UsageError
 from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
 from dcp_tf.training.embeddings import MARGINS, Directions, Embedding
-from dcp_tf.training.label_checks import is_index
+from dcp_tf.training.label_checks import are_two_classes, are_whole, check_reachable, is_index
 from dcp_tf.training.objectives import Classification, Custom, Objective, Regression, output_shape
 
 LOSSES = ("auto", "softmax", "sigmoid", "multilabel", "mse", *MARGINS)
@@ -25,7 +25,8 @@ def choose_objective(
         data: see `dcp_tf.data.Split`; its labels may be None.
         loss: one of `LOSSES`. "auto" reads it off the last activation and the labels: numbers of classes and one-hot
             rows are classes, rows with several ones are several classes at once, all else under a linear layer is
-            regressed; without labels linear outputs are logits if there are several and a number if there is one.
+            regressed. Without labels the model's own outputs are the targets: probabilities of classes where it ends in
+            a softmax or sigmoid, numbers where it ends in a linear layer.
             "softmax": one class; "sigmoid": one class, each with a yes / no question of its own; "multilabel": several
             classes at once; "mse": numbers; "arcface", "cosface", "asoftmax": embeddings of classes, or, without
             labels, the directions of the model's own.
@@ -52,6 +53,8 @@ def choose_for_outputs(
     if (name, kind) in (("softmax", "sigmoid"), ("sigmoid", "softmax"), ("multilabel", "softmax")):
         raise UsageError(f"a model that ends in a {kind} has no {name} loss; leave out the loss, or end it in logits")
     if name == "mse":
+        if data.labels is not None:
+            check_reachable(data.labels, kind, what)
         found = Regression()
     elif name in MARGINS:
         found = Directions() if data.labels is None else Embedding(name)
@@ -89,10 +92,11 @@ def _read_off(kind: str, shape: tuple, labels: np.ndarray | None) -> str:
     """The name of the loss that the labels ask for, given that the outputs are of a kind and a shape."""
     of_classes = "sigmoid" if kind == "sigmoid" else "softmax"
     if labels is None:
-        return "mse" if kind == "logits" and shape[-1] == 1 else of_classes
+        # A softmax would not see what is added to all outputs, which linear ones may need: images, embeddings, numbers.
+        return "mse" if kind == "logits" else of_classes
     index, is_answer = is_index(labels.shape, shape), np.isin(labels, (0, 1)).all()
     if shape[-1] == 1 and index and kind != "softmax":
-        return "sigmoid" if is_answer else "mse" if _is_number(kind, labels) else of_classes
+        return "sigmoid" if is_answer or are_two_classes(labels) else "mse" if _is_number(kind, labels) else of_classes
     if index or kind == "softmax":
         return of_classes
     sums_to_1 = bool(np.allclose(labels.sum(-1), 1.0, atol=1e-2))
@@ -103,4 +107,4 @@ def _read_off(kind: str, shape: tuple, labels: np.ndarray | None) -> str:
 
 def _is_number(kind: str, labels: np.ndarray) -> bool:
     """Whether labels for one output, which are no answers of yes or no, are numbers that it can give."""
-    return kind == "logits" or not np.issubdtype(labels.dtype, np.integer)
+    return kind == "logits" or not are_whole(labels)

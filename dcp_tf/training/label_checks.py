@@ -7,6 +7,8 @@ import numpy as np
 from dcp_tf.errors import UsageError
 
 _SUM_TOLERANCE = 1e-2  # of the targets of one answer, which a user may have rounded
+_OUTLIERS = 0.1  # labels that a sigmoid cannot give, as a share of all, that are no mistake in their scale
+_SLACK = 0.05
 
 
 def is_index(labels: Sequence, outputs: Sequence) -> bool:
@@ -26,25 +28,88 @@ def check_class_labels(labels: np.ndarray, shape: tuple, what: str, *, rows_sum_
         check_rows(labels, shape, what, sums_to_1=rows_sum_to_1)
         return
     _check_shape(labels, (*shape[:-1], 1) if len(labels.shape) == len(shape) else shape[:-1], shape, what)
-    outputs = shape[-1]
-    whole = np.issubdtype(labels.dtype, np.integer) or (outputs == 1 and np.isin(labels, (0, 1)).all())
-    if not whole:
+    if not are_whole(labels):
         raise UsageError(
-            f"{what} has labels of the type {labels.dtype}; classes must be integers (from 0), and for numbers to "
-            "regress the model must end in a linear layer with as many outputs (--loss=mse)"
+            f"{what} has labels of the type {labels.dtype} with fractions; classes must be integers (from 0), numbers "
+            f"to regress need --loss=mse and labels ({_axes(shape)})"
         )
-    if labels.size and labels.min() < 0:
-        raise UsageError(f"{what} holds the negative label {labels.min()}; classes are numbered from 0")
-    largest = int(labels.max(initial=0))
-    if largest >= max(2, outputs):
+    _check_numbering(labels, shape[-1], what)
+
+
+def are_whole(labels: np.ndarray) -> bool:
+    """Whether labels are integers, of whatever type."""
+    return not np.issubdtype(labels.dtype, np.floating) or bool((labels == np.floor(labels)).all())
+
+
+def are_two_classes(labels: np.ndarray) -> bool:
+    """Whether labels take two values as the two classes of a yes / no question do, such as -1 and 1 or 0 and 255."""
+    if not labels.size or not are_whole(labels):
+        return False
+    low, high = labels.min(), labels.max()
+    return (low, high) in ((0, 1), (1, 2), (-1, 1), (0, 255)) and bool(((labels == low) | (labels == high)).all())
+
+
+def numbering_note(labels: np.ndarray | None, shape: Sequence) -> str | None:
+    """A line where the classes of training labels look as if they were numbered from 1, though they fit the outputs.
+
+    Args:
+        labels: of the training images, checked.
+        shape: of the outputs, with the batch axis.
+    """
+    if labels is None or not labels.size or shape[-1] < 3 or not is_index(labels.shape, shape):
+        return None
+    low, high = int(labels.min()), int(labels.max())
+    if low != 1:
+        return None
+    return (
+        f"none of the labels is 0: they run from 1 to {high}, the outputs from 0 to {shape[-1] - 1}; if the classes "
+        "were numbered from 1, subtract 1 from the labels"
+    )
+
+
+def _check_numbering(labels: np.ndarray, outputs: int, what: str) -> None:
+    """Raises UsageError unless whole numbers are those of the classes of a model."""
+    low, high, classes = int(labels.min(initial=0)), int(labels.max(initial=0)), max(2, outputs)
+    first = int(labels.min()) if labels.size else 0
+    if low >= 0 and high < classes:
+        return
+    if first == 1 and high == classes:
         raise UsageError(
-            f"{what} has the label {largest}, but the model has {outputs} output{'s' * (outputs != 1)}; "
-            f"use a model with at least {largest + 1}"
+            f"{what} has labels from 1 to {high}; classes are numbered from 0: subtract 1 from the labels"
+            + (" (or give --loss=mse if they are numbers to regress)" if outputs == 1 else "")
+        )
+    if classes == 2 and are_two_classes(labels):
+        raise UsageError(
+            f"{what} has the labels {first} and {high}; the two classes are numbered 0 and 1: give (y == {high})"
+            + (" (or --loss=mse if they are numbers to regress)" if outputs == 1 else "")
+        )
+    if low < 0:
+        raise UsageError(f"{what} holds the negative label {low}; classes are numbered from 0")
+    raise UsageError(
+        f"{what} has the label {high}, but the model has {outputs} output{'s' * (outputs != 1)}; "
+        f"use a model with at least {high + 1}" + (", or --loss=mse for numbers to regress" if outputs == 1 else "")
+    )
+
+
+def check_reachable(labels: np.ndarray, kind: str, what: str) -> None:
+    """Raises UsageError where a model that ends in probabilities can never give the numbers that it is to regress."""
+    if kind == "logits" or not labels.size:
+        return
+    beyond = (labels < -_SLACK) | (labels > 1 + _SLACK)
+    if beyond.mean() > _OUTLIERS:
+        raise UsageError(
+            f"{what} has labels from {labels.min():g} to {labels.max():g}, but the model ends in a {kind}, which gives "
+            "0 to 1: scale the labels, or end the model in a linear layer"
         )
 
 
 def check_rows(labels: np.ndarray, shape: tuple, what: str, *, sums_to_1: bool) -> None:
     """Raises UsageError unless labels are one row of targets, each between 0 and 1, for each answer."""
+    if shape[-1] == 1 and fits(labels.shape, (*shape[:-1], 2)):
+        raise UsageError(
+            f"{what} has rows of two labels, but the model has one output, which answers yes or no: give the column of "
+            "the second class, y[..., 1]"
+        )
     _check_shape(labels, shape, shape, what)
     if labels.size and not (labels.min() >= 0 and labels.max() <= 1):
         raise UsageError(
@@ -68,8 +133,12 @@ def check_numbers(labels: np.ndarray, shape: tuple, what: str) -> None:
 
 def _check_shape(labels: np.ndarray, expected: tuple, shape: tuple, what: str) -> None:
     if not fits(labels.shape, expected):
-        wanted = ", ".join(["N", *map(str, expected[1:])]) + "," * (len(expected) == 1)
-        outputs = ", ".join(["N", *map(str, shape[1:])])
+        wanted = _axes(expected) + "," * (len(expected) == 1)
         raise UsageError(
-            f"{what} has labels of shape {labels.shape}, but the model gives ({outputs}), which needs labels ({wanted})"
+            f"{what} has labels of shape {labels.shape}, but the model gives ({_axes(shape)}), which needs labels "
+            f"({wanted})"
         )
+
+
+def _axes(shape: Sequence) -> str:
+    return ", ".join(["N", *map(str, shape[1:])])

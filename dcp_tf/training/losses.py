@@ -289,15 +289,26 @@ def _targets(labels, outputs) -> tf.Tensor:
             f"Expected labels of shape ({shape},) or ({shape}, {classes}), for the model's {classes} outputs. "
             f"Received: {labels.shape}"
         )
-    if index and classes > 1 and not labels.dtype.is_integer:
-        raise UsageError(f"Expected whole-number labels or one row of targets per image. Received: {labels.dtype.name}")
     if not index:
         return tf.cast(labels, tf.float32)
     if len(labels.shape) == len(outputs.shape):
         labels = labels[..., 0]
     if classes == 1:
         return tf.cast(_in_range(labels, 1), tf.float32)[..., None]
-    return tf.one_hot(_in_range(labels, classes - 1), classes)
+    return tf.one_hot(_in_range(_whole(labels), classes - 1), classes)
+
+
+def _whole(labels: tf.Tensor) -> tf.Tensor:
+    """Class numbers as integers; floats are refused where they have fractions."""
+    if labels.dtype.is_integer:
+        return labels
+    message = "Expected whole-number labels or one row of targets per image"
+    if tf.executing_eagerly():
+        if not tf.reduce_all(labels == tf.floor(labels)):
+            raise UsageError(f"{message}. Received: {labels.dtype.name} with fractions")
+        return tf.cast(labels, tf.int32)
+    with tf.control_dependencies([tf.debugging.assert_equal(labels, tf.floor(labels), message=message)]):
+        return tf.cast(labels, tf.int32)
 
 
 def _in_range(labels, largest: int) -> tf.Tensor:

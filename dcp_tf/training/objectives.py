@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
-from dcp_tf.evaluation import accuracy, measure_dense, measure_multilabel, measure_regression
+from dcp_tf.evaluation import accuracy, measure_dense, measure_multilabel, measure_regression, measure_sequences
 from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
 from dcp_tf.training.head_layers import POOLED_RANKS, map_head, pooled_head
 from dcp_tf.training.label_checks import check_class_labels, check_numbers, check_rows, is_index
@@ -119,13 +119,17 @@ class Classification(Objective):
         outputs_kind: "logits", "softmax" or "sigmoid".
         independent: whether each class is a yes / no question of its own; of sigmoid outputs it always is.
         multilabel: whether an image may have several classes; labels are then rows of 0 and 1.
-        is_dense: whether there is one answer for each place of an image; `bind` finds out.
+        is_dense: whether there is one answer for each place of an image, or for each step of a sequence; `bind` finds
+            out.
+        is_sequence: whether there are steps and no places, so that the outputs are (batch, steps, classes), as those of
+            networks that read text or speech; `bind` finds out.
     """
 
     outputs_kind: str = "logits"
     independent: bool = False
     multilabel: bool = False
     is_dense: bool = False
+    is_sequence: bool = False
 
     def __post_init__(self):
         if self.outputs_kind == "sigmoid" or self.multilabel:
@@ -135,7 +139,7 @@ class Classification(Objective):
     def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`."""
         self.check(data.labels, shape, what)
-        return dataclasses.replace(self, is_dense=len(shape) > 2)
+        return dataclasses.replace(self, is_dense=len(shape) > 2, is_sequence=len(shape) == 3)
 
     def check(self, labels, shape, what="the data"):
         """See `Objective`."""
@@ -166,7 +170,9 @@ class Classification(Objective):
     @property
     def primary(self) -> str:
         """See `Objective`."""
-        return "mean_iou" if self.is_dense else "map" if self.multilabel else "top1"
+        if self.is_dense:
+            return "step_accuracy" if self.is_sequence else "mean_iou"
+        return "map" if self.multilabel else "top1"
 
     @property
     def loss(self) -> ClassificationLoss:
@@ -180,7 +186,9 @@ class Classification(Objective):
 
     @property
     def _accuracy_name(self) -> str:
-        return "pixel_accuracy" if self.is_dense else "label_accuracy" if self.multilabel else "top1"
+        if self.is_dense:
+            return "step_accuracy" if self.is_sequence else "pixel_accuracy"
+        return "label_accuracy" if self.multilabel else "top1"
 
     def head(self, name, shape, output_shape, data_format):
         """See `Objective`; heads give logits."""
@@ -192,10 +200,11 @@ class Classification(Objective):
         return lambda images: tf.stop_gradient(loss.as_probabilities(model(images, training=False)))
 
     def evaluate(self, model_or_predict, batches):
-        """See `Objective`: top-1 (and 5), mean average precision and F1, or mean IoU and pixel accuracy."""
+        """See `Objective`: top-1 (and 5), mean average precision and F1, mean IoU and pixel accuracy, or of steps."""
         threshold = 0.0 if self.outputs_kind == "logits" else 0.5
         if self.is_dense:
-            return measure_dense(model_or_predict, batches, independent=self.independent, threshold=threshold)
+            measure = measure_sequences if self.is_sequence else measure_dense
+            return measure(model_or_predict, batches, independent=self.independent, threshold=threshold)
         if self.multilabel:
             return measure_multilabel(model_or_predict, batches, threshold)
         kind, predict = self.outputs_kind, model_or_predict
@@ -209,7 +218,7 @@ class Classification(Objective):
 
     def describe(self):
         """See `Objective`."""
-        each = " of each place" if self.is_dense else ""
+        each = " of each step" if self.is_sequence else " of each place" if self.is_dense else ""
         if self.independent:
             return f"sigmoid cross-entropy{each}" + (", several classes at once" if self.multilabel else "")
         return f"softmax cross-entropy{each}"

@@ -109,7 +109,7 @@ def test_a_student_equal_to_its_teacher_has_no_distillation_loss(kind):
     ("kind", "labels", "outputs"),
     [
         ("logits", np.zeros((6, 3)), LOGITS),
-        ("logits", np.zeros(6, "float32"), LOGITS),
+        ("logits", np.full(6, 0.5, "float32"), LOGITS),
         ("logits", LABELS, np.zeros((6, 2, 2, 4), "float32")),
         ("softmax", LABELS, np.ones((6, 1), "float32")),
     ],

@@ -65,7 +65,12 @@ READ_OFF = [
     ("logits", (None, 7, 3), RNG.integers(0, 3, (N, 7)), "softmax", True),
     ("softmax", (None, 3), None, "softmax", False),
     ("sigmoid", (None, 3), None, "sigmoid", False),
-    ("logits", (None, 3), None, "softmax", False),
+    ("sigmoid", (None, 8, 8, 3), None, "sigmoid", True),
+    ("softmax", (None, 7, 3), None, "softmax", True),
+    ("logits", (None, 3), np.arange(N) % 3.0, "softmax", False),
+    ("sigmoid", (None, 1), np.arange(N)[:, None] % 2.0, "sigmoid", False),
+    ("sigmoid", (None, 1), np.arange(N) % 2 == 0, "sigmoid", False),
+    ("logits", (None, 1), RNG.choice((-1.0, 1.0, 3.0), N), "mse", False),
 ]
 
 
@@ -76,7 +81,18 @@ def test_the_loss_is_read_off_outputs_and_labels(kind, shape, labels, loss, is_d
 
 
 BAD = {
-    "float labels of classes": ("logits", (None, 3), np.arange(N) / 2, "auto", "float64.*integers.*mse"),
+    "float labels of classes": ("logits", (None, 3), np.arange(N) / 2, "auto", r"float64.*integers.*mse.*\(N, 3\)"),
+    "classes from 1": ("logits", (None, 3), np.arange(N) % 3 + 1, "auto", "from 1 to 3.*from 0: subtract 1"),
+    "classes of places from 1": ("softmax", (None, 2, 3), np.arange(N * 2).reshape(N, 2) % 3 + 1, "auto", "1 to 3"),
+    "two classes from 1": ("sigmoid", (None, 1), np.arange(N) % 2 + 1.0, "auto", "from 1 to 2.*from 0: subtract 1"),
+    "two classes from 1, a logit": ("logits", (None, 1), np.arange(N) % 2 + 1, "auto", "from 1 to 2.*--loss=mse"),
+    "two classes of signs": ("sigmoid", (None, 1), np.arange(N) % 2 * 2 - 1, "auto", r"-1 and 1.*0 and 1.*y == 1"),
+    "signs, a logit": ("logits", (None, 1), np.arange(N) % 2 * 2.0 - 1, "auto", r"-1 and 1.*y == 1.*--loss=mse"),
+    "signs, two logits": ("logits", (None, 2), np.arange(N) % 2 * 2 - 1, "auto", r"-1 and 1.*0 and 1"),
+    "masks of 255": ("sigmoid", (None, 4, 1), np.arange(N * 4).reshape(N, 4) % 2 * 255, "auto", r"0 and 255.*y == 255"),
+    "one-hot for one output": ("sigmoid", (None, 1), ONE_HOT[:, :2], "auto", r"rows of two.*y\[..., 1\]"),
+    "numbers beyond a sigmoid": ("sigmoid", (None, 1), np.linspace(0, 90, N), "auto", "0 to 90.*sigmoid.*0 to 1"),
+    "numbers for classes": ("sigmoid", (None, 1), np.arange(N), "auto", "label 11.*1 output;.*--loss=mse"),
     "a class too many": ("softmax", (None, 3), np.arange(N), "auto", "label 11, but the model has 3 outputs"),
     "a negative class": ("softmax", (None, 3), np.arange(N) - 1, "auto", "negative label -1"),
     "a wide row": ("sigmoid", (None, 3), np.zeros((N, 4), int), "auto", r"\(12, 4\).*\(N, 3\)"),
@@ -109,6 +125,53 @@ def test_labels_that_do_not_fit_are_one_clear_line(case):
     with pytest.raises(UsageError, match=line) as caught:
         choose_for_outputs(kind, shape, Labelled(labels), loss, what="the images of x")
     assert "\n" not in str(caught.value)
+
+
+def test_labels_that_may_be_numbered_from_1_are_noted():
+    from dcp_tf.training.label_checks import numbering_note
+
+    note = numbering_note(np.arange(1, 10), (None, 10))
+    assert "from 1 to 9" in note
+    assert "subtract 1" in note
+    assert numbering_note(np.arange(10), (None, 10)) is None
+    assert numbering_note(np.array([2, 5]), (None, 10)) is None  # some classes alone
+    assert numbering_note(np.array([1, 1]), (None, 1)) is None
+    assert numbering_note(None, (None, 10)) is None
+
+
+def test_whole_floats_are_classes():
+    outputs, labels = RNG.normal(size=(N, 3)).astype("float32"), np.arange(N) % 3
+    loss = classification_loss("logits")
+    assert loss(labels.astype("float32"), outputs) == loss(labels, outputs)
+    objective = choose_for_outputs("logits", (None, 3), Labelled(labels.astype("float32")))
+    measured = [objective.evaluate(lambda x: x, [(outputs, y)]) for y in (labels, labels.astype("float32"))]
+    assert measured[0] == measured[1]
+    with pytest.raises(UsageError, match="whole-number"):
+        loss(labels + 0.5, outputs)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="whole-number"):
+        tf.function(loss)(labels + 0.5, outputs)
+
+
+@pytest.mark.parametrize("end", [layers.Dense(3), layers.Dense(1), layers.Reshape((2, 2, 1))])
+def test_linear_outputs_without_labels_are_met_by_squared_errors(end):
+    image = keras.Input((4,))
+    model = keras.Model(image, end(layers.Dense(4)(image)))
+    images = as_split(RNG.normal(size=(N, 4)))
+    objective = choose_objective(model, images)
+    assert objective.name == "mse"
+    assert choose_objective(model, images, "sigmoid").name == "sigmoid"
+    outputs = model(images.inputs)
+    assert objective.loss(objective.targets(model, images)(images.inputs), outputs) == 0
+    assert objective.loss(objective.targets(model, images)(images.inputs), outputs + 1) > 0.1
+
+
+def test_steps_of_a_sequence_are_no_pixels():
+    outputs = np.eye(3, dtype="float32")[np.array([[0, 1, 2, 2], [1, 1, 0, 2]])]
+    labels = np.array([[0, 1, 2, 2], [1, 0, 0, 2]])
+    objective = choose_for_outputs("softmax", (None, 4, 3), Labelled(labels))
+    assert objective.evaluate(lambda x: x, [(outputs, labels)]) == {"step_accuracy": 7 / 8, "sequence_accuracy": 0.5}
+    assert objective.primary == objective.loss.accuracy_name == "step_accuracy"
+    assert "step" in objective.describe()
 
 
 def test_a_loss_of_maps_is_the_mean_of_the_losses_of_their_places():
