@@ -46,11 +46,17 @@ class Call:
         return tree.flatten((self.node.arguments.args, self.node.arguments.kwargs))
 
     def run(self, values: Mapping[int, Any], training: bool | None = None) -> list:
-        """Calls the operation on `values` (tensor number to tensor) and returns its outputs as a flat list."""
+        """Calls the operation on `values` (tensor number to tensor) and returns its outputs as a flat list.
+
+        As in a Keras model, `training` goes before what the node recorded: layers that augment images record True,
+        their default, when they are called without the argument.
+        """
         args, kwargs = self.node.arguments.fill_in({key: values[number] for key, number in self.bindings.items()})
-        training = self.training if self.training is not None else training
-        if training is not None and kwargs.get("training") is None and accepts_training(type(self.operation)):
-            kwargs = {**kwargs, "training": training}
+        if accepts_training(type(self.operation)):
+            if training is not None:
+                kwargs = {**kwargs, "training": training}
+            elif self.training is not None and kwargs.get("training") is None:
+                kwargs = {**kwargs, "training": self.training}
         return tree.flatten(self.operation(*args, **kwargs))
 
 
@@ -250,7 +256,7 @@ class Trace:
         Args:
             values: tensor number to (symbolic or real) tensor.
             targets: tensor numbers to compute.
-            training: passed to every layer that takes it, unless the model itself says otherwise.
+            training: passed to every layer that takes it, whatever the model itself says; None: what the model says.
 
         Returns:
             A dictionary with an entry for each target.

@@ -346,3 +346,15 @@ def test_a_slice_never_loses_all_of_its_channels():
     y = layers.Concatenate()([ops.relu(y[..., :2]), ops.sigmoid(y[..., 2:])])
     graph, _ = check(keras.Model(x, layers.Dense(2)(y)), rate=0.95, save=True)
     assert sorted(g.size for g in graph.prunable()) == [2, 6]
+
+
+def test_a_walk_in_inference_mode_leaves_out_augmentation():
+    x = keras.Input((8, 8, 3))
+    flipped = keras.Sequential([layers.RandomFlip(), layers.RandomTranslation(0.4, 0.4)])(x)
+    model = keras.Model(x, conv("a", 4)(layers.Dropout(0.5)(flipped, training=True)))
+    trace = ChannelGraph(model).trace
+    images = np.random.default_rng(0).random((4, 8, 8, 3)).astype("float32")
+    (found,) = trace.run({trace.inputs[0]: images}, trace.outputs, training=False).values()
+    np.testing.assert_allclose(found, model(images, training=False), rtol=1e-5, atol=1e-6)
+    (changed,) = trace.run({trace.inputs[0]: images}, trace.outputs, training=True).values()
+    assert np.abs(changed - found).max() > 0.1

@@ -164,3 +164,37 @@ def test_tfmot_leaves_the_process_as_it_was():
     assert "TF_USE_LEGACY_KERAS" not in os.environ
     assert tf.keras.__name__ == "keras.api._tf_keras.keras" or "tf_keras.layers" not in str(tf.keras.layers)
     assert issubclass(tf.keras.layers.Dense, keras.layers.Layer)
+
+
+RANDOM_LAYERS = sorted(name for name in dir(layers) if name.startswith("Random"))
+
+
+def random_layer(name):
+    """A layer that changes a lot; each takes other arguments."""
+    for arguments in ((), (0.4,), (0.4, 0.4), (4,)) if name != "RandomCrop" else [(6, 6)]:
+        try:
+            return getattr(layers, name)(*arguments)
+        except (TypeError, ValueError):
+            continue
+    raise AssertionError(f"{name} takes other arguments")
+
+
+@pytest.mark.parametrize("name", RANDOM_LAYERS)
+def test_layers_that_change_images_at_random_do_nothing_in_a_bridged_model(name):
+    image = keras.Input((8, 8, 3))
+    model = keras.Model(image, layers.Conv2D(2, 3)(random_layer(name)(image)))
+    pixels = images(4, 8)
+    expected = np.asarray(model(pixels, training=False))
+    bridged = to_tf_keras(model)
+    for training in (False, True):
+        np.testing.assert_allclose(bridged(pixels, training=training), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_augmentation_inside_of_other_models_does_nothing_either():
+    image = keras.Input((8, 8, 3))
+    x = keras.Sequential([layers.RandomFlip(), keras.Sequential([layers.RandomRotation(0.4)])])(image)
+    x = layers.Pipeline([layers.RandomZoom(0.4), layers.RandomContrast(0.5)])(x)
+    model = keras.Model(image, layers.Conv2D(2, 3)(x))
+    pixels = images(4, 8)
+    expected = np.asarray(model(pixels, training=False))
+    np.testing.assert_allclose(to_tf_keras(model)(pixels, training=True), expected, rtol=1e-4, atol=1e-5)

@@ -52,3 +52,17 @@ def test_a_loss_that_becomes_nan_names_the_flag(inputs, tmp_path, capsys):
     assert run(tmp_path, inputs.residual, inputs.data(), "--qat_lr=1e30") == 1
     assert "lower --qat_lr" in capsys.readouterr().err
     assert not list(tmp_path.glob("*.tflite"))
+
+
+def test_augmentation_layers_are_left_out(inputs, tmp_path):
+    import keras
+    from keras import layers
+
+    image = keras.Input((8, 8, 3))
+    x = keras.Sequential([layers.RandomTranslation(0.1, 0.1), layers.RandomRotation(0.1)])(image)
+    x = layers.Conv2D(8, 3, activation="relu")(layers.RandomContrast(0.2)(x))
+    keras.Model(image, layers.Dense(4)(layers.Flatten()(x)), name="shifted").save(tmp_path / "shifted.keras")
+    assert run(tmp_path, f"--model={tmp_path}/shifted.keras", inputs.data(), "--strict") == 0
+    found = record(tmp_path, "shifted_qat.tflite")
+    assert found["operations"].keys() == {"QUANTIZE", "CONV_2D", "RESHAPE", "FULLY_CONNECTED", "DEQUANTIZE"}
+    assert found["top1_agreement"] > 0.9
