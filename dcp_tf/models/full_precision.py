@@ -7,7 +7,7 @@ from keras.src.saving.serialization_lib import SafeModeScope
 
 from dcp_tf.models.layer_state import transfer_state
 
-_HALVES = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
+HALVES = ("float16", "bfloat16", "mixed_float16", "mixed_bfloat16")
 
 
 def in_full_precision(model: keras.Model) -> keras.Model:
@@ -21,20 +21,20 @@ def in_full_precision(model: keras.Model) -> keras.Model:
     Returns:
         `model` itself if no layer of it computes in float16 or bfloat16, else a new one with layers of the same names.
     """
-    if not any(layer.compute_dtype in _HALVES for layer in model._flatten_layers()):
+    if not any(layer.compute_dtype in HALVES for layer in model._flatten_layers()):
         return model
     with SafeModeScope(safe_mode=False):  # whatever code the model holds is in memory already
-        rebuilt = type(model).from_config(_widen(model.get_config()))
+        rebuilt = type(model).from_config(widen(model.get_config()))
     transfer_state(model, rebuilt)
     return rebuilt
 
 
-def _widen(config: Any, key: str = "") -> Any:
-    """A Keras config with float32 where it states half floats as the dtype of something."""
+def widen(config: Any, key: str = "") -> Any:
+    """A Keras config (of Keras 2 too) with float32 where it states half floats as the dtype of something."""
     if isinstance(config, dict):
-        if config.get("class_name") == "DTypePolicy" and config["config"]["name"] in _HALVES:
+        if config.get("class_name") in ("DTypePolicy", "Policy") and config["config"]["name"] in HALVES:
             return "float32"
-        return {name: _widen(value, name) for name, value in config.items()}
+        return {name: widen(value, name) for name, value in config.items()}
     if isinstance(config, (list, tuple)):
-        return type(config)(_widen(value) for value in config)
-    return "float32" if key == "dtype" and config in _HALVES else config
+        return type(config)(widen(value) for value in config)
+    return "float32" if key == "dtype" and config in HALVES else config

@@ -1,25 +1,23 @@
-"""Keras 2 models (tf_keras, tf.keras up to TensorFlow 2.15) and their files, converted to Keras 3."""
+"""Keras 2 models (tf_keras, tf.keras up to TensorFlow 2.15), converted to Keras 3."""
 
+import collections
 import inspect
-import json
-import pathlib
+import itertools
 import re
-import zipfile
+from collections.abc import Iterable
 from typing import Any
 
-import h5py
 import keras
 import numpy as np
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models.legacy_layers import can_convert, convert_layer, copy_weights, valid_name
-from dcp_tf.models.legacy_operations import OPERATIONS
-
-# Largest difference of the outputs, relative to the largest output.
-_TOLERANCE = 1e-5
-# What a size that the model leaves open becomes in the comparison: the first one that the model takes.
-_TRIAL_SIZES = (32, 64, 128, 224)
+from dcp_tf.models.legacy_comparison import check_outputs
+from dcp_tf.models.legacy_functions import ComplexTensor
+from dcp_tf.models.legacy_layers import can_convert, convert_layer, inner_layers, valid_name
+from dcp_tf.models.legacy_operations import HINTS, OPERATIONS
+from dcp_tf.models.legacy_sizes import compute_sizes
+from dcp_tf.models.legacy_weights import copy_weights
 
 
 def from_tf_keras(model) -> keras.Model:
@@ -44,83 +42,55 @@ def from_tf_keras(model) -> keras.Model:
         raise UsageError(f"expected a tf_keras model, received {type(model).__module__}.{type(model).__qualname__}")
     unknown = _find_unknown(model)
     if unknown:
-        raise UsageError(f"the Keras 2 model {model.name!r} cannot be converted to Keras 3: {_list(unknown)}")
+        raise UsageError(f"the Keras 2 model {model.name!r} cannot be converted to Keras 3: {no_counterpart(unknown)}")
     converted = _Converter().model(model)
-    _check_outputs(model, converted)
+    check_outputs(model, converted)
     return converted
 
 
-def load_legacy(path: pathlib.Path) -> keras.Model:
-    """Loads a `.h5` or `.keras` file that Keras 2 saved, as a Keras 3 model.
+def no_counterpart(missing: Iterable[tuple[str, str | None]]) -> str:
+    """One clause that names what cannot be converted, each kind once.
 
-    Code in the file (Lambda layers) is not run.
-
-    Raises:
-        UsageError: something in it cannot be converted; all of it is named.
-        Exception: of any kind that tf_keras raises, where it cannot load the file.
+    Args:
+        missing: pairs of a kind ("tf.foo", "Lambda") and the name of a layer that is of it, None where it has none.
     """
-    import tf_keras
+    names = collections.defaultdict(list)
+    for kind, name in missing:
+        names[kind].append(name)
+    entries = [_entry(kind, each) for kind, each in names.items()]
+    more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
+    return f"no counterpart for {', '.join(entries[:8])}{more}; write them with Keras layers in Keras 2 first"
 
-    unknown = _find_unknown_in_config(_read_config(path))
-    if unknown:
-        raise UsageError(f"{path} was saved by Keras 2 and cannot be converted to Keras 3: {_list(unknown)}")
-    return from_tf_keras(tf_keras.models.load_model(path, compile=False))
 
-
-def _list(unknown: list[str]) -> str:
-    more = f" and {len(unknown) - 8} more" if len(unknown) > 8 else ""
-    return f"no counterpart for {', '.join(unknown[:8])}{more}; write them with Keras layers in Keras 2 first"
+def _entry(kind: str, names: list[str | None]) -> str:
+    times = f", {len(names)} times" if len(names) > 1 else ""
+    hint = f": {HINTS[kind]}" if kind in HINTS else ""
+    return f"{kind}{times}{hint}" if names[0] is None else f"{names[0]!r} ({kind}{times}{hint})"
 
 
 # What cannot be converted
 
 
-def _read_config(path: pathlib.Path) -> Any:
-    if path.suffix == ".keras":
-        with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))
-    with h5py.File(path) as file:
-        return json.loads(file.attrs["model_config"]) if "model_config" in file.attrs else {}
-
-
-def _find_unknown_in_config(config: Any) -> list[str]:
-    """Looks for what must not even be loaded: code, and calls of TensorFlow functions outside the table."""
-    if isinstance(config, list):
-        return [name for each in config for name in _find_unknown_in_config(each)]
-    if not isinstance(config, dict):
-        return []
-    kind, inner = config.get("class_name"), config.get("config")
-    own = inner if isinstance(inner, dict) else {}
-    if kind == "Lambda":
-        return [f"{own.get('name')!r} (Lambda)"]
-    # tf_keras would import the module that the file names.
-    if str(config.get("module") or "keras").partition(".")[0] not in ("keras", "tf_keras", "builtins"):
-        return [f"{own.get('name')!r} ({kind})"]
-    if kind == "__lambda__":
-        return ["a lambda function"]
-    if kind == "function" and inner not in dir(keras.activations):
-        return [f"the function {inner!r}"]
-    if kind in ("TFOpLambda", "SlicingOpLambda") and own.get("function") not in OPERATIONS:
-        return [f"{own.get('name')!r} (tf.{own.get('function')})"]
-    return [name for each in config.values() for name in _find_unknown_in_config(each)]
-
-
-def _find_unknown(model) -> list[str]:
+def _find_unknown(model) -> list[tuple[str, str | None]]:
     import tf_keras
 
     if not isinstance(model, tf_keras.Sequential) and not hasattr(model, "_nodes_by_depth"):
-        return [f"{model.name!r} (subclassed model {type(model).__qualname__})"]
-    unknown = []
-    for layer in model.layers:
-        kind = type(layer).__name__
-        if isinstance(layer, tf_keras.Model):
-            unknown += _find_unknown(layer)
-        elif kind in ("TFOpLambda", "SlicingOpLambda"):
-            if layer.symbol not in OPERATIONS:
-                unknown.append(f"{layer.name!r} (tf.{layer.symbol or layer.function.__name__})")
-        elif not can_convert(layer):
-            unknown.append(f"{layer.name!r} ({kind})")
-    return unknown
+        return [(f"subclassed model {type(model).__qualname__}", model.name)]
+    return [missing for layer in model.layers for missing in _find_unknown_layers(layer)]
+
+
+def _find_unknown_layers(layer) -> list[tuple[str, str | None]]:
+    import tf_keras
+
+    kind = type(layer).__name__
+    if isinstance(layer, tf_keras.Model):
+        return _find_unknown(layer)
+    if kind in ("TFOpLambda", "SlicingOpLambda"):
+        known = layer.symbol in OPERATIONS
+        return [] if known else [(f"tf.{layer.symbol or layer.function.__name__}", layer.name)]
+    if not can_convert(layer):
+        return [(kind, layer.name)]
+    return [missing for inner in inner_layers(layer) for missing in _find_unknown_layers(inner)]
 
 
 # Conversion
@@ -144,10 +114,11 @@ class _Converter:
         tensors = {}
         for old in tf.nest.flatten(model._nested_inputs):
             tensors[id(old)] = keras.Input(batch_shape=old.shape, dtype=old.dtype.name, name=_input_name(old))
+        names = {valid_name(layer.name) for layer in model.layers}
         for depth in sorted(model._nodes_by_depth, reverse=True):
             for node in model._nodes_by_depth[depth]:
                 if not node.is_input:
-                    self._call(node, tensors)
+                    self._call(node, tensors, names)
         inputs, outputs = (
             tf.nest.map_structure(lambda old: tensors[id(old)], structure)
             for structure in (model._nested_inputs, model._nested_outputs)
@@ -171,14 +142,15 @@ class _Converter:
             self._copy_weights(old, layer)
         return new
 
-    def _call(self, node, tensors: dict[int, Any]) -> None:
+    def _call(self, node, tensors: dict[int, Any], names: set[str]) -> None:
+        """Makes one call again; `names` are those of operations that are taken."""
         args, kwargs = tf.nest.map_structure(
             lambda value: tensors.get(id(value), _constant(value)), (node.call_args, node.call_kwargs)
         )
         kwargs = {key: value for key, value in kwargs.items() if value is not None}
         layer = node.layer
         if hasattr(layer, "symbol"):
-            outputs = _call_operation(layer, args, kwargs)
+            outputs = _call_operation(layer, args, kwargs, names)
         else:
             new = self._layer(layer)
             try:
@@ -195,7 +167,7 @@ class _Converter:
         if id(layer) not in self._done:
             try:
                 is_model = isinstance(layer, tf_keras.Model)
-                self._done[id(layer)] = self.model(layer) if is_model else convert_layer(layer)
+                self._done[id(layer)] = self.model(layer) if is_model else convert_layer(layer, self._layer)
             except (ValueError, TypeError) as error:
                 raise error if isinstance(error, UsageError) else _cannot(layer, error) from error
         return self._done[id(layer)]
@@ -228,80 +200,62 @@ def _constant(value: Any) -> Any:
     return value
 
 
-def _call_operation(layer, args: tuple, kwargs: dict[str, Any]):
-    function = OPERATIONS[layer.symbol]
-    known = list(inspect.signature(function).parameters)
-    # `name` changes nothing, nor does what is not given or switched off.
-    extra = [value for key, value in kwargs.items() if key not in ("name", *known)] + list(args[len(known) :])
-    if any(value is not None and value is not False for value in extra):
-        raise _cannot(layer, ValueError(f"it uses more of tf.{layer.symbol} than {', '.join(known)}"))
-    given = {key: value for key, value in kwargs.items() if key in known}
+_TENSORS = (keras.KerasTensor, ComplexTensor)
+
+
+def _call_operation(layer, args: tuple, kwargs: dict[str, Any], names: set[str]):
     try:
-        outputs = function(*args[: len(known)], **given)
-    except (ValueError, TypeError) as error:
+        if not any(isinstance(value, _TENSORS) for value in tf.nest.flatten((args, kwargs))):
+            return compute_sizes(layer, args, kwargs)
+        args, kwargs = _fitting_arguments(layer, args, kwargs)
+        outputs = OPERATIONS[layer.symbol](*args, **kwargs)
+    except (ValueError, TypeError, IndexError) as error:
         raise _cannot(layer, error) from error
-    _name_operations(outputs, (args, given), valid_name(layer.name))
+    _name_operations(outputs, (args, kwargs), valid_name(layer.name), names)
     return outputs
 
 
-def _name_operations(outputs: Any, inputs: Any, name: str) -> None:
+def _fitting_arguments(layer, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """The arguments that the function in the table takes.
+
+    Raises:
+        ValueError: there are others that matter.
+    """
+    parameters = inspect.signature(OPERATIONS[layer.symbol]).parameters
+    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values()):
+        return args, {}
+    # Functions of TensorFlow 1 have other parameters between those that matter, so the position tells nothing.
+    signature = inspect.signature(layer.function)
+    given = signature.bind(*args, **kwargs).arguments
+    extra = {key for key in given if key not in ("name", *parameters)}
+    if any(_matters(given[key], signature.parameters[key].default) for key in extra):
+        raise ValueError(f"it uses more of tf.{layer.symbol} than {', '.join(parameters)}")
+    return (), {key: value for key, value in given.items() if key in parameters}
+
+
+def _matters(value: Any, default: Any) -> bool:
+    """Whether an argument is neither left out nor switched off."""
+    return not (value is None or value is False or value is default or (np.ndim(value) == 0 and value == default))
+
+
+def _name_operations(outputs: Any, inputs: Any, name: str, names: set[str]) -> None:
     """Names the operations from `inputs` to `outputs` after their layer: Keras' own names may be those of layers."""
-    seen = {id(tensor) for tensor in tf.nest.flatten(inputs)}
-    pending = tf.nest.flatten(outputs)
-    count = 0
+    seen = {id(tensor) for tensor in _keras_tensors(inputs)}
+    pending = _keras_tensors(outputs)
+    numbered = (f"{name}_{count}" for count in itertools.count(1))
+    free = itertools.chain([name], (candidate for candidate in numbered if candidate not in names))
     while pending:
         tensor = pending.pop()
         if id(tensor) in seen:
             continue
         operation, node_index, _ = tensor._keras_history
-        operation.name = f"{name}_{count}" if count else name
-        count += 1
+        operation.name = next(free)
+        names.add(operation.name)
         node = operation._inbound_nodes[node_index]
         seen.update(id(output) for output in node.output_tensors)
         pending.extend(node.input_tensors)
 
 
-# Comparison
-
-
-def _check_outputs(old, new: keras.Model) -> None:
-    inputs, expected = _run_on_random_input(old)
-    outputs = new(inputs, training=False)
-    pairs = zip(tf.nest.flatten(expected), tf.nest.flatten(outputs), strict=True)
-    for number, (a, b) in enumerate(pairs):
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        largest = np.abs(a[np.isfinite(a)]).max(initial=0.0)
-        difference = _largest_difference(a, b) if a.shape == b.shape else np.inf
-        if not difference <= _TOLERANCE * max(largest, 1e-12):
-            raise UsageError(
-                f"the Keras 2 model {old.name!r} computes something else in Keras 3: its output {number} of up to "
-                f"{largest:.2g} differs by up to {difference:.2g}; build it in Keras 3 and load its weights"
-            )
-
-
-def _largest_difference(a: np.ndarray, b: np.ndarray) -> float:
-    equal = (a == b) | (np.isnan(a) & np.isnan(b))  # infinities too
-    return np.abs(a[~equal] - b[~equal]).max(initial=0.0)
-
-
-def _run_on_random_input(model):
-    random = np.random.default_rng(0)
-    error = None
-    for size in _TRIAL_SIZES:
-        inputs = tf.nest.map_structure(lambda t, size=size: _random_like(t, size, random), model._nested_inputs)
-        try:
-            return inputs, model(inputs, training=False)
-        except (ValueError, tf.errors.OpError) as raised:
-            error = raised
-    reason = " ".join(str(error).split())[:300]
-    raise UsageError(f"the Keras 2 model {model.name!r} cannot be compared with its conversion: {reason}") from error
-
-
-def _random_like(tensor, size: int, random: np.random.Generator) -> tf.Tensor:
-    batch, *lengths = tensor.shape
-    shape = [batch or 2, *(length or size for length in lengths)]
-    if not tensor.dtype.is_floating:
-        return tf.cast(random.integers(0, 2, shape), tensor.dtype)
-    values = random.uniform(-1.0, 1.0, shape)
-    values[0] = np.abs(values[0])  # one example that roots and logarithms can take
-    return tf.cast(values, tensor.dtype)
+def _keras_tensors(structure: Any) -> list[keras.KerasTensor]:
+    parts = [x.parts if isinstance(x, ComplexTensor) else (x,) for x in tf.nest.flatten(structure)]
+    return [x for part in parts for x in part if isinstance(x, keras.KerasTensor)]

@@ -9,6 +9,8 @@ import numpy as np
 from keras import layers
 from keras.src.applications import convnext, inception_resnet_v2
 
+from dcp_tf.models.legacy_weights import check_hard_sigmoid, needs_own_activation
+
 # Keys of Keras 2 configs that say how something is computed or was built, not what.
 _NO_MATTER = {
     *("batch_input_shape", "fused", "implementation", "input_length", "key_shape", "query_shape", "rng_type"),
@@ -16,7 +18,7 @@ _NO_MATTER = {
 }
 # Layers of Keras 2 that need more than their config (a vocabulary, code, another layer), or do not exist any more.
 _NOT_CONVERTED = {
-    *("Lambda", "RNN", "StackedRNNCells", "AbstractRNNCell", "SpectralNormalization", "Wrapper", "Layer"),
+    *("Lambda", "AbstractRNNCell", "Wrapper", "Layer"),
     *("DenseFeatures", "Discretization", "Hashing", "HashedCrossing", "IntegerLookup", "StringLookup"),
     *("TextVectorization", "LocallyConnected1D", "LocallyConnected2D", "RandomHeight", "RandomWidth"),
 }
@@ -30,23 +32,36 @@ _OF_APPLICATIONS = {
 
 def can_convert(layer) -> bool:
     """Whether there is a Keras 3 layer for this layer of Keras 2, as far as its kind can tell."""
-    if isinstance(getattr(layer, "layer", None), object) and type(layer).__name__ in (
-        "Bidirectional",
-        "TimeDistributed",
-    ):
-        return can_convert(layer.layer)
     return _find_class(layer) is not None
 
 
-def convert_layer(layer) -> layers.Layer:
+def inner_layers(layer) -> list:
+    """The layers of Keras 2 that a wrapper or a recurrent layer calls, models among them."""
+    kind = type(layer).__name__
+    if kind == "Bidirectional":
+        return [layer.forward_layer, layer.backward_layer]
+    if kind in ("TimeDistributed", "SpectralNormalization"):
+        return [layer.layer]
+    if kind == "RNN":
+        return [layer.cell]
+    return list(layer.cells) if kind == "StackedRNNCells" else []
+
+
+def convert_layer(layer, convert_inner: Callable[[Any], layers.Layer]) -> layers.Layer:
     """Makes the Keras 3 layer for a layer of Keras 2.
+
+    Args:
+        layer: the Keras 2 layer.
+        convert_inner: converts a layer or a model that this layer calls.
 
     Raises:
         ValueError: its config says something that Keras 3 does not know; the message names it.
     """
-    special = _SPECIAL.get(type(layer).__name__)
-    if special is not None:
-        return special(layer)
+    kind = type(layer).__name__
+    if kind in _WRAPPERS:
+        return _WRAPPERS[kind](layer, convert_inner)
+    if kind in _SPECIAL:
+        return _SPECIAL[kind](layer)
     return _from_config(_find_class(layer), _config(layer))
 
 
@@ -72,8 +87,9 @@ def _config(layer) -> dict[str, Any]:
 
 
 def _from_config(kind: type, config: dict[str, Any]) -> layers.Layer:
-    if "hard_sigmoid" in (config.get("activation"), config.get("recurrent_activation")):
-        raise ValueError("hard_sigmoid is another function in Keras 3; make it an Activation layer of its own")
+    check_hard_sigmoid(kind.__name__, config)
+    if needs_own_activation(kind.__name__, config):
+        config = {**config, "activation": _hard_sigmoid("hard_sigmoid")}
     for key, value in config.items():
         if isinstance(value, dict) and ("value" in value or value.get("class_name") in ("__lambda__", "function")):
             raise ValueError(f"its {key} is a function that Keras does not know")
@@ -81,6 +97,8 @@ def _from_config(kind: type, config: dict[str, Any]) -> layers.Layer:
     known = set(parameters) - {"trainable"}
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         known |= {"name", "dtype", "activity_regularizer"}
+    if issubclass(kind, layers.RNN):
+        known |= {"zero_output_for_mask"}
     lost = {key: value for key, value in config.items() if key not in known and key not in _NO_MATTER}
     lost = {key: value for key, value in lost.items() if not (value is None or value is False)}
     if lost.get("groups") == 1:
@@ -88,7 +106,9 @@ def _from_config(kind: type, config: dict[str, Any]) -> layers.Layer:
     if lost:
         said = ", ".join(f"{key}={value!r}" for key, value in lost.items())
         raise ValueError(f"Keras 3's {kind.__name__} knows no {said}")
-    layer = kind.from_config({key: value for key, value in config.items() if key in known})
+    arguments = {key: value for key, value in config.items() if key in known}
+    holds_layer = any(isinstance(value, layers.Layer) for value in arguments.values())
+    layer = kind(**arguments) if holds_layer else kind.from_config(arguments)
     layer.trainable = config.get("trainable", True)
     return layer
 
@@ -97,8 +117,12 @@ def _activation(layer) -> layers.Layer:
     config = _config(layer)
     if config["activation"] != "hard_sigmoid":
         return _from_config(layers.Activation, config)
+    return _hard_sigmoid(config["name"])
+
+
+def _hard_sigmoid(name: str) -> keras.Sequential:
     # Keras 2: clip(0.2 * x + 0.5, 0, 1). Keras 3: clip(x / 6 + 0.5, 0, 1).
-    return keras.Sequential([layers.Rescaling(0.2, 0.5), layers.ReLU(1.0)], name=config["name"])
+    return keras.Sequential([layers.Rescaling(0.2, 0.5), layers.ReLU(1.0)], name=name)
 
 
 def _batch_normalization(layer) -> layers.Layer:
@@ -133,43 +157,47 @@ def _normalization(layer) -> layers.Layer:
     return _from_config(layers.Normalization, {**config, "mean": mean, "variance": variance})
 
 
-def _time_distributed(layer) -> layers.Layer:
-    return layers.TimeDistributed(convert_layer(layer.layer), name=valid_name(layer.name))
-
-
-def _bidirectional(layer) -> layers.Layer:
+def _bidirectional(layer, convert_inner: Callable) -> layers.Layer:
     return layers.Bidirectional(
-        convert_layer(layer.forward_layer),
+        convert_inner(layer.forward_layer),
         merge_mode=layer.merge_mode,
-        backward_layer=convert_layer(layer.backward_layer),
+        backward_layer=convert_inner(layer.backward_layer),
         name=valid_name(layer.name),
     )
 
 
+def _time_distributed(layer, convert_inner: Callable) -> layers.Layer:
+    return layers.TimeDistributed(convert_inner(layer.layer), name=valid_name(layer.name))
+
+
+def _spectral_normalization(layer, convert_inner: Callable) -> layers.Layer:
+    return _from_config(layers.SpectralNormalization, {**_config(layer), "layer": convert_inner(layer.layer)})
+
+
+def _rnn(layer, convert_inner: Callable) -> layers.Layer:
+    return _from_config(layers.RNN, {**_config(layer), "cell": convert_inner(layer.cell)})
+
+
+def _stacked_cells(layer, convert_inner: Callable) -> layers.Layer:
+    if layer.reverse_state_order:
+        raise ValueError("Keras 3's StackedRNNCells knows no reverse_state_order=True")
+    return layers.StackedRNNCells([convert_inner(cell) for cell in layer.cells], name=valid_name(layer.name))
+
+
+_WRAPPERS: dict[str, Callable[[Any, Callable], layers.Layer]] = {
+    "Bidirectional": _bidirectional,
+    "RNN": _rnn,
+    "SpectralNormalization": _spectral_normalization,
+    "StackedRNNCells": _stacked_cells,
+    "TimeDistributed": _time_distributed,
+}
 _SPECIAL: dict[str, Callable[[Any], layers.Layer]] = {
     "Activation": _activation,
     "BatchNormalization": _batch_normalization,
-    "Bidirectional": _bidirectional,
     "LeakyReLU": _leaky_relu,
     "Normalization": _normalization,
     "SeparableConv1D": _separable,
     "SeparableConv2D": _separable,
     "SyncBatchNormalization": _batch_normalization,
     "ThresholdedReLU": _thresholded_relu,
-    "TimeDistributed": _time_distributed,
 }
-
-
-def copy_weights(old, new: keras.layers.Layer) -> None:
-    """Copies the weights of a Keras 2 layer to the built Keras 3 layer.
-
-    Raises:
-        ValueError: they are of other shapes.
-    """
-    if isinstance(new, layers.Normalization):
-        return
-    values = old.get_weights()
-    have, want = [w.shape for w in values], [tuple(w.shape) for w in new.weights]
-    if have != want:
-        raise ValueError(f"its weights are of shapes {have}, in Keras 3 of {want}")
-    new.set_weights(values)

@@ -1,10 +1,13 @@
 """From `--model` to a model."""
 
+import contextlib
 import dataclasses
 import json
 import pathlib
 import re
+import tempfile
 import zipfile
+from collections.abc import Iterator
 
 import h5py
 import keras
@@ -14,7 +17,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.models.applications import APPLICATIONS, build_application
 from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
-from dcp_tf.models.legacy import load_legacy
+from dcp_tf.models.legacy_files import load_legacy
 from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.zoo import build, zoo_normalization
 
@@ -91,14 +94,12 @@ def _read_model(path: pathlib.Path) -> keras.Model:
         raise UsageError(f"{path} is a folder; give a .keras or .h5 file (save the model with model.save('x.keras'))")
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise UsageError(f"{path} is no model file by its name; expected .keras or .h5")
-    is_container = zipfile.is_zipfile(path) if path.suffix == ".keras" else h5py.is_hdf5(path)
-    if not is_container:
-        raise UsageError(f"{path} is no {path.suffix} file, or a damaged one")
     try:
-        if _keras_version(path).startswith(("1.", "2.")):
-            model = load_legacy(path)
-        else:
-            model = keras.models.load_model(path, compile=False)
+        with _under_fitting_suffix(path) as readable:
+            if _keras_version(path).startswith(("1.", "2.")):
+                model = load_legacy(readable, str(path))
+            else:
+                model = keras.models.load_model(readable, compile=False)
     except UsageError:
         raise
     except Exception as error:  # Keras raises nearly every kind, depending on what is wrong with the file
@@ -108,10 +109,31 @@ def _read_model(path: pathlib.Path) -> keras.Model:
     return model
 
 
+@contextlib.contextmanager
+def _under_fitting_suffix(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """The path of a model file under a name from which Keras sees its format.
+
+    Before version 2.12 Keras wrote HDF5 whatever the suffix was, and people rename files.
+
+    Raises:
+        UsageError: the file has neither of the two formats.
+    """
+    suffix = ".keras" if zipfile.is_zipfile(path) else ".h5" if h5py.is_hdf5(path) else None
+    if suffix is None:
+        raise UsageError(f"{path} is no {path.suffix} file, or a damaged one")
+    if (suffix == ".keras") == (path.suffix == ".keras"):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        link = pathlib.Path(folder) / f"model{suffix}"
+        link.symlink_to(path.resolve())
+        yield link
+
+
 def _keras_version(path: pathlib.Path) -> str:
     """The Keras that saved the model in `path`; empty where the file does not say."""
     try:
-        if path.suffix == ".keras":
+        if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 return json.loads(archive.read("metadata.json")).get("keras_version", "")
         with h5py.File(path) as file:

@@ -4,6 +4,7 @@ import functools
 import warnings
 from collections.abc import Callable
 
+import keras
 import numpy as np
 from keras import layers, ops
 from keras.src.ops import nn
@@ -14,9 +15,12 @@ from dcp_tf.graph.rules.common import operations, public
 
 def is_elementwise(function: Callable) -> bool:
     """Whether an activation function treats each value alone, found by trying it on numbers."""
+    if isinstance(function, (keras.Sequential, layers.Pipeline)):
+        return all(map(is_elementwise, function.layers))
     if isinstance(function, layers.Layer):
         # A layer may own weights that trying would build; only those that never do are known.
-        return isinstance(function, (layers.ReLU, layers.LeakyReLU, layers.ELU))
+        scales = isinstance(function, layers.Rescaling) and np.size(function.scale) == np.size(function.offset) == 1
+        return scales or isinstance(function, (layers.ReLU, layers.LeakyReLU, layers.ELU))
     try:
         return _tried(function)
     except TypeError:  # not hashable
