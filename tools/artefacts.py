@@ -3,6 +3,8 @@
 import dataclasses
 import datetime
 import importlib.metadata
+import itertools
+import math
 import pathlib
 import platform
 import time
@@ -11,9 +13,12 @@ from typing import Any
 
 import dcp_tf
 from dcp_tf import progress
-from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import readable_name, write_json
-from dcp_tf.tools.qat_flags import QatSettings, make_qat_file
+from dcp_tf.tools import tflite_files
+from dcp_tf.tools.failures import collect
+from dcp_tf.tools.qat_flags import QatSettings
+
+LOW_SNR_DB = 15.0  # an error of some 18 % of the outputs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Deployment:
         threads: of the benchmark.
         runs: of the benchmark; 0: no benchmark.
         strict: whether an operation left in float in an integer file is an error.
+        debug: whether an unexpected error ends the run, for its traceback.
         qat: how models are trained for qat files.
     """
 
@@ -36,6 +42,7 @@ class Deployment:
     threads: int = 1
     runs: int = 50
     strict: bool = False
+    debug: bool = False
     qat: QatSettings = dataclasses.field(default_factory=QatSettings)
 
 
@@ -82,43 +89,82 @@ def deploy(
     Returns:
         The `tflite` part of summary.json, and a line for each file that could not be made or is not what its model is.
     """
-    import numpy as np
-
-    from dcp_tf.tools import tflite_files
-
-    batches = dataset.test.batches(256).as_numpy_iterator()
-    images = np.concatenate([b[0] if isinstance(b, tuple) else b for b in batches])
-    models = {name: tflite_files.fixed_size(model, dataset) for name, model in models.items()}
     records: dict[str, dict] = {}
     failures: list[str] = []
-    for mode in settings.quantizations:
-        baseline = None
-        for name, model in models.items():
+    with collect(failures, "TFLite files", settings.debug):
+        images = _test_images(dataset)
+        models = {name: tflite_files.fixed_size(model, dataset) for name, model in models.items()}
+        for mode, name in itertools.product(settings.quantizations, models):
             if mode == "sparse" and name == "baseline" and len(models) > 1:
                 continue  # it was not pruned, so it has no zeros to leave out
             path = folder / tflite_files.file_name(name, mode, settings.io)
             progress.say(f"converting {path.name}")
-            try:
-                if mode == "qat":
-                    file, source = make_qat_file(model, dataset, objective, settings, seed)
-                else:
-                    file, source = tflite_files.convert(model, mode, dataset, settings, seed), model
-                found = tflite_files.check(file, source, dataset, images, objective)
-            except (RunError, UsageError) as error:
-                failures.append(f"{path.name}: {error}")
-                continue
-            found.file.save(path)
-            baseline = baseline or found
-            change = None if found is baseline else found.inspection.difference(baseline.inspection)
-            records[path.name] = {"model": name, **found.record, "operations_change": change}
-            if found.record["float_operations"]:
-                listed = ", ".join(found.record["float_operations"])
-                progress.say(f"{path.name}: left in float, without an integer kernel: {listed}")
+            with collect(failures, path.name, settings.debug):
+                checked = tflite_files.make(models[name], mode, dataset, images, objective, settings, seed)
+                checked.file.save(path)
+                records[path.name] = {"model": name, **checked.record, "operations_change": None}
+        compare_operations(records, folder, next(iter(models)))
     if settings.runs and records:
-        _benchmark(records, folder, settings, seed)
-        for line in slower_than_float(records):
-            progress.say(line)
+        with collect(failures, "latency", settings.debug):
+            _benchmark(records, folder, settings, seed, failures)
+    for line in remarks(records):
+        progress.say(line)
     return records, failures
+
+
+def _test_images(dataset: Any) -> Any:
+    """All test images in one array."""
+    import numpy as np
+
+    batches = dataset.test.batches(256).as_numpy_iterator()
+    return np.concatenate([batch[0] if isinstance(batch, tuple) else batch for batch in batches])
+
+
+def compare_operations(records: Mapping[str, dict], folder: pathlib.Path, reference: str) -> None:
+    """Notes in each record how many more or fewer of each operation its file has than the reference of its mode.
+
+    Args:
+        records: the `tflite` part of summary.json.
+        folder: of the files.
+        reference: name of the model whose files the others are compared with.
+    """
+    from dcp_tf import tflite
+
+    references = {r["quantization"]: tflite.inspect(folder / n) for n, r in records.items() if r["model"] == reference}
+    for name, record in records.items():
+        other = references.get(record["quantization"])
+        if other is not None and record["model"] != reference:
+            record["operations_change"] = tflite.inspect(folder / name).difference(other)
+
+
+def remarks(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What a user would not expect of the files that were made, a line each.
+
+    Args:
+        records: the `tflite` part of summary.json.
+    """
+    lines = []
+    for name, record in records.items():
+        if record["float_operations"]:
+            listed = ", ".join(record["float_operations"])
+            lines.append(f"{name}: left in float, without an integer kernel: {listed}")
+        if record["snr_db"] is not None and record["snr_db"] < LOW_SNR_DB:
+            lines.append(
+                f"{name}: its outputs are {record['snr_db']:.1f} dB above the error of its rounding (SNR; below "
+                f"{LOW_SNR_DB:g} dB it shows): look at them, or export float16"
+            )
+    return [*lines, *larger_than_baseline(records), *slower_than_float(records)]
+
+
+def larger_than_baseline(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each file of a pruned model that is no smaller than the baseline's of the same mode."""
+    sizes = {r["quantization"]: r["bytes"] for r in records.values() if r["model"] == "baseline"}
+    return [
+        f"{name} is not smaller than the baseline's file, {record['bytes']:,} bytes against "
+        f"{sizes[record['quantization']]:,}: what was pruned is less than what else the file holds"
+        for name, record in records.items()
+        if record["model"] == "pruned" and record["bytes"] >= sizes.get(record["quantization"], math.inf)
+    ]
 
 
 def slower_than_float(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -149,7 +195,9 @@ def remove_files(folder: pathlib.Path, models: Mapping[str, Any]) -> None:
     (folder / "benchmark.json").unlink(missing_ok=True)
 
 
-def _benchmark(records: dict[str, dict], folder: pathlib.Path, settings: Deployment, seed: int) -> None:
+def _benchmark(
+    records: dict[str, dict], folder: pathlib.Path, settings: Deployment, seed: int, failures: list[str]
+) -> None:
     """Adds latency and speed-up over the baseline's file of the same mode to each record."""
     from dcp_tf import tflite
 
@@ -157,7 +205,9 @@ def _benchmark(records: dict[str, dict], folder: pathlib.Path, settings: Deploym
     found: dict[str, Any] = {}
     for mode in settings.quantizations:
         names = [n for n, r in records.items() if r["quantization"] == mode]
-        if names:
+        if not names:
+            continue
+        with collect(failures, f"latency of {' and '.join(names)}", settings.debug):
             files = {n: folder / n for n in names}
             result = tflite.benchmark(files, threads=settings.threads, runs=settings.runs, seed=seed)
             found[mode] = result.to_json()
@@ -173,6 +223,8 @@ def _benchmark(records: dict[str, dict], folder: pathlib.Path, settings: Deploym
                     records[name]["speedup"] = latency.speedup
                     records[name]["speedup_interval"] = [latency.speedup_low, latency.speedup_high]
                     records[name]["conclusive"] = latency.conclusive
+    if not found:
+        return
     merged = {**next(iter(found.values())), "candidates": {}, "baseline": {}}
     for mode, result in found.items():
         merged["candidates"] |= result["candidates"]

@@ -43,6 +43,7 @@ def main(flags) -> None:
     from dcp_tf.files import readable_name, writable_folder, write_json
     from dcp_tf.report import files_table
     from dcp_tf.tools import artefacts, tolerance
+    from dcp_tf.tools.failures import collect
     from dcp_tf.tools.file_details import file_table
 
     settings = pruning_flags.read_deployment(flags)
@@ -60,7 +61,8 @@ def main(flags) -> None:
         {name: subject.model}, subject.dataset, subject.objective, folder, settings, flags.seed
     )
     if records:
-        compare_with_baseline(records, folder, name, flags.baseline)
+        with collect(failures, f"the comparison with the files of {flags.baseline!r}", flags.debug):
+            compare_with_baseline(records, folder, name, flags.baseline)
         console = Console(highlight=False)
         for file, record in records.items():
             console.print(file_table(file, record))

@@ -10,6 +10,7 @@ from dcp_tf.errors import RunError
 from dcp_tf.files import remove_leftovers
 from dcp_tf.tools import artefacts, latency_target
 from dcp_tf.tools.common_flags import Subject
+from dcp_tf.tools.failures import collect
 from dcp_tf.tools.pruning_flags import Job
 
 
@@ -65,13 +66,17 @@ def run(
     measured = _measure(subject, models, result.before_finetuning)
     deploying = time.perf_counter()
     files, failures = _deploy(flags, subject, job, models, folder)
-    checked, missed = _judge_latency(job, result.plan, files)
+    checked, missed = {}, []
+    with collect(failures, "the target latency", flags.debug):
+        checked, missed = _judge_latency(job, result.plan, files)
     failures += missed
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     found = {"method": job.method.name, **measured, **checked, "tflite": files, "failures": failures, "phases": phases}
     summary = artefacts.write_summary(folder, started, subject, flags, **found)
-    write_report(folder)
-    print_summary(summary)
+    with collect(failures, "report.html", flags.debug):
+        write_report(folder)
+    with collect(failures, "the printed table", flags.debug):
+        print_summary(summary)
     progress.say(f"written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
     if failures:
         raise RunError("; ".join(failures))

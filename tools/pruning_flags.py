@@ -397,6 +397,7 @@ def read_deployment(flags: Any) -> Deployment:
         flags.int8_io,
         flags.calibration_samples,
         strict=strict,
+        debug=flags.debug,
         qat=read_qat(flags),
         **measured,
     )

@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 from dcp_tf.errors import RunError
+from dcp_tf.tools.qat_flags import make_qat_file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,6 +44,29 @@ def fixed_size(model: Any, dataset: Any) -> Any:
     values = trace.run({trace.inputs[0]: image}, trace.outputs)
     outputs = [values[tensor] for tensor in trace.outputs]
     return keras.Model(image, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+
+
+def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, settings: Any, seed: int) -> CheckedFile:
+    """One TFLite file of a model, checked against it.
+
+    Args:
+        model: a Keras model, see `fixed_size`.
+        mode: of the quantization.
+        dataset: its training images calibrate, and train for "qat".
+        images: all test images.
+        objective: of the model, None if it has several outputs.
+        settings: an `artefacts.Deployment`.
+        seed: of the calibration images.
+
+    Raises:
+        UsageError: the model is not one for this mode.
+        RunError: it cannot be converted, or the file is too far from its model.
+    """
+    if mode == "qat":
+        file, source = make_qat_file(model, dataset, objective, settings, seed)
+    else:
+        file, source = convert(model, mode, dataset, settings, seed), model
+    return check(file, source, dataset, images, objective)
 
 
 def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> Any:

@@ -9,7 +9,8 @@ import jinja2
 from markupsafe import Markup
 
 from dcp_tf import files
-from dcp_tf.report import content, formats, plots, rows, run_files, selection
+from dcp_tf.errors import RunError
+from dcp_tf.report import content, formats, plots, rows, run_files, selection, svg
 
 
 def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
@@ -25,10 +26,15 @@ def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
 
     Raises:
         UsageError: there is no summary, or a record has not its form.
-        RunError: the page could not be written.
+        RunError: the page could not be written, or was written without a figure that could not be drawn.
     """
     run = run_files.read_run(output_dir)
-    return files.write_text(pathlib.Path(output_dir) / "report.html", _render(run))
+    with svg.undrawn() as failures:
+        page = _render(run)
+    path = files.write_text(pathlib.Path(output_dir) / "report.html", page)
+    if failures:
+        raise RunError(f"report.html was written without some of its figures: {'; '.join(failures)}")
+    return path
 
 
 def _render(run: run_files.RunFiles) -> str:

@@ -1,13 +1,16 @@
 """Matplotlib figures as inline SVG that wears the page's colours, light or dark, and shares no id with another."""
 
 import contextlib
+import contextvars
 import io
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from markupsafe import Markup
+
+from dcp_tf.errors import first_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,6 +53,9 @@ _STYLE = {
 _POINTS_PER_INCH = 72
 
 
+_failures: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("undrawn figures", default=None)
+
+
 def draw(name: str, alt: str, plot: Callable[["Figure"], None], *, width: int = 340, height: int = 260) -> Markup:
     """Lets `plot` fill a figure and gives it as one `<svg>` element.
 
@@ -61,8 +67,28 @@ def draw(name: str, alt: str, plot: Callable[["Figure"], None], *, width: int = 
         height: in CSS pixels at scale 1.
 
     Returns:
-        The element, safe to put into HTML.
+        The element, safe to put into HTML. A sentence where the figure cannot be drawn and `undrawn` collects errors.
     """
+    try:
+        return _draw(name, alt, plot, width, height)
+    except Exception as error:
+        if (failures := _failures.get()) is None:
+            raise
+        failures.append(f"figure {name!r} could not be drawn: {type(error).__name__}: {first_line(error)}")
+        return Markup("<p>This figure could not be drawn. {}</p>").format(alt)
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[list[str]]:
+    """Gives a list that gets a line for each figure that cannot be drawn inside; the page is made without it."""
+    token = _failures.set([])
+    try:
+        yield _failures.get()
+    finally:
+        _failures.reset(token)
+
+
+def _draw(name: str, alt: str, plot: Callable[["Figure"], None], width: int, height: int) -> Markup:
     import matplotlib
     from matplotlib.figure import Figure
 
