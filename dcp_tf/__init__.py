@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from dcp_tf import tflite
     from dcp_tf.errors import RunError, UsageError
     from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost, register_rule
-    from dcp_tf.pruning import DCP, DCPDKP, DKP, L1, AdaptDCP, AdaptDKP, PruneResult, PruningPlan, Random, prune
+    from dcp_tf.pruning import DCP, DCPDKP, DKP, L1, AdaptDCP, AdaptDKP, PruneResult, PruningPlan, Random, Target
+    from dcp_tf.pruning.prune import prune  # not from the package, where the module hides it from type checkers
     from dcp_tf.training import Classification, Custom, Embedding, Objective, Regression, TrainConfig
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ __all__ = [
     "Random",
     "Regression",
     "RunError",
+    "Target",
     "TrainConfig",
     "UsageError",
     "count_cost",
@@ -49,7 +51,7 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("RunError", "UsageError"), "dcp_tf.errors"),
     **dict.fromkeys(("ChannelGraph", "ChannelGroup", "Cost", "count_cost", "register_rule"), "dcp_tf.graph"),
-    **dict.fromkeys(("DCP", "DCPDKP", "DKP", "L1", "AdaptDCP", "AdaptDKP", "Random"), "dcp_tf.pruning"),
+    **dict.fromkeys(("DCP", "DCPDKP", "DKP", "L1", "AdaptDCP", "AdaptDKP", "Random", "Target"), "dcp_tf.pruning"),
     **dict.fromkeys(("PruneResult", "PruningPlan", "prune"), "dcp_tf.pruning"),
     **dict.fromkeys(
         ("Classification", "Custom", "Embedding", "Objective", "Regression", "TrainConfig"), "dcp_tf.training"

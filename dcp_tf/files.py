@@ -92,6 +92,8 @@ def read_json(path: str | os.PathLike) -> Any:
     path = pathlib.Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise UsageError(f"{path} is no readable JSON file: it is nested too deep") from error
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error
     except (OSError, ValueError) as error:

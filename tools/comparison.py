@@ -14,6 +14,7 @@ from typing import Any
 
 import dcp_tf
 from dcp_tf import progress
+from dcp_tf.changed_settings import describe_changes
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import read_json, write_json
 from dcp_tf.tools.artefacts import versions
@@ -254,9 +255,7 @@ def settings_of(variant: Variant) -> dict[str, Any]:
 
 def require_same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises UsageError unless the runs in a file were made under the conditions of now."""
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    if changed:
-        changes = ", ".join(f"{key}: {before.get(key)} -> {now.get(key)}" for key in changed)
+    if changes := describe_changes(before, now):
         raise UsageError(f"cannot resume {path} under other conditions ({changes}); leave out --resume")
 
 

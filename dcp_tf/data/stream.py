@@ -10,6 +10,7 @@ from dcp_tf.data.labels import class_numbers
 from dcp_tf.data.plain import PlainSplit, plain_split
 from dcp_tf.data.readable import Readable
 from dcp_tf.data.split import ImageDataset, Split, balanced_order
+from dcp_tf.data.stream_order import note_sorted, read_labels, shuffle_buffer
 from dcp_tf.errors import UsageError
 
 
@@ -30,12 +31,29 @@ def as_split(data: Any) -> Readable:
     if isinstance(data, tf.data.Dataset):
         return DatasetSplit(data)
     images, labels = data if isinstance(data, tuple | list) and len(data) == 2 else (data, None)
+    if isinstance(images, list) and images and all(hasattr(image, "__array__") for image in images):
+        images = _stacked(images)
     if hasattr(images, "__array__"):
         return plain_split(images, labels)
     raise UsageError(
-        "data must be a tf.data.Dataset of batches, an array, a pair (images, labels) or a dcp_tf data set, "
-        f"received {type(data).__name__}"
+        "data must be a tf.data.Dataset of batches, an array, a pair (images, labels) or a dcp_tf data set, received "
+        f"{_kind(data)}"
     )
+
+
+def _stacked(images: list) -> np.ndarray:
+    try:
+        return np.asarray(images)
+    except ValueError as error:  # NumPy says that the shape is inhomogeneous
+        raise UsageError(
+            "the images in the list differ in shape; resize them to one (numpy.stack joins them)"
+        ) from error
+
+
+def _kind(data: Any) -> str:
+    if isinstance(data, tuple | list):
+        return f"{type(data).__name__} of {', '.join(type(part).__name__ for part in data[:5]) or 'nothing'}"
+    return type(data).__name__
 
 
 class DatasetSplit:
@@ -50,25 +68,21 @@ class DatasetSplit:
     """
 
     def __init__(self, dataset: tf.data.Dataset):
-        """Reads the pipeline once for its labels."""
-        spec = dataset.element_spec
-        self._labelled = isinstance(spec, tuple)
-        images = spec[0] if self._labelled else spec
-        if isinstance(images, tf.TensorSpec) and images.shape.rank in (0, 1):
-            raise UsageError("the tf.data.Dataset must yield batches; add .batch(128)")
-        parts = spec if self._labelled else (spec,)
-        if not all(isinstance(part, tf.TensorSpec) for part in parts) or (self._labelled and len(spec) != 2):
-            raise UsageError(f"the tf.data.Dataset must yield images or (images, labels), it yields {spec}")
+        """Reads the pipeline once for its labels.
+
+        Raises:
+            UsageError: it yields no batches of images, is empty, or does not end.
+        """
+        self._labelled, images = _check_spec(dataset.element_spec)
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
             raise UsageError("the tf.data.Dataset never ends; leave out .repeat()")
         self._dataset = dataset
         self.shape = tuple(images.shape[1:])
-        seen = [(b[1].numpy() if self._labelled else np.zeros(b.shape[0])) for b in dataset]
-        if not seen:
-            raise UsageError("the tf.data.Dataset is empty")
-        found = np.concatenate(seen)
+        found = read_labels(dataset, self._labelled)
         self.size = len(found)
         self.labels = found if self._labelled else None
+        self._buffer = shuffle_buffer(self.size, images)
+        note_sorted(class_numbers(self.labels), self._buffer)
 
     def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
         """See `Readable`."""
@@ -92,11 +106,32 @@ class DatasetSplit:
             wanted = tf.constant(wanted)
             dataset = dataset.unbatch().enumerate().filter(lambda i, _: wanted[i]).map(lambda _, x: x)
         elif shuffle:
-            dataset = dataset.unbatch().shuffle(16 * batch_size, seed=(seed * 7919 + epoch) % 2**31)
+            buffer = min(max(self._buffer, 16 * batch_size), self.size)
+            dataset = dataset.unbatch().shuffle(buffer, seed=(seed * 7919 + epoch) % 2**31)
         else:
             dataset = dataset.unbatch()
         cast = _as_floats if self._labelled else lambda x: tf.cast(x, tf.float32)
         return dataset.batch(batch_size).map(cast).prefetch(2)
+
+
+def _check_spec(spec: Any) -> tuple[bool, tf.TensorSpec]:
+    """Whether a pipeline yields labels, and the form of its images.
+
+    Raises:
+        UsageError: it yields something else than batches of images, or of images and labels.
+    """
+    labelled = isinstance(spec, tuple)
+    parts = spec if labelled else (spec,)
+    if not all(isinstance(part, tf.TensorSpec) for part in parts) or (labelled and len(spec) != 2):
+        hint = "; .map(lambda batch: (batch[IMAGES], batch[LABELS])) picks them" if isinstance(spec, dict) else ""
+        raise UsageError(f"the tf.data.Dataset must yield images or (images, labels), it yields {spec}{hint}")
+    if any(part.shape.rank in (0, *(1,) * (part is parts[0])) for part in parts) and parts[0].dtype != tf.string:
+        raise UsageError("the tf.data.Dataset must yield batches; add .batch(128)")
+    if parts[0].shape.rank is None:
+        raise UsageError("the tf.data.Dataset does not say the shape of its images; give an output_signature that does")
+    if not (parts[0].dtype.is_floating or parts[0].dtype.is_integer or parts[0].dtype.is_bool):
+        raise UsageError(f"the images of the tf.data.Dataset must be numbers, received {parts[0].dtype.name}")
+    return labelled, parts[0]
 
 
 def _as_floats(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -4,11 +4,13 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
+from dcp_tf.field_types import check_fields
 from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost
 from dcp_tf.graph.cost import sliced_shape
 from dcp_tf.graph.rule import Kept
@@ -41,6 +43,8 @@ class Target:
             it; see `meet`.
     """
 
+    EXAMPLE: ClassVar[str] = 'dcp_tf.Target("macs", "50%")'
+
     measure: str
     text: str
     cost: Callable[[Mapping[str, int]], float] | None = dataclasses.field(default=None, repr=False)
@@ -48,6 +52,7 @@ class Target:
     measured: Callable[[Mapping[str, int]], float] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
+        check_fields(self)
         if (self.cost is None) != (self.measure in MEASURES):
             raise UsageError(
                 f"a target is one of {', '.join(MEASURES)}, or latency with a cost. Received: {self.measure!r}"

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
+from dcp_tf.field_types import check_fields
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.budget import Target
 from dcp_tf.pruning.scores import SCORES
@@ -62,8 +63,7 @@ class Method:
     ignore_statistics: bool = False
 
     def __post_init__(self):
-        object.__setattr__(self, "exclude", tuple(self.exclude))
-        object.__setattr__(self, "rates", tuple((pattern, float(rate)) for pattern, rate in self.rates))
+        check_fields(self)
         for rate in (self.rate, *(rate for _, rate in self.rates)):
             check_rate(rate)
         if self.round_to < 1 or self.min_channels < 1:
@@ -174,7 +174,6 @@ class Guided(Method):
 
     def __post_init__(self):
         super().__post_init__()
-        object.__setattr__(self, "auxiliary_layers", tuple(self.auxiliary_layers))
         if self.selection not in SELECTIONS:
             raise UsageError(f"selection must be one of {', '.join(SELECTIONS)}, received {self.selection!r}")
         if self.score is not None and (self.score not in SCORES or self.selection == "fast"):

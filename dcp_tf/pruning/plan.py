@@ -41,8 +41,11 @@ class GroupPlan:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "GroupPlan":
         """The inverse of `dataclasses.asdict`, after JSON."""
-        kept, consumers = tuple(int(k) for k in value["kept"]), tuple(value.get("consumers", ()))
-        return cls(value["name"], int(value["size"]), kept, consumers, value.get("history", {}))
+        name, kept = _text(value["name"]), tuple(value["kept"])
+        if not all(map(_is_channel, kept)) or len(set(kept)) < len(kept):
+            wrong = next((k for k in kept if not _is_channel(k) or kept.count(k) > 1), None)
+            raise UsageError(f"the plan's group {name!r} must keep channel numbers, each once; received {wrong!r:.80}")
+        return cls(name, _count(value["size"]), kept, tuple(value.get("consumers", ())), value.get("history", {}))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +74,9 @@ class KernelPlan:
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "KernelPlan":
         """The inverse of `dataclasses.asdict`, after JSON."""
-        rows, columns = (int(size) for size in value["shape"])
-        plan = cls(value["layer"], int(value["weight"]), (rows, columns), value["kept"], value.get("history", {}))
+        rows, columns = map(_count, value["shape"])
+        layer, weight = _text(value["layer"]), _count(value["weight"])
+        plan = cls(layer, weight, (rows, columns), value["kept"], value.get("history", {}))
         plan.matrix()
         return plan
 
@@ -202,7 +206,11 @@ class PruningPlan:
             kernels = tuple(KernelPlan.from_json(each) for each in value.get("kernels", ()))
             if twice := [name for name, count in Counter(group.name for group in groups).items() if count > 1]:
                 raise UsageError(f"{source} names the group {twice[0]!r} twice")
-            return cls(value["fingerprint"], groups, value.get("method", ""), dict(value.get("settings", {})), kernels)
+            if twice := [name for name, count in Counter((k.layer, k.weight) for k in kernels).items() if count > 1]:
+                raise UsageError(f"{source} names the layer {twice[0][0]!r} twice")
+            return cls(
+                _text(value["fingerprint"]), groups, value.get("method", ""), dict(value.get("settings", {})), kernels
+            )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             if isinstance(error, UsageError):
                 raise
@@ -220,3 +228,20 @@ class PruningPlan:
             UsageError: there is no such file, or it holds no plan.
         """
         return cls.from_json(read_json(path), str(path))
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, received {value!r:.80}")
+    return value
+
+
+def _count(value: Any) -> int:
+    if not _is_channel(value) or value < 0:
+        raise TypeError(f"expected a whole number of 0 or more, received {value!r:.80}")
+    return value
+
+
+def _is_channel(value: Any) -> bool:
+    """Whether JSON holds a whole number that NumPy can index with; true and 1.0 are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31

@@ -12,9 +12,11 @@ import keras
 from dcp_tf import progress
 from dcp_tf.data import Readable, as_split, digest
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.field_types import whole_number
 from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
 from dcp_tf.models import check_functional
 from dcp_tf.pruning.allocation import global_widths
+from dcp_tf.pruning.arguments import check_arguments, shape_hint
 from dcp_tf.pruning.budget import Widths, matching, meet, share_of_kernels
 from dcp_tf.pruning.criteria import CRITERIA, Evidence, Scores, largest
 from dcp_tf.pruning.discrimination import Task, select_channels
@@ -98,6 +100,8 @@ def prune(
         UsageError: the model, the data or the settings cannot be used.
         RunError: a loss became NaN, or a file could not be written.
     """
+    check_arguments(method, auxiliary, finetuning, distillation)
+    seed = whole_number(seed, "seed")
     train, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
     check_shapes(model, train)
     objective = as_objective(objective, model, train, outputs_kind)
@@ -184,7 +188,8 @@ def check_shapes(model: keras.Model, data: Readable, what: str = "the data") -> 
         raise UsageError(f"pruning with data needs one output of shape (batch, ...), {model.name!r} has {shapes}")
     expected = tuple(model.inputs[0].shape[1:])
     if len(expected) != len(data.shape) or any(e not in (None, s) for e, s in zip(expected, data.shape, strict=True)):
-        raise UsageError(f"the model takes images of shape {expected}, {what} has {tuple(data.shape)}")
+        hint = shape_hint(expected, data)
+        raise UsageError(f"the model takes images of shape {expected}, {what} has {tuple(data.shape)}{hint}")
 
 
 def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:

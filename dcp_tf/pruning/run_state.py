@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dcp_tf.changed_settings import describe_changes
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import read_json, write_atomically, write_json
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
@@ -47,9 +48,7 @@ class RunState:
         about = self.folder / "settings.json"
         if resume and about.exists():
             before = read_json(about)
-            changed = sorted(k for k in before.keys() | settings.keys() if before.get(k) != settings.get(k))
-            if changed:
-                changes = ", ".join(f"{k}: {before.get(k)} -> {settings.get(k)}" for k in changed)
+            if changes := describe_changes(before, settings):
                 raise UsageError(f"cannot resume {self.folder} with other settings ({changes}); leave out --resume")
             return
         if self.folder.exists():

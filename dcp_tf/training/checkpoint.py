@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 import keras
 import numpy as np
 
+from dcp_tf.changed_settings import describe_changes
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import write_atomically
 from dcp_tf.training.history import History
@@ -67,9 +68,7 @@ class TrainState:
         arrays = _read(self.path)
         about = _about(arrays, self.path)
         wanted = json.loads(json.dumps({**settings, **self._conditions}))
-        if about["settings"] != wanted:
-            changed = {key for key in wanted | about["settings"] if wanted.get(key) != about["settings"].get(key)}
-            changes = ", ".join(f"{key} {about['settings'].get(key)} -> {wanted.get(key)}" for key in sorted(changed))
+        if changes := describe_changes(about["settings"], wanted):
             raise UsageError(f"{self.path} was saved by a run with other settings ({changes}); delete it to start anew")
         sets = [("model", list(variables)), ("optimizer", list(optimizer))]
         for kind, targets in sets:

@@ -3,6 +3,7 @@
 import dataclasses
 
 from dcp_tf.errors import UsageError
+from dcp_tf.field_types import check_fields
 from dcp_tf.training.schedules import Schedule, cosine_schedule, step_schedule
 
 DECAYS = ("kernels", "no_depthwise", "all")
@@ -67,7 +68,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self):
-        object.__setattr__(self, "boundaries", tuple(self.boundaries))
+        check_fields(self)
         allowed = {
             "epochs": (self.epochs >= 0, "0 or more"),
             "batch_size": (self.batch_size >= 1, "1 or more"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dcp_tf.data import as_split, from_arrays
+from dcp_tf.data import as_split, from_arrays, stream_order
 from dcp_tf.data.stream import DatasetSplit
 from dcp_tf.errors import UsageError
 
@@ -122,3 +122,86 @@ def test_labels_are_read_once():
     assert split.size == 20
     assert len(passes) == 1
     np.testing.assert_array_equal(split.labels, LABELS[:20])
+
+
+SORTED = np.repeat(np.arange(10), 1200).astype("int32")
+
+
+def classes_of_batches(split, **settings):
+    return [len(np.unique(labels)) for _, labels in split.batches(128, shuffle=True, **settings).as_numpy_iterator()]
+
+
+def test_a_pipeline_sorted_by_class_is_mixed_like_arrays():
+    images = np.zeros((len(SORTED), 4, 4, 1), "float32")
+    streamed, split = as_split(pipeline(SORTED, 128, images)), as_split((images, SORTED))
+    for epoch in (0, 1):
+        assert min(classes_of_batches(streamed, epoch=epoch)[:-1]) >= 9
+        assert min(classes_of_batches(split, epoch=epoch)[:-1]) >= 9
+
+
+def test_a_sorted_pipeline_that_memory_cannot_shuffle_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(stream_order, "SHUFFLE_BYTES", 500 * 16 * 4)
+    images = np.zeros((len(SORTED), 4, 4, 1), "float32")
+    as_split(pipeline(SORTED, 128, images))
+    assert "sorted by class, and only 500 of its 12,000 images" in capsys.readouterr().err
+    as_split(pipeline(np.random.default_rng(0).permutation(SORTED), 128, images))
+    assert "sorted" not in capsys.readouterr().err
+
+
+def endless():
+    while True:
+        yield IMAGES[:16], LABELS[:16]
+
+
+def generated(generator):
+    specs = (tf.TensorSpec((None, 6, 6, 2)), tf.TensorSpec((None,), tf.int32))
+    return tf.data.Dataset.from_generator(generator, output_signature=specs)
+
+
+def test_a_generator_without_end_says_how_far_it_is_and_is_refused_at_last(monkeypatch, capsys):
+    monkeypatch.setattr(stream_order, "_EVERY", 64)
+    monkeypatch.setattr(stream_order, "MOST_IMAGES", 2000)
+    with pytest.raises(UsageError, match=r"more than 2,000 images; end it with \.take"):
+        as_split(generated(endless))
+    lines = capsys.readouterr().err.splitlines()
+    assert "reading the labels of the tf.data.Dataset: 64 images so far" in lines[0]
+    assert 2 <= len(lines) <= 5  # fewer and fewer
+
+
+def test_a_generator_with_an_end_is_read(capsys):
+    assert as_split(generated(lambda: iter([(IMAGES[:16], LABELS[:16])] * 3))).size == 48
+    assert capsys.readouterr().err == ""
+
+
+def test_lists_of_images_are_arrays():
+    images, labels = read(as_split((list(IMAGES), LABELS.tolist())).batches(16))
+    np.testing.assert_array_equal(images, IMAGES)
+    np.testing.assert_array_equal(labels, LABELS)
+
+
+def ragged_labels():
+    yield IMAGES[:4], np.zeros((4, 2))
+    yield IMAGES[:4], np.zeros((4, 3))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)), r"add \.batch"),
+        (lambda: pipeline(LABELS.astype(str)), "labels of the tf.data.Dataset must be integers"),
+        (lambda: pipeline(images=LABELS.astype(str)), "must be numbers, received string"),
+        (lambda: tf.data.Dataset.from_tensor_slices({"image": IMAGES, "label": LABELS}).batch(8), r"\.map\(lambda"),
+        (lambda: tf.data.Dataset.from_generator(endless, output_types=(tf.float32, tf.int32)), "output_signature"),
+        (
+            lambda: tf.data.Dataset.from_generator(
+                ragged_labels, output_signature=(tf.TensorSpec((None, 6, 6, 2)), tf.TensorSpec((None, None)))
+            ),
+            "differ in shape",
+        ),
+        (lambda: (IMAGES, LABELS, LABELS), "tuple of ndarray, ndarray, ndarray"),
+        (lambda: ([IMAGES[0], IMAGES[0][:4]], [0, 1]), "differ in shape"),
+    ],
+)
+def test_data_of_another_form_is_one_line(make, words):
+    with pytest.raises(UsageError, match=words):
+        as_split(make())

@@ -129,3 +129,25 @@ def test_a_plan_that_cannot_be_written_leaves_the_old_one(model, tmp_path):
         plan_for(model, model=keras.layers.ReLU()).save(path)
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["plan.json"]
+
+
+@pytest.mark.parametrize("kept", [[0, 0, 2], [0, 1.0], [0, True], [0, None], ["0"], [0, [1]], [10**30], "012"])
+def test_only_whole_channel_numbers_each_once_are_a_plan(model, kept):
+    value = json.loads(json.dumps(plan_for(model).to_json()))
+    value["groups"][0]["kept"] = kept
+    with pytest.raises(UsageError, match=r"group 'make' must keep channel numbers|no pruning plan"):
+        PruningPlan.from_json(value)
+
+
+@pytest.mark.parametrize("changed", [{"size": 5.0}, {"size": True}, {"size": "5"}, {"size": -5}, {"name": 3}])
+def test_sizes_and_names_of_other_types_are_no_plan(model, changed):
+    value = json.loads(json.dumps(plan_for(model).to_json()))
+    value["groups"][0] |= changed
+    with pytest.raises(UsageError, match="no pruning plan"):
+        PruningPlan.from_json(value)
+
+
+def test_a_file_of_brackets_is_one_line(tmp_path):
+    (tmp_path / "plan.json").write_text("[" * 200_000 + "]" * 200_000)
+    with pytest.raises(UsageError, match=r"plan\.json is no readable JSON file"):
+        PruningPlan.load(tmp_path / "plan.json")

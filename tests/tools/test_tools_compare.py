@@ -174,9 +174,9 @@ def test_resuming_under_other_conditions_is_refused(compared, inputs, tmp_path, 
     (tmp_path / "compare.json").write_bytes((compared[0] / "compare.json").read_bytes())
     before = contents(tmp_path)
     assert compare.run(flags(inputs, tmp_path, "--methods=l1", "--finetune_epochs=2", "--resume")) == 2
-    assert "finetuning epochs: 1 -> 2" in capsys.readouterr().err
+    assert "--finetune_epochs 1 -> 2" in capsys.readouterr().err
     assert compare.run(flags(inputs, tmp_path, "--methods=l1", "--target_macs=80%", "--resume")) == 2
-    assert "target: " in capsys.readouterr().err
+    assert "--target_macs 70% -> 80%" in capsys.readouterr().err
     assert contents(tmp_path) == before
     (tmp_path / "compare.json").write_text("{}")
     assert compare.run(flags(inputs, tmp_path, "--resume")) == 2

@@ -1,0 +1,86 @@
+"""One pass over a pipeline for its labels, and how far its images can be shuffled."""
+
+import math
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf import progress
+from dcp_tf.data.labels import label_array
+from dcp_tf.errors import UsageError
+
+# Images of a pipeline that wait in memory to be shuffled take at most this many bytes.
+SHUFFLE_BYTES = 2**29
+# A pipeline of unknown length that yields more images is taken for an endless one.
+MOST_IMAGES = 10**8
+_FIRST_LINE, _BETWEEN_LINES = 5.0, 20.0  # seconds
+_EVERY = 51_200  # images: a fast pipeline tells of itself too
+
+
+def read_labels(dataset: tf.data.Dataset, labelled: bool) -> np.ndarray:
+    """The labels of all images; zeros, one for each image, where there are none.
+
+    Says how far it is where that takes long.
+
+    Raises:
+        UsageError: the pipeline is empty, its labels are no numbers of one shape, or it does not end.
+    """
+    batches = int(dataset.cardinality())
+    said = _Progress("the labels" if labelled else "the images", known_to_end=batches >= 0)
+    seen: list[np.ndarray] = []
+    total = batches if batches >= 0 else None
+    for batch in progress.bar(dataset, what="reading the labels", total=total, unit="batch"):
+        seen.append(batch[1].numpy() if labelled else np.zeros(batch.shape[0]))
+        said.add(len(seen[-1]))
+    if not said.images:
+        raise UsageError("the tf.data.Dataset is empty")
+    if len({labels.shape[1:] for labels in seen}) > 1:
+        raise UsageError("the labels of the tf.data.Dataset differ in shape from batch to batch; pad them to one")
+    found = np.concatenate(seen)
+    if labelled:
+        label_array(found, len(found), "labels of the tf.data.Dataset")
+    return found
+
+
+class _Progress:
+    """Lines of how many images were read."""
+
+    def __init__(self, what: str, known_to_end: bool):
+        self.images = 0
+        self._what, self._known_to_end = what, known_to_end
+        self._next_time, self._next_count = time.monotonic() + _FIRST_LINE, _EVERY
+
+    def add(self, count: int) -> None:
+        """Counts images; raises UsageError where there is no end of them."""
+        self.images += count
+        if self._known_to_end:
+            return
+        if self.images > MOST_IMAGES:
+            raise UsageError(f"the tf.data.Dataset yields more than {MOST_IMAGES:,} images; end it with .take(batches)")
+        now = time.monotonic()
+        if now >= self._next_time or self.images >= self._next_count:
+            progress.say(
+                f"reading {self._what} of the tf.data.Dataset: {self.images:,} images so far; its length is unknown, "
+                "an endless one needs .take(batches)"
+            )
+            self._next_time, self._next_count = now + _BETWEEN_LINES, 4 * max(self.images, self._next_count)
+
+
+def shuffle_buffer(size: int, images: tf.TensorSpec) -> int:
+    """How many of `size` images may wait in memory to be shuffled."""
+    sides = [side or 256 for side in images.shape[1:]]  # open sides as photographs have them
+    return max(1, min(size, SHUFFLE_BYTES // max(1, math.prod(sides) * images.dtype.size)))
+
+
+def note_sorted(classes: np.ndarray | None, buffer: int) -> None:
+    """Says so where the images come sorted by class and cannot be shuffled far enough to mix them."""
+    if classes is None or buffer >= len(classes):
+        return
+    everywhere = len(np.unique(classes))
+    nearby = np.mean([len(np.unique(classes[start : start + buffer])) for start in range(0, len(classes), buffer)])
+    if everywhere > 1 and nearby <= max(everywhere / 2, 1):
+        progress.say(
+            f"the tf.data.Dataset comes sorted by class, and only {buffer:,} of its {len(classes):,} images fit into "
+            "memory to be shuffled: shuffle it before (its file names, for instance), or training will do poorly"
+        )

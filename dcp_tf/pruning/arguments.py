@@ -1,0 +1,42 @@
+"""What is wrong with arguments that a Python program mixed up, in one line."""
+
+import numbers
+from typing import Any
+
+from dcp_tf.data import Readable
+from dcp_tf.data.stream import DatasetSplit
+from dcp_tf.errors import UsageError
+from dcp_tf.pruning.methods import Method
+from dcp_tf.training import TrainConfig
+
+
+def check_arguments(method: Any, auxiliary: Any, finetuning: Any, distillation: Any) -> None:
+    """Raises UsageError where an argument of `prune` is of another kind."""
+    if not isinstance(method, Method):
+        hint = "; images and labels are one argument: prune(model, (images, labels), method)"
+        is_data = hasattr(method, "__len__") and not isinstance(method, str)
+        raise UsageError(
+            "method must be an object such as dcp_tf.DCP(rate=0.5), received "
+            + (f"{type(method).__name__}{hint}" if is_data else f"{method!r:.80}")
+        )
+    for name, config in (("auxiliary", auxiliary), ("finetuning", finetuning)):
+        if not isinstance(config, TrainConfig):
+            raise UsageError(f"{name} must be a dcp_tf.TrainConfig(epochs=...), received {config!r:.80}")
+    if distillation is not None and (isinstance(distillation, bool) or not isinstance(distillation, numbers.Real)):
+        raise UsageError(f"distillation must be a number from 0 to 1 or None, received {distillation!r:.80}")
+
+
+def shape_hint(expected: tuple[int | None, ...], data: Readable) -> str:
+    """What may be wrong with data of another shape than the model takes, as the end of a sentence."""
+    shape = tuple(data.shape)
+    if len(shape) > 1 and _fits(expected, (*shape[1:], shape[0])):
+        return "; its channels come first: numpy.moveaxis(images, 1, -1) puts them last"
+    if _fits(expected, (*shape, 1)):
+        return "; it has no axis of channels: images[..., None] adds one"
+    if isinstance(data, DatasetSplit) and len(shape) + 1 == len(expected):
+        return "; if the tf.data.Dataset yields single images, add .batch(128)"
+    return ""
+
+
+def _fits(expected: tuple[int | None, ...], shape: tuple[int | None, ...]) -> bool:
+    return len(shape) == len(expected) and all(e in (None, s) for e, s in zip(expected, shape, strict=True))
