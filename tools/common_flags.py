@@ -6,7 +6,7 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
-from dcp_tf.tools import face_flags, task
+from dcp_tf.tools import face_flags, model_flags, task
 from dcp_tf.tools.program import Program
 
 AUGMENTATIONS = ("none", "shift", "flip", "mirror", "crop")
@@ -21,6 +21,7 @@ def define_model(program: Program, about: str = "The model") -> None:
     program.path(
         "weights", None, "Weights for zoo:NAME (a file) or keras:NAME (a file, or imagenet); without them at random."
     )
+    model_flags.define_model_code(program)
 
 
 def define_data_source(program: Program) -> None:
@@ -163,11 +164,13 @@ def load_subject(flags: Any) -> Subject:
 
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
-    loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags))
+    loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags), **model_flags.code_of(flags))
     require_one_input(flags.model, loaded.model)
     notes = []
     if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:
         notes.append(f"{flags.model} starts from random weights; --weights=FILE brings trained ones")
+    if "reload_check" in flags:
+        notes += model_flags.notes_on(flags, loaded.model)
     if "unfreeze" in flags:
         _unfreeze(flags, loaded.model, notes)
     shape = tuple(loaded.model.inputs[0].shape[1:])

@@ -21,7 +21,7 @@ if __package__ in (None, ""):
 import json
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import artefacts, common_flags, face_flags, tflite_subject
+from dcp_tf.tools import artefacts, common_flags, face_flags, model_flags, tflite_subject
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("evaluate", __doc__)
@@ -85,7 +85,7 @@ def _load_with_pairs(flags):
         model, shape = runner.predict, tuple(runner.input_shapes[0][1:])
         outputs = (None, *tflite.inspect(flags.model).outputs[0].shape[1:])
     else:
-        loaded = models.load(flags.model, weights=flags.weights)
+        loaded = models.load(flags.model, weights=flags.weights, **model_flags.code_of(flags))
         model, normalization, kind = loaded.model, loaded.normalization, models.outputs_kind(loaded.model)
         common_flags.require_one_input(flags.model, model)
         shape, outputs = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape)

@@ -15,8 +15,8 @@ if __package__ in (None, ""):
 
 import time
 
-from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, face_flags, pruning_flags, run_flags, task
+from dcp_tf.errors import RunError, UsageError
+from dcp_tf.tools import common_flags, face_flags, model_flags, pruning_flags, run_flags, task
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("finetune", __doc__)
@@ -28,6 +28,7 @@ face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Fine-tuning")
 pruning_flags.define_finetuning(PROGRAM, pruning_flags.Defaults())
 run_flags.define_run(PROGRAM, "Where the model (pruned.keras) and its summary go.")
+model_flags.define_reload_check(PROGRAM)
 
 
 def main(flags) -> None:
@@ -38,6 +39,7 @@ def main(flags) -> None:
         raise UsageError("--distillation needs --teacher=BASELINE")
     from dcp_tf import progress
     from dcp_tf.tools import artefacts, tolerance
+    from dcp_tf.tools.reload_check import rehearse, reload_records
     from dcp_tf.training import save_model
 
     subject = common_flags.load_subject(flags)
@@ -45,6 +47,7 @@ def main(flags) -> None:
     share = _share_of_teacher(flags, subject)
     config = pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr")
     teacher = _load_teacher(flags, subject)
+    rehearse(subject.model, subject.dataset)
     folder, _ = run_flags.open_folder(flags, strategy=None)
     subject = tolerance.without_harm(flags, subject, teacher)
     subject.announce()
@@ -56,10 +59,15 @@ def main(flags) -> None:
     metric = subject.objective.primary
     if metric in before:
         after[f"{metric}_before_finetuning"] = before[metric]
-    artefacts.write_summary(folder, started, subject, flags, pruned=after, phases=[phase])
+    failures = []
+    reloaded = reload_records(folder, {"pruned": subject.model}, subject.dataset, flags, failures)
+    found = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase]}
+    artefacts.write_summary(folder, started, subject, flags, **found)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")
+    if failures:
+        raise RunError("; ".join(failures))
 
 
 def _share_of_teacher(flags, subject) -> float:
@@ -86,8 +94,8 @@ def _load_teacher(flags, subject):
         return None
     from dcp_tf import models
 
-    classes = subject.model.outputs[0].shape[-1]
-    return models.load(flags.teacher, input_shape=subject.dataset.input_shape, num_classes=classes).model
+    wishes = {"input_shape": subject.dataset.input_shape, "num_classes": subject.model.outputs[0].shape[-1]}
+    return models.load(flags.teacher, **wishes, **model_flags.code_of(flags)).model
 
 
 def _masks_of_zeros(model):

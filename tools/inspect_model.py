@@ -22,7 +22,7 @@ import re
 
 from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, narrow_tables
+from dcp_tf.tools import common_flags, model_flags, narrow_tables
 from dcp_tf.tools.program import Program
 from dcp_tf.tools.pruning_flags import read_target
 
@@ -62,7 +62,7 @@ def main(flags) -> None:
     from dcp_tf.graph import ChannelGraph, count_cost
 
     shape = _shape(flags)
-    loaded = models.load(flags.model, weights=flags.weights, input_shape=shape)
+    loaded = models.load(flags.model, weights=flags.weights, input_shape=shape, **model_flags.code_of(flags))
     graph = ChannelGraph(loaded.model, None if shape is None else [(None, *shape)], flags.ignore_statistics)
     if flags.plot:
         from dcp_tf.report.graph_plot import plot_groups

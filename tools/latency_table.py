@@ -17,7 +17,7 @@ import contextlib
 
 from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags
+from dcp_tf.tools import common_flags, model_flags
 from dcp_tf.tools.benchmark import android_settings, define_android
 from dcp_tf.tools.program import Program
 
@@ -52,7 +52,7 @@ def main(flags) -> None:
 
     path = writable_folder(flags.output_dir) / "latency_table.json"
     shape = {"input_shape": _numbers(flags, "input_shape", int)} if flags.input_shape else {}
-    graph = ChannelGraph(models.load(flags.model, weights=flags.weights, **shape).model)
+    graph = ChannelGraph(models.load(flags.model, weights=flags.weights, **shape, **model_flags.code_of(flags)).model)
     with _timer(flags) as timer:
         table = measure_latency_table(
             graph,

@@ -12,6 +12,7 @@ from dcp_tf.tools import artefacts, latency_target
 from dcp_tf.tools.common_flags import Subject
 from dcp_tf.tools.failures import collect
 from dcp_tf.tools.pruning_flags import Job
+from dcp_tf.tools.reload_check import disagreements, rehearse, reload_records
 
 
 def foresee(subject: Subject, job: Job) -> str:
@@ -24,6 +25,7 @@ def foresee(subject: Subject, job: Job) -> str:
     from dcp_tf.pruning.units import kernel_units
 
     model, method = subject.model, job.method
+    rehearse(model, subject.dataset)
     graph, groups = check(model, subject.dataset.train, method, subject.objective, job.distillation)
     parts = [_count(len(groups), "group") + " of channels to prune"]
     if method.chooses_kernels:
@@ -65,13 +67,17 @@ def run(
     models = _save(subject, result, folder)
     measured = _measure(subject, models, result.before_finetuning)
     deploying = time.perf_counter()
-    files, failures = _deploy(flags, subject, job, models, folder)
+    failures: list[str] = []
+    reloaded = reload_records(folder, models, subject.dataset, flags, failures)
+    files, undeployed = _deploy(flags, subject, job, models, folder)
+    failures += undeployed + disagreements(measured, files, subject.objective.primary)
     checked, missed = {}, []
     with collect(failures, "the target latency", flags.debug):
         checked, missed = _judge_latency(job, result.plan, files)
     failures += missed
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
-    found = {"method": job.method.name, **measured, **checked, "tflite": files, "failures": failures, "phases": phases}
+    found = {"method": job.method.name, **measured, **checked, "reload_check": reloaded, "tflite": files}
+    found |= {"failures": failures, "phases": phases}
     summary = artefacts.write_summary(folder, started, subject, flags, **found)
     with collect(failures, "report.html", flags.debug):
         write_report(folder)

@@ -20,7 +20,15 @@ import shutil
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, experiment_flags, face_flags, latency_target, pruning_flags, run_flags
+from dcp_tf.tools import (
+    common_flags,
+    experiment_flags,
+    face_flags,
+    latency_target,
+    model_flags,
+    pruning_flags,
+    run_flags,
+)
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("prune", __doc__)
@@ -35,6 +43,7 @@ pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_deployment(PROGRAM)
 experiment_flags.define_experiment(PROGRAM)
 run_flags.define_run(PROGRAM, "Where everything goes: models, plan, TFLite files, summary, report.")
+model_flags.define_reload_check(PROGRAM)
 experiment_flags.define_strategy(PROGRAM)
 
 

@@ -16,7 +16,7 @@ if __package__ in (None, ""):
 
 import time
 
-from dcp_tf.tools import pruning_flags, run_flags
+from dcp_tf.tools import model_flags, pruning_flags, run_flags
 from dcp_tf.tools.program import Program
 
 DEFAULTS = pruning_flags.Defaults(aux_epochs=4, finetune_epochs=12, batch_size=64, selection_samples=1024)
@@ -30,6 +30,7 @@ pruning_flags.define_pruning(PROGRAM, DEFAULTS)
 pruning_flags.define_training(PROGRAM, DEFAULTS)
 pruning_flags.define_deployment(PROGRAM)
 run_flags.define_run(PROGRAM, "Where everything goes: models, plan, TFLite files, summary, report.", "dcp_quickstart")
+model_flags.define_reload_check(PROGRAM)
 
 
 def main(flags) -> None:

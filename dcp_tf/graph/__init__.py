@@ -5,7 +5,7 @@ from dcp_tf.graph.cost import Cost, LayerCost, count_cost, group_shares
 from dcp_tf.graph.rule import OperationRecord, RuleCall, register_rule
 from dcp_tf.graph.shrinkable import shrinkable_share
 from dcp_tf.graph.sparsity import KernelCount, kernel_sparsity, nominal_macs, zero_kernel_masks
-from dcp_tf.graph.surgery import apply_masks, copy_model, masked, masks, rebuild
+from dcp_tf.graph.surgery import apply_masks, check_layers, copy_model, masked, masks, rebuild
 
 __all__ = [
     "ChannelGraph",
@@ -16,6 +16,7 @@ __all__ = [
     "OperationRecord",
     "RuleCall",
     "apply_masks",
+    "check_layers",
     "copy_model",
     "count_cost",
     "group_shares",

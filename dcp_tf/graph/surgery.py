@@ -13,6 +13,7 @@ from dcp_tf.graph.initializers import fitting_initializers
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import Kept, Labels, OperationRecord
 from dcp_tf.graph.trace import functional_graph, ordered_nodes
+from dcp_tf.models.custom_objects import is_own
 from dcp_tf.models.layer_copies import new_layer
 from dcp_tf.models.layer_state import transfer_state
 
@@ -42,6 +43,17 @@ def rebuild(graph: ChannelGraph, kept: Kept) -> keras.Model:
 def copy_model(graph: ChannelGraph) -> keras.Model:
     """A copy of the graph's model that shares nothing with it."""
     return rebuild(graph, graph.kept({}))
+
+
+def check_layers(graph: ChannelGraph) -> None:
+    """Makes sure in moments that the layers of a user's own can be made again.
+
+    Raises:
+        UsageError: one cannot; it is named.
+    """
+    for record in graph.records.values():
+        if isinstance(record.operation, keras.Layer) and is_own(record.operation):
+            new_layer(record.operation)
 
 
 def masks(graph: ChannelGraph, kept: Kept) -> dict[int, dict[int, np.ndarray]]:

@@ -15,6 +15,7 @@ import keras
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.models.applications import APPLICATIONS, build_application
+from dcp_tf.models.custom_objects import import_custom_objects
 from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.legacy_files import load_legacy
@@ -49,6 +50,8 @@ def load(
     weights: str | None = None,
     input_shape: tuple[int | None, ...] | None = None,
     num_classes: int | None = None,
+    custom_objects: str | None = None,
+    allow_lambda: bool = False,
 ) -> LoadedModel:
     """Loads or builds a model.
 
@@ -59,6 +62,8 @@ def load(
         weights: for `zoo:` None or a weights file; for `keras:` also "imagenet". A model file holds its own.
         input_shape: (H, W, C); a model file must be able to take it.
         num_classes: how many outputs; a model file must have as many (or one, for two classes).
+        custom_objects: a Python file with the layers and functions that a model file names. Its code is run.
+        allow_lambda: whether code that is stored in the model file (Lambda layers) may run.
 
     Raises:
         UsageError: there is no such model, it cannot be loaded, or its graph of layers is unknown.
@@ -74,7 +79,12 @@ def load(
         return LoadedModel(model, APPLICATIONS[name], spec)
     if weights is not None:
         raise UsageError(f"the model file {spec} holds its own weights; leave out the weights {weights}")
-    model = check_functional(_read_model(pathlib.Path(spec)), input_shape)
+    if custom_objects is not None:
+        try:
+            import_custom_objects(custom_objects)
+        except ImportError as error:
+            raise UsageError(str(error)) from error
+    model = check_functional(_read_model(pathlib.Path(spec), allow_lambda), input_shape)
     _check_wishes(model, spec, input_shape, num_classes)
     wide = in_full_precision(model)
     if wide is not model:
@@ -87,7 +97,7 @@ def load(
     return LoadedModel(rows, "none", spec)
 
 
-def _read_model(path: pathlib.Path) -> keras.Model:
+def _read_model(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
     if not path.exists():
         raise UsageError(f"there is no model file {path}; give a path, zoo:NAME or keras:NAME")
     if path.is_dir():
@@ -99,7 +109,7 @@ def _read_model(path: pathlib.Path) -> keras.Model:
             if _keras_version(path).startswith(("1.", "2.")):
                 model = load_legacy(readable, str(path))
             else:
-                model = keras.models.load_model(readable, compile=False)
+                model = keras.models.load_model(readable, compile=False, safe_mode=not allow_lambda)
     except UsageError:
         raise
     except Exception as error:  # Keras raises nearly every kind, depending on what is wrong with the file
@@ -147,15 +157,14 @@ def _explain(error: Exception) -> str:
     unknown = _UNKNOWN_OBJECT.search(text)
     if unknown:
         return (
-            f"plain Keras does not know the custom object {unknown[1]!r}; the programs take models of Keras' own "
-            "layers only: give the part without it, keras.Model(model.inputs[0], "
-            "model.get_layer(NAME).output).save('x.keras'), or in Python dcp_tf.prune a model that your code has loaded"
+            f"plain Keras does not know the custom object {unknown[1]!r}: --custom_objects=FILE.py names the Python "
+            "file that defines it (its code is run); in Python, give dcp_tf.prune a model that your code has loaded"
         )
     if "`Lambda` layer" in text:
         return (
-            "it holds a Lambda layer, whose code is not run from a file; write it with Keras layers (Rescaling for a "
-            "factor, UnitNormalization for embeddings of length 1) or keras.ops, or load it in Python "
-            "(safe_mode=False) and give the model to dcp_tf.prune"
+            "it holds a Lambda layer, whose code is not run from a file without --allow_lambda (say it for files that "
+            "you trust); better write it with Keras layers (Rescaling for a factor, UnitNormalization for embeddings "
+            "of length 1) or keras.ops"
         )
     if "No model config found" in text:
         return "it holds weights alone; save the whole model with model.save('x.keras')"

@@ -13,7 +13,7 @@ from dcp_tf import progress
 from dcp_tf.data import Readable, as_split, digest
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.field_types import whole_number
-from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
+from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers, rebuild
 from dcp_tf.models import check_functional
 from dcp_tf.pruning.allocation import global_widths
 from dcp_tf.pruning.arguments import check_arguments, shape_hint
@@ -153,6 +153,7 @@ def check(
     """
     check_shapes(model, data)
     graph = ChannelGraph(model, [(None, *data.shape)], method.ignore_statistics)
+    check_layers(graph)
     groups = choose_groups(graph, method)
     method.check(graph, groups)
     if method.uses_heads:

@@ -57,7 +57,7 @@ def whole_process(inputs, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole_run") / "out"
     done = run_process(
         *("-m", "dcp_tf.tools.prune", inputs.residual, inputs.data(), f"--output_dir={folder}"),
-        *(*SHORT, "--quantization=float32,int8", "--seed=3"),
+        *(*SHORT, "--quantization=float32,int8", "--seed=3", "--reload_check"),
     )
     assert done.returncode == 0, done.stderr
     done.folder = folder

@@ -16,7 +16,7 @@ PROGRAMS = (
 # Short, without TFLite files; later flags override earlier ones.
 SHORT = (
     *("--aux_epochs=1", "--finetune_epochs=1", "--selection_samples=64", "--selection_batch=32", "--batch_size=32"),
-    *("--round_to=2", "--benchmark_runs=3", "--quantization="),
+    *("--round_to=2", "--benchmark_runs=3", "--quantization=", "--noreload_check"),
 )
 
 

@@ -1,0 +1,87 @@
+"""A user's Python file with layers and functions that a model file needs.
+
+Nothing but Keras is imported here: the check of a written file runs this module by its path, without the package.
+"""
+
+import importlib.util
+import pathlib
+import sys
+import types
+from typing import Any
+
+import keras
+
+
+def import_custom_objects(path: str) -> dict[str, Any]:
+    """Runs a Python file and lets Keras know the classes and functions in it by their names.
+
+    Classes with a `from_config` count (layers, models, initializers, ...), those that the file imports too, and
+    functions that are defined in it or beside it. What lies beside the file can be imported, with `import blocks` as
+    with `from .blocks import Block`.
+
+    Args:
+        path: of a `.py` file. Its code is run.
+
+    Returns:
+        The objects by the names that Keras knows them by.
+
+    Raises:
+        ImportError: there is no such file, it raises, or nothing of use is in it.
+    """
+    file = pathlib.Path(path).expanduser().resolve()
+    if file.suffix != ".py" or not file.is_file():
+        raise ImportError(f"there is no Python file {path}")
+    module = _run(file)
+    found = {}
+    for name, value in vars(module).items():
+        if _is_of_use(value, file.parent):
+            found |= {name: value, value.__name__: value, f"Custom>{value.__name__}": value}
+    if not found:
+        raise ImportError(f"{path} holds no layer, no model and no function")
+    keras.saving.get_custom_objects().update(found)
+    return found
+
+
+def is_own(layer: keras.Layer) -> bool:
+    """Whether a layer's class is of a user's own, or of another package than Keras."""
+    return not type(layer).__module__.startswith("keras.")
+
+
+def lambdas(model: keras.Model) -> list[str]:
+    """Names of the Lambda layers of a model, at any depth."""
+    return [layer.name for layer in model._flatten_layers() if isinstance(layer, keras.layers.Lambda)]
+
+
+def _run(file: pathlib.Path) -> types.ModuleType:
+    """The module, under the name that a script beside it would import it by."""
+    known = sys.modules.get(file.stem)
+    if known is not None and getattr(known, "__file__", None) == str(file):
+        return known
+    folder = types.ModuleType(f"_beside_{file.stem}")  # what "." means in the file
+    folder.__path__ = [str(file.parent)]
+    sys.modules[folder.__name__] = folder
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    module.__package__ = folder.__name__
+    if known is None:  # a file called json.py must not become everyone's json
+        sys.modules[file.stem] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException as error:
+        if known is None:
+            del sys.modules[file.stem]
+        if not isinstance(error, (Exception, SystemExit)):
+            raise
+        line = f" (line {error.lineno})" if isinstance(error, SyntaxError) else ""
+        raise ImportError(f"{file} cannot be imported: {type(error).__name__}: {error}{line}") from error
+    return module
+
+
+def _is_of_use(value: Any, folder: pathlib.Path) -> bool:
+    if isinstance(value, type):
+        return hasattr(value, "from_config") and value.__module__.split(".")[0] not in ("keras", "tf_keras")
+    if not isinstance(value, types.FunctionType):
+        return False
+    return folder in pathlib.Path(value.__code__.co_filename).resolve().parents
