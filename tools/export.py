@@ -42,7 +42,7 @@ def main(flags) -> None:
     from dcp_tf import progress
     from dcp_tf.files import readable_name, writable_folder, write_json
     from dcp_tf.report import files_table
-    from dcp_tf.tools import artefacts, tolerance
+    from dcp_tf.tools import artefacts, deployable, tolerance
     from dcp_tf.tools.failures import collect
     from dcp_tf.tools.file_details import file_table
 
@@ -54,8 +54,13 @@ def main(flags) -> None:
     if not flags.output_dir and not is_file:
         raise UsageError("say where the files shall go: --output_dir=FOLDER")
     folder = writable_folder(flags.output_dir or pathlib.Path(flags.model).parent)
+    changes = []
+    if not flags["quantization"].present:  # of files that were asked for those that can be made are made
+        settings, changes = deployable.with_possible_files(settings, False, subject)
     subject = tolerance.without_harm(flags, subject)
     subject.announce()
+    for line in changes:
+        progress.say(line)
     name = flags.name or (readable_name(pathlib.Path(flags.model).stem) if is_file else subject.model.name)
     records, failures = artefacts.deploy(
         {name: subject.model}, subject.dataset, subject.objective, folder, settings, flags.seed

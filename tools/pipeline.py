@@ -1,14 +1,15 @@
 """The main job: prune, rebuild, fine-tune, export, measure, report."""
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from dcp_tf import progress
-from dcp_tf.errors import RunError
+from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import remove_leftovers
-from dcp_tf.tools import artefacts, latency_target
+from dcp_tf.tools import artefacts, deployable, latency_target
 from dcp_tf.tools.common_flags import Subject
 from dcp_tf.tools.failures import collect
 from dcp_tf.tools.pruning_flags import Job
@@ -40,6 +41,18 @@ def foresee(subject: Subject, job: Job) -> str:
     if pinned:
         parts.append(f"{pinned} pinned")
     return f"{', '.join(parts)} (inspect_model lists them)"
+
+
+def with_possible_files(flags: Any, subject: Subject, job: Job) -> tuple[Job, list[str]]:
+    """The job without the TFLite files that cannot be made of the model, and a line for each change.
+
+    Raises:
+        UsageError: one that the user asked for cannot be made.
+    """
+    deployment, notes = deployable.with_possible_files(job.deployment, flags["quantization"].present, subject)
+    if job.latency and job.latency.mode not in deployment.quantizations:
+        raise UsageError(f"{notes[0]}; --target_latency needs the {job.latency.mode} file")
+    return dataclasses.replace(job, deployment=deployment), notes
 
 
 def run(

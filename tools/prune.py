@@ -71,13 +71,15 @@ def main(flags, strategy) -> None:
     if job.latency and job.latency.path is not None:
         job = latency_target.with_table(job, subject)
     outlook = pipeline.foresee(subject, job)
+    job, changes = pipeline.with_possible_files(flags, subject, job)
     folder, worker = run_flags.open_folder(flags, strategy)
     if worker:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
     if not trains:
         subject = tolerance.without_harm(flags, subject)
     subject.announce()
-    progress.say(outlook)
+    for line in (*changes, outlook):
+        progress.say(line)
     run_flags.announce_strategy(flags, strategy)
     if job.latency and job.latency.path is None:
         job = latency_target.with_table(job, subject, folder)

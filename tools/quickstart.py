@@ -44,8 +44,10 @@ def main(flags) -> None:
     config = pruning_flags.read_training(flags, "epochs", "learning_rate")
     subject = baseline.build(flags.model, "digits", config.seed)
     outlook = pipeline.foresee(subject, job)
+    job, changes = pipeline.with_possible_files(flags, subject, job)
     folder = writable_folder(flags.output_dir)
-    progress.say(f"training {flags.model} on digits; then {outlook}")
+    for line in (*changes, f"training {flags.model} on digits; then {outlook}"):
+        progress.say(line)
     if not flags.resume:  # what an earlier run kept belongs to its own baseline
         shutil.rmtree(folder / "state", ignore_errors=True)
     phase = baseline.train(subject, config, folder / "state" / "baseline.npz", log_dir=str(folder / "events"))

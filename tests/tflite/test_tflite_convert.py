@@ -2,7 +2,7 @@ import keras
 import numpy as np
 import pytest
 import tflite_models as nets
-from keras import layers
+from keras import layers, ops
 
 from dcp_tf import tflite
 from dcp_tf.errors import RunError, UsageError
@@ -234,14 +234,43 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
     assert [path.name for path in saved.path.parent.iterdir()] == ["model.tflite"]
 
 
-@pytest.mark.parametrize("mode", ["int8", "int16x8"])
-def test_recurrent_layers_are_refused_where_their_calibration_would_end_the_process(mode):
+def _doubled_step_by_step(inputs):
+    steps = ops.map(lambda step: 2 * step + 1, ops.transpose(inputs, (1, 0, 2)))
+    return keras.Model(inputs, layers.Dense(2)(layers.Flatten()(ops.transpose(steps, (1, 0, 2)))))
+
+
+def _inside_another_model(inputs):
     inside = keras.Sequential([keras.Input((6, 4)), layers.LSTM(5, name="memory")])
-    model = keras.Sequential([keras.Input((6, 4)), inside, layers.Dense(2)])
+    return keras.Model(inputs, layers.Dense(2)(inside(inputs)))
+
+
+@pytest.mark.parametrize(
+    ("build", "name", "mode"),
+    [
+        (_inside_another_model, "memory", "int8"),
+        (_inside_another_model, "memory", "int16x8"),
+        (lambda x: keras.Model(x, layers.Bidirectional(layers.GRU(3), name="both")(x)), "both", "int8"),
+        (lambda x: keras.Model(x, layers.TimeDistributed(layers.LSTM(3), name="each")(x[..., None])), "each", "int8"),
+        (_doubled_step_by_step, "map", "int8"),
+    ],
+)
+def test_loops_are_refused_where_their_calibration_would_end_the_process(build, name, mode):
+    model = build(keras.Input((6, 4)))
     data = np.zeros((4, 6, 4), "float32")
-    with pytest.raises(RunError, match=rf"recurrent layers .*\(memory\) for {mode}; choose float32"):
+    with pytest.raises(RunError, match=rf"cannot calibrate the loops .*{name}.* for {mode}; choose float32"):
         tflite.convert(model, mode, representative_data=data)
-    assert tflite.check_parity(tflite.convert(model), model, data).max_error < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+@pytest.mark.parametrize("kind", ["SimpleRNN", "GRU", "LSTM"])
+def test_recurrent_layers_that_are_unrolled_have_no_loop(kind, mode):
+    inputs = keras.Input((6, 4))
+    layer = getattr(layers, kind)(8, unroll=True)
+    model = nets.settle(keras.Model(inputs, layers.Dense(3)(layers.Bidirectional(layer)(inputs))))
+    data = np.random.default_rng(0).normal(size=(40, 6, 4)).astype("float32")
+    file = tflite.convert(model, mode, representative_data=data, allow_float=True)
+    assert tflite.unsupported_operations(file) == []
+    assert tflite.check_parity(file, model, data).snr_db > 30
 
 
 def test_half_floats_are_refused_by_the_name_of_their_policy():
