@@ -15,6 +15,7 @@ from dcp_tf.graph.labels import LabelSpace, settle, varying_axes
 from dcp_tf.graph.rule import Kept, Labels, Multiplication, OperationRecord, RuleCall, run_rule
 from dcp_tf.graph.signatures import Signatures
 from dcp_tf.graph.trace import Call, Trace
+from dcp_tf.models.custom_objects import is_own
 
 INPUT_REASON = "it is an input of the model"
 OUTPUT_REASON = "it is an output of the model"
@@ -267,15 +268,24 @@ class ChannelGraph:
         """Indices (in the trace) of all calls of one operation."""
         return [i for i, call in enumerate(self.trace.calls) if call.operation is record.operation]
 
-    def fingerprint(self) -> str:
-        """A digest of the architecture: layer kinds, names, weight shapes and channel groups, not weight values."""
+    def fingerprint(self, names_of_own_layers: bool = False) -> str:
+        """A digest of the architecture: layer kinds, names, weight shapes and channel groups, not weight values.
+
+        Args:
+            names_of_own_layers: whether the names of layers of a user's own count, as in plans of earlier versions:
+                such layers may choose another name each time they are made.
+        """
         layers = [
-            (type(r.operation).__name__, r.path, [list(w.shape) for w in _weights(r.operation)])
+            (type(r.operation).__name__, self._known_path(r, names_of_own_layers), _shapes(r.operation))
             for r in self.records.values()
         ]
         groups = [(g.name, g.size, g.consumers) for g in self.groups]
         return hashlib.sha256(json.dumps([layers, groups]).encode()).hexdigest()[:32]
 
+    def _known_path(self, record: OperationRecord, names_of_own_layers: bool) -> str:
+        is_own_layer = isinstance(record.operation, keras.Layer) and is_own(record.operation)
+        return record.path if names_of_own_layers or not is_own_layer else ""
 
-def _weights(operation: keras.Operation) -> list[keras.Variable]:
-    return list(getattr(operation, "weights", ()))
+
+def _shapes(operation: keras.Operation) -> list[list[int]]:
+    return [list(weight.shape) for weight in getattr(operation, "weights", ())]

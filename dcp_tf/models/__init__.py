@@ -1,6 +1,7 @@
 """Networks: those that come with dcp_tf, those of keras.applications, and those in a user's file."""
 
 from dcp_tf.models.applications import APPLICATIONS
+from dcp_tf.models.batch import with_open_batch
 from dcp_tf.models.cifar_resnet import cifar_resnet
 from dcp_tf.models.faces import lresnet34e_ir, mobilefacenet, spherenet4, spherenet20
 from dcp_tf.models.full_precision import in_full_precision
@@ -47,4 +48,5 @@ __all__ = [
     "takes_raw_pixels",
     "vgg16_cifar",
     "vgg19_cifar",
+    "with_open_batch",
 ]

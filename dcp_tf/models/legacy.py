@@ -14,10 +14,11 @@ import tensorflow as tf
 from dcp_tf.errors import UsageError
 from dcp_tf.models.legacy_comparison import check_outputs
 from dcp_tf.models.legacy_functions import ComplexTensor
-from dcp_tf.models.legacy_layers import can_convert, convert_layer, inner_layers, valid_name
+from dcp_tf.models.legacy_layers import can_convert, convert_layer, inner_layers
 from dcp_tf.models.legacy_operations import HINTS, OPERATIONS
 from dcp_tf.models.legacy_sizes import compute_sizes
 from dcp_tf.models.legacy_weights import copy_weights
+from dcp_tf.models.names import valid_name
 
 
 def from_tf_keras(model) -> keras.Model:

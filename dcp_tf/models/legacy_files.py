@@ -19,14 +19,15 @@ _WEIGHTS = "model.weights.h5"
 _OLD_CONTAINER = "_layer_checkpoint_dependencies"
 
 
-def load_legacy(path: pathlib.Path, name: str) -> keras.Model:
+def load_legacy(path: pathlib.Path, name: str, allow_lambda: bool = False) -> keras.Model:
     """Loads a `.h5` or `.keras` file that Keras 2 saved, as a Keras 3 model.
 
-    Code in the file (Lambda layers) is not run. How the model was compiled is not looked at.
+    Code in the file (Lambda layers) is not run unless that is asked for. How the model was compiled is not looked at.
 
     Args:
         path: of the file, with the suffix of its format.
         name: what messages call the file.
+        allow_lambda: whether code in the file may run.
 
     Raises:
         UsageError: something in it cannot be converted; all of it is named.
@@ -37,11 +38,13 @@ def load_legacy(path: pathlib.Path, name: str) -> keras.Model:
     is_archive = zipfile.is_zipfile(path)
     config = _read_config(path, is_archive)
     missing = _find_unknown_in_config(config)
+    if allow_lambda:
+        missing = [(kind, layer) for kind, layer in missing if kind != "Lambda"]
     if missing:
         raise UsageError(f"{name} was saved by Keras 2 and cannot be converted to Keras 3: {no_counterpart(missing)}")
     if is_archive and _is_filed_otherwise(path):
         return from_tf_keras(_load_by_walking(path, config, name))
-    return from_tf_keras(tf_keras.models.load_model(path, compile=False))
+    return from_tf_keras(tf_keras.models.load_model(path, compile=False, safe_mode=not allow_lambda))
 
 
 # What cannot be converted

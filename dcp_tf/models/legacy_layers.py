@@ -10,6 +10,7 @@ from keras import layers
 from keras.src.applications import convnext, inception_resnet_v2
 
 from dcp_tf.models.legacy_weights import check_hard_sigmoid, needs_own_activation
+from dcp_tf.models.names import valid_name
 
 # Keys of Keras 2 configs that say how something is computed or was built, not what.
 _NO_MATTER = {
@@ -18,7 +19,7 @@ _NO_MATTER = {
 }
 # Layers of Keras 2 that need more than their config (a vocabulary, code, another layer), or do not exist any more.
 _NOT_CONVERTED = {
-    *("Lambda", "AbstractRNNCell", "Wrapper", "Layer"),
+    *("AbstractRNNCell", "Wrapper", "Layer"),
     *("DenseFeatures", "Discretization", "Hashing", "HashedCrossing", "IntegerLookup", "StringLookup"),
     *("TextVectorization", "LocallyConnected1D", "LocallyConnected2D", "RandomHeight", "RandomWidth"),
 }
@@ -63,11 +64,6 @@ def convert_layer(layer, convert_inner: Callable[[Any], layers.Layer]) -> layers
     if kind in _SPECIAL:
         return _SPECIAL[kind](layer)
     return _from_config(_find_class(layer), _config(layer))
-
-
-def valid_name(name: str) -> str:
-    """Keras 3 allows no slashes in the names of layers and models."""
-    return name.replace("/", "_")
 
 
 def _find_class(layer) -> type | None:
@@ -138,6 +134,19 @@ def _leaky_relu(layer) -> layers.Layer:
     return _from_config(layers.LeakyReLU, {**config, "negative_slope": float(config["alpha"]), "alpha": None})
 
 
+def _lambda(layer) -> layers.Layer:
+    """The same Python function, which is in memory already: it works on TensorFlow's tensors in both versions."""
+    shape = layer._output_shape
+    return layers.Lambda(
+        layer.function,
+        output_shape=None if shape is None or callable(shape) else tuple(shape),
+        mask=layer.mask,
+        arguments=layer.arguments,
+        name=valid_name(layer.name),
+        dtype=layer._dtype_policy.name,
+    )
+
+
 def _separable(layer) -> layers.Layer:
     # What is said of "the kernel" is of no use to Keras 2 either: there are two, with settings of their own.
     unused = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")
@@ -194,6 +203,7 @@ _WRAPPERS: dict[str, Callable[[Any, Callable], layers.Layer]] = {
 _SPECIAL: dict[str, Callable[[Any], layers.Layer]] = {
     "Activation": _activation,
     "BatchNormalization": _batch_normalization,
+    "Lambda": _lambda,
     "LeakyReLU": _leaky_relu,
     "Normalization": _normalization,
     "SeparableConv1D": _separable,

@@ -46,7 +46,10 @@ def _reduction(operation: Callable) -> Callable:
 
 
 # What to do where a function has no counterpart.
-HINTS = {"tf.nn.dropout": "it drops values at inference too, use the layer Dropout"}
+HINTS = {
+    "Lambda": "--allow_lambda runs its code",
+    "tf.nn.dropout": "it drops values at inference too, use the layer Dropout",
+}
 
 # The name that Keras 2 gives a function, below `tf.`, -> what computes the same.
 OPERATIONS: dict[str, Callable] = {

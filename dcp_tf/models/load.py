@@ -15,10 +15,12 @@ import keras
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.models.applications import APPLICATIONS, build_application
+from dcp_tf.models.batch import with_open_batch
 from dcp_tf.models.custom_objects import import_custom_objects
 from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.legacy_files import load_legacy
+from dcp_tf.models.names import make_names_valid
 from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.zoo import build, zoo_normalization
 
@@ -85,7 +87,10 @@ def load(
         except ImportError as error:
             raise UsageError(str(error)) from error
     model = check_functional(_read_model(pathlib.Path(spec), allow_lambda), input_shape)
+    if renamed := make_names_valid(model):
+        progress.say(f"note: TensorFlow takes no such names, so {spec} is taken with others: {_pairs(renamed)}")
     _check_wishes(model, spec, input_shape, num_classes)
+    model = with_open_batch(model)
     wide = in_full_precision(model)
     if wide is not model:
         progress.say(f"note: {spec} was built for mixed precision; it is taken with layers that compute in float32")
@@ -95,6 +100,11 @@ def load(
             f"note: the layers that {spec} calls with TimeDistributed are called once with all steps as a batch"
         )
     return LoadedModel(rows, "none", spec)
+
+
+def _pairs(renamed: dict[str, str]) -> str:
+    more = f" and {len(renamed) - 4} more" if len(renamed) > 4 else ""
+    return ", ".join(f"{old!r} -> {new!r}" for old, new in list(renamed.items())[:4]) + more
 
 
 def _read_model(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
@@ -107,7 +117,7 @@ def _read_model(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
     try:
         with _under_fitting_suffix(path) as readable:
             if _keras_version(path).startswith(("1.", "2.")):
-                model = load_legacy(readable, str(path))
+                model = load_legacy(readable, str(path), allow_lambda)
             else:
                 model = keras.models.load_model(readable, compile=False, safe_mode=not allow_lambda)
     except UsageError:

@@ -3,9 +3,14 @@
 import numbers
 from typing import Any
 
+import keras
+import tensorflow as tf
+
 from dcp_tf.data import Readable
 from dcp_tf.data.stream import DatasetSplit
 from dcp_tf.errors import UsageError
+from dcp_tf.models.batch import share_layers, with_open_batch
+from dcp_tf.models.names import refused_names, valid_model_name, valid_name
 from dcp_tf.pruning.methods import Method
 from dcp_tf.training import TrainConfig
 
@@ -24,6 +29,29 @@ def check_arguments(method: Any, auxiliary: Any, finetuning: Any, distillation: 
             raise UsageError(f"{name} must be a dcp_tf.TrainConfig(epochs=...), received {config!r:.80}")
     if distillation is not None and (isinstance(distillation, bool) or not isinstance(distillation, numbers.Real)):
         raise UsageError(f"distillation must be a number from 0 to 1 or None, received {distillation!r:.80}")
+
+
+def usable_model(model: keras.Model) -> keras.Model:
+    """The model in a form that can be trained in batches of any size; its layers are those of the given one.
+
+    Raises:
+        UsageError: it works with one batch size only, has names that TensorFlow refuses, or a strategy's scope is open.
+    """
+    if tf.distribute.has_strategy():
+        raise UsageError(
+            "call prune outside of strategy.scope(); `with dcp_tf.training.distributed(strategy):` around it trains on "
+            "all replicas"
+        )
+    if refused := refused_names(model):
+        raise UsageError(
+            f"TensorFlow takes no layer called {refused[0]!r}: rename it (layer.name = {valid_name(refused[0])!r}), or "
+            "let dcp_tf.models.load read the file"
+        )
+    model = with_open_batch(model)
+    if valid_model_name(model.name) != model.name:
+        name, model = valid_model_name(model.name), share_layers(model)
+        model.name = name
+    return model
 
 
 def shape_hint(expected: tuple[int | None, ...], data: Readable) -> str:

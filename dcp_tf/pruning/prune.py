@@ -16,7 +16,7 @@ from dcp_tf.field_types import whole_number
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers, rebuild
 from dcp_tf.models import check_functional
 from dcp_tf.pruning.allocation import global_widths
-from dcp_tf.pruning.arguments import check_arguments, shape_hint
+from dcp_tf.pruning.arguments import check_arguments, shape_hint, usable_model
 from dcp_tf.pruning.budget import Widths, matching, meet, share_of_kernels
 from dcp_tf.pruning.criteria import CRITERIA, Evidence, Scores, largest
 from dcp_tf.pruning.discrimination import Task, select_channels
@@ -104,6 +104,7 @@ def prune(
     seed = whole_number(seed, "seed")
     train, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
     check_shapes(model, train)
+    model = usable_model(model)
     objective = as_objective(objective, model, train, outputs_kind)
     if validation is not None:
         _check_validation(model, validation, objective)

@@ -134,11 +134,16 @@ class Replicas:
         strategy: as given.
 
     Raises:
-        UsageError: the model cannot be made again from its config.
+        UsageError: the model cannot be made again from its config, or its variables belong to a strategy already.
         RunError: several workers have models of different shapes.
     """
 
     def __init__(self, model: keras.Model, strategy: tf.distribute.Strategy | None):
+        if any(isinstance(variable.value, tf.distribute.DistributedValues) for variable in model.variables):
+            raise UsageError(
+                f"the weights of {model.name!r} belong to a strategy: load or build the model outside of "
+                "strategy.scope(), and train inside of `with distributed(strategy):`"
+            )
         self._plain, self.strategy = model, strategy
         self.model = model if strategy is None else _copy(model, strategy)
         if _has_workers(strategy):

@@ -188,7 +188,6 @@ class Subclassed(tf_keras.Model):
 
 
 REFUSED = {
-    "lambda": (lambda x: layers.Lambda(lambda y: y + 1, name="code")(x), r"'code' \(Lambda\)"),
     "custom layer": (lambda x: Doubling(name="mine")(x), r"'mine' \(Doubling\)|the custom object 'Doubling'"),
     "functions": (
         lambda x: tf.math.polyval([1.0, 2.0], tf.math.xlogy(x, tf.math.xlogy(x, x))),
@@ -199,8 +198,8 @@ REFUSED = {
     "sizes of the batch": (lambda x: tf.reshape(x, [tf.shape(x)[0] * 8, 8, 4]), "the number of images in the batch"),
     "gone": (lambda x: layers.LocallyConnected2D(2, 3, name="local")(x), r"'local' \(LocallyConnected2D\)"),
     "nested": (
-        lambda x: tf_keras.Sequential([layers.Lambda(lambda y: y, name="deep")])(x),
-        r"'deep' \(Lambda\)",
+        lambda x: tf_keras.Sequential([layers.LocallyConnected2D(2, 3, name="deep")])(x),
+        r"'deep' \(LocallyConnected2D\)",
     ),
 }
 
@@ -234,9 +233,18 @@ def test_code_in_a_file_is_not_run(tmp_path):
     witness.unlink()
     for path in (tmp_path / "old.h5", tmp_path / "old.keras"):
         old.save(path)
-        with pytest.raises(UsageError, match="Lambda"):
+        with pytest.raises(UsageError, match="Lambda: --allow_lambda runs its code"):
             models.load(str(path))
     assert not witness.exists()
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+def test_lambda_layers_are_converted_where_their_code_may_run(tmp_path):
+    old = model_of(lambda x: layers.Conv2D(3, 3)(layers.Lambda(lambda y: y / 255.0, name="to/unit")(x)))
+    assert_same(old, models.from_tf_keras(old))  # its code is in memory
+    for path in (tmp_path / "old.h5", tmp_path / "old.keras"):
+        old.save(path)
+        assert_same(old, models.load(str(path), allow_lambda=True).model)
 
 
 def test_what_is_no_keras_2_model_is_refused():

@@ -1,0 +1,120 @@
+"""Models that state a batch size: for images in batches of any size, where they can take them."""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import tree
+
+from dcp_tf.errors import UsageError, first_line
+
+# What a size that the model leaves open becomes in the comparison: the first one that the model takes.
+_TRIAL_SIZES = (32, 64, 128, 224)
+
+
+def with_open_batch(model: keras.Model) -> keras.Model:
+    """The model without the batch size that its inputs state.
+
+    Args:
+        model: functional or Sequential, built. It stays as it is.
+
+    Returns:
+        `model` itself if no batch size is stated, else a model of the same layers whose outputs are equal.
+
+    Raises:
+        UsageError: the model works with one batch size only.
+    """
+    stated = next((x.shape[0] for x in model.inputs if x.shape and x.shape[0] is not None), None)
+    suspect = _fixing_operation(model)
+    if stated is None and suspect is None:
+        return model
+    opened = model if stated is None else share_layers(model)
+    _require_any_batch(model, opened, stated)
+    return opened
+
+
+def share_layers(model: keras.Model) -> keras.Model:
+    """Another model of the same layers, for batches of any size; the given one stays as it is."""
+    inputs = tree.map_structure(_open_input, _inputs(model))
+    opened = keras.models.clone_model(model, inputs, clone_function=lambda layer: layer)
+    opened._trainable = model._trainable
+    return opened
+
+
+def _inputs(model: keras.Model) -> Any:
+    # A Sequential model that was not called yet has no `input`.
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+
+
+def _open_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
+    layer = tensor._keras_history.operation
+    shape = (None, *tensor.shape[1:])
+    return keras.Input(
+        batch_shape=shape, dtype=tensor.dtype, name=layer.name, sparse=tensor.sparse, optional=layer.optional
+    )
+
+
+def _fixing_operation(model: keras.Model) -> keras.Operation | None:
+    """The first operation that makes a number of rows which does not depend on the batch."""
+    graph = getattr(model, "_functional", None) or model
+    for depth in sorted(graph._nodes_by_depth, reverse=True):
+        for node in graph._nodes_by_depth[depth]:
+            before = [tensor.shape[0] for tensor in node.input_tensors if tensor.shape]
+            after = [tensor.shape[0] for tensor in node.output_tensors if tensor.shape]
+            if None in before and after and None not in after:
+                return node.operation
+    return None
+
+
+def _require_any_batch(model: keras.Model, opened: keras.Model, stated: int | None) -> None:
+    suspect = _fixing_operation(opened)
+    size = stated or (suspect and next(x.shape[0] for x in tree.flatten(suspect.output) if x.shape))
+    stateful = next((layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)), None)
+    reason = f"layer {stateful.name!r} is stateful" if stateful else suspect and f"{suspect.name!r} fixes it"
+    said = f"{model.name!r} is built for batches of {size} images" + (f" ({reason})" if reason else "")
+    advice = "build it for any batch: keras.Input(shape) without batch_size, reshapes to (-1, ...)"
+    if any(x.shape and x.shape[0] is not None for x in opened.outputs):
+        raise UsageError(f"{said}: {advice}")
+    try:
+        many = _trial(opened, 2 * (size or 1))
+        few = [x[:3] for x in tree.flatten(many)]
+        together, alone = _run(opened, many), _run(opened, tree.pack_sequence_as(many, few))
+        first = together if stated is None else _run(model, tree.map_structure(lambda x: x[:stated], many))
+    except Exception as error:  # Keras and TensorFlow raise many kinds
+        raise UsageError(f"{said}: {advice} ({first_line(error)[:200]})") from error
+    if not (_agree(together, alone) and _agree(together, first)):
+        raise UsageError(f"{said}, and computes something else in others: {advice}")
+
+
+def _trial(opened: keras.Model, count: int) -> Any:
+    random = np.random.default_rng(0)
+    error = None
+    for size in _TRIAL_SIZES:
+        inputs = tree.map_structure(lambda x, size=size: _random_like(x, max(count, 4), size, random), _inputs(opened))
+        try:
+            _run(opened, inputs)
+            return inputs
+        except Exception as raised:  # as above
+            error = raised
+    raise error
+
+
+def _random_like(tensor: keras.KerasTensor, count: int, size: int, random: np.random.Generator) -> np.ndarray:
+    shape = (count, *(length or size for length in tensor.shape[1:]))
+    if "float" not in tensor.dtype:
+        return random.integers(0, 2, shape).astype(tensor.dtype)
+    return random.uniform(0.0, 1.0, shape).astype(tensor.dtype if tensor.dtype != "bfloat16" else "float32")
+
+
+def _run(model: keras.Model, inputs: Any) -> list[np.ndarray]:
+    outputs = model(tree.map_structure(keras.ops.convert_to_tensor, inputs), training=False)
+    return [np.asarray(keras.ops.convert_to_numpy(x), np.float64) for x in tree.flatten(outputs)]
+
+
+def _agree(many: list[np.ndarray], few: list[np.ndarray]) -> bool:
+    """Whether the first rows are equal, up to the rounding of half precision."""
+    for a, b in zip(many, few, strict=True):
+        rows = min(len(a), len(b))
+        if a.shape[1:] != b.shape[1:] or not np.allclose(a[:rows], b[:rows], rtol=1e-2, atol=1e-3, equal_nan=True):
+            return False
+    return True

@@ -1,0 +1,63 @@
+"""Names that TensorFlow's scopes refuse become others on loading; nothing else changes."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from dcp_tf import models
+from dcp_tf.models.names import make_names_valid, refused_names, valid_model_name, valid_name
+
+ODD = ("conv one", "größe", "a<b>", "100%", "a:b", "Schicht (2)", "a\\b")
+
+
+def network(name, inner="inside", whole="network", image="image"):
+    x = keras.Input((8, 8, 1), name=image)
+    y = layers.Conv2D(4, 3, name=name)(x)
+    block = keras.Sequential([keras.Input((6, 6, 4)), layers.Conv2D(4, 3, name=name)], name=inner)
+    return keras.Model(x, layers.Dense(2, name=f"{name} 2")(layers.Flatten()(block(y))), name=whole)
+
+
+@pytest.mark.parametrize("odd", ODD)
+def test_odd_names_are_replaced_everywhere(odd, tmp_path, capsys):
+    model = network(odd, inner=f"{odd} in", whole=odd, image=f"{odd} image")
+    images = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype("float32")
+    expected = np.asarray(model(images))
+    model.save(tmp_path / "odd.keras")
+    loaded = models.load(str(tmp_path / "odd.keras")).model
+    note = capsys.readouterr().err
+    assert note.count("note: TensorFlow takes no such names") == 1
+    assert repr(odd) in note
+    np.testing.assert_array_equal(np.asarray(tf.function(loaded)(images)), expected)
+    assert refused_names(loaded) == []
+    loaded.save(tmp_path / "again.keras")
+    again = models.load(str(tmp_path / "again.keras")).model
+    assert capsys.readouterr().err == ""
+    assert [layer.name for layer in again.layers] == [layer.name for layer in loaded.layers]
+    np.testing.assert_array_equal(np.asarray(again(images)), expected)
+
+
+def test_names_stay_unique():
+    x = keras.Input((4,))
+    y = layers.Dense(3, name="a b")(layers.Dense(3, name="a_b")(layers.Dense(3, name="a?b")(x)))
+    model = keras.Model(x, [y, layers.Dense(1, name="out!")(y)])
+    assert set(make_names_valid(model)) == {"a b", "a?b", "out!"}
+    names = [layer.name for layer in model.layers]
+    assert len(set(names)) == len(names) == 5
+    assert "a_b" in names
+    assert model.output_names[1] == "out_"
+    assert make_names_valid(model) == {}
+
+
+def test_ordinary_names_stay():
+    for name in ("conv2d_1", "block.a-b", "_hidden", "A"):
+        assert valid_name(name) == name
+    assert valid_name("a/b") == "a_b"
+    assert valid_model_name("_x") == "model_x"
+    model = network("conv")
+    layers_before = [layer.name for layer in model._flatten_layers()]
+    make_names_valid(model)
+    assert [layer.name for layer in model._flatten_layers() if layer.name != "conv_2"] == [
+        name for name in layers_before if name != "conv 2"
+    ]

@@ -1,0 +1,180 @@
+"""Models that were built in unusual ways are pruned, or refused in one line before anything is trained."""
+
+import dataclasses
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+import dcp_tf
+from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph, copy_model, rebuild
+from dcp_tf.training import TrainConfig, fit
+
+DATA = np.random.default_rng(0).normal(size=(32, 8, 8, 3)).astype("float32"), np.arange(32) % 4
+NONE = TrainConfig(epochs=0)
+
+
+def network(*middle, name="net", first="first", **input_settings):
+    start = keras.Input((8, 8, 3), **input_settings)
+    x = layers.Conv2D(12, 3, padding="same", name=first)(start)
+    x = layers.Conv2D(8, 3, padding="same", name="before")(x)
+    for layer in middle:
+        x = layer(x)
+    x = layers.Conv2D(12, 3, name="behind")(x)
+    return keras.Model(start, layers.Dense(4, name="last")(layers.GlobalMaxPooling2D()(x)), name=name)
+
+
+def prune(model, **settings):
+    return dcp_tf.prune(model, DATA, dcp_tf.L1(rate=0.5, round_to=1), finetuning=NONE, **settings)
+
+
+class ExtraKeys(layers.Layer):
+    """States more than its `__init__` takes."""
+
+    def __init__(self, filters, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+
+    def build(self, shape):
+        self.mix = self.add_weight(shape=(shape[-1], self.filters), name="mix")
+
+    def call(self, x):
+        return keras.ops.matmul(x, self.mix)
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters, "derived": 2 * self.filters}
+
+
+class Renamed(ExtraKeys):
+    """Chooses another name than it is given, at each making."""
+
+    def __init__(self, filters, name="own", **kwargs):
+        super().__init__(filters, name=f"{name}_0", **kwargs)
+
+    def get_config(self):
+        return layers.Layer.get_config(self) | {"filters": self.filters}
+
+
+class Lazy(layers.Layer):
+    """Builds what is inside of it at the first call."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = layers.Conv2D(8, 3, padding="same")
+
+    def build(self, shape):
+        super().build(shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 8)
+
+
+class Stateless(layers.Layer):
+    """Takes a function and says nothing of it."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def call(self, x):
+        return self.function(x)
+
+
+class Unmakeable(ExtraKeys):
+    """Takes what no config can hold, and has weights."""
+
+    def __init__(self, function):
+        super().__init__(8)
+        self.function = function
+
+    def get_config(self):
+        raise NotImplementedError
+
+
+ODD = {
+    "more keys": lambda: ExtraKeys(8, name="odd"),
+    "own name": lambda: Renamed(8),
+    "built at the first call": lambda: Lazy(name="odd"),
+    "no config, no weights": lambda: Stateless(keras.ops.relu),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_layers_that_no_group_touches_stay_as_they_are(kind):
+    model = network(ODD[kind]())
+    outputs = np.asarray(model(DATA[0]))
+    weights = model.get_weights()
+    graph = ChannelGraph(model)
+    copy = copy_model(graph)
+    np.testing.assert_allclose(np.asarray(copy(DATA[0])), outputs, atol=1e-6)
+    assert [layer.name for layer in copy.layers] == [layer.name for layer in model.layers]
+    assert not {id(v) for v in copy.variables} & {id(v) for v in model.variables}
+    assert ChannelGraph(copy).fingerprint() == graph.fingerprint()
+    result = prune(model)
+    assert result.model.get_layer("first").filters == 6
+    assert type(result.model.layers[3]) is type(model.layers[3])
+    applied = result.plan.apply(copy)
+    np.testing.assert_allclose(np.asarray(applied(DATA[0])), np.asarray(result.model(DATA[0])), atol=1e-6)
+    np.testing.assert_array_equal(np.asarray(model(DATA[0])), outputs)
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_a_plan_fits_the_same_model_whatever_own_layers_are_called(tmp_path):
+    keras.saving.register_keras_serializable("tests")(Renamed)
+    model = network(Renamed(8))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert [layer.name for layer in loaded.layers] != [layer.name for layer in model.layers]
+    plan = prune(model).plan
+    small, again = plan.apply(model), plan.apply(loaded)
+    np.testing.assert_array_equal(np.asarray(small(DATA[0])), np.asarray(again(DATA[0])))
+    old = dataclasses.replace(plan, fingerprint=ChannelGraph(model).fingerprint(names_of_own_layers=True))
+    assert old.fingerprint != plan.fingerprint
+    old.apply(model)
+
+
+def test_a_layer_that_cannot_be_copied_is_named_before_anything_is_trained(monkeypatch):
+    model = network(Unmakeable(keras.ops.relu))
+    monkeypatch.setattr(sys.modules["dcp_tf.pruning.prune"], "_select", lambda *_: pytest.fail("went on"))
+    with pytest.raises(UsageError, match=r"layer 'unmakeable' \(Unmakeable\) cannot be made again.*has no get_config"):
+        prune(model)
+
+
+def test_names_that_tensorflow_refuses():
+    result = prune(network(name="<digits net>"))  # of the model alone: none is lost
+    assert result.model.get_layer("first").filters == 6
+    model = network(name="<digits net>")
+    prune(model)
+    assert model.name == "<digits net>"
+    with pytest.raises(UsageError, match="no layer called 'conv one': rename it"):
+        prune(network(first="conv one"))
+
+
+def test_a_stated_batch_size_goes_where_it_can():
+    result = prune(network(batch_size=16))
+    assert result.model.inputs[0].shape[0] is None
+    with pytest.raises(UsageError, match="built for batches of 16 images"):
+        prune(network(layers.Lambda(lambda x: keras.ops.reshape(x, (16, 8, 8, 8))), batch_size=16))
+
+
+def test_models_of_a_strategy():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = network()
+        with pytest.raises(UsageError, match=r"outside of strategy.scope\(\)"):
+            prune(model)
+    result = prune(model)
+    assert not isinstance(result.model.weights[0].value, tf.distribute.DistributedValues)
+    graph = ChannelGraph(model)
+    small = rebuild(graph, result.plan.kept(graph))
+    np.testing.assert_array_equal(np.asarray(small(DATA[0])), np.asarray(result.model(DATA[0])))
+    with pytest.raises(UsageError, match="belong to a strategy"):
+        fit(model, lambda epoch: None, [], TrainConfig(epochs=1))
