@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.10",
     packages=[*find_packages(include=["dcp_tf", "dcp_tf.*"]), "dcp_tf.tools", "dcp_tf.tflite", "dcp_tf.experiments"],
     package_dir={"dcp_tf.tools": "tools", "dcp_tf.tflite": "tflite", "dcp_tf.experiments": "experiments"},
-    package_data={"dcp_tf.report": ["*.html", "*.css"]},
+    package_data={"dcp_tf": ["py.typed"], "dcp_tf.report": ["*.html", "*.css"]},
     install_requires=[
         "absl-py>=1.4",
         "ai-edge-litert>=2.0",

@@ -238,13 +238,34 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
 
 
-def settings_of(flags: Any) -> dict[str, Any]:
-    """All flags as they stand in summary.json."""
+def settings_of(flags: Any, resolved: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All flags as they stand in summary.json.
+
+    Args:
+        flags: of the program.
+        resolved: what the run took where a flag was not given and has no default.
+    """
     values = {name: flags[name].value for name in flags if name not in ("help", "debug")}
+    values |= {name: value for name, value in (resolved or {}).items() if name in values and values[name] is None}
     return {name: readable_name(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-def write_summary(folder: pathlib.Path, started: float, subject: Any, flags: Any, **content: Any) -> dict[str, Any]:
+def _resolved_of_data(subject: Any) -> dict[str, Any]:
+    """What was read off the model and the data."""
+    augmentation = getattr(subject.dataset.train, "augmentation", None)
+    outputs = subject.outputs_kind and ("logits" if subject.outputs_kind == "logits" else "probabilities")
+    normalization = None if subject.normalization == "mean/std" else subject.normalization
+    return {"normalization": normalization, "outputs": outputs, "augmentation": augmentation}
+
+
+def write_summary(
+    folder: pathlib.Path,
+    started: float,
+    subject: Any,
+    flags: Any,
+    resolved: Mapping[str, Any] | None = None,
+    **content: Any,
+) -> dict[str, Any]:
     """Writes summary.json and returns its content.
 
     Args:
@@ -252,6 +273,7 @@ def write_summary(folder: pathlib.Path, started: float, subject: Any, flags: Any
         started: `time.time()` at the start.
         subject: the model with its data.
         flags: of the program.
+        resolved: see `settings_of`.
         **content: what was measured: `baseline` and `pruned`, `tflite`, `phases`, ...
     """
     summary = {
@@ -263,7 +285,7 @@ def write_summary(folder: pathlib.Path, started: float, subject: Any, flags: Any
         "outputs": subject.outputs_kind,
         "loss": subject.objective.name,
         "metric": subject.objective.primary,
-        "settings": settings_of(flags),
+        "settings": settings_of(flags, {**_resolved_of_data(subject), **(resolved or {})}),
         "seed": flags.seed,
         **content,
         "versions": versions(),

@@ -45,11 +45,12 @@ pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
 PROGRAM.section("The run")
 PROGRAM.path("output_dir", None, "Where the table, the plot and the figures of every run go.")
 PROGRAM.boolean("resume", False, "Go on with a stopped comparison in --output_dir, or add methods and seeds to it.")
+run_flags.define_overwrite(PROGRAM)
 
 
 def main(flags) -> None:
     """Runs every method with every seed, prints the table and writes the files."""
-    run_flags.require_folder(flags, "the results")
+    run_flags.require_folder(flags, "the results", "compare.json")
     from dcp_tf import progress
     from dcp_tf.files import remove_leftovers, writable_folder
     from dcp_tf.report import print_comparison, write_comparison

@@ -62,7 +62,7 @@ def main(flags) -> None:
     failures = []
     reloaded = reload_records(folder, {"pruned": subject.model}, subject.dataset, flags, failures)
     found = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase]}
-    artefacts.write_summary(folder, started, subject, flags, **found)
+    artefacts.write_summary(folder, started, subject, flags, {"distillation": share}, **found)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")

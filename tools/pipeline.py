@@ -91,7 +91,7 @@ def run(
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     found = {"method": job.method.name, **measured, **checked, "reload_check": reloaded, "tflite": files}
     found |= {"failures": failures, "phases": phases}
-    summary = artefacts.write_summary(folder, started, subject, flags, **found)
+    summary = artefacts.write_summary(folder, started, subject, flags, _resolved(subject, job), **found)
     with collect(failures, "report.html", flags.debug):
         write_report(folder)
     with collect(failures, "the printed table", flags.debug):
@@ -119,6 +119,21 @@ def _prune(flags: Any, subject: Subject, job: Job, folder: pathlib.Path) -> Any:
         log_dir=str(folder / "events"),
         seed=flags.seed,
     )
+
+
+def _resolved(subject: Subject, job: Job) -> dict[str, Any]:
+    """What the run took where flags were not given."""
+    from dcp_tf.training import share_of_teacher
+
+    method = job.method
+    of_method = ("auxiliary_losses", "auxiliary_trains", "score", "selection_passes")
+    resolved = {name: getattr(method, name) for name in of_method if hasattr(method, name)}
+    if method.guided:
+        resolved |= {"selection_passes": method.passes}
+    if method.uses_heads and not method.per_stage:
+        resolved |= {"auxiliary_trains": method.auxiliary_trains or "heads"}
+    share = share_of_teacher(subject.objective.loss, job.distillation)
+    return {**resolved, "distillation": share, "allocation": method.allocates}
 
 
 def _save(subject: Subject, result: Any, folder: pathlib.Path) -> dict[str, Any]:

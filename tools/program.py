@@ -65,6 +65,12 @@ class Program:
         absl_flags.DEFINE_integer(name, default, about, lower_bound=lower, upper_bound=upper, flag_values=self.flags)
         self._add(name)
 
+    def share(self, name: str, default: float | None, about: str) -> None:
+        """Defines a flag that takes a share, as 0.3 or as 30%."""
+        absl_flags.DEFINE(_ShareParser(lower_bound=0.0), name, default, about, flag_values=self.flags)
+        absl_flags.register_validator(name, _finite, "is no finite number", flag_values=self.flags)
+        self._add(name)
+
     def float(self, name: str, default: float | None, about: str) -> None:
         """Defines a flag that takes a number of 0 or more."""
         absl_flags.DEFINE_float(name, default, about, lower_bound=0.0, flag_values=self.flags)
@@ -153,6 +159,17 @@ def expand_user(text: str) -> str:
     """Replaces a ~ at the start of a path, which no shell does behind `=` or `npz:`."""
     match = re.fullmatch(r"(\w+:)?(~.*)", text, re.DOTALL)
     return text if match is None else (match[1] or "") + os.path.expanduser(match[2])
+
+
+def read_share(text: Any) -> Any:
+    """A share given in percent as a number; what is no percentage stays as it is."""
+    match = re.fullmatch(r"\s*([\d.]+)\s*%\s*", text) if isinstance(text, str) else None
+    return text if match is None else repr(round(float(match[1]) / 100, 15))
+
+
+class _ShareParser(absl_flags.FloatParser):
+    def parse(self, argument: Any) -> float:
+        return super().parse(read_share(argument))
 
 
 class _PathParser(absl_flags.ArgumentParser):

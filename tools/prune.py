@@ -26,6 +26,7 @@ from dcp_tf.tools import (
     face_flags,
     latency_target,
     model_flags,
+    plan_flag,
     pruning_flags,
     run_flags,
 )
@@ -37,6 +38,7 @@ common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 pruning_flags.define_pruning(PROGRAM, pruning_flags.Defaults())
+plan_flag.define_plan(PROGRAM)
 PROGRAM.section("A latency as the target")
 latency_target.define_latency_target(PROGRAM)
 pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())

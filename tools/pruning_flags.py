@@ -8,7 +8,8 @@ from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
 from dcp_tf.tools.given_flags import check_given
 from dcp_tf.tools.latency_target import LatencyTarget, read_latency_target
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.plan_flag import given_plan
+from dcp_tf.tools.program import Program, read_share
 from dcp_tf.tools.qat_flags import define_qat, read_qat
 from dcp_tf.tools.training_flags import SCHEDULES, define_recipe, read_training
 
@@ -71,13 +72,13 @@ def define_groups(program: Program, defaults: Defaults) -> None:
 
 def _define_amounts(program: Program, defaults: Defaults) -> None:
     """How many channels all groups lose."""
-    program.float(
+    program.share(
         "rate",
         defaults.rate,
-        "Share of channels to remove from each group, between 0 and 1; for dkp share of kernels to remove from each "
+        "Share of channels to remove from each group, as 0.3 or 30%; for dkp share of kernels to remove from each "
         "layer; for adapt_dcp and adapt_dkp the least share.",
     )
-    program.float("kernel_rate", 0.3, "For dcp_dkp: share of the remaining kernels to remove from each layer.")
+    program.share("kernel_rate", 0.3, "For dcp_dkp: share of the remaining kernels to remove from each layer.")
     program.float(
         "epsilon",
         1e-4,
@@ -238,7 +239,7 @@ def define_finetuning(program: Program, defaults: Defaults) -> None:
     """How the pruned model is trained on."""
     program.integer("finetune_epochs", defaults.finetune_epochs, "Epochs of the pruned model; 0: none.")
     program.float("finetune_lr", 0.01, "Highest learning rate of the pruned model.")
-    program.float(
+    program.share(
         "distillation",
         None,
         "Share of the baseline's soft predictions in the loss of the pruned model, 0 to 1; without the flag 0.5, for "
@@ -306,7 +307,7 @@ def read_job(flags: Any) -> Job:
     Raises:
         UsageError: a value that cannot be, or a setting that `check_given` refuses.
     """
-    method = read_method(flags)
+    method = given_plan(flags) or read_method(flags)
     check_given(flags, method)
     deployment = read_deployment(flags)
     latency = read_latency_target(flags, method, deployment) if "target_latency" in flags else None
@@ -367,7 +368,7 @@ def read_rates(entries: list[str]) -> tuple[tuple[str, float], ...]:
     for entry in entries:
         pattern, equals, rate = entry.rpartition("=")
         try:
-            pairs.append((pattern, float(rate)))
+            pairs.append((pattern, float(read_share(rate))))
         except ValueError:
             equals = ""
         if not equals or not pattern:

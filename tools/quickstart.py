@@ -36,6 +36,8 @@ model_flags.define_reload_check(PROGRAM)
 def main(flags) -> None:
     """Trains the baseline and runs the main job on it."""
     started = time.time()
+    if flags["output_dir"].present:  # its own folder is replaced
+        run_flags.require_folder(flags, "the results")
     from dcp_tf import progress
     from dcp_tf.files import writable_folder
     from dcp_tf.tools import baseline, pipeline

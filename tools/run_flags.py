@@ -20,12 +20,29 @@ def define_run(program: Program, receives: str, output_dir: str | None = None) -
     program.path("output_dir", output_dir, receives)
     common_flags.define_seed(program, "Of everything that is drawn.")
     program.boolean("resume", False, "Go on with a stopped run in --output_dir.")
+    define_overwrite(program)
 
 
-def require_folder(flags: Any, what: str) -> None:
-    """Raises UsageError where `--output_dir` is missing, which says where `what` shall go."""
+def define_overwrite(program: Program) -> None:
+    """`--overwrite`."""
+    program.boolean("overwrite", False, "Replace the finished run that --output_dir holds; without it that is refused.")
+
+
+def require_folder(flags: Any, what: str, record: str = "summary.json") -> None:
+    """Raises UsageError where `--output_dir` is missing, or holds a finished run that would be lost.
+
+    Args:
+        flags: of the program.
+        what: shall go there.
+        record: the file that a finished run leaves.
+    """
     if not flags.output_dir:
         raise UsageError(f"say where {what} shall go: --output_dir=FOLDER")
+    if (pathlib.Path(flags.output_dir) / record).is_file() and not flags.resume and not flags.overwrite:
+        raise UsageError(
+            f"{flags.output_dir} holds a finished run ({record}): give another --output_dir, or replace it with "
+            "--overwrite"
+        )
 
 
 def open_folder(flags: Any, strategy: Any) -> tuple[pathlib.Path, int]:

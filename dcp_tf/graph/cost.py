@@ -51,6 +51,11 @@ class Cost:
     uncounted: tuple[str, ...]
     activations: int | None
 
+    def __repr__(self) -> str:
+        figures = {"parameters": self.params, "MACs": self.macs, "FLOPs": self.flops}
+        shown = ", ".join(f"{'?' if value is None else f'{value:,}'} {name}" for name, value in figures.items())
+        return f"<Cost {shown}, {len(self.layers)} layers>"
+
 
 def count_cost(model: keras.Model | ChannelGraph, kept: Kept | None = None, input_shape: tuple | None = None) -> Cost:
     """Counts a model's cost without running it.

@@ -1,6 +1,7 @@
 """Pruning: Algorithm 1 (stages), Algorithm 2 (greedy selection), stopping rules, criteria, the plan."""
 
 from dcp_tf.pruning.budget import Target, Widths, profile
+from dcp_tf.pruning.given_plan import GivenPlan
 from dcp_tf.pruning.kernel_methods import DCPDKP, DKP, AdaptDKP
 from dcp_tf.pruning.methods import DCP, AdaptDCP, Guided, Method
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan, PruningPlan
@@ -27,6 +28,7 @@ __all__ = [
     "AdaptDKP",
     "BNScale",
     "Criterion",
+    "GivenPlan",
     "GroupPlan",
     "Guided",
     "KernelPlan",

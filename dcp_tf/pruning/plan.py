@@ -38,6 +38,9 @@ class GroupPlan:
     consumers: tuple[str, ...] = ()
     history: Mapping[str, list] = dataclasses.field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"<GroupPlan {self.name}: keeps {len(self.kept)} of {self.size} channels>"
+
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "GroupPlan":
         """The inverse of `dataclasses.asdict`, after JSON."""
@@ -65,6 +68,9 @@ class KernelPlan:
     shape: tuple[int, int]
     kept: str
     history: Mapping[str, list] = dataclasses.field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return f"<KernelPlan {self.layer}: keeps {self.kept_count} of {self.shape[0] * self.shape[1]} kernels>"
 
     @classmethod
     def of(cls, layer: str, weight: int, kept: np.ndarray, history: Mapping[str, list]) -> "KernelPlan":
@@ -119,6 +125,15 @@ class PruningPlan:
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     kernels: tuple[KernelPlan, ...] = ()
 
+    def __repr__(self) -> str:
+        kept, size = sum(len(g.kept) for g in self.groups), sum(g.size for g in self.groups)
+        parts = [f"{len(self.groups)} groups keep {kept:,} of {size:,} channels"]
+        if self.kernels:
+            kernels = sum(k.shape[0] * k.shape[1] for k in self.kernels)
+            kept = sum(k.kept_count for k in self.kernels)
+            parts.append(f"{len(self.kernels)} layers keep {kept:,} of {kernels:,} kernels")
+        return f"<PruningPlan {self.method}: {', '.join(parts)}>"
+
     @property
     def channels(self) -> dict[str, tuple[int, ...]]:
         """Group name -> channels that stay."""
@@ -153,10 +168,15 @@ class PruningPlan:
         ignored = bool(self.settings.get("ignore_statistics"))
         graph = model if isinstance(model, ChannelGraph) else ChannelGraph(model, ignore_statistics=ignored)
         kept = self.kept(graph)
-        if self.kernels:
-            graph = ChannelGraph(copy_model(graph), ignore_statistics=graph.ignore_statistics)
-            self._zero_kernels(graph)
-        return rebuild(graph, kept)
+        return rebuild(self.with_zero_kernels(graph), kept)
+
+    def with_zero_kernels(self, graph: ChannelGraph) -> ChannelGraph:
+        """The graph of a copy whose removed kernels are zero; the graph itself where only channels go."""
+        if not self.kernels:
+            return graph
+        graph = ChannelGraph(copy_model(graph), ignore_statistics=graph.ignore_statistics)
+        self._zero_kernels(graph)
+        return graph
 
     def kernel_masks(self, graph: ChannelGraph, small: ChannelGraph) -> dict[int, np.ndarray]:
         """Masks that hold removed kernels at zero while the smaller model is trained.

@@ -21,6 +21,7 @@ from dcp_tf.pruning.budget import Widths, matching, meet, share_of_kernels
 from dcp_tf.pruning.criteria import CRITERIA, Evidence, Scores, largest
 from dcp_tf.pruning.discrimination import Task, select_channels
 from dcp_tf.pruning.from_scratch import draw_anew, with_heads
+from dcp_tf.pruning.given_plan import GivenPlan
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.rounding import rounding_note
@@ -51,11 +52,15 @@ class PruneResult:
     history: list[dict[str, Any]]
     before_finetuning: Mapping[str, float]
 
+    def __repr__(self) -> str:
+        figures = "".join(f", {name} {value:.4f} before fine-tuning" for name, value in self.before_finetuning.items())
+        return f"<PruneResult {self.model.name}: {self.model.count_params():,} parameters, {self.plan!r}{figures}>"
+
 
 def prune(
     model: keras.Model,
     train_data: Any,
-    method: Method,
+    method: Method | PruningPlan,
     *,
     validation_data: Any = None,
     objective: Objective | str | Loss | None = None,
@@ -77,7 +82,7 @@ def prune(
         model: trained, functional or Sequential, with one output of shape (batch, ..., values). It stays as it is.
         train_data: a `dcp_tf.data.Split`, a `tf.data.Dataset` of (image, label) batches, or arrays (images, labels).
             Where labels are left out, the model's own predictions are the targets.
-        method: which channels, such as `dcp_tf.DCP(rate=0.5)`.
+        method: which channels, such as `dcp_tf.DCP(rate=0.5)`; or a plan, which is applied in place of a choice.
         validation_data: of the same kinds, for what is measured after each epoch.
         objective: what the model is for: an `Objective`, one of `dcp_tf.training.LOSSES` by name, or a loss (labels,
             outputs) -> scalar mean. None reads it off the model's last activation and the labels.
@@ -100,6 +105,7 @@ def prune(
         UsageError: the model, the data or the settings cannot be used.
         RunError: a loss became NaN, or a file could not be written.
     """
+    method = GivenPlan.of(method) if isinstance(method, PruningPlan) else method
     check_arguments(method, auxiliary, finetuning, distillation)
     seed = whole_number(seed, "seed")
     train, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
@@ -200,6 +206,8 @@ def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:
     Raises:
         UsageError: there is none, or an excluded name does not exist.
     """
+    if isinstance(method, GivenPlan):
+        return list(method.groups(graph))
     layers = [unit.name for unit in kernel_units(graph)] if method.chooses_kernels else []
     for pattern in method.exclude:
         matching(graph.groups, pattern, layers)
@@ -217,6 +225,8 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
     Raises:
         UsageError: a pattern of `rates` matches nothing, or the target cannot be reached.
     """
+    if isinstance(method, GivenPlan):
+        return method.widths()
     if not method.chooses_channels:
         return {group.name: group.size for group in groups}
     widths = Widths(graph, groups, method.round_to, method.min_channels, own_rates(groups, method))
@@ -272,6 +282,8 @@ def _select(
         RunError: nothing would be removed.
     """
     started = time.perf_counter()
+    if isinstance(method, GivenPlan):
+        return method.plan.with_zero_kernels(graph), method.plan
     evidence = Evidence(graph, task.data, task.objective, method, task.seed)
     ranking = _rank(evidence, widths)
     if method.allocates == "global":

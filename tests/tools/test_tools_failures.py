@@ -54,7 +54,7 @@ def test_full_disk_leaves_what_existed(function, copied_run, inputs, capsys, mon
     before = {name: data for name, data in contents(copied_run).items() if not name.startswith(("state", "events"))}
     monkeypatch.setattr(function, no_space)
     flags = [inputs.residual, inputs.data(), f"--output_dir={copied_run}", *SHORT, "--quantization=float32"]
-    assert prune.run(flags) == 1
+    assert prune.run([*flags, "--overwrite"]) == 1
     line = capsys.readouterr().err.splitlines()[-1]
     assert "No space left" in line
     assert "free some space" in line

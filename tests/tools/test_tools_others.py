@@ -37,7 +37,8 @@ def test_quickstart_goes_from_images_to_files(tmp_path, capsys, monkeypatch):
     # A new run does not go on with what this one found out about another baseline, even if it is stopped and resumed.
     assert (tmp_path / "state" / "pruning").exists()
     monkeypatch.setattr(os, "replace", Stop(os.replace, 1, KeyboardInterrupt()))
-    assert quickstart.run([*flags, "--seed=1"]) == 130
+    assert quickstart.run([*flags, "--seed=1"]) == 2  # it is finished
+    assert quickstart.run([*flags, "--seed=1", "--overwrite"]) == 130
     assert not (tmp_path / "state" / "pruning").exists()
 
 

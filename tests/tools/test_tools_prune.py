@@ -108,7 +108,11 @@ def test_the_model_is_smaller_by_what_the_plan_says(whole_run, summary):
 
 def test_the_same_seed_gives_the_same_plan_and_another_run_replaces_the_first(whole_run, copied_run, inputs, capsys):
     flags = [inputs.residual, inputs.data(), f"--output_dir={copied_run}", *SHORT, "--seed=3"]
-    assert prune.run(flags) == 0
+    before = contents(copied_run)
+    assert prune.run(flags) == 2
+    assert "holds a finished run" in capsys.readouterr().err.splitlines()[-1]
+    assert contents(copied_run) == before
+    assert prune.run([*flags, "--overwrite"]) == 0
     assert (copied_run / "plan.json").read_bytes() == (whole_run / "plan.json").read_bytes()
     # Without --quantization, the TFLite files of the run before do not stay beside models that they are not of.
     assert {path.name for path in copied_run.iterdir()} == {n for n in FILES if "tflite" not in n} - {"benchmark.json"}

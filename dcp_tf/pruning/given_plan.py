@@ -1,0 +1,47 @@
+"""A plan in place of a method: nothing is chosen, what it names is removed."""
+
+import dataclasses
+import json
+import zlib
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from dcp_tf.graph import ChannelGraph, ChannelGroup
+from dcp_tf.pruning.methods import Method
+from dcp_tf.pruning.plan import PruningPlan
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GivenPlan(Method):
+    """Removes what a plan names.
+
+    Attributes:
+        plan: what stays.
+    """
+
+    name: ClassVar[str] = "plan"
+    plan: PruningPlan
+
+    @classmethod
+    def of(cls, plan: PruningPlan) -> "GivenPlan":
+        """The method that a plan stands for."""
+        ignored = bool(plan.settings.get("ignore_statistics"))
+        return cls(plan=plan, prune_residual=True, ignore_statistics=ignored)
+
+    @property
+    def chooses_kernels(self) -> bool:
+        """Whether the plan removes single kernels."""
+        return bool(self.plan.kernels)
+
+    def groups(self, graph: ChannelGraph) -> Sequence[ChannelGroup]:
+        """The groups that the plan names; raises UsageError where it does not fit the model."""
+        self.plan.kept(graph)
+        return [graph.group(group.name) for group in self.plan.groups]
+
+    def widths(self) -> dict[str, int]:
+        """Group name -> channels that stay."""
+        return {group.name: len(group.kept) for group in self.plan.groups}
+
+    def settings(self) -> dict[str, Any]:
+        """The plan by a number that tells it from others."""
+        return {"plan": zlib.crc32(json.dumps(self.plan.to_json(), sort_keys=True).encode())}
