@@ -2,11 +2,24 @@
 
 import pathlib
 import re
+import shutil
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "dcp_tf" / "__init__.py").read_text()).group(1)
+
+
+class CleanBuild(build_py):
+    """Builds from the sources alone: modules that an earlier build left in build/ would go into the wheel."""
+
+    def run(self):
+        """Empties the folder first."""
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)
+        super().run()
+
 
 setup(
     name="dcp_tf",
@@ -19,6 +32,7 @@ setup(
     packages=[*find_packages(include=["dcp_tf", "dcp_tf.*"]), "dcp_tf.tools", "dcp_tf.tflite", "dcp_tf.experiments"],
     package_dir={"dcp_tf.tools": "tools", "dcp_tf.tflite": "tflite", "dcp_tf.experiments": "experiments"},
     package_data={"dcp_tf": ["py.typed"], "dcp_tf.report": ["*.html", "*.css"]},
+    cmdclass={"build_py": CleanBuild},
     install_requires=[
         "absl-py>=1.4",
         "ai-edge-litert>=2.0",

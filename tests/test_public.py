@@ -4,6 +4,8 @@ import ast
 import importlib.util
 import pathlib
 import re
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -48,3 +50,15 @@ def test_values_print_in_a_line():
     for value in (cost, result, result.plan, result.plan.groups[0]):
         assert len(str(value)) < 250
         assert "\n" not in str(value)
+
+
+def test_a_build_holds_nothing_of_an_earlier_one(tmp_path):
+    stale = tmp_path / "lib" / "dcp_tf" / "gone.py"
+    stale.parent.mkdir(parents=True)
+    stale.write_text("")
+    command = [sys.executable, "setup.py", "-q", "build_py", f"--build-lib={tmp_path / 'lib'}"]
+    done = subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not stale.exists()
+    built = {str(path.relative_to(tmp_path / "lib")) for path in (tmp_path / "lib").rglob("*") if path.is_file()}
+    assert {"dcp_tf/py.typed", "dcp_tf/__main__.py", "dcp_tf/tools/__main__.py", "dcp_tf/report/page.html"} <= built

@@ -4,11 +4,13 @@ import dataclasses
 import os
 import pathlib
 import statistics
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -118,9 +120,26 @@ def print_comparison(comparison: Mapping[str, Any]) -> None:
         UsageError: `comparison` has not the form of compare.json.
     """
     console = Console(highlight=False)
-    if not console.is_terminal:  # a log may be as wide as the table is
-        console.width = max(console.width, 140)
-    console.print(comparison_table(comparison))
+    table = comparison_table(comparison)
+    if Measurement.get(console, console.options.update(max_width=1000), table).maximum <= console.width:
+        console.print(table)
+    else:
+        print(comparison_lines(comparison))
+
+
+def comparison_lines(comparison: Mapping[str, Any]) -> str:
+    """The table for a narrow terminal or a log: each method with its figures below it.
+
+    Raises:
+        UsageError: `comparison` has not the form of compare.json.
+    """
+    head, *body = _cells(comparison)
+    lines = [_title(comparison)]
+    for name, *cells in body:
+        lines.append(name)
+        lines += [f"    {heading}: {cell}" for heading, cell in zip(head[1:], cells, strict=True)]
+    wrapped = [part for note in [NOTE, *_failures(comparison)] for part in textwrap.wrap(note, 80)]
+    return "\n".join([*lines, *wrapped])
 
 
 def comparison_text(comparison: Mapping[str, Any]) -> str:

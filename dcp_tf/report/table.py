@@ -57,7 +57,7 @@ def kernel_table(summary: Mapping[str, Any]) -> Table:
 
 def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
     """The `tflite` part of a summary: one row for each file, with its size and how near it is to its Keras model."""
-    table = Table(box=box.SIMPLE_HEAD)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     figure = next((of_record(record) for record in records.values()), FIGURES["top1"])
     quality = "top-1" if figure.key == "top1" else figure.label
     is_embedding = figure.key in EMBEDDING_FIGURES

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from dcp_tf.errors import UsageError
-from dcp_tf.report import comparison_table, comparison_text, summarize, write_comparison
+from dcp_tf.report import comparison_table, comparison_text, print_comparison, summarize, write_comparison
 
 
 def record(method, seed, before, after, macs=500_000):
@@ -101,3 +101,13 @@ def test_without_fine_tuning_there_is_no_top1_after_it(found, tmp_path):
 def test_what_is_no_comparison_is_refused():
     with pytest.raises(UsageError, match="baseline and runs"):
         summarize({"runs": []})
+
+
+def test_a_log_holds_every_figure_in_80_columns(found, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    print_comparison(found)
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    for line in comparison_text(found).splitlines():
+        if line.startswith(("| l1 ", "| dcp")):
+            assert all(cell.strip() in out for cell in line.split("|"))

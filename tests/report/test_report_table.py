@@ -10,6 +10,7 @@ from rich.console import Console
 
 from dcp_tf.errors import UsageError
 from dcp_tf.report import formats, print_summary, summary_table, summary_text
+from dcp_tf.report.table import files_table
 
 
 def printed(summary, width=80):
@@ -135,3 +136,14 @@ def test_what_is_no_summary_is_refused_in_one_line(wrong):
 )
 def test_formats(text, expected):
     assert text == expected
+
+
+def test_the_files_fit_80_columns_with_names_in_one_piece():
+    record = {"bytes": 123_456_789, "top1": 0.98, "top1_agreement": 0.99, "max_error": 0.0123}
+    names = [
+        f"{model}_{mode}.tflite" for model in ("baseline", "pruned") for mode in ("float32", "int8_io8", "int16x8")
+    ]
+    stream = io.StringIO()
+    Console(file=stream, width=80, color_system=None).print(files_table(dict.fromkeys(names, record)))
+    for name in names:
+        assert name in stream.getvalue()

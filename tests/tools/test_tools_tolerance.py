@@ -82,7 +82,7 @@ def test_all_programs_that_train_say_it(rows, tmp_path, capsys):
     flags = [f"--model={tmp_path / 'rows.keras'}", f"--dataset=npz:{rows}", f"--output_dir={tmp_path / 'out'}"]
     assert prune.run([*flags, *SHORT]) == 0
     assert NOTE in capsys.readouterr().err
-    assert finetune.run([*flags, "--finetune_epochs=1"]) == 0
+    assert finetune.run([*flags, "--finetune_epochs=1", "--overwrite"]) == 0
     assert NOTE in capsys.readouterr().err
     assert export.run([*flags, "--quantization=float32"]) == 0
     assert NOTE not in capsys.readouterr().err
