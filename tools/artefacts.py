@@ -62,6 +62,12 @@ def measure_model(model: Any, dataset: Any, objective: Any) -> dict[str, Any]:
     return measured
 
 
+def leave_out_zeros(measured: dict[str, Any]) -> None:
+    """Takes the counts of zero kernels out of what was measured: channels that a dead ReLU reads leave some, too."""
+    for key in ("kernel_sparsity", "nominal_macs"):
+        measured.pop(key, None)
+
+
 def figures(model_or_predict: Any, dataset: Any, objective: Any) -> dict[str, Any]:
     """The objective's figures on the test images; of verified faces also those of each fold, in `verification`."""
     from dcp_tf.training import verified

@@ -13,6 +13,7 @@ import sys
 if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
+import pathlib
 import time
 
 from dcp_tf.errors import RunError, UsageError
@@ -51,11 +52,13 @@ def main(flags) -> None:
     folder, _ = run_flags.open_folder(flags, strategy=None)
     subject = tolerance.without_harm(flags, subject, teacher)
     subject.announce()
-    masks = _masks_of_zeros(subject.model)
+    masks = _masks_of_zeros(subject.model) if _has_pruned_kernels(flags.model) else {}
     before = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
     phase = _fit(flags, subject, config, teacher, folder, masks, share)
     path = save_model(subject.model, folder / "pruned.keras")
     after = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
+    if not masks:
+        artefacts.leave_out_zeros(after)
     metric = subject.objective.primary
     if metric in before:
         after[f"{metric}_before_finetuning"] = before[metric]
@@ -96,6 +99,15 @@ def _load_teacher(flags, subject):
 
     wishes = {"input_shape": subject.dataset.input_shape, "num_classes": subject.model.outputs[0].shape[-1]}
     return models.load(flags.teacher, **wishes, **model_flags.code_of(flags)).model
+
+
+def _has_pruned_kernels(path: str) -> bool:
+    """Whether zero kernels may be pruned ones: not where the plan beside the model took channels alone."""
+    from dcp_tf.files import read_json
+
+    plan = pathlib.Path(path).parent / "plan.json"
+    found = read_json(plan) if plan.is_file() else None
+    return not isinstance(found, dict) or bool(found.get("kernels", True))
 
 
 def _masks_of_zeros(model):

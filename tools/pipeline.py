@@ -78,7 +78,7 @@ def run(
     remove_leftovers(folder)
     result = _prune(flags, subject, job, folder)
     models = _save(subject, result, folder)
-    measured = _measure(subject, models, result.before_finetuning)
+    measured = _measure(subject, models, result)
     deploying = time.perf_counter()
     failures: list[str] = []
     reloaded = reload_records(folder, models, subject.dataset, flags, failures)
@@ -147,10 +147,12 @@ def _save(subject: Subject, result: Any, folder: pathlib.Path) -> dict[str, Any]
     return models
 
 
-def _measure(subject: Subject, models: Mapping[str, Any], before_finetuning: Mapping[str, float]) -> dict[str, dict]:
+def _measure(subject: Subject, models: Mapping[str, Any], result: Any) -> dict[str, dict]:
     """Costs and figures of the Keras models, as they stand in summary.json."""
     measured = {n: artefacts.measure_model(m, subject.dataset, subject.objective) for n, m in models.items()}
-    metric = subject.objective.primary
+    if not result.plan.kernels and "kernel_sparsity" not in measured["baseline"]:
+        artefacts.leave_out_zeros(measured["pruned"])
+    metric, before_finetuning = subject.objective.primary, result.before_finetuning
     if metric in before_finetuning:
         measured["pruned"][f"{metric}_before_finetuning"] = before_finetuning[metric]
     return measured

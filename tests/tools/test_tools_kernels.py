@@ -186,3 +186,21 @@ def test_killed_at_ten_random_moments_and_resumed_the_plan_is_the_same(method, t
         assert (folder / "plan.json").read_bytes() == wanted
         assert not [name for name in contents(folder) if ".writing" in name]
         assert zeros(folder) == zeros(tmp_path / "whole")
+
+
+def test_zeros_behind_dead_channels_are_not_told_as_pruned_kernels(inputs, tmp_path, capsys):
+    import keras
+    import numpy as np
+
+    model = keras.models.load_model(inputs.folder / "plain.keras")
+    model.get_layer("first").bias.assign(np.where(np.arange(8) < 6, -100.0, 0.0))
+    model.save(tmp_path / "dead.keras")
+    given = [f"--model={tmp_path / 'dead.keras'}", inputs.data(), f"--output_dir={tmp_path / 'out'}", *SHORT]
+    assert prune.run([*given, "--method=dcp", "--rate=0.5"]) == 0
+    assert zeros(tmp_path / "out")  # the fit gives dead inputs no weight
+    assert "Kernels" not in capsys.readouterr().out
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    assert not {"kernel_sparsity", "nominal_macs"} & set(summary["pruned"])
+    given = [f"--model={tmp_path / 'out' / 'pruned.keras'}", inputs.data(), f"--output_dir={tmp_path / 'longer'}"]
+    assert finetune.run([*given, "--finetune_epochs=1", "--batch_size=32", "--noreload_check"]) == 0
+    assert "kept at zero" not in capsys.readouterr().err
