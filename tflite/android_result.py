@@ -49,6 +49,8 @@ class AndroidLatency:
             "speedup_high": self.ratio.high,
             "conclusive": self.ratio.conclusive,
             "too_noisy": self.ratio.too_noisy,
+            "speedup_quiet": self.ratio.quiet,
+            "speedup_by": "quietest runs" if self.ratio.by_quietest else "median",
             "operations": [{"kind": op.kind, "name": op.name, "ms": op.ms} for op in self.operations],
             "repetitions": [
                 {key: value for key, value in dataclasses.asdict(log).items() if key != "operations"}

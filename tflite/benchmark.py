@@ -82,7 +82,9 @@ class BenchmarkResult:
             f"speedup over {first!r} with its 95 % interval; MiB: the largest memory of the process (and what came "
             "with the model)"
         )
-        if any(ratio.too_noisy for ratio in self.ratios.values()):
+        if any(ratio.by_quietest for ratio in self.ratios.values()):
+            caption += "; quietest runs: the medians are too noisy to tell"
+        if any(ratio.too_noisy and not ratio.by_quietest for ratio in self.ratios.values()):
             caption += "; the machine was too noisy for a ratio: measure again when it is idle"
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         table = Table(title=f"Latency, batch 1, {threads}{pinned}", caption=caption)
@@ -197,4 +199,8 @@ def _latency(times: np.ndarray, ratio: Ratio, repeats: int, delegate: str | None
         speedup_low=ratio.low,
         speedup_high=ratio.high,
         conclusive=ratio.conclusive,
+        speedup_quiet=ratio.quiet,
+        speedup_quiet_low=ratio.quiet_low,
+        speedup_quiet_high=ratio.quiet_high,
+        speedup_by="quietest runs" if ratio.by_quietest else "median",
     )

@@ -191,7 +191,12 @@ class Latency:
         speedup: time of the first candidate over the time of this one (2.0: twice as fast), median of paired runs.
         speedup_low: lower end of the 95 % bootstrap interval of `speedup`.
         speedup_high: upper end of it.
-        conclusive: whether the interval is narrow and lies on one side of 1. True for the first candidate itself.
+        conclusive: whether the measurement tells the two apart: the interval of `speedup`, or where that cannot tell
+            that of `speedup_quiet`, is narrow and lies on one side of 1. True for the first candidate itself.
+        speedup_quiet: the speedup of the quietest runs, see `ratio.Ratio`; None where there are too few.
+        speedup_quiet_low: lower end of its 98 % interval.
+        speedup_quiet_high: upper end of it.
+        speedup_by: "median" or "quietest runs", which of the two tells.
     """
 
     median_ms: float
@@ -204,3 +209,7 @@ class Latency:
     speedup_low: float
     speedup_high: float
     conclusive: bool
+    speedup_quiet: float | None = None
+    speedup_quiet_low: float | None = None
+    speedup_quiet_high: float | None = None
+    speedup_by: str = "median"

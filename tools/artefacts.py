@@ -219,6 +219,7 @@ def _benchmark(
             found[mode] = result.to_json()
             for name in names:
                 latency = result.latencies[name]
+                records[name]["latency_device"] = result.machine
                 records[name]["latency_ms"] = {
                     "median": latency.median_ms,
                     "p10": latency.p10_ms,
@@ -229,6 +230,13 @@ def _benchmark(
                     records[name]["speedup"] = latency.speedup
                     records[name]["speedup_interval"] = [latency.speedup_low, latency.speedup_high]
                     records[name]["conclusive"] = latency.conclusive
+                    records[name]["speedup_by"] = latency.speedup_by
+                    if latency.speedup_quiet is not None:
+                        records[name]["speedup_quiet"] = latency.speedup_quiet
+                        records[name]["speedup_quiet_interval"] = [
+                            latency.speedup_quiet_low,
+                            latency.speedup_quiet_high,
+                        ]
     if not found:
         return
     merged = {**next(iter(found.values())), "candidates": {}, "baseline": {}}

@@ -189,6 +189,7 @@ def judge(asked: LatencyTarget, widths: Mapping[str, int], files: Mapping[str, d
         The `target_latency` part of summary.json, whose `met` is None where the measurement cannot tell, and a line.
     """
     from dcp_tf.pruning import Target
+    from dcp_tf.report import rows
     from dcp_tf.tflite.stopwatch import machine_name
 
     table = asked.table
@@ -207,8 +208,8 @@ def judge(asked: LatencyTarget, widths: Mapping[str, int], files: Mapping[str, d
     if "speedup" not in pruned:
         verdict = "not measured: the files are not there", None
     else:
-        low, high = pruned["speedup_interval"]
-        share = 1 / pruned["speedup"]
+        speedup, (low, high) = rows.speedup_of(pruned)
+        share = 1 / speedup
         record |= {
             "measured": share,
             "measured_interval": [1 / high, 1 / low],

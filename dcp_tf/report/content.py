@@ -81,13 +81,16 @@ def _speed(summary: Mapping[str, Any]) -> str:
     if fastest is None:
         return ""
     name, record = fastest
-    text = f"Its fastest file, {name}, takes {formats.milliseconds(record['latency_ms']['median'])} ms"
+    where = f" on {record['latency_device']}" if record.get("latency_device") else ""
+    text = f"Its fastest file, {name}, takes {formats.milliseconds(record['latency_ms']['median'])} ms{where}"
     if not formats.is_number(record.get("speedup")):
         return f"{text}."
     if rows.is_inconclusive(record):
         baseline = f"the baseline's {record.get('quantization')} file"
         return f"{text}; whether that is faster than {baseline} cannot be told from the noise of the measurement."
-    return f"{text}: {formats.ratio(record['speedup'])} the speed of the baseline's {record.get('quantization')} file."
+    speedup = formats.ratio(rows.speedup_of(record)[0])
+    quietest = " by their quietest runs" if rows.is_of_quietest(record) else ""
+    return f"{text}: {speedup} the speed of the baseline's {record.get('quantization')} file{quietest}."
 
 
 def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
@@ -106,7 +109,7 @@ def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
             figures.append(KeyFigure(label, write(pruned[key]), note))
     if fastest := fastest_file(summary):
         record = fastest[1]
-        speedup = formats.ratio(record.get("speedup"))
+        speedup = formats.ratio(rows.speedup_of(record)[0])
         note = "" if speedup == formats.ABSENT else f"{speedup} the baseline's speed"
         if rows.is_inconclusive(record):
             note = f"{speedup}, inconclusive"
@@ -134,15 +137,17 @@ def file_records(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             "Max. error": formats.short(record.get("max_error")),
             "Latency": formats.latency(record.get("latency_ms")),
         }
-        bounds = formats.interval(record.get("speedup_interval"))
+        speedup, interval = rows.speedup_of(record)
+        bounds = formats.interval(interval)
+        quietest = ", quietest runs" if rows.is_of_quietest(record) else ""
         is_reference = record.get("model") == "baseline"
         records.append(
             {
                 "name": name,
                 "model": "baseline" if is_reference else "pruned",
                 "details": details,
-                "speedup": formats.ratio(record.get("speedup")),
-                "interval": "" if bounds == formats.ABSENT or is_reference else f"({bounds})",
+                "speedup": formats.ratio(speedup),
+                "interval": "" if bounds == formats.ABSENT or is_reference else f"({bounds}{quietest})",
                 "inconclusive": not is_reference and rows.is_inconclusive(record),
             }
         )

@@ -171,9 +171,22 @@ def file_rows(pair: FilePair) -> list[Row]:
     times = formats.latency(baseline.get("latency_ms")), formats.latency(pruned.get("latency_ms"))
     if times != (formats.ABSENT, formats.ABSENT):
         inconclusive = is_inconclusive(pruned)
-        speedup = formats.ratio(pruned.get("speedup")) + (" (?)" if inconclusive else "")
+        value, _ = speedup_of(pruned)
+        mark = " (?)" if inconclusive else " (q)" if is_of_quietest(pruned) else ""
+        speedup = formats.ratio(value) + mark
         rows.append(Row(f"{pair.label} latency", *times, speedup, inconclusive))
     return [row for row in rows if row is not None]
+
+
+def speedup_of(record: Mapping[str, Any]) -> tuple[Any, Any]:
+    """The speedup of a TFLite file that the measurement tells, and its interval."""
+    key = "speedup_quiet" if is_of_quietest(record) else "speedup"
+    return record.get(key), record.get(f"{key}_interval")
+
+
+def is_of_quietest(record: Mapping[str, Any]) -> bool:
+    """Whether the quietest runs tell the speedup, the medians being too noisy."""
+    return record.get("speedup_by") == "quietest runs" and formats.is_number(record.get("speedup_quiet"))
 
 
 def is_inconclusive(record: Mapping[str, Any]) -> bool:

@@ -13,6 +13,7 @@ from dcp_tf.report.figures import EMBEDDING_FIGURES, FIGURES, of_record
 
 HEADINGS = ("baseline", "pruned", "change")
 FOOTNOTE = "(?) inconclusive: within the noise of the measurement, not a gain"
+QUIETEST = "(q) of the quietest runs: the medians are too noisy to tell"
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -38,8 +39,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
             change = Text(row.change, style="yellow" if row.inconclusive else "bold")
             table.add_row(Text(row.label), row.baseline, row.pruned, change)
         table.add_section()
-    if _any_inconclusive(sections):
-        table.caption, table.caption_justify = Text(FOOTNOTE), "left"
+    if notes := _footnotes(summary, sections):
+        table.caption, table.caption_justify = Text("\n".join(notes)), "left"
     return table
 
 
@@ -80,8 +81,13 @@ def _sections(summary: Mapping[str, Any]) -> list[list[rows.Row]]:
     return [rows.model_rows(summary), *(rows.file_rows(pair) for pair in rows.file_pairs(summary))]
 
 
-def _any_inconclusive(sections: list[list[rows.Row]]) -> bool:
-    return any(row.inconclusive for section in sections for row in section)
+def _footnotes(summary: Mapping[str, Any], sections: list[list[rows.Row]]) -> list[str]:
+    """What stands under the table: its marks, and where latency was measured."""
+    shown = [row for section in sections for row in section]
+    notes = [FOOTNOTE] * any(row.inconclusive for row in shown) + [QUIETEST] * any("(q)" in row.change for row in shown)
+    devices = dict.fromkeys(record.get("latency_device") for record in (summary.get("tflite") or {}).values())
+    where = [f"latency: on {device}; benchmark --device=android measures a phone" for device in devices if device]
+    return [*notes, *where]
 
 
 def _title(summary: Mapping[str, Any]) -> str:
@@ -121,6 +127,6 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     ]
     rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:]), ""])
     lines = [_title(summary), "", lines[0], rule, *lines[1:]]
-    if _any_inconclusive(sections):
-        lines += ["", FOOTNOTE]
+    if notes := _footnotes(summary, sections):
+        lines += ["", *notes]
     return "\n".join(lines) + "\n"

@@ -147,3 +147,15 @@ def test_the_files_fit_80_columns_with_names_in_one_piece():
     Console(file=stream, width=80, color_system=None).print(files_table(dict.fromkeys(names, record)))
     for name in names:
         assert name in stream.getvalue()
+
+
+def test_a_speedup_of_the_quietest_runs_is_shown_as_such_and_the_machine_is_named():
+    file = {"quantization": "int8", "bytes": 1000, "latency_ms": {"median": 0.4, "p10": 0.2, "p90": 0.9}}
+    pruned = file | {"model": "pruned", "speedup": 0.99, "speedup_interval": [0.7, 1.4], "conclusive": True}
+    pruned |= {"speedup_by": "quietest runs", "speedup_quiet": 1.45, "speedup_quiet_interval": [1.3, 1.6]}
+    files = {"a": file | {"model": "baseline"}, "b": pruned | {"latency_device": "A processor"}}
+    text = summary_text({"baseline": {"macs": 10}, "pruned": {"macs": 5}, "tflite": files})
+    assert "1.45x (q)" in text
+    assert "0.99x" not in text
+    assert "(q) of the quietest runs" in text
+    assert "latency: on A processor; benchmark --device=android measures a phone" in text
