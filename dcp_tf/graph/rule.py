@@ -177,7 +177,8 @@ class RuleCall:
         variable = getattr(self.operation, weight) if isinstance(weight, str) else weight
         if variable is None:
             return -1
-        index = next((i for i, v in enumerate(self.operation.weights) if v is variable), None)
+        # A wrapper lists the weights of the layer inside of it, whose rule this may be.
+        index = next((i for i, v in enumerate(self.record.operation.weights) if v is variable), None)
         if index is None:
             raise ValueError(
                 f"{self.call.path}: {weight!r} is not one of the weights of {type(self.operation).__name__}"
@@ -196,7 +197,7 @@ class RuleCall:
     def consume(self, weight: str | keras.Variable, axis: int, labels: Labels) -> int:
         """Like `weight`, for the axis that reads input channels: zeros there remove a channel's effect."""
         index = self.weight(weight, {axis: labels})
-        axis %= len(self.operation.weights[index].shape)
+        axis %= len(self.record.operation.weights[index].shape)
         if (index, axis) not in self.record.consumes:
             self.record.consumes.append((index, axis))
         return index

@@ -66,6 +66,13 @@ def accepts_training(operation_class: type) -> bool:
     return "training" in inspect.signature(operation_class.call).parameters
 
 
+def unwrapped(layer: keras.Layer) -> keras.Layer:
+    """The layer inside of a wrapper that does nothing but call it, or the layer itself."""
+    while isinstance(layer, (keras.layers.SpectralNormalization, keras.layers.TimeDistributed)):
+        layer = layer.layer
+    return layer
+
+
 def _is_open(shapes: Iterable[tuple]) -> bool:
     """Whether a size other than the batch's is unknown."""
     return any(None in shape[1:] for shape in shapes)

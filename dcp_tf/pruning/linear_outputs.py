@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from dcp_tf.graph.trace import Trace
+from dcp_tf.graph.trace import Trace, unwrapped
 
 
 def run_linear(trace: Trace, calls: Sequence[int], reading: set[int], values: dict[int, tf.Tensor]) -> list[tf.Tensor]:
@@ -35,6 +35,7 @@ def linear(layer: keras.Layer) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:
 
     A recurrent layer keeps it: it works between the steps, and a state without it grows beyond all bounds.
     """
+    layer = unwrapped(layer)
     if not hasattr(layer, "activation") or isinstance(layer, keras.layers.RNN):
         yield keras.activations.linear
         return

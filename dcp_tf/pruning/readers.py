@@ -1,13 +1,14 @@
 """The kernels that read a group of channels, what is still there of them, and the atoms that a selection adds."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from dcp_tf.graph import ChannelGraph, OperationRecord
 from dcp_tf.graph.rule import Kept
+from dcp_tf.graph.trace import unwrapped
 
 # Record of a layer, index of its weight, axis of that along which input channels lie, and for each position of the
 # axis the channel of the group (-1: of another group): what `ChannelGraph.consumers` gives.
@@ -143,10 +144,8 @@ def channels_read(readers: Sequence[Reader], size: int) -> np.ndarray:
 
 def biases_of(readers: Sequence[Reader]) -> list[keras.Variable]:
     """The biases of the layers that own the kernels, each once."""
-    found: Mapping[int, keras.Variable] = {
-        id(r.operation.bias): r.operation.bias for r in readers if getattr(r.operation, "bias", None) is not None
-    }
-    return list(found.values())
+    biases = [getattr(unwrapped(reader.operation), "bias", None) for reader in readers]
+    return list({id(bias): bias for bias in biases if bias is not None}.values())
 
 
 def _along(axis: int, values: np.ndarray, kernel: keras.Variable) -> np.ndarray:

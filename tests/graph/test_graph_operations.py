@@ -9,6 +9,7 @@ from keras import layers, ops
 from dcp_tf.graph import ChannelGraph, count_cost
 
 ROW = np.linspace(0.5, 2, 8).astype("float32")
+SQUARE = np.random.default_rng(0).normal(size=(64, 64)).astype("float32")
 
 
 def between(operation, channels=8, size=8, save=True, **options):
@@ -56,6 +57,21 @@ FOLLOW = {
     "split over space": lambda y: sum(ops.split(y, 2, axis=1)),
     "softmax over space": lambda y: ops.softmax(y, axis=1) + ops.log_softmax(y, axis=2),
     "normalize over space": lambda y: ops.normalize(y, axis=1),
+    "running sums": lambda y: ops.cumsum(y, axis=1) + ops.cumprod(y, axis=-2),
+    "sorted rows": lambda y: ops.sort(y, axis=1) + ops.flip(ops.argsort(y, axis=2), axis=1) * 0.1,
+    "differences": lambda y: ops.diff(y, axis=1),
+    "logsumexp over space": lambda y: ops.logsumexp(y, axis=(1, 2)),
+    "norm over rows": lambda y: ops.norm(y, axis=1),
+    "median of rows": lambda y: ops.quantile(y, 0.5, axis=1),
+    "largest row": lambda y: y * ops.cast(ops.expand_dims(ops.argmax(y, axis=1), 1), "float32"),
+    "rows by number": lambda y: ops.take(y, [0, 5, 5, 3], axis=1),
+    "unstacked rows": lambda y: sum(ops.unstack(y, axis=1)),
+    "space to depth": lambda y: ops.space_to_depth(y, 2),
+    "blur": lambda y: ops.image.gaussian_blur(y, (3, 3), (1.0, 1.0)),
+    "finite": lambda y: ops.where(ops.isfinite(y), y, 0.0),
+    "weights of positions": lambda y: ops.matmul(SQUARE, ops.reshape(y, (-1, 64, 8))),
+    "positions by einsum": lambda y: ops.einsum("pq,bqc->bpc", SQUARE, ops.reshape(y, (-1, 64, 8))),
+    "rows with an ellipsis": lambda y: ops.einsum("bhw...->bwh...", y),
 }
 
 
@@ -91,6 +107,10 @@ PARTS = {
     "split at": (lambda y: ops.concatenate(ops.split(y, [1, 4], axis=3), -1), [3, 4]),
     "gated linear unit": (lambda y: ops.split(y, 2, -1)[0] * ops.sigmoid(ops.split(y, 2, -1)[1]), [4]),
     "one channel beside all": (lambda y: y * ops.sigmoid(y[..., 2:3]), [7]),
+    "by number": (lambda y: ops.take(y, [0, 3, 5], axis=-1), [3]),
+    "by number, twice": (lambda y: y + ops.take(y, np.array([7, 3, 3, 0, 1, 2, -2, -3]), axis=-1), [2]),
+    "glu": (lambda y: ops.glu(y), [4]),
+    "depth to space": (lambda y: ops.depth_to_space(y, 2), [2]),
     "one channel by number": (lambda y: y + y[..., 2][..., None], [7]),
 }
 
@@ -106,11 +126,13 @@ PINNED = {
     "steps": (lambda y: y[..., ::2], "channels at a distance"),
     "sum over channels": (lambda y: y / (1 + ops.sum(y * y, axis=-1, keepdims=True)), "mixes channels"),
     "softmax": (lambda y: ops.softmax(y), "normalizes over the channels"),
-    "matmul": (lambda y: ops.matmul(y, np.ones((8, 4), "float32")), "no rule"),
-    "einsum": (lambda y: ops.einsum("nhwc,nhwd->ncd", y, y), "no rule"),
+    "matmul": (lambda y: ops.matmul(y, np.ones((8, 4), "float32")), "sums over channels"),
     "convolution without a layer": (lambda y: ops.conv(y, np.ones((3, 3, 8, 4), "float32")), "no rule"),
-    "sort": (lambda y: ops.sort(y), "no rule"),
-    "take": (lambda y: ops.take(y, [0, 3, 5], axis=-1), "no rule"),
+    "sort": (lambda y: ops.sort(y), "mixes channels"),
+    "running sum of channels": (lambda y: ops.cumsum(y, axis=-1), "mixes channels"),
+    "scores": (lambda y: ops.einsum("nhwc,nhvc->nhwv", y, y), "sums over channels"),
+    "outer product": (lambda y: ops.einsum("nhwc,nhwd->ncd", y, y), "by something else along them"),
+    "scaled by einsum": (lambda y: ops.einsum("nhwc,c->nhwc", y, ROW), "by something else along them"),
     "roll of channels": (lambda y: ops.roll(y, 1, axis=-1), "rolls channels"),
     "whole sum": (lambda y: y + ops.sum(y), "mixes the images"),
     "batch": (lambda y: y[:1, ...], "images of the batch"),

@@ -113,6 +113,86 @@ def test_units_stay_unless_residual_streams_are_pruned():
     assert [g.name for g in graph.prunable(residual=True)] == ["first", "middle"]
 
 
+FRAMES = {
+    "ConvLSTM1D": (layers.ConvLSTM1D, (5, 6, 3)),
+    "ConvLSTM2D": (layers.ConvLSTM2D, (5, 6, 4, 3)),
+    "ConvLSTM3D": (layers.ConvLSTM3D, (3, 4, 4, 2, 3)),
+}
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+@pytest.mark.parametrize("kind", FRAMES)
+def test_convolutional_states(kind, sequences):
+    layer, shape = FRAMES[kind]
+    x = keras.Input(shape)
+    y = layers.Dense(8, activation="relu", name="first")(x)
+    y = layer(7, 2, padding="same", return_sequences=sequences, recurrent_dropout=0.3, name="middle")(y)
+    model = keras.Model(x, layers.Dense(2, name="last")(y))
+    check(model, prunable={"first": 8, "middle": 7}, save=sequences)
+
+
+def test_convolutional_states_that_are_handed_on_and_both_directions():
+    x = keras.Input((4, 6, 6, 3))
+    y, *states = layers.ConvLSTM2D(6, 3, strides=2, return_sequences=True, return_state=True, name="encoder")(x)
+    y = layers.ConvLSTM2D(6, 3, padding="same", return_sequences=True, name="decoder")(y, initial_state=states)
+    y = layers.Bidirectional(layers.ConvLSTM2D(5, 2, use_bias=False), name="both")(y)
+    check(keras.Model(x, layers.Dense(2)(y)), prunable={"encoder": 6, "both": 5}, save=True)
+
+
+def test_convolutional_states_with_channels_first():
+    x = keras.Input((4, 3, 6, 6))
+    layer = layers.ConvLSTM2D(5, 3, data_format="channels_first", name="read")
+    graph = ChannelGraph(keras.Model(x, layers.Dense(2)(layers.Permute((2, 3, 1))(layer(x)))))
+    assert {g.name: g.size for g in graph.prunable(residual=True)} == {"read": 5}
+
+
+CELLS = {
+    "one": lambda: layers.RNN(layers.GRUCell(7), name="read"),
+    "a list": lambda: layers.RNN([layers.LSTMCell(7), layers.GRUCell(6), layers.SimpleRNNCell(5)], name="read"),
+    "stacked": lambda: layers.RNN(layers.StackedRNNCells([layers.LSTMCell(7), layers.LSTMCell(6)]), name="read"),
+    "all steps": lambda: layers.RNN([layers.GRUCell(7, reset_after=False)], return_sequences=True, name="read"),
+    "both directions": lambda: layers.Bidirectional(layers.RNN([layers.GRUCell(7), layers.LSTMCell(6)]), name="read"),
+}
+
+
+@pytest.mark.parametrize("kind", CELLS)
+def test_cells_as_layers(kind):
+    graph, _ = check(sequence_net(CELLS[kind]()), save=True)
+    sizes = {"one": [7], "a list": [7, 6, 5], "stacked": [7, 6], "all steps": [7], "both directions": [7, 6, 7]}
+    assert sorted(g.size for g in graph.prunable(residual=True)) == sorted([8, *sizes[kind]])
+
+
+def test_states_of_stacked_cells():
+    x = keras.Input((6, 3))
+    cells = [layers.LSTMCell(7), layers.GRUCell(5)]
+    y, state, _ = layers.RNN(cells, return_state=True, name="read")(x)
+    model = keras.Model(x, [layers.Dense(2)(y), layers.Dense(2)(state[0]), layers.Dense(2)(state[1])])
+    graph, _ = check(model)
+    assert sorted(g.size for g in graph.prunable(residual=True)) == [5, 7]
+
+
+class OwnCell(layers.GRUCell):
+    def call(self, inputs, states, training=False):
+        return super().call(inputs * 2, states, training)
+
+
+def test_cells_of_other_kinds_pin():
+    graph = ChannelGraph(sequence_net(layers.RNN([OwnCell(4)], name="odd")))
+    assert "other cells than those of LSTM, GRU and SimpleRNN" in graph.group("first").pinned_because
+
+
+def test_multiply_accumulates_of_convolutional_states():
+    x = keras.Input((4, 6, 6, 3))
+    model = keras.Model(x, layers.ConvLSTM2D(5, 3, strides=2)(x))
+    assert count_cost(model).macs == 4 * 2 * 2 * (9 * 3 * 20 + 9 * 5 * 20)
+
+
+def test_multiply_accumulates_of_stacked_cells():
+    x = keras.Input((6, 3))
+    model = keras.Model(x, layers.RNN([layers.LSTMCell(5), layers.GRUCell(4)])(x))
+    assert count_cost(model).macs == 6 * (3 * 20 + 5 * 20 + 5 * 12 + 4 * 12)
+
+
 def test_multiply_accumulates_of_every_step():
     x = keras.Input((6, 3))
     model = keras.Model(x, layers.Dense(2)(layers.LSTM(5)(x)))

@@ -98,7 +98,9 @@ def test_the_numbers_stay_and_the_wrappers_go(network, tmp_path):
 def test_the_channels_can_be_pruned_under_the_names_of_the_wrappers(network, groups):
     keras.backend.clear_session()
     model = network()
-    assert not ChannelGraph(model).prunable()
+    # The graph of a model inside of a wrapper shows only here; the layers inside of wrappers are known anyway.
+    before = {} if network is nested_model else groups
+    assert {group.name: group.size for group in ChannelGraph(model).prunable()} == before
     assert {group.name: group.size for group in ChannelGraph(steps_as_rows(model)).prunable()} == groups
 
 
@@ -115,7 +117,7 @@ def test_what_cannot_be_rows_stays():
     assert steps_as_rows(model) is model
     clip = keras.Input((None, 8, 8, 3))
     x = layers.Conv3D(4, (1, 3, 3), name="before")(clip)
-    model = keras.Model(clip, STEPS(layers.Conv2D(3, 3))(x))
+    model = keras.Model(clip, STEPS(keras.Sequential([layers.Conv2D(3, 3)]))(x))
     assert steps_as_rows(model) is model
     assert "steps_as_rows" in ChannelGraph(model).group("before").pinned_because
 

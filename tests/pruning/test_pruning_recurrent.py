@@ -41,3 +41,31 @@ def test_units_go_with_the_residual_streams():
     method = dcp_tf.DCP(rate=0.5, prune_residual=True)
     result = dcp_tf.prune(model, (SEQUENCES, None), method, auxiliary=NONE, finetuning=NONE)
     assert result.model.get_layer("read").units == 3
+
+
+WRAPPED = {
+    "normalized": lambda x: layers.Flatten()(
+        layers.SpectralNormalization(layers.Conv1D(6, 3, activation="relu"), name="read")(x)
+    ),
+    "each step": lambda x: layers.Flatten()(layers.TimeDistributed(layers.Dense(6, activation="relu"), name="read")(x)),
+    "cells": lambda x: layers.RNN([layers.GRUCell(6), layers.LSTMCell(5)], name="read")(x),
+    "convolutional states": lambda x: layers.Flatten()(
+        layers.ConvLSTM1D(3, 2, name="read")(layers.Reshape((2, 4, 8))(x))
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+def test_channels_that_nothing_inside_reads_are_the_ones_that_go(kind):
+    keras.utils.set_random_seed(1)
+    x = keras.Input((10, 3))
+    y = layers.Conv1D(8, 3, activation="relu", name="make")(x)
+    model = keras.Model(x, layers.Dense(4, activation="softmax", name="out")(WRAPPED[kind](y)))
+    for variable in model.get_layer("read").trainable_variables:
+        if variable.name == "kernel" and variable.shape[-2] == 8:
+            variable.assign(variable * np.isin(np.arange(8), USED)[:, None])
+    result = dcp_tf.prune(
+        model, (SEQUENCES, None), dcp_tf.DCP(rate=0.5, exclude=("read.*",)), auxiliary=NONE, finetuning=NONE
+    )
+    assert result.plan.channels == {"make": tuple(USED)}
+    assert result.model.get_layer("make").filters == 4

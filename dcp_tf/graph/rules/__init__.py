@@ -4,6 +4,7 @@ from dcp_tf.graph.rules import (
     activation,
     applications,
     attention,
+    contraction,
     convolution,
     dense,
     elementwise,
@@ -13,12 +14,15 @@ from dcp_tf.graph.rules import (
     pooling,
     recurrent,
     shape,
+    sorting,
+    wrappers,
 )
 
 __all__ = [
     "activation",
     "applications",
     "attention",
+    "contraction",
     "convolution",
     "dense",
     "elementwise",
@@ -28,4 +32,6 @@ __all__ = [
     "pooling",
     "recurrent",
     "shape",
+    "sorting",
+    "wrappers",
 ]

@@ -80,6 +80,19 @@ def prelu(call: RuleCall) -> Labels:
     return call.inputs[0]
 
 
+@register_rule(*operations(nn, "Glu"))
+def gated_linear_unit(call: RuleCall) -> Labels:
+    """One half of an axis times the sigmoid of the other half: a channel and its gate go together."""
+    labels, axis = call.inputs[0], call.operation.axis
+    if axis % labels.ndim == 0:
+        return call.opaque("which mixes the images of a batch")[0]
+    if labels.shape[axis] == 1:
+        return labels
+    values, gates = np.split(labels, 2, axis)
+    call.tie(values, gates)
+    return values
+
+
 _UNCHANGED = """
     ReLU LeakyReLU ELU Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D AlphaDropout GaussianDropout
     GaussianNoise ActivityRegularization Identity Masking

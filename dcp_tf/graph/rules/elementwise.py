@@ -20,7 +20,8 @@ _UNARY = [
         numpy_ops,
         """Absolute Abs Fabs Arccos Arccosh Arcsin Arcsinh Arctan Arctanh Cbrt Ceil Copy Cos Cosh Deg2rad Rad2deg Exp
         Exp2 Expm1 Floor Log Log10 Log1p Log2 NanToNum Negative Reciprocal Round Sign Sin Sinc Sinh Sqrt Square Tan Tanh
-        Trunc OnesLike ZerosLike""",
+        Trunc OnesLike ZerosLike Isfinite Isinf Isnan Isneginf Isposinf Isreal Signbit I0 BitwiseInvert BitwiseNot Angle
+        Real Imag Conj Conjugate EmptyLike""",
     ),
     *operations(math_ops, "Rsqrt Erf Erfc Erfinv"),
     *operations(core, "StopGradient Cast SaturateCast ConvertToTensor"),
@@ -30,7 +31,8 @@ _BINARY = operations(
     numpy_ops,
     """Arctan2 Divide DivideNoNan Equal Fmax Fmin Fmod FloorDivide Greater GreaterEqual Heaviside Hypot Less LessEqual
     LogicalAnd LogicalOr LogicalXor Logaddexp Logaddexp2 Maximum Minimum Mod Multiply NotEqual Power TrueDivide Where
-    LogicalNot""",
+    LogicalNot BitwiseAnd BitwiseOr BitwiseXor BitwiseLeftShift BitwiseRightShift LeftShift RightShift Gcd Isclose Lcm
+    Ldexp Nextafter""",
 )
 
 _ADDITIVE = operations(numpy_ops, "Add Subtract")

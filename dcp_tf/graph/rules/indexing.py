@@ -92,6 +92,38 @@ def _new_key(labels: Labels, entries: list, moving: dict[int, int]) -> Callable[
     return change
 
 
+@register_rule(numpy_ops.Take)
+def take(call: RuleCall) -> Labels:
+    """`keras.ops.take` at constant indices: of channels, those of the indices stay whose channels stay."""
+    labels, arguments = call.inputs[0], call.call.node.arguments
+    where = 1 if len(arguments.args) > 1 else "indices"
+    indices = arguments.args[1] if where == 1 else arguments.kwargs["indices"]
+    if call.operation.axis is None or len(call.inputs) > 1:
+        return call.opaque("which picks single values")[0]
+    axis = call.operation.axis % labels.ndim
+    if axis == 0:
+        return call.opaque("which picks images of the batch")[0]
+    numbers = np.asarray(indices)
+    if labels.shape[axis] == 1:
+        return np.expand_dims(np.squeeze(labels, axis), tuple(range(axis, axis + numbers.ndim)))
+    if numbers.ndim != 1:
+        return call.opaque("which picks channels in several rows")[0]
+    numbers = numbers % labels.shape[axis]
+    picked = np.take(labels, numbers, axis)
+    call.part(picked)
+
+    def change(kept: Kept, old: Any) -> Any:
+        mask = kept.mask(labels)
+        if mask.all():
+            return old
+        stays = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
+        new = (np.cumsum(stays) - 1)[numbers[stays[numbers]]]
+        return new.tolist() if isinstance(old, (list, tuple)) else new.astype(np.asarray(old).dtype)
+
+    call.argument(where, change, depends_on=labels)
+    return picked
+
+
 @register_rule(numpy_ops.Split)
 def split(call: RuleCall) -> list[Labels]:
     """`keras.ops.split`: each piece has its own channels; the places of the cuts follow them."""

@@ -4,7 +4,7 @@ from keras import layers
 from keras.src.ops import image, nn
 
 from dcp_tf.graph.rule import Labels, RuleCall, register_rule
-from dcp_tf.graph.rules.common import channel_axis, public
+from dcp_tf.graph.rules.common import channel_axis, operations, public
 
 
 def _names(pattern: str, ranks: str = "123") -> list[str]:
@@ -23,11 +23,15 @@ def _names(pattern: str, ranks: str = "123") -> list[str]:
             *_names("UpSampling{}D"),
         ]
     ),
+    layers.CenterCrop,
     nn.MaxPool,
     nn.AveragePool,
+    *operations(image, "AffineTransform CropImages GaussianBlur PadImages PerspectiveTransform"),
 )
 def over_space(call: RuleCall) -> Labels:
     """The channel axis stays as it is."""
+    if len(call.inputs) > 1:
+        return call.opaque("whose settings are computed")[0]
     data_format = getattr(call.operation, "data_format", None)
     axis = channel_axis(data_format, len(call.input_shapes[0]))
     return call.place(call.channels(0, axis), axis)

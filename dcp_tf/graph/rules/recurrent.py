@@ -10,20 +10,28 @@ from dcp_tf.graph.rule import Labels, RuleCall, register_rule
 from dcp_tf.graph.rules.activation import is_elementwise
 from dcp_tf.graph.rules.common import positions
 
-_STATES = {layers.LSTM: 2, layers.GRU: 1, layers.SimpleRNN: 1}
+_CONVOLUTIONAL = (layers.ConvLSTM1D, layers.ConvLSTM2D, layers.ConvLSTM3D)
+_OF_ONE_CELL = (layers.LSTM, layers.GRU, layers.SimpleRNN, *_CONVOLUTIONAL)
+# How many states a cell of each kind has. The cell of a ConvLSTM is known by its layer, for Keras does not name it.
+_STATES = {layers.LSTMCell: 2, layers.GRUCell: 1, layers.SimpleRNNCell: 1}
 
 
-@register_rule(*_STATES)
+@register_rule(*_OF_ONE_CELL, layers.RNN)
 def recurrent(call: RuleCall) -> list[Labels]:
-    """Kernel (C, gates * units), recurrent kernel (units, gates * units), a bias or two of (gates * units,)."""
+    """One cell, or several of which each reads what the one before it makes."""
     layer = call.operation
     reason = _cannot_be_pruned(call, [layer])
     if reason is not None:
         return call.opaque(reason)
-    made = _units(call, layer, "output")
-    call.config("units", made)
-    _tie_states(call, [made] * _STATES[type(layer)])
-    return [call.place(made, -1, output) for output in range(len(call.output_shapes))]
+    units = _units(call, layer, "output")
+    if type(layer) is layers.RNN:
+        _follow_cells(call, "cell", units)
+    else:
+        call.config("filters" if isinstance(layer, _CONVOLUTIONAL) else "units", units[0])
+    states = _states(layer, units)
+    _tie_states(call, states)
+    outputs = [units[-1], *states]
+    return [call.place(outputs[number], _axis(layer), number) for number in range(len(call.output_shapes))]
 
 
 @register_rule(layers.Bidirectional)
@@ -34,41 +42,66 @@ def bidirectional(call: RuleCall) -> list[Labels]:
     reason = _cannot_be_pruned(call, pair)
     if reason is not None:
         return call.opaque(reason)
-    forth, back = (_units(call, layer, layer.name) for layer in pair)
+    units = [_units(call, layer, layer.name) for layer in pair]
+    for key, of_layer in zip(("layer", "backward_layer"), units, strict=True):
+        _follow_cells(call, key, of_layer)
+    forth, back = (of_layer[-1] for of_layer in units)
     call.tie(forth, back)
-    for key, made in (("layer", forth), ("backward_layer", back)):
-        call.config(key, lambda kept, old, made=made: _with_units(old, kept.count(made)), depends_on=made)
     outputs = {"concat": [np.concatenate([forth, back])], None: [forth, back]}.get(wrapper.merge_mode, [forth])
-    states = _STATES[type(pair[0])]
-    sides = [forth] * states + [back] * states
-    _tie_states(call, sides)
+    states = [state for layer, of_layer in zip(pair, units, strict=True) for state in _states(layer, of_layer)]
+    _tie_states(call, states)
     if wrapper.return_state:
-        outputs += sides
+        outputs += states
     return [call.place(labels, -1, output) for output, labels in enumerate(outputs)]
 
 
-@register_rule(layers.TimeDistributed)
-def time_distributed(call: RuleCall) -> list[Labels]:
-    """The layer inside is called once for each step: no graph shows those calls."""
-    return call.opaque(
-        "which hides its layer (dcp_tf.models.steps_as_rows opens it where the number of steps is known)"
-    )
+def _cells(layer: keras.Layer) -> list[keras.Layer] | None:
+    """The cells of a recurrent layer in running order; None where it is no recurrent layer that is known."""
+    if type(layer) in _OF_ONE_CELL:
+        return [layer.cell]
+    if type(layer) is not layers.RNN:
+        return None
+    cells = layer.cell.cells if type(layer.cell) is layers.StackedRNNCells else [layer.cell]
+    return list(cells) if all(type(cell) in _STATES for cell in cells) else None
+
+
+def _width(cell: keras.Layer) -> int:
+    return cell.units if hasattr(cell, "units") else cell.filters
+
+
+def _axis(layer: keras.Layer) -> int:
+    """The channel axis of a sequence, its outputs and its states, counted from the back."""
+    channels_first = isinstance(layer, _CONVOLUTIONAL) and layer.data_format == "channels_first"
+    return -1 - layer.cell.rank if channels_first else -1
 
 
 def _cannot_be_pruned(call: RuleCall, parts: list[keras.Layer]) -> str | None:
     """Why nothing is known of the units, or None."""
-    if any(type(part) not in _STATES for part in parts) or type(parts[0]) is not type(parts[-1]):
-        return "which is no LSTM, GRU or SimpleRNN"
-    if parts[0].units != parts[-1].units:
+    cells = [_cells(part) for part in parts]
+    if None in cells or type(parts[0]) is not type(parts[-1]):
+        return "which has other cells than those of LSTM, GRU and SimpleRNN"
+    if _width(cells[0][-1]) != _width(cells[-1][-1]):
         return "with another number of units from the back"
+    if len(parts) > 1 and _axis(parts[0]) != -1:
+        return "which joins both directions along an axis of space"
     if call.operation.stateful:
         return "whose state outlives the call"
-    if len(_without_masks(call)) not in (1, 1 + len(parts) * _STATES[type(parts[0])]):
+    states = sum(len(_states(part, of_part)) for part, of_part in zip(parts, cells, strict=True))
+    if len(_without_masks(call)) not in (1, 1 + states):
         return "with other inputs than a sequence and its states"
-    functions = [f for part in parts for f in (part.activation, getattr(part, "recurrent_activation", None)) if f]
-    if not all(map(is_elementwise, functions)):
+    activations = [getattr(c, key, None) for of_part in cells for c in of_part for key in _ACTIVATIONS]
+    if not all(is_elementwise(function) for function in activations if function):
         return "whose activation mixes its units"
     return None
+
+
+_ACTIVATIONS = ("activation", "recurrent_activation")
+
+
+def _states(layer: keras.Layer, of_cells: list) -> list:
+    """What is known of each cell, once for each of its states."""
+    cells = _cells(layer)
+    return [known for cell, known in zip(cells, of_cells, strict=True) for _ in range(_STATES.get(type(cell), 2))]
 
 
 def _without_masks(call: RuleCall) -> list[int]:
@@ -82,31 +115,68 @@ def _tie_states(call: RuleCall, units: list[Labels]) -> None:
     followers = _without_masks(call)
     for which in set(range(len(call.inputs))) - set(followers):
         call.pin(call.inputs[which], f"it masks steps of {call.call.path}")
+    axis = _axis(getattr(call.operation, "forward_layer", call.operation))
     for which, made in zip(followers[1:], units, strict=False):
-        call.tie(call.channels(which, -1), made)
+        call.tie(call.channels(which, axis), made)
 
 
-def _units(call: RuleCall, layer: keras.Layer, key: str) -> Labels:
-    """What one direction reads and makes.
+def _units(call: RuleCall, layer: keras.Layer, key: str) -> list[Labels]:
+    """What the cells of one direction read and make: the units of each cell."""
+    read = call.channels(_without_masks(call)[0], _axis(layer))
+    positions_of_kernels = _positions(call, layer)
+    units = []
+    for number, cell in enumerate(_cells(layer)):
+        read = _units_of_cell(call, cell, f"{key} {number}", read, positions_of_kernels)
+        call.part(read)
+        units.append(read)
+    return units
+
+
+def _positions(call: RuleCall, layer: keras.Layer) -> int | None:
+    """How often a kernel is multiplied: at each step, and at each position of the states where those have space."""
+    steps = call.input_shapes[_without_masks(call)[0]][1]
+    if not isinstance(layer, _CONVOLUTIONAL):
+        return steps
+    rank = layer.cell.rank
+    state = call.output_shapes[0][-rank - 1 :]
+    of_space = positions((None, *state), _axis(layer))
+    return None if steps is None or of_space is None else steps * of_space
+
+
+def _units_of_cell(call: RuleCall, cell: keras.Layer, key: str, read: Labels, places: int | None) -> Labels:
+    """Kernel (*space, C, gates * units), recurrent kernel (*space, units, gates * units), a bias or two.
 
     A state is what was there before plus what each step adds: a residual stream along the steps.
     """
-    cell = layer.cell
-    made = call.fresh(cell.units, key)
+    width = _width(cell)
+    made = call.fresh(width, key)
     call.residual.append(made)
-    gates = np.tile(made, cell.kernel.shape[-1] // cell.units)
-    sequence = _without_masks(call)[0]
-    steps = positions(call.input_shapes[sequence], -1)
-    for kernel, read in ((cell.kernel, call.channels(sequence, -1)), (cell.recurrent_kernel, made)):
-        index = call.consume(kernel, 0, read)
-        call.weight(kernel, {1: gates})
-        call.multiplies(index, steps, output_axis=1, bias=kernel is cell.kernel and cell.use_bias)
+    gates = np.tile(made, cell.kernel.shape[-1] // width)
+    for kernel, channels in ((cell.kernel, read), (cell.recurrent_kernel, made)):
+        index = call.consume(kernel, -2, channels)
+        call.weight(kernel, {-1: gates})
+        call.multiplies(index, places, output_axis=-1, bias=kernel is cell.kernel and cell.use_bias)
     if cell.use_bias:
         call.weight(cell.bias, {-1: gates})
     return made
 
 
-def _with_units(config: dict[str, Any], units: int) -> dict[str, Any]:
-    """The serialized config of a recurrent layer with another number of units, built for no shape yet."""
-    unbuilt = {key: value for key, value in config.items() if key != "build_config"}
-    return {**unbuilt, "config": {**config["config"], "units": units}}
+def _follow_cells(call: RuleCall, key: str, units: list[Labels]) -> None:
+    """Says that an entry of the config, a serialized layer or cell, follows the units of its cells."""
+
+    def change(kept: Any, old: dict[str, Any]) -> dict[str, Any]:
+        return _narrowed(old, [kept.count(labels) for labels in units])
+
+    call.config(key, change, depends_on=np.concatenate(units))
+
+
+def _narrowed(serialized: dict[str, Any], widths: list[int]) -> dict[str, Any]:
+    """A serialized recurrent layer or cell whose cells have other widths, built for no shape yet."""
+    config = dict(serialized["config"])
+    if "cell" in config:
+        config["cell"] = _narrowed(config["cell"], widths)
+    elif "cells" in config:
+        config["cells"] = [_narrowed(cell, [width]) for cell, width in zip(config["cells"], widths, strict=True)]
+    else:
+        config["units" if "units" in config else "filters"] = widths[0]
+    return {**{key: value for key, value in serialized.items() if key != "build_config"}, "config": config}

@@ -5,11 +5,13 @@ from typing import Any
 
 import numpy as np
 from keras import layers
+from keras.src.ops import core, linalg, nn
+from keras.src.ops import math as math_ops
 from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.labels import compress, place, varying_axes
 from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
-from dcp_tf.graph.rules.common import operations
+from dcp_tf.graph.rules.common import channel_axis, operations
 
 
 def _full(labels: Labels, shape: tuple) -> Labels:
@@ -173,6 +175,32 @@ def stack(call: RuleCall) -> Labels:
     return call.opaque("which moves the batch axis")[0] if axis == 0 else np.expand_dims(joined, axis)
 
 
+@register_rule(*operations(core, "Unstack"))
+def unstack(call: RuleCall) -> list[Labels]:
+    """`keras.ops.unstack` along an axis without channels."""
+    labels = call.inputs[0]
+    axis = call.operation.axis % labels.ndim
+    if axis == 0 or labels.shape[axis] > 1:
+        return call.opaque("which takes channels or images apart")
+    return [np.squeeze(labels, axis) for _ in call.output_shapes]
+
+
+@register_rule(*operations(nn, "DepthToSpace"))
+def depth_to_space(call: RuleCall) -> Labels:
+    """Blocks of channels become blocks of positions: one channel of each block of the input makes a channel here."""
+    axis = channel_axis(call.operation.data_format, 4)
+    rows = call.channels(0, axis).reshape(call.operation.block_size**2, -1)
+    call.tie(rows[:1], rows)
+    return call.place(rows[0], axis)
+
+
+@register_rule(*operations(nn, "SpaceToDepth"))
+def space_to_depth(call: RuleCall) -> Labels:
+    """Each channel is there once for each position of a block, block after block."""
+    axis = channel_axis(call.operation.data_format, 4)
+    return call.place(np.tile(call.channels(0, axis), call.operation.block_size**2), axis)
+
+
 @register_rule(layers.RepeatVector)
 def repeat_vector(call: RuleCall) -> Labels:
     """(N, C) to (N, n, C)."""
@@ -230,7 +258,13 @@ def pad(call: RuleCall) -> Labels:
     return labels
 
 
-@register_rule(*operations(numpy_ops, "Mean Max Min Sum Amax Amin Prod Std Var Median Any All CountNonzero"))
+_REDUCTIONS = """
+    Mean Max Min Sum Amax Amin Prod Std Var Median Any All CountNonzero Ptp Argmax Argmin Quantile Percentile Trapezoid
+    Nanargmax Nanargmin Nanmax Nanmean Nanmedian Nanmin Nanpercentile Nanprod Nanquantile Nanstd Nansum Nanvar
+"""
+
+
+@register_rule(*operations(numpy_ops, _REDUCTIONS), *operations(math_ops, "Logsumexp"), *operations(linalg, "Norm"))
 def reduce(call: RuleCall) -> Labels:
     """Reductions over space leave channels alone; over channels they mix them."""
     labels = call.inputs[0]
@@ -241,4 +275,6 @@ def reduce(call: RuleCall) -> Labels:
         return call.opaque("which mixes the images of a batch")[0]
     if any(labels.shape[axis] > 1 for axis in axes):
         return call.opaque("which mixes channels")[0]
-    return labels if call.operation.keepdims else np.squeeze(labels, tuple(axes))
+    left = labels if getattr(call.operation, "keepdims", False) else np.squeeze(labels, tuple(axes))
+    # Quantiles of several shares put an axis in front.
+    return left if left.ndim == len(call.output_shapes[0]) else call.opaque("which makes several values of each")[0]

@@ -1,0 +1,138 @@
+"""Products that sum over axes: matmul, Einstein sums, `Dot`. Channels on the axes that stay pass through.
+
+Channels that are summed over stay. A removed channel is one that no kernel reads any more, and a sum without a kernel
+would still read it.
+"""
+
+import string
+from typing import Any
+
+import numpy as np
+from keras import KerasTensor, layers
+from keras.src.ops import numpy as numpy_ops
+
+from dcp_tf.graph.rule import Labels, RuleCall, register_rule
+
+
+@register_rule(numpy_ops.Matmul)
+def matmul(call: RuleCall) -> Labels:
+    """(..., i, k) times (..., k, j)."""
+    shapes = [shape for _, shape in _operands(call)]
+    if len(shapes) != 2 or any(len(shape) < 2 for shape in shapes):
+        return call.opaque("which multiplies a vector or a list")[0]
+    rank = len(call.output_shapes[0])
+    batch = string.ascii_lowercase[: rank - 2]
+    first, second = (batch[rank - len(shape) :] for shape in shapes)
+    return _contract(call, [first + "YZ", second + "ZX"], batch + "YX")
+
+
+@register_rule(numpy_ops.Einsum)
+def einsum(call: RuleCall) -> Labels:
+    """`keras.ops.einsum` of any number of tensors."""
+    read, _, made = call.operation.subscripts.replace(" ", "").partition("->")
+    terms = read.split(",")
+    shapes = [shape for _, shape in _operands(call)]
+    if len(shapes) != len(terms):
+        return call.opaque("with a factor that is written as a list")[0]
+    if not made or any(len(set(term.replace(".", ""))) < len(term.replace(".", "")) for term in terms):
+        return call.opaque("which takes a diagonal or states no output")[0]
+    longest = max(len(shape) - len(term.replace("...", "")) for term, shape in zip(terms, shapes, strict=True))
+    others = [letter for letter in string.ascii_letters if letter not in read][: max(longest, 0)]
+    terms = [_without_ellipsis(term, len(shape), others) for term, shape in zip(terms, shapes, strict=True)]
+    return _contract(call, terms, _without_ellipsis(made, len(call.output_shapes[0]), others))
+
+
+@register_rule(layers.Dot)
+def dot(call: RuleCall) -> Labels:
+    """(N, ..., k, ...) times (N, ..., k, ...), summed over one axis of each."""
+    ranks = [len(shape) for shape in call.input_shapes]
+    axes = call.operation.axes
+    axes = [axes, axes] if isinstance(axes, int) else list(axes)
+    letters = iter(string.ascii_letters[1:])
+    terms = []
+    for rank, axis in zip(ranks, axes, strict=True):
+        term = ["a", *(next(letters) for _ in range(rank - 1))]
+        term[axis % rank] = "Z"
+        terms.append("".join(term))
+    made = terms[0].replace("Z", "") + terms[1].replace("Z", "")[1:]
+    return _contract(call, terms, made if len(made) > 1 else None)
+
+
+def _operands(call: RuleCall) -> list[tuple[Labels | None, tuple]]:
+    """Labels and shape of each factor in the order of the arguments; no labels for constants."""
+    tensors = iter(zip(call.inputs, call.input_shapes, strict=True))
+    return [next(tensors) if isinstance(each, KerasTensor) else (None, np.shape(each)) for each in _factors(call)]
+
+
+def _factors(call: RuleCall) -> list[Any]:
+    return [value for value in call.call.arguments if isinstance(value, KerasTensor) or np.ndim(value) > 0]
+
+
+def _without_ellipsis(term: str, rank: int, letters: list[str]) -> str:
+    if "..." not in term:
+        return term
+    count = rank - len(term) + 3
+    return term.replace("...", "".join(letters[len(letters) - count :]))
+
+
+def _contract(call: RuleCall, terms: list[str], made: str | None) -> Labels:
+    """Labels of a sum of products, by the letters of the axes of its factors and of its output.
+
+    Args:
+        call: with the factors among its arguments.
+        terms: the axes of each factor.
+        made: the axes of the output; None where it is one number for each image.
+    """
+    operands = [(labels, shape, term) for (labels, shape), term in zip(_operands(call), terms, strict=True)]
+    of_images = [term for labels, _, term in operands if labels is not None]
+    if made is None or any(term[0] != made[0] for term in of_images):
+        return call.opaque("which sums over all channels" if made is None else "which mixes the images of a batch")[0]
+    moving = [_moving(labels, term) for labels, _, term in operands]
+    if not set().union(*moving) <= set(made):
+        return call.opaque("which sums over channels")[0]
+    for letter in _held(operands):
+        operands = [(_tied_along(call, labels, term, letter), shape, term) for labels, shape, term in operands]
+    still_moving = [letters for letters in (_moving(labels, term) for labels, _, term in operands) if letters]
+    if any(letters != still_moving[0] for letters in still_moving) or (any(moving) and not still_moving):
+        return call.opaque("which multiplies channels by something else along them")[0]
+    arranged = [(_arranged(labels, term, made), term) for labels, _, term in operands if labels is not None]
+    followers = [labels for labels, term in arranged if still_moving and still_moving[0] <= set(term)]
+    for labels in followers[1:]:
+        call.tie(followers[0], labels)
+    return max(followers or [labels for labels, _ in arranged], key=np.size)
+
+
+def _moving(labels: Labels | None, term: str) -> set[str]:
+    """The axes along which the channels of a factor lie; none for a constant."""
+    if labels is None:
+        return set()
+    return {letter for letter, size in zip(term, labels.shape, strict=True) if size > 1}
+
+
+def _held(operands: list[tuple[Labels | None, tuple, str]]) -> set[str]:
+    """Axes along which one factor has channels and another has values that cannot follow them, such as heads."""
+    letters = set().union(*(_moving(labels, term) for labels, _, term in operands))
+    return {
+        letter
+        for labels, shape, term in operands
+        for letter, size in zip(term, shape, strict=True)
+        if letter in letters and size != 1 and letter not in _moving(labels, term)
+    }
+
+
+def _tied_along(call: RuleCall, labels: Labels | None, term: str, letter: str) -> Labels | None:
+    """Labels whose channels along one axis live together."""
+    if labels is None or letter not in term:
+        return labels
+    first = labels.take([0], term.index(letter))
+    call.tie(first, labels)
+    return first
+
+
+def _arranged(labels: Labels, term: str, made: str) -> Labels:
+    """Labels with the axes of the output: axes that are summed over go, those of other factors are of size 1."""
+    summed = tuple(axis for axis, letter in enumerate(term) if letter not in made)
+    labels = np.squeeze(labels, summed)
+    left = [letter for letter in term if letter in made]
+    labels = labels.transpose([left.index(letter) for letter in made if letter in left])
+    return np.expand_dims(labels, tuple(axis for axis, letter in enumerate(made) if letter not in left))

@@ -1,0 +1,72 @@
+"""Layers around one other layer: what the layer inside does to channels, the wrapper does."""
+
+import copy
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import layers
+
+from dcp_tf.graph.rule import Kept, Labels, OperationRecord, RuleCall, register_rule, run_rule
+
+
+@register_rule(layers.SpectralNormalization)
+def spectral_normalization(call: RuleCall) -> list[Labels]:
+    """In inference it calls its layer, whose kernel it has divided in training; `vector_u` (1, C) is for that."""
+    wrapper = call.operation
+    outputs = _run_inside(call, call)
+    kernel = next(i for i, weight in enumerate(wrapper.weights) if weight is wrapper.kernel)
+    last = call.record.weights.get(kernel, {}).get(len(wrapper.kernel.shape) - 1)
+    if last is not None:
+        call.weight("vector_u", {1: last})
+    return outputs
+
+
+@register_rule(layers.TimeDistributed)
+def time_distributed(call: RuleCall) -> list[Labels]:
+    """(N, steps, ...): each step goes through the same layer. Models inside hide their graph from this one."""
+    if isinstance(call.operation.layer, keras.Model):
+        return call.opaque(
+            "which hides its model (dcp_tf.models.steps_as_rows opens it where the number of steps is known)"
+        )
+    steps = call.input_shapes[0][1]
+    of_step = copy.copy(call)
+    of_step.inputs = [_of_one_step(call, labels) for labels in call.inputs]
+    of_step.input_shapes = [(shape[0], *shape[2:]) for shape in call.input_shapes]
+    of_step.output_shapes = [(shape[0], *shape[2:]) for shape in call.output_shapes]
+    of_step.multiplications = []
+    outputs = _run_inside(call, of_step)
+    for each in of_step.multiplications:
+        positions = None if None in (steps, each.positions) else steps * each.positions
+        call.multiplications.append(dataclasses.replace(each, positions=positions))
+    return [np.expand_dims(labels, 1) for labels in outputs]
+
+
+def _of_one_step(call: RuleCall, labels: Labels) -> Labels:
+    """The labels of one step; those of all steps are tied, for the same layer reads them."""
+    call.tie(labels[:, :1], labels)
+    return labels[:, 0]
+
+
+def _run_inside(call: RuleCall, inside: RuleCall) -> list[Labels]:
+    """Runs the rule of the layer inside of a wrapper, for the weights and the config of the wrapper."""
+    inside = copy.copy(inside)
+    inside.operation = call.operation.layer
+    inside.record = dataclasses.replace(call.record, config={})
+    outputs = run_rule(inside)
+    call.record.counted &= inside.record.counted
+    call.record.config.setdefault("layer", _change_inside(inside.record))
+    return outputs
+
+
+def _change_inside(record: OperationRecord) -> Callable[[Kept, dict[str, Any]], dict[str, Any]]:
+    """Changes the serialized layer: its own entries, and that it is built for no shape yet."""
+
+    def change(kept: Kept, old: dict[str, Any]) -> dict[str, Any]:
+        changed = {key: change_entry(kept, old["config"][key]) for key, change_entry in record.config.items()}
+        unbuilt = {key: value for key, value in old.items() if key != "build_config"}
+        return {**unbuilt, "config": {**old["config"], **changed}}
+
+    return change
