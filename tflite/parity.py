@@ -50,11 +50,11 @@ LIMITS: dict[str, Limit] = {
     "weight_only_int4": Limit(near=0.4, far=0.8, agreement=0.8),
 }
 _WRONG_RANGES = "; calibrate on images like those the model was trained on"
-_ADVICE = {
-    "int8": _WRONG_RANGES,
-    "int16x8": _WRONG_RANGES,
-    "weight_only_int4": "; 4 bits are too few for this model, export weight_only_int8",
-}
+_RIGHT_RANGES = (
+    "; it is as far off on the images that it was calibrated on, so more of them do not help: export {better}"
+)
+_BETTER = {"int8": "int16x8 or float16, or train for it (qat)", "int16x8": "float16"}
+_ADVICE = {"weight_only_int4": "; 4 bits are too few for this model, export weight_only_int8"}
 
 _KERAS_BATCH = 32
 _OUTPUTS = ("logits", "probabilities", "embeddings")
@@ -113,8 +113,13 @@ def check_parity(
     )
 
 
-def require(parity: Parity, quantization: str | Quantization) -> None:
+def require(parity: Parity, quantization: str | Quantization, on_calibration: Parity | None = None) -> None:
     """Refuses a file that is too far from its model: beyond the mode's entry in `LIMITS`.
+
+    Args:
+        parity: how near it is.
+        quantization: its mode.
+        on_calibration: the same on the images that it was calibrated on; what the error advises depends on that.
 
     Raises:
         RunError: the file is not within the limits of its mode, or gave a NaN.
@@ -128,15 +133,29 @@ def require(parity: Parity, quantization: str | Quantization) -> None:
             f"the {mode} file does not equal its Keras model: the largest error is {parity.max_error:.2g} of the "
             f"outputs' spread over {parity.samples} samples (limit {limit.max_error:g})"
         )
-    agrees = parity.top1_agreement is not None and parity.top1_agreement >= limit.agreement
-    allowed = limit.far if agrees else limit.near
+    allowed = _allowed(parity, limit)
     if parity.mean_error > allowed:
         agreement = "" if parity.top1_agreement is None else f"decides alike on {parity.top1_agreement:.1%} and "
         raise RunError(
             f"the {mode} file is too far from its Keras model: it {agreement}has a mean error of "
             f"{parity.mean_error:.2g} of the outputs' spread over {parity.samples} samples (limit "
-            f"{allowed:g}){_ADVICE.get(mode, '')}"
+            f"{allowed:g}){_advice(mode, on_calibration)}"
         )
+
+
+def _allowed(parity: Parity, limit: Limit) -> float:
+    """The mean error up to which a file is good enough."""
+    agrees = parity.top1_agreement is not None and parity.top1_agreement >= limit.agreement
+    return limit.far if agrees else limit.near
+
+
+def _advice(mode: str, on_calibration: Parity | None) -> str:
+    """What could help a file that is too far from its model; ranges are at fault only where others fit better."""
+    if mode not in _BETTER:
+        return _ADVICE.get(mode, "")
+    if on_calibration is None or on_calibration.mean_error <= _allowed(on_calibration, LIMITS[mode]):
+        return _WRONG_RANGES
+    return _RIGHT_RANGES.format(better=_BETTER[mode])
 
 
 def _run_both(runner: Runner, keras_outputs: Callable, model: Any, batch: Sequence[np.ndarray]) -> tuple[list, list]:

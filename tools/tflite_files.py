@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 from dcp_tf.errors import RunError
@@ -66,7 +67,7 @@ def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, setti
         file, source = make_qat_file(model, dataset, objective, settings, seed)
     else:
         file, source = convert(model, mode, dataset, settings, seed), model
-    return check(file, source, dataset, images, objective)
+    return check(file, source, dataset, images, objective, lambda: _calibration_images(dataset, settings, seed))
 
 
 def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> Any:
@@ -87,12 +88,23 @@ def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> An
 
     if not tflite.Quantization(mode).is_calibrated:
         return tflite.convert(model, mode)
-    images = dataset.train.representative(settings.calibration_samples, seed)
+    images = _calibration_images(dataset, settings, seed)
     io = settings.io if mode == "int8" else "float"
     return tflite.convert(model, mode, representative_data=images, io=io, allow_float=not settings.strict)
 
 
-def check(file: Any, model: Any, dataset: Any, images: Any, objective: Any) -> CheckedFile:
+def _calibration_images(dataset: Any, settings: Any, seed: int) -> Any:
+    return dataset.train.representative(settings.calibration_samples, seed)
+
+
+def check(
+    file: Any,
+    model: Any,
+    dataset: Any,
+    images: Any,
+    objective: Any,
+    calibration_images: Callable[[], Any] | None = None,
+) -> CheckedFile:
     """Lets a file explain itself, runs it on all test images, and compares it with its model.
 
     Args:
@@ -101,6 +113,7 @@ def check(file: Any, model: Any, dataset: Any, images: Any, objective: Any) -> C
         dataset: names its classes, and says what was done to its images.
         images: all test images.
         objective: of the model, None if it has several outputs.
+        calibration_images: gives what integer files were calibrated on, to tell why one is too far off.
 
     Raises:
         RunError: an operation has no kernel, or the file is too far from its model; the line names the first layer
@@ -123,6 +136,8 @@ def check(file: Any, model: Any, dataset: Any, images: Any, objective: Any) -> C
     try:
         tflite.require(parity, mode)
     except RunError as error:
+        if file.quantization.is_calibrated and calibration_images is not None:
+            error = _with_cause(error, file, model, calibration_images(), outputs, parity)
         raise RunError(f"{error}; {_where(file, model, images)}") from error
     inspection = tflite.inspect(file)
     record = {
@@ -143,6 +158,17 @@ def check(file: Any, model: Any, dataset: Any, images: Any, objective: Any) -> C
         sparse = tflite.sparse_inference_report(file)
         record["sparse_inference"] = {"accepted": sparse.accepted, **dataclasses.asdict(sparse)}
     return CheckedFile(file, inspection, parity, record)
+
+
+def _with_cause(error: RunError, file: Any, model: Any, images: Any, outputs: str, parity: Any) -> RunError:
+    """The error as it reads once it is known whether the images of the calibration are at fault."""
+    from dcp_tf import tflite
+
+    try:
+        tflite.require(parity, file.quantization, tflite.check_parity(file, model, images, outputs=outputs))
+    except RunError as better:
+        return better
+    return error
 
 
 def _where(file: Any, model: Any, images: Any) -> str:

@@ -45,6 +45,20 @@ def test_a_file_calibrated_on_wrong_data_is_refused(model):
         tflite.require(parity, "int8")
 
 
+@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+def test_the_calibration_is_blamed_only_where_other_images_fit_better(mode):
+    near = tflite.Parity(1e-5, 1e-6, 1.0, None, None, 10)
+    far = dataclasses.replace(near, mean_error=0.9)
+    for on_calibration in (None, near):
+        with pytest.raises(RunError, match="calibrate on images like those the model was trained on"):
+            tflite.require(far, mode, on_calibration)
+    with pytest.raises(RunError, match=r"as far off on the images that it was calibrated on.* export .*float16"):
+        tflite.require(far, mode, far)
+    with pytest.raises(RunError) as caught:
+        tflite.require(far, "qat", far)
+    assert "calibrat" not in str(caught.value)
+
+
 def test_what_require_accepts():
     near = tflite.Parity(1e-5, 1e-6, 1.0, None, None, 10)
     tflite.require(near, "float32")

@@ -123,3 +123,27 @@ def test_outputs_that_are_hardly_above_the_rounding_are_remarked():
     assert remarks({"a_int8.tflite": record(snr=15.1), "b": record(snr=None)}) == []
     (line,) = remarks({"a_int8.tflite": record(snr=9.5)})
     assert line.startswith("a_int8.tflite: its outputs are 9.5 dB above the error")
+
+
+def test_the_cause_of_a_file_that_is_too_far_off_is_looked_for(subject, tmp_path, monkeypatch):
+    models, dataset, objective = subject
+    unlike = data.from_arrays(
+        dataset.train.representative(40) / 100,
+        np.arange(40) % 4,
+        test_images=dataset.test.representative(40),
+        test_labels=np.arange(40) % 4,
+    )
+    settings = Deployment(("int8",), runs=0)
+    _, failures = artefacts.deploy({"pruned": models["pruned"]}, unlike, objective, tmp_path, settings, seed=0)
+    assert "calibrate on images like those" in failures[0]
+    convert = tflite.convert
+
+    def noisy(model, *arguments, **options):
+        file = convert(model, *arguments, **options)
+        layer = model.get_layer("first")
+        layer.kernel.assign(np.array(layer.kernel)[::-1] * 3)
+        return file
+
+    monkeypatch.setattr(tflite, "convert", noisy)
+    _, failures = artefacts.deploy({"pruned": plain_model()}, dataset, objective, tmp_path, settings, seed=0)
+    assert "as far off on the images that it was calibrated on" in failures[0]
