@@ -46,8 +46,15 @@ class Deployment:
     qat: QatSettings = dataclasses.field(default_factory=QatSettings)
 
 
-def measure_model(model: Any, dataset: Any, objective: Any) -> dict[str, Any]:
-    """Parameters, costs and the objective's figures of a Keras model, as they stand in summary.json."""
+def measure_model(model: Any, dataset: Any, objective: Any, known: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Parameters, costs and the objective's figures of a Keras model, as they stand in summary.json.
+
+    Args:
+        model: the Keras model.
+        dataset: it is measured on its test images.
+        objective: of the model.
+        known: its figures, where they were measured before.
+    """
     from dcp_tf.graph import count_cost, kernel_sparsity, nominal_macs
 
     cost = count_cost(model, input_shape=dataset.input_shape)
@@ -58,7 +65,7 @@ def measure_model(model: Any, dataset: Any, objective: Any) -> dict[str, Any]:
             each.path: {"kernels": each.total, "kept": each.kept, "sparsity": each.sparsity} for each in zeros
         }
     if dataset.test.labels is not None:
-        measured |= figures(model, dataset, objective)
+        measured |= known or figures(model, dataset, objective)
     return measured
 
 

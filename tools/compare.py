@@ -18,7 +18,7 @@ if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from dcp_tf.errors import RunError
-from dcp_tf.tools import artefacts, common_flags, pruning_flags, run_flags
+from dcp_tf.tools import artefacts, baseline_look, common_flags, pruning_flags, run_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("compare", __doc__)
@@ -31,6 +31,7 @@ PROGRAM.integer(
     lower=1,
 )
 common_flags.define_outputs(PROGRAM)
+baseline_look.define_expected(PROGRAM)
 PROGRAM.section("Which methods")
 PROGRAM.list(
     "methods",
@@ -67,13 +68,14 @@ def main(flags) -> None:
     subject = common_flags.load_subject(flags)
     common_flags.require_one_output(subject)
     comparison.check(subject, variants, schedule)
+    look = baseline_look.look(flags, subject)
     subject = tolerance.without_harm(flags, subject)
     before = comparison.read_earlier(flags.output_dir, subject, variants, schedule) if flags.resume else None
     folder = writable_folder(flags.output_dir)
     remove_leftovers(folder)
     subject.announce()
     seeds = range(flags.seed, flags.seed + flags.seeds)
-    found = comparison.run(subject, variants, seeds, schedule, folder, before, artefacts.settings_of(flags))
+    found = comparison.run(subject, variants, seeds, schedule, folder, look, before, artefacts.settings_of(flags))
     print_comparison(found)
     paths = write_comparison(found, folder)
     progress.say(f"written to {folder}: {', '.join(sorted(['compare.json', *(p.name for p in paths)]))}")

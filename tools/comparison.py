@@ -98,6 +98,7 @@ def run(
     seeds: Sequence[int],
     schedule: Schedule,
     folder: pathlib.Path,
+    look: Any,
     before: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -109,6 +110,7 @@ def run(
         seeds: the runs of each.
         schedule: of all.
         folder: for compare.json, and for what a stopped comparison goes on with (`state/`).
+        look: at the baseline, see `baseline_look.look`.
         before: what `read_earlier` found; its runs are not made again, but for those that failed.
         settings: the flags, for the record.
 
@@ -123,8 +125,8 @@ def run(
     state = folder / "state"
     if before is None:
         shutil.rmtree(state, ignore_errors=True)
-        progress.say("measuring the baseline")
-        before = {"baseline": artefacts.measure_model(subject.model, subject.dataset, subject.objective), "runs": []}
+        measured = artefacts.measure_model(subject.model, subject.dataset, subject.objective, look.figures)
+        before = {"baseline": measured, "runs": []}
     found = {
         "dcp_tf_version": dcp_tf.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -134,6 +136,7 @@ def run(
         "settings": _plain(settings or {}),
         "versions": versions(),
         "baseline": before["baseline"],
+        "baseline_check": look.to_json(),
         "runs": [record for record in before["runs"] if "failure" not in record],
     }
     done = {(record["method"], record["seed"]) for record in found["runs"]}
@@ -179,6 +182,7 @@ def measure(
         variant.method,
         validation_data=subject.dataset.test,
         objective=subject.objective,
+        looks_at_baseline=False,
         auxiliary=schedule.auxiliary,
         finetuning=schedule.finetuning,
         distillation=schedule.distillation,

@@ -21,13 +21,14 @@ if __package__ in (None, ""):
 import json
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import artefacts, common_flags, face_flags, model_flags, tflite_subject
+from dcp_tf.tools import artefacts, baseline_look, common_flags, face_flags, model_flags, tflite_subject
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("evaluate", __doc__)
 common_flags.define_model(PROGRAM, about="The model; also a .tflite file")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
+baseline_look.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 common_flags.define_seed(PROGRAM, "Draws which images are set aside for testing where the data set does not say.")
 PROGRAM.section("Output")
@@ -48,6 +49,7 @@ def main(flags) -> None:
         found = artefacts.figures(subject.model, dataset, subject.objective)
     else:
         found = dict(subject.objective.evaluate(subject.model, dataset.test.batches(256)))
+    baseline_look.look(flags, subject, figures=found, what="model")
     found["images"] = dataset.test.size
     if flags.json:
         print(json.dumps(found, indent=2))

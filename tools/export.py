@@ -17,13 +17,14 @@ if __package__ in (None, ""):
 import pathlib
 
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tools import common_flags, face_flags, pruning_flags
+from dcp_tf.tools import baseline_look, common_flags, face_flags, pruning_flags
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("export", __doc__)
 common_flags.define_model(PROGRAM)
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
+baseline_look.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 pruning_flags.define_files(PROGRAM)
 PROGRAM.path("output_dir", None, "Where the files go; by default beside the model.")
@@ -57,6 +58,7 @@ def main(flags) -> None:
     changes = []
     if not flags["quantization"].present:  # of files that were asked for those that can be made are made
         settings, changes = deployable.with_possible_files(settings, False, subject)
+    look = baseline_look.look(flags, subject, what="model")
     subject = tolerance.without_harm(flags, subject)
     subject.announce()
     for line in changes:
@@ -72,7 +74,14 @@ def main(flags) -> None:
         for file, record in records.items():
             console.print(file_table(file, record))
         console.print(files_table(records))
-    content = {"model": subject.source, "dataset": subject.dataset.name, "files": records, "failures": failures}
+    check = {} if look is None else {"baseline_check": look.to_json()}
+    content = {
+        "model": subject.source,
+        **check,
+        "dataset": subject.dataset.name,
+        "files": records,
+        "failures": failures,
+    }
     write_json(folder / "export.json", content | {"versions": artefacts.versions()})
     progress.say(f"written to {folder}: {', '.join([*records, 'export.json'])}")
     if failures:

@@ -17,7 +17,7 @@ import pathlib
 import time
 
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tools import common_flags, face_flags, model_flags, pruning_flags, run_flags, task
+from dcp_tf.tools import baseline_look, common_flags, face_flags, model_flags, pruning_flags, run_flags, task
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("finetune", __doc__)
@@ -25,6 +25,7 @@ common_flags.define_model(PROGRAM, about="The pruned model")
 PROGRAM.path("teacher", None, "The baseline, to learn from: a path to a .keras / .h5 file.")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
+baseline_look.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Fine-tuning")
 pruning_flags.define_finetuning(PROGRAM, pruning_flags.Defaults())
@@ -50,10 +51,14 @@ def main(flags) -> None:
     teacher = _load_teacher(flags, subject)
     rehearse(subject.model, subject.dataset)
     folder, _ = run_flags.open_folder(flags, strategy=None)
+    look = baseline_look.look(flags, subject, model=teacher, what="teacher" if teacher else "model", is_trained=True)
     subject = tolerance.without_harm(flags, subject, teacher)
     subject.announce()
     masks = _masks_of_zeros(subject.model) if _has_pruned_kernels(flags.model) else {}
-    before = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
+    known = look.figures if teacher is None and look is not None and look.part == "test" else None
+    before = artefacts.measure_model(subject.model, subject.dataset, subject.objective, known)
+    if teacher is not None and subject.objective.primary in before:
+        progress.say(f"before fine-tuning: {subject.objective.primary} {before[subject.objective.primary]:.4f}")
     phase = _fit(flags, subject, config, teacher, folder, masks, share)
     path = save_model(subject.model, folder / "pruned.keras")
     after = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
@@ -65,6 +70,8 @@ def main(flags) -> None:
     failures = []
     reloaded = reload_records(folder, {"pruned": subject.model}, subject.dataset, flags, failures)
     found = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase]}
+    if look is not None:
+        found["baseline_check"] = look.to_json()
     artefacts.write_summary(folder, started, subject, flags, {"distillation": share}, **found)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")

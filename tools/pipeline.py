@@ -9,7 +9,7 @@ from typing import Any
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import remove_leftovers
-from dcp_tf.tools import artefacts, deployable, latency_target
+from dcp_tf.tools import artefacts, baseline_look, deployable, latency_target
 from dcp_tf.tools.common_flags import Subject
 from dcp_tf.tools.failures import collect
 from dcp_tf.tools.pruning_flags import Job
@@ -56,7 +56,13 @@ def with_possible_files(flags: Any, subject: Subject, job: Job) -> tuple[Job, li
 
 
 def run(
-    flags: Any, subject: Subject, job: Job, folder: pathlib.Path, started: float, phases: list[dict] | None = None
+    flags: Any,
+    subject: Subject,
+    job: Job,
+    folder: pathlib.Path,
+    started: float,
+    phases: list[dict] | None = None,
+    look: Any = None,
 ) -> None:
     """Everything after the baseline is there, down to the printed table.
 
@@ -67,6 +73,7 @@ def run(
         folder: of the run; it exists.
         started: `time.time()` at the start.
         phases: what was done before.
+        look: at the baseline, see `baseline_look.look`; None for one that was trained just now.
 
     Raises:
         UsageError: the run cannot be resumed with these flags; nothing was written.
@@ -76,9 +83,10 @@ def run(
     from dcp_tf.report import print_summary, write_report
 
     remove_leftovers(folder)
+    look = look or baseline_look.look(flags, subject, is_trained=True)
     result = _prune(flags, subject, job, folder)
     models = _save(subject, result, folder)
-    measured = _measure(subject, models, result)
+    measured = _measure(subject, models, result, look)
     deploying = time.perf_counter()
     failures: list[str] = []
     reloaded = reload_records(folder, models, subject.dataset, flags, failures)
@@ -91,6 +99,8 @@ def run(
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     found = {"method": job.method.name, **measured, **checked, "reload_check": reloaded, "tflite": files}
     found |= {"failures": failures, "phases": phases}
+    if look is not None:
+        found["baseline_check"] = look.to_json()
     summary = artefacts.write_summary(folder, started, subject, flags, _resolved(subject, job), **found)
     with collect(failures, "report.html", flags.debug):
         write_report(folder)
@@ -117,6 +127,7 @@ def _prune(flags: Any, subject: Subject, job: Job, folder: pathlib.Path) -> Any:
         state_dir=folder / "state" / "pruning",
         resume=flags.resume,
         log_dir=str(folder / "events"),
+        looks_at_baseline=False,  # which was done
         seed=flags.seed,
     )
 
@@ -147,9 +158,13 @@ def _save(subject: Subject, result: Any, folder: pathlib.Path) -> dict[str, Any]
     return models
 
 
-def _measure(subject: Subject, models: Mapping[str, Any], result: Any) -> dict[str, dict]:
-    """Costs and figures of the Keras models, as they stand in summary.json."""
-    measured = {n: artefacts.measure_model(m, subject.dataset, subject.objective) for n, m in models.items()}
+def _measure(subject: Subject, models: Mapping[str, Any], result: Any, look: Any) -> dict[str, dict]:
+    """Costs and figures of the Keras models, as they stand in summary.json; those of the baseline are known."""
+    known = {"baseline": look.figures} if look is not None and look.part == "test" else {}
+    measured = {
+        name: artefacts.measure_model(model, subject.dataset, subject.objective, known.get(name))
+        for name, model in models.items()
+    }
     if not result.plan.kernels and "kernel_sparsity" not in measured["baseline"]:
         artefacts.leave_out_zeros(measured["pruned"])
     metric, before_finetuning = subject.objective.primary, result.before_finetuning

@@ -21,6 +21,7 @@ import time
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tools import (
+    baseline_look,
     common_flags,
     experiment_flags,
     face_flags,
@@ -36,6 +37,7 @@ PROGRAM = Program("prune", __doc__)
 common_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
 common_flags.define_dataset(PROGRAM)
 common_flags.define_outputs(PROGRAM)
+baseline_look.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 pruning_flags.define_pruning(PROGRAM, pruning_flags.Defaults())
 plan_flag.define_plan(PROGRAM)
@@ -77,6 +79,7 @@ def main(flags, strategy) -> None:
     folder, worker = run_flags.open_folder(flags, strategy)
     if worker:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
+    look = None if trains else baseline_look.look(flags, subject)
     if not trains:
         subject = tolerance.without_harm(flags, subject)
     subject.announce()
@@ -89,7 +92,7 @@ def main(flags, strategy) -> None:
         job = latency_target.with_checks(job, subject, folder, flags.resume)
     with distributed(strategy):
         phases = [_train(flags, chosen, subject, folder)] if trains else []
-        pipeline.run(flags, subject, job, folder, started, phases)
+        pipeline.run(flags, subject, job, folder, started, phases, look)
 
 
 def _train(flags, chosen, subject, folder) -> dict:

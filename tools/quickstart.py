@@ -16,7 +16,7 @@ if __package__ in (None, ""):
 
 import time
 
-from dcp_tf.tools import model_flags, pruning_flags, run_flags
+from dcp_tf.tools import baseline_look, model_flags, pruning_flags, run_flags
 from dcp_tf.tools.program import Program
 
 DEFAULTS = pruning_flags.Defaults(aux_epochs=4, finetune_epochs=12, batch_size=64, selection_samples=1024)
@@ -26,6 +26,7 @@ PROGRAM.section("Baseline")
 PROGRAM.path("model", "zoo:preresnet20", "The network to train, zoo:NAME.")
 PROGRAM.integer("epochs", 12, "Epochs of the baseline's training.", lower=1)
 PROGRAM.float("learning_rate", 0.1, "Learning rate of the baseline, falling to 0 along a cosine.")
+baseline_look.define_expected(PROGRAM)
 pruning_flags.define_pruning(PROGRAM, DEFAULTS)
 pruning_flags.define_training(PROGRAM, DEFAULTS)
 pruning_flags.define_deployment(PROGRAM)

@@ -54,12 +54,16 @@ def takes_raw_pixels(model: keras.Model) -> str | None:
     """
     if np.issubdtype(np.dtype(keras.backend.standardize_dtype(model.inputs[0].dtype)), np.integer):
         return f"the model takes {model.inputs[0].dtype}"
-    raw = [reading for reading in _readings(model) if reading.is_raw]
-    return str(raw[0]) if raw else None
+    readings, first = _readings(model)
+    raw = [reading for reading in readings if reading.is_raw]
+    return f"the model begins with {first}: {raw[0]}" if raw else None
 
 
-def _readings(model: keras.Model) -> list[_Reading]:
-    """What each layer that is no preprocessing gets to see of the pixels, where that is an affine map of them."""
+def _readings(model: keras.Model) -> tuple[list[_Reading], str | None]:
+    """What each layer that is no preprocessing gets to see of the pixels, where that is an affine map of them.
+
+    The class of the first operation that changes values comes with it.
+    """
     batch, *sizes = model.inputs[0].shape
     shape = (batch or 1, *(size or _OPEN_SIZE for size in sizes))
     seen = []
@@ -72,7 +76,7 @@ def _readings(model: keras.Model) -> list[_Reading]:
         _reading(black[0], *(part[1] for part in (black, gray, white)))
         for black, gray, white in zip(*seen, strict=True)
     )
-    return [reading for reading in readings if reading is not None]
+    return [reading for reading in readings if reading is not None], walk.first
 
 
 def _reading(layer: str, black: np.ndarray, gray: np.ndarray, white: np.ndarray) -> _Reading | None:
@@ -93,10 +97,12 @@ class _Walk:
 
     Attributes:
         seen: for each tensor that a layer with a kernel reads, that layer's name and the values.
+        first: the class of the first operation that changes values, where there is one.
     """
 
     def __init__(self):
         self.seen: list[tuple[str, np.ndarray]] = []
+        self.first: str | None = None
 
     def run(self, model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
         """The outputs of a functional model; None stands for what lies behind a kernel."""
@@ -112,6 +118,8 @@ class _Walk:
                 self.seen += [(node.operation.name, _array(value)) for value in values]
                 continue
             outputs = self._call(node, known)
+            if self.first is None and not _is_functional(node.operation) and _differ(values[0], outputs[0]):
+                self.first = type(node.operation).__name__
             known |= {id(x): y for x, y in zip(node.outputs, outputs, strict=True) if y is not None}
         return [known.get(id(tensor)) for tensor in graph.outputs]
 
@@ -162,6 +170,11 @@ def _standardized(layer: keras.layers.BatchNormalization, inputs: Any) -> Any:
     shape[layer.axis] = -1
     mean, variance = (keras.ops.reshape(x, shape) for x in (layer.moving_mean, layer.moving_variance))
     return (inputs - mean) / keras.ops.sqrt(variance + layer.epsilon)
+
+
+def _differ(before: Any, after: Any) -> bool:
+    """Whether values changed, and not their places alone."""
+    return abs(float(keras.ops.max(before)) - float(keras.ops.max(after))) > 1e-3
 
 
 def _array(value: Any) -> np.ndarray:

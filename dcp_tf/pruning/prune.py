@@ -29,7 +29,9 @@ from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
 from dcp_tf.pruning.units import kernel_units
 from dcp_tf.training import Distillation, Loss, Objective, TrainConfig, as_objective, fit, share_of_teacher
+from dcp_tf.training.baseline_check import check_baseline
 from dcp_tf.training.heads import find_positions
+from dcp_tf.training.label_checks import numbering_note
 from dcp_tf.training.objectives import output_shape
 
 AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01)
@@ -72,6 +74,7 @@ def prune(
     resume: bool = False,
     shared_dir: str | os.PathLike | None = None,
     log_dir: str | None = None,
+    looks_at_baseline: bool = True,
     seed: int = 0,
 ) -> PruneResult:
     """Finds channels without discriminative power, removes them and fine-tunes what is left.
@@ -96,6 +99,7 @@ def prune(
         shared_dir: folder in which the model is kept that the auxiliary losses fine-tuned. Runs that begin with the
             same model, images, labels and settings of that phase share it, whatever they prune then.
         log_dir: folder for TensorBoard scalars.
+        looks_at_baseline: measure the model first, and warn where it is no better than chance on this data.
         seed: of everything that is drawn.
 
     Returns:
@@ -122,6 +126,8 @@ def prune(
     state = RunState(state_dir, settings, resume, shared_dir)
     task = Task(train, objective, dataclasses.replace(auxiliary, seed=seed), seed, log_dir)
     phases: list[dict[str, Any]] = []
+    if looks_at_baseline and not method.from_scratch:
+        _look(model, objective, train, validation, seed)
     selected, plan = _select(graph, widths, method, task, state, phases)
     small = rebuild(selected, plan.kept(selected))
     if method.from_scratch:
@@ -138,6 +144,15 @@ def prune(
     config = dataclasses.replace(finetuning, seed=seed)
     _fine_tune(trained, heads, model, task, config, distillation, state, phases, validate, masks)
     return PruneResult(small, plan, phases, before)
+
+
+def _look(model: keras.Model, objective: Objective, train: Readable, validation: Readable | None, seed: int) -> None:
+    """Says how good the model is before anything is done to it, and what is odd about the data."""
+    if objective.name in ("softmax", "sigmoid") and (note := numbering_note(train.labels, output_shape(model, train))):
+        progress.say(note)
+    found = check_baseline(model, objective, train, validation, seed=seed)
+    for line in [] if found is None else [found.headline(), *found.lines()]:
+        progress.say(line)
 
 
 def check(

@@ -58,6 +58,13 @@ def lead(summary: Mapping[str, Any]) -> str:
     return " ".join(part for part in (text, _speed(summary)) if part)
 
 
+def baseline_warning(summary: Mapping[str, Any]) -> list[str]:
+    """Why the baseline was not believed, and what may be the cause; nothing where it was."""
+    check = summary.get("baseline_check")
+    lines = check.get("warning") if isinstance(check, dict) else None
+    return [str(line).strip() for line in lines] if isinstance(lines, list) else []
+
+
 def _fewer(before: Any, after: Any, noun: str) -> str:
     """Such as "49.78% fewer multiply-adds"; empty where one of the two is unknown."""
     moved = formats.change(before, after)

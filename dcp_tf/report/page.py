@@ -66,6 +66,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "title": str(summary.get("model", "model")),
         "method": summary.get("method"),
         "lead": content.lead(summary),
+        "warning": content.baseline_warning(summary),
         "facts": _facts(summary),
         "key_figures": content.key_figures(summary),
         "model_rows": rows.model_rows(summary, all_figures=True),

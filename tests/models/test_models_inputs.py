@@ -131,10 +131,11 @@ def test_other_models_are_left_alone(case):
 @pytest.mark.parametrize(
     ("case", "reading"),
     [
-        ("operations", "first reads (pixel - 127.5) / 127.5"),
-        ("means alone", "first reads pixel - 117"),
-        ("clipped", "first reads pixel / 255"),
-        ("caffe", "first reads pixel - 116.8"),
+        ("operations", "the model begins with TrueDivide: first reads (pixel - 127.5) / 127.5"),
+        ("means alone", "the model begins with Subtract: first reads pixel - 117"),
+        ("clipped", "the model begins with TrueDivide: first reads pixel / 255"),
+        ("caffe", "the model begins with Add: first reads pixel - 116.8"),
+        ("every augmentation", "the model begins with Rescaling: first reads pixel / 255"),
     ],
 )
 def test_the_reason_is_what_the_first_kernel_reads(case, reading):

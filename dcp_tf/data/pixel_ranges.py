@@ -1,0 +1,123 @@
+"""The same images in other pixel ranges: what a model would get with another normalization."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from dcp_tf.data.normalization import NORMALIZATIONS, Normalization
+from dcp_tf.data.split import Split
+
+_RANGES = {
+    "unit": "0 to 1",
+    "raw": "0 to 255",
+    "tf": "-1 to 1",
+    "imagenet": "mean and std of ImageNet",
+    "caffe": "BGR less the mean of ImageNet",
+    "cifar10": "mean and std of CIFAR-10",
+    "digits": "mean and std of the digits",
+}
+_SLACK = 0.02  # of the range, for pixels that went through a resize
+_CIFAR_SIDE = 32
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PixelRange:
+    """One way to give images to a model.
+
+    Attributes:
+        name: what the pixels are, in words.
+        flags: of the command line, that give them so; None where there are none.
+        images: (N, ...) as the model would get them.
+    """
+
+    name: str
+    flags: str | None
+    images: np.ndarray = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pixels:
+    """Where black and white lie in arrays of floats, one value or one per channel."""
+
+    black: Any
+    white: Any
+
+
+def other_ranges(data: Any, images: np.ndarray) -> list[PixelRange]:
+    """The images in all pixel ranges that models are usually trained on, but for the one in which they are.
+
+    Args:
+        data: the split that they come from, which tells what was done to them.
+        images: (N, H, W, C) or (N, H, W) as a batch holds them.
+
+    Returns:
+        Nothing where the images are on no scale that can be guessed.
+    """
+    unit, source = _as_unit(data, images)
+    if unit is None:
+        return []
+    channels = images.shape[-1] if images.ndim == 4 else 1
+    ranges = []
+    for name, text in _RANGES.items():
+        target = NORMALIZATIONS[name]
+        is_meant = {"digits": channels == 1, "cifar10": images.shape[1] == _CIFAR_SIDE}.get(name, True)
+        if not is_meant or max(len(target.mean), len(target.std)) not in (1, channels):
+            continue
+        changed = target.apply(unit, 1.0).astype(np.float32)
+        if not np.allclose(changed, images, atol=1e-2 * max(1e-6, float(np.ptp(changed)))):
+            flags = _flags(target, source) if isinstance(data, Split) else None
+            ranges.append(PixelRange(text, flags, changed))
+    return ranges
+
+
+def _as_unit(data: Any, images: np.ndarray) -> tuple[np.ndarray | None, _Pixels | None]:
+    """The images with black at 0 and white at 1 (None where that is unknown), and the scale of floats in the data."""
+    if not isinstance(data, Split):
+        pixels = _guessed(images)
+        return (None, None) if pixels is None else ((images - pixels.black) / (pixels.white - pixels.black), pixels)
+    white = data.source.white
+    multiplier, offset = data.normalization.affine(data.normalization.float_white if white is None else white)
+    values = (images - offset) / multiplier
+    if data.normalization.bgr:
+        values = values[..., ::-1]
+    if white is not None:
+        return values / white, None
+    pixels = _guessed(values)
+    return (None, None) if pixels is None else ((values - pixels.black) / (pixels.white - pixels.black), pixels)
+
+
+def _guessed(values: np.ndarray) -> _Pixels | None:
+    """Where black and white lie in floats, by their range; None where they fit no usual one."""
+    low, high = float(values.min()), float(values.max())
+    for black, white in ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)):
+        slack = _SLACK * (white - black)
+        is_used = high > 0.1 * white  # dark images of 0..255 reach further than bright ones of 0..1
+        if black - slack <= low and high <= white + slack and is_used:
+            return _Pixels(black, white)
+    imagenet = NORMALIZATIONS["imagenet"]
+    mean, std = (np.asarray(x) for x in (imagenet.mean, imagenet.std))
+    if values.ndim == 4 and values.shape[-1] == 3:
+        unit = values * std + mean
+        if unit.min() >= -_SLACK and unit.max() <= 1 + _SLACK and low < 0:
+            return _Pixels(-mean / std, (1 - mean) / std)
+    return None
+
+
+def _flags(target: Normalization, pixels: _Pixels | None) -> str | None:
+    """The flags that bring the data's own pixels to `target`; integers become what a name says, floats may not."""
+    if pixels is None:
+        return f"--normalization={target.name}"
+    span = np.asarray(pixels.white, np.float64) - pixels.black
+    # target = (u scale - mean) / std with u = (x - black) / span, which is (x - own mean) / own std.
+    std = np.asarray(target.std) * span / target.scale
+    mean = pixels.black + np.asarray(target.mean) * span / target.scale
+    multiplier, offset = target.affine(target.float_white)
+    if np.allclose(multiplier, 1 / std, rtol=1e-4) and np.allclose(offset, -mean / std, atol=1e-4):
+        return f"--normalization={target.name}"
+    if target.bgr:
+        return None
+    return " ".join(
+        f"--{name}={','.join(f'{value:.6g}' for value in np.atleast_1d(values))}"
+        for name, values in (("mean", mean), ("std", std))
+    )

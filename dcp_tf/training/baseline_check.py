@@ -1,0 +1,369 @@
+"""A look at a model before anything is done to it: how good it is, and if it is at chance, what may be the cause.
+
+A model that gets pixels of another range, or classes in another order, than it was trained on is as good as none. A run
+would go on with it to the end, and all of its files would know nothing.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from dcp_tf.data.pixel_ranges import other_ranges
+from dcp_tf.errors import RunError, UsageError
+from dcp_tf.evaluation.chance import Chance, ClassOrder, against_chance, better_order, class_orders
+from dcp_tf.evaluation.metrics import predict_function, top1_classes
+from dcp_tf.training.objectives import Classification, Objective, output_shape
+
+_IMAGES = 400  # that are looked at where a model may be at chance
+_MORE = 4000  # where some hundred do not tell a weak model from chance
+_UNDECIDED = 0.5  # standard deviations above chance, from which more images are looked at
+_FEWEST = 16
+_VALUES = 2**24  # of their pixels, and of the outputs for them
+_BATCH = 64
+_CLEARLY_RIGHT = 0.5  # of the way from the largest class to 1, beyond which no second look is needed
+_NO_R2, _BAD_R2 = 0.02, -0.05  # nothing is explained below the first; below the second numbers are of another scale
+_CORRELATES = 4.0  # correlation of numbers with their labels, in standard errors, that is no chance
+_RANGE_GAIN = 0.1  # by which another pixel range must be better to be named where the model is at chance
+_GAIN_ELSE = 0.2  # and where it is not
+_COIN = 0.55  # of the pairs of faces; guessing is right on a half
+_EXPECTED_SLACK = 0.05  # below what the user expects, beyond the noise of the measurement
+
+
+@dataclasses.dataclass(frozen=True)
+class Alternative:
+    """A figure under another assumption.
+
+    Attributes:
+        name: what was assumed.
+        value: the figure.
+        flags: of the command line that make it so; None where there are none.
+        outputs: of another order of the classes: for each label its output.
+    """
+
+    name: str
+    value: float
+    flags: str | None = None
+    outputs: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} {self.name}{f' ({self.flags})' if self.flags else ''}"
+
+
+@dataclasses.dataclass(frozen=True)
+class BaselineCheck:
+    """What a model is given, and how good it is with that.
+
+    Attributes:
+        metric: the objective's primary figure.
+        figures: all that was measured.
+        images: on how many.
+        part: "test" or "training" images.
+        warning: why the figure is not believed; None where it is.
+        looked_at: on how many images the alternatives were measured.
+        measure: the figure of the alternatives; more is better.
+        chance: what shuffled labels give, where that was measured.
+        ranges: the figure with other pixel ranges, the best first.
+        orders: with other orders of the classes.
+        cause: the likely cause, as a sentence.
+    """
+
+    metric: str
+    figures: Mapping[str, Any]
+    images: int
+    part: str = "test"
+    warning: str | None = None
+    looked_at: int = 0
+    measure: str = ""
+    chance: float | None = None
+    ranges: tuple[Alternative, ...] = ()
+    orders: tuple[Alternative, ...] = ()
+    cause: str | None = None
+
+    def headline(self, what: str = "baseline") -> str:
+        """The figure in one line."""
+        images = f"{self.images:,} {'training ' * (self.part == 'training')}images"
+        return f"{what}: {self.metric} {self.figures[self.metric]:.4f} on {images}"
+
+    def lines(self) -> list[str]:
+        """The warning and its likely causes in order; nothing where the figure is believed."""
+        if self.warning is None:
+            return []
+        lines = [f"warning: {self.warning}"]
+        measured = f"{self.measure} on {self.looked_at} images"
+        if self.ranges:
+            lines.append(f"  pixel range? {measured}: {', '.join(map(str, self.ranges))}")
+        if self.orders:
+            lines.append(f"  class order? {measured}: {', '.join(map(str, self.orders))}")
+        if self.cause:
+            return [*lines, f"  likely cause: {self.cause}"]
+        tried = "; no pixel range or class order that was tried gives more" if self.ranges or self.orders else ""
+        return [*lines, f"  wrong data? are these images and labels what the model was trained for{tried}"]
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it but the figures, which stand elsewhere."""
+        return {
+            "metric": self.metric,
+            "value": self.figures[self.metric],
+            "images": self.images,
+            "part": self.part,
+            "warning": self.lines(),
+            "chance": self.chance,
+            "pixel_ranges": [dataclasses.asdict(each) for each in self.ranges],
+            "class_orders": [dataclasses.asdict(each) | {"outputs": list(each.outputs)} for each in self.orders],
+        }
+
+
+def check_baseline(
+    model: keras.Model | Callable,
+    objective: Objective,
+    train: Any,
+    test: Any = None,
+    *,
+    expected: float | None = None,
+    figures: Mapping[str, Any] | None = None,
+    is_trained: bool = True,
+    seed: int = 0,
+) -> BaselineCheck | None:
+    """Measures a model on its test images, and looks for the cause where it is at chance or far below `expected`.
+
+    Args:
+        model: a Keras model, or a function from images to outputs.
+        objective: bound to the model and its data.
+        train: training images, of which some are taken where there are no test labels.
+        test: test images, or None.
+        expected: what the figure should be about.
+        figures: of the test images, where they are known already.
+        is_trained: False for random weights, which need no explanation for being at chance.
+        seed: draws the images that are looked at.
+
+    Returns:
+        None where there are no labels to measure by.
+
+    Raises:
+        RunError: the model gives NaN.
+    """
+    part = "test" if test is not None and test.labels is not None else "training"
+    data = test if part == "test" else train
+    if data.labels is None:
+        return None
+    chosen = None if part == "test" else data.balanced_subset(_sample_size(model, data), seed)
+    if figures is None:
+        figures = objective.evaluate(model, data.batches(256, indices=chosen))
+    check = BaselineCheck(objective.primary, figures, data.size if chosen is None else len(chosen), part)
+    judge = getattr(objective, "of", objective)  # of faces that are verified, the objective of their embeddings
+    reason = _below_expected(check, expected)
+    if not is_trained:
+        return dataclasses.replace(check, warning=reason)
+    reason = reason or _guesses_pairs(check, objective)
+    source = data if judge is objective else train
+    is_clear = reason is None and _is_clearly_right(check, judge, data.labels)
+    if is_clear or source.labels is None or judge.primary not in _MEASURES:
+        return dataclasses.replace(check, warning=reason)
+    return _Look(model, judge, source, seed).judged(check, reason)
+
+
+# The figure that is at most 1 and better the larger it is, by the objective's primary one.
+_MEASURES = {name: name for name in ("top1", "map", "mean_iou", "step_accuracy", "recall_at_1")} | {"mse": "r2"}
+
+
+def _below_expected(check: BaselineCheck, expected: float | None) -> str | None:
+    """A sentence where the figure is far from what the user expects."""
+    value = check.figures.get(check.metric)
+    if expected is None or value is None:
+        return None
+    if check.metric in ("mse", "loss"):
+        is_far = value > 1.5 * expected
+    else:
+        noise = 3 * np.sqrt(max(expected * (1 - expected), 0.0) / check.images)
+        is_far = value < expected - max(_EXPECTED_SLACK, noise)
+    return f"the model has {check.metric} {value:.4f}, but {expected:g} is expected" if is_far else None
+
+
+def _guesses_pairs(check: BaselineCheck, objective: Objective) -> str | None:
+    """A sentence where pairs of faces are told from others no better than by tossing a coin."""
+    value = check.figures.get(check.metric)
+    if check.metric != "verification_accuracy" or value >= max(_COIN, 0.5 + 1.5 / np.sqrt(len(objective.pairs.same))):
+        return None
+    return f"the model verifies faces no better than by chance: verification_accuracy {value:.4f}"
+
+
+def _is_clearly_right(check: BaselineCheck, objective: Objective, labels: np.ndarray) -> bool:
+    """Whether a classifier or a model of faces is so good that no images need to be looked at."""
+    if check.metric == "verification_accuracy":
+        return True
+    numbers = objective.class_numbers(labels)
+    if check.metric != "top1" or numbers is None:
+        return False
+    largest = np.bincount(numbers).max() / len(numbers)
+    return check.figures["top1"] > largest + _CLEARLY_RIGHT * (1 - largest)
+
+
+def _sample_size(model: Any, data: Any) -> int:
+    pixels = int(np.prod([size or 1 for size in data.shape]))
+    outputs = int(np.prod(output_shape(model, data)[1:])) if isinstance(model, keras.Model) else 1
+    return int(np.clip(_VALUES // max(pixels, outputs), _FEWEST, _IMAGES))
+
+
+class _Look:
+    """Some hundred images, and what a model makes of them."""
+
+    def __init__(self, model: Any, objective: Objective, data: Any, seed: int):
+        self._predict, self._objective, self._data, self._seed = predict_function(model), objective, data, seed
+        self._measure = _MEASURES[objective.primary]
+        chosen = data.balanced_subset(_sample_size(model, data), seed)
+        if self._measure == "recall_at_1":
+            chosen = _whole_classes(data.labels, len(chosen), seed)
+        batches = [[np.asarray(part) for part in batch] for batch in data.batches(_BATCH, indices=chosen)]
+        self._images, self._labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        self._outputs = self._outputs_for(self._images)
+
+    def judged(self, check: BaselineCheck, reason: str | None) -> BaselineCheck:
+        """The check with all that was found out; `reason` is one that is known already not to believe the figure."""
+        check = dataclasses.replace(check, looked_at=len(self._images), measure=self._measure)
+        try:
+            value, chance = self._score(self._outputs, self._labels), self._chance()
+        except UsageError:  # nothing to measure in so few images, such as no positive label
+            value = chance = None
+        if value is None:
+            return dataclasses.replace(check, warning=reason)
+        least = 0.0 if chance is None else chance.mean
+        check = dataclasses.replace(check, chance=None if chance is None else least)
+        reason = reason or self._is_at_chance(check, value, chance)
+        if reason is None and value > least + _CLEARLY_RIGHT * (1 - least):
+            return check
+        explained = self._explained(dataclasses.replace(check, warning=reason), value, self._orders(self._outputs))
+        if reason is None and explained.cause is not None:
+            reason = f"the model has {self._measure} {value:.4f}, and much more if it is given something else"
+            return dataclasses.replace(explained, warning=reason)
+        return check if reason is None else explained
+
+    def _explained(self, check: BaselineCheck, value: float, orders: list[ClassOrder]) -> BaselineCheck:
+        """The check with what other pixel ranges and orders give, and the likely cause: one of them, or both."""
+        found = self._ranges()
+        ranges, order = tuple(alternative for alternative, _ in found), better_order(orders, value)
+        gain = _RANGE_GAIN if check.warning else _GAIN_ELSE + value / 4
+        is_range = bool(ranges) and ranges[0].value > value + gain
+        if is_range or (ranges and order is None):
+            # Classes that are in another order, too, show in the right range alone.
+            candidates = found[:1] if is_range else found
+            in_order = [
+                (better_order(self._orders(outputs), best.value), best, outputs) for best, outputs in candidates
+            ]
+            in_order = [item for item in in_order if item[0] is not None]
+            if in_order:
+                order, best, outputs = max(in_order, key=lambda item: item[0].value)
+                cause = f"{_range_cause(best, self._measure)}, and {self._order_cause(order)}"
+                return dataclasses.replace(check, ranges=ranges, orders=_named(self._orders(outputs)), cause=cause)
+        if is_range:
+            cause = _range_cause(ranges[0], self._measure)
+        else:
+            cause = self._order_cause(order) if order is not None else self._scale_cause() if check.warning else None
+        return dataclasses.replace(check, ranges=ranges, orders=_named(orders), cause=cause)
+
+    def _outputs_for(self, images: np.ndarray) -> np.ndarray:
+        batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+        return np.concatenate([np.asarray(self._predict(batch), np.float32) for batch in batches])
+
+    def _score(self, outputs: np.ndarray, labels: np.ndarray) -> float | None:
+        """The figure of outputs that are known; None where it is not defined, as R2 of labels that are all equal."""
+        batches = [(np.arange(len(outputs)), labels)]
+        return self._objective.evaluate(lambda positions: outputs[positions], batches).get(self._measure)
+
+    def _chance(self) -> Chance | None:
+        if self._measure == "r2":
+            return None
+        chance = against_chance(lambda labels: self._score(self._outputs, labels), self._labels, self._seed)
+        is_undecided = chance.is_near and chance.value - chance.mean > _UNDECIDED * chance.std
+        if not is_undecided or self._measure == "recall_at_1" or self._objective.is_dense:
+            return chance
+        batches = self._data.batches(_BATCH, indices=self._data.balanced_subset(_MORE, self._seed))
+        pairs = [(self._outputs_for(np.asarray(images)), np.asarray(labels)) for images, labels in batches]
+        outputs, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        return against_chance(lambda shuffled: self._score(outputs, shuffled), labels, self._seed)
+
+    def _is_at_chance(self, check: BaselineCheck, value: float, chance: Chance | None) -> str | None:
+        if chance is None:
+            value = check.figures.get("r2", value)
+            is_near = value < _BAD_R2 or (value < _NO_R2 and not self._correlates())
+            return f"the model explains nothing of the labels: r2 {value:.4f}" if is_near else None
+        if not chance.is_near:
+            return None
+        return f"the model is at chance: {self._measure} {value:.4f}, shuffled labels give {chance.mean:.4f}"
+
+    def _correlates(self) -> bool:
+        """Whether numbers follow their labels, if only a little."""
+        outputs, labels = self._as_rows(self._outputs), self._as_rows(self._labels)
+        outputs, labels = outputs - outputs.mean(0), labels - labels.mean(0)
+        lengths = np.sqrt((outputs**2).sum(0) * (labels**2).sum(0))
+        correlations = (outputs * labels).sum(0)[lengths > 0] / lengths[lengths > 0]
+        return bool(len(correlations)) and float(np.mean(correlations)) * np.sqrt(len(outputs)) > _CORRELATES
+
+    def _as_rows(self, values: np.ndarray) -> np.ndarray:
+        return values.reshape(-1, self._outputs.shape[-1]).astype(np.float64)
+
+    def _ranges(self) -> list[tuple[Alternative, np.ndarray]]:
+        """The figure in other pixel ranges and the outputs there, the best first."""
+        found = []
+        is_image = self._images.ndim == 4 and self._images.shape[-1] in (1, 3)
+        for pixels in other_ranges(self._data, self._images) if is_image else ():
+            try:
+                outputs = self._outputs_for(pixels.images)
+                found.append((Alternative(pixels.name, self._score(outputs, self._labels), pixels.flags), outputs))
+            except RunError:  # NaN: it is not this one
+                continue
+        return sorted(found, key=lambda pair: -pair[0].value)
+
+    def _orders(self, outputs: np.ndarray) -> list[ClassOrder]:
+        objective = self._objective
+        numbers = objective.class_numbers(self._labels)
+        if not isinstance(objective, Classification) or numbers is None:
+            return []
+        kind = objective.outputs_kind
+        return class_orders(top1_classes(outputs, kind), numbers, max(2, outputs.shape[-1]))
+
+    def _order_cause(self, order: ClassOrder) -> str:
+        if not order.outputs:
+            return f"the classes are numbered otherwise: with {order.name} {self._measure} is {order.value:.4f}"
+        pairs = [
+            f"{label} is output {output}" for label, output in enumerate(order.outputs) if output not in (-1, label)
+        ]
+        shown = ", ".join(pairs[:6]) + ", ..." * (len(pairs) > 6)
+        return (
+            f"the classes are in another order: {self._measure} is {order.value:.4f} where label {shown}; number the "
+            "labels in the order of the outputs (folders are classes in the order of their names)"
+        )
+
+    def _scale_cause(self) -> str | None:
+        """Of numbers that follow their labels in other units."""
+        if self._measure != "r2" or not self._correlates():
+            return None
+        outputs, labels = self._as_rows(self._outputs), self._as_rows(self._labels)
+        slope, offset = np.polyfit(outputs[:, 0], labels[:, 0], 1)
+        explained = float(np.corrcoef(outputs[:, 0], labels[:, 0])[0, 1] ** 2)
+        if explained < 0.5:
+            return None
+        return (
+            f"the labels are in other units: label = {slope:.3g} output {'-' if offset < 0 else '+'} {abs(offset):.3g} "
+            f"(first value) explains r2 {explained:.4f}"
+        )
+
+
+def _whole_classes(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Positions of about `count` images of classes that have two or more, all images of each."""
+    classes, sizes = np.unique(labels, return_counts=True)
+    drawn = np.random.default_rng(seed).permutation(len(classes))
+    drawn = drawn[sizes[drawn] > 1]
+    kept = drawn[: max(2, int(np.searchsorted(np.cumsum(sizes[drawn]), count)) + 1)]
+    return np.flatnonzero(np.isin(labels, classes[kept]))[: 2 * count]
+
+
+def _range_cause(best: Alternative, measure: str) -> str:
+    flags = f": give {best.flags}" if best.flags else ", which the images must be brought to"
+    return f"the model takes other pixels, {best.name} ({measure} {best.value:.4f}){flags}"
+
+
+def _named(orders: list[ClassOrder]) -> tuple[Alternative, ...]:
+    return tuple(Alternative(order.name, order.value, outputs=order.outputs) for order in orders)
