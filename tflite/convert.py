@@ -6,6 +6,7 @@ from typing import Any
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.models.names import with_valid_names
 from dcp_tf.tflite.biases import with_right_biases
 from dcp_tf.tflite.calibration import calibration_samples
 from dcp_tf.tflite.inspect import inspect
@@ -48,6 +49,7 @@ def convert(
     """
     quantization = Quantization.parse(quantization)
     check_model(model)
+    model, _ = with_valid_names(model)
     _check_arguments(quantization, representative_data, io)
     if quantization is Quantization.SPARSE:
         require_zeros(model)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dcp_tf.errors import UsageError
+from dcp_tf.models.names import with_valid_names
 
 
 def check_model(model: Any) -> None:
@@ -51,5 +52,6 @@ def compiled_infer(model: Any) -> Callable[..., list]:
     """`infer` as one graph for batches of any size, inputs as separate arguments (ResNet-56: a third of the time)."""
     import tensorflow as tf
 
+    model, _ = with_valid_names(model)
     signature = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs]
     return tf.function(lambda *inputs: infer(model, list(inputs)), input_signature=signature, autograph=False)

@@ -55,7 +55,7 @@ def _without_config(layer: keras.Layer) -> keras.Layer | None:
                 return type(layer)(**arguments.config)
         except Exception:  # as above: the error that is told is the first one
             pass
-    if layer.variables:
+    if getattr(layer, "variables", ()):  # operations have none
         return None
     new = object.__new__(type(layer))
     vars(new).update(vars(layer), _inbound_nodes=[], _outbound_nodes=[])

@@ -20,7 +20,7 @@ from dcp_tf.models.custom_objects import import_custom_objects
 from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.legacy_files import load_legacy
-from dcp_tf.models.names import make_names_valid
+from dcp_tf.models.names import with_valid_names
 from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.zoo import build, zoo_normalization
 
@@ -87,7 +87,8 @@ def load(
         except ImportError as error:
             raise UsageError(str(error)) from error
     model = check_functional(_read_model(pathlib.Path(spec), allow_lambda), input_shape)
-    if renamed := make_names_valid(model):
+    model, renamed = with_valid_names(model)
+    if renamed:
         progress.say(f"note: TensorFlow takes no such names, so {spec} is taken with others: {_pairs(renamed)}")
     _check_wishes(model, spec, input_shape, num_classes)
     model = with_open_batch(model)

@@ -4,6 +4,9 @@ import re
 
 import keras
 
+from dcp_tf.models.layer_copies import new_layer
+from dcp_tf.models.layer_state import transfer_state
+
 
 def valid_name(name: str) -> str:
     """A name without what Keras 3 (slashes) or a scope of TensorFlow (spaces, <, anything but ASCII) refuses."""
@@ -21,13 +24,34 @@ def refused_names(model: keras.Model) -> list[str]:
     return [each.name for each in _named(model) if each is not model and valid_name(each.name) != each.name]
 
 
-def make_names_valid(model: keras.Model) -> dict[str, str]:
-    """Renames the model, its layers and operations where TensorFlow refuses their names, in place.
+def with_valid_names(model: keras.Model) -> tuple[keras.Model, dict[str, str]]:
+    """The model with names that TensorFlow takes; its weights lie under these names as well.
+
+    Args:
+        model: functional or Sequential. It stays as it is.
 
     Returns:
-        Old name -> new name (one of them where several had it); empty where none was refused.
+        `model` itself where all names are valid, else a copy; and old name -> new name (one of them where several had
+        the same).
     """
+    if valid_model_name(model.name) == model.name and not refused_names(model):
+        return model, {}
     everything = _named(model)
+    inputs = [each.output for each in everything if isinstance(each, keras.layers.InputLayer)]
+    before = [each.name for each in (*everything, *inputs)]
+    renamed = _rename(everything, model)
+    for tensor in inputs:
+        tensor.name = tensor._keras_history.operation.name
+    try:  # names count from the moment at which weights are made
+        copy = keras.models.clone_model(model, clone_function=new_layer, recursive=True)
+    finally:
+        for each, name in zip((*everything, *inputs), before, strict=True):
+            each.name = name
+    transfer_state(model, copy)
+    return copy, renamed
+
+
+def _rename(everything: list[keras.Operation], model: keras.Model) -> dict[str, str]:
     used = {each.name for each in everything}
     renamed = {}
     for each in everything:
@@ -40,11 +64,6 @@ def make_names_valid(model: keras.Model) -> dict[str, str]:
         used.add(unique)
         renamed[each.name] = unique
         each.name = unique
-        if isinstance(each, keras.layers.InputLayer):
-            each.output.name = unique
-    for each in everything:
-        if renamed and hasattr(each, "output_names"):
-            each.output_names = [tensor._keras_history.operation.name for tensor in each.outputs]
     return renamed
 
 

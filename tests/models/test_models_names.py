@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from dcp_tf import models
-from dcp_tf.models.names import make_names_valid, refused_names, valid_model_name, valid_name
+from dcp_tf import models, tflite
+from dcp_tf.models.names import refused_names, valid_model_name, valid_name, with_valid_names
 
 ODD = ("conv one", "größe", "a<b>", "100%", "a:b", "Schicht (2)", "a\\b")
 
@@ -36,18 +36,23 @@ def test_odd_names_are_replaced_everywhere(odd, tmp_path, capsys):
     assert capsys.readouterr().err == ""
     assert [layer.name for layer in again.layers] == [layer.name for layer in loaded.layers]
     np.testing.assert_array_equal(np.asarray(again(images)), expected)
+    for quantization in ("float32", "int8"):  # in memory too
+        file = tflite.convert(model, quantization, representative_data=images if quantization == "int8" else None)
+        assert tflite.check_parity(file, model, images).max_error < 0.2
 
 
 def test_names_stay_unique():
     x = keras.Input((4,))
     y = layers.Dense(3, name="a b")(layers.Dense(3, name="a_b")(layers.Dense(3, name="a?b")(x)))
     model = keras.Model(x, [y, layers.Dense(1, name="out!")(y)])
-    assert set(make_names_valid(model)) == {"a b", "a?b", "out!"}
-    names = [layer.name for layer in model.layers]
+    renamed, changes = with_valid_names(model)
+    assert set(changes) == {"a b", "a?b", "out!"}
+    names = [layer.name for layer in renamed.layers]
     assert len(set(names)) == len(names) == 5
     assert "a_b" in names
-    assert model.output_names[1] == "out_"
-    assert make_names_valid(model) == {}
+    assert renamed.output_names[1] == "out_"
+    assert with_valid_names(renamed) == (renamed, {})
+    assert model.layers[1].name == "a?b"
 
 
 def test_ordinary_names_stay():
@@ -55,9 +60,5 @@ def test_ordinary_names_stay():
         assert valid_name(name) == name
     assert valid_name("a/b") == "a_b"
     assert valid_model_name("_x") == "model_x"
-    model = network("conv")
-    layers_before = [layer.name for layer in model._flatten_layers()]
-    make_names_valid(model)
-    assert [layer.name for layer in model._flatten_layers() if layer.name != "conv_2"] == [
-        name for name in layers_before if name != "conv 2"
-    ]
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="_hidden")], name="A")
+    assert with_valid_names(model) == (model, {})
