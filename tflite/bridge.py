@@ -122,7 +122,7 @@ class _Builder:
     def _first_layer(self, index: int, tensor: Any) -> Any:
         import tf_keras
 
-        if self._wrap is None:
+        if self._wrap is None or not tensor.dtype.is_floating:  # whole numbers are exact
             return tensor
         name = f"bridge_input_{index}_quantized"
         return self._wrap(None, tf_keras.layers.Activation("linear", name=name, dtype=tensor.dtype), True)(tensor)

@@ -66,7 +66,7 @@ def quantization_aware_training(
     from dcp_tf.tflite.qat_training import train as run_epochs
 
     batches = _batches_of(train, batch_size, augment, seed)
-    quantized = _with_quantizers(model)
+    quantized = with_quantizers(model)
     measure_ranges(quantized, _batches_of(train, batch_size, False, seed)(0), _RANGE_BATCHES)
     step = QatStep(
         quantized,
@@ -151,8 +151,12 @@ def _batches_of(train: Any, batch_size: int, augment: bool, seed: int) -> Callab
     )
 
 
-def _with_quantizers(model: Any) -> Any:
-    """The tf_keras twin of `model` with TFMOT's wrappers around its layers."""
+def with_quantizers(model: Any) -> Any:
+    """The tf_keras twin of `model` with TFMOT's wrappers around its layers.
+
+    Raises:
+        UsageError: a layer has no twin.
+    """
     from dcp_tf.graph.trace import Trace
     from dcp_tf.tflite import bridge, qat_quantizers
     from dcp_tf.tflite.qat_placement import Placement

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from dcp_tf.errors import RunError, UsageError
+from dcp_tf.errors import RunError, UsageError, first_line
 from dcp_tf.tools import tflite_files
 from dcp_tf.tools.artefacts import Deployment
 
@@ -82,11 +82,15 @@ def _trial(model: Any, mode: str, dataset: Any, settings: Deployment) -> str | N
 def _bridge_trial(model: Any, objective: Any) -> str | None:
     """Why a model cannot be trained for a qat file; None where it can."""
     from dcp_tf.tflite.bridge import to_tf_keras
+    from dcp_tf.tflite.qat import with_quantizers
 
     if objective is None:
         return f"qat trains models of one output, this one has {len(model.outputs)}"
     try:
         to_tf_keras(model)
+        with_quantizers(model)
     except UsageError as error:
         return str(error)
+    except Exception as error:  # TFMOT raises anything where it does not know a layer
+        return f"its layers cannot be trained with rounded weights: {first_line(error)}"
     return None

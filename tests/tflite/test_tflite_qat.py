@@ -204,3 +204,18 @@ def test_files_are_as_good_as_the_float_model(digits):
     for file, loss in files.values():
         top1 = np.mean(np.argmax(tflite.Runner(file).predict(test), axis=-1) == found.test.labels)
         assert top1 >= floats - loss
+
+
+@pytest.mark.parametrize("kind", ["words", "pixels"])
+def test_inputs_of_whole_numbers_stay_as_they_are(kind):
+    inputs = keras.Input((12,) if kind == "words" else (8, 8, 3), dtype="int32" if kind == "words" else "uint8")
+    x = layers.Embedding(20, 6)(inputs) if kind == "words" else layers.Rescaling(1 / 255)(inputs)
+    x = layers.Conv1D(8, 3)(x) if kind == "words" else layers.Conv2D(8, 3)(x)
+    model = settle(keras.Model(inputs, layers.Dense(CLASSES)(layers.Flatten()(layers.ReLU()(x)))))
+    numbers = np.random.default_rng(0).integers(0, 20 if kind == "words" else 256, (48, *inputs.shape[1:]))
+    numbers = numbers.astype(inputs.dtype)
+    batches = tf.data.Dataset.from_tensor_slices((numbers, np.arange(48) % CLASSES)).batch(16)
+    quantized = tflite.quantization_aware_training(model, lambda epoch: batches, LOSSES, learning_rate=1e-4)
+    file = tflite.convert_qat(quantized, representative_data=numbers, allow_float=kind == "pixels")
+    assert tflite.inspect(file).inputs[0].type == ("INT32" if kind == "words" else "UINT8")
+    assert tflite.check_parity(file, tflite.trained_copy(quantized, model), numbers).snr_db > 30
