@@ -120,7 +120,8 @@ def with_metadata(file: TFLiteFile, metadata: Metadata) -> TFLiteFile:
     _set_entry(model, OWN, json.dumps(dataclasses.asdict(metadata)).encode())
     packed = flatbuffer.pack(model)
     if _labelled(metadata, graph):
-        packed = _with_archive(packed, LABELS_FILE, "\n".join(metadata.labels) + "\n")
+        lines = (" ".join(label.split()) for label in metadata.labels)
+        packed = _with_archive(packed, LABELS_FILE, "\n".join(lines) + "\n")
     return dataclasses.replace(file, content=packed, path=None)
 
 

@@ -61,7 +61,13 @@ _OUTPUTS = ("logits", "probabilities", "embeddings")
 
 
 def check_parity(
-    file: TFLiteFile, model: Any, images: Any, labels: np.ndarray | None = None, *, outputs: str = "logits"
+    file: TFLiteFile,
+    model: Any,
+    images: Any,
+    labels: np.ndarray | None = None,
+    *,
+    outputs: str = "logits",
+    independent: bool = False,
 ) -> Parity:
     """Runs a file and its Keras model over the whole of a set and compares the outputs.
 
@@ -73,6 +79,8 @@ def check_parity(
         outputs: what the model gives. "logits" and "embeddings": errors are relative to the standard deviation of the
             Keras outputs; "probabilities": they are absolute, since the spread of a probability is 1.
             Embeddings decide nothing, so they have no agreement, but cosines.
+        independent: whether each value is a yes / no decision of its own, as of several classes at once. Labels must be
+            left out then.
 
     Returns:
         The comparison; of several outputs the worst error counts, and the first decides.
@@ -97,7 +105,7 @@ def check_parity(
         [np.concatenate(parts) for parts in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
     )
     errors = [_relative_error(ours, theirs, outputs) for ours, theirs in zip(found, expected, strict=True)]
-    decided, keras_decided = (_decisions(side[0], outputs) for side in (found, expected))
+    decided, keras_decided = (_decisions(side[0], outputs, independent) for side in (found, expected))
     top1, keras_top1 = (_accuracy(side, labels) for side in (decided, keras_decided))
     alike = _cosines(found[0], expected[0]) if outputs == "embeddings" else None
     return Parity(
@@ -198,13 +206,14 @@ def _snr_db(found: np.ndarray, expected: np.ndarray) -> float:
     return 10 * math.log10(signal / noise) if signal else -math.inf
 
 
-def _decisions(values: np.ndarray, outputs: str) -> np.ndarray | None:
-    """The class that is decided for; a single unit decides between two at probability 1/2."""
+def _decisions(values: np.ndarray, outputs: str, independent: bool) -> np.ndarray | None:
+    """The class that is decided for; a unit of its own decides between two at probability 1/2."""
     if outputs == "embeddings":
         return None
-    if values.shape[-1] > 1:
+    if values.shape[-1] > 1 and not independent:
         return np.argmax(values, axis=-1)
-    return (values[..., 0] > (0.5 if outputs == "probabilities" else 0.0)).astype(int)
+    decided = (values > (0.5 if outputs == "probabilities" else 0.0)).astype(int)
+    return decided if independent else decided[..., 0]
 
 
 def _accuracy(decided: np.ndarray | None, labels: np.ndarray | None) -> float | None:

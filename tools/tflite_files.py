@@ -1,6 +1,7 @@
 """One TFLite file of a model: made, described, and checked against the model."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -132,12 +133,16 @@ def check(
     if missing := tflite.unsupported_operations(file):
         raise RunError(f"{len(missing)} operations cannot be run in {mode}: {'; '.join(missing[:3])}")
     classes = None if objective is None else objective.class_numbers(dataset.test.labels)
-    parity = tflite.check_parity(file, model, images, classes, outputs=outputs)
+    independent = getattr(objective, "multilabel", False) or (
+        getattr(objective, "independent", False) and objective.is_dense
+    )
+    compare = functools.partial(tflite.check_parity, file, model, outputs=outputs, independent=independent)
+    parity = compare(images, classes)
     try:
         tflite.require(parity, mode)
     except RunError as error:
         if file.quantization.is_calibrated and calibration_images is not None:
-            error = _with_cause(error, file, model, calibration_images(), outputs, parity)
+            error = _with_cause(error, parity, file.quantization, compare(calibration_images()))
         raise RunError(f"{error}; {_where(file, model, images)}") from error
     inspection = tflite.inspect(file)
     record = {
@@ -160,12 +165,12 @@ def check(
     return CheckedFile(file, inspection, parity, record)
 
 
-def _with_cause(error: RunError, file: Any, model: Any, images: Any, outputs: str, parity: Any) -> RunError:
+def _with_cause(error: RunError, parity: Any, mode: Any, on_calibration: Any) -> RunError:
     """The error as it reads once it is known whether the images of the calibration are at fault."""
     from dcp_tf import tflite
 
     try:
-        tflite.require(parity, file.quantization, tflite.check_parity(file, model, images, outputs=outputs))
+        tflite.require(parity, mode, on_calibration)
     except RunError as better:
         return better
     return error

@@ -92,6 +92,20 @@ def test_probabilities_are_compared_absolutely_and_one_unit_decides_at_a_half():
     assert parity.max_error == pytest.approx(difference.max(), rel=1e-3)
 
 
+@pytest.mark.parametrize("outputs", ["probabilities", "logits"])
+def test_several_classes_at_once_are_decided_one_by_one(outputs):
+    inputs = keras.Input((6,))
+    activation = "sigmoid" if outputs == "probabilities" else None
+    model = nets.settle(keras.Model(inputs, layers.Dense(5, activation=activation)(inputs)))
+    data = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
+    file = tflite.convert(model, "int8", representative_data=data)
+    parity = tflite.check_parity(file, model, data, outputs=outputs, independent=True)
+    limit = 0.5 if outputs == "probabilities" else 0.0
+    alike = (tflite.Runner(file).predict(data) > limit) == (np.asarray(model(data)) > limit)
+    assert parity.top1_agreement == pytest.approx(alike.mean())
+    assert parity.top1 is None
+
+
 def test_embeddings_have_no_agreement(model, file):
     parity = tflite.check_parity(file, model, nets.images(), outputs="embeddings")
     assert parity.top1_agreement is None
