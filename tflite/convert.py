@@ -221,6 +221,11 @@ def _explain(model: Any, error: Exception, silence: Silence) -> str:
     if refused:
         names = ", ".join(f"{name} (at {scope})" if scope else name for name, scope in sorted(refused.items()))
         return f"TFLite has no kernel for these operations of {model.name!r}: {names}; replace them in the model"
+    if unmeasured := re.search(r"recorded during calibration: Failed for tensor (\S+)", str(error)):
+        return (
+            f"TFLite cannot calibrate {model.name!r} for this mode, as it measures no range of {unmeasured.group(1)} "
+            "(such as of inputs of whole numbers in int16x8); choose int8, float16 or dynamic"
+        )
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
     said = silence.tail()
     return f"{model.name!r} cannot be converted to TFLite: {first}" + (f" (converter: {said})" if said else "")

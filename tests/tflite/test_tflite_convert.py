@@ -273,6 +273,15 @@ def test_recurrent_layers_that_are_unrolled_have_no_loop(kind, mode):
     assert tflite.check_parity(file, model, data).snr_db > 30
 
 
+def test_whole_numbers_as_inputs_of_int16x8_are_refused_in_words():
+    words = keras.Input((6,), dtype="int32")
+    model = keras.Model(words, layers.Dense(2)(layers.Flatten()(layers.Embedding(9, 4)(words))))
+    data = np.arange(48).reshape(8, 6).astype("int32") % 9
+    with pytest.raises(RunError, match=r"inputs of whole numbers in int16x8\)"):
+        tflite.convert(model, "int16x8", representative_data=data)
+    assert tflite.inspect(tflite.convert(model, "int8", representative_data=data)).float_operations == []
+
+
 def test_half_floats_are_refused_by_the_name_of_their_policy():
     image = keras.Input((6, 6, 3))
     model = keras.Model(image, layers.Conv2D(4, 3, dtype="mixed_float16")(image))
