@@ -16,6 +16,7 @@ if __package__ in (None, ""):
 import pathlib
 
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.files import readable_name
 from dcp_tf.tools import common_flags
 from dcp_tf.tools.program import Program
 
@@ -60,6 +61,9 @@ def main(flags) -> None:
         raise UsageError("say which files: --models=A.tflite,B.tflite")
     if not all(flags.models):
         raise UsageError(f"--models has a comma too many, it names an empty file. Received: {','.join(flags.models)}")
+    for path in flags.models:
+        if path != readable_name(path):  # the interpreter takes names in UTF-8 only
+            raise UsageError(f"the name {readable_name(path)} is no UTF-8 here: rename the file, or set PYTHONUTF8=1")
     names = _short_names(flags.models)
     candidates = dict(zip(names, flags.models, strict=True))
     if flags.device == "android":

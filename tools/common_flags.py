@@ -343,7 +343,10 @@ def _recorded_beside(model: str) -> Recorded:
     kind = found.get("outputs") if found.get("outputs") in ("logits", "softmax", "sigmoid") else None
     loss = found.get("loss") if found.get("loss") in TASK_LOSSES else "auto"
     if found.get("normalization") == "mean/std":
-        mean, std = (tuple(float(x) for x in found["settings"][name]) for name in ("mean", "std"))
+        try:
+            mean, std = (tuple(float(x) for x in found["settings"][name]) for name in ("mean", "std"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{summary} names no mean and std as numbers: give --mean and --std") from error
         return Recorded(None, mean or None, std or None, kind, summary, loss)
     name = found.get("normalization") if found.get("normalization") in NORMALIZATIONS else None
     return Recorded(name, None, None, kind, summary, loss)

@@ -107,7 +107,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     """
     console = Console(highlight=False)
     console.print(summary_table(summary))
-    if summary["pruned"].get("kernel_sparsity"):
+    if summary.get("pruned", {}).get("kernel_sparsity"):
         console.print(kernel_table(summary))
 
 
