@@ -6,7 +6,6 @@ from typing import Any
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.models.names import with_valid_names
 from dcp_tf.tflite.biases import with_right_biases
 from dcp_tf.tflite.calibration import calibration_samples
 from dcp_tf.tflite.inspect import inspect
@@ -47,6 +46,8 @@ def convert(
             where ai-edge-quantizer is not installed.
         RunError: the converter has no kernel for an operation of the model, or left one in float in an integer file.
     """
+    from dcp_tf.models.names import with_valid_names  # here: TensorFlow's start is to be silenced first
+
     quantization = Quantization.parse(quantization)
     check_model(model)
     model, _ = with_valid_names(model)

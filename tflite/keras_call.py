@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models.names import with_valid_names
 
 
 def check_model(model: Any) -> None:
@@ -51,6 +50,8 @@ def infer(model: Any, inputs: list) -> list:
 def compiled_infer(model: Any) -> Callable[..., list]:
     """`infer` as one graph for batches of any size, inputs as separate arguments (ResNet-56: a third of the time)."""
     import tensorflow as tf
+
+    from dcp_tf.models.names import with_valid_names
 
     model, _ = with_valid_names(model)
     signature = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs]

@@ -73,16 +73,16 @@ def _require_any_batch(model: keras.Model, opened: keras.Model, stated: int | No
     reason = f"layer {stateful.name!r} is stateful" if stateful else suspect and f"{suspect.name!r} fixes it"
     said = f"{model.name!r} is built for batches of {size} images" + (f" ({reason})" if reason else "")
     advice = "build it for any batch: keras.Input(shape) without batch_size, reshapes to (-1, ...)"
-    if any(x.shape and x.shape[0] is not None for x in opened.outputs):
-        raise UsageError(f"{said}: {advice}")
     try:
         many = _trial(opened, 2 * (size or 1))
         few = [x[:3] for x in tree.flatten(many)]
         together, alone = _run(opened, many), _run(opened, tree.pack_sequence_as(many, few))
         first = together if stated is None else _run(model, tree.map_structure(lambda x: x[:stated], many))
     except Exception as error:  # Keras and TensorFlow raise many kinds
-        raise UsageError(f"{said}: {advice} ({first_line(error)[:200]})") from error
-    if not (_agree(together, alone) and _agree(together, first)):
+        raise UsageError(f"{said}: {advice}" + ("" if reason else f" ({first_line(error)[:200]})")) from error
+    ratios = [len(x) * 3 / max(len(y), 1) for x, y in zip(together, alone, strict=True) if x.ndim and y.ndim]
+    all_answered = all(ratio == len(tree.flatten(many)[0]) for ratio in ratios)
+    if not (all_answered and _agree(together, alone) and _agree(together, first)):
         raise UsageError(f"{said}, and computes something else in others: {advice}")
 
 

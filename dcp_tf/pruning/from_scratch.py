@@ -9,6 +9,7 @@ from dcp_tf.data import Readable
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.trace import Trace
+from dcp_tf.models.layer_copies import new_layer
 from dcp_tf.training import Objective
 from dcp_tf.training.heads import AugmentedModel, augment
 
@@ -28,8 +29,8 @@ def draw_anew(model: keras.Model, seed: int) -> None:
     keras.utils.set_random_seed(seed)
     operations = {id(call.operation): call.operation for call in Trace(model).calls}
     for layer in operations.values():
-        if (isinstance(layer, keras.layers.BatchNormalization) and layer.trainable) or _is_trained(layer):
-            layer.set_weights(_fresh(layer).get_weights())
+        if isinstance(layer, keras.Layer) and any(map(_is_trained, layer._flatten_layers())):
+            _draw_layer_anew(layer)
     frozen = [o.name for o in operations.values() if isinstance(o, keras.Layer) and o.weights and not o.trainable]
     kept = f"; those of the frozen layers {', '.join(frozen)} stay" if frozen else ""
     progress.say(f"all weights were drawn anew: the network is trained from scratch{kept}")
@@ -47,15 +48,27 @@ def with_heads(
     return augmented
 
 
-def _is_trained(operation: keras.Operation) -> bool:
-    return isinstance(operation, keras.Layer) and bool(operation.trainable_weights)
+def _is_trained(layer: keras.Layer) -> bool:
+    """Whether training changes weights that are the layer's own, not those of layers inside of it."""
+    is_norm = isinstance(layer, keras.layers.BatchNormalization) and layer.trainable
+    return is_norm or any(variable.trainable for variable in layer._trainable_variables)
+
+
+def _draw_layer_anew(layer: keras.Layer) -> None:
+    fresh = _fresh(layer)
+    for old, new in zip(layer._flatten_layers(), fresh._flatten_layers(), strict=True):
+        if _is_trained(old):  # an adapted Normalization beside it keeps what it has learnt
+            own = old._trainable_variables + old._non_trainable_variables
+            for variable, drawn in zip(own, new._trainable_variables + new._non_trainable_variables, strict=True):
+                variable.assign(drawn)
 
 
 def _fresh(layer: keras.Layer) -> keras.Layer:
     """A new layer with the same config and shapes of weights."""
     try:
-        fresh = type(layer).from_config(layer.get_config())
-        fresh.build_from_config(layer.get_build_config())
+        fresh = new_layer(layer)
+        if not fresh.built:
+            fresh.build_from_config(layer.get_build_config())
         shapes = [[tuple(w.shape) for w in each.weights] for each in (layer, fresh)]
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UsageError(

@@ -75,6 +75,18 @@ def test_models_that_cannot_are_refused_in_one_line(kind, tmp_path):
     assert "\n" not in str(raised.value)
 
 
+def test_a_wrong_shape_that_keras_states_refuses_nothing(tmp_path):
+    values = np.random.default_rng(0).normal(size=(8, 8, 8, 1)).astype("float32")
+    norm = layers.Normalization()
+    norm.adapt(values)
+    twice = layers.Pipeline([norm])
+    x = keras.Input((8, 8, 1))
+    model = keras.Model(x, layers.Add()([twice(x), twice(x * 2.0)]))
+    model.save(tmp_path / "model.keras")
+    loaded = models.load(str(tmp_path / "model.keras")).model
+    np.testing.assert_array_equal(np.asarray(loaded(values)), np.asarray(model(values)))
+
+
 def test_models_for_any_batch_are_not_touched():
     model = network(layers.Flatten(), batch=None)
     assert models.with_open_batch(model) is model

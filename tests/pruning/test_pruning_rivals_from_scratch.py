@@ -96,3 +96,20 @@ def test_it_is_trained_with_the_schedule_of_the_fine_tuning(heads):
 def test_a_place_for_heads_that_does_not_exist_is_found_at_once():
     with pytest.raises(UsageError, match="no layer 'nowhere'"):
         run(nets.build(nets.residual), WidthMultiplier(rate=0.5, auxiliary_layers=("nowhere",)))
+
+
+def test_what_was_adapted_inside_of_a_layer_stays():
+    values = np.random.default_rng(0).normal(5, 3, (64, 4)).astype("float32")
+    norm = keras.layers.Normalization()
+    norm.adapt(values)
+    inside = keras.layers.Pipeline([norm, keras.layers.Dense(4), keras.layers.BatchNormalization()])
+    image = keras.Input((4,))
+    model = keras.Model(image, keras.layers.Dense(2)(inside(image)))
+    dense, batch_norm = inside.layers[1:]
+    batch_norm.moving_mean.assign(np.ones(4))
+    kernel, normalized = dense.kernel.numpy(), np.asarray(norm(values))
+    draw_anew(model, 0)
+    norm.finalize_state()  # as loading does
+    np.testing.assert_array_equal(np.asarray(norm(values)), normalized)
+    assert not np.array_equal(dense.kernel.numpy(), kernel)
+    np.testing.assert_array_equal(batch_norm.moving_mean, np.zeros(4))
