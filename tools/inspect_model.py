@@ -28,7 +28,7 @@ from dcp_tf.tools.pruning_flags import read_target
 
 PROGRAM = Program("inspect_model", __doc__)
 common_flags.define_model(PROGRAM)
-PROGRAM.list("input_shape", [], "Height, width and channels (such as 32,32,3), where the model leaves them open.")
+PROGRAM.list("input_shape", [], "The shape of one input (32,32,3 or 20,5), where the model leaves sizes open.")
 PROGRAM.section("What pruning would leave")
 PROGRAM.share("rate", None, "Count the model with this share of channels removed from each group.")
 PROGRAM.string("target_macs", None, "Find the widths for at most so many multiply-accumulates, as a number or 60%.")
@@ -63,6 +63,8 @@ def main(flags) -> None:
 
     shape = _shape(flags)
     loaded = models.load(flags.model, weights=flags.weights, input_shape=shape, **model_flags.code_of(flags))
+    if shape is not None and len(loaded.model.inputs) > 1:
+        raise UsageError(f"{flags.model} has {len(loaded.model.inputs)} inputs, --input_shape states one")
     graph = ChannelGraph(loaded.model, None if shape is None else [(None, *shape)], flags.ignore_statistics)
     if flags.plot:
         from dcp_tf.report.graph_plot import plot_groups
@@ -70,7 +72,7 @@ def main(flags) -> None:
         print(f"written: {plot_groups(graph, flags.plot)}", file=sys.stderr)
     if flags.rate is not None or read_target(flags) is not None:
         return _print_forecast(forecast(graph, flags), describe(graph, count_cost(graph)), flags.json)
-    found = describe(graph, count_cost(graph))
+    found = describe(graph, count_cost(graph, open_sizes=True))
     if flags.json:
         print(json.dumps(found, indent=2))
     else:
@@ -130,7 +132,10 @@ def _scope(graph, flags) -> list:
         patterns = paper_scope(flags.model.removeprefix("zoo:"))
         groups = [g for g in graph.groups if any(re.fullmatch(pattern, g.name) for pattern in patterns)]
     if not groups:
-        raise UsageError("the model has no group of channels to prune; without --rate the reasons are listed")
+        free = graph.prunable(residual=True)
+        kinds = dict.fromkeys("recurrent units" if group.recurrent else "residual streams" for group in free)
+        hint = f"its {' and '.join(kinds)} need --prune_residual" if free else "without --rate the reasons are listed"
+        raise UsageError(f"the model has no group of channels to prune; {hint}")
     return groups
 
 
@@ -177,6 +182,7 @@ def describe(graph, cost) -> dict:
         "model": graph.trace.model.name,
         "fingerprint": graph.fingerprint(),
         "params": cost.params,
+        "keras_params": graph.trace.model.count_params(),
         "macs": cost.macs,
         "flops": cost.flops,
         "activations": cost.activations,
@@ -188,6 +194,7 @@ def describe(graph, cost) -> dict:
                 "producers": list(g.producers),
                 "consumers": list(g.consumers),
                 "residual": g.residual,
+                "recurrent": g.recurrent,
                 "pinned_because": g.pinned_because,
                 "params_share": shares[g.name][0],
                 "macs_share": shares[g.name][1],
@@ -224,11 +231,24 @@ def _print(found: dict, widths: dict | None = None) -> None:
         print("\n".join([f"{found['model']}: groups of channels", *narrow_tables.group_lines(found["groups"], widths)]))
     else:
         console.print(_group_table(found, widths))
-    if any(g["residual"] and not g["pinned_because"] for g in found["groups"]):
+    free = [g for g in found["groups"] if g["residual"] and not g["pinned_because"]]
+    if any(not g["recurrent"] for g in free):
         console.print("residual: a sum of feature maps, pruned with --prune_residual only")
-    console.print(f"{found['params']:,} parameters, {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)")
+    if any(g["recurrent"] for g in free):
+        console.print("recurrent: a state to which each step adds, pruned with --prune_residual only")
+    _print_costs(console, found)
     if found["uncounted"]:
         console.print(f"not counted among the MACs: {', '.join(found['uncounted'])}")
+
+
+def _print_costs(console, found: dict) -> None:
+    params = f"{found['params']:,} parameters"
+    if found["keras_params"] != found["params"]:
+        params += f" ({found['keras_params']:,} in Keras, which counts the statistics of normalizations too)"
+    if found["macs"] is None:
+        console.print(f"{params}; MACs are unknown: state the shape of one input with --input_shape")
+    else:
+        console.print(f"{params}, {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)")
 
 
 def _group_table(found: dict, widths: dict | None):
@@ -238,10 +258,10 @@ def _group_table(found: dict, widths: dict | None):
     for column in ("group", "size", "params", "MACs", "tied together", "read by", "can be pruned"):
         table.add_column(column, justify="right" if column in ("size", "params", "MACs") else "left", overflow="fold")
     for group in found["groups"]:
-        answer = "residual" if group["residual"] else "yes"
+        answer = narrow_tables.answer(group)
         if group["pinned_because"]:
             answer = f"no: {group['pinned_because']}"
-        shares = (f"{group[f'{name}_share']:.1%}" for name in ("params", "macs"))
+        shares = (narrow_tables.percent(group[f"{name}_share"]) for name in ("params", "macs"))
         tied = narrow_tables.some(group["producers"]) if len(group["producers"]) > 1 else ""
         width = f"{(widths or {}).get(group['name'], group['size'])} of " if widths else ""
         table.add_row(
@@ -264,14 +284,15 @@ def _print_layers(layers: list[dict]) -> None:
         table.add_column(column, justify="right" if right else "left", overflow="fold")
     for layer in layers:
         shapes = narrow_tables.shapes(layer["outputs"])
-        table.add_row(layer["name"], layer["kind"], shapes, f"{layer['params']:,}", f"{layer['macs']:,}")
+        table.add_row(layer["name"], layer["kind"], shapes, f"{layer['params']:,}", narrow_tables.number(layer["macs"]))
     console.print(table)
 
 
 def _shape(flags) -> tuple[int, ...] | None:
     sizes = common_flags.numbers(flags, "input_shape")
-    if sizes is not None and (len(sizes) != 3 or any(s < 1 or s != int(s) for s in sizes)):
-        raise UsageError(f"--input_shape takes height,width,channels, received {flags.input_shape}")
+    if sizes is not None and any(s < 1 or s != int(s) for s in sizes):
+        given = ",".join(flags.input_shape)
+        raise UsageError(f"--input_shape takes whole sizes, such as 224,224,3 or 20,5. Received: {given}")
     return None if sizes is None else tuple(int(s) for s in sizes)
 
 

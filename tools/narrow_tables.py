@@ -18,9 +18,8 @@ def group_lines(groups: Sequence[Mapping[str, Any]], widths: Mapping[str, int] |
     """
     lines = [f"{'group':{_NAME}}{'size':>12}{'params':>8}{'MACs':>8}  can be pruned"]
     for group in groups:
-        answer = "no" if group["pinned_because"] else "residual" if group["residual"] else "yes"
         size = f"{group['size']}" if not widths else f"{widths.get(group['name'], group['size'])} of {group['size']}"
-        figures = f"{size:>12}{_percent(group['params_share']):>8}{_percent(group['macs_share']):>8}  {answer}"
+        figures = f"{size:>12}{percent(group['params_share']):>8}{percent(group['macs_share']):>8}  {answer(group)}"
         lines += _named(group["name"], figures)
         if len(group["producers"]) > 1:
             lines += _indented(f"tied together: {some(group['producers'])}")
@@ -35,8 +34,7 @@ def layer_lines(layers: Sequence[Mapping[str, Any]]) -> list[str]:
     """A line for each layer with its parameters and MACs, and an indented one with its kind and shapes."""
     lines = [f"{'layer':{_NAME}}{'parameters':>16}{'MACs':>20}"]
     for layer in layers:
-        macs = "?" if layer["macs"] is None else f"{layer['macs']:,}"
-        lines += _named(layer["name"], f"{layer['params']:>16,}{macs:>20}")
+        lines += _named(layer["name"], f"{layer['params']:>16,}{number(layer['macs']):>20}")
         lines += _indented(f"{layer['kind']}: {shapes(layer['outputs'])}")
     return lines
 
@@ -51,8 +49,21 @@ def shapes(outputs: Sequence[Sequence[int | None]]) -> str:
     return ", ".join(" x ".join("?" if size is None else str(size) for size in shape) for shape in outputs)
 
 
-def _percent(share: float | None) -> str:
+def answer(group: Mapping[str, Any]) -> str:
+    """Whether a group can be pruned, in a word."""
+    if group["pinned_because"]:
+        return "no"
+    return "recurrent" if group.get("recurrent") else "residual" if group["residual"] else "yes"
+
+
+def percent(share: float | None) -> str:
+    """A share of 1; a question mark where it is unknown."""
     return "?" if share is None else f"{share:.1%}"
+
+
+def number(count: int | None) -> str:
+    """A count; a question mark where it is unknown."""
+    return "?" if count is None else f"{count:,}"
 
 
 def _named(name: str, figures: str) -> list[str]:

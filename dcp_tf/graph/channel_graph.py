@@ -12,6 +12,7 @@ import numpy as np
 import dcp_tf.graph.rules  # noqa: F401  (fills the table of rules)
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.labels import LabelSpace, settle, varying_axes
+from dcp_tf.graph.reasons import in_short
 from dcp_tf.graph.rule import Kept, Labels, Multiplication, OperationRecord, RuleCall, run_rule
 from dcp_tf.graph.signatures import Signatures
 from dcp_tf.graph.trace import Call, Trace
@@ -31,8 +32,10 @@ class ChannelGroup:
         producers: paths of the operations that make the channels.
         consumers: paths of the layers whose kernels read them.
         pinned_because: why no channel can be removed, or None.
-        residual: whether the channels are a sum of several feature maps (a residual stream, a block output).
+        residual: whether the channels are a sum of several feature maps (a residual stream, a block output), or of what
+            the steps of a recurrent layer add.
         classes: the class number of each channel, shape (size,).
+        recurrent: whether they are units of a recurrent layer: its state, to which each step adds.
     """
 
     name: str
@@ -42,6 +45,7 @@ class ChannelGroup:
     pinned_because: str | None
     residual: bool
     classes: np.ndarray = dataclasses.field(repr=False)
+    recurrent: bool = False
 
 
 class ChannelGraph:
@@ -86,6 +90,7 @@ class ChannelGraph:
         self.arguments: dict[int, dict[int | str, tuple]] = {}
         self._space = LabelSpace()
         self._residual: list[Labels] = []
+        self._recurrent: list[Labels] = []
         self.labels: dict[int, Labels] = {}
         self._label_everything()
         self.class_of_label = settle(self._space, list(self.labels.values()))
@@ -133,6 +138,7 @@ class ChannelGraph:
         )
         self.labels.update(zip(call.outputs, run_rule(rule_call), strict=True))
         self._residual.extend(rule_call.residual)
+        self._recurrent.extend(rule_call.recurrent)
         self.multiplications.append((record, call, self._of_one_image(call, rule_call.multiplications)))
         if rule_call.arguments:
             # One node belongs to several calls when its model is called several times: one constant serves them all.
@@ -152,7 +158,9 @@ class ChannelGraph:
         for labels, reason in self._space.pins:
             known.add(self._classes(labels), ("reason", reason))
         for labels in self._residual:
-            known.add(self._classes(labels), ("residual", True))
+            known.add(self._classes(labels), ("residual", "sum"))
+        for labels in self._recurrent:
+            known.add(self._classes(labels), ("residual", "recurrent"))
         for number, labels in enumerate(self._space.parts):
             known.add(self._classes(labels), ("part", number))
 
@@ -173,12 +181,16 @@ class ChannelGraph:
         for (producers, consumers, reasons, residual, _), classes in members:
             used[producers[0]] += 1
             name = producers[0] if used[producers[0]] == 1 else f"{producers[0]}#{used[producers[0]]}"
-            reason = "; ".join(reasons) or None
+            reason = in_short(reasons) or None
             if reason is None and not consumers:
                 reason = "no layer with a kernel reads it"
             if reason is None and len(classes) == 1:
                 reason = "it is a single channel, or several that only live together"
-            groups.append(ChannelGroup(name, len(classes), producers, consumers, reason, bool(residual), classes))
+            recurrent = "recurrent" in residual
+            group = ChannelGroup(
+                name, len(classes), producers, consumers, reason, bool(residual), classes, recurrent=recurrent
+            )
+            groups.append(group)
         return groups
 
     # Questions

@@ -25,8 +25,8 @@ class LayerCost:
     path: str
     kind: str
     params: int
-    macs: int
-    flops: int
+    macs: int | None
+    flops: int | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,8 +34,9 @@ class Cost:
     """The cost of a model for one image.
 
     Attributes:
-        params: weights, BatchNorm's gamma and beta among them, its moving statistics not (as the papers count).
-        macs: multiply-accumulates of convolutions and fully connected layers.
+        params: weights, BatchNorm's gamma and beta among them, its moving statistics not (as the papers count; Keras'
+            `count_params()` counts them too).
+        macs: multiply-accumulates of convolutions, fully connected and recurrent layers; None where sizes are open.
         flops: the papers' count: (2 * kh * kw * C_in / groups - [no bias]) * H_out * W_out * C_out for a convolution,
             2 * C_in * C_out for a fully connected layer (Liu et al. 2021, tables).
         layers: one entry per operation with parameters or multiplications.
@@ -45,8 +46,8 @@ class Cost:
     """
 
     params: int
-    macs: int
-    flops: int
+    macs: int | None
+    flops: int | None
     layers: tuple[LayerCost, ...]
     uncounted: tuple[str, ...]
     activations: int | None
@@ -57,13 +58,19 @@ class Cost:
         return f"<Cost {shown}, {len(self.layers)} layers>"
 
 
-def count_cost(model: keras.Model | ChannelGraph, kept: Kept | None = None, input_shape: tuple | None = None) -> Cost:
+def count_cost(
+    model: keras.Model | ChannelGraph,
+    kept: Kept | None = None,
+    input_shape: tuple | None = None,
+    open_sizes: bool = False,
+) -> Cost:
     """Counts a model's cost without running it.
 
     Args:
         model: a functional model, or its graph.
         kept: counts the rebuilt model, from `ChannelGraph.kept`, without building it.
         input_shape: the shape of one input image, where the model leaves its size open and has one input.
+        open_sizes: takes models whose sizes are open: their multiply-accumulates are None then.
 
     Returns:
         The cost for one image.
@@ -81,24 +88,32 @@ def count_cost(model: keras.Model | ChannelGraph, kept: Kept | None = None, inpu
     kept = model.kept({}) if kept is None else kept
     macs, flops = dict.fromkeys(model.records, 0), dict.fromkeys(model.records, 0)
     for record, call, multiplications in model.multiplications:
+        key = id(record.operation)
         for each in multiplications:
-            if each.positions is None:
-                raise UsageError(f"the output size of {call.path!r} is unknown; state the size of the input images")
-            more, papers = _multiply(record, each, kept)
-            macs[id(record.operation)] += more
-            flops[id(record.operation)] += papers
+            if each.positions is None and not open_sizes:
+                raise UsageError(
+                    f"the output size of {call.path!r} is unknown; state the shape of one input, such as "
+                    "input_shape=(224, 224, 3) or (20, 5) (--input_shape=20,5)"
+                )
+            more, papers = (None, None) if each.positions is None else _multiply(record, each, kept)
+            macs[key], flops[key] = _sum(macs[key], more), _sum(flops[key], papers)
     layers = [
         LayerCost(record.path, type(record.operation).__name__, count_params(record, kept), macs[key], flops[key])
         for key, record in model.records.items()
     ]
     return Cost(
         sum(c.params for c in layers),
-        sum(macs.values()),
-        sum(flops.values()),
+        _sum(*macs.values()),
+        _sum(*flops.values()),
         tuple(c for c in layers if c.params or c.macs),
         tuple(r.path for r in model.records.values() if not r.counted and getattr(r.operation, "weights", ())),
         count_activations(model, kept),
     )
+
+
+def _sum(*counts: int | None) -> int | None:
+    """The sum of counts; None where one of them is unknown."""
+    return None if None in counts else sum(counts)
 
 
 def count_activations(graph: ChannelGraph, kept: Kept) -> int | None:
@@ -156,8 +171,10 @@ def _multiply(record: OperationRecord, each: Multiplication, kept: Kept) -> tupl
     return macs, 2 * macs - each.positions * math.prod(shape[axis] for axis in axes)
 
 
-def group_shares(graph: ChannelGraph) -> dict[str, tuple[float, float]]:
+def group_shares(graph: ChannelGraph) -> dict[str, tuple[float, float | None]]:
     """How much of the model hangs on each group: group name -> shares of the parameters and of the MACs.
+
+    Where sizes are open, the MACs are unknown, and their share is None.
 
     A share is what would go with all channels of the group. A kernel is read by one group and made by another, so the
     shares of all groups add up to more than 1.
@@ -181,8 +198,7 @@ def group_shares(graph: ChannelGraph) -> dict[str, tuple[float, float]]:
             part = parts.get((id(record.operation), each.weight))
             if part is not None and each.positions is not None:
                 macs += part * each.positions * math.prod(record.operation.weights[each.weight].shape)
-    total = count_cost(graph)
-    return {
-        name: (float(params[i] / max(total.params, 1)), float(macs[i] / max(total.macs, 1)))
-        for i, name in enumerate(names)
-    }
+    total = count_cost(graph, open_sizes=True)
+    of_params = params / max(total.params, 1)
+    of_macs = None if total.macs is None else macs / max(total.macs, 1)
+    return {name: (float(of_params[i]), None if of_macs is None else float(of_macs[i])) for i, name in enumerate(names)}

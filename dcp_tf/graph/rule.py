@@ -111,6 +111,7 @@ class RuleCall:
         self.multiplications: list[Multiplication] = []
         self.arguments: dict[int | str, tuple[Callable[[Kept, Any], Any], Labels]] = {}
         self.residual: list[Labels] = []
+        self.recurrent: list[Labels] = []
         self._space = space
 
     # Labels

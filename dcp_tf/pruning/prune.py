@@ -230,7 +230,8 @@ def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:
     if groups or not method.chooses_channels:
         return groups
     reasons = {g.pinned_because for g in graph.groups if g.pinned_because}
-    residual = "" if method.prune_residual or not graph.prunable(True) else "; residual streams need --prune_residual"
+    kinds = {"recurrent units" if g.recurrent else "residual streams" for g in graph.prunable(True)}
+    residual = "" if method.prune_residual or not kinds else f"; {' and '.join(sorted(kinds))} need --prune_residual"
     raise UsageError(f"the model has no group of channels to prune ({'; '.join(sorted(reasons)[:3])}{residual})")
 
 

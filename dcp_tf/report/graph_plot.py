@@ -53,7 +53,8 @@ def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
         colour = "white" if group is None else colours.get(group.name, _PINNED)
         text = call.path if group is None else f"{call.path}  [{group.name}: {group.size}]"
         if group is not None and group.name == call.path:
-            text = f"{call.path}  [{group.size}{' residual' if group.residual else ''}]"
+            kind = " recurrent" if group.recurrent else " residual" if group.residual else ""
+            text = f"{call.path}  [{group.size}{kind}]"
         box = {"facecolor": colour, "edgecolor": "#606060", "linewidth": 0.5, "boxstyle": "round,pad=0.15"}
         axes.text(column, row, text, ha="center", va="center", fontsize=5.5, bbox=box, zorder=2)
     title = f"{trace.model.name}: {len(free)} groups can be pruned, {len(graph.groups) - len(free)} are pinned (gray)"

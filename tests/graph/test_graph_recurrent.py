@@ -116,7 +116,7 @@ def test_units_stay_unless_residual_streams_are_pruned():
 FRAMES = {
     "ConvLSTM1D": (layers.ConvLSTM1D, (5, 6, 3)),
     "ConvLSTM2D": (layers.ConvLSTM2D, (5, 6, 4, 3)),
-    "ConvLSTM3D": (layers.ConvLSTM3D, (3, 4, 4, 2, 3)),
+    "ConvLSTM3D": (layers.ConvLSTM3D, (2, 3, 3, 2, 3)),
 }
 
 

@@ -150,7 +150,7 @@ def _units_of_cell(call: RuleCall, cell: keras.Layer, key: str, read: Labels, pl
     """
     width = _width(cell)
     made = call.fresh(width, key)
-    call.residual.append(made)
+    call.recurrent.append(made)
     gates = np.tile(made, cell.kernel.shape[-1] // width)
     for kernel, channels in ((cell.kernel, read), (cell.recurrent_kernel, made)):
         index = call.consume(kernel, -2, channels)
