@@ -49,7 +49,7 @@ class Metadata:
         std: goes with it.
         channels: "RGB", "BGR" or "GRAY"; None where the inputs are no such images.
         input_layout: order of an input's axes, such as "NHWC"; None where the inputs are no images.
-        outputs: "logits", "probabilities" or "embeddings"; None where it is unknown.
+        outputs: "logits", "probabilities", "embeddings" or "numbers"; None where it is unknown.
         loss: what the network was trained with, such as "softmax"; None where it is unknown.
         dcp_tf_version: of the library that wrote the file.
     """
@@ -82,7 +82,7 @@ def image_metadata(
         quantization: the mode of the file.
         normalization: a `dcp_tf.data.Normalization`, or None for inputs that are no images.
         labels: names of the classes.
-        outputs: "logits", "probabilities" or "embeddings".
+        outputs: "logits", "probabilities", "embeddings" or "numbers".
         loss: what the network was trained with, such as "softmax".
     """
     shape = tuple(model.inputs[0].shape)

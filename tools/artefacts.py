@@ -87,7 +87,13 @@ def figures(model_or_predict: Any, dataset: Any, objective: Any) -> dict[str, An
 
 
 def deploy(
-    models: Mapping[str, Any], dataset: Any, objective: Any, folder: pathlib.Path, settings: Deployment, seed: int
+    models: Mapping[str, Any],
+    dataset: Any,
+    objective: Any,
+    folder: pathlib.Path,
+    settings: Deployment,
+    seed: int,
+    reference: Any = None,
 ) -> tuple[dict[str, dict], list[str]]:
     """Converts, checks and measures.
 
@@ -98,6 +104,8 @@ def deploy(
         folder: where the files go.
         settings: which files, and how they are measured.
         seed: of the calibration images and the benchmark.
+        reference: what the baseline gives for images without labels, see `unlabelled.Reference`; None where there are
+            labels or no baseline.
 
     Returns:
         The `tflite` part of summary.json, and a line for each file that could not be made or is not what its model is.
@@ -116,11 +124,13 @@ def deploy(
                 checked = tflite_files.make(models[name], mode, dataset, images, objective, settings, seed)
                 checked.file.save(path)
                 records[path.name] = {"model": name, **checked.record, "operations_change": None}
+                if reference is not None:
+                    records[path.name] |= reference.compare_file(checked.file)
         compare_operations(records, folder, next(iter(models)))
     if settings.runs and records:
         with collect(failures, "latency", settings.debug):
             _benchmark(records, folder, settings, seed, failures)
-    for line in remarks(records):
+    for line in [*remarks(records), *(reference.remarks(records) if reference is not None else ())]:
         progress.say(line)
     return records, failures
 

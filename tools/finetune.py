@@ -17,7 +17,16 @@ import pathlib
 import time
 
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tools import baseline_look, common_flags, face_flags, model_flags, pruning_flags, run_flags, task
+from dcp_tf.tools import (
+    baseline_look,
+    common_flags,
+    face_flags,
+    model_flags,
+    pruning_flags,
+    run_flags,
+    task,
+    unlabelled,
+)
 from dcp_tf.tools.program import Program
 
 PROGRAM = Program("finetune", __doc__)
@@ -57,14 +66,19 @@ def main(flags) -> None:
     masks = _masks_of_zeros(subject.model) if _has_pruned_kernels(flags.model) else {}
     known = look.figures if teacher is None and look is not None and look.part == "test" else None
     before = artefacts.measure_model(subject.model, subject.dataset, subject.objective, known)
-    if teacher is not None and subject.objective.primary in before:
-        progress.say(f"before fine-tuning: {subject.objective.primary} {before[subject.objective.primary]:.4f}")
+    metric = subject.objective.primary
+    reference = None if teacher is None else unlabelled.reference(teacher, subject.dataset, subject.objective)
+    if reference is not None:
+        before, metric = before | reference.compare(subject.model), reference.metric
+    if teacher is not None and metric in before:
+        progress.say(f"before fine-tuning: {metric} {before[metric]:.4f}")
     phase = _fit(flags, subject, config, teacher, folder, masks, share)
     path = save_model(subject.model, folder / "pruned.keras")
     after = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
     if not masks:
         artefacts.leave_out_zeros(after)
-    metric = subject.objective.primary
+    if reference is not None:
+        after |= reference.compare(subject.model)
     if metric in before:
         after[f"{metric}_before_finetuning"] = before[metric]
     failures = []
@@ -72,6 +86,8 @@ def main(flags) -> None:
     found = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase]}
     if look is not None:
         found["baseline_check"] = look.to_json()
+    if reference is not None:
+        found["metric"] = metric
     artefacts.write_summary(folder, started, subject, flags, {"distillation": share}, **found)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")

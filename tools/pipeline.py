@@ -9,7 +9,7 @@ from typing import Any
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import remove_leftovers
-from dcp_tf.tools import artefacts, baseline_look, deployable, latency_target
+from dcp_tf.tools import artefacts, baseline_look, deployable, latency_target, unlabelled
 from dcp_tf.tools.common_flags import Subject
 from dcp_tf.tools.failures import collect
 from dcp_tf.tools.pruning_flags import Job
@@ -87,10 +87,15 @@ def run(
     result = _prune(flags, subject, job, folder)
     models = _save(subject, result, folder)
     measured = _measure(subject, models, result, look)
+    reference = unlabelled.reference(subject.model, subject.dataset, subject.objective)
+    if reference is not None:
+        measured["pruned"] |= reference.compare(result.model)
+        for line in reference.remarks({"the pruned model": measured["pruned"]}):
+            progress.say(line)
     deploying = time.perf_counter()
     failures: list[str] = []
     reloaded = reload_records(folder, models, subject.dataset, flags, failures)
-    files, undeployed = _deploy(flags, subject, job, models, folder)
+    files, undeployed = _deploy(flags, subject, job, models, folder, reference)
     failures += undeployed + disagreements(measured, files, subject.objective.primary)
     checked, missed = {}, []
     with collect(failures, "the target latency", flags.debug):
@@ -101,6 +106,8 @@ def run(
     found |= {"failures": failures, "phases": phases}
     if look is not None:
         found["baseline_check"] = look.to_json()
+    if reference is not None:
+        found["metric"] = reference.metric
     summary = artefacts.write_summary(folder, started, subject, flags, _resolved(subject, job), **found)
     with collect(failures, "report.html", flags.debug):
         write_report(folder)
@@ -174,11 +181,12 @@ def _measure(subject: Subject, models: Mapping[str, Any], result: Any, look: Any
 
 
 def _deploy(
-    flags: Any, subject: Subject, job: Job, models: Mapping[str, Any], folder: pathlib.Path
+    flags: Any, subject: Subject, job: Job, models: Mapping[str, Any], folder: pathlib.Path, reference: Any
 ) -> tuple[dict[str, dict], list[str]]:
     """The TFLite files in place of an earlier run's; see `artefacts.deploy`."""
     artefacts.remove_files(folder, models)
-    return artefacts.deploy(models, subject.dataset, subject.objective, folder, job.deployment, flags.seed)
+    dataset, objective = subject.dataset, subject.objective
+    return artefacts.deploy(models, dataset, objective, folder, job.deployment, flags.seed, reference)
 
 
 def _judge_latency(job: Job, plan: Any, files: Mapping[str, dict]) -> tuple[dict[str, dict], list[str]]:

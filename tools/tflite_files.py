@@ -128,7 +128,8 @@ def check(
     mode = file.quantization.value
     normalization = getattr(dataset.train, "normalization", None)
     loss = getattr(objective, "name", None)
-    about = tflite.image_metadata(model, mode, normalization, dataset.class_names, outputs, loss)
+    output_type = getattr(objective, "output_type", None)
+    about = tflite.image_metadata(model, mode, normalization, dataset.class_names, output_type, loss)
     file = tflite.with_metadata(file, about)
     if missing := tflite.unsupported_operations(file):
         raise RunError(f"{len(missing)} operations cannot be run in {mode}: {'; '.join(missing[:3])}")

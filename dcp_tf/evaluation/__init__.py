@@ -1,6 +1,7 @@
 """How good a classifier or an embedding of faces is, and how alike two classifiers are."""
 
-from dcp_tf.evaluation.metrics import accuracy, agreement, top1_classes
+from dcp_tf.evaluation.fidelity import fidelity
+from dcp_tf.evaluation.metrics import accuracy, agreement, predict_function, top1_classes
 from dcp_tf.evaluation.tasks import (
     HIGHER_IS_BETTER,
     measure_dense,
@@ -17,10 +18,12 @@ __all__ = [
     "accuracy",
     "agreement",
     "embed",
+    "fidelity",
     "measure_dense",
     "measure_multilabel",
     "measure_regression",
     "measure_sequences",
+    "predict_function",
     "recall_at_1",
     "top1_classes",
     "verify",

@@ -52,6 +52,8 @@ def lead(summary: Mapping[str, Any]) -> str:
         where = f" on {summary['dataset']}" if summary.get("dataset") else ""
         moved = f"{joint} {figure.noun}{where} goes from {figure.write(before)} to {figure.write(after)}"
         sentences.append(f"{moved} ({figure.compare(before, after)})")
+    elif formats.is_number(after) and figure.key.startswith("baseline_"):
+        sentences.append(f"{'; its' if sentences else 'Its'} {figure.noun} is {figure.write(after)}")
     elif formats.is_number(before) and not pruned:
         sentences.append(f"The baseline reaches a {figure.noun} of {figure.write(before)}")
     text = "".join(sentences) + "." if sentences else ""
@@ -126,9 +128,11 @@ def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
 
 
 def _nearness(record: Mapping[str, Any]) -> dict[str, str]:
-    """How alike a file and its Keras model are: by their decisions, or of embeddings by their cosines."""
+    """How alike a file and its Keras model are: by decisions, of embeddings by cosines, of numbers by the SNR."""
     if of_record(record).key in EMBEDDING_FIGURES and formats.is_number(record.get("cosine_mean")):
         return {"Mean cosine": f"{record['cosine_mean']:.4f}", "Least cosine": f"{record['cosine_min']:.4f}"}
+    if record.get("top1_agreement") is None and "snr_db" in record:
+        return {"SNR": formats.decibels(record["snr_db"])}
     return {"Agreement": formats.percent(record.get("top1_agreement"))}
 
 

@@ -16,12 +16,14 @@ class Figure:
         label: at the head of a row or column.
         noun: in a sentence, after "the" or "its".
         is_share: whether it is a fraction of 1, shown in percent.
+        is_difference: whether a change of it is shown as it is, a percentage of it meaning nothing.
     """
 
     key: str
     label: str
     noun: str
     is_share: bool = True
+    is_difference: bool = False
 
     @property
     def factor(self) -> int:
@@ -39,8 +41,10 @@ class Figure:
         return formats.percent(value) if self.is_share else formats.short(value)
 
     def compare(self, before: Any, after: Any) -> str:
-        """The change as text: in points for shares, relative for all others."""
-        return formats.points(before, after) if self.is_share else formats.change(before, after)
+        """The change as text: in points for shares, a difference, or relative for all others."""
+        if self.is_share:
+            return formats.points(before, after)
+        return formats.difference(before, after) if self.is_difference else formats.change(before, after)
 
 
 # In the order in which they are shown; the first one that a summary without `metric` has stands for the others.
@@ -59,7 +63,13 @@ FIGURES = {
         Figure("pixel_accuracy", "Pixel accuracy", "pixel accuracy"),
         Figure("sequence_accuracy", "Sequence accuracy", "share of sequences without an error"),
         Figure("mae", "MAE", "mean absolute error", is_share=False),
-        Figure("r2", "R2", "explained variance", is_share=False),
+        Figure("r2", "R2", "explained variance", is_share=False, is_difference=True),
+        # Of the outputs of two models, where there are no labels.
+        Figure("baseline_agreement", "Same as baseline", "agreement with the baseline"),
+        Figure("baseline_r2", "R2 to baseline", "R2 of its outputs and the baseline's", False, True),
+        Figure("baseline_cosine", "Cosine to baseline", "cosine with the baseline's outputs", False, True),
+        Figure("baseline_mse", "MSE to baseline", "squared difference from the baseline's outputs", False, True),
+        Figure("baseline_snr_db", "SNR to baseline, dB", "SNR of its outputs to the baseline's", False, True),
     )
 }
 # Of models that give embeddings, whose files are as near to them as the cosines say.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 ABSENT = "-"
+_LARGEST_CHANGE = 100  # times a figure, beyond which a change is no percentage
 
 
 def is_number(value: Any) -> bool:
@@ -27,10 +28,17 @@ def points(before: float | None, after: float | None) -> str:
 
 
 def change(before: float | None, after: float | None) -> str:
-    """The relative change of a cost: "-50.12%"."""
+    """The relative change of a cost: "-50.12%"; the difference where it was nearly nothing before."""
     if not (is_number(before) and is_number(after)) or before == 0:
         return ABSENT
+    if abs(after - before) > _LARGEST_CHANGE * abs(before):
+        return difference(before, after)
     return f"{_signed(100 * (after - before) / before)}%"
+
+
+def difference(before: float | None, after: float | None) -> str:
+    """The difference of two figures to four digits: "+0.01234"."""
+    return f"{after - before:+.4g}" if is_number(before) and is_number(after) else ABSENT
 
 
 def _signed(value: float) -> str:
@@ -78,6 +86,11 @@ def latency(record: Mapping[str, float] | None) -> str:
     if is_number(record.get("p10")) and is_number(record.get("p90")):
         text += f" ({milliseconds(record['p10'])}-{milliseconds(record['p90'])})"
     return text
+
+
+def decibels(value: float | None) -> str:
+    """An SNR: "23.4 dB"; equal outputs have none."""
+    return f"{value:.1f} dB" if is_number(value) else "equal"
 
 
 def ratio(value: float | None) -> str:

@@ -62,8 +62,10 @@ def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
     figure = next((of_record(record) for record in records.values()), FIGURES["top1"])
     quality = "top-1" if figure.key == "top1" else figure.label
     is_embedding = figure.key in EMBEDDING_FIGURES
-    nearness = "cosine (least)" if is_embedding else "agrees with Keras"
-    for heading in ("file", "size", quality, nearness, "largest error"):
+    decides = any(record["top1_agreement"] is not None for record in records.values())
+    nearness = "cosine (least)" if is_embedding else "agrees with Keras" if decides else "SNR to Keras"
+    is_measured = any(formats.is_number(record.get(figure.key)) for record in records.values())
+    for heading in ("file", "size", *[quality] * is_measured, nearness, "largest error"):
         table.add_column(
             heading, justify="left" if heading == "file" else "right", no_wrap=heading != "file", overflow="fold"
         )
@@ -71,7 +73,10 @@ def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
         agreement, value = formats.percent(record["top1_agreement"]), figure.write(record.get(figure.key))
         if is_embedding and formats.is_number(record.get("cosine_mean")):
             agreement = f"{record['cosine_mean']:.4f} ({record['cosine_min']:.3f})"
-        table.add_row(name, formats.size(record["bytes"]), value, agreement, f"{record['max_error']:.2g}")
+        elif not decides:
+            agreement = formats.decibels(record["snr_db"])
+        values = [value] * is_measured
+        table.add_row(name, formats.size(record["bytes"]), *values, agreement, f"{record['max_error']:.2g}")
     return table
 
 

@@ -37,6 +37,7 @@ class Embedding(Objective):
     margin: MarginLoss | None = dataclasses.field(default=None, compare=False, repr=False)
     classes: int = 0
     primary = "recall_at_1"
+    fidelity, output_type = "cosine", "embeddings"
 
     def __post_init__(self):
         if self.name not in MARGINS:
@@ -123,6 +124,7 @@ class Directions(Objective):
 
     name = "directions"
     primary = "recall_at_1"
+    fidelity, output_type = "cosine", "embeddings"
 
     def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`."""

@@ -5,7 +5,7 @@ Everything else (fine-tuning, the selection, measuring, the report) asks an `Obj
 
 import abc
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
@@ -15,7 +15,6 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.evaluation import accuracy, measure_dense, measure_multilabel, measure_regression, measure_sequences
-from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
 from dcp_tf.training.head_layers import POOLED_RANKS, map_head, pooled_head
 from dcp_tf.training.label_checks import check_class_labels, check_numbers, check_rows, is_index
 from dcp_tf.training.losses import ClassificationLoss, Loss, MeanSquaredError
@@ -34,6 +33,9 @@ class Objective(abc.ABC):
         is_dense: whether there is one answer for each place of an image.
         parity: how the outputs of a converted file are compared, as `dcp_tf.tflite.check_parity` has it.
         primary: name of the figure, among those of `evaluate`, that stands for the whole.
+        fidelity: which figure tells without labels how near a model is to the baseline: "agreement", "r2" or "cosine".
+        output_type: what the outputs are to whoever gets them: "logits", "probabilities", "embeddings" or "numbers";
+            None where that is unknown.
     """
 
     loss: Loss
@@ -43,6 +45,8 @@ class Objective(abc.ABC):
     is_dense: bool = False
     parity: str = "embeddings"
     primary: str
+    fidelity: str = "r2"
+    output_type: str | None = None
 
     @abc.abstractmethod
     def bind(self, shape: tuple, data: Any, model: keras.Model | None = None, what: str = "the data") -> "Objective":
@@ -102,6 +106,10 @@ class Objective(abc.ABC):
     def evaluate(self, model_or_predict: keras.Model | Callable, batches: Iterable) -> dict[str, float]:
         """How good a model, or a function from images to outputs, is on batches of (images, labels)."""
 
+    def decide(self, outputs: np.ndarray) -> np.ndarray | None:
+        """The answers that outputs stand for; None where they are no decisions."""
+        return None
+
     def class_numbers(self, labels: np.ndarray | None) -> np.ndarray | None:
         """The labels as one class number (N,) for each image; None where they are none."""
         return None
@@ -123,6 +131,7 @@ class Classification(Objective):
             out.
         is_sequence: whether there are steps and no places, so that the outputs are (batch, steps, classes), as those of
             networks that read text or speech; `bind` finds out.
+        imitates: whether the baseline's outputs are the labels, there being no others; `bind` finds out.
     """
 
     outputs_kind: str = "logits"
@@ -130,6 +139,7 @@ class Classification(Objective):
     multilabel: bool = False
     is_dense: bool = False
     is_sequence: bool = False
+    imitates: bool = False
 
     def __post_init__(self):
         if self.outputs_kind == "sigmoid" or self.multilabel:
@@ -139,7 +149,8 @@ class Classification(Objective):
     def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`."""
         self.check(data.labels, shape, what)
-        return dataclasses.replace(self, is_dense=len(shape) > 2, is_sequence=len(shape) == 3)
+        is_dense, is_sequence = len(shape) > 2, len(shape) == 3
+        return dataclasses.replace(self, is_dense=is_dense, is_sequence=is_sequence, imitates=data.labels is None)
 
     def check(self, labels, shape, what="the data"):
         """See `Objective`."""
@@ -173,6 +184,22 @@ class Classification(Objective):
         if self.is_dense:
             return "step_accuracy" if self.is_sequence else "mean_iou"
         return "map" if self.multilabel else "top1"
+
+    @property
+    def fidelity(self) -> str:
+        """See `Objective`: sigmoids over maps of which nothing is known may be images."""
+        return "r2" if self.imitates and self.is_dense and self.independent else "agreement"
+
+    @property
+    def output_type(self) -> str:
+        """See `Objective`."""
+        return "logits" if self.outputs_kind == "logits" else "probabilities"
+
+    def decide(self, outputs):
+        """See `Objective`: the class, or each yes or no."""
+        if outputs.shape[-1] == 1 or self.multilabel or (self.independent and self.is_dense):
+            return outputs > (0.0 if self.outputs_kind == "logits" else 0.5)
+        return outputs.argmax(-1)
 
     @property
     def loss(self) -> ClassificationLoss:
@@ -209,7 +236,7 @@ class Classification(Objective):
             return measure_multilabel(model_or_predict, batches, threshold)
         kind, predict = self.outputs_kind, model_or_predict
         if self.independent and kind == "logits":
-            kind, predict = "sigmoid", _after(model_or_predict, tf.sigmoid)
+            kind, predict = "sigmoid", compose(model_or_predict, tf.sigmoid)
         return accuracy(predict, _map_labels(batches, _class_numbers), top5=True, outputs_kind=kind)
 
     def class_numbers(self, labels):
@@ -242,6 +269,7 @@ class Regression(Objective):
     std: tuple[float, ...] = (1.0,)
     is_dense: bool = False
     name = primary = "mse"
+    output_type = "numbers"
 
     def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`; without labels mean and spread are those of the model's own predictions."""
@@ -291,70 +319,6 @@ class Regression(Objective):
         return "mean squared error" + (" of each place" if self.is_dense else "")
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Custom(Objective):
-    """A loss of the user's own.
-
-    Attributes:
-        loss: from labels and outputs to a scalar mean; see `dcp_tf.training.Loss` for what else it may have.
-        make_head: from name, shape, output shape and data format to an auxiliary head, as `Objective.head`; None: as of
-            a classifier, or of maps where outputs are maps, with the last activation of the model.
-        head_loss: of the heads' outputs; None: the same.
-        metrics: from a model (or function) and batches to figures; None: the mean loss.
-        primary: name of the primary figure.
-        outputs_kind: the last activation; `bind` finds out.
-    """
-
-    loss: Loss
-    make_head: Callable[[str, tuple, tuple, str], keras.Model] | None = None
-    head_loss: Loss | None = None
-    metrics: Callable[[Any, Iterable], Mapping[str, float]] | None = None
-    primary: str = "loss"
-    outputs_kind: str = "logits"
-    name = "custom"
-
-    def __post_init__(self):
-        if self.head_loss is None:
-            object.__setattr__(self, "head_loss", self.loss)
-
-    def bind(self, shape, data, model=None, what="the data"):
-        """See `Objective`."""
-        return self if model is None else dataclasses.replace(self, outputs_kind=read_outputs_kind(model))
-
-    def check(self, labels, shape, what="the data"):
-        """See `Objective`; nothing is known of what the labels must be."""
-
-    def head(self, name, shape, output_shape, data_format):
-        """See `Objective`."""
-        if self.make_head is not None:
-            return self.make_head(name, shape, output_shape, data_format)
-        activation = None if self.outputs_kind == "logits" else self.outputs_kind
-        return default_head(name, shape, output_shape, data_format, activation)
-
-    def targets(self, model, data):
-        """See `Objective`: the outputs themselves."""
-        return lambda images: tf.stop_gradient(model(images, training=False))
-
-    def evaluate(self, model_or_predict, batches):
-        """See `Objective`."""
-        if self.metrics is not None:
-            return dict(self.metrics(model_or_predict, batches))
-        total, count, predict = 0.0, 0, _after(model_or_predict, tf.identity)
-        for images, labels in batches:
-            total += len(images) * float(self.loss(labels, predict(images)))
-            count += len(images)
-        if not count:
-            raise UsageError("there are no images to measure on")
-        return {"loss": total / count}
-
-    def describe(self):
-        """See `Objective`."""
-        return getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
-
-    def __repr__(self) -> str:
-        return f"Custom({self.describe()})"
-
-
 def default_head(
     name: str, shape: tuple, output_shape: tuple, data_format: str, activation: str | None = None
 ) -> keras.Model:
@@ -374,7 +338,7 @@ def output_shape(model: keras.Model, data: Any) -> tuple:
 
 def predictions(model: keras.Model, data: Any, count: int) -> tuple[np.ndarray, np.ndarray | None]:
     """What a model gives for at most `count` images, evenly of all classes, and their labels."""
-    run, found, labels = _after(model, tf.identity), [], []
+    run, found, labels = compose(model, tf.identity), [], []
     chosen = data.balanced_subset(count)
     batches = data.batches(64, indices=chosen)
     for batch in progress.bar(batches, what="looking at the outputs", total=-(-len(chosen) // 64), unit="batch"):
@@ -384,7 +348,7 @@ def predictions(model: keras.Model, data: Any, count: int) -> tuple[np.ndarray, 
     return np.concatenate(found), np.concatenate(labels) if labels else None
 
 
-def _after(model_or_predict: keras.Model | Callable, function: Callable) -> Callable:
+def compose(model_or_predict: keras.Model | Callable, function: Callable) -> Callable:
     """`function` of the outputs."""
     if isinstance(model_or_predict, keras.Model):
         return tf.function(lambda images: function(model_or_predict(images, training=False)), reduce_retracing=True)

@@ -26,6 +26,7 @@ class Verified(Objective):
     pairs: PairList
     mirror: bool = True
     primary = "verification_accuracy"
+    fidelity, output_type = "cosine", "embeddings"
 
     def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`."""

@@ -159,3 +159,9 @@ def test_a_speedup_of_the_quietest_runs_is_shown_as_such_and_the_machine_is_name
     assert "0.99x" not in text
     assert "(q) of the quietest runs" in text
     assert "latency: on A processor; benchmark --device=android measures a phone" in text
+
+
+def test_changes_from_nearly_nothing_are_no_percentages():
+    assert formats.change(1e-12, 0.0114) == "+0.0114"
+    assert formats.change(2.0, 3.0) == "+50.00%"
+    assert formats.difference(0.01, 0.5) == "+0.49"

@@ -1,0 +1,46 @@
+"""How near a model's outputs are to those of the model that it was made from: what can be measured without labels."""
+
+import math
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from dcp_tf.evaluation.tasks import measure_regression
+
+
+def fidelity(
+    predict: Callable, images: Iterable[np.ndarray], expected: np.ndarray, decide: Callable | None = None
+) -> dict[str, float]:
+    """Compares outputs with those of another model for the same images.
+
+    Args:
+        predict: from images to outputs.
+        images: batches.
+        expected: (N, ...), the other model's outputs.
+        decide: from outputs to answers, or to None where they stand for none.
+
+    Returns:
+        `baseline_agreement`, the share of equal answers; `baseline_r2` and `baseline_mse`; `baseline_snr_db`, the
+        energy of the other's outputs over that of the differences; of vectors `baseline_cosine`, the mean over the
+        images. What is not defined, as R2 of constants, is left out.
+    """
+    outputs = np.concatenate([np.asarray(predict(batch), np.float32) for batch in images])
+    measured: dict[str, float] = {}
+    answers = (None, None) if decide is None else (decide(outputs), decide(expected))
+    if answers[0] is not None:
+        measured["baseline_agreement"] = float(np.mean(answers[0] == answers[1]))
+    errors = measure_regression(lambda positions: outputs[positions], [(np.arange(len(outputs)), expected)])
+    measured |= {f"baseline_{name}": errors[name] for name in ("r2", "mse") if name in errors}
+    if expected.ndim == 2 and expected.shape[1] > 1:
+        measured["baseline_cosine"] = _mean_cosine(outputs, expected)
+    signal, noise = (np.square(x, dtype=np.float64).sum() for x in (expected, outputs.astype(np.float64) - expected))
+    if signal > 0 and noise > 0:
+        measured["baseline_snr_db"] = 10 * math.log10(signal / noise)
+    return measured
+
+
+def _mean_cosine(outputs: np.ndarray, expected: np.ndarray) -> float:
+    left, right = outputs.astype(np.float64), expected.astype(np.float64)
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    equal = (left == right).all(1)  # also where both are zero
+    return float(np.where(equal, 1.0, (left * right).sum(1) / np.where(lengths > 0, lengths, 1.0)).mean())

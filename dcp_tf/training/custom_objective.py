@@ -1,0 +1,77 @@
+"""The objective of a loss that is the user's own."""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from dcp_tf.errors import UsageError
+from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
+from dcp_tf.training.losses import Loss
+from dcp_tf.training.objectives import Objective, compose, default_head
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Custom(Objective):
+    """A loss of the user's own.
+
+    Attributes:
+        loss: from labels and outputs to a scalar mean; see `dcp_tf.training.Loss` for what else it may have.
+        make_head: from name, shape, output shape and data format to an auxiliary head, as `Objective.head`; None: as of
+            a classifier, or of maps where outputs are maps, with the last activation of the model.
+        head_loss: of the heads' outputs; None: the same.
+        metrics: from a model (or function) and batches to figures; None: the mean loss.
+        primary: name of the primary figure.
+        outputs_kind: the last activation; `bind` finds out.
+    """
+
+    loss: Loss
+    make_head: Callable[[str, tuple, tuple, str], keras.Model] | None = None
+    head_loss: Loss | None = None
+    metrics: Callable[[Any, Iterable], Mapping[str, float]] | None = None
+    primary: str = "loss"
+    outputs_kind: str = "logits"
+    name = "custom"
+
+    def __post_init__(self):
+        if self.head_loss is None:
+            object.__setattr__(self, "head_loss", self.loss)
+
+    def bind(self, shape, data, model=None, what="the data"):
+        """See `Objective`."""
+        return self if model is None else dataclasses.replace(self, outputs_kind=read_outputs_kind(model))
+
+    def check(self, labels, shape, what="the data"):
+        """See `Objective`; nothing is known of what the labels must be."""
+
+    def head(self, name, shape, output_shape, data_format):
+        """See `Objective`."""
+        if self.make_head is not None:
+            return self.make_head(name, shape, output_shape, data_format)
+        activation = None if self.outputs_kind == "logits" else self.outputs_kind
+        return default_head(name, shape, output_shape, data_format, activation)
+
+    def targets(self, model, data):
+        """See `Objective`: the outputs themselves."""
+        return lambda images: tf.stop_gradient(model(images, training=False))
+
+    def evaluate(self, model_or_predict, batches):
+        """See `Objective`."""
+        if self.metrics is not None:
+            return dict(self.metrics(model_or_predict, batches))
+        total, count, predict = 0.0, 0, compose(model_or_predict, tf.identity)
+        for images, labels in batches:
+            total += len(images) * float(self.loss(labels, predict(images)))
+            count += len(images)
+        if not count:
+            raise UsageError("there are no images to measure on")
+        return {"loss": total / count}
+
+    def describe(self):
+        """See `Objective`."""
+        return getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
+
+    def __repr__(self) -> str:
+        return f"Custom({self.describe()})"
