@@ -67,6 +67,13 @@ def define_groups(program: Program, defaults: Defaults) -> None:
     program.section("How dcp, dkp and their variants choose")
     _define_guides(program)
     _define_search(program)
+    program.float(
+        "recover",
+        None,
+        "Minutes, at most, in which all weights of the pruned model are fitted together to the outputs of the "
+        "baseline's blocks, on the selection's images and without labels; 0: not at all. Without the flag as long as "
+        "some passes over the images take, for --selection=exact not at all.",
+    )
     _define_selection_data(program, defaults)
 
 

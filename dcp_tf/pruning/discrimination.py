@@ -51,7 +51,7 @@ def select_channels(
     state: RunState,
     phases: list[dict],
     ranking: Mapping[str, np.ndarray] | None = None,
-) -> tuple[ChannelGraph, tuple[list[GroupPlan], list[KernelPlan]]]:
+) -> tuple[ChannelGraph, ChannelGraph, tuple[list[GroupPlan], list[KernelPlan]]]:
     """Steps 1 and 2 of Algorithm 1.
 
     Args:
@@ -65,7 +65,8 @@ def select_channels(
 
     Returns:
         The graph of a copy of the model whose remaining weights were fine-tuned and whose removed channels have zero
-        weights, and what each group and, for methods that choose kernels, each layer keeps.
+        weights; the graph of the baseline M^b whose outputs were reconstructed; and what each group and, for methods
+        that choose kernels, each layer keeps.
     """
     shapes = [(None, *task.data.shape)]
     graph = ChannelGraph(copy_model(ChannelGraph(model)), shapes, method.ignore_statistics)
@@ -97,7 +98,7 @@ def select_channels(
         weights = [float(p == stage.number) for p in range(1, len(augmented.positions) + 1)] + [1.0]
         _fine_tune(augmented, weights, task, state, f"stage_{stage.number}", phases, teacher, selecting.held.masks())
 
-    return graph, _select(selecting, graph, targets, widths, method, fine_tune, phases)
+    return graph, base, _select(selecting, graph, targets, widths, method, fine_tune, phases)
 
 
 def _select(

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import keras
 import numpy as np
@@ -19,6 +19,7 @@ from dcp_tf.pruning.readers import Reader
 from dcp_tf.pruning.selection import Selection
 from dcp_tf.pruning.stopping import StoppingRule
 
+_FEW_ROWS = 1e-2  # a ridge of this strength or more says that the layer has few rows of data for its inputs
 _PATCH_VALUES = 2**26  # of the patches in memory at one time: 256 MiB
 
 
@@ -49,21 +50,44 @@ def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) 
         The selected atoms; the history holds by how much each width raises the model's loss over that of all atoms.
     """
     parts = quadratics(problem)
-    kernels = any(part.atom.shape[1] > 1 for part in parts)
-    order, rises = eliminate_kernels(parts) if kernels else eliminate(parts, problem.size)
-    # Read backwards the elimination is a selection: losses[t] is the model's loss with t atoms.
-    order.reverse()
-    losses = np.append(np.cumsum(rises)[::-1], 0.0)
-    widths, seen = [0], [float(losses[0])]
     limit = stopping.limit(problem.size)
+    order, losses = _ordered(parts, problem.size)
+    likely, strengths = _toward_present(problem, parts, _first(order, limit, problem.size))
+    if max(strengths) >= _FEW_ROWS:  # then H says little about what is removed without the ridge
+        order, losses = _ordered(likely, problem.size)
+    widths, seen = [0], [float(losses[0])]
     while not stopping.done(seen, widths[-1], problem.size):
         widths.append(min(widths[-1] + per_step, limit))
         seen.append(float(losses[widths[-1]]))
-    selected = np.zeros(problem.size, bool)
-    selected[order[: widths[-1]]] = True
+    selected = _first(order, widths[-1], problem.size)
     _adopt(problem, parts, selected)
     added = [[], *(order[a:b] for a, b in itertools.pairwise(widths))]
     return Selection(selected, {"kept": widths, "loss": seen, "added": added})
+
+
+def _ordered(parts: Sequence[Quadratic], size: int) -> tuple[list[int], np.ndarray]:
+    """The atoms in the order in which they are worth keeping, and the model's loss with the first t of them."""
+    kernels = any(part.atom.shape[1] > 1 for part in parts)
+    order, rises = eliminate_kernels(parts) if kernels else eliminate(parts, size)
+    # Read backwards the elimination is a selection.
+    return order[::-1], np.append(np.cumsum(rises)[::-1], 0.0)
+
+
+def _first(order: Sequence[int], count: int, size: int) -> np.ndarray:
+    selected = np.zeros(size, bool)
+    selected[order[:count]] = True
+    return selected
+
+
+def _toward_present(
+    problem: ChannelProblem, parts: Sequence[Quadratic], selected: np.ndarray
+) -> tuple[list[Quadratic], list[float]]:
+    """The models with a ridge toward the kernels as they are, and its strengths; see `Quadratic.toward`."""
+    models = [
+        part.toward(reader.kernel.numpy().reshape(part.linear.shape).astype(np.float64), selected)
+        for part, reader in zip(parts, problem.readers, strict=True)
+    ]
+    return [model for model, _ in models], [strength for _, strength in models]
 
 
 def adopt_ranked(problem: ChannelProblem, stopping: StoppingRule, ranking: np.ndarray) -> Selection:
@@ -84,6 +108,8 @@ def adopt_ranked(problem: ChannelProblem, stopping: StoppingRule, ranking: np.nd
 
 
 def _adopt(problem: ChannelProblem, parts: list[Quadratic], selected: np.ndarray) -> None:
+    """Fits the kernels to the selected atoms; `parts` are the models without a ridge."""
+    parts, _ = _toward_present(problem, parts, selected)
     problem.adopt(selected, [_as_kernel(part.fit(selected), r) for part, r in zip(parts, problem.readers, strict=True)])
 
 
@@ -95,14 +121,30 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
     """
     total = sum(int(labels.shape[0]) for labels in problem.labels)
     grams = _gram_collector(problem)
-    sums = added(grams(problem.inputs[i], problem.baseline(i)) for i in range(problem.inputs.count))
+    sums = [added(grams(*inputs) for inputs in half) for half in _halves(problem)]
     metrics = _metrics(problem)
     parts = []
-    for reader, terms, metric in zip(problem.readers, sums, metrics, strict=True):
-        hessian, linear_term = (x.numpy().astype(np.float64) / total for x in terms)
+    for reader, metric, *terms in zip(problem.readers, metrics, *sums, strict=True):
+        halves = [tuple(x.numpy().astype(np.float64) / total for x in of_half) for of_half in terms]
+        hessian, linear_term = (sum(of_halves) for of_halves in zip(*halves, strict=True))
         atom, held = (_as_rows(x, reader) for x in (reader.atom, reader.held))
-        parts.append(Quadratic(hessian, linear_term, atom, held, metric))
+        parts.append(Quadratic(hessian, linear_term, atom, held, metric, halves if len(halves) == 2 else ()))
     return parts
+
+
+def _halves(problem: ChannelProblem) -> list[Iterator[tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]]]:
+    """Inputs and wanted outputs of every other batch, and of the rest; a single batch is cut in two."""
+
+    def read(numbers: Sequence[int], part: slice = slice(None)) -> Iterator:
+        for i in numbers:
+            yield [x[part] for x in problem.inputs[i]], [x[part] for x in problem.baseline(i)]
+
+    count, images = problem.inputs.count, int(problem.labels[0].shape[0])
+    if count > 1:
+        return [read(range(0, count, 2)), read(range(1, count, 2))]
+    if images == 1:
+        return [read([0])]
+    return [read([0], slice(0, images // 2)), read([0], slice(images // 2, None))]
 
 
 def _as_rows(values: np.ndarray, reader: Reader) -> np.ndarray:

@@ -151,6 +151,8 @@ class Guided(Method):
         selection_lr: learning rate of the sub-problem.
         selection_passes: passes of SGD over the selection set per step, or once where a group is selected fast; None: 1
             and 0.
+        recover: minutes for fitting all weights of the pruned model together to the baseline's block outputs, without
+            labels; 0: not at all. None: as long as its steps take in the fast selection, not at all in the exact one.
         cache_gib: memory for cached layer inputs. Half as much is the most that the images of the selection set take.
         cache_disk_gib: temporary files for what does not fit there (at most half of the free space); what does not fit
             either is computed at each use.
@@ -169,6 +171,7 @@ class Guided(Method):
     selection_batch: int = 128
     selection_lr: float = 0.01
     selection_passes: int | None = None
+    recover: float | None = None
     cache_gib: float = 2.0
     cache_disk_gib: float = 8.0
 
@@ -195,6 +198,8 @@ class Guided(Method):
         for field in ("per_step", "selection_samples", "selection_batch", "selection_passes"):
             if getattr(self, field) is not None and getattr(self, field) < (field != "selection_passes"):
                 raise UsageError(f"{field} must be 1 or more, received {getattr(self, field)}")
+        if self.recover is not None and not 0 <= self.recover < math.inf:
+            raise UsageError(f"recover takes minutes, 0 or more, received {self.recover}")
         if (
             self.auxiliary_losses < 0
             or not 0 < self.selection_lr < math.inf
@@ -209,6 +214,11 @@ class Guided(Method):
     def passes(self) -> int:
         """Passes of SGD over the selection set per step."""
         return int(self.selection == "exact") if self.selection_passes is None else self.selection_passes
+
+    @property
+    def recovers(self) -> bool:
+        """Whether all weights are fitted together after surgery."""
+        return self.selection == "fast" if self.recover is None else self.recover > 0
 
     def step_size(self, keep: int) -> int:
         """B for a group that keeps at most `keep` channels."""

@@ -24,6 +24,7 @@ from dcp_tf.pruning.from_scratch import draw_anew, with_heads
 from dcp_tf.pruning.given_plan import GivenPlan
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
+from dcp_tf.pruning.recovery import recover_weights
 from dcp_tf.pruning.rounding import rounding_note
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
@@ -128,10 +129,13 @@ def prune(
     phases: list[dict[str, Any]] = []
     if looks_at_baseline and not method.from_scratch:
         _look(model, objective, train, validation, seed)
-    selected, plan = _select(graph, widths, method, task, state, phases)
+    selected, base, plan = _select(graph, widths, method, task, state, phases)
     small = rebuild(selected, plan.kept(selected))
+    masks = plan.kernel_masks(selected, ChannelGraph(small)) if plan.kernels else None
     if method.from_scratch:
         draw_anew(small, seed)
+    if method.guided:
+        phases += recover_weights(base, small, plan.kept(base), method, task.data, state, seed, masks)
 
     def validate() -> Mapping[str, float]:
         return {} if validation is None else objective.evaluate(small, validation.batches(256))
@@ -139,7 +143,6 @@ def prune(
     before = validate()
     if before and not method.from_scratch:
         progress.say(f"after surgery, before fine-tuning: {objective.primary} {before[objective.primary]:.4f}")
-    masks = plan.kernel_masks(selected, ChannelGraph(small)) if plan.kernels else None
     trained, heads = _trainable(small, method, task)
     config = dataclasses.replace(finetuning, seed=seed)
     _fine_tune(trained, heads, model, task, config, distillation, state, phases, validate, masks)
@@ -288,18 +291,19 @@ def _select(
     task: Task,
     state: RunState,
     phases: list[dict[str, Any]],
-) -> tuple[ChannelGraph, PruningPlan]:
+) -> tuple[ChannelGraph, ChannelGraph, PruningPlan]:
     """Chooses what stays; appends to `phases`.
 
     Returns:
-        The graph of the model that is cut (`select_channels` fits the kernels of a copy), and the plan.
+        The graph of the model that is cut (`select_channels` fits the kernels of a copy), that of the baseline, and the
+        plan.
 
     Raises:
         RunError: nothing would be removed.
     """
     started = time.perf_counter()
     if isinstance(method, GivenPlan):
-        return method.plan.with_zero_kernels(graph), method.plan
+        return method.plan.with_zero_kernels(graph), graph, method.plan
     evidence = Evidence(graph, task.data, task.objective, method, task.seed)
     ranking = _rank(evidence, widths)
     if method.allocates == "global":
@@ -308,14 +312,14 @@ def _select(
         phases.append({"name": "allocation", "seconds": time.perf_counter() - started})
     if method.guided:
         model = graph.trace.model
-        selected, (plans, kernels) = select_channels(model, widths, method, task, state, phases, ranking)
+        selected, base, (plans, kernels) = select_channels(model, widths, method, task, state, phases, ranking)
     else:
-        selected, plans, kernels = graph, _keep_best(graph, widths, ranking), []
+        selected, base, plans, kernels = graph, graph, _keep_best(graph, widths, ranking), []
         phases.append({"name": "selection", "seconds": time.perf_counter() - started})
     plan = PruningPlan(graph.fingerprint(), tuple(plans), method.name, method.settings(), tuple(kernels))
     if all(len(p.kept) == p.size for p in plan.groups) and all(p.matrix().all() for p in plan.kernels):
         raise RunError("the selection found everything necessary; raise the rate or epsilon")
-    return selected, plan
+    return selected, base, plan
 
 
 def _rank(evidence: Evidence, widths: Mapping[str, int]) -> Scores | None:

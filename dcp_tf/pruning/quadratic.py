@@ -13,12 +13,15 @@ from collections.abc import Sequence
 
 import keras
 import numpy as np
+import scipy.linalg
 import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
 # A Gram matrix of more rows than this would take over half a GiB.
 MAX_ROWS = 8192
 _RIDGE = 1e-4
+# Of a ridge toward the trained weights, in units of the mean diagonal of H.
+_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _ROWS_OF_ONE_THREAD = 2048
 
 
@@ -34,6 +37,7 @@ class Quadratic:
         held: whether a place may be anything but zero, in the shape of `atom`.
         metric: M, (outputs, outputs): how much errors of the outputs matter; None: all alike. What fits best does not
             depend on it, what is removed first does.
+        halves: H and B of each half of the images, which add up to the whole; empty: nothing is cross-validated.
     """
 
     hessian: np.ndarray
@@ -41,6 +45,7 @@ class Quadratic:
     atom: np.ndarray
     held: np.ndarray
     metric: np.ndarray | None = None
+    halves: Sequence[tuple[np.ndarray, np.ndarray]] = ()
 
     def value(self, weights: np.ndarray) -> float:
         """The model at a W, (rows, outputs)."""
@@ -58,13 +63,49 @@ class Quadratic:
             return self
         values, vectors = np.linalg.eigh(self.metric)
         root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
-        return dataclasses.replace(self, linear=self.linear @ root, metric=None)
+        return dataclasses.replace(self, linear=self.linear @ root, metric=None, halves=())
 
     def separated(self) -> "Quadratic":
         """The model with outputs that do not depend on each other, as elimination of kernels takes them."""
         if self.metric is None:
             return self
-        return dataclasses.replace(self, linear=self.linear * np.sqrt(np.diag(self.metric)), metric=None)
+        return dataclasses.replace(self, linear=self.linear * np.sqrt(np.diag(self.metric)), metric=None, halves=())
+
+    def toward(self, weights: np.ndarray, selected: np.ndarray) -> tuple["Quadratic", float]:
+        """The model with a ridge toward some weights: `H + r I` and `B + r W0`.
+
+        A layer with more inputs than there are rows of data would be fitted to the images that are there. The strength
+        r is the one whose fit to each half of the images predicts the other half best.
+
+        Args:
+            weights: W0, the trained kernel, (rows, outputs).
+            selected: the atoms that are fitted.
+
+        Returns:
+            The model, and the strength in units of the mean diagonal of H; 0 without halves to compare.
+        """
+        unit = np.trace(self.hessian) / max(len(self.hessian), 1)
+        relative = self._best_strength(weights, selected, unit) if self.halves and unit > 0 else 0.0
+        strength = relative * unit
+        hessian = self.hessian.copy()
+        hessian[np.diag_indices_from(hessian)] += strength
+        model = dataclasses.replace(self, hessian=hessian, linear=self.linear + strength * weights, halves=())
+        return model, relative
+
+    def _best_strength(self, weights: np.ndarray, selected: np.ndarray, unit: float) -> float:
+        """The cross-validated strength, where the rows are those that any output has."""
+        rows = np.flatnonzero((self.held & ((self.atom < 0) | selected[self.atom])).any(1))
+        square = np.ix_(rows, rows)
+        known = [(h[square], b[rows] - h[square] @ weights[rows]) for h, b in self.halves]
+        errors = np.zeros(len(_STRENGTHS))
+        for (fitted, target), (other, wanted) in (known, known[::-1]):
+            for number, strength in enumerate(_STRENGTHS):
+                shifted = fitted.copy()
+                shifted[np.diag_indices_from(shifted)] += strength * unit / 2 + 1e-30
+                step = scipy.linalg.solve(shifted, target, assume_a="pos", check_finite=False)
+                measured = step if self.metric is None else step @ self.metric
+                errors[number] += 0.5 * np.vdot(measured, other @ step) - np.vdot(measured, wanted)
+        return _STRENGTHS[int(np.argmin(errors))]
 
     def fit(self, selected: np.ndarray) -> np.ndarray:
         """The W that minimises the model with zeros outside the selected atoms, (rows, outputs)."""

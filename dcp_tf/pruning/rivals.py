@@ -111,6 +111,7 @@ class _Reconstruction(Guided):
     score: str | None = dataclasses.field(default=None, init=False)
     selection_lr: float = dataclasses.field(default=0.01, init=False)
     selection_passes: int | None = dataclasses.field(default=0, init=False)
+    recover: float | None = dataclasses.field(default=0, init=False)
 
     def check(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
         """Raises UsageError for a group whose readers cannot be reconstructed so."""

@@ -74,14 +74,36 @@ class RunState:
             seen = zlib.crc32(keras.ops.convert_to_numpy(weight).tobytes(), seen)
         return TrainState(self._shared / f"{phase}_{seen:08x}.npz")
 
-    def save_selection(self, done: Sequence[GroupPlan | KernelPlan], variables: Sequence[keras.Variable]) -> None:
-        """Keeps what is selected so far and the weights as they are now, in one file."""
+    def save_weights(self, phase: str, variables: Sequence[keras.Variable], about: Any) -> None:
+        """Keeps the weights as they are in a phase, with what JSON holds about it, in one file."""
         if self.folder is None:
             return
-        about = json.dumps([dataclasses.asdict(plan) for plan in done]).encode()
         arrays = {f"{i:05d}": keras.ops.convert_to_numpy(v) for i, v in enumerate(variables)}
-        arrays["about"] = np.frombuffer(about, np.uint8)
-        write_atomically(self.folder / "selection.npz", lambda temporary: np.savez(temporary, **arrays))
+        arrays["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+        write_atomically(self.folder / f"{phase}.npz", lambda temporary: np.savez(temporary, **arrays))
+
+    def load_weights(self, phase: str, variables: Sequence[keras.Variable]) -> Any | None:
+        """Sets the weights to what was kept and returns what was kept about them; None, and no change, at the start.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        path = None if self.folder is None else self.folder / f"{phase}.npz"
+        if path is None or not path.exists():
+            return None
+        try:
+            with np.load(path) as archive:
+                about = json.loads(archive["about"].tobytes())
+                values = [archive[f"{i:05d}"] for i in range(len(variables))]
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise RunError(f"{path} is damaged ({error}); run again without --resume") from error
+        return about
+
+    def save_selection(self, done: Sequence[GroupPlan | KernelPlan], variables: Sequence[keras.Variable]) -> None:
+        """Keeps what is selected so far and the weights as they are now, in one file."""
+        self.save_weights("selection", variables, [dataclasses.asdict(plan) for plan in done])
 
     def load_selection(self, variables: Sequence[keras.Variable]) -> list[GroupPlan | KernelPlan]:
         """Sets the weights to what was kept and returns what is selected; nothing, and no change, at the start.
@@ -89,15 +111,5 @@ class RunState:
         Raises:
             RunError: the file is damaged.
         """
-        path = None if self.folder is None else self.folder / "selection.npz"
-        if path is None or not path.exists():
-            return []
-        try:
-            with np.load(path) as archive:
-                done = json.loads(archive["about"].tobytes())
-                values = [archive[f"{i:05d}"] for i in range(len(variables))]
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
-        except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise RunError(f"{path} is damaged ({error}); run again without --resume") from error
+        done = self.load_weights("selection", variables) or []
         return [KernelPlan.from_json(plan) if "layer" in plan else GroupPlan.from_json(plan) for plan in done]

@@ -193,16 +193,21 @@ def selection_batches(
     data: Readable, method: Guided, seed: int, teacher: Callable | None
 ) -> tuple[list[list[tf.Tensor]], list[tf.Tensor]]:
     """The class-balanced selection set in a fixed, mixed order: per batch the model's inputs, and the labels."""
-    subset = data.balanced_subset(min(method.selection_samples, _most_images(data.shape, method)), seed)
-    if len(subset) < min(method.selection_samples, data.size):
-        progress.say(f"selecting on {len(subset)} images, which is what half of --cache_gib holds")
-    order = np.random.default_rng([seed, 0]).permutation(subset)
+    order = selection_order(data, method, seed)
+    if len(order) < min(method.selection_samples, data.size):
+        progress.say(f"selecting on {len(order)} images, which is what half of --cache_gib holds")
     images, labels = [], []
     for batch in data.batches(method.selection_batch, indices=order):
         x, y = batch if isinstance(batch, tuple) else (batch, None)
         images.append([x])
         labels.append(teacher(x) if y is None else y)
     return images, labels
+
+
+def selection_order(data: Readable, method: Guided, seed: int) -> np.ndarray:
+    """Positions of the class-balanced selection set, in a fixed, mixed order."""
+    subset = data.balanced_subset(min(method.selection_samples, _most_images(data.shape, method)), seed)
+    return np.random.default_rng([seed, 0]).permutation(subset)
 
 
 def _most_images(shape: tuple[int, ...], method: Guided) -> int:

@@ -144,3 +144,44 @@ def test_a_learning_rate_that_diverges_is_lowered_until_the_loss_is_finite(net_a
     monkeypatch.setattr("dcp_tf.pruning.channel_problem._ATTEMPTS", 1)
     with pytest.raises(RunError, match="lower --selection_lr"):
         prune(model, split, method, auxiliary=NONE, finetuning=NONE)
+
+
+def few_rows(rng, rows=40, images=30, outputs=4, noise=0.5):
+    """A layer with more inputs than images: its quadratic model with halves, the images, and the kernel behind them."""
+    weights = rng.normal(size=(rows, outputs))
+    inputs = rng.normal(size=(4 * images, rows))
+    wanted = inputs @ weights + noise * rng.normal(size=(4 * images, outputs))
+    halves = [
+        (x.T @ x, x.T @ y) for x, y in zip(np.split(inputs[:images], 2), np.split(wanted[:images], 2), strict=True)
+    ]
+    hessian, linear = (sum(both) for both in zip(*halves, strict=True))
+    part = Quadratic(hessian, linear, np.arange(rows)[:, None], np.ones((rows, 1), bool), None, halves)
+    return part, (inputs[images:], wanted[images:]), weights
+
+
+def test_fit_toward_the_trained_kernel_holds_on_other_images():
+    rng = np.random.default_rng(5)
+    part, (inputs, wanted), weights = few_rows(rng)
+    trained = weights + 0.1 * rng.normal(size=weights.shape)
+    everything = np.ones(40, bool)
+    model, strength = part.toward(trained, everything)
+    error = lambda w: np.square(inputs @ w - wanted).mean()  # noqa: E731
+    assert strength > 1e-2
+    assert error(model.fit(everything)) < 0.2 * error(part.fit(everything))
+    assert error(model.fit(everything)) < 1.1 * error(trained)
+
+
+def test_fit_toward_the_trained_kernel_changes_little_where_there_are_many_rows():
+    rng = np.random.default_rng(6)
+    part, _, weights = few_rows(rng, rows=8, images=4000, noise=0.1)
+    far, everything = weights + 1.0, np.ones(8, bool)
+    model, strength = part.toward(far, everything)
+    assert strength <= 1e-3
+    np.testing.assert_allclose(model.fit(everything), part.fit(everything), atol=0.02)
+
+
+def test_without_halves_there_is_no_ridge():
+    part = random_quadratic(np.random.default_rng(7), 4, 1)
+    model, strength = part.toward(np.ones_like(part.linear), np.ones(4, bool))
+    assert strength == 0
+    np.testing.assert_array_equal(model.hessian, part.hessian)
