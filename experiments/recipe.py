@@ -40,6 +40,7 @@ def steps(prefix: str, *epochs: int, of: int) -> dict[str, Any]:
 ALGORITHM_1 = {"auxiliary_trains": "all"}
 ALGORITHM_2 = {"selection": "exact", "score": "paper", "selection_passes": 1, "selection_lr": 0.01}
 BY_TWO = {"per_step": 2}
+NO_LIMIT = {"clip_norm": 0.0}  # of gradients; face networks have one, by their losses
 
 _NONE: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -58,7 +59,7 @@ def cifar10(
         baseline: flags of the baseline's training, which override the schedule's.
         **flags: of the row, which override the common ones.
     """
-    training = {"batch_size": 128, "weight_decay": 1e-4, **steps("", 160, 240, of=400)}
+    training = {"batch_size": 128, "weight_decay": 1e-4, **steps("", 160, 240, of=400), **NO_LIMIT}
     common = {
         "dataset": "tfds:cifar10",
         "augmentation": "flip",
@@ -91,11 +92,11 @@ def imagenet(
         **flags: of the row.
     """
     if cosine_epochs:
-        training = {"batch_size": 256, "weight_decay": 4e-5, "schedule": "cosine"}
+        training = {"batch_size": 256, "weight_decay": 4e-5, "schedule": "cosine", **NO_LIMIT}
         final = {"finetune_epochs": cosine_epochs, "finetune_lr": 0.09, **training}
         baseline = {"epochs": cosine_epochs, "learning_rate": 0.09, **training}
     else:
-        training = {"batch_size": 256, "weight_decay": 1e-4}
+        training = {"batch_size": 256, "weight_decay": 1e-4, **NO_LIMIT}
         final = {"finetune_epochs": 60, "finetune_lr": 0.01, **training, **steps("", 36, 48, 54, of=60)}
         baseline = {"epochs": 90, "learning_rate": 0.1, **training, **steps("", 30, 60, of=90)}
     common = {
@@ -141,5 +142,6 @@ def faces(network: str, **flags: Any) -> Experiment:
 
 def _experiment(network, image_size, baseline, common, scope, flags) -> Experiment:
     exclude = {"exclude": outside_of_the_papers(network)} if scope else {}
-    flags = {**common, "round_to": 1, "distillation": 0.0, **ALGORITHM_1, **ALGORITHM_2, **exclude, **flags}
+    papers = {"round_to": 1, "distillation": 0.0, "held_out": 0, **ALGORITHM_1, **ALGORITHM_2}
+    flags = {**common, **papers, **exclude, **flags}
     return Experiment(f"zoo:{network}", image_size, baseline, flags)

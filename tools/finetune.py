@@ -147,8 +147,9 @@ def _masks_of_zeros(model):
 
 
 def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
+    from dcp_tf import progress
     from dcp_tf.data import digest
-    from dcp_tf.training import Distillation, TrainState, fit
+    from dcp_tf.training import Distillation, TrainState, finetuning_advice, fit
 
     objective, train, test = subject.objective, subject.dataset.train, subject.dataset.test
     loss = objective.loss
@@ -164,9 +165,13 @@ def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
         validation=lambda: {} if test.labels is None else objective.evaluate(subject.model, test.batches(256)),
         checkpoint=TrainState(state, {"data": digest(train), "teacher": flags.teacher, "distillation": share}),
         log_dir=str(folder / "events"),
+        keep_best=True,
         lower="--finetune_lr",
     )
-    return {"name": "fine-tuning", "seconds": time.perf_counter() - started, "history": list(history)}
+    phase = history.phase("fine-tuning", time.perf_counter() - started, distillation=share)
+    if line := finetuning_advice(history, config, objective, teacher, train):
+        progress.say(line)
+    return phase
 
 
 def run(argv=None) -> int:

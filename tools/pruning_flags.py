@@ -244,7 +244,19 @@ def define_training(program: Program, defaults: Defaults) -> None:
 
 def define_finetuning(program: Program, defaults: Defaults) -> None:
     """How the pruned model is trained on."""
-    program.integer("finetune_epochs", defaults.finetune_epochs, "Epochs of the pruned model; 0: none.")
+    program.integer(
+        "finetune_epochs",
+        defaults.finetune_epochs,
+        "Epochs of the pruned model; 0: none. Without the flag more, up to 100, where images are so few that batches "
+        "of 32 make no 300 steps.",
+    )
+    program.integer(
+        "held_out",
+        None,
+        "Training images that fine-tuning does not look at, by which the best epoch is found and kept (the model as it "
+        "was before, if none does better). Without the flag a tenth, at most 1,000; 0: none, the last epoch is kept.",
+        lower=0,
+    )
     program.float("finetune_lr", 0.01, "Highest learning rate of the pruned model.")
     program.share(
         "distillation",
@@ -255,7 +267,13 @@ def define_finetuning(program: Program, defaults: Defaults) -> None:
     program.boolean(
         "unfreeze", False, "Train layers that the model holds frozen (trainable=False), such as a borrowed base, too."
     )
-    program.integer("batch_size", defaults.batch_size, "Images per training step.", lower=1)
+    program.integer(
+        "batch_size",
+        defaults.batch_size,
+        "Images per training step. Without the flag fewer in fine-tuning, down to 32, where it would take less than "
+        "300 steps.",
+        lower=1,
+    )
     define_recipe(program)
 
 

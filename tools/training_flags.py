@@ -31,9 +31,7 @@ def define_recipe(program: Program) -> None:
     program.float(
         "clip_norm",
         None,
-        "Largest global norm of the gradient; 0: no limit. Without the flag 1 for arcface, cosface and asoftmax, whose "
-        "gradients are as steep as their scale, and for models with recurrent layers, LayerNormalization or little "
-        "BatchNormalization; no limit for others.",
+        "Largest global norm of the gradient; 0: no limit. Without the flag 1.",
     )
     program.float("label_smoothing", 0.0, "Share of the labels that is spread over all classes, such as 0.1.")
     program.enum(
@@ -61,7 +59,19 @@ def read_training(flags: Any, epochs: str, learning_rate: str) -> Any:
     Raises:
         UsageError: the learning rate is 0, or another value cannot be.
     """
-    return training_config({name: flags[name].value for name in flags}, epochs, learning_rate)
+    values = {name: flags[name].value for name in flags}
+    if epochs == "finetune_epochs":
+        values |= _for_few_images(flags)
+    return training_config(values, epochs, learning_rate)
+
+
+def _for_few_images(flags: Any) -> dict[str, Any]:
+    """What makes a fine-tuning long enough where images are few; epochs and batches that are given stay."""
+    from dcp_tf.training import FEW_IMAGES
+
+    own = {"max_epochs": "finetune_epochs", "min_batch_size": "batch_size"}
+    given = {key for key, name in own.items() if flags[name].present or flags[name].value != flags[name].default}
+    return {key: value for key, value in FEW_IMAGES.items() if key not in given}
 
 
 def training_config(values: Mapping[str, Any], epochs: str, learning_rate: str) -> Any:
@@ -86,6 +96,10 @@ def training_config(values: Mapping[str, Any], epochs: str, learning_rate: str) 
         ema=values["ema"],
         steps_per_epoch=values["max_steps_per_epoch"],
         bn_sparsity=values.get("bn_sparsity", 0.0),
+        min_steps=values.get("min_steps", 0),
+        min_batch_size=values.get("min_batch_size"),
+        max_epochs=values.get("max_epochs"),
+        held_out=None if own else values.get("held_out"),
         seed=values["seed"],
     )
 

@@ -3,6 +3,7 @@
 from dcp_tf.data.arrays import from_arrays, split_from_arrays
 from dcp_tf.data.digest import digest
 from dcp_tf.data.faces import FaceSettings, read_identities
+from dcp_tf.data.held_out import hold_out
 from dcp_tf.data.load import load
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
 from dcp_tf.data.pairs import Pairs, pairs_split, read_pairs
@@ -24,6 +25,7 @@ __all__ = [
     "digest",
     "find_normalization",
     "from_arrays",
+    "hold_out",
     "load",
     "load_plain",
     "pairs_split",

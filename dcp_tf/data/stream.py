@@ -1,5 +1,6 @@
 """Data that a Python program brings: arrays and `tf.data` pipelines, taken as they are."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -88,6 +89,26 @@ class DatasetSplit:
         """See `Readable`."""
         return balanced_order(self.size, class_numbers(self.labels), n, seed)
 
+    def split_off(self, indices: np.ndarray) -> tuple["DatasetSplit", PlainSplit]:
+        """The pipeline without the inputs that now stand at some positions, and these inputs, read once.
+
+        They are told by their values, so that a pipeline that shuffles never gives them either.
+        """
+        wanted = np.zeros(self.size, bool)
+        wanted[indices] = True
+        dataset = self._dataset.unbatch()
+        held = list(dataset.enumerate().filter(lambda i, _: tf.constant(wanted)[i]).map(lambda _, x: x))
+        first = (lambda *x: x[0]) if self._labelled else (lambda x: x)
+        images = np.stack([(x[0] if self._labelled else x).numpy() for x in held])
+        known = tf.constant([int(_fingerprint(tf.constant(image))) for image in images], tf.int64)
+        rest = copy.copy(self)
+        kept = dataset.filter(lambda *x: tf.reduce_all(known != _fingerprint(first(*x))))
+        rest._dataset, rest.size = kept.batch(64), self.size - len(held)
+        if not self._labelled:
+            return rest, plain_split(images)
+        rest.labels = np.delete(self.labels, indices, axis=0)
+        return rest, plain_split(images, np.stack([x[1].numpy() for x in held]))
+
     def batches(
         self,
         batch_size: int,
@@ -132,6 +153,11 @@ def _check_spec(spec: Any) -> tuple[bool, tf.TensorSpec]:
     if not (parts[0].dtype.is_floating or parts[0].dtype.is_integer or parts[0].dtype.is_bool):
         raise UsageError(f"the images of the tf.data.Dataset must be numbers, received {parts[0].dtype.name}")
     return labelled, parts[0]
+
+
+def _fingerprint(image: tf.Tensor) -> tf.Tensor:
+    """A number that tells images apart."""
+    return tf.strings.to_hash_bucket_fast(tf.io.serialize_tensor(image), 2**62)
 
 
 def _as_floats(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

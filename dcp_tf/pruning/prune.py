@@ -29,14 +29,24 @@ from dcp_tf.pruning.rounding import rounding_note
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
 from dcp_tf.pruning.units import kernel_units
-from dcp_tf.training import Distillation, Loss, Objective, TrainConfig, as_objective, fit, share_of_teacher
+from dcp_tf.training import (
+    FEW_IMAGES,
+    Distillation,
+    Loss,
+    Objective,
+    TrainConfig,
+    as_objective,
+    finetuning_advice,
+    fit,
+    share_of_teacher,
+)
 from dcp_tf.training.baseline_check import check_baseline
 from dcp_tf.training.heads import find_positions
 from dcp_tf.training.label_checks import numbering_note
 from dcp_tf.training.objectives import output_shape
 
 AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01)
-FINETUNING = TrainConfig(epochs=10, learning_rate=0.01)
+FINETUNING = TrainConfig(epochs=10, learning_rate=0.01, **FEW_IMAGES)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -92,7 +102,8 @@ def prune(
             outputs) -> scalar mean. None reads it off the model's last activation and the labels.
         outputs_kind: "logits", "softmax" or "sigmoid"; None reads it off the model's last activation.
         auxiliary: fine-tuning with auxiliary losses (DCP only).
-        finetuning: of the pruned model; 0 epochs leave it out.
+        finetuning: of the pruned model; 0 epochs leave it out. It ends with the epoch that does best on held-out
+            training images, or with the model as it was before.
         distillation: weight of the baseline's soft predictions in the fine-tuning, 0 to 1; None: a half, where the loss
             has a distance to them.
         state_dir: folder in which the run keeps what it has done.
@@ -379,10 +390,12 @@ def _fine_tune(
         checkpoint=state.training("finetuning"),
         phase="fine-tuning",
         log_dir=task.log_dir,
+        keep_best=True,
         lower="--finetune_lr",
     )
-    seconds = time.perf_counter() - started
-    phases.append({"name": "fine-tuning", "seconds": seconds, "distillation": distillation, "history": list(history)})
+    phases.append(history.phase("fine-tuning", time.perf_counter() - started, distillation=distillation))
+    if line := finetuning_advice(history, config, objective, baseline, task.data):
+        progress.say(line)
 
 
 def _settings(graph, train, method, objective, auxiliary, finetuning, distillation, seed) -> dict[str, Any]:

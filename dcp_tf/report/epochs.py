@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from dcp_tf.report import formats
 from dcp_tf.report.figures import FIGURES
 
 
@@ -22,7 +23,23 @@ def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
+def kept(phase: Mapping[str, Any]) -> str:
+    """Which epoch was kept and why, such as "kept epoch 7 of 10, held-out top1 95.80% (94.80% before)"; or nothing."""
+    held_out = phase.get("held_out")
+    if not isinstance(held_out, dict) or not isinstance(held_out.get("kept_epoch"), int):
+        return ""
+    metric = str(held_out.get("metric"))
+    after, before = (
+        formats.percent(held_out.get(key)) if is_accuracy(metric) else formats.short(held_out.get(key))
+        for key in ("kept", "before")
+    )
+    if not held_out["kept_epoch"]:
+        return f"kept the model as it was before: no epoch did better, held-out {metric} {before}"
+    return f"kept epoch {held_out['kept_epoch']} of {len(epochs(phase))}, held-out {metric} {after} ({before} before)"
+
+
 def is_accuracy(key: str) -> bool:
     """Whether the figure called `key` is a fraction of 1 that is shown in percent."""
+    key = key.removeprefix("held_out_")
     known = key in FIGURES and FIGURES[key].is_share
     return known or key.startswith("top") or any(word in key for word in ("top1", "top5", "accuracy"))

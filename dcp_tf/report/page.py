@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from dcp_tf import files
 from dcp_tf.errors import RunError
-from dcp_tf.report import content, formats, plots, rows, run_files, selection, svg
+from dcp_tf.report import content, epochs, formats, plots, rows, run_files, selection, svg
 
 
 def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
@@ -58,7 +58,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
     kernels = rows.kernel_rows(summary)
     layers = content.layer_bars(groups)
     trainings = [
-        {"name": str(phase.get("name", "training")), "figure": figure}
+        {"name": ": ".join(filter(None, (str(phase.get("name", "training")), epochs.kept(phase)))), "figure": figure}
         for number, phase in enumerate(phases)
         if (figure := plots.training_curves(f"training{number}", phase))
     ]

@@ -1,8 +1,9 @@
 """Training: one GradientTape loop for every phase, its losses and learning rates, and files that survive a kill."""
 
+from dcp_tf.training.advice import finetuning_advice
 from dcp_tf.training.checkpoint import TrainState, load_weights, save_model, save_weights
 from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_for_outputs, choose_objective
-from dcp_tf.training.config import TrainConfig
+from dcp_tf.training.config import FEW_IMAGES, TrainConfig
 from dcp_tf.training.custom_objective import Custom
 from dcp_tf.training.distribution import distributed, is_chief, make_strategy
 from dcp_tf.training.embeddings import Directions, Embedding
@@ -26,6 +27,7 @@ from dcp_tf.training.strided_gradients import repair_strided_gradients
 repair_strided_gradients()
 
 __all__ = [
+    "FEW_IMAGES",
     "LOSSES",
     "ASoftmax",
     "ArcFace",
@@ -53,6 +55,7 @@ __all__ = [
     "cosine_schedule",
     "distributed",
     "embedding_network",
+    "finetuning_advice",
     "fit",
     "is_chief",
     "load_weights",

@@ -13,9 +13,10 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
-from dcp_tf.data import Readable
+from dcp_tf.data import Readable, hold_out
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.training.attributes import for_a_while
+from dcp_tf.training.best_weights import BestWeights
 from dcp_tf.training.checkpoint import TrainState
 from dcp_tf.training.config import TrainConfig
 from dcp_tf.training.distribution import Replicas, current_strategy
@@ -42,6 +43,7 @@ def fit(
     phase: str = "fine-tuning",
     log_dir: str | None = None,
     frozen_batch_norm: bool = False,
+    keep_best: bool = False,
     lower: str = "the learning rate",
 ) -> History:
     """Trains `model` in place. The result depends on its weights, the data, the arguments and the seed alone.
@@ -69,6 +71,8 @@ def fit(
         phase: what the user reads.
         log_dir: folder for TensorBoard scalars.
         frozen_batch_norm: BatchNormalization layers act as in inference and are not trained.
+        keep_best: hold `config.held_out` inputs of the split out of training, and end with the weights that do best on
+            them, of any epoch or from before the first; which epoch that was is logged.
         lower: what the user should lower if the loss becomes NaN, such as the name of a flag.
 
     Returns:
@@ -79,9 +83,17 @@ def fit(
         RunError: the loss or a weight became NaN or infinite, or a checkpoint could not be read or written.
     """
     weights = [1.0] * len(losses) if loss_weights is None else [float(weight) for weight in loss_weights]
-    batches = _batches_of(split_or_batches, config, augment)
     own_data = hasattr(split_or_batches, "batches")
+    if keep_best and not own_data:
+        raise UsageError("the best epoch is found by inputs that are held out of a data split; give one")
+    held_out = None
+    if keep_best and config.epochs and config.held_out != 0:
+        split_or_batches, held_out = hold_out(split_or_batches, config.held_out, config.seed)
+    if own_data:
+        config = config.for_inputs(split_or_batches.size)
+    batches = _batches_of(split_or_batches, config, augment)
     settings = _settings(config, phase, weights, frozen_batch_norm, masks or {}, augment if own_data else None)
+    settings["held_out"] = 0 if held_out is None else held_out.size
     history = History()
     if config.epochs == 0:
         return history
@@ -91,26 +103,37 @@ def fit(
     ):
         replicas = Replicas(model, current_strategy())
         step = _build_step(replicas, losses, weights, config, masks or {}, teacher)
+        best = None
+        if held_out is not None:
+            best = BestWeights(model, losses[-1], lambda: held_out.batches(config.batch_size), teacher)
         seed_random_layers(model, config.seed)
+        state = [*step.state, *(best.state if best else [])]
         if checkpoint is not None:
-            history = checkpoint.restore(settings, model.variables, step.state)
+            history = checkpoint.restore(settings, model.variables, state)
         replicas.scatter()
         if step.average is not None:
             step.average.begin()
+        if best:
+            best.begin()
         for epoch in range(len(history), config.epochs):
             started = time.perf_counter()
             record = _run_epoch(step, batches(epoch), config, epoch, phase, lower)
             replicas.gather()
-            record |= _validate(step, model, validation)
+            record |= _measure(step, model, epoch + 1, validation, best)
             record["seconds"] = time.perf_counter() - started
             history.append(record)
             if checkpoint is not None:
                 finished = len(history) == config.epochs
-                checkpoint.save(settings, model.variables, step.state, history, finished=finished)
+                checkpoint.save(settings, model.variables, state, history, finished=finished)
             log(phase, record)
             progress.say(_line(record, phase, config.epochs))
-        if step.average is not None:
+        if best:
+            best.put_into_model()
+            history.held_out = {"images": held_out.size, **best.summary()}
+            progress.say(_kept_line(history.held_out, phase, config.epochs))
+        elif step.average is not None:
             step.average.put_into(model)
+    history.resolved = {"epochs": config.epochs, "batch_size": config.batch_size, "clip_norm": step.clip_norm}
     return history
 
 
@@ -190,14 +213,17 @@ def _run_epoch(
     return record | ({step.accuracy_name: accuracy} if step.tells_accuracy else {})
 
 
-def _validate(
-    step: TrainStep, model: keras.Model, validation: Callable[[], Mapping[str, float]] | None
+def _measure(
+    step: TrainStep,
+    model: keras.Model,
+    epoch: int,
+    validation: Callable[[], Mapping[str, float]] | None,
+    best: BestWeights | None,
 ) -> dict[str, float]:
-    """What `validation` measures, on the averaged weights where the step keeps some."""
-    if validation is None:
-        return {}
+    """What `validation` and the held-out inputs say of the weights, the averaged ones where the step keeps some."""
     with step.average.within(model) if step.average else contextlib.nullcontext():
-        return {name: float(value) for name, value in validation().items()}
+        validated = {} if validation is None else {name: float(value) for name, value in validation().items()}
+        return validated | (best.compare(epoch) if best else {})
 
 
 def _check_finite(step: TrainStep, epoch: int, phase: str, lower: str, learning_rate: float) -> None:
@@ -270,7 +296,16 @@ def _scalars(log_dir: str | None) -> Iterator[Callable[[str, Mapping], None]]:
 def _line(record: Mapping[str, Any], phase: str, epochs: int) -> str:
     """For example "fine-tuning 3/10  loss 0.123  top1 0.950  lr 0.01  12 s"."""
     parts = [f"{phase} {record['epoch']}/{epochs}", f"loss {record['loss']:.4g}"]
-    shown = ("epoch", "loss", "losses", "learning_rate", "top1", "seconds")
+    shown = ("epoch", "loss", "losses", "learning_rate", "top1", "seconds", "held_out_loss")
     parts += [f"top1 {record['top1']:.4f}"] if "top1" in record else []
     parts += [f"{name} {value:.4g}" for name, value in record.items() if name not in shown]
     return "  ".join([*parts, f"lr {record['learning_rate']:.3g}", f"{record['seconds']:.0f} s"])
+
+
+def _kept_line(held_out: Mapping[str, Any], phase: str, epochs: int) -> str:
+    """For example "kept epoch 7 of 10 (held-out top1 0.9580; before fine-tuning 0.9480)"."""
+    what, before = f"held-out {held_out['metric']}", held_out["before"]
+    if not held_out["kept_epoch"]:
+        return f"kept the model as it was before {phase}: none of {epochs} epochs did better ({what} {before:.4f})"
+    kept = f"kept epoch {held_out['kept_epoch']} of {epochs}"
+    return f"{kept} ({what} {held_out['kept']:.4f}; before {phase} {before:.4f})"

@@ -20,8 +20,9 @@ from dcp_tf.training.smoothing import smoothed
 # biases and PReLU's alpha.
 _KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")
 
-# Layers through which gradients explode whatever BatchNormalization stands beside them.
-_UNSTEADY = keras.layers.RNN | keras.layers.Bidirectional | keras.layers.LayerNormalization
+# Without a limit a few steep steps undo what was trained: behind recurrent layers, in networks that Adam trained, and
+# in pruned ones, whose loss with the statistics of a batch may be hundreds of times that with the stored ones.
+_CLIP_NORM = 1.0
 
 # Places in the vector of running sums; one place per head follows.
 _SAMPLES, _LOSS, _RIGHT, _HEADS = 0, 1, 2, 3
@@ -42,6 +43,9 @@ class TrainStep:
         teacher: from images to probabilities `(batch, classes)`. They are the labels where the data has none, and what
             a `Distillation` loss learns from.
         strategy: of `tf.distribute`, whose replicas share each batch; None: one device.
+
+    Attributes:
+        clip_norm: the largest norm of the gradient, as the configuration or else the losses set it; 0: no limit.
 
     Raises:
         UsageError: losses, weights or masks do not fit the model, or there is no gamma for `bn_sparsity`.
@@ -68,7 +72,7 @@ class TrainStep:
         self._model, self._loss_weights = model, [float(w) for w in loss_weights]
         self._losses = [smoothed(loss, config.label_smoothing) for loss in losses]
         self._config, self._teacher, self._strategy = config, teacher, strategy
-        self._clip_norm = _clip_norm(model, losses, config)
+        self.clip_norm = _clip_norm(losses, config)
         self._gammas = _gammas(model) if config.bn_sparsity else set()
         self._decaying = _decaying(model, config.decay) if config.weight_decay else set()
         self._masks = _resolve_masks(model, masks or {})
@@ -206,8 +210,8 @@ class TrainStep:
         if self._scale is not None:
             gradients, finite = self._scale.unscale(gradients)
         gradients = [self._masked(g, v) for g, v in zip(gradients, variables, strict=True)]
-        if self._clip_norm:
-            gradients, _ = tf.clip_by_global_norm(gradients, self._clip_norm)
+        if self.clip_norm:
+            gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
         gradients = [self._penalised(g, v) for g, v in zip(gradients, variables, strict=True)]
         self._optimizer.learning_rate.assign(learning_rate)
         if finite is None:
@@ -258,25 +262,11 @@ class TrainStep:
             raise UsageError("A teacher was given, but the data has its own labels and no loss is a Distillation")
 
 
-def _clip_norm(model: keras.Model, losses: Sequence[Loss], config: TrainConfig) -> float:
+def _clip_norm(losses: Sequence[Loss], config: TrainConfig) -> float:
     """The largest norm of the gradient, 0 for no limit: the one that is set, else the least that is asked for."""
     if config.clip_norm is not None:
         return config.clip_norm
-    asked = [loss.clip_norm for loss in losses if hasattr(loss, "clip_norm")]
-    return min([*asked, *([] if _is_steady(model) else [1.0])], default=0.0)
-
-
-def _is_steady(model: keras.Model) -> bool:
-    """Whether BatchNormalization keeps the gradients in bounds, as it does behind most layers with kernels.
-
-    Elsewhere some steps are so long that they undo what was trained: through many time steps, and where a network was
-    trained with steps for each weight (Adam).
-    """
-    layers = list(model._flatten_layers())
-    if any(isinstance(layer, _UNSTEADY) for layer in layers):
-        return False
-    kernels = sum(variable.name in _KERNELS for variable in model.trainable_variables)
-    return 2 * len(batch_norms(model)) >= kernels
+    return min([_CLIP_NORM, *(loss.clip_norm for loss in losses if hasattr(loss, "clip_norm"))])
 
 
 def _as_batch(element) -> tuple:

@@ -271,3 +271,16 @@ def test_latencies_on_phones_name_the_phone(run_summary, make_run):
     assert "pruned_int8.tflite on Pixel 8, gpu 1.25 ms" in text
     none = benchmark | {"devices": [], "failures": ["the device vanished"]}
     assert "Pixel" not in Page(write_report(make_run(summary=run_summary, benchmark=none))).text
+
+
+def test_the_kept_epoch_stands_below_its_curves(tmp_path):
+    history = [{"epoch": n, "loss": 1 / n, "held_out_top1": 0.9 + n / 100} for n in (1, 2, 3)]
+    held_out = {"images": 50, "metric": "top1", "before": 0.88, "kept": 0.93, "kept_epoch": 3}
+    for kept, text in (
+        (held_out, "fine-tuning: kept epoch 3 of 3, held-out top1 93.00% (88.00% before)"),
+        ({**held_out, "kept_epoch": 0, "kept": 0.88}, "kept the model as it was before: no epoch did better"),
+        ({}, "fine-tuning"),
+    ):
+        phase = {"name": "fine-tuning", "seconds": 1.0, "held_out": kept, "history": history}
+        files.write_json(tmp_path / "summary.json", {"model": "m", "phases": [phase]})
+        assert text in Page(write_report(tmp_path)).text

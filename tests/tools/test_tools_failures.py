@@ -142,7 +142,7 @@ def test_a_run_killed_at_any_moment_and_resumed_gives_the_same_plan(seed, whole_
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         process.stderr.readline()  # the outputs; work begins now
         time.sleep(rng.uniform(0.0, 10.0))
-        process.send_signal(signal.SIGKILL)
+        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGSEGV]))
         process.wait()
         process.stderr.close()
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

@@ -96,7 +96,8 @@ def test_a_finished_phase_is_read_and_not_trained_again(tmp_path):
     assert same(model, other)
 
 
-def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
+@pytest.mark.parametrize("cause", [signal.SIGKILL, signal.SIGSEGV])
+def test_a_killed_process_goes_on_to_the_same_weights(tmp_path, cause):
     config, state = TrainConfig(60), TrainState(tmp_path / "state.npz")
     program = textwrap.dedent(f"""
         import sys
@@ -108,8 +109,8 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, env=environment, text=True)
     for line in process.stderr:
         if line.startswith("fine-tuning 25/"):
-            process.kill()
-    assert process.wait() == -signal.SIGKILL
+            process.send_signal(cause)
+    assert process.wait() == -cause
     assert not state.finished()
 
     whole, killed = network(), network(seed=9)

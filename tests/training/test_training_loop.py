@@ -132,6 +132,8 @@ def test_split_objects_are_asked_for_shuffled_augmented_batches():
     asked = []
 
     class Split:
+        size = 40
+
         def batches(self, batch_size, **arguments):
             asked.append((batch_size, arguments))
             return batches(size=batch_size)(0)

@@ -1,0 +1,48 @@
+"""What a user can change where fine-tuning leaves a model behind its baseline."""
+
+import keras
+
+from dcp_tf.data import Readable, hold_out
+from dcp_tf.training.config import TrainConfig
+from dcp_tf.training.history import History
+from dcp_tf.training.objectives import Objective
+
+_NEAR = 0.01  # a smaller loss of accuracy needs no advice
+
+
+def finetuning_advice(
+    history: History, config: TrainConfig, objective: Objective, baseline: keras.Model | None, data: Readable
+) -> str | None:
+    """One line with flags to type; None where the accuracy is near the baseline's, or unknown.
+
+    Args:
+        history: of `fit(..., keep_best=True)`.
+        config: as `fit` got it.
+        objective: of the model.
+        baseline: None: the accuracy should at least have risen.
+        data: the training inputs.
+    """
+    held_out = history.held_out
+    if held_out is None or held_out["metric"] != objective.primary or data.labels is None:
+        return None
+    if baseline is None:
+        behind = _NEAR if held_out["kept_epoch"] else 1.0
+        text = "fine-tuning did not help"
+    else:
+        _, held = hold_out(data, config.held_out, config.seed)
+        measured = objective.evaluate(baseline, held.batches(256))[objective.primary]
+        behind = measured - held_out["kept"]
+        text = f"held-out {objective.primary} is {100 * behind:.1f} points below the baseline's {measured:.4f}"
+    if behind <= max(_NEAR, 1.5 / held_out["images"]):  # one image is no loss
+        return None
+    return f"{text}: {_remedy(history, config, held_out['metric'])}, or prune less"
+
+
+def _remedy(history: History, config: TrainConfig, metric: str) -> str:
+    accuracies = [record[f"held_out_{metric}"] for record in history]
+    best = accuracies.index(max(accuracies)) + 1
+    if best >= 0.8 * len(history):  # it was still rising
+        return f"try --finetune_epochs={3 * len(history)}"
+    if history[-1].get(metric, 0.0) > accuracies[-1] + 0.1:  # what was learnt does not hold for other images
+        return f"more training images help, or --finetune_lr={config.learning_rate / 10:g}"
+    return f"try --finetune_lr={config.learning_rate / 3:.2g} --finetune_epochs={2 * len(history)}"
