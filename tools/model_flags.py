@@ -11,7 +11,7 @@ def define_model_code(program: Program) -> None:
         "custom_objects",
         None,
         "A Python file with the layers, models and functions of your own that the model file names. It is imported "
-        "first: this runs the code in it.",
+        "first: this runs the code in it. Lambda layers find its imports too.",
     )
     program.boolean(
         "allow_lambda",

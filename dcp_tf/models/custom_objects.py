@@ -3,6 +3,8 @@
 Nothing but Keras is imported here: the check of a written file runs this module by its path, without the package.
 """
 
+import builtins
+import dis
 import importlib.util
 import pathlib
 import sys
@@ -11,12 +13,16 @@ from typing import Any
 
 import keras
 
+# Keras makes the function of a stored Lambda with the names of this module.
+from keras.src.utils import python_utils
+
 
 def import_custom_objects(path: str) -> dict[str, Any]:
     """Runs a Python file and lets Keras know the classes and functions in it by their names.
 
     Classes with a `from_config` count (layers, models, initializers, ...), those that the file imports too, and
-    functions that are defined in it or beside it. What lies beside the file can be imported, with `import blocks` as
+    functions that are defined in it or beside it. Stored code (Lambda layers) finds all names of the file, such as `tf`
+    of `import tensorflow as tf`. What lies beside the file can be imported, with `import blocks` as
     with `from .blocks import Block`.
 
     Args:
@@ -36,8 +42,11 @@ def import_custom_objects(path: str) -> dict[str, Any]:
     for name, value in vars(module).items():
         if _is_of_use(value, file.parent):
             found |= {name: value, value.__name__: value, f"Custom>{value.__name__}": value}
-    if not found:
+    names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
+    if not found and not any(isinstance(value, types.ModuleType) for value in names.values()):
         raise ImportError(f"{path} holds no layer, no model and no function")
+    for name, value in names.items():
+        vars(python_utils).setdefault(name, value)
     keras.saving.get_custom_objects().update(found)
     return found
 
@@ -50,6 +59,16 @@ def is_own(layer: keras.Layer) -> bool:
 def lambdas(model: keras.Model) -> list[str]:
     """Names of the Lambda layers of a model, at any depth."""
     return [layer.name for layer in model._flatten_layers() if isinstance(layer, keras.layers.Lambda)]
+
+
+def unknown_names(layer: keras.layers.Lambda) -> list[str]:
+    """Names in the code of a Lambda layer that stand for nothing: a file stores the code alone."""
+    code = getattr(layer.function, "__code__", None)
+    if code is None:
+        return []
+    known = layer.function.__globals__.keys() | vars(builtins).keys()
+    used = [step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"]
+    return sorted({name for name in used if name not in known})
 
 
 def _run(file: pathlib.Path) -> types.ModuleType:

@@ -16,7 +16,7 @@ from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.models.applications import APPLICATIONS, build_application
 from dcp_tf.models.batch import with_open_batch
-from dcp_tf.models.custom_objects import import_custom_objects
+from dcp_tf.models.custom_objects import import_custom_objects, unknown_names
 from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.legacy_files import load_legacy
@@ -28,6 +28,11 @@ from dcp_tf.models.zoo import build, zoo_normalization
 _UNKNOWN_OBJECT = re.compile(
     r"(?:Could not locate (?:class|function)|Unknown (?:layer|object|function)|Cannot deserialize object of type):? "
     r"['`]([^'`]+)['`]"
+)
+_PACKAGED = re.compile(r"'registered_name': '([^'>]+>([^']+))'")
+_UNSTORED = (
+    "which no model file stores: --custom_objects=FILE.py with the imports that the code needs, such as "
+    "`import tensorflow as tf`, gives it to the layer"
 )
 
 
@@ -86,7 +91,9 @@ def load(
             import_custom_objects(custom_objects)
         except ImportError as error:
             raise UsageError(str(error)) from error
-    model = check_functional(_read_model(pathlib.Path(spec), allow_lambda), input_shape)
+    model = _read_model(pathlib.Path(spec), allow_lambda)
+    _check_lambdas(model, spec)
+    model = check_functional(model, input_shape)
     model, renamed = with_valid_names(model)
     if renamed:
         progress.say(f"note: TensorFlow takes no such names, so {spec} is taken with others: {_pairs(renamed)}")
@@ -101,6 +108,12 @@ def load(
             f"note: the layers that {spec} calls with TimeDistributed are called once with all steps as a batch"
         )
     return LoadedModel(rows, "none", spec)
+
+
+def _check_lambdas(model: keras.Model, spec: str) -> None:
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Lambda) and (names := unknown_names(layer)):
+            raise UsageError(f"{spec} cannot be used: its Lambda layer {layer.name!r} uses {names[0]!r}, {_UNSTORED}")
 
 
 def _pairs(renamed: dict[str, str]) -> str:
@@ -120,7 +133,7 @@ def _read_model(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
             if _keras_version(path).startswith(("1.", "2.")):
                 model = load_legacy(readable, str(path), allow_lambda)
             else:
-                model = keras.models.load_model(readable, compile=False, safe_mode=not allow_lambda)
+                model = _load_keras_3(readable, allow_lambda)
     except UsageError:
         raise
     except Exception as error:  # Keras raises nearly every kind, depending on what is wrong with the file
@@ -128,6 +141,20 @@ def _read_model(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
     if not isinstance(model, keras.Model):
         raise UsageError(f"{path} holds a {type(model).__qualname__}, not a whole model")
     return model
+
+
+def _load_keras_3(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
+    """Loads the model; classes that it knows as those of a package ("mine>Block") may be registered without one."""
+    registry = keras.saving.get_custom_objects()
+    while True:
+        try:
+            return keras.models.load_model(path, compile=False, safe_mode=not allow_lambda)
+        except Exception as error:  # of many kinds
+            names = {name: bare for name, bare in _PACKAGED.findall(str(error)) if name not in registry}
+            aliases = {name: registry[bare] for name, bare in names.items() if bare in registry}
+            if not aliases:
+                raise
+            registry.update(aliases)
 
 
 @contextlib.contextmanager
@@ -177,6 +204,8 @@ def _explain(error: Exception) -> str:
             "you trust); better write it with Keras layers (Rescaling for a factor, UnitNormalization for embeddings "
             "of length 1) or keras.ops"
         )
+    if "shape of the Lambda's output" in text or "Model expected 0 layers" in text:  # it could not be built
+        return f"a layer in it cannot be called, perhaps a Lambda that uses a name such as tf, {_UNSTORED}"
     if "No model config found" in text:
         return "it holds weights alone; save the whole model with model.save('x.keras')"
     return _cut(text) or type(error).__name__
