@@ -36,6 +36,9 @@ PROGRAM.string("name", None, "What the names of the files start with; by default
 common_flags.define_seed(PROGRAM, "Draws the calibration images.")
 
 
+_LONGEST_NAME = 200  # bytes; a file name has 255, what is added and a temporary name included
+
+
 def main(flags) -> None:
     """Writes the files and prints how near each is to the Keras model."""
     from rich.console import Console
@@ -50,6 +53,11 @@ def main(flags) -> None:
     settings = pruning_flags.read_deployment(flags)
     if not settings.quantizations:
         raise UsageError("say which files to make: --quantization=float32,int8")
+    if flags.name and (pathlib.PurePath(flags.name).name != flags.name or len(os.fsencode(flags.name)) > _LONGEST_NAME):
+        raise UsageError(
+            f"--name is what file names start with, at most {_LONGEST_NAME} bytes and no folder (which --output_dir "
+            f"names), received {flags.name:.80}"
+        )
     subject = common_flags.load_subject(flags)
     is_file = pathlib.Path(flags.model).is_file()
     if not flags.output_dir and not is_file:

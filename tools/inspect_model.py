@@ -52,12 +52,17 @@ PROGRAM.boolean("layers", False, "Print the layers with the shapes of their outp
 PROGRAM.boolean("json", False, "Print JSON; it holds the layers.")
 
 
+_PLOTS = (".png", ".svg", ".pdf")
+
+
 def main(flags) -> None:
     """Prints the groups and the costs."""
     if flags.sweep:
         return _sweep(flags)
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
+    if flags.plot and not flags.plot.lower().endswith(_PLOTS):
+        raise UsageError(f"--plot takes a file name that ends in {', '.join(_PLOTS)}, received {flags.plot}")
     from dcp_tf import models
     from dcp_tf.graph import ChannelGraph, count_cost
 

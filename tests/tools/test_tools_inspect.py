@@ -73,3 +73,8 @@ def test_the_groups_are_drawn(suffix, tmp_path, capsys):
     assert inspect_model.run(["--model=zoo:preresnet8", f"--plot={path}"]) == 0
     assert str(path) in capsys.readouterr().err
     assert path.stat().st_size > 5000
+
+
+def test_a_plot_of_another_kind_is_refused_before_the_model_is_read(tmp_path, capsys):
+    assert inspect_model.run(["--model=nowhere.keras", f"--plot={tmp_path}/groups.txt"]) == 2
+    assert ".png, .svg, .pdf" in capsys.readouterr().err

@@ -112,3 +112,11 @@ def test_a_name_that_is_too_long_is_one_line(flag, inputs, capsys, tmp_path):
     assert export.run(flags) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "x" * 300 in line or "too long" in line
+
+
+@pytest.mark.parametrize("name", ["a/b", "../b", "n" * 300])
+def test_names_of_files_are_no_paths(name, inputs, tmp_path, capsys):
+    flags = [inputs.plain, inputs.data(), f"--output_dir={tmp_path}/o", "--quantization=float32"]
+    assert export.run([*flags, f"--name={name}"]) == 2
+    assert "--name is what file names start with" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
