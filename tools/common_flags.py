@@ -6,7 +6,7 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
-from dcp_tf.tools import face_flags, model_flags, task
+from dcp_tf.tools import baseline_look, face_flags, model_flags, task
 from dcp_tf.tools.program import Program
 
 AUGMENTATIONS = ("none", "shift", "flip", "mirror", "crop")
@@ -181,7 +181,10 @@ def load_subject(flags: Any) -> Subject:
         kind = _outputs_kind(flags, loaded.model, notes)
         objective, dataset = task.read(flags, kind, loaded.model, dataset, notes)
     subject = Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
-    return face_flags.with_pairs(flags, subject) if "pairs" in flags else subject
+    subject = face_flags.with_pairs(flags, subject) if "pairs" in flags else subject
+    if "expected" in flags and subject.objective is not None:
+        baseline_look.read_expected(flags, subject.objective.primary)
+    return subject
 
 
 def require_one_output(subject: Subject) -> None:

@@ -23,7 +23,14 @@ def label_array(labels: np.ndarray, size: int, what: str) -> np.ndarray:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.dtype.kind not in "buif":
-        raise UsageError(f"{what} must be integers (class numbers from 0) or floats, received the type {labels.dtype}")
+        names = (
+            "; numpy.unique(y, return_inverse=True)[1] numbers names in their order"
+            if labels.dtype.kind in "US"
+            else ""
+        )
+        raise UsageError(
+            f"{what} must be integers (class numbers from 0) or floats, received the type {labels.dtype}{names}"
+        )
     if labels.ndim < 1 or 0 in labels.shape[1:]:
         raise UsageError(f"{what} must hold one label per image, of shape (N,) or (N, ...), received {labels.shape}")
     if len(labels) != size:

@@ -19,6 +19,7 @@ _RANGES = {
 }
 _SLACK = 0.02  # of the range, for pixels that went through a resize
 _CIFAR_SIDE = 32
+_FEWEST_PIXELS = 36  # of an image; shorter vectors are none
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,15 +50,17 @@ def other_ranges(data: Any, images: np.ndarray) -> list[PixelRange]:
 
     Args:
         data: the split that they come from, which tells what was done to them.
-        images: (N, H, W, C) or (N, H, W) as a batch holds them.
+        images: (N, H, W, C), (N, H, W) or (N, pixels) as a batch holds them.
 
     Returns:
         Nothing where the images are on no scale that can be guessed.
     """
+    channels = images.shape[-1] if images.ndim == 4 else 1
+    if images.ndim > 4 or channels not in (1, 3) or images[0].size < _FEWEST_PIXELS:
+        return []
     unit, source = _as_unit(data, images)
     if unit is None:
         return []
-    channels = images.shape[-1] if images.ndim == 4 else 1
     ranges = []
     for name, text in _RANGES.items():
         target = NORMALIZATIONS[name]

@@ -307,8 +307,7 @@ class _Look:
     def _ranges(self) -> list[tuple[Alternative, np.ndarray]]:
         """The figure in other pixel ranges and the outputs there, the best first."""
         found = []
-        is_image = self._images.ndim == 4 and self._images.shape[-1] in (1, 3)
-        for pixels in other_ranges(self._data, self._images) if is_image else ():
+        for pixels in other_ranges(self._data, self._images):
             try:
                 outputs = self._outputs_for(pixels.images)
                 found.append((Alternative(pixels.name, self._score(outputs, self._labels), pixels.flags), outputs))

@@ -100,8 +100,9 @@ def test_expectations_are_measured(folder, capsys):
     assert "but 0.999 is expected" in capsys.readouterr().err
     assert run(evaluate, folder, "silent", "--normalization=tf", "--expected=0.9") == 0
     assert "but 0.9 is expected" in capsys.readouterr().err
-    assert run(evaluate, folder, "hidden", "--expected=95") == 2
+    assert run(prune, folder, "hidden", *SHORT, "--expected=95", f"--output_dir={folder}/never") == 2
     assert "a fraction of 1" in capsys.readouterr().err
+    assert not (folder / "never").exists()
 
 
 def test_labels_from_1_are_one_line(folder, capsys):

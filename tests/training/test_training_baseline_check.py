@@ -82,6 +82,15 @@ def test_the_flags_for_arrays_of_floats_make_it_right(wanted, low_and_high):
     assert checked(model_for(wanted), right).figures["top1"] > 0.95
 
 
+@pytest.mark.parametrize("shape", [(600, 6, 18), (600, 108)])
+def test_images_without_a_channel_axis_have_ranges_too(shape):
+    check = checked(model_for("unit"), plain_split(PIXELS.reshape(shape), LABELS))
+    assert check.ranges[0].name == "0 to 1"
+    assert check.ranges[0].value > 0.95
+    assert "must be brought to" in check.lines()[-1]
+    assert not checked(model_for("unit"), plain_split(UNIT.reshape(shape), LABELS)).lines()
+
+
 PERMUTED = RNG.permutation(CLASSES)
 
 
