@@ -28,6 +28,7 @@ from dcp_tf.tools import (
     unlabelled,
 )
 from dcp_tf.tools.program import Program
+from dcp_tf.tools.training_flags import settings_of_training
 
 PROGRAM = Program("finetune", __doc__)
 common_flags.define_model(PROGRAM, about="The pruned model")
@@ -88,7 +89,8 @@ def main(flags) -> None:
         found["baseline_check"] = look.to_json()
     if reference is not None:
         found["metric"] = metric
-    artefacts.write_summary(folder, started, subject, flags, {"distillation": share}, **found)
+    resolved = {"distillation": share, **settings_of_training([phase])}
+    artefacts.write_summary(folder, started, subject, flags, resolved, **found)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")

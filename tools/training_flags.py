@@ -104,6 +104,14 @@ def training_config(values: Mapping[str, Any], epochs: str, learning_rate: str) 
     )
 
 
+def settings_of_training(phases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What the fine-tuning among some phases took where flags were not given."""
+    trained = next((phase for phase in phases if "clip_norm" in phase and phase["name"] == "fine-tuning"), None)
+    if trained is None:
+        return {}
+    return {"clip_norm": trained["clip_norm"], "held_out": (trained.get("held_out") or {"images": 0})["images"]}
+
+
 def read_numbers(name: str, texts: Sequence[str]) -> tuple[float, ...]:
     """The numbers of a list flag; raises UsageError where something else is among them."""
     try:

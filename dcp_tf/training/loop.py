@@ -90,7 +90,9 @@ def fit(
     if keep_best and config.epochs and config.held_out != 0:
         split_or_batches, held_out = hold_out(split_or_batches, config.held_out, config.seed)
     if own_data:
-        config = config.for_inputs(split_or_batches.size)
+        asked, config = config, config.for_inputs(split_or_batches.size)
+        if config.epochs > asked.epochs or 2 * config.batch_size <= asked.batch_size:
+            progress.say(f"{phase}: {config.epochs} epochs in batches of {config.batch_size}, since the data is small")
     batches = _batches_of(split_or_batches, config, augment)
     settings = _settings(config, phase, weights, frozen_batch_norm, masks or {}, augment if own_data else None)
     settings["held_out"] = 0 if held_out is None else held_out.size

@@ -95,6 +95,12 @@ def test_train_finetune_and_report(inputs, tmp_path, capsys):
     assert "normalization: cifar10 (from " in printed.err
     assert f"written to {longer}: pruned.keras, summary.json" in printed.err
     assert {"pruned.keras", "summary.json"} <= {path.name for path in longer.iterdir()}
+    summary = json.loads((longer / "summary.json").read_text())
+    (phase,) = summary["phases"]
+    assert phase["held_out"].keys() == {"images", "metric", "kept_epoch", "kept", "before"}
+    assert summary["settings"]["clip_norm"] == phase["clip_norm"] == 1.0
+    assert summary["settings"]["held_out"] == phase["held_out"]["images"] > 0
+    assert "before fine-tuning" in printed.err  # which epoch was kept
     assert report.run([f"--output_dir={longer}"]) == 0
     assert (longer / "report.html").is_file()
 
