@@ -92,11 +92,15 @@ def rehearse(model: Any, dataset: Any) -> None:
 
     from dcp_tf.graph import ChannelGraph, copy_model
     from dcp_tf.models.custom_objects import is_own, lambdas
+    from dcp_tf.models.layer_copies import check_config
 
     if not (any(map(is_own, model._flatten_layers())) or lambdas(model)):
         return
-    images = _first_images(dataset)
-    copy = copy_model(ChannelGraph(model))
+    images, graph = _first_images(dataset), ChannelGraph(model)
+    for record in graph.records.values():
+        if isinstance(record.operation, keras.Layer) and is_own(record.operation):
+            check_config(record.operation)
+    copy = copy_model(graph)
     with tempfile.TemporaryDirectory() as scratch:
         path = pathlib.Path(scratch) / "copy.keras"
         try:

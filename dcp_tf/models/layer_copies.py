@@ -38,6 +38,18 @@ def new_layer(layer: keras.Layer, change: Callable[[dict[str, Any]], Mapping[str
     return new
 
 
+def check_config(layer: keras.Layer) -> None:
+    """Makes sure that a layer can be made from its config alone, as loading a file does.
+
+    Raises:
+        UsageError: it cannot; it is named.
+    """
+    try:
+        _from_config(layer, None)
+    except Exception as error:  # as above
+        raise UsageError(_cannot(layer, error)) from error
+
+
 def _from_config(layer: keras.Layer, change: Callable[[dict[str, Any]], Mapping[str, Any]] | None) -> keras.Layer:
     config = layer.get_config()
     if change is not None:

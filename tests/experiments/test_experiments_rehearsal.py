@@ -15,6 +15,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "data"))
 # One step of each training and of the selection. The rates are low, because untrained networks explode otherwise.
 TINY = (
     *("--epochs_scale=0.0001", "--max_steps_per_epoch=1", "--batch_size=4", "--quantization="),
+    "--noreload_check",
     *("--selection_samples=8", "--selection_batch=4", "--selection_lr=1e-4", "--cache_gib=0.5", "--cache_disk_gib=0"),
     *("--aux_lr=1e-3", "--finetune_lr=1e-3", "--override=baseline.learning_rate=1e-3"),
 )

@@ -74,3 +74,11 @@ def whole_run(whole_process):
 def copied_run(whole_run, tmp_path):
     """A copy of the whole run that a test may change."""
     return pathlib.Path(shutil.copytree(whole_run, tmp_path / "copy"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick_finetune():
+    """A process that only compares takes as long as all else that `finetune` does here; tests of it ask for it."""
+    from dcp_tf.tools import finetune
+
+    finetune.PROGRAM.flags.set_default("reload_check", False)

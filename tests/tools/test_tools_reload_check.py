@@ -114,6 +114,23 @@ def test_a_file_that_is_another_model_fails_the_run_and_costs_nothing(inputs, tm
     assert (tmp_path / "report.html").exists()
 
 
+def test_finetune_looks_at_its_file_too(inputs, tmp_path, capsys, monkeypatch):
+    from dcp_tf.tools import reload_check
+
+    def in_this_process(scratch, images, files, targets, flags):
+        outputs = np.asarray(keras.models.load_model(files["pruned"])(images)) + 1.0
+        np.savez(targets["pruned"], outputs)
+        return {"": "it ended"}
+
+    monkeypatch.setattr(reload_check, "_run_plain_keras", in_this_process)
+    flags = [inputs.plain, inputs.data(), f"--output_dir={tmp_path}", "--finetune_epochs=1", "--reload_check"]
+    assert finetune.run(flags) == 1
+    assert "pruned.keras, loaded in plain Keras: its outputs differ" in capsys.readouterr().err
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["reload_check"]["pruned.keras"]["equal"] is False
+    assert len(summary["failures"]) == 1
+
+
 def test_layers_of_ones_own_go_through_a_whole_run(own, inputs, tmp_path, capsys):
     more = ["--allow_lambda", inputs.data(), f"--output_dir={tmp_path}", *SHORT, "--method=l1", "--reload_check"]
     assert prune.run(flags_for(own, "blocks", *more)) == 0
