@@ -155,6 +155,7 @@ class _Converter:
         else:
             new = self._layer(layer)
             try:
+                args, kwargs = _with_states_apart(new, args, kwargs)
                 outputs = new(*args, **kwargs)
             except (ValueError, TypeError) as error:
                 raise _cannot(layer, error) from error
@@ -180,6 +181,17 @@ class _Converter:
             copy_weights(old, new)
         except ValueError as error:
             raise _cannot(old, error) from error
+
+
+def _with_states_apart(layer: keras.layers.Layer, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    """Keras 2 hands a recurrent layer the states that it begins with behind the sequence, in one list."""
+    recurrent = isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional)
+    if not recurrent or not args or not isinstance(args[0], list | tuple):
+        return args, kwargs
+    sequence, *states = args[0]
+    if isinstance(getattr(layer, "cell", None), keras.layers.StackedRNNCells):
+        states = keras.tree.pack_sequence_as(layer.cell.state_size, keras.tree.flatten(states))
+    return (sequence, *args[1:]), {**kwargs, "initial_state": states}
 
 
 def _cannot(layer, error: Exception) -> UsageError:

@@ -66,6 +66,9 @@ FOLLOW = {
     "largest row": lambda y: y * ops.cast(ops.expand_dims(ops.argmax(y, axis=1), 1), "float32"),
     "rows by number": lambda y: ops.take(y, [0, 5, 5, 3], axis=1),
     "unstacked rows": lambda y: sum(ops.unstack(y, axis=1)),
+    "patches": lambda y: ops.image.extract_patches(y, (2, 2)),
+    "crop": lambda y: layers.CenterCrop(6, 6)(y),
+    "pipeline": lambda y: layers.Pipeline([layers.ReLU(), layers.Rescaling(0.5), layers.MaxPooling2D()])(y),
     "space to depth": lambda y: ops.space_to_depth(y, 2),
     "blur": lambda y: ops.image.gaussian_blur(y, (3, 3), (1.0, 1.0)),
     "finite": lambda y: ops.where(ops.isfinite(y), y, 0.0),
@@ -89,6 +92,8 @@ CONSTANTS = {
     "tensor": lambda y: ops.maximum(y, ops.convert_to_tensor(ROW)),
     "over rows only": lambda y: y * ROW[:, None, None],
     "keyword": lambda y: ops.multiply(x1=y, x2=ROW),
+    "blur": lambda y: ops.depthwise_conv(y, np.ones((3, 3, 8, 2), "float32") * ROW[:, None], padding="same"),
+    "batch normalization": lambda y: ops.batch_normalization(y, ROW, ROW, -1, offset=-ROW, scale=ROW),
     "higher rank": lambda y: ops.mean(y, axis=(1, 2))[:, None, None] * np.stack([ROW, -ROW])[None, :, None],
 }
 
@@ -129,6 +134,8 @@ PINNED = {
     "matmul": (lambda y: ops.matmul(y, np.ones((8, 4), "float32")), "sums over channels"),
     "convolution without a layer": (lambda y: ops.conv(y, np.ones((3, 3, 8, 4), "float32")), "no rule"),
     "sort": (lambda y: ops.sort(y), "mixes channels"),
+    "statistics": (lambda y: ops.layer_normalization(y), "takes statistics over the channels"),
+    "pipeline with weights": (lambda y: layers.Pipeline([layers.Dense(8)])(y), "holds layers with weights"),
     "running sum of channels": (lambda y: ops.cumsum(y, axis=-1), "mixes channels"),
     "scores": (lambda y: ops.einsum("nhwc,nhvc->nhwv", y, y), "sums over channels"),
     "outer product": (lambda y: ops.einsum("nhwc,nhwd->ncd", y, y), "by something else along them"),
@@ -154,6 +161,12 @@ def test_a_sum_with_a_constant_is_no_residual_stream():
     assert not graph.group("first").residual
     graph, _ = between(lambda y: y + ops.relu(y), save=False)
     assert graph.group("first").residual
+
+
+def test_augmentation_leaves_channels_alone():
+    x = keras.Input((8, 8, 3))
+    y = layers.RandomFlip()(layers.RandomRotation(0.1)(layers.Conv2D(8, 3, name="first")(x)))
+    assert ChannelGraph(keras.Model(x, layers.Dense(3)(y))).group("first").pinned_because is None
 
 
 def test_a_lambda_layer_pins_and_is_rebuilt():

@@ -68,6 +68,35 @@ LAYERS = {
 }
 
 
+def encoder_and_decoder(x):
+    _, *states = layers.LSTM(3, return_state=True, recurrent_activation=HARD)(sequence(x))
+    return layers.LSTM(3, return_sequences=True)(sequence(x) * 0.5, initial_state=states)
+
+
+def both_directions_handed_on(x):
+    y, *states = layers.Bidirectional(layers.GRU(3, return_state=True, return_sequences=True))(sequence(x))
+    return layers.Bidirectional(layers.GRU(3))(y, initial_state=states)
+
+
+def cells_handed_on(x):
+    cells = [[layers.LSTMCell(3), layers.GRUCell(2)] for _ in range(2)]
+    _, *states = layers.RNN(cells[0], return_state=True)(sequence(x))
+    return layers.RNN(cells[1])(sequence(x), initial_state=states)
+
+
+STATES = {"LSTM": encoder_and_decoder, "both directions": both_directions_handed_on, "cells": cells_handed_on}
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+@pytest.mark.parametrize("kind", STATES)
+def test_states_that_a_layer_begins_with(kind, tmp_path):
+    old = centered(model_of(STATES[kind]))
+    assert_same(old, models.from_tf_keras(old))
+    if kind == "LSTM":
+        old.save(tmp_path / "old.h5")
+        assert_same(old, models.load(str(tmp_path / "old.h5")).model)
+
+
 def centered(old):
     """Weights around 0, so that a hard sigmoid works in its middle and at both of its ends."""
     for weight in old.weights:

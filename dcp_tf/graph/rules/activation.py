@@ -96,10 +96,12 @@ def gated_linear_unit(call: RuleCall) -> Labels:
 _UNCHANGED = """
     ReLU LeakyReLU ELU Dropout SpatialDropout1D SpatialDropout2D SpatialDropout3D AlphaDropout GaussianDropout
     GaussianNoise ActivityRegularization Identity Masking
+    RandomBrightness RandomContrast RandomElasticTransform RandomErasing RandomFlip RandomGaussianBlur RandomInvert
+    RandomPerspective RandomRotation RandomShear RandomTranslation RandomZoom
 """
 
 
 @register_rule(*public(_UNCHANGED.split()))
 def unchanged(call: RuleCall) -> Labels:
-    """Each value alone is changed, or none."""
+    """Each value alone is changed, or none; in inference augmentations change nothing."""
     return call.inputs[0]

@@ -69,7 +69,7 @@ def _cut_constant(call: RuleCall, key: int | str, shape: tuple, joined: Labels) 
     """Lets an array among the arguments follow the channels of the tensor that it meets."""
     axes = _follows(call, shape, joined)
     if axes:
-        call.argument(key, _cut_array(axes), depends_on=joined)
+        call.argument(key, cut_array(axes), depends_on=joined)
 
 
 def _follows(call: RuleCall, shape: tuple, joined: Labels) -> dict[int, Labels]:
@@ -83,7 +83,7 @@ def _follows(call: RuleCall, shape: tuple, joined: Labels) -> dict[int, Labels]:
     return axes
 
 
-def _cut_array(axes: dict[int, Labels]):
+def cut_array(axes: dict[int, Labels]):
     """A function that takes the positions that stay out of an array or a nested list."""
 
     def cut(kept: Kept, value):

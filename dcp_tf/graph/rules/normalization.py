@@ -2,9 +2,10 @@
 
 import numpy as np
 from keras import Variable, layers
+from keras.src.ops import nn
 
 from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
-from dcp_tf.graph.rules.common import public
+from dcp_tf.graph.rules.common import operations, public
 
 
 @register_rule(layers.BatchNormalization)
@@ -35,6 +36,15 @@ def over_axes(call: RuleCall) -> Labels:
             if isinstance(weight, Variable):
                 call.weight(weight, {place: call.channels(0, axes[place])})
     return labels
+
+
+@register_rule(*operations(nn, "LayerNorm RMSNorm"))
+def over_axes_of_an_operation(call: RuleCall) -> Labels:
+    """`keras.ops.layer_normalization` and its like; scale and offset are constants or other tensors."""
+    axes = call.operation.axis
+    if any(call.inputs[0].shape[axis] > 1 for axis in ([axes] if isinstance(axes, int) else axes)):
+        call.pin(call.inputs[0], _statistics(call))
+    return call.inputs[0] if len(call.inputs) == 1 else call.opaque("which is scaled by another tensor")[0]
 
 
 def _statistics(call: RuleCall) -> str:

@@ -24,6 +24,7 @@ def _names(pattern: str, ranks: str = "123") -> list[str]:
         ]
     ),
     layers.CenterCrop,
+    layers.RandomCrop,
     nn.MaxPool,
     nn.AveragePool,
     *operations(image, "AffineTransform CropImages GaussianBlur PadImages PerspectiveTransform"),

@@ -1,4 +1,4 @@
-"""Layers around one other layer: what the layer inside does to channels, the wrapper does."""
+"""Layers that call other layers: what those do to channels, the wrapper does."""
 
 import copy
 import dataclasses
@@ -50,15 +50,40 @@ def _of_one_step(call: RuleCall, labels: Labels) -> Labels:
     return labels[:, 0]
 
 
+@register_rule(layers.Pipeline)
+def pipeline(call: RuleCall) -> list[Labels]:
+    """Layers one after the other; those with weights would have to be told apart."""
+    if call.operation.weights:
+        return call.opaque("which holds layers with weights")
+    labels, shape, changes = call.inputs, call.input_shapes[0], []
+    for layer in call.operation.layers:
+        inside = _inside(call, layer)
+        inside.inputs, inside.input_shapes = labels, [shape]
+        shape = tuple(layer.compute_output_shape(shape))
+        inside.output_shapes = [shape]
+        labels = run_rule(inside)
+        call.record.counted &= inside.record.counted
+        changes.append(_change_inside(inside.record))
+    call.record.config.setdefault(
+        "layers", lambda kept, old: [change(kept, layer) for change, layer in zip(changes, old, strict=True)]
+    )
+    return labels
+
+
 def _run_inside(call: RuleCall, inside: RuleCall) -> list[Labels]:
     """Runs the rule of the layer inside of a wrapper, for the weights and the config of the wrapper."""
-    inside = copy.copy(inside)
-    inside.operation = call.operation.layer
-    inside.record = dataclasses.replace(call.record, config={})
+    inside = _inside(inside, call.operation.layer)
     outputs = run_rule(inside)
     call.record.counted &= inside.record.counted
     call.record.config.setdefault("layer", _change_inside(inside.record))
     return outputs
+
+
+def _inside(call: RuleCall, layer: keras.Layer) -> RuleCall:
+    inside = copy.copy(call)
+    inside.operation = layer
+    inside.record = dataclasses.replace(call.record, config={})
+    return inside
 
 
 def _change_inside(record: OperationRecord) -> Callable[[Kept, dict[str, Any]], dict[str, Any]]:

@@ -1,0 +1,51 @@
+"""`keras.ops` that do what a layer does, with constants in place of weights: the constants follow the channels."""
+
+from typing import Any
+
+import numpy as np
+from keras import KerasTensor
+from keras.src.ops import image, nn
+
+from dcp_tf.graph.rule import Labels, RuleCall, register_rule
+from dcp_tf.graph.rules.common import channel_axis, operations
+from dcp_tf.graph.rules.elementwise import cut_array
+
+
+@register_rule(*operations(nn, "DepthwiseConv"))
+def depthwise(call: RuleCall) -> Labels:
+    """A constant kernel (*space, C, multiplier), such as a blur."""
+    if len(call.inputs) > 1:
+        return call.opaque("whose kernel is computed")[0]
+    axis = channel_axis(call.operation.data_format, len(call.input_shapes[0]))
+    read = call.channels(0, axis)
+    ((where, kernel),) = _constants(call)
+    call.argument(where, cut_array({-2: read}), depends_on=read)
+    return call.place(np.repeat(read, np.shape(kernel)[-1]), axis)
+
+
+@register_rule(*operations(nn, "BatchNorm"))
+def batch_normalization(call: RuleCall) -> Labels:
+    """Mean, variance, offset and scale are vectors of the length of one axis."""
+    if len(call.inputs) > 1:
+        return call.opaque("whose statistics are computed")[0]
+    axis = call.operation.axis
+    if call.inputs[0].shape[axis] > 1:
+        labels = call.channels(0, axis)
+        for where, _ in _constants(call):
+            call.argument(where, cut_array({-1: labels}), depends_on=labels)
+    return call.inputs[0]
+
+
+@register_rule(*operations(image, "ExtractPatches"))
+def extract_patches(call: RuleCall) -> Labels:
+    """Each channel is there once for each position of a patch, position after position."""
+    axis = channel_axis(call.operation.data_format, len(call.input_shapes[0]))
+    read = call.channels(0, axis)
+    return call.place(np.tile(read, call.output_shapes[0][axis] // len(read)), axis)
+
+
+def _constants(call: RuleCall) -> list[tuple[int | str, Any]]:
+    """The arrays among the arguments, with their places."""
+    arguments = call.call.node.arguments
+    places = [*enumerate(arguments.args), *arguments.kwargs.items()]
+    return [(key, value) for key, value in places if not isinstance(value, KerasTensor) and np.ndim(value) > 0]
