@@ -289,6 +289,13 @@ def _resolved_of_data(subject: Any) -> dict[str, Any]:
     return {"normalization": normalization, "outputs": outputs, "augmentation": augmentation}
 
 
+def _resolved_of_training(phases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How long the last training was, and how it limited its gradients."""
+    last = next((phase for phase in reversed(phases) if "clip_norm" in phase), {})
+    names = {"clip_norm": "clip_norm", "batch_size": "batch_size", "epochs": "finetune_epochs"}
+    return {flag: last[name] for name, flag in names.items() if name in last}
+
+
 def write_summary(
     folder: pathlib.Path,
     started: float,
@@ -307,6 +314,7 @@ def write_summary(
         resolved: see `settings_of`.
         **content: what was measured: `baseline` and `pruned`, `tflite`, `phases`, ...
     """
+    resolved = {**_resolved_of_data(subject), **_resolved_of_training(content.get("phases", ())), **(resolved or {})}
     summary = {
         "dcp_tf_version": dcp_tf.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -316,7 +324,7 @@ def write_summary(
         "outputs": subject.outputs_kind,
         "loss": subject.objective.name,
         "metric": subject.objective.primary,
-        "settings": settings_of(flags, {**_resolved_of_data(subject), **(resolved or {})}),
+        "settings": settings_of(flags, resolved),
         "seed": flags.seed,
         **content,
         "versions": versions(),
