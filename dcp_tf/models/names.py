@@ -72,4 +72,11 @@ def _named(model: keras.Model) -> list[keras.Operation]:
     layers = model._flatten_layers()
     graphs = [getattr(layer, "_functional", None) or layer for layer in layers]
     inside = [operation for graph in graphs for operation in getattr(graph, "_operations", ())]
-    return list({id(each): each for each in [*layers, *graphs, *inside] if each.name}.values())
+    named = {id(each): each for each in [*layers, *graphs, *inside] if each.name}
+    return [each for each in named.values() if not _is_keyed(each, model)]
+
+
+def _is_keyed(layer: keras.Layer, model: keras.Model) -> bool:
+    """Whether a layer is an input that callers address by its name; no scope is called like it."""
+    is_input = isinstance(layer, keras.layers.InputLayer)
+    return is_input and isinstance(getattr(model, "_inputs_struct", None), dict)

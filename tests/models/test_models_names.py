@@ -62,3 +62,12 @@ def test_ordinary_names_stay():
     assert valid_model_name("_x") == "model_x"
     model = keras.Sequential([keras.Input((4,)), layers.Dense(3, name="_hidden")], name="A")
     assert with_valid_names(model) == (model, {})
+
+
+def test_inputs_that_are_given_by_name_keep_it():
+    x = {"my image": keras.Input((4,), name="my image"), "b": keras.Input((4,), name="b")}
+    model = keras.Model(x, layers.Dense(2, name="a b")(x["my image"] + x["b"]))
+    renamed, changes = with_valid_names(model)
+    assert changes == {"a b": "a_b"}
+    values = {name: np.ones((2, 4), "float32") for name in x}
+    np.testing.assert_array_equal(np.asarray(tf.function(renamed)(values)), np.asarray(model(values)))
