@@ -102,7 +102,7 @@ def measure(flags, name: str) -> dict:
         return {"seconds": epoch_seconds(model, train), "peak_gib": peak_gib(), "ready_gib": ready}
     chosen = block_numbers(flags, len(groups))
     exclude = tuple(re.escape(group) for number, group in enumerate(groups, start=1) if number not in chosen)
-    settings = {"rate": flags.rate, "exclude": exclude, "selection_samples": flags.selection_samples}
+    settings = {"rate": flags.rate, "exclude": exclude, "selection_samples": flags.selection_samples, "round_to": 1}
     if name in GUIDED:
         own = {"per_step": flags.per_step, "auxiliary_losses": flags.auxiliary_losses, "cache_gib": flags.cache_gib}
         record = pruned(flags, model, train, DCP(selection=name, **settings, **own))
