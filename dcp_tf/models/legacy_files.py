@@ -9,6 +9,7 @@ from typing import Any
 
 import h5py
 import keras
+import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 from dcp_tf.models.legacy import from_tf_keras, no_counterpart
@@ -42,9 +43,25 @@ def load_legacy(path: pathlib.Path, name: str, allow_lambda: bool = False) -> ke
         missing = [(kind, layer) for kind, layer in missing if kind != "Lambda"]
     if missing:
         raise UsageError(f"{name} was saved by Keras 2 and cannot be converted to Keras 3: {no_counterpart(missing)}")
-    if is_archive and _is_filed_otherwise(path):
-        return from_tf_keras(_load_by_walking(path, config, name))
-    return from_tf_keras(tf_keras.models.load_model(path, compile=False, safe_mode=not allow_lambda))
+    with _with_spectral_normalization() as classes:
+        if is_archive and _is_filed_otherwise(path):
+            return from_tf_keras(_load_by_walking(path, config, name, classes, safe_mode=not allow_lambda))
+        return from_tf_keras(
+            tf_keras.models.load_model(path, compile=False, custom_objects=classes, safe_mode=not allow_lambda)
+        )
+
+
+@contextlib.contextmanager
+def _with_spectral_normalization() -> Iterator[dict[str, type]]:
+    """The layer that tf_keras does not find by its name, and whose input specification it takes from Keras 3."""
+    import tf_keras
+
+    specification = tf.keras.layers.InputSpec
+    tf.keras.layers.InputSpec = tf_keras.layers.InputSpec
+    try:
+        yield {"SpectralNormalization": tf_keras.layers.SpectralNormalization}
+    finally:
+        tf.keras.layers.InputSpec = specification
 
 
 # What cannot be converted
@@ -100,7 +117,7 @@ def _open_weights(path: pathlib.Path) -> Iterator[h5py.File]:
         yield file
 
 
-def _load_by_walking(path: pathlib.Path, config: dict[str, Any], name: str):
+def _load_by_walking(path: pathlib.Path, config: dict[str, Any], name: str, classes: dict[str, type], safe_mode: bool):
     """Builds the model from its config and finds the weights of each part where older versions filed them.
 
     Keras walks through everything that a model holds and files weights under the attributes on the way. The order of
@@ -112,7 +129,7 @@ def _load_by_walking(path: pathlib.Path, config: dict[str, Any], name: str):
     """
     from tf_keras.saving import deserialize_keras_object
 
-    model = deserialize_keras_object({**config, "compile_config": None}, safe_mode=True)
+    model = deserialize_keras_object({**config, "compile_config": None}, custom_objects=classes, safe_mode=safe_mode)
     with _open_weights(path) as file:
         values = _values_by_path(file)
     for reverse in (True, False):

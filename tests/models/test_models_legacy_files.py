@@ -9,6 +9,7 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from keras2_nets import assert_same, model_of, randomized
 from tf_keras import layers
@@ -96,6 +97,21 @@ def test_weights_that_no_version_files_so_are_refused(tmp_path):
         models.load(str(tmp_path / "odd.keras"))
 
 
+@pytest.mark.parametrize("suffix", [".h5", ".keras"])
+def test_spectral_normalization(suffix, tmp_path, monkeypatch):
+    # tf_keras makes this layer only where `tf.keras` is Keras 2.
+    monkeypatch.setattr(tf.keras.layers, "InputSpec", layers.InputSpec)
+    wrapped = layers.SpectralNormalization(layers.Conv2D(3, 3, activation="hard_sigmoid"), power_iterations=2)
+    old = model_of(lambda x: layers.Dense(2)(wrapped(x - 0.5)))
+    old.save(tmp_path / f"old{suffix}")
+    monkeypatch.undo()
+    new = models.load(str(tmp_path / f"old{suffix}")).model
+    assert_same(old, new)
+    (layer,) = [layer for layer in new.layers if isinstance(layer, keras.layers.SpectralNormalization)]
+    assert layer.power_iterations == 2
+    np.testing.assert_array_equal(np.asarray(layer.vector_u), np.asarray(wrapped.vector_u))
+
+
 def dice(labels, outputs):
     return 1.0 - labels * outputs
 
@@ -152,13 +168,9 @@ def test_rounding_is_no_difference(seed):
 
 
 def test_a_real_difference_in_a_steep_model_is_one(monkeypatch):
-    import keras.ops
-
     monkeypatch.setitem(models.legacy.OPERATIONS, "nn.relu", lambda features: keras.ops.relu(features) + 0.3)
     old = steep(0)
     inputs = tf_keras.Input((16, 16, 3))
-    import tensorflow as tf
-
     with pytest.raises(UsageError, match="computes something else"):
         models.from_tf_keras(tf_keras.Model(inputs, old(tf.nn.relu(inputs))))
 
