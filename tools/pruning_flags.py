@@ -116,7 +116,8 @@ def _define_exceptions(program: Program) -> None:
     program.boolean(
         "prune_residual",
         False,
-        "Prune residual streams (sums of feature maps) too, over all layers that make or read them.",
+        "Prune residual streams (sums of feature maps) too, over all layers that make or read them, and the units of "
+        "recurrent layers.",
     )
     program.boolean(
         "ignore_statistics",

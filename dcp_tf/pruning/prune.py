@@ -25,6 +25,7 @@ from dcp_tf.pruning.given_plan import GivenPlan
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.recovery import recover_weights
+from dcp_tf.pruning.recurrent_units import announce_units
 from dcp_tf.pruning.rounding import rounding_note
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
@@ -133,6 +134,7 @@ def prune(
     distillation = share_of_teacher(objective.loss, distillation)
     graph, widths = check(model, train, method, objective, distillation)
     _announce_rounding(graph, method)
+    announce_units(graph, method)
     method = resolve(graph, widths, method)
     settings = _settings(graph, train, method, objective, auxiliary, finetuning, distillation, seed)
     state = RunState(state_dir, settings, resume, shared_dir)

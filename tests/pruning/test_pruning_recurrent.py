@@ -6,6 +6,10 @@ import pytest
 from keras import layers
 
 import dcp_tf
+from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph
+from dcp_tf.pruning.prune import choose_groups
+from dcp_tf.pruning.recurrent_units import announce_units
 from dcp_tf.training import TrainConfig
 
 NONE = TrainConfig(epochs=0)
@@ -36,11 +40,22 @@ def test_channels_that_no_gate_reads_are_the_ones_that_go(make, selection):
     assert result.plan.channels == {"make": tuple(USED)}
 
 
-def test_units_go_with_the_residual_streams():
+def test_units_go_with_the_residual_streams(capsys):
     model = reads_four_channels(lambda: layers.LSTM(6, name="read"))
     method = dcp_tf.DCP(rate=0.5, prune_residual=True)
     result = dcp_tf.prune(model, (SEQUENCES, None), method, auxiliary=NONE, finetuning=NONE)
     assert result.model.get_layer("read").units == 3
+    assert "recurrent units stay" not in capsys.readouterr().err
+
+
+def test_a_note_tells_of_units_that_stay_and_an_error_of_those_that_are_all_there_is(capsys):
+    model = reads_four_channels(lambda: layers.LSTM(6, name="read"))
+    announce_units(ChannelGraph(model), dcp_tf.DCP(rate=0.5))
+    assert "recurrent units stay (read); --prune_residual prunes them too" in capsys.readouterr().err
+    x = keras.Input((10, 3))
+    alone = keras.Model(x, layers.Dense(4)(layers.LSTM(6, name="read")(x)))
+    with pytest.raises(UsageError, match="recurrent units need --prune_residual"):
+        choose_groups(ChannelGraph(alone), dcp_tf.DCP(rate=0.5))
 
 
 WRAPPED = {
