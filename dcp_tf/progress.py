@@ -1,18 +1,69 @@
 """What a user sees of long work: one bar per phase on a terminal, plain lines in a log."""
 
+import contextlib
 import sys
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from tqdm import tqdm
+
+_LINE_EVERY = 25.0  # seconds between two lines of a phase in a log
+
+
+class LogLines:
+    """What stands for a bar in a log: a line from time to time, none where all is done before the first is due.
+
+    Attributes:
+        n: how much is done.
+        total: of how much; None where that is not known.
+    """
+
+    def __init__(self, iterable: Iterable | None, what: str, total: int | None, unit: str, initial: int):
+        self.n = initial
+        self.total = total
+        if total is None:
+            with contextlib.suppress(TypeError):  # what has no length, or does not know it
+                self.total = len(iterable)
+        self._iterable, self._what, self._unit, self._beside = iterable, what, unit, ""
+        self._started = self._last = time.monotonic()
+
+    def __iter__(self) -> Iterator[Any]:
+        for element in self._iterable:
+            yield element
+            self.update()
+
+    def __enter__(self) -> "LogLines":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def update(self, n: int = 1) -> None:
+        """Counts on, and writes a line if one is due."""
+        self.n += n
+        now = time.monotonic()
+        if now - self._last >= _LINE_EVERY:
+            of_all = "" if self.total is None else f"/{self.total}"
+            parts = [f"{self._what}: {self.n}{of_all} {self._unit}", self._beside, f"{now - self._started:.0f} s"]
+            say("  ".join(filter(None, parts)))
+            self._last = now
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        """What the next line says beside the count."""
+        self._beside = text
+
+    def close(self) -> None:
+        """Ends without a line: what was done is said elsewhere."""
 
 
 def bar(
     iterable: Iterable | None = None, *, what: str, total: int | None = None, unit: str = "it", initial: int = 0
-) -> tqdm:
-    """A progress bar on standard error; silent where standard error is no terminal."""
-    return tqdm(
-        iterable, desc=what, total=total, unit=unit, initial=initial, leave=False, dynamic_ncols=True, disable=None
-    )
+) -> tqdm | LogLines:
+    """A progress bar on standard error; where that is no terminal, a line every half minute at most."""
+    if not sys.stderr.isatty():
+        return LogLines(iterable, what, total, unit, initial)
+    return tqdm(iterable, desc=what, total=total, unit=unit, initial=initial, leave=False, dynamic_ncols=True)
 
 
 def say(line: str) -> None:

@@ -1,0 +1,51 @@
+"""A log gets a line of long work from time to time, and none of short work."""
+
+import itertools
+import types
+
+import pytest
+
+from dcp_tf import progress
+
+
+@pytest.fixture
+def seconds(monkeypatch):
+    """A clock that tests turn; standard error is no terminal here."""
+    clock = types.SimpleNamespace(now=0.0)
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock.now)
+    return clock
+
+
+def test_long_work_writes_a_line_every_half_minute(seconds, capsys):
+    with progress.bar(what="comparing groups", total=100, unit="group") as bar:
+        for number in range(100):
+            seconds.now += 1.0
+            bar.set_postfix_str(f"group {number}")
+            bar.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "comparing groups: 25/100 group  group 24  25 s"
+    assert len(lines) == 4
+
+
+def test_short_work_writes_nothing(seconds, capsys):
+    assert list(progress.bar(range(1000), what="reading")) == list(range(1000))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_an_iterable_is_counted(seconds, capsys):
+    for _ in itertools.islice(progress.bar(range(9), what="reading", unit="batch"), 4):
+        seconds.now += 20.0
+    assert capsys.readouterr().err == "reading: 2/9 batch  40 s\n"
+
+
+def test_what_does_not_know_its_length_is_counted_too(seconds, capsys):
+    class Endless:
+        def __iter__(self):
+            return iter("abc")
+
+        def __len__(self):
+            raise TypeError("the length is unknown")
+
+    for _ in progress.bar(Endless(), what="reading"):
+        seconds.now += 30.0
+    assert capsys.readouterr().err.splitlines()[0] == "reading: 1 it  30 s"
