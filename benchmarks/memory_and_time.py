@@ -47,6 +47,7 @@ PROGRAM.string("target_macs", None, "Target cost such as 50%.")
 PROGRAM.float("rate", 0.5, "The rate, without a target.")
 PROGRAM.float("cache_gib", 2.0, "Memory for cached layer inputs.")
 PROGRAM.integer("aux_epochs", 3, "Epochs of auxiliary training.")
+PROGRAM.integer("round_to", 1, "Widths are multiples of it.", lower=1)
 PROGRAM.integer("seed", 0, "Of everything that is drawn.")
 PROGRAM.section("How it is measured")
 PROGRAM.list("checkouts", [], "Folders of the project to compare; this one without the flag.")
@@ -140,7 +141,7 @@ def prune(flags) -> None:
     model = random_mobilenet() if known else keras.models.load_model(flags.model, compile=False)
     images, labels = np.load(flags.images)[: flags.train_samples], np.load(flags.labels)[: flags.train_samples]
     target = None if flags.target_macs is None else Target("macs", flags.target_macs)
-    method = dcp_tf.DCP(rate=flags.rate, target=target, cache_gib=flags.cache_gib)
+    method = dcp_tf.DCP(rate=flags.rate, target=target, cache_gib=flags.cache_gib, round_to=flags.round_to)
     auxiliary = TrainConfig(epochs=flags.aux_epochs, learning_rate=0.01)
     mark("rest")
     with marked_phases():

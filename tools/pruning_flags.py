@@ -212,7 +212,7 @@ def _define_selection_data(program: Program, defaults: Defaults) -> None:
     )
     program.integer("selection_batch", 128, "Images per training step of the selection.", lower=1)
     program.float("selection_lr", 0.01, "Learning rate of the selection.")
-    program.float("cache_gib", 2.0, "Memory for cached layer inputs, GiB.")
+    program.float("cache_gib", 2.0, "Memory that the selection takes beside model and images, GiB.")
     program.float(
         "cache_disk_gib",
         8.0,

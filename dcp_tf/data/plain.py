@@ -44,11 +44,21 @@ class PlainSplit:
         """The shape of one input."""
         return self.array.shape[1:]
 
+    @property
+    def in_memory(self) -> bool:
+        """True: nothing has to be decoded."""
+        return True
+
     def take(self, indices: Sequence[int] | np.ndarray) -> "PlainSplit":
         """As `Split.take`."""
         positions = np.asarray(indices)
         chosen = positions if self.chosen is None else self.chosen[positions]
         return PlainSplit(self.array, None if self.labels is None else self.labels[positions], chosen)
+
+    def read(self, indices: np.ndarray) -> tf.Tensor:
+        """Some inputs at once, as a batch has them."""
+        rows = indices if self.chosen is None else self.chosen[indices]
+        return tf.convert_to_tensor(self.array[rows].astype(np.float32))
 
     def batches(
         self,

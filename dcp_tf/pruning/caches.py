@@ -58,7 +58,12 @@ class Cache:
         self.disk = Room(disk)
 
     def keep(
-        self, compute: Callable[[int], Tensors], count: int, size: int, old: "Kept | None" = None
+        self,
+        compute: Callable[[int], Tensors],
+        count: int,
+        size: int,
+        old: "Kept | None" = None,
+        files_first: bool = False,
     ) -> "Kept | None":
         """Computes and keeps the tensors of all batches; None, and nothing computed, where there is no room.
 
@@ -68,13 +73,17 @@ class Cache:
             size: bytes that the tensors of all batches take.
             old: what the new tensors are computed from and take the place of, batch by batch: the two are never there
                 all together.
+            files_first: whether memory is only taken where there is no room in files, and at most half of it.
 
         Raises:
             RunError: a file cannot be written.
         """
         if old is not None:
             old.room.release(old.size)
-        for room, store in ((self.memory, lambda tensors: tensors), (self.disk, self._write)):
+        stores = [(self.memory, lambda tensors: tensors), (self.disk, self._write)]
+        for room, store in reversed(stores) if files_first else stores:
+            if files_first and room is self.memory and size > room.limit / 2:
+                continue
             if room.take(size):
                 kept = Kept([], room, size)
                 for i in range(count):

@@ -209,8 +209,15 @@ class ChannelProblem:
             raise RunError(self._diverged())
         return terms
 
+    def _keep(self) -> None:
+        """Keeps what the layers read: from here on it is needed again and again."""
+        self.inputs.keep()
+        if self.base is not None:
+            self.base.keep()
+
     def _measure(self) -> LossTerms:
         if self._terms is None:
+            self._keep()
             total = sum(int(x.shape[0]) for x in self.labels)
             sums = None
             for i, labels in enumerate(self.labels):

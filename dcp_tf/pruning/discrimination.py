@@ -13,15 +13,18 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.data import Readable
 from dcp_tf.graph import ChannelGraph, copy_model
+from dcp_tf.pruning.footprint import free_compiled, images_at_once, matrix_bytes
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.pruning.run_state import RunState
-from dcp_tf.pruning.selecting import Selecting, selection_batches
+from dcp_tf.pruning.selecting import Selecting, selection_images
 from dcp_tf.pruning.units import Stage, Target, channel_unit, in_stages, kernel_units, targets_of
 from dcp_tf.pruning.unread import remove_unread
 from dcp_tf.training import Objective, TrainConfig, fit
 from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.heads import AugmentedModel, augment
+from dcp_tf.training.history import History
+from dcp_tf.training.pooled_heads import are_pooled, train_pooled_heads
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +89,15 @@ def select_channels(
     teacher = task.objective.targets(model, task.data) if task.data.labels is None else None
     if not method.per_stage:
         frozen = None if method.auxiliary_trains == "all" else graph
-        _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher, frozen=frozen)
+        if frozen is not None and are_pooled(augmented.heads):
+            _train_heads(augmented, graph, method, task, state, phases, teacher)
+        else:
+            _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher, frozen=frozen)
     base = ChannelGraph(copy_model(graph), shapes, method.ignore_statistics)
     targets = targets_of(graph, augmented, task.objective)
-    batches = selection_batches(task.data, method, task.seed, teacher)
-    selecting = Selecting(
-        graph, base, widths, method, batches, state, task.seed, ranking or {}, augmented.model.variables
-    )
+    images, cache = selection_images(task.data, graph, method, task.seed, teacher)
+    variables = augmented.model.variables
+    selecting = Selecting(graph, base, widths, method, images, state, task.seed, ranking or {}, variables, cache)
 
     def fine_tune(stage: Stage) -> None:
         weights = [float(p == stage.number) for p in range(1, len(augmented.positions) + 1)] + [1.0]
@@ -123,6 +128,7 @@ def _select(
             stages = in_stages(graph, kernels, targets)
             _sweep(selecting, stages, method, bar, (lambda stage: None) if channels else fine_tune)
     selecting.close()
+    free_compiled()
     plans = _after_kernels(graph, widths, selecting) if kernels else (list(selecting.plans), [])
     phases.append({"name": "selection", "seconds": time.perf_counter() - started})
     return plans
@@ -202,6 +208,37 @@ def _fine_tune(
             lower="--aux_lr",
         )
     phases.append({"name": name, "seconds": time.perf_counter() - started, "history": list(history)})
+
+
+def _train_heads(
+    augmented: AugmentedModel,
+    graph: ChannelGraph,
+    method: Guided,
+    task: Task,
+    state: RunState,
+    phases: list[dict],
+    teacher: Callable | None,
+) -> None:
+    """Step 1 where the auxiliary losses train their classifiers alone."""
+    if not augmented.positions or not task.auxiliary.epochs:
+        return
+    started, loss = time.perf_counter(), task.objective.head_loss
+    labels = None if teacher else zlib.crc32(np.ascontiguousarray(task.data.labels))
+    data = (task.data.size, task.data.shape, labels)
+    checkpoint = state.shared_training("auxiliary", augmented.model, loss, task.auxiliary, data, "pooled")
+    settings = {"phase": "auxiliary classifiers", **dataclasses.asdict(task.auxiliary)}
+    variables = augmented.model.variables
+    history = checkpoint.restore(settings, variables, []) if checkpoint is not None else []
+    if not history:
+        batch = images_at_once(graph.trace, method.cache_gib, method.selection_batch)
+        room = matrix_bytes(method.cache_gib)
+        record = train_pooled_heads(augmented, graph.trace, task.data, loss, task.auxiliary, teacher, batch, room)
+        history = History([record])
+        if checkpoint is not None:
+            checkpoint.save(settings, variables, [], history, finished=True)
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in record.items() if name in ("loss", "top1"))
+        progress.say(f"auxiliary classifiers on held-out images  {shown}  {record['seconds']:.0f} s")
+    phases.append({"name": "auxiliary", "seconds": time.perf_counter() - started, "history": list(history)})
 
 
 def _frozen(graph: ChannelGraph | None) -> contextlib.AbstractContextManager:

@@ -121,10 +121,13 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
     """
     total = sum(int(labels.shape[0]) for labels in problem.labels)
     grams = _gram_collector(problem)
-    sums = [added(grams(*inputs) for inputs in half) for half in _halves(problem)]
+    sums: dict[int, list] = {}
+    for half, *inputs in _in_halves(problem):
+        terms = grams(*inputs)
+        sums[half] = added([sums[half], terms]) if half in sums else terms
     metrics = _metrics(problem)
     parts = []
-    for reader, metric, *terms in zip(problem.readers, metrics, *sums, strict=True):
+    for reader, metric, *terms in zip(problem.readers, metrics, *sums.values(), strict=True):
         halves = [tuple(x.numpy().astype(np.float64) / total for x in of_half) for of_half in terms]
         hessian, linear_term = (sum(of_halves) for of_halves in zip(*halves, strict=True))
         atom, held = (_as_rows(x, reader) for x in (reader.atom, reader.held))
@@ -132,19 +135,19 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
     return parts
 
 
-def _halves(problem: ChannelProblem) -> list[Iterator[tuple[Sequence[tf.Tensor], Sequence[tf.Tensor]]]]:
-    """Inputs and wanted outputs of every other batch, and of the rest; a single batch is cut in two."""
+def _in_halves(problem: ChannelProblem) -> Iterator[tuple[int, Sequence[tf.Tensor], Sequence[tf.Tensor]]]:
+    """Inputs and wanted outputs of all batches in their order, every other one of one half (0 or 1).
 
-    def read(numbers: Sequence[int], part: slice = slice(None)) -> Iterator:
-        for i in numbers:
-            yield [x[part] for x in problem.inputs[i]], [x[part] for x in problem.baseline(i)]
-
+    A single batch is cut in two, a single image makes one half.
+    """
     count, images = problem.inputs.count, int(problem.labels[0].shape[0])
-    if count > 1:
-        return [read(range(0, count, 2)), read(range(1, count, 2))]
-    if images == 1:
-        return [read([0])]
-    return [read([0], slice(0, images // 2)), read([0], slice(images // 2, None))]
+    if count > 1 or images == 1:
+        for i in range(count):
+            yield i % 2, problem.inputs[i], problem.baseline(i)
+        return
+    inputs, base = problem.inputs[0], problem.baseline(0)
+    for half, part in enumerate((slice(0, images // 2), slice(images // 2, None))):
+        yield half, [x[part] for x in inputs], [x[part] for x in base]
 
 
 def _as_rows(values: np.ndarray, reader: Reader) -> np.ndarray:

@@ -1,21 +1,34 @@
 """The selection images on their way through a model: tensors at a cut, kept where the cache has room."""
 
-import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
 from dcp_tf.graph.trace import Trace
 from dcp_tf.pruning.caches import Cache, Kept, Tensors
+from dcp_tf.pruning.footprint import tensor_bytes
 
 
 class Batches:
-    """The values of some tensors for every batch: kept where the cache has room, else computed at each use."""
+    """The values of some tensors for every batch, computed at each use until they are kept.
+
+    Args:
+        compute: the tensors of a batch.
+        count: number of batches.
+        size: bytes that the tensors of all batches take.
+        cache: where they are kept.
+    """
 
     def __init__(self, compute: Callable[[int], Tensors], count: int, size: int, cache: Cache):
         self.count = count
-        self._compute = compute
-        self._kept = cache.keep(compute, count, size)
+        self._compute, self._size, self._cache = compute, size, cache
+        self._kept: Kept | None = None
+        self._is_asked = False
+
+    def keep(self) -> None:
+        """Computes and keeps all values where the cache has room: for those that need them more than once."""
+        if not self._is_asked:
+            self._kept, self._is_asked = self._cache.keep(self._compute, self.count, self._size), True
 
     def __getitem__(self, index: int) -> Tensors:
         return self._compute(index) if self._kept is None else self._kept[index]
@@ -44,11 +57,11 @@ class Walk:
 
         Args:
             trace: of the model.
-            images: per batch the model's inputs.
+            images: per batch the model's inputs; a list, or `SelectionImages`.
             cache: for the tensors at the cut; the images themselves are not counted.
         """
         self.trace = trace
-        self.images_total = sum(int(batch[0].shape[0]) for batch in images)
+        self.images_total = count_images(images)
         self._cache = cache
         self._images = images
         self._cut = 0
@@ -67,13 +80,21 @@ class Walk:
 
     def bytes_of(self, tensors: Sequence[int]) -> int:
         """The size of some tensors for all images."""
-        sizes = (math.prod(self.trace.shapes[t][1:]) * tf.as_dtype(self.trace.dtype(t)).size for t in tensors)
-        return self.images_total * sum(sizes)
+        return self.images_total * sum(tensor_bytes(self.trace, t) for t in tensors)
 
     def advance(self, cut: int) -> None:
-        """Moves the images up to the call number `cut`; stays where it is if there is no room for the tensors there."""
+        """Moves the images up to the call number `cut`, or to where they take less before it.
+
+        Tensors that do not fit into memory are not written to files where few calls before them, such as in front of
+        a block's expansion, the images are smaller: from there they are computed again. Where there is no room at all
+        the images stay where they are.
+        """
         if cut <= self._cut:
             return
+        sizes = {c: self.bytes_of(live_tensors(self.trace, c)) for c in range(self._cut + 1, cut + 1)}
+        mine = self._kept.size if self._kept is not None and self._kept.room is self._cache.memory else 0
+        if sizes[cut] > self._cache.memory.limit - self._cache.memory.used + mine:
+            cut = max(sizes, key=lambda c: (-sizes[c], c))
         live = live_tensors(self.trace, cut)
         step = self.function(live)
         kept = self._cache.keep(lambda i: step(*self[i]), self.count, self.bytes_of(live), self._kept)
@@ -104,6 +125,12 @@ class Walk:
     def live(self) -> tuple[int, ...]:
         """Numbers of the tensors at the cut."""
         return tuple(self._live)
+
+
+def count_images(batches: Sequence[Tensors]) -> int:
+    """How many images there are in all batches, which are not read where their number is known."""
+    total = getattr(batches, "total", None)
+    return sum(int(batch[0].shape[0]) for batch in batches) if total is None else total
 
 
 def live_tensors(trace: Trace, cut: int) -> list[int]:

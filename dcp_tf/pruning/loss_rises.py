@@ -17,14 +17,18 @@ from dcp_tf.pruning.criteria.data import selection_set
 from dcp_tf.pruning.criteria.evidence import Evidence
 from dcp_tf.pruning.fast_selection import layer_sums
 from dcp_tf.pruning.fisher import sampled_loss
+from dcp_tf.pruning.footprint import cache_bytes, free_compiled, images_at_once, matrix_bytes
 from dcp_tf.pruning.layer_inputs import Walk, compiled_for
 from dcp_tf.pruning.linear_outputs import linear
 from dcp_tf.pruning.quadratic import Quadratic, eliminate, is_supported, rows_of
 from dcp_tf.pruning.readers import Consumer
+from dcp_tf.pruning.selection_images import SelectionImages
 from dcp_tf.pruning.units import Unit, channel_unit
 
 _MODELLED = 1024  # images of the quadratic models
-_MEASURED = 256  # images of each measured loss
+_MEASURED = (64, 128, 256)  # images of each measured loss: more until it is known well enough
+_CERTAIN = 0.15  # standard error of a rise of the loss, as a share of it, that is well enough
+_BATCH = 16  # images whose mean loss is one sample of it
 _SHARES = (0.75, 0.5, 0.25, 0.0)  # of the channels that stay where the loss is measured; at least one
 
 
@@ -46,15 +50,15 @@ def loss_rises(evidence: Evidence, groups: Sequence[ChannelGroup]) -> dict[str, 
     graph, rises = evidence.graph, {}
     covered = [g for g in groups if all(is_supported(record.operation) for record, *_ in graph.consumers(g))]
     units = sorted((channel_unit(graph, g) for g in covered), key=lambda unit: unit.calls[0])
-    room = evidence.method.cache_gib * 2**30 / 2
-    measure = _Losses(evidence, int(room))
+    measure = _Losses(evidence)
     with progress.bar(what="comparing groups", total=len(units), unit="group") as bar:
-        for some in _portions(units, room):
+        for some in _portions(units, matrix_bytes(evidence.method.cache_gib)):
             models = _models(evidence, [unit.consumers for unit in some])
             for unit in some:
                 rises[unit.name] = _rises(unit, models, measure)
                 bar.update()
     measure.close()
+    free_compiled()
     return rises
 
 
@@ -62,21 +66,21 @@ def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray]], measure
     """Of one group: the measured rises between some widths, each spread as the quadratic model foretells it."""
     parts, kernels = [], []
     for record, _, _, channel in unit.consumers:
-        gram, metric = models[record.path]
+        gram, metric = (x.astype(np.float64) for x in models[record.path])
         rows = np.resize(channel, len(gram))[:, None]
         kernels.append(record.operation.kernel)
         weights = kernels[-1].numpy().reshape(len(gram), -1).astype(np.float64)
         parts.append(Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric))
     order, foretold = eliminate(parts, unit.size)
-    removed, losses = [0], [measure(unit.calls[0])]
-    with _unchanged(kernels):
-        for share in _SHARES:
-            removed.append(unit.size - max(1, round(share * unit.size)))
-            selected = ~np.isin(np.arange(unit.size), order[: removed[-1]])
-            for part, kernel in zip(parts, kernels, strict=True):
-                kernel.assign(part.fit(selected).reshape(kernel.shape))
-            losses.append(max(losses[-1], measure(unit.calls[0])))
-    rises = np.full(unit.size, losses[-1] - losses[0])  # the last channel is worth all
+    removed = [0, *(unit.size - max(1, round(share * unit.size)) for share in _SHARES)]
+    fitted = []
+    for count in removed[1:]:
+        selected = ~np.isin(np.arange(unit.size), order[:count])
+        fitted.append(
+            [p.fit(selected).reshape(k.shape).astype(np.float32) for p, k in zip(parts, kernels, strict=True)]
+        )
+    losses = np.maximum.accumulate([0.0, *measure(unit.calls[0], kernels, fitted)])
+    rises = np.full(unit.size, losses[-1])  # the last channel is worth all
     for (a, b), (low, high) in zip(itertools.pairwise(removed), itertools.pairwise(losses), strict=True):
         shares = np.maximum(foretold[a:b], 1e-30)
         rises[a:b] = (high - low) * shares / shares.sum()
@@ -95,51 +99,84 @@ def _unchanged(kernels: Sequence[keras.Variable]) -> Iterator[None]:
 
 
 class _Losses:
-    """How far the model's outputs with its present weights are from those at the start, by the final loss.
+    """How far other kernels take the model's outputs from those that it has, by the final loss.
 
     Margins take no predictions for labels: the loss says itself how far outputs are from others. One of the user's own,
-    which does not, is taken of the labels. Only layers from the first one on whose weights changed are computed.
+    which does not, is taken of the labels. Only layers from the first one on whose weights change are computed.
     """
 
-    def __init__(self, evidence: Evidence, room: int):
-        graph, objective = evidence.graph, evidence.objective
-        batches = list(selection_set(evidence, "reading images", _MEASURED))
-        self._wanted, self._distance = [labels for _, labels in batches], objective.loss
+    def __init__(self, evidence: Evidence):
+        graph, objective, method = evidence.graph, evidence.objective, evidence.method
+        model, self._distance = graph.trace.model, objective.loss
+        teacher = objective.targets(model, evidence.data)
+        self._cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
+        samples, batch = min(method.selection_samples, _MEASURED[-1]), min(_BATCH, method.selection_batch)
+        unlabelled = teacher if evidence.data.labels is None else None
+        self._images = SelectionImages(evidence.data, samples, batch, evidence.seed, unlabelled, self._cache)
+        self._wanted = self._images.labels
         if hasattr(objective.loss, "distance"):
             # From its own predictions the trained model is not away at all; labels it may not even know.
-            targets = objective.targets(graph.trace.model, evidence.data)
-            self._wanted = [targets(images) for images, _ in batches]
+            self._wanted = [teacher(self._images[i][0]) for i in range(len(self._images))]
             self._distance = functools.partial(objective.loss.distance, temperature=1.0)
-        self._cache = Cache(room, 0)
-        self._walk = Walk(graph.trace, [[images] for images, _ in batches], self._cache)
+        self._walk = Walk(graph.trace, self._images, self._cache)
         self._output = graph.trace.outputs[0]
-        self._ending = objective.ending(graph.trace.model, evidence.data)
+        self._ending = objective.ending(model, evidence.data)
         self._cut, self._function = -1, None
+        self._before: dict[int, float] = {}
 
-    def __call__(self, cut: int) -> float:
-        """The mean loss, where no weights before call number `cut` have changed since; cuts never fall."""
+    def __call__(
+        self, cut: int, kernels: Sequence[keras.Variable], choices: Sequence[Sequence[np.ndarray]]
+    ) -> list[float]:
+        """By how much the mean loss rises with each choice of values for some kernels; they keep those they have.
+
+        Args:
+            cut: number of the first call that reads one of the kernels; cuts never fall.
+            kernels: of the model.
+            choices: per choice the values of each kernel.
+        """
         if self._cut != cut:
             self._walk.advance(cut)
             self._cut, self._function = cut, self._walk.function([self._output])
-        total = 0.0
-        for index, wanted in enumerate(self._wanted):
-            (outputs,) = self._function(*self._walk[index])
-            outputs = outputs if self._ending is None else self._ending(outputs)
-            total += int(outputs.shape[0]) * float(self._distance(wanted, outputs))
-        mean = total / sum(int(wanted.shape[0]) for wanted in self._wanted)
-        return mean if math.isfinite(mean) else float(np.finfo(np.float32).max)
+        rises: list[list[float]] = [[] for _ in choices]
+        sizes = [int(x.shape[0]) for x in self._wanted]
+        for images in _MEASURED:
+            last = min(len(sizes), math.ceil(images / sizes[0]))
+            batches = range(len(rises[0]), last)
+            with _unchanged(kernels):
+                self._before.update({i: self._loss(i) for i in batches if i not in self._before})
+                for of_choice, values in zip(rises, choices, strict=True):
+                    for kernel, value in zip(kernels, values, strict=True):
+                        kernel.assign(value)
+                    of_choice.extend(self._loss(i) - self._before[i] for i in batches)
+            if last == len(sizes) or all(_is_certain(of_choice) for of_choice in rises):
+                break
+        return [float(np.average(of_choice, weights=sizes[: len(of_choice)])) for of_choice in rises]
+
+    def _loss(self, index: int) -> float:
+        """The mean loss of one batch with the kernels as they are."""
+        (outputs,) = self._function(*self._walk[index])
+        outputs = outputs if self._ending is None else self._ending(outputs)
+        loss = float(self._distance(self._wanted[index], outputs))
+        return loss if math.isfinite(loss) else float(np.finfo(np.float32).max)
 
     def close(self) -> None:
         """Frees the memory."""
         self._walk.close()
+        self._images.close()
         self._cache.close()
+
+
+def _is_certain(samples: Sequence[float]) -> bool:
+    """Whether the mean of some samples is known well enough."""
+    error = np.std(samples, ddof=1) / math.sqrt(len(samples)) if len(samples) > 1 else math.inf
+    return error <= _CERTAIN * abs(np.mean(samples))
 
 
 def _portions(units: Sequence[Unit], room: float) -> Iterator[list[Unit]]:
     """The groups in portions whose Gram matrices lie in memory together, at least one group in each."""
     portion, used = [], 0.0
     for unit in units:
-        size = sum(8 * rows_of(record.operation) ** 2 for record, *_ in unit.consumers)
+        size = sum(4 * rows_of(record.operation) ** 2 for record, *_ in unit.consumers)
         if portion and used + size > room:
             yield portion
             portion, used = [], 0.0
@@ -154,7 +191,8 @@ def _models(evidence: Evidence, consumers: Sequence[Sequence[Consumer]]) -> dict
     graph = evidence.graph
     layers = {record.path: record.operation for of_group in consumers for record, *_ in of_group}
     collect, sums, total = None, None, 0
-    for images, labels in selection_set(evidence, "modelling layers", _MODELLED):
+    batch = images_at_once(graph.trace, evidence.method.cache_gib, evidence.method.selection_batch)
+    for images, labels in selection_set(evidence, "modelling layers", _MODELLED, batch):
         collect = collect or _collector(evidence, list(layers.values()), [images, labels])
         found = collect(images, labels, tf.constant([7, total]))
         sums = found if sums is None else tf.nest.map_structure(tf.add, sums, found)
@@ -163,8 +201,7 @@ def _models(evidence: Evidence, consumers: Sequence[Sequence[Consumer]]) -> dict
     for (path, layer), (gram, slopes) in zip(layers.items(), sums, strict=True):
         calls = [call for call in graph.trace.calls if call.operation is layer]
         places = sum(math.prod(graph.trace.shapes[call.outputs[0]][1:-1]) for call in calls)
-        gram, slopes = (x.numpy().astype(np.float64) for x in (gram, slopes))
-        models[path] = gram / total, slopes / (total * places)
+        models[path] = gram.numpy() / total, slopes.numpy() / (total * places)
     return models
 
 

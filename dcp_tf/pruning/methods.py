@@ -153,7 +153,9 @@ class Guided(Method):
             and 0.
         recover: minutes for fitting all weights of the pruned model together to the baseline's block outputs, without
             labels; 0: not at all. None: as long as its steps take in the fast selection, not at all in the exact one.
-        cache_gib: memory for cached layer inputs. Half as much is the most that the images of the selection set take.
+        cache_gib: memory that the selection takes beside the model and the images: half of it holds layer inputs, a
+            quarter what passes make on their way, a quarter the matrices of quadratic models. Passes of SGD
+            (selection="exact", or `selection_passes`) take what their batches need.
         cache_disk_gib: temporary files for what does not fit there (at most half of the free space); what does not fit
             either is computed at each use.
     """

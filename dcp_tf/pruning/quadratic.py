@@ -17,6 +17,8 @@ import scipy.linalg
 import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
+from dcp_tf.pruning.row_elimination import RowElimination
+
 # A Gram matrix of more rows than this would take over half a GiB.
 MAX_ROWS = 8192
 _RIDGE = 1e-4
@@ -180,7 +182,7 @@ def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[fl
     Returns:
         The channels in the order of their removal, and by how much each removal raises the model.
     """
-    states = [_Elimination(part.scaled(), size) for part in parts]
+    states = [_elimination(part, size) for part in parts]
     selected = np.ones(size, bool)
     order, rises = [], []
     with one_thread(max(len(part.hessian) for part in parts)):
@@ -198,6 +200,17 @@ def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[fl
 def one_thread(rows: int) -> contextlib.AbstractContextManager:
     """Small matrices are worked on by one thread: many short operations wait for each other more than they work."""
     return threadpool_limits(1, "blas") if rows <= _ROWS_OF_ONE_THREAD else contextlib.nullcontext()
+
+
+def _elimination(part: Quadratic, size: int) -> "RowElimination | _Elimination":
+    rows = np.flatnonzero(part.held[:, 0])
+    channel = part.atom[rows, 0]
+    if np.bincount(channel[channel >= 0], minlength=1).max() > 1:
+        return _Elimination(part.scaled(), size)
+    inverse = np.linalg.inv(ridged(part.hessian[np.ix_(rows, rows)]))
+    weights = inverse @ part.linear[rows]
+    products = (weights if part.metric is None else weights @ part.metric) @ weights.T
+    return RowElimination(inverse, products, channel, size)
 
 
 class _Elimination:

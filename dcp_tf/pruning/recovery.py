@@ -21,11 +21,13 @@ from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import Kept
 from dcp_tf.pruning.caches import Cache
-from dcp_tf.pruning.layer_inputs import Batches, Tensors, compiled_for
+from dcp_tf.pruning.fisher import added
+from dcp_tf.pruning.footprint import cache_bytes, free_compiled, images_at_once
+from dcp_tf.pruning.layer_inputs import Batches, Tensors, compiled_for, count_images
 from dcp_tf.pruning.linear_outputs import run_linear
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.run_state import RunState
-from dcp_tf.pruning.selecting import selection_order
+from dcp_tf.pruning.selection_images import SelectionImages
 from dcp_tf.pruning.statistics import match_statistics
 from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.heads import block_ends
@@ -81,24 +83,22 @@ def recover_weights(
     known = state.load_weights("recovery", small.variables)
     if known is not None:
         return known
-    batches = [[x[0] if isinstance(x, tuple) else x] for x in _images(data, method, seed)]
-    phases = []
-    if method.recovers and len(batches) > 1:
-        cache = Cache(*(int(gib * 2**30) for gib in (method.cache_gib / 2, method.cache_disk_gib)))
-        try:
-            phases.append(recover(base, small, kept, batches, cache, masks=masks, minutes=method.recover, seed=seed))
-        finally:
-            cache.close()
-    match_statistics(ChannelGraph(small, [(None, *data.shape)]).trace, batches)
+    cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
+    try:
+        step = min(_BATCH_SIZE, max(1, min(method.selection_samples, data.size) // _LEAST_BATCHES))
+        at_once = images_at_once(base.trace, method.cache_gib, step)
+        images = SelectionImages(data, method.selection_samples, at_once, seed, None, cache)
+        settings = {"masks": masks, "minutes": method.recover, "seed": seed, "per_step": max(1, step // at_once)}
+        phases = []
+        if method.recovers and len(images) > 1:
+            phases.append(recover(base, small, kept, images, cache, **settings))
+        match_statistics(ChannelGraph(small, [(None, *data.shape)]).trace, images)
+        images.close()
+    finally:
+        cache.close()
+    free_compiled()
     state.save_weights("recovery", small.variables, phases)
     return phases
-
-
-def _images(data: Readable, method: Guided, seed: int) -> Any:
-    """The selection set in batches, of fewer images where there are few."""
-    order = selection_order(data, method, seed)
-    size = min(_BATCH_SIZE, max(1, len(order) // _LEAST_BATCHES))
-    return data.batches(size, indices=order)
 
 
 def recover(
@@ -111,6 +111,7 @@ def recover(
     masks: Mapping[str | int, np.ndarray] | None = None,
     minutes: float | None = None,
     seed: int = 0,
+    per_step: int = 1,
 ) -> dict[str, Any]:
     """Trains the pruned model in place until its block outputs are as near to the baseline's as they come.
 
@@ -128,12 +129,13 @@ def recover(
         masks: by the path or the `id()` of a weight an array of its shape, 0 where it has to stay zero.
         minutes: the longest that it may take; None: until all steps are done.
         seed: of the order of the batches.
+        per_step: how many batches make a step, where not all of its images fit into memory at once.
 
     Returns:
         The phase: name, seconds, steps, and the loss on held-out images before and after.
     """
     started = time.perf_counter()
-    training = _Training(base, small, kept, batches, cache, masks or {})
+    training = _Training(base, small, kept, batches, cache, masks or {}, per_step)
     with progress.bar(what="recovering", total=None, unit="step") as bar:
         steps = training.run(minutes, np.random.default_rng([seed, 1]), bar.update)
     training.close()
@@ -171,8 +173,9 @@ class _Training:
         batches: Sequence[Tensors],
         cache: Cache,
         masks: Mapping[str | int, np.ndarray],
+        per_step: int,
     ):
-        self._model, self._images = small, batches
+        self._model, self._images, self._per_step = small, batches, per_step
         self._points = comparisons(base, kept)
         outputs = set(base.trace.outputs)
         self._points = [p for p in self._points if p.tensor not in outputs]
@@ -180,6 +183,7 @@ class _Training:
         self._of_small = _Values(ChannelGraph(small, [base.trace.shapes[t] for t in base.trace.inputs]), self._points)
         function = compiled_for(lambda *images: of_base(images, self._points), batches[0])
         self._targets = Batches(lambda i: function(*batches[i]), len(batches), of_base.bytes(batches), cache)
+        self._targets.keep()
         first = self._targets[0]
         self._scales = [1.0 / max(float(tf.math.reduce_variance(x)), 1e-12) for x in first]
         held_out = max(1, round(_HELD_OUT * len(batches)))
@@ -211,16 +215,17 @@ class _Training:
         self, rate: float, deadline: float | None, rng: np.random.Generator, on_step: Callable[[], Any]
     ) -> int:
         """One cosine from `rate` to 0, shorter where the deadline asks for it."""
-        total = max(_PASSES * len(self._training), _LEAST_STEPS)
+        total = max(_PASSES * math.ceil(len(self._training) / self._per_step), _LEAST_STEPS)
         optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
         optimizer.build(self._variables)
         step = self._compile(optimizer)
         best, number, times = self._values(), 0, []
         while number < total:
-            for index in rng.permutation(self._training.stop):
+            order = rng.permutation(self._training.stop)
+            for start in range(0, len(order), self._per_step):
                 began = time.perf_counter()
                 optimizer.learning_rate = _rate_at(rate, number, total)
-                step(list(self._images[index]), list(self._targets[index]))
+                step(order[start : start + self._per_step])
                 number += 1
                 on_step()
                 times.append(time.perf_counter() - began)
@@ -256,7 +261,7 @@ class _Training:
     def _compile(self, optimizer: keras.optimizers.Optimizer) -> Callable:
         masks = [None if m is None else tf.constant(m, tf.float32) for m in self._masks]
 
-        def step(images, targets):
+        def gradients_of(images, targets):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 for variable in self._variables:
                     tape.watch(variable.value)
@@ -265,9 +270,18 @@ class _Training:
                 loss, [v.value for v in self._variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
             )
             gradients = [g if m is None else g * m for g, m in zip(gradients, masks, strict=True)]
-            optimizer.apply(gradients, self._variables)
+            size = tf.cast(tf.shape(images[0])[0], tf.float32)
+            return [size * tf.convert_to_tensor(g) for g in gradients], size
 
-        return compiled_for(step, self._examples)
+        compute = compiled_for(gradients_of, self._examples)
+        apply = tf.function(
+            lambda gradients, size: optimizer.apply([g / size for g in gradients], self._variables), autograph=False
+        )
+
+        def step(numbers: Sequence[int]) -> None:
+            apply(*added(compute(list(self._images[i]), list(self._targets[i])) for i in numbers))
+
+        return step
 
 
 class _Values:
@@ -292,7 +306,7 @@ class _Values:
 
     def bytes(self, batches: Sequence[Tensors]) -> int:
         """At most so many bytes do the values of all batches take."""
-        images = sum(int(batch[0].shape[0]) for batch in batches)
+        images = count_images(batches)
         last = [t for i in self._last for t in self._trace.calls[i].outputs]
         return 4 * images * sum(math.prod(self._trace.shapes[t][1:]) for t in [*self._tensors, *last])
 

@@ -1,13 +1,11 @@
 """Step 2 of Algorithm 1 (Liu et al. 2021): stage by stage, unit by unit, Algorithm 2."""
 
 import functools
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.data import Readable
@@ -16,15 +14,15 @@ from dcp_tf.pruning.caches import Cache
 from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem
 from dcp_tf.pruning.choice import choose, choose_kernels
 from dcp_tf.pruning.fisher import fisher_matrices
+from dcp_tf.pruning.footprint import cache_bytes, images_at_once
 from dcp_tf.pruning.layer_inputs import Walk
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.pruning.readers import HeldPlaces, Reader, with_kernels
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.selection import Selection
+from dcp_tf.pruning.selection_images import SelectionImages
 from dcp_tf.pruning.units import Stage, Unit
-
-_ROOM_FOR_IMAGES = 2**28  # bytes, however small the cache
 
 UnitPlan = GroupPlan | KernelPlan
 
@@ -43,11 +41,12 @@ class Selecting:
         base: ChannelGraph,
         widths: Mapping[str, int],
         method: Guided,
-        batches: tuple[list, list],
+        images: SelectionImages,
         state: RunState,
         seed: int,
         ranking: Mapping[str, np.ndarray],
         variables: Sequence[Any],
+        cache: Cache,
     ):
         """Takes up what a stopped run has selected.
 
@@ -56,16 +55,17 @@ class Selecting:
             base: of the baseline M^b.
             widths: how many channels each group keeps at most.
             method: with its settings.
-            batches: of the selection set; see `selection_batches`.
+            images: the selection set.
             state: where the run keeps what is done.
             seed: of the order of the batches.
             ranking: scores of channels, where a criterion chooses; else empty.
             variables: all that a resumed run needs back.
+            cache: for layer inputs.
         """
         self._graph, self._base, self._widths, self._method = graph, base, widths, method
-        self._images, self._labels = batches
+        self._images, self._labels = images, images.labels
         self._state, self._seed, self._ranking, self._variables = state, seed, ranking, variables
-        self._cache = Cache(*(int(gib * 2**30) for gib in (method.cache_gib, method.cache_disk_gib)))
+        self._cache = cache
         self.held = HeldPlaces()
         self.plans: list[UnitPlan] = []
         self._fisher: Callable[[], Mapping[int, np.ndarray]] | None = None
@@ -109,6 +109,7 @@ class Selecting:
         """Frees the memory and deletes the files."""
         for walk in self._walks:
             walk.close()
+        self._images.close()
         self._cache.close()
 
     def _new_walks(self) -> tuple[Walk, Walk]:
@@ -189,28 +190,12 @@ class Selecting:
         return KernelPlan.of(record.path, index, self.held.matrix(readers[0].kernel), history)
 
 
-def selection_batches(
-    data: Readable, method: Guided, seed: int, teacher: Callable | None
-) -> tuple[list[list[tf.Tensor]], list[tf.Tensor]]:
-    """The class-balanced selection set in a fixed, mixed order: per batch the model's inputs, and the labels."""
-    order = selection_order(data, method, seed)
-    if len(order) < min(method.selection_samples, data.size):
-        progress.say(f"selecting on {len(order)} images, which is what half of --cache_gib holds")
-    images, labels = [], []
-    for batch in data.batches(method.selection_batch, indices=order):
-        x, y = batch if isinstance(batch, tuple) else (batch, None)
-        images.append([x])
-        labels.append(teacher(x) if y is None else y)
-    return images, labels
-
-
-def selection_order(data: Readable, method: Guided, seed: int) -> np.ndarray:
-    """Positions of the class-balanced selection set, in a fixed, mixed order."""
-    subset = data.balanced_subset(min(method.selection_samples, _most_images(data.shape, method)), seed)
-    return np.random.default_rng([seed, 0]).permutation(subset)
-
-
-def _most_images(shape: tuple[int, ...], method: Guided) -> int:
-    """How many images may lie in memory: half of the cache, the other half is for layer inputs."""
-    room = max(method.cache_gib * 2**30 / 2, _ROOM_FOR_IMAGES)
-    return max(1, int(room / (4 * math.prod(shape))))
+def selection_images(
+    data: Readable, graph: ChannelGraph, method: Guided, seed: int, teacher: Callable | None
+) -> tuple[SelectionImages, Cache]:
+    """The selection set, in batches that fit into memory, and the cache for what layers make of it."""
+    cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
+    batch = method.selection_batch
+    if method.selection == "fast" and not method.passes:  # else it is that of SGD, on which the result depends
+        batch = images_at_once(graph.trace, method.cache_gib, batch)
+    return SelectionImages(data, method.selection_samples, batch, seed, teacher, cache), cache

@@ -60,8 +60,10 @@ def _moments(
         return result
 
     function = compiled(moments, batches[0])
-    sizes = np.array([int(batch[0].shape[0]) for batch in batches], np.float64)
-    of_batches = [[(m.numpy(), v.numpy()) for m, v in function(*batch)] for batch in batches]
+    sizes, of_batches = [], []
+    for batch in batches:
+        sizes.append(float(batch[0].shape[0]))
+        of_batches.append([(m.numpy(), v.numpy()) for m, v in function(*batch)])
     result = []
     for of_tensor in zip(*of_batches, strict=True):
         means, variances = (np.stack(values).astype(np.float64) for values in zip(*of_tensor, strict=True))

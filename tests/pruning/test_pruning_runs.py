@@ -118,7 +118,7 @@ def stop_at(monkeypatch, line):
 
 
 STOPS = {
-    "once": (False, ["auxiliary fine-tuning 1/2", "selected 1/4", "selected 3/4", "fine-tuning 1/2"]),
+    "once": (False, ["auxiliary classifiers on held-out", "selected 1/4", "selected 3/4", "fine-tuning 1/2"]),
     "per stage": (True, ["stage 2 1/2", "selected 3/4"]),
 }
 

@@ -107,20 +107,24 @@ def _mean_over_batches(evidence: Evidence, function: Callable) -> list[np.ndarra
     return [x.numpy() / total for x in sums]
 
 
-def selection_set(evidence: Evidence, what: str, most: int | None = None) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+def selection_set(
+    evidence: Evidence, what: str, most: int | None = None, batch_size: int | None = None
+) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
     """The selection set in batches of images and labels; the model's own predictions where there are no labels.
 
     Args:
         evidence: the images, their labels and how many of them the method looks at.
         what: is done with them, for the progress bar.
         most: images.
+        batch_size: in place of the method's.
     """
     data, method = evidence.data, evidence.method
     subset = data.balanced_subset(min(method.selection_samples, data.size, most or data.size), evidence.seed)
     order = np.random.default_rng([evidence.seed, 0]).permutation(subset)
-    batches = data.batches(method.selection_batch, indices=order)
+    batch_size = batch_size or method.selection_batch
+    batches = data.batches(batch_size, indices=order)
     teacher = evidence.objective.targets(evidence.graph.trace.model, data) if data.labels is None else None
-    count = math.ceil(len(order) / method.selection_batch)
+    count = math.ceil(len(order) / batch_size)
     for batch in progress.bar(batches, what=what, total=count, unit="batch"):
         yield (batch, teacher(batch)) if teacher else batch
 

@@ -1,0 +1,76 @@
+"""Elimination where each channel is one row of the kernel, as in 1x1 convolutions and dense layers.
+
+The inverse of H loses rank one with each removal. Only its diagonal and the norms of the weights' rows are needed to
+choose the next channel, so the updates themselves wait and are done many at a time, by matrix products.
+"""
+
+import numpy as np
+
+_BLOCK = 64  # removals that wait
+
+
+class RowElimination:
+    """The inverse of H and the fitted weights over the rows that are left, as far as costs depend on them.
+
+    Args:
+        inverse: of H, (rows, rows).
+        products: `W M W^T` of the weights fitted with all rows, M being how much errors of the outputs matter.
+        channel: of each row, no two alike; -1: of another group, whose rows all stay.
+        size: channels of the group.
+    """
+
+    def __init__(self, inverse: np.ndarray, products: np.ndarray, channel: np.ndarray, size: int):
+        self._row = np.full(size, -1)
+        self._row[channel[channel >= 0]] = np.flatnonzero(channel >= 0)
+        self._inverse, self._products = inverse, products
+        self._start_block()
+
+    def costs(self, selected: np.ndarray) -> np.ndarray:
+        """By how much the model rises with the removal of each channel: `1/2 |W_k|^2 / (H^-1)_kk`."""
+        costs = np.zeros(len(self._row))
+        here = selected & (self._row >= 0)
+        rows = self._row[here]
+        costs[here] = 0.5 * np.maximum(self._norms[rows], 0) / self._diagonal[rows]
+        return costs
+
+    def remove(self, channel: int) -> None:
+        """Sets a channel's weights to zero and fits the others."""
+        row = self._row[channel]
+        if row < 0:
+            return
+        done = self._done
+        directions, beside, before = self._directions[:, :done], self._beside[:, :done], self._scales[:done]
+        column = self._inverse[row] - directions @ (before * directions[row])
+        scale = column[row]
+        direction = column / scale
+        # The weights lose `direction w_row^T`, so their products lose `d p^T + p d^T - d d^T |w_row|^2`.
+        products = self._products[row] - directions @ beside[row] - beside @ directions[row]
+        norm = products[row]
+        half = products - 0.5 * norm * direction
+        self._diagonal -= scale * direction**2
+        self._norms -= 2 * direction * half
+        self._directions[:, done], self._beside[:, done], self._scales[done] = direction, half, scale
+        self._done += 1
+        self._row[channel], self._is_left[row] = -1, False
+        if self._done == _BLOCK:
+            self._catch_up()
+
+    def _catch_up(self) -> None:
+        """Does the updates that wait, for the rows that are left."""
+        left = np.flatnonzero(self._is_left)
+        directions, beside = self._directions[left], self._beside[left]
+        self._inverse = self._inverse[np.ix_(left, left)] - (directions * self._scales) @ directions.T
+        products = directions @ beside.T
+        self._products = self._products[np.ix_(left, left)] - products - products.T
+        renumbered = np.full(len(self._diagonal), -1)
+        renumbered[left] = np.arange(len(left))
+        here = self._row >= 0
+        self._row[here] = renumbered[self._row[here]]
+        self._start_block()
+
+    def _start_block(self) -> None:
+        rows = len(self._inverse)
+        self._is_left = np.ones(rows, bool)
+        self._directions, self._beside = (np.zeros((rows, _BLOCK)) for _ in range(2))
+        self._scales, self._done = np.zeros(_BLOCK), 0
+        self._diagonal, self._norms = np.diag(self._inverse).copy(), np.diag(self._products).copy()

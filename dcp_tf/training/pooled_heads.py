@@ -1,0 +1,221 @@
+"""Auxiliary heads trained on what they pool: where the model itself stays as it is, one pass over it is enough.
+
+A head is `Dense(AvgPool(ReLU(BatchNorm(feature map))))`. With the statistics of BatchNormalization measured first, all
+in front of its last layers is a function of the image alone: it is computed once, and the last layers are trained on
+vectors, which takes seconds.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf import progress
+from dcp_tf.data import Readable
+from dcp_tf.graph.trace import Trace
+from dcp_tf.training.config import TrainConfig
+from dcp_tf.training.heads import AugmentedModel
+from dcp_tf.training.losses import Loss
+
+_MOST_IMAGES = 20_000  # more teach heads of so few weights nothing
+_STATISTICS = 512  # images that give BatchNormalization its statistics, from all their places
+_STEPS = 1000  # at least, up to
+_EPOCHS = 100
+_HELD_OUT = (0.1, 1000)  # share of the images, and the most, by which the best epoch is found
+_POOLING = (
+    keras.layers.GlobalAveragePooling1D,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalAveragePooling3D,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """A head in two: `front` up to the vectors that it pools, with `norm` in it, and `last`, from there on."""
+
+    norm: keras.layers.BatchNormalization
+    front: keras.Model
+    last: keras.Model
+
+
+def are_pooled(heads: Sequence[keras.Model]) -> bool:
+    """Whether all of some heads pool before anything but BatchNormalization is trained."""
+    return all(_parts(head) is not None for head in heads)
+
+
+def train_pooled_heads(
+    augmented: AugmentedModel,
+    trace: Trace,
+    data: Readable,
+    loss: Loss,
+    config: TrainConfig,
+    teacher: Callable[[tf.Tensor], tf.Tensor] | None,
+    batch_size: int,
+    most_bytes: int,
+) -> dict[str, Any]:
+    """Trains the heads of a model in place; the model itself stays as it is.
+
+    Args:
+        augmented: the model with its heads, for which `are_pooled` holds.
+        trace: of the model without them.
+        data: to learn from; it is read once, as it is.
+        loss: of the heads' outputs.
+        config: of its settings batch size, learning rate, weight decay, seed, and how often the vectors are seen at
+            least count.
+        teacher: from images to labels, where the data has none.
+        batch_size: images that pass the model at once.
+        most_bytes: what the pooled vectors may take.
+
+    Returns:
+        A record of the training as `fit` gives one for each epoch; losses and accuracy are those of held-out images.
+    """
+    started = time.perf_counter()
+    parts = [_parts(head) for head in augmented.heads]
+    tensors = [position.tensor for position in augmented.positions]
+    width = sum(part.last.inputs[0].shape[-1] for part in parts)
+    count = max(1, min(data.size, _MOST_IMAGES, most_bytes // (4 * width)))
+    order = np.random.default_rng([config.seed, 1]).permutation(data.balanced_subset(count, config.seed))
+    features_of = _compiled(trace, tensors, [part.front for part in parts])
+    _measure_statistics(_compiled(trace, tensors, None), data, order[:_STATISTICS], [p.norm for p in parts], batch_size)
+    vectors: list[list[np.ndarray]] = [[] for _ in parts]
+    labels = []
+    for images, given in _batches(data, order, batch_size, "reading features"):
+        labels.append(np.asarray(teacher(images) if given is None else given))
+        for of_head, values in zip(vectors, features_of(images), strict=True):
+            of_head.append(values.numpy())
+    labels = np.concatenate(labels)
+    trained = [
+        _train(part.last, np.concatenate(of_head), labels, loss, config)
+        for part, of_head in zip(parts, vectors, strict=True)
+    ]
+    losses, accuracies = zip(*trained, strict=True)
+    weights = augmented.loss_weights()[: len(losses)]
+    record = {
+        "epoch": 1,
+        "loss": float(np.dot(weights, losses)),
+        "losses": list(losses),
+        "learning_rate": config.learning_rate,
+        "seconds": time.perf_counter() - started,
+    }
+    if hasattr(loss, "accuracy"):
+        record[getattr(loss, "accuracy_name", "top1")] = accuracies[-1]
+    return record
+
+
+def _parts(head: keras.Model) -> _Parts | None:
+    """A head in two parts; None where it is built in another way."""
+    layers = [layer for layer in head.layers if not isinstance(layer, keras.layers.InputLayer)]
+    kinds = [keras.layers.BatchNormalization, keras.layers.ReLU]
+    kinds += [_POOLING] if len(head.inputs[0].shape) > 2 else []
+    kinds += [keras.layers.Dense]
+    if len(layers) < len(kinds) or not all(map(isinstance, layers, kinds)) or layers[len(kinds) - 1].bias is None:
+        return None
+    pooled = layers[len(kinds) - 1].input
+    front, last = keras.Model(head.inputs[0], pooled), keras.Model(pooled, head.outputs[0])
+    return _Parts(layers[0], front, last)
+
+
+def _compiled(trace: Trace, tensors: Sequence[int], fronts: Sequence[keras.Model] | None) -> Callable:
+    """From images to what the heads' fronts make of the tensors, or without them to sums of values and squares."""
+    (image,) = trace.inputs
+
+    def compute(images):
+        values = trace.run({image: images}, tensors, training=False)
+        if fronts is not None:
+            return [tf.cast(f(values[t], training=False), tf.float32) for f, t in zip(fronts, tensors, strict=True)]
+        return [tf.cast(values[t], tf.float32) for t in tensors]
+
+    signature = [tf.TensorSpec([None, *trace.shapes[image][1:]], trace.dtype(image))]
+    return tf.function(compute, input_signature=signature, autograph=False)
+
+
+def _measure_statistics(
+    compute: Callable,
+    data: Readable,
+    order: np.ndarray,
+    norms: Sequence[keras.layers.BatchNormalization],
+    batch_size: int,
+) -> None:
+    """Sets the statistics of each BatchNormalization to those of what it reads, over images and places."""
+    sums = [np.zeros((2, norm.moving_mean.shape[0])) for norm in norms]
+    counts = np.zeros(len(norms))
+    for images, _ in _batches(data, order, batch_size, "measuring features"):
+        for i, (values, norm) in enumerate(zip(compute(images), norms, strict=True)):
+            axis = norm.axis % len(values.shape)
+            others = [a for a in range(len(values.shape)) if a != axis]
+            sums[i] += [tf.reduce_sum(values, others), tf.reduce_sum(tf.square(values), others)]
+            counts[i] += math.prod(values.shape[a] for a in others)
+    for (total, squares), count, norm in zip(sums, counts, norms, strict=True):
+        mean = total / count
+        norm.moving_mean.assign(mean)
+        norm.moving_variance.assign(np.maximum(squares / count - mean**2, 0))
+
+
+def _batches(data: Readable, order: np.ndarray, batch_size: int, what: str):
+    """Batches of images and labels, None where there are none."""
+    count = math.ceil(len(order) / batch_size)
+    batches = data.batches(batch_size, indices=order)
+    for batch in progress.bar(batches, what=f"auxiliary classifiers: {what}", total=count, unit="batch"):
+        yield batch if isinstance(batch, tuple) else (batch, None)
+
+
+def _train(
+    last: keras.Model, vectors: np.ndarray, labels: np.ndarray, loss: Loss, config: TrainConfig
+) -> tuple[float, float]:
+    """Trains the last layers of a head by Adam; the weights after the best epoch are kept.
+
+    Returns:
+        The loss and the accuracy (NaN where the loss tells none) on the images that were held out.
+    """
+    mean, scale = vectors.mean(0), vectors.std(0)
+    scale = np.maximum(scale, 0.01 * scale.max() + 1e-12)  # what hardly varies here may vary elsewhere
+    vectors = (vectors - mean) / scale
+    held = min(int(_HELD_OUT[0] * len(vectors)), _HELD_OUT[1])
+    learnt = len(vectors) - held
+    per_epoch = math.ceil(learnt / config.batch_size)
+    epochs = max(config.epochs, min(_EPOCHS, math.ceil(_STEPS / per_epoch)))
+    vectors, labels = tf.constant(vectors), tf.constant(labels)
+    checked = (vectors[learnt:], labels[learnt:]) if held else (vectors, labels)
+    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config.learning_rate, epochs * per_epoch))
+    variables = last.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
+    def step(chosen):
+        with tf.GradientTape() as tape:
+            value = tf.cast(
+                loss(tf.gather(labels, chosen), last(tf.gather(vectors, chosen), training=True)), tf.float32
+            )
+            norms = [tf.nn.l2_loss(tf.convert_to_tensor(v)) for v in variables if len(v.shape) > 1]
+            value += config.weight_decay * tf.add_n([tf.constant(0.0), *norms])
+        optimizer.apply(tape.gradient(value, variables), variables)
+
+    measured = tf.function(lambda: loss(checked[1], last(checked[0], training=False)), autograph=False)
+    rng = np.random.default_rng([config.seed, 2])
+    best, kept = float(measured()), [v.numpy() for v in variables]
+    for _ in range(epochs):
+        order = rng.permutation(learnt)
+        for start in range(0, learnt, config.batch_size):
+            step(tf.constant(order[start : start + config.batch_size]))
+        value = float(measured())
+        if value < best:
+            best, kept = value, [v.numpy() for v in variables]
+    for variable, value in zip(variables, kept, strict=True):
+        variable.assign(value)
+    outputs = last(checked[0], training=False)
+    accuracy = float(tf.reduce_mean(loss.accuracy(checked[1], outputs))) if hasattr(loss, "accuracy") else math.nan
+    _take_in(last, mean, scale)
+    return best, accuracy
+
+
+def _take_in(last: keras.Model, mean: np.ndarray, scale: np.ndarray) -> None:
+    """Makes the first of the last layers read vectors as they come, not centred and scaled."""
+    dense = next(layer for layer in last.layers if isinstance(layer, keras.layers.Dense))
+    kernel = dense.kernel.numpy() / scale[:, None]
+    dense.kernel.assign(kernel)
+    dense.bias.assign(dense.bias.numpy() - mean @ kernel)
