@@ -251,9 +251,10 @@ def _print_costs(console, found: dict) -> None:
     if found["keras_params"] != found["params"]:
         params += f" ({found['keras_params']:,} in Keras, which counts the statistics of normalizations too)"
     if found["macs"] is None:
-        console.print(f"{params}; MACs are unknown: state the shape of one input with --input_shape")
+        figures = "; MACs are unknown: state the shape of one input with --input_shape"
     else:
-        console.print(f"{params}, {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)")
+        figures = f", {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)"
+    console.print(params + figures, soft_wrap=True)
 
 
 def _group_table(found: dict, widths: dict | None):

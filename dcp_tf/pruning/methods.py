@@ -39,8 +39,8 @@ class Method:
         rate: pruning rate eta, the share of channels to remove from each group; between 0 and 1.
         round_to: kept counts are the nearest multiple of it; groups no wider than it follow the plain rate.
         min_channels: fewest channels that a group keeps.
-        prune_residual: whether residual streams (sums of feature maps, with all layers that make or read them) and units
-            of recurrent layers go too; the papers leave the former.
+        prune_residual: whether residual streams (sums of feature maps, with all layers that make or read them) and the
+            units of recurrent layers lose channels too; the papers leave residual streams.
         exclude: regular expressions; groups whose whole name matches one keep all channels.
         rates: pairs (regular expression, rate): groups whose whole name matches have that rate; the first match counts.
         target: what the pruned model may cost. It then gives the common rate, in place of `rate`.
