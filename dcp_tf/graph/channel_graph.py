@@ -1,10 +1,11 @@
 """Which channels of a model live or die together, who makes them and who reads them."""
 
 import collections
+import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from dcp_tf.graph.reasons import in_short
 from dcp_tf.graph.rule import Kept, Labels, Multiplication, OperationRecord, RuleCall, run_rule
 from dcp_tf.graph.signatures import Signatures
 from dcp_tf.graph.trace import Call, Trace
+from dcp_tf.models.batch import with_open_batch
 from dcp_tf.models.custom_objects import is_own
 
 INPUT_REASON = "it is an input of the model"
@@ -82,7 +84,7 @@ class ChannelGraph:
         Raises:
             UsageError: the model is subclassed: it has no graph.
         """
-        self.trace = Trace(model, input_shapes)
+        self.trace = _trace(model, input_shapes)
         self.ignore_statistics = ignore_statistics
         self.records: dict[int, OperationRecord] = {}
         self.multiplications: list[tuple[OperationRecord, Call, list[Multiplication]]] = []
@@ -92,7 +94,8 @@ class ChannelGraph:
         self._residual: list[Labels] = []
         self._recurrent: list[Labels] = []
         self.labels: dict[int, Labels] = {}
-        self._label_everything()
+        with _about_batch_size(model):
+            self._label_everything()
         self.class_of_label = settle(self._space, list(self.labels.values()))
         self.groups = self._group()
         self._by_name = {group.name: group for group in self.groups}
@@ -297,6 +300,24 @@ class ChannelGraph:
     def _known_path(self, record: OperationRecord, names_of_own_layers: bool) -> str:
         is_own_layer = isinstance(record.operation, keras.Layer) and is_own(record.operation)
         return record.path if names_of_own_layers or not is_own_layer else ""
+
+
+def _trace(model: keras.Model, input_shapes: Sequence[tuple] | None) -> Trace:
+    with _about_batch_size(model):
+        return Trace(model, input_shapes)
+
+
+@contextlib.contextmanager
+def _about_batch_size(model: keras.Model) -> Iterator[None]:
+    """Names a batch size that the model fixes where labels or shapes for another one do not fit."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except ValueError:
+        if getattr(model, "inputs", None):
+            with_open_batch(model)
+        raise
 
 
 def _shapes(operation: keras.Operation) -> list[list[int]]:

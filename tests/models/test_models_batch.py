@@ -7,6 +7,7 @@ from keras import layers, ops
 
 from dcp_tf import models
 from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph
 
 
 def network(middle, batch=32, dtype="float32"):
@@ -73,6 +74,13 @@ def test_models_that_cannot_are_refused_in_one_line(kind, tmp_path):
         models.load(str(tmp_path / "model.keras"))
     assert "keras.Input(shape) without batch_size" in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_other_shapes_than_the_stated_ones_name_it():
+    model = network(lambda x: ops.reshape(x, (32, -1)))
+    assert next(group.name for group in ChannelGraph(model).groups) == "conv"
+    with pytest.raises(UsageError, match="built for batches of 32 images"):
+        ChannelGraph(model, [(None, 8, 8, 1)])
 
 
 def test_a_wrong_shape_that_keras_states_refuses_nothing(tmp_path):
