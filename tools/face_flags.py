@@ -179,11 +179,11 @@ def _check_recall(subject: Any) -> None:
 
 
 def _joined(train: Any, test: Any) -> Any:
-    """The images of two splits that were one."""
+    """The images of two splits that were taken from one, by `take`."""
     from dcp_tf.data.sources import ArraySource
 
     first, second = train.source, test.source
-    part = "images" if isinstance(first, ArraySource) else "keys"
+    part = "chosen" if isinstance(first, ArraySource) else "keys"
     source = dataclasses.replace(first, **{part: np.concatenate([getattr(first, part), getattr(second, part)])})
     return dataclasses.replace(train, source=source, labels=np.concatenate([train.labels, test.labels]))
 
