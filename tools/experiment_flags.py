@@ -10,7 +10,7 @@ from dcp_tf.tools.program import Program
 from dcp_tf.tools.training_flags import read_numbers, training_config
 
 STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
-_TARGETS = ("rate", "target_macs", "target_params", "target_bytes", "target_latency")
+_TARGETS = ("rate", "target_macs", "target_params", "target_bytes", "target_file", "target_latency")
 # These are read before overrides.
 _OF_THE_RUN = ("experiment", "list_experiments", "override", "output_dir", "overwrite", "strategy", "help", "debug")
 # What of the flags of train the baseline of an experiment has for itself; its data, loss and seed are those of the run.

@@ -9,7 +9,7 @@ from typing import Any
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import remove_leftovers
-from dcp_tf.tools import artefacts, baseline_look, deployable, latency_target, unlabelled
+from dcp_tf.tools import artefacts, baseline_look, deployable, file_target, latency_target, unlabelled
 from dcp_tf.tools.common_flags import Subject
 from dcp_tf.tools.failures import collect
 from dcp_tf.tools.pruning_flags import Job
@@ -102,6 +102,8 @@ def run(
     with collect(failures, "the target latency", flags.debug):
         checked, missed = _judge_latency(job, result.plan, files)
     failures += missed
+    with collect(failures, "the target of the file", flags.debug):
+        checked |= _judge_file(job, files, failures)
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     found = {"method": job.method.name, **measured, **checked, "reload_check": reloaded, "tflite": files}
     found |= {"failures": failures, "phases": phases}
@@ -199,6 +201,16 @@ def _judge_latency(job: Job, plan: Any, files: Mapping[str, dict]) -> tuple[dict
     judgement, line = latency_target.judge(job.latency, widths, files)
     progress.say(line)
     return {"target_latency": judgement}, [line] * (judgement["met"] is False)
+
+
+def _judge_file(job: Job, files: Mapping[str, dict], failures: list[str]) -> dict[str, dict]:
+    """What came of `--target_file` for summary.json; a line is added to `failures` where it was missed."""
+    if job.file is None:
+        return {}
+    record, line, met = file_target.judge(job.file, files)
+    progress.say(line)
+    failures += [line] * (met is False)
+    return {"target_file": record}
 
 
 def _count(number: int, what: str) -> str:

@@ -25,6 +25,7 @@ from dcp_tf.tools import (
     common_flags,
     experiment_flags,
     face_flags,
+    file_target,
     latency_target,
     model_flags,
     plan_flag,
@@ -43,6 +44,8 @@ pruning_flags.define_pruning(PROGRAM, pruning_flags.Defaults())
 plan_flag.define_plan(PROGRAM)
 PROGRAM.section("A latency as the target")
 latency_target.define_latency_target(PROGRAM)
+PROGRAM.section("The size of a file as the target")
+file_target.define_file_target(PROGRAM)
 pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_deployment(PROGRAM)
 experiment_flags.define_experiment(PROGRAM)
@@ -74,6 +77,8 @@ def main(flags, strategy) -> None:
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
     if job.latency and job.latency.path is not None:
         job = latency_target.with_table(job, subject)
+    if job.file:
+        job = file_target.with_sizes(job, subject)
     outlook = pipeline.foresee(subject, job)
     job, changes = pipeline.with_possible_files(flags, subject, job)
     folder, worker = run_flags.open_folder(flags, strategy)

@@ -6,6 +6,7 @@ from typing import Any
 from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.artefacts import Deployment
+from dcp_tf.tools.file_target import FileTarget, read_file_target
 from dcp_tf.tools.given_flags import check_given
 from dcp_tf.tools.latency_target import LatencyTarget, read_latency_target
 from dcp_tf.tools.plan_flag import given_plan
@@ -18,7 +19,11 @@ METHODS = (
     *("random", "l1", "l2", "fpgm", "bn_scale", "taylor", "apoz", "thinet", "lasso"),
     "width_multiplier",
 )
-TARGETS = {"macs": "Multiply-accumulates", "params": "Parameters", "bytes": "Bytes of the float32 weights"}
+TARGETS = {
+    "macs": "Multiply-accumulates",
+    "params": "Parameters",
+    "bytes": "Bytes of the float32 weights, not of what is shipped",
+}
 SCORES = ("paper", "code", "reduction")
 LOSSES = {"joint": (1.0, 1.0), "reconstruction": (1.0, 0.0), "discrimination": (0.0, 1.0)}
 
@@ -317,6 +322,7 @@ class Job:
         distillation: share of the baseline's predictions in that, None as in `dcp_tf.prune`.
         deployment: the files.
         latency: what the files may take, if that is asked for.
+        file: how large one of them may be, if that is asked for.
     """
 
     method: Any
@@ -325,6 +331,7 @@ class Job:
     distillation: float | None
     deployment: Deployment
     latency: LatencyTarget | None = None
+    file: FileTarget | None = None
 
 
 def read_job(flags: Any) -> Job:
@@ -344,6 +351,7 @@ def read_job(flags: Any) -> Job:
         flags.distillation,
         deployment,
         latency,
+        read_file_target(flags, method, deployment) if "target_file" in flags else None,
     )
 
 

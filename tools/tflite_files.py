@@ -98,6 +98,17 @@ def _calibration_images(dataset: Any, settings: Any, seed: int) -> Any:
     return dataset.train.representative(settings.calibration_samples, seed)
 
 
+def described(file: Any, model: Any, dataset: Any, objective: Any) -> Any:
+    """The file with what is known of its model and its data as metadata."""
+    from dcp_tf import tflite
+
+    normalization = getattr(dataset.train, "normalization", None)
+    loss, output_type = (getattr(objective, name, None) for name in ("name", "output_type"))
+    mode = file.quantization.value
+    about = tflite.image_metadata(model, mode, normalization, dataset.class_names, output_type, loss)
+    return tflite.with_metadata(file, about)
+
+
 def check(
     file: Any,
     model: Any,
@@ -124,13 +135,8 @@ def check(
     from dcp_tf.graph import count_cost
     from dcp_tf.tools.artefacts import figures
 
-    outputs = "embeddings" if objective is None else objective.parity
-    mode = file.quantization.value
-    normalization = getattr(dataset.train, "normalization", None)
-    loss = getattr(objective, "name", None)
-    output_type = getattr(objective, "output_type", None)
-    about = tflite.image_metadata(model, mode, normalization, dataset.class_names, output_type, loss)
-    file = tflite.with_metadata(file, about)
+    outputs, mode = "embeddings" if objective is None else objective.parity, file.quantization.value
+    file = described(file, model, dataset, objective)
     if missing := tflite.unsupported_operations(file):
         raise RunError(f"{len(missing)} operations cannot be run in {mode}: {'; '.join(missing[:3])}")
     classes = None if objective is None else objective.class_numbers(dataset.test.labels)
@@ -156,7 +162,7 @@ def check(
         "tensor_types": inspection.tensor_types,
         "float_operations": inspection.float_operations if file.quantization.is_integer else [],
         "conversions": inspection.conversions,
-        "metadata": dataclasses.asdict(about) | {"labels": list(about.labels)},
+        "metadata": dataclasses.asdict(tflite.read_metadata(file)),
     }
     if objective is not None and classes is None and dataset.test.labels is not None:
         record |= figures(tflite.Runner(file).predict, dataset, objective)

@@ -34,12 +34,13 @@ class Target:
     """What the pruned model may cost.
 
     Attributes:
-        measure: "macs", "params", "bytes" (of float32 weights), or with `cost` "latency" in milliseconds.
+        measure: "macs", "params", "bytes" (of float32 weights), or with `cost` "latency" in milliseconds or "file" in
+            bytes of a TFLite file.
         text: an absolute number (of milliseconds as in "4.5ms"), or a share of the baseline such as "60%".
-        cost: for "latency": what the model takes at some widths (group -> channels that stay; groups that are not named
+        cost: for those two: what the model takes at some widths (group -> channels that stay; groups that are not named
             keep all), such as `LatencyTable.predict`.
-        origin: for "latency": tells where `cost` comes from, as a run goes on only with the same.
-        measured: for "latency": what the model really takes at some widths, in the unit of `cost`, which only foretells
+        origin: for those two: tells where `cost` comes from, as a run goes on only with the same.
+        measured: for those two: what the model really takes at some widths, in the unit of `cost`, which only foretells
             it; see `meet`.
     """
 
@@ -55,7 +56,7 @@ class Target:
         check_fields(self)
         if (self.cost is None) != (self.measure in MEASURES):
             raise UsageError(
-                f"a target is one of {', '.join(MEASURES)}, or latency with a cost. Received: {self.measure!r}"
+                f"a target is one of {', '.join(MEASURES)}, or latency or file with a cost. Received: {self.measure!r}"
             )
         self.limit(1)
 
@@ -73,7 +74,7 @@ class Target:
                 raise ValueError
         except ValueError as error:
             raise UsageError(
-                f"the target for {self.measure} must be a positive number{' of ms' * (self.cost is not None)} or a "
+                f"the target for {self.measure} must be a positive number{' of ms' * (self.measure == 'latency')} or a "
                 f"share of the baseline below 100%, received {self.text!r}"
             ) from error
         limit = number / 100 * baseline if share else number
@@ -88,6 +89,8 @@ class Target:
 
     def show(self, cost: float) -> str:
         """A cost with its unit."""
+        if self.measure == "file":
+            return f"{cost:,.0f} bytes"
         return f"{cost:,.3f} ms" if self.cost else f"{cost:,} {self.measure}"
 
     def settings(self) -> dict[str, str]:

@@ -76,7 +76,10 @@ class Method:
         if self.allocation == "global" and (self.from_scratch or self.chooses_kernels):
             raise UsageError(f"{self.name} compares no channels of several groups: allocation must be uniform")
         if self.chooses_kernels and self.target is not None and self.target.cost is not None:
-            raise UsageError(f"{self.name} removes kernels, whose zeros are as slow: give another target than latency")
+            raise UsageError(
+                f"{self.name} removes kernels, whose zeros are as slow and as large: give another target than "
+                f"{self.target.measure}"
+            )
 
     def stopping(self, rate: float) -> StoppingRule:
         """When a group has enough channels, `rate` being the share that it shall lose."""

@@ -38,7 +38,17 @@ PROGRAMS = (
     train,
 )
 # Flags whose value names a file or a folder by what their help says; `--only=` and the like are no paths.
-NO_PATHS = {"only", "baseline", "name", "override", "experiment", "exclude", "quantization", "target_latency"}
+NO_PATHS = {
+    "only",
+    "baseline",
+    "name",
+    "override",
+    "experiment",
+    "exclude",
+    "quantization",
+    "target_file",
+    "target_latency",
+}
 
 
 @pytest.mark.parametrize(
