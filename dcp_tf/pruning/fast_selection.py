@@ -13,7 +13,7 @@ from dcp_tf.pruning.criteria import largest
 from dcp_tf.pruning.fisher import added, fisher_matrices
 from dcp_tf.pruning.kernel_elimination import MAX_WORK, eliminate_kernels, work
 from dcp_tf.pruning.layer_inputs import compiled_for
-from dcp_tf.pruning.linear_outputs import run_linear
+from dcp_tf.pruning.linear_outputs import dropout_variance, run_linear
 from dcp_tf.pruning.quadratic import Quadratic, eliminate, is_supported, patches, rows_of
 from dcp_tf.pruning.readers import Reader
 from dcp_tf.pruning.selection import Selection
@@ -129,10 +129,28 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
     parts = []
     for reader, metric, *terms in zip(problem.readers, metrics, *sums.values(), strict=True):
         halves = [tuple(x.numpy().astype(np.float64) / total for x in of_half) for of_half in terms]
+        halves = [_under_dropout(problem, reader, *of_half) for of_half in halves]
         hessian, linear_term = (sum(of_halves) for of_halves in zip(*halves, strict=True))
         atom, held = (_as_rows(x, reader) for x in (reader.atom, reader.held))
         parts.append(Quadratic(hessian, linear_term, atom, held, metric, halves if len(halves) == 2 else ()))
     return parts
+
+
+def _under_dropout(
+    problem: ChannelProblem, reader: Reader, hessian: np.ndarray, linear_term: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """H and B as dropout before the layer makes them in training, in the mean; the baseline meets the same dropout.
+
+    Inputs x become x (1 + e), e of variance v: the diagonal of H grows by v times itself. Without that the fit may set
+    large weights of similar inputs against each other, which dropout does not leave alone in any training step.
+    """
+    own = _calls_of(problem, reader)
+    noise = sum(dropout_variance(problem.trace, problem.trace.calls[i].inputs[0]) for i in own) / len(own)
+    if not noise:
+        return hessian, linear_term
+    kernel = reader.kernel.numpy().reshape(linear_term.shape).astype(np.float64)
+    added_diagonal = noise * np.diag(hessian)
+    return hessian + np.diag(added_diagonal), linear_term + added_diagonal[:, None] * kernel
 
 
 def _in_halves(problem: ChannelProblem) -> Iterator[tuple[int, Sequence[tf.Tensor], Sequence[tf.Tensor]]]:

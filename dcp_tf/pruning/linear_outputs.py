@@ -8,9 +8,28 @@ import tensorflow as tf
 
 from dcp_tf.graph.trace import Trace, unwrapped
 
+# Layers that multiply their inputs by random numbers of mean 1 in training, and do nothing in inference.
+DROPOUTS = (
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.SpatialDropout1D,
+    keras.layers.SpatialDropout2D,
+    keras.layers.SpatialDropout3D,
+)
+_SAME_VALUES = (keras.layers.Flatten, keras.layers.Reshape, keras.layers.Permute, keras.layers.Identity)
 
-def run_linear(trace: Trace, calls: Sequence[int], reading: set[int], values: dict[int, tf.Tensor]) -> list[tf.Tensor]:
+
+def run_linear(
+    trace: Trace, calls: Sequence[int], reading: set[int], values: dict[int, tf.Tensor], dropout: bool = False
+) -> list[tf.Tensor]:
     """Runs `calls` in inference mode and adds their outputs to `values`.
+
+    Args:
+        trace: of the model.
+        calls: what to run, in running order.
+        reading: the calls whose linear outputs are wanted.
+        values: tensor number to tensor; is added to.
+        dropout: whether the layers in `DROPOUTS` do what they do in training.
 
     Returns:
         The outputs of the calls in `reading` before the activation that the layer itself has, in running order: O of
@@ -20,7 +39,8 @@ def run_linear(trace: Trace, calls: Sequence[int], reading: set[int], values: di
     for index in calls:
         call = trace.calls[index]
         if index not in reading:
-            values.update(zip(call.outputs, call.run(values, training=False), strict=True))
+            training = dropout and isinstance(call.operation, DROPOUTS)
+            values.update(zip(call.outputs, call.run(values, training=training), strict=True))
             continue
         with linear(call.operation) as activation:
             outputs = call.run(values, training=False)
@@ -45,3 +65,15 @@ def linear(layer: keras.Layer) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:
         yield activation or keras.activations.linear
     finally:
         layer.activation = activation
+
+
+def dropout_variance(trace: Trace, tensor: int) -> float:
+    """The variance of the random factors that training multiplies a tensor's values by; 0 without dropout before it."""
+    while tensor in trace.producer:
+        call = trace.calls[trace.producer[tensor]]
+        if isinstance(call.operation, DROPOUTS):
+            return call.operation.rate / (1 - call.operation.rate)
+        if not isinstance(call.operation, _SAME_VALUES):
+            return 0.0
+        tensor = call.inputs[0]
+    return 0.0

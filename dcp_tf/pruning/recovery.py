@@ -31,6 +31,7 @@ from dcp_tf.pruning.selection_images import SelectionImages
 from dcp_tf.pruning.statistics import match_statistics
 from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.heads import block_ends
+from dcp_tf.training.seeds import seed_random_layers
 
 _BATCH_SIZE, _LEAST_BATCHES = 64, 8
 _PASSES, _LEAST_STEPS = 4, 100
@@ -116,8 +117,9 @@ def recover(
     """Trains the pruned model in place until its block outputs are as near to the baseline's as they come.
 
     The loss is the mean, over the tensors between blocks and the model's linear outputs, of the squared error over the
-    variance of the baseline's values. BatchNormalization computes with its stored statistics. A tenth of the images
-    says which pass was best; where none is better than the start, the model stays as it is.
+    variance of the baseline's values. BatchNormalization computes with its stored statistics, dropout works as in
+    training. A tenth of the images says, without dropout, which pass was best; where none is better than the start, the
+    model stays as it is.
 
     Args:
         base: of the baseline.
@@ -135,6 +137,7 @@ def recover(
         The phase: name, seconds, steps, and the loss on held-out images before and after.
     """
     started = time.perf_counter()
+    seed_random_layers(small, seed)
     training = _Training(base, small, kept, batches, cache, masks or {}, per_step)
     with progress.bar(what="recovering", total=None, unit="step") as bar:
         steps = training.run(minutes, np.random.default_rng([seed, 1]), bar.update)
@@ -250,8 +253,8 @@ class _Training:
         mean = float(np.average(losses, weights=sizes))
         return mean if math.isfinite(mean) else math.inf
 
-    def _loss(self, images: Sequence[tf.Tensor], targets: Sequence[tf.Tensor]) -> tf.Tensor:
-        values = self._of_small(images)
+    def _loss(self, images: Sequence[tf.Tensor], targets: Sequence[tf.Tensor], dropout: bool = False) -> tf.Tensor:
+        values = self._of_small(images, dropout=dropout)
         errors = [
             scale * tf.reduce_mean(tf.square(value - target))
             for scale, value, target in zip(self._scales, values, targets, strict=True)
@@ -265,7 +268,7 @@ class _Training:
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 for variable in self._variables:
                     tape.watch(variable.value)
-                loss = self._loss(images, targets)
+                loss = self._loss(images, targets, dropout=True)
             gradients = tape.gradient(
                 loss, [v.value for v in self._variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
             )
@@ -294,10 +297,12 @@ class _Values:
         self._calls = trace.needed([*self._tensors, *outputs], trace.inputs)
         self._last = sorted({trace.producer[t] for t in outputs if t in trace.producer})
 
-    def __call__(self, images: Sequence[tf.Tensor], points: Sequence[Comparison] = ()) -> list[tf.Tensor]:
+    def __call__(
+        self, images: Sequence[tf.Tensor], points: Sequence[Comparison] = (), dropout: bool = False
+    ) -> list[tf.Tensor]:
         """The values in float32, at the channels that `points` keep."""
         values = dict(zip(self._trace.inputs, images, strict=True))
-        outputs = run_linear(self._trace, self._calls, set(self._last), values)
+        outputs = run_linear(self._trace, self._calls, set(self._last), values, dropout)
         inner = [tf.cast(values[t], tf.float32) for t in self._tensors]
         for number, point in enumerate(points):
             if point.kept is not None:

@@ -9,6 +9,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, rebuild
 from dcp_tf.pruning import DCP, DKP, prune, recovery
 from dcp_tf.pruning.caches import Cache
+from dcp_tf.pruning.linear_outputs import dropout_variance
 from dcp_tf.pruning.recovery import comparisons, recover
 from dcp_tf.training import TrainConfig
 
@@ -162,3 +163,30 @@ def test_a_step_of_several_batches_is_that_of_one_batch_of_all_their_images(digi
         changes.append(np.concatenate([w.numpy().ravel() for w in small.weights]) - before)
     # Not quite the same: the scales of the compared tensors are those of the first batch.
     assert np.corrcoef(changes)[0, 1] > 0.9
+
+
+def behind_dropout():
+    """A net whose last kernel reads channels behind dropout that few of the others could give exactly."""
+    keras.utils.set_random_seed(4)
+    inputs = keras.Input((8, 8, 1))
+    x = L.Dense(60, activation="tanh")(L.Dense(12)(L.Flatten()(inputs)))
+    return keras.Model(inputs, L.Dense(10)(L.Dropout(0.4)(x)))
+
+
+def test_fits_behind_dropout_hold_under_dropout():
+    images = data.load("digits").train.representative(400)
+    model, method = behind_dropout(), DCP(rate=0.7, round_to=1, discrimination=0.0)
+    result = prune(model, (images, None), method, finetuning=NONE, auxiliary=NONE)
+    noise = lambda m: np.square(m(images, training=True) - m(images, training=False)).mean()  # noqa: E731
+    assert noise(result.model) < 2 * noise(model)  # 35 times as much where the fit knows nothing of dropout
+
+
+def test_dropout_variance_is_read_through_layers_that_move_values_only():
+    inputs = keras.Input((4, 4, 2))
+    x = L.Flatten()(L.SpatialDropout2D(0.2)(inputs))
+    x = L.Dense(3)(x)
+    model = keras.Model(inputs, L.Dense(2)(L.ReLU()(x)))
+    trace = ChannelGraph(model).trace
+    reading = [c.inputs[0] for c in trace.calls if isinstance(c.operation, L.Dense)]
+    assert dropout_variance(trace, reading[0]) == pytest.approx(0.25)
+    assert dropout_variance(trace, reading[1]) == 0
