@@ -146,12 +146,12 @@ def _load_by_walking(path: pathlib.Path, config: dict[str, Any], name: str, clas
 
 
 def _values_by_path(file: h5py.File) -> dict[str, dict[str, Any]]:
-    """The variables of each part of the model, by its path; those of the optimizer are left out."""
+    """The variables of each layer, by its path; those of the optimizer and of metrics are left out."""
     values: dict[str, dict[str, Any]] = {}
 
     def visit(name: str, item: Any) -> None:
         path, _, number = name.replace("\\", "/").rpartition("/vars/")
-        if isinstance(item, h5py.Dataset) and number and path.partition("/")[0] != "optimizer":
+        if isinstance(item, h5py.Dataset) and path.partition("/")[0] in ("layers", _OLD_CONTAINER):
             values.setdefault(path, {})[number] = item[()]
 
     file.visititems(visit)

@@ -21,8 +21,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an 
 WEIGHTS = "model.weights.h5"
 
 
-def net():
-    """Layers of a kind with and without layers of another between them, a nested model, a shared layer, a wrapper."""
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A trained model that holds a nested one, a shared layer and a wrapper, and its file."""
     inside = tf_keras.Input((8, 8, 4))
     inner = tf_keras.Model(inside, layers.Conv2D(4, 1)(layers.BatchNormalization()(layers.Conv2D(4, 1)(inside))))
     shared = layers.Conv2D(4, 3, padding="same")
@@ -30,7 +31,12 @@ def net():
     x = shared(layers.ReLU()(shared(inputs)))
     x = layers.Conv2D(4, 3, padding="same")(inner(x))
     x = layers.Bidirectional(layers.GRU(3))(layers.Reshape((-1, 4))(layers.Cropping2D(3)(x)))
-    return randomized(tf_keras.Model(inputs, layers.Dense(2)(layers.Dense(3)(x))))
+    model = randomized(tf_keras.Model(inputs, layers.Dense(2)(layers.Dense(3)(x))))
+    model.compile("adam", "mse", metrics=["mae"])
+    model.fit(np.ones((2, 8, 8, 4)), np.ones((2, 2)), verbose=0)  # the file holds an optimizer and metrics too
+    path = tmp_path_factory.mktemp("keras2") / "new.keras"
+    model.save(path)
+    return model, path
 
 
 def refile(source, target, rename):
@@ -79,20 +85,19 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_weights_under_the_names_of_other_versions(form, tmp_path):
-    old = net()
-    old.save(tmp_path / "new.keras")
-    refile(tmp_path / "new.keras", tmp_path / "old.keras", FORMS[form])
+def test_weights_under_the_names_of_other_versions(form, tmp_path, trained):
+    old, path = trained
+    refile(path, tmp_path / "old.keras", FORMS[form])
     with zipfile.ZipFile(tmp_path / "old.keras") as archive, archive.open(WEIGHTS) as stream, h5py.File(stream) as file:
         names = set()
         file.visit(names.add)
     assert any("\\" in name or "_layer_checkpoint_dependencies" in name for name in names)
+    assert {"optimizer", "metrics"} < {re.split(r"[/\\]", name)[0] for name in names}
     assert_same(old, models.load(str(tmp_path / "old.keras")).model)
 
 
-def test_weights_that_no_version_files_so_are_refused(tmp_path):
-    net().save(tmp_path / "new.keras")
-    refile(tmp_path / "new.keras", tmp_path / "odd.keras", lambda path: as_of_2_14(path).replace("dense_1", "dense_7"))
+def test_weights_that_no_version_files_so_are_refused(tmp_path, trained):
+    refile(trained[1], tmp_path / "odd.keras", lambda path: as_of_2_14(path).replace("dense_1", "dense_7"))
     with pytest.raises(UsageError, match=r"odd\.keras files its weights .* save it again as \.h5"):
         models.load(str(tmp_path / "odd.keras"))
 
