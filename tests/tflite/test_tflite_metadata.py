@@ -1,5 +1,6 @@
 """What a file says about itself can be read again, by us and by the standard's readers, and changes no output."""
 
+import contextlib
 import io
 import zipfile
 
@@ -13,6 +14,7 @@ from test_tflite_modes import MODES, zero_kernels
 
 from dcp_tf import data, tflite
 from dcp_tf.errors import UsageError
+from dcp_tf.tflite import flatbuffer, metadata_format
 
 LABELS = ("cat", "dog", "Übergröße", "fox", "hen")
 
@@ -138,3 +140,43 @@ def test_a_file_that_holds_no_model_is_a_usage_error(tmp_path):
     (tmp_path / "text.tflite").write_text("no model")
     with pytest.raises(UsageError, match="no TFLite model"):
         tflite.read_metadata(tmp_path / "text.tflite")
+
+
+def foreign(mean, std, labels, stats=None):
+    """A file as the standard's own writers describe it: the entry of the standard alone, and a file of labels."""
+    file = tflite.convert(nets.sequential())
+    builder = flatbuffers.Builder(1024)
+    image = {0: "image", 3: {0: 2, 1: {0: 1}}, 4: [{0: 1, 1: {0: [mean], 1: [std]}}]}
+    scores = {0: "probability", 3: {0: 1, 1: {}}, 6: [{0: "labels.txt", 2: 2}]} | ({5: stats} if stats else {})
+    table = {0: "ImageClassifier", 3: [{2: [image], 3: [scores]}], 7: "1.0.0"}
+    builder.Finish(metadata_format._table(builder, table), file_identifier=b"M001")
+    model = flatbuffer.unpack(file.content)
+    entry = schema.MetadataT(name="TFLITE_METADATA", buffer=len(model.buffers))
+    model.buffers.append(schema.BufferT(data=np.frombuffer(bytes(builder.Output()), np.uint8)))
+    model.metadata = [entry]
+    stream = io.BytesIO(flatbuffer.pack(model))
+    with zipfile.ZipFile(stream, "a") as archive:
+        archive.writestr("labels.txt", labels)
+    return tflite.TFLiteFile(stream.getvalue(), file.quantization)
+
+
+def test_files_of_other_tools_are_read():
+    names = ("cat", "dog", "fox", "hen", "owl")
+    numbered = "".join(f"{number} {name}\r\n" for number, name in enumerate(names))
+    about = tflite.read_metadata(foreign(127.5, 127.5, numbered, {0: [1.0], 1: [0.0]}))
+    assert (about.labels, about.normalization, about.outputs) == (names, "tf", "probabilities")
+    about = tflite.read_metadata(foreign(120.0, 60.0, "\n".join(names)))
+    assert (about.labels, about.normalization, about.mean, about.std) == (names, "mean/std", (120.0,), (60.0,))
+    about = tflite.read_metadata(foreign(0.0, 0.0, "cat\ndog\n"))  # no std, and no name for each output
+    assert (about.labels, about.normalization, about.outputs) == ((), None, None)
+
+
+def test_metadata_that_are_overwritten_anywhere_are_one_error():
+    file, random = foreign(1.0, 2.0, "a\nb\nc\nd\ne"), np.random.default_rng(0)
+    start = file.content.find(b"M001") - 4
+    for _ in range(100):
+        content = bytearray(file.content)
+        for position in random.integers(0, 250, random.integers(1, 12)):
+            content[start + position] = random.integers(0, 256)
+        with contextlib.suppress(UsageError):  # nothing else
+            tflite.read_metadata(tflite.TFLiteFile(bytes(content), file.quantization))
