@@ -74,6 +74,7 @@ def look(
         expected=expected,
         figures=figures,
         is_trained=is_trained,
+        class_names=tuple(getattr(subject.dataset, "class_names", ())),
         seed=flags.seed,
     )
     if check is not None:

@@ -79,10 +79,8 @@ def class_orders(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[
     """
     from scipy.optimize import linear_sum_assignment
 
-    orders = [
-        ClassOrder("labels less 1", float(np.mean(answers == labels - 1))),
-        ClassOrder("labels plus 1", float(np.mean(answers == labels + 1))),
-    ]
+    shifts = {"labels less 1": -1, "labels plus 1": 1} if classes > 2 else {}
+    orders = [ClassOrder(name, float(np.mean(answers == labels + shift))) for name, shift in shifts.items()]
 
     def fitted(chosen: np.ndarray) -> np.ndarray:
         counts = np.zeros((classes, classes))

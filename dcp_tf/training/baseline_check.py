@@ -5,7 +5,7 @@ would go on with it to the end, and all of its files would know nothing.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +19,7 @@ from dcp_tf.training.objectives import Classification, Objective, output_shape
 
 _IMAGES = 400  # that are looked at where a model may be at chance
 _MORE = 4000  # where some hundred do not tell a weak model from chance
+_MORE_VALUES = 2**29  # of their pixels
 _UNDECIDED = 0.5  # standard deviations above chance, from which more images are looked at
 _FEWEST = 16
 _VALUES = 2**24  # of their pixels, and of the outputs for them
@@ -125,6 +126,7 @@ def check_baseline(
     expected: float | None = None,
     figures: Mapping[str, Any] | None = None,
     is_trained: bool = True,
+    class_names: Sequence[str] = (),
     seed: int = 0,
 ) -> BaselineCheck | None:
     """Measures a model on its test images, and looks for the cause where it is at chance or far below `expected`.
@@ -137,6 +139,7 @@ def check_baseline(
         expected: what the figure should be about.
         figures: of the test images, where they are known already.
         is_trained: False for random weights, which need no explanation for being at chance.
+        class_names: by label, for what is said.
         seed: draws the images that are looked at.
 
     Returns:
@@ -162,7 +165,7 @@ def check_baseline(
     is_clear = reason is None and _is_clearly_right(check, judge, data.labels)
     if is_clear or source.labels is None or judge.primary not in _MEASURES:
         return dataclasses.replace(check, warning=reason)
-    return _Look(model, judge, source, seed).judged(check, reason)
+    return _Look(model, judge, source, class_names, seed).judged(check, reason)
 
 
 # The figure that is at most 1 and better the larger it is, by the objective's primary one.
@@ -210,8 +213,9 @@ def _sample_size(model: Any, data: Any) -> int:
 class _Look:
     """Some hundred images, and what a model makes of them."""
 
-    def __init__(self, model: Any, objective: Objective, data: Any, seed: int):
+    def __init__(self, model: Any, objective: Objective, data: Any, class_names: Sequence[str], seed: int):
         self._predict, self._objective, self._data, self._seed = predict_function(model), objective, data, seed
+        self._class_names = class_names
         self._measure = _MEASURES[objective.primary]
         chosen = data.balanced_subset(_sample_size(model, data), seed)
         if self._measure == "recall_at_1":
@@ -236,7 +240,9 @@ class _Look:
             return check
         explained = self._explained(dataclasses.replace(check, warning=reason), value, self._orders(self._outputs))
         if reason is None and explained.cause is not None:
-            reason = f"the model has {self._measure} {value:.4f}, and much more if it is given something else"
+            reason = (
+                f"the model has {self._measure} {value:.4f}, but more with other pixels or another order of classes"
+            )
             return dataclasses.replace(explained, warning=reason)
         return check if reason is None else explained
 
@@ -279,7 +285,8 @@ class _Look:
         is_undecided = chance.is_near and chance.value - chance.mean > _UNDECIDED * chance.std
         if not is_undecided or self._measure == "recall_at_1" or self._objective.is_dense:
             return chance
-        batches = self._data.batches(_BATCH, indices=self._data.balanced_subset(_MORE, self._seed))
+        count = min(_MORE, max(len(self._images), _MORE_VALUES // self._images[0].size))
+        batches = self._data.batches(_BATCH, indices=self._data.balanced_subset(count, self._seed))
         pairs = [(self._outputs_for(np.asarray(images)), np.asarray(labels)) for images, labels in batches]
         outputs, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         return against_chance(lambda shuffled: self._score(outputs, shuffled), labels, self._seed)
@@ -291,7 +298,8 @@ class _Look:
             return f"the model explains nothing of the labels: r2 {value:.4f}" if is_near else None
         if not chance.is_near:
             return None
-        return f"the model is at chance: {self._measure} {value:.4f}, shuffled labels give {chance.mean:.4f}"
+        where = "below" if value < chance.mean - 2 * chance.std else "at"
+        return f"the model is {where} chance: {self._measure} {value:.4f}, shuffled labels give {chance.mean:.4f}"
 
     def _correlates(self) -> bool:
         """Whether numbers follow their labels, if only a little."""
@@ -327,13 +335,19 @@ class _Look:
         if not order.outputs:
             return f"the classes are numbered otherwise: with {order.name} {self._measure} is {order.value:.4f}"
         pairs = [
-            f"{label} is output {output}" for label, output in enumerate(order.outputs) if output not in (-1, label)
+            f"{label}{self._name_of(label)} is output {output}"
+            for label, output in enumerate(order.outputs)
+            if output not in (-1, label)
         ]
         shown = ", ".join(pairs[:6]) + ", ..." * (len(pairs) > 6)
         return (
             f"the classes are in another order: {self._measure} is {order.value:.4f} where label {shown}; number the "
             "labels in the order of the outputs (folders are classes in the order of their names)"
         )
+
+    def _name_of(self, label: int) -> str:
+        name = self._class_names[label] if label < len(self._class_names) else str(label)
+        return "" if name == str(label) else f" ({name})"
 
     def _scale_cause(self) -> str | None:
         """Of numbers that follow their labels in other units."""

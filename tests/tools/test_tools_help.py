@@ -58,7 +58,7 @@ def test_inspect_model_says_nothing_but_the_result(inputs):
 
 def test_no_noise_of_tensorflow_reaches_the_user_of_a_whole_run(whole_process):
     ours = (
-        *("baseline: ", "warning: the model is at chance", "  ", "outputs: ", "loss: ", "2 groups of channels"),
+        *("baseline: ", "warning: the model is", "  ", "outputs: ", "loss: ", "2 groups of channels"),
         *("auxiliary ", "selected ", "after surgery", "fine-tuning 1/1", "converting ", "measuring latency"),
         *("loading baseline.keras, ", "written to "),
     )

@@ -53,7 +53,10 @@ def data(tmp_path):
     return images["x_test"], f"--dataset=npz:{tmp_path}/data.npz"
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = ("linear images",)
+
+
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[] if c in QUICK else [pytest.mark.slow]) for c in CASES])
 def test_a_run_tells_how_near_the_pruned_model_is_to_the_baseline(case, data, tmp_path, capsys):
     make, loss, metric, outputs = CASES[case]
     images, dataset = data

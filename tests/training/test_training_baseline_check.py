@@ -123,6 +123,13 @@ def test_a_wrong_range_and_a_wrong_order_are_found_together():
     assert "another order" in check.lines()[-1]
 
 
+def test_classes_are_called_by_their_names():
+    names = [f"shape {number}" for number in range(CLASSES)]
+    check = checked(model_for("unit"), split_from_arrays(PIXELS, LABELS[::-1]), class_names=names)
+    assert "0 (shape 0) is output 9" in check.lines()[-1]
+    assert "below chance" in check.lines()[0]
+
+
 def test_wrong_data_are_explained_by_nothing():
     check = checked(model_for("unit"), split_from_arrays(RNG.integers(0, 255, PIXELS.shape).astype("uint8"), LABELS))
     assert "at chance" in check.lines()[0]
