@@ -8,6 +8,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.tools.face_flags import MARGINS
 
 _CLASSES = ("softmax", "sigmoid")  # losses of one class
+_MAPS_OF_LABELS = "labels are maps, which would not move with them"
 
 
 def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> tuple[Any, Any]:
@@ -182,7 +183,8 @@ def without_moves(dataset: Any, objective: Any, given: str | None, notes: list[s
     if objective.is_dense:
         if given is not None:
             raise UsageError(f"--augmentation={given} would move the images, but not their labels, which are maps")
-        notes.append("the training images are not augmented: their labels are maps, which would not move with them")
+        of_what = "outputs are maps (--augmentation does)" if dataset.train.labels is None else _MAPS_OF_LABELS
+        notes.append(f"the training images are not augmented: their {of_what}")
     elif given is not None:
         return dataset
     else:

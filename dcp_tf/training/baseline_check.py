@@ -240,9 +240,7 @@ class _Look:
             return check
         explained = self._explained(dataclasses.replace(check, warning=reason), value, self._orders(self._outputs))
         if reason is None and explained.cause is not None:
-            reason = (
-                f"the model has {self._measure} {value:.4f}, but more with other pixels or another order of classes"
-            )
+            reason = f"the model has {self._measure} {value:.4f}, but far more if it is given something else"
             return dataclasses.replace(explained, warning=reason)
         return check if reason is None else explained
 

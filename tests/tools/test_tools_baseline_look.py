@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers
 
 import dcp_tf
@@ -121,8 +122,9 @@ def test_in_python_prune_warns_too(folder, digits, scale, capsys):
     images = (images * (scale / 255)).astype("float32")
     data, held_out = (images[:1400], labels[:1400]), (images[1400:], labels[1400:])
     method = dcp_tf.L1(rate=0.5, round_to=1)
-    for validation in (held_out, None):
-        dcp_tf.prune(model, data, method, validation_data=validation, auxiliary=NONE, finetuning=NONE)
+    pipeline = tf.data.Dataset.from_tensor_slices(held_out).batch(64)
+    for training, validation in ((data, held_out), (pipeline, None)):
+        dcp_tf.prune(model, training, method, validation_data=validation, auxiliary=NONE, finetuning=NONE)
         told = capsys.readouterr().err
         assert told.startswith("baseline: top1")
         assert ("likely cause: the model takes other pixels, 0 to 255" in told) is (scale == 1.0)
