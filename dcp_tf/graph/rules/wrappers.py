@@ -55,18 +55,20 @@ def pipeline(call: RuleCall) -> list[Labels]:
     """Layers one after the other; those with weights would have to be told apart."""
     if call.operation.weights:
         return call.opaque("which holds layers with weights")
-    labels, shape, changes = call.inputs, call.input_shapes[0], []
+    labels, changes = call.inputs, []
+    tensor = keras.KerasTensor(call.input_shapes[0], call.call.node.arguments.keras_tensors[0].dtype)
     for layer in call.operation.layers:
         inside = _inside(call, layer)
-        inside.inputs, inside.input_shapes = labels, [shape]
-        shape = tuple(layer.compute_output_shape(shape))
-        inside.output_shapes = [shape]
+        inside.inputs, inside.input_shapes = labels, [tuple(tensor.shape)]
+        tensor = layer.compute_output_spec(tensor)
+        inside.output_shapes = [tuple(tensor.shape)]
         labels = run_rule(inside)
         call.record.counted &= inside.record.counted
         changes.append(_change_inside(inside.record))
-    call.record.config.setdefault(
-        "layers", lambda kept, old: [change(kept, layer) for change, layer in zip(changes, old, strict=True)]
-    )
+    if call.record.counted:  # else all channels stay, and the layers with them
+        call.record.config.setdefault(
+            "layers", lambda kept, old: [change(kept, layer) for change, layer in zip(changes, old, strict=True)]
+        )
     return labels
 
 
@@ -75,7 +77,8 @@ def _run_inside(call: RuleCall, inside: RuleCall) -> list[Labels]:
     inside = _inside(inside, call.operation.layer)
     outputs = run_rule(inside)
     call.record.counted &= inside.record.counted
-    call.record.config.setdefault("layer", _change_inside(inside.record))
+    if call.record.counted:  # else all channels stay, and the layer with them
+        call.record.config.setdefault("layer", _change_inside(inside.record))
     return outputs
 
 
