@@ -293,7 +293,8 @@ def _resolved_of_training(phases: Sequence[Mapping[str, Any]]) -> dict[str, Any]
     """How long the last training was, and how it limited its gradients."""
     last = next((phase for phase in reversed(phases) if "clip_norm" in phase), {})
     names = {"clip_norm": "clip_norm", "batch_size": "batch_size", "epochs": "finetune_epochs"}
-    return {flag: last[name] for name, flag in names.items() if name in last}
+    held_out = {"held_out": (last.get("held_out") or {"images": 0})["images"]} if last else {}
+    return {flag: last[name] for name, flag in names.items() if name in last} | held_out
 
 
 def write_summary(

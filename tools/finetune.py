@@ -28,7 +28,6 @@ from dcp_tf.tools import (
     unlabelled,
 )
 from dcp_tf.tools.program import Program
-from dcp_tf.tools.training_flags import settings_of_training
 
 PROGRAM = Program("finetune", __doc__)
 common_flags.define_model(PROGRAM, about="The pruned model")
@@ -89,8 +88,7 @@ def main(flags) -> None:
         found["baseline_check"] = look.to_json()
     if reference is not None:
         found["metric"] = metric
-    resolved = {"distillation": share, **settings_of_training([phase])}
-    artefacts.write_summary(folder, started, subject, flags, resolved, **found)
+    artefacts.write_summary(folder, started, subject, flags, {"distillation": share}, **found)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")

@@ -14,7 +14,6 @@ from dcp_tf.tools.common_flags import Subject
 from dcp_tf.tools.failures import collect
 from dcp_tf.tools.pruning_flags import Job
 from dcp_tf.tools.reload_check import disagreements, rehearse, reload_records
-from dcp_tf.tools.training_flags import settings_of_training
 
 
 def foresee(subject: Subject, job: Job) -> str:
@@ -111,8 +110,7 @@ def run(
         found["baseline_check"] = look.to_json()
     if reference is not None:
         found["metric"] = reference.metric
-    resolved = {**_resolved(subject, job), **settings_of_training(phases)}
-    summary = artefacts.write_summary(folder, started, subject, flags, resolved, **found)
+    summary = artefacts.write_summary(folder, started, subject, flags, _resolved(subject, job), **found)
     with collect(failures, "report.html", flags.debug):
         write_report(folder)
     with collect(failures, "the printed table", flags.debug):

@@ -60,16 +60,16 @@ def read_training(flags: Any, epochs: str, learning_rate: str) -> Any:
         UsageError: the learning rate is 0, or another value cannot be.
     """
     values = {name: flags[name].value for name in flags}
-    if epochs == "finetune_epochs":
-        values |= _for_few_images(flags)
+    if epochs in ("aux_epochs", "finetune_epochs"):
+        values |= _for_few_images(flags, epochs)
     return training_config(values, epochs, learning_rate)
 
 
-def _for_few_images(flags: Any) -> dict[str, Any]:
-    """What makes a fine-tuning long enough where images are few; epochs and batches that are given stay."""
+def _for_few_images(flags: Any, epochs: str) -> dict[str, Any]:
+    """What makes a training long enough where images are few; epochs and batches that are given stay."""
     from dcp_tf.training import FEW_IMAGES
 
-    own = {"max_epochs": "finetune_epochs", "min_batch_size": "batch_size"}
+    own = {"max_epochs": epochs, "min_batch_size": "batch_size"}
     given = {key for key, name in own.items() if flags[name].present or flags[name].value != flags[name].default}
     return {key: value for key, value in FEW_IMAGES.items() if key not in given}
 
@@ -102,14 +102,6 @@ def training_config(values: Mapping[str, Any], epochs: str, learning_rate: str) 
         held_out=None if own else values.get("held_out"),
         seed=values["seed"],
     )
-
-
-def settings_of_training(phases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What the fine-tuning among some phases took where flags were not given."""
-    trained = next((phase for phase in phases if "clip_norm" in phase and phase["name"] == "fine-tuning"), None)
-    if trained is None:
-        return {}
-    return {"clip_norm": trained["clip_norm"], "held_out": (trained.get("held_out") or {"images": 0})["images"]}
 
 
 def read_numbers(name: str, texts: Sequence[str]) -> tuple[float, ...]:

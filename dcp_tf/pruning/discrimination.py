@@ -22,6 +22,7 @@ from dcp_tf.pruning.units import Stage, Target, channel_unit, in_stages, kernel_
 from dcp_tf.pruning.unread import remove_unread
 from dcp_tf.training import Objective, TrainConfig, fit
 from dcp_tf.training.attributes import for_a_while
+from dcp_tf.training.chance import heads_at_chance, loss_by_chance
 from dcp_tf.training.heads import AugmentedModel, augment
 from dcp_tf.training.history import History
 from dcp_tf.training.pooled_heads import are_pooled, train_pooled_heads
@@ -93,6 +94,7 @@ def select_channels(
             _train_heads(augmented, graph, method, task, state, phases, teacher)
         else:
             _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher, frozen=frozen)
+        _name_idle_heads(augmented, task, phases)
     base = ChannelGraph(copy_model(graph), shapes, method.ignore_statistics)
     targets = targets_of(graph, augmented, task.objective)
     images, cache = selection_images(task.data, graph, method, task.seed, teacher)
@@ -239,6 +241,26 @@ def _train_heads(
         shown = "  ".join(f"{name} {value:.4f}" for name, value in record.items() if name in ("loss", "top1"))
         progress.say(f"auxiliary classifiers on held-out images  {shown}  {record['seconds']:.0f} s")
     phases.append({"name": "auxiliary", "seconds": time.perf_counter() - started, "history": list(history)})
+
+
+def _name_idle_heads(augmented: AugmentedModel, task: Task, phases: Sequence[Mapping[str, Any]]) -> None:
+    """Logs which auxiliary classifiers learned nothing: what they say of channels means nothing either."""
+    trained = next((phase for phase in phases if phase["name"] == "auxiliary"), None)
+    if trained is None or task.data.labels is None:
+        return
+    shape = augmented.model.outputs[0].shape
+    by_chance = loss_by_chance(task.objective.head_loss, task.data.labels, shape)
+    if by_chance is None:
+        return
+    losses = trained["history"][-1]["losses"][: len(augmented.positions)]
+    idle = heads_at_chance(losses, by_chance)
+    trained["heads_at_chance"] = [augmented.positions[number].layer for number in idle]
+    if idle:
+        named = ", ".join(f"{augmented.positions[n].layer} (loss {losses[n]:.3g})" for n in idle)
+        progress.say(
+            f"hardly better than a constant answer (loss {by_chance:.3g}): the auxiliary classifiers at {named}; train "
+            "them longer (--aux_epochs), on more images, or put them deeper (--auxiliary_layers)"
+        )
 
 
 def _frozen(graph: ChannelGraph | None) -> contextlib.AbstractContextManager:

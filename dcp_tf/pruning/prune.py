@@ -46,7 +46,7 @@ from dcp_tf.training.heads import find_positions
 from dcp_tf.training.label_checks import numbering_note
 from dcp_tf.training.objectives import output_shape
 
-AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01)
+AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01, **FEW_IMAGES)
 FINETUNING = TrainConfig(epochs=10, learning_rate=0.01, **FEW_IMAGES)
 
 
