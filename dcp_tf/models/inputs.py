@@ -8,13 +8,14 @@ from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 from keras import tree
 
 _LARGEST_UNIT = 0.1  # a model that multiplies by less than this was made for 0..255, not for 0..1
 _LARGEST_UNIT_MEAN = 1.5  # pixels of 0..1 or -1..1 have no mean beyond this
 _PIXELS = (-1.0, 260.0)  # where the mean of pixels of 0..255 can lie; other inputs are no pixels
 _LEVELS = (0.0, 127.5, 255.0)
-_OPEN_SIZE = 64  # of an image whose size the model leaves open
+_OPEN_SIZE = 256  # of an image whose size the model leaves open
 _NOT_AFFINE = 0.01  # of the span
 
 
@@ -70,7 +71,10 @@ def _readings(model: keras.Model) -> tuple[list[_Reading], str | None]:
     for level in _LEVELS:
         walk = _Walk()
         image = keras.ops.full(shape, level, dtype=model.inputs[0].dtype)
-        walk.run(model, [image, *[None] * (len(model.inputs) - 1)])
+        try:
+            walk.run(model, [image, *[None] * (len(model.inputs) - 1)])
+        except (ValueError, TypeError, tf.errors.OpError):  # it takes other sizes than this: nothing is told
+            return [], None
         seen.append(walk.seen)
     readings = (
         _reading(black[0], *(part[1] for part in (black, gray, white)))

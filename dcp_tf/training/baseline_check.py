@@ -163,7 +163,7 @@ def check_baseline(
     reason = reason or _guesses_pairs(check, objective)
     source = data if judge is objective else train
     is_clear = reason is None and _is_clearly_right(check, judge, data.labels)
-    if is_clear or source.labels is None or judge.primary not in _MEASURES:
+    if is_clear or source.labels is None or judge.primary not in _MEASURES or _lacks_neighbors(judge, source.labels):
         return dataclasses.replace(check, warning=reason)
     return _Look(model, judge, source, class_names, seed).judged(check, reason)
 
@@ -360,6 +360,11 @@ class _Look:
             f"the labels are in other units: label = {slope:.3g} output {'-' if offset < 0 else '+'} {abs(offset):.3g} "
             f"(first value) explains r2 {explained:.4f}"
         )
+
+
+def _lacks_neighbors(objective: Objective, labels: np.ndarray) -> bool:
+    """Whether embeddings cannot be told by their nearest neighbors, images being alone in their classes."""
+    return objective.primary == "recall_at_1" and np.sum(np.unique(labels, return_counts=True)[1] > 1) < 2
 
 
 def _whole_classes(labels: np.ndarray, count: int, seed: int) -> np.ndarray:

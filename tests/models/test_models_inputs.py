@@ -96,6 +96,25 @@ def graph_of_application(make):
     return keras.Model(image, inner(keras.Sequential([*AUGMENTATION[:3]])(image)))
 
 
+class Augment(keras.Model):
+    """An augmentation model whose graph is hidden."""
+
+    def __init__(self):
+        super().__init__()
+        self.flip = layers.RandomFlip()
+
+    def call(self, images, training=False):
+        return self.flip(images, training=training)
+
+
+RAW |= {
+    "a subclassed augmentation model": lambda: graph(lambda x: Augment()(x) / 255.0),
+    "a lambda": lambda: beginning_with(layers.Lambda(lambda x: x / 255.0)),
+    "an inverse Normalization": lambda: beginning_with(layers.Normalization(mean=0.0, variance=6e4), layers.Identity()),
+    "statistics, then BatchNormalization": lambda: beginning_with(
+        layers.Rescaling(1 / 255), batch_normalization(0.45, 0.07)
+    ),
+}
 OTHER = {
     "nothing": lambda: beginning_with(),
     "0 to 1": lambda: beginning_with(layers.Rescaling(2.0, -1)),
@@ -108,6 +127,7 @@ OTHER = {
     "a BatchNormalization": lambda: beginning_with(batch_normalization(0.0, 1.0)),
     "statistics of each image": lambda: graph(lambda x: (x - ops.mean(x, (1, 2, 3), True)) / (ops.std(x) + 1e-3)),
     "decibels": lambda: beginning_with(layers.Normalization(mean=[-40.0] * 3, variance=[400.0] * 3)),
+    "sizes that cannot be": lambda: graph(lambda x: layers.Cropping2D(200)(x) / 255.0, (None, None, 3)),
     "a rescaling behind the end": lambda: keras.Sequential([beginning_with(), layers.Rescaling(1 / 255)]),
 }
 

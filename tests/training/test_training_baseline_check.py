@@ -252,6 +252,15 @@ def test_faces_that_are_verified_by_guessing():
         assert ("no better than by chance" in (check.warning or "")) is warns
 
 
+def test_faces_of_which_no_two_are_of_one_person_are_measured_by_their_pairs_alone():
+    left = np.arange(100)
+    objective = Verified(Directions(), Pairs(left, (left + 50) % 100, left % 2 == 0, left % 4), mirror=False)
+    embeddings = RNG.normal(size=(100, 8)).astype("float32")
+    check = checked(lambda images: embeddings[np.asarray(images)[:, 0].astype(int)], numbered(left), objective)
+    assert check.headline().startswith("baseline: verification_accuracy")
+    assert not check.ranges
+
+
 def test_training_images_stand_in_for_unlabelled_test_images():
     train, test = split_from_arrays(PIXELS, LABELS), split_from_arrays(PIXELS)
     check = check_baseline(model_for("raw"), classes(LABELS), train, test)
