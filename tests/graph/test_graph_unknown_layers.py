@@ -46,12 +46,18 @@ class Documented(layers.Conv2D):
         return super().get_config()
 
 
+@keras.saving.register_keras_serializable("tests")
+class Halved(layers.GRUCell):
+    def call(self, inputs, states, training=False):
+        return super().call(inputs * 0.5, states, training)
+
+
 UNKNOWN = {
     "own layer": (lambda: Mystery(name="odd"), 2),
     "overridden call": (lambda: Centred(8, name="odd"), 2),
     "overridden operation": (lambda: Standardized(8, 3, name="odd"), 2),
-    "spectral normalization": (lambda: layers.SpectralNormalization(layers.Dense(8), name="odd"), 2),
-    "own cell": (lambda: layers.RNN([layers.GRUCell(8), layers.GRUCell(8)], return_sequences=True, name="odd"), 1),
+    "inside of a wrapper": (lambda: layers.SpectralNormalization(Centred(8), name="odd"), 2),
+    "own cell": (lambda: layers.RNN([layers.GRUCell(8), Halved(8)], return_sequences=True, name="odd"), 1),
     "activation over units": (lambda: layers.GRU(8, activation="softmax", name="odd"), 1),
     "softmax activation": (lambda: layers.Dense(8, activation="softmax", name="odd"), 2),
     "layer as activation": (lambda: layers.Dense(8, activation=layers.PReLU(), name="odd"), 2),
