@@ -10,13 +10,14 @@ import keras
 from keras.src.saving.serialization_lib import SafeModeScope
 
 from dcp_tf.errors import UsageError, first_line
+from dcp_tf.models.object_copy import copy_object
 
 
 def new_layer(layer: keras.Layer, change: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None) -> keras.Layer:
     """Makes a layer of the same class, name and settings; `transfer_state` gives it the weights.
 
     It is made from its config. A layer whose config does not allow that is made from the arguments that it was made
-    with, and one that has nothing to train is taken over as it is.
+    with, or copied as a Python object.
 
     Args:
         layer: any layer that is no model.
@@ -59,7 +60,7 @@ def _from_config(layer: keras.Layer, change: Callable[[dict[str, Any]], Mapping[
 
 
 def _without_config(layer: keras.Layer) -> keras.Layer | None:
-    """The layer made from the arguments that Keras noted, or a second one that shares what cannot change, or None."""
+    """The layer made from the arguments that Keras noted, or copied as an object; None where neither works."""
     arguments = getattr(layer, "_auto_config", None)
     if arguments is not None:
         try:
@@ -67,11 +68,10 @@ def _without_config(layer: keras.Layer) -> keras.Layer | None:
                 return type(layer)(**arguments.config)
         except Exception:  # as above: the error that is told is the first one
             pass
-    if getattr(layer, "variables", ()):  # operations have none
+    try:
+        return copy_object(layer)
+    except Exception:  # of a user's own classes
         return None
-    new = object.__new__(type(layer))
-    vars(new).update(vars(layer), _inbound_nodes=[], _outbound_nodes=[])
-    return new
 
 
 def _cannot(layer: keras.Layer, error: Exception) -> str:

@@ -87,12 +87,51 @@ class Stateless(layers.Layer):
         return self.function(x)
 
 
-class Unmakeable(ExtraKeys):
-    """Takes what no config can hold, and has weights."""
+class NoConfig(layers.Layer):
+    """Takes what no config can hold, and has weights, layers and a model inside."""
 
     def __init__(self, function):
-        super().__init__(8)
-        self.function = function
+        super().__init__()
+        self.function, self.scale = function, 2.0
+        self.inner = {"mix": layers.Dense(8), "norm": [layers.BatchNormalization()]}
+        self.block = keras.Sequential([keras.Input((8, 8, 8)), layers.Conv2D(8, 1), layers.Dropout(0.1)])
+        self.helper = Helper(layers.Dense(8))
+
+    def build(self, shape):
+        for layer in (self.inner["mix"], *self.inner["norm"], self.helper.layer):
+            layer.build(shape)
+        self._tracker.unlock()
+        self.tracked = self.helper.layer
+        self._tracker.lock()
+
+    def call(self, x, training=None):
+        x = self.inner["norm"][0](self.inner["mix"](x), training=training) * self.scale
+        return self.helper(self.block(self.function(x), training=training))
+
+
+class Helper:
+    """No layer, but it holds one."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __call__(self, x):
+        return self.layer(x)
+
+
+class Unmakeable(layers.Layer):
+    """Holds a function that works on the layer itself."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.mix = layers.Dense(8)
+        self.function = lambda x: function(self.mix(x))
+
+    def build(self, shape):
+        self.mix.build(shape)
+
+    def call(self, x):
+        return self.function(x)
 
     def get_config(self):
         raise NotImplementedError
@@ -103,12 +142,15 @@ ODD = {
     "own name": lambda: Renamed(8),
     "built at the first call": lambda: Lazy(name="odd"),
     "no config, no weights": lambda: Stateless(keras.ops.relu),
+    "no config": lambda: NoConfig(keras.ops.relu),
 }
 
 
 @pytest.mark.parametrize("kind", ODD)
 def test_layers_that_no_group_touches_stay_as_they_are(kind):
     model = network(ODD[kind]())
+    for variable in model.weights:
+        variable.assign(variable + np.random.default_rng(0).uniform(0, 0.1, variable.shape))
     outputs = np.asarray(model(DATA[0]))
     weights = model.get_weights()
     graph = ChannelGraph(model)
@@ -117,10 +159,15 @@ def test_layers_that_no_group_touches_stay_as_they_are(kind):
     assert [layer.name for layer in copy.layers] == [layer.name for layer in model.layers]
     assert not {id(v) for v in copy.variables} & {id(v) for v in model.variables}
     assert ChannelGraph(copy).fingerprint() == graph.fingerprint()
+    copy.compile("sgd", "mse")
+    before = copy.get_weights()
+    copy.train_on_batch(DATA[0], np.ones((32, 4)))
+    assert all((a != b).any() for a, b in zip(before, copy.get_weights(), strict=True) if a.dtype == "float32")
+    np.testing.assert_array_equal(np.asarray(model(DATA[0])), outputs)  # the two share nothing
     result = prune(model)
     assert result.model.get_layer("first").filters == 6
     assert type(result.model.layers[3]) is type(model.layers[3])
-    applied = result.plan.apply(copy)
+    applied = result.plan.apply(model)
     np.testing.assert_allclose(np.asarray(applied(DATA[0])), np.asarray(result.model(DATA[0])), atol=1e-6)
     np.testing.assert_array_equal(np.asarray(model(DATA[0])), outputs)
     for before, after in zip(weights, model.get_weights(), strict=True):
