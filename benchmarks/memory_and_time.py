@@ -29,8 +29,10 @@ PHASES = {
     "dcp_tf.pruning.discrimination._fine_tune": "auxiliary heads",
     "dcp_tf.pruning.discrimination._train_heads": "auxiliary heads",
     "dcp_tf.pruning.discrimination.selection_batches": "selection images",
+    "dcp_tf.pruning.discrimination.selection_images": "selection images",
     "dcp_tf.pruning.discrimination._select": "selection",
     "dcp_tf.pruning.prune.rebuild": "surgery",
+    "dcp_tf.pruning.prune.recover_weights": "recovery",
 }
 _MARK = "PHASE "  # begins the lines that the worker prints for the parent
 _SAMPLE_SECONDS = 0.02

@@ -77,9 +77,10 @@ def leave_out_zeros(measured: dict[str, Any]) -> None:
 
 def figures(model_or_predict: Any, dataset: Any, objective: Any) -> dict[str, Any]:
     """The objective's figures on the test images; of verified faces also those of each fold, in `verification`."""
+    from dcp_tf.data import images_per_measurement
     from dcp_tf.training import verified
 
-    batches = dataset.test.batches(256)
+    batches = dataset.test.batches(images_per_measurement(dataset.test.shape))
     if isinstance(objective, verified.Verified):
         found = objective.verify(model_or_predict, batches)
         return {**verified.figures(found), "verification": found.summary()}

@@ -106,7 +106,7 @@ def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | 
         UsageError: `state` was kept by a training with other settings or on other data.
         RunError: the loss became NaN, or `state` cannot be written.
     """
-    from dcp_tf.data import digest
+    from dcp_tf.data import digest, images_per_measurement
     from dcp_tf.training import TrainState, fit
 
     model, images, objective = subject.model, subject.dataset, subject.objective
@@ -116,7 +116,7 @@ def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | 
         images.train,
         [objective.loss],
         config,
-        validation=lambda: objective.evaluate(model, images.test.batches(256)),
+        validation=lambda: objective.evaluate(model, images.test.batches(images_per_measurement(images.test.shape))),
         checkpoint=TrainState(state, {"data": digest(images.train), "loss": objective.name}),
         phase="training",
         log_dir=log_dir,

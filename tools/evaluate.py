@@ -48,7 +48,10 @@ def main(flags) -> None:
     if flags.pairs:
         found = artefacts.figures(subject.model, dataset, subject.objective)
     else:
-        found = dict(subject.objective.evaluate(subject.model, dataset.test.batches(256)))
+        from dcp_tf.data import images_per_measurement
+
+        batches = dataset.test.batches(images_per_measurement(dataset.test.shape))
+        found = dict(subject.objective.evaluate(subject.model, batches))
     baseline_look.look(flags, subject, figures=found, what="model")
     found["images"] = dataset.test.size
     if flags.json:

@@ -148,11 +148,11 @@ def _masks_of_zeros(model):
 
 def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
     from dcp_tf import progress
-    from dcp_tf.data import digest
+    from dcp_tf.data import digest, images_per_measurement
     from dcp_tf.training import Distillation, TrainState, finetuning_advice, fit
 
     objective, train, test = subject.objective, subject.dataset.train, subject.dataset.test
-    loss = objective.loss
+    loss, at_once = objective.loss, images_per_measurement(test.shape)
     state = run_flags.kept_training(flags, folder, "finetuning")
     started = time.perf_counter()
     history = fit(
@@ -162,7 +162,7 @@ def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
         config,
         teacher=None if teacher is None else task.teacher(objective, teacher, train),
         masks=masks,
-        validation=lambda: {} if test.labels is None else objective.evaluate(subject.model, test.batches(256)),
+        validation=lambda: {} if test.labels is None else objective.evaluate(subject.model, test.batches(at_once)),
         checkpoint=TrainState(state, {"data": digest(train), "teacher": flags.teacher, "distillation": share}),
         log_dir=str(folder / "events"),
         keep_best=True,

@@ -8,7 +8,7 @@ from dcp_tf.data.load import load
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
 from dcp_tf.data.pairs import Pairs, pairs_split, read_pairs
 from dcp_tf.data.plain import PlainSplit, load_plain, plain_split
-from dcp_tf.data.readable import Readable
+from dcp_tf.data.readable import Readable, images_per_measurement
 from dcp_tf.data.split import ImageDataset, Split
 from dcp_tf.data.stream import as_split
 
@@ -26,6 +26,7 @@ __all__ = [
     "find_normalization",
     "from_arrays",
     "hold_out",
+    "images_per_measurement",
     "load",
     "load_plain",
     "pairs_split",

@@ -1,10 +1,22 @@
 """What training, selection and measuring read: a set of inputs in batches, wherever it comes from."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
+
+_VALUES_AT_ONCE = 2**22  # of the inputs: layers make some dozen times as many of them, of which a few lie in memory
+
+
+def images_per_measurement(shape: Sequence[int | None]) -> int:
+    """How many inputs a pass without gradients takes at once: 256, and fewer of large images (27 of 224 x 224).
+
+    Args:
+        shape: of one input.
+    """
+    return min(256, max(8, _VALUES_AT_ONCE // math.prod(size or 1 for size in shape)))
 
 
 class Readable(Protocol):

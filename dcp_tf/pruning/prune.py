@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from dcp_tf import progress
-from dcp_tf.data import Readable, as_split, digest
+from dcp_tf.data import Readable, as_split, digest, images_per_measurement
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.field_types import whole_number
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers, rebuild
@@ -151,7 +151,9 @@ def prune(
         phases += recover_weights(base, small, plan.kept(base), method, task.data, state, seed, masks)
 
     def validate() -> Mapping[str, float]:
-        return {} if validation is None else objective.evaluate(small, validation.batches(256))
+        if validation is None:
+            return {}
+        return objective.evaluate(small, validation.batches(images_per_measurement(validation.shape)))
 
     before = validate()
     if before and not method.from_scratch:

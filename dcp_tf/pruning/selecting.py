@@ -22,6 +22,7 @@ from dcp_tf.pruning.readers import HeldPlaces, Reader, with_kernels
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.selection import Selection
 from dcp_tf.pruning.selection_images import SelectionImages
+from dcp_tf.pruning.stopping import FixedRate
 from dcp_tf.pruning.units import Stage, Unit
 
 UnitPlan = GroupPlan | KernelPlan
@@ -97,6 +98,13 @@ class Selecting:
             if self.ahead:
                 plan = self._done[len(self.plans)]
                 self._hold(unit, plan)
+            elif self._has_nothing_to_do(unit):
+                everything = list(range(unit.size))
+                selection = Selection(
+                    np.ones(unit.size, bool), {"kept": [unit.size], "loss": [0.0], "added": [everything]}
+                )
+                plan = self._plan(unit, self.held.readers(unit.consumers), selection)
+                progress.say(f"kept whole {len(self.plans) + 1}/{bar.total}  {unit.name}: {unit.size} channels")
             else:
                 self._walk_to(unit.calls[0])
                 plan = self._select(unit, stage, bar)
@@ -121,6 +129,15 @@ class Selecting:
             self.restart()
         for walk in self._walks:
             walk.advance(cut)
+
+    def _has_nothing_to_do(self, unit: Unit) -> bool:
+        """Whether a group keeps all channels while its inputs are still those of the baseline: its kernels fit then."""
+        method = self._method
+        if unit.kernels or method.per_stage or method.passes or method.selection != "fast" or method.chooser:
+            return False
+        is_fixed = isinstance(method.stopping(0.5), FixedRate)
+        whole = (isinstance(plan, GroupPlan) and len(plan.kept) == plan.size for plan in self.plans)
+        return is_fixed and self._widths[unit.name] == unit.size and all(whole)
 
     def _hold(self, unit: Unit, plan: UnitPlan) -> None:
         """Takes over what was selected before; the weights themselves were restored."""

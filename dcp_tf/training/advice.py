@@ -2,7 +2,7 @@
 
 import keras
 
-from dcp_tf.data import Readable, hold_out
+from dcp_tf.data import Readable, hold_out, images_per_measurement
 from dcp_tf.training.config import TrainConfig
 from dcp_tf.training.history import History
 from dcp_tf.training.objectives import Objective
@@ -30,7 +30,7 @@ def finetuning_advice(
         text = "fine-tuning did not help"
     else:
         _, held = hold_out(data, config.held_out, config.seed)
-        measured = objective.evaluate(baseline, held.batches(256))[objective.primary]
+        measured = objective.evaluate(baseline, held.batches(images_per_measurement(data.shape)))[objective.primary]
         behind = measured - held_out["kept"]
         text = f"held-out {objective.primary} is {100 * behind:.1f} points below the baseline's {measured:.4f}"
     if behind <= max(_NEAR, 1.5 / held_out["images"]):  # one image is no loss

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dcp_tf.data import images_per_measurement
 from dcp_tf.data.pixel_ranges import other_ranges
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.evaluation.chance import Chance, ClassOrder, against_chance, better_order, class_orders
@@ -154,7 +155,7 @@ def check_baseline(
         return None
     chosen = None if part == "test" else data.balanced_subset(_sample_size(model, data), seed)
     if figures is None:
-        figures = objective.evaluate(model, data.batches(256, indices=chosen))
+        figures = objective.evaluate(model, data.batches(images_per_measurement(data.shape), indices=chosen))
     check = BaselineCheck(objective.primary, figures, data.size if chosen is None else len(chosen), part)
     judge = getattr(objective, "of", objective)  # of faces that are verified, the objective of their embeddings
     reason = _below_expected(check, expected)

@@ -39,3 +39,11 @@ def test_all_give_the_same_inputs_and_labels(split):
     np.testing.assert_array_equal(images, INPUTS)
     np.testing.assert_array_equal(labels, LABELS)
     np.testing.assert_array_equal(split.balanced_subset(4, 1), SPLITS["images"].balanced_subset(4, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "images"),
+    [((32, 32, 3), 256), ((7,), 256), ((224, 224, 3), 27), ((None, None, 3), 256), ((4096, 4096), 8)],
+)
+def test_large_images_are_measured_a_few_at_a_time(shape, images):
+    assert data.images_per_measurement(shape) == images

@@ -127,6 +127,16 @@ def test_kernels_are_fitted_anew_to_what_is_left(net_and_data):
     assert error(fast.model) < error(fast.plan.apply(model))
 
 
+def test_groups_that_keep_all_are_left_alone_until_one_loses_channels(net_and_data, capsys):
+    result = run(net_and_data, rate=0.5, rates=(("[ac]", 0.01),), recover=0)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("kept whole", "selected"))]
+    assert [line.split(":")[0].split()[-1] for line in lines] == ["a", "b", "c", "d"]
+    assert [line.startswith("kept whole") for line in lines] == [True, False, False, False]
+    assert {g.name: len(g.kept) for g in result.plan.groups} == {"a": 8, "b": 3, "c": 8, "d": 6}
+    model, _ = net_and_data
+    np.testing.assert_array_equal(result.model.get_layer("a").kernel, model.get_layer("a").kernel)
+
+
 def test_adaptive_widths_grow_as_epsilon_falls(net_and_data):
     kept = [
         sum(len(g.kept) for g in run(net_and_data, AdaptDCP, rate=0.1, epsilon=e, per_step=1).plan.groups)
