@@ -28,7 +28,8 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 EQUAL_TRAINING = (
     TWO_DEVICES
     + """
-from training_nets import LOGITS, batches, convolutional, plain, values
+from training_nets import IMAGES, LABELS, LOGITS, batches, convolutional, plain, values
+from dcp_tf.data import plain_split
 from dcp_tf.training import Distillation, distributed, fit, make_strategy, soft_targets
 strategy = make_strategy("mirrored")
 assert strategy.num_replicas_in_sync == 2
@@ -38,6 +39,7 @@ cases = [
     (dict(momentum=0.9, weight_decay=0.01, clip_norm=0.01, label_smoothing=0.1, bn_sparsity=1e-3), {{}}),
     (dict(momentum=0.9, ema=0.9), dict(masks=mask)),
     (dict(momentum=0.9), dict(teacher=teacher, distil=True)),
+    (dict(momentum=0.9, held_out=10, batch_size=15), dict(keep_best=True)),
 ]
 for settings, arguments in cases:
     losses = [Distillation(LOGITS, 0.5)] if arguments.pop("distil", False) else [LOGITS]
@@ -45,9 +47,11 @@ for settings, arguments in cases:
     for each in (None, strategy):
         model = convolutional()
         with distributed(each):  # batches of 15, 15 and 10: uneven shares
-            history = fit(model, batches(size=15), losses, plain(2, **settings), **arguments)
+            data = plain_split(IMAGES, LABELS) if "keep_best" in arguments else batches(size=15)
+            history = fit(model, data, losses, plain(2, **settings), **arguments)
         found.append((values(model), history))
     (one, told), (two, told_by_two) = found
+    assert (told.held_out or {{}}).get("kept_epoch") == (told_by_two.held_out or {{}}).get("kept_epoch")
     for path, value in one.items():
         np.testing.assert_allclose(two[path], value, atol=2e-6, err_msg=path)
     np.testing.assert_allclose(told_by_two[-1]["loss"], told[-1]["loss"], rtol=1e-5)
