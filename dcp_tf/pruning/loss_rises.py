@@ -25,7 +25,8 @@ from dcp_tf.pruning.readers import Consumer
 from dcp_tf.pruning.selection_images import SelectionImages
 from dcp_tf.pruning.units import Unit, channel_unit
 
-_MODELLED = 1024  # images of the quadratic models
+_MODELLED = 1024  # images of the quadratic models, and at most so large a share of those that there are:
+_MODELLED_SHARE = 0.8
 _MEASURED = (64, 128, 256)  # images of each measured loss: more until it is known well enough
 _CERTAIN = 0.15  # standard error of a rise of the loss, as a share of it, that is well enough
 _BATCH = 16  # images whose mean loss is one sample of it
@@ -62,15 +63,17 @@ def loss_rises(evidence: Evidence, groups: Sequence[ChannelGroup]) -> dict[str, 
     return rises
 
 
-def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray]], measure: "_Losses") -> np.ndarray:
+def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], measure: "_Losses") -> np.ndarray:
     """Of one group: the measured rises between some widths, each spread as the quadratic model foretells it."""
     parts, kernels = [], []
     for record, _, _, channel in unit.consumers:
-        gram, metric = (x.astype(np.float64) for x in models[record.path])
+        gram, metric, places = models[record.path]
+        gram, metric = gram.astype(np.float64), metric.astype(np.float64)
         rows = np.resize(channel, len(gram))[:, None]
         kernels.append(record.operation.kernel)
         weights = kernels[-1].numpy().reshape(len(gram), -1).astype(np.float64)
-        parts.append(Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric))
+        part = Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric)
+        parts.append(part.with_ridge(weights, _ridge_for(len(gram), places)))
     order, foretold = eliminate(parts, unit.size)
     removed = [0, *(unit.size - max(1, round(share * unit.size)) for share in _SHARES)]
     fitted = []
@@ -85,6 +88,14 @@ def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray]], measure
         shares = np.maximum(foretold[a:b], 1e-30)
         rises[a:b] = (high - low) * shares / shares.sum()
     return rises
+
+
+def _ridge_for(rows: int, places: int) -> float:
+    """The strength of a ridge toward the trained kernel for so many inputs and rows of data.
+
+    Cross-validation would ask for two Gram matrices a layer at once; these are about what it finds.
+    """
+    return float(np.clip(0.1 * rows / places, 1e-4, 0.1))
 
 
 @contextlib.contextmanager
@@ -110,9 +121,15 @@ class _Losses:
         model, self._distance = graph.trace.model, objective.loss
         teacher = objective.targets(model, evidence.data)
         self._cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
-        samples, batch = min(method.selection_samples, _MEASURED[-1]), min(_BATCH, method.selection_batch)
+        modelled = _modelled(evidence)
+        samples = min(_MEASURED[-1], max(1, min(method.selection_samples, evidence.data.size) - modelled))
         unlabelled = teacher if evidence.data.labels is None else None
-        self._images = SelectionImages(evidence.data, samples, batch, evidence.seed, unlabelled, self._cache)
+        # On the images that it was fitted to, a kernel of many inputs loses nothing.
+        apart_from = modelled if modelled < evidence.data.size else 0
+        batch = min(_BATCH, method.selection_batch)
+        self._images = SelectionImages(
+            evidence.data, samples, batch, evidence.seed, unlabelled, self._cache, apart_from
+        )
         self._wanted = self._images.labels
         if hasattr(objective.loss, "distance"):
             # From its own predictions the trained model is not away at all; labels it may not even know.
@@ -186,13 +203,24 @@ def _portions(units: Sequence[Unit], room: float) -> Iterator[list[Unit]]:
         yield portion
 
 
-def _models(evidence: Evidence, consumers: Sequence[Sequence[Consumer]]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Path of each layer that reads a group -> Gram matrix per image and Fisher matrix per image and place."""
+def _modelled(evidence: Evidence) -> int:
+    """How many images the models are made from; the others measure."""
+    available = min(evidence.method.selection_samples, evidence.data.size)
+    return min(_MODELLED, max(1, round(_MODELLED_SHARE * available)))
+
+
+def _models(
+    evidence: Evidence, consumers: Sequence[Sequence[Consumer]]
+) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+    """Of each layer that reads a group, by path, what `Quadratic` needs.
+
+    That is the Gram matrix per image, the Fisher matrix per image and place, and how many rows of data there were.
+    """
     graph = evidence.graph
     layers = {record.path: record.operation for of_group in consumers for record, *_ in of_group}
     collect, sums, total = None, None, 0
     batch = images_at_once(graph.trace, evidence.method.cache_gib, evidence.method.selection_batch)
-    for images, labels in selection_set(evidence, "modelling layers", _MODELLED, batch):
+    for images, labels in selection_set(evidence, "modelling layers", _modelled(evidence), batch):
         collect = collect or _collector(evidence, list(layers.values()), [images, labels])
         found = collect(images, labels, tf.constant([7, total]))
         sums = found if sums is None else tf.nest.map_structure(tf.add, sums, found)
@@ -201,7 +229,7 @@ def _models(evidence: Evidence, consumers: Sequence[Sequence[Consumer]]) -> dict
     for (path, layer), (gram, slopes) in zip(layers.items(), sums, strict=True):
         calls = [call for call in graph.trace.calls if call.operation is layer]
         places = sum(math.prod(graph.trace.shapes[call.outputs[0]][1:-1]) for call in calls)
-        models[path] = gram.numpy() / total, slopes.numpy() / (total * places)
+        models[path] = gram.numpy() / total, slopes.numpy() / (total * places), total * places
     return models
 
 

@@ -88,11 +88,14 @@ class Quadratic:
         """
         unit = np.trace(self.hessian) / max(len(self.hessian), 1)
         relative = self._best_strength(weights, selected, unit) if self.halves and unit > 0 else 0.0
-        strength = relative * unit
+        return self.with_ridge(weights, relative), relative
+
+    def with_ridge(self, weights: np.ndarray, relative: float) -> "Quadratic":
+        """The same with a given strength, in units of the mean diagonal of H."""
+        strength = relative * np.trace(self.hessian) / max(len(self.hessian), 1)
         hessian = self.hessian.copy()
         hessian[np.diag_indices_from(hessian)] += strength
-        model = dataclasses.replace(self, hessian=hessian, linear=self.linear + strength * weights, halves=())
-        return model, relative
+        return dataclasses.replace(self, hessian=hessian, linear=self.linear + strength * weights, halves=())
 
     def _best_strength(self, weights: np.ndarray, selected: np.ndarray, unit: float) -> float:
         """The cross-validated strength, where the rows are those that any output has."""

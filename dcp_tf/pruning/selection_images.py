@@ -23,7 +23,16 @@ class SelectionImages:
         total: number of images.
     """
 
-    def __init__(self, data: Readable, samples: int, batch: int, seed: int, teacher: Callable | None, cache: Cache):
+    def __init__(
+        self,
+        data: Readable,
+        samples: int,
+        batch: int,
+        seed: int,
+        teacher: Callable | None,
+        cache: Cache,
+        apart_from: int = 0,
+    ):
         """Draws the images and reads their labels.
 
         Args:
@@ -33,10 +42,13 @@ class SelectionImages:
             seed: of the choice and the order.
             teacher: from images to labels, where the data has none; None: then there are none here either.
             cache: for images that must be decoded.
+            apart_from: none of the images of a selection set of so many is taken; fewer than all of `data`.
         """
         self._data, self._batch = data, batch
-        wanted = min(samples, data.size)
-        subset = data.balanced_subset(min(wanted, _most_images(data, cache)), seed)
+        wanted = min(samples, data.size - apart_from)
+        subset = data.balanced_subset(min(wanted + apart_from, _most_images(data, cache)), seed)
+        if apart_from:
+            subset = np.setdiff1d(subset, data.balanced_subset(apart_from, seed))
         if len(subset) < wanted:
             progress.say(f"selecting on {len(subset)} images, which is what half of --cache_gib holds")
         self._order = np.random.default_rng([seed, 0]).permutation(subset)
