@@ -29,13 +29,21 @@ def add_n(inputs):
 
 def matmul(a, b, transpose_a=False, transpose_b=False):
     """`tf.matmul`."""
+    a, b = _array(a), _array(b)
     return ops.matmul(matrix_transpose(a) if transpose_a else a, matrix_transpose(b) if transpose_b else b)
 
 
 def matrix_transpose(a):
     """`tf.linalg.matrix_transpose`."""
+    if isinstance(a, np.ndarray):
+        return np.swapaxes(a, -1, -2)  # stays an array, which a file can hold
     order = list(range(len(a.shape)))
     return ops.transpose(a, [*order[:-2], order[-1], order[-2]])
+
+
+def tensordot(a, b, axes):
+    """`tf.tensordot`."""
+    return ops.tensordot(_array(a), _array(b), axes)
 
 
 def l2_normalize(x, axis=None, epsilon=1e-12):
@@ -285,6 +293,7 @@ def any_pool(input, window_shape, pooling_type, strides=None, padding="VALID", d
 
 
 def _array(values):
+    """A constant, which a file holds as a list."""
     return np.asarray(values, np.float32) if isinstance(values, list | tuple) else values
 
 

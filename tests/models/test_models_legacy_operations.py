@@ -66,6 +66,7 @@ OPERATIONS = {
     "flips": lambda x: tf.image.flip_left_right(x) + tf.image.flip_up_down(x),
     "gray": lambda x: tf.image.rgb_to_grayscale(x[..., :3]),
     "patches": lambda x: tf.image.extract_patches(x, [1, 2, 2, 1], [1, 2, 2, 1], [1, 1, 1, 1], "VALID"),
+    "constant factors": lambda x: tf.matmul(x, KERNEL[0, 0].T, transpose_b=True) + tf.matmul(x, KERNEL[0, 1]),
     "triangle": lambda x: tf.linalg.band_part(tf.matmul(x, x, transpose_b=True), -1, 0),
     "tensordot": lambda x: tf.tensordot(x, KERNEL[0, 0], 1),
     "repeat": lambda x: tf.repeat(x, 2, axis=1),
@@ -91,7 +92,7 @@ def test_operations(kind, tmp_path):
     assert_same(old, new)
     names = [layer.name for layer in new.operations]
     assert len(set(names)) == len(names)
-    if kind in ("two matmul", "where", "gather", "conv2d", "local response", "stft"):
+    if kind in ("two matmul", "constant factors", "where", "gather", "conv2d", "local response", "stft"):
         new.save(tmp_path / "new.keras")
         assert_same(old, keras.models.load_model(tmp_path / "new.keras"))
 
@@ -107,7 +108,8 @@ def test_arithmetic_with_sizes(kind):
 def test_files_hold_constants_and_sizes_as_lists(tmp_path, suffix):
     def net(x):
         y = tf.where(x > 0.5, x, [1.0, 2, 3, 4]) + tf.gather(x, [3, 2, 1, 0], axis=-1)
-        y = tf.nn.depth_to_space(tf.stop_gradient(y), 2)
+        y = tf.matmul(y, KERNEL[0, 0, :, :4]) + tf.tensordot(y, KERNEL[0, 1, :, :4], 1)
+        y = tf.nn.conv2d(tf.nn.depth_to_space(tf.stop_gradient(y), 2), KERNEL[..., :1, :], 1, "SAME")
         return tf.reshape(tf.cumsum(y, 1), (tf.shape(y)[0], -1))
 
     old = model_of(net)
