@@ -158,7 +158,8 @@ def _run_plain_keras(
         text=True,
         check=False,
     )
-    ending = (done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"])[-1]
+    last = (done.stderr.strip().splitlines() or [""])[-1]
+    ending = f"the process died of signal {-done.returncode}" if done.returncode < 0 else last or "it wrote no outputs"
     said = dict(json.loads(line) for line in done.stdout.splitlines() if line.startswith('["'))
     return said | {"": ending}
 

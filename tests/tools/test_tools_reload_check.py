@@ -1,6 +1,7 @@
 """The files of a run are the models that were measured, for a process that knows Keras alone."""
 
 import json
+import types
 
 import keras
 import numpy as np
@@ -217,3 +218,31 @@ def test_differences_are_relative_and_see_infinities():
     assert _difference(value + np.array([0, 1.0]), value) == pytest.approx(0.01)
     assert _difference(np.array([np.nan, 1.0]), np.array([np.nan, 1.0])) == 0
     assert _difference(np.array([np.nan, 1.0]), value) == np.inf
+
+
+class Flags(types.SimpleNamespace):
+    """Of a program without the flags for code."""
+
+    def __contains__(self, name):
+        return hasattr(self, name)
+
+
+@pytest.mark.parametrize(
+    ("code", "stderr", "said"),
+    [
+        (-9, "", "it cannot be loaded: the process died of signal 9"),
+        (1, "Traceback ...\nImportError: no keras", "it cannot be loaded: ImportError: no keras"),
+    ],
+)
+def test_a_process_that_ends_early_is_a_failure(code, stderr, said, inputs, tmp_path, monkeypatch):
+    from dcp_tf import data
+    from dcp_tf.tools import reload_check
+
+    done = types.SimpleNamespace(returncode=code, stdout="", stderr=stderr)
+    monkeypatch.setattr(reload_check.subprocess, "run", lambda *_, **__: done)
+    model, failures = keras.models.load_model(inputs.folder / "plain.keras"), []
+    dataset = data.load(f"npz:{inputs.folder / 'four.npz'}", input_shape=(8, 8, 3))
+    flags = Flags(reload_check=True, debug=False)
+    records = reload_check.reload_records(tmp_path, {"pruned": model}, dataset, flags, failures)
+    assert records["pruned.keras"]["equal"] is False
+    assert failures == [f"pruned.keras, loaded in plain Keras: {said}"]
