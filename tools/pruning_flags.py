@@ -232,7 +232,8 @@ def define_training(program: Program, defaults: Defaults) -> None:
     program.integer(
         "aux_epochs",
         defaults.aux_epochs,
-        "For dcp, dkp and their variants: epochs with the auxiliary losses, before the selection.",
+        "For dcp, dkp and their variants: epochs with the auxiliary losses, before the selection; 0: none. Classifiers "
+        "alone read the images once, and their features so often at least.",
     )
     program.enum(
         "auxiliary_trains",

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.data import Readable
+from dcp_tf.errors import RunError
 from dcp_tf.graph.trace import Trace
 from dcp_tf.training.config import TrainConfig
 from dcp_tf.training.heads import AugmentedModel
@@ -65,8 +66,8 @@ def train_pooled_heads(
         trace: of the model without them.
         data: to learn from; it is read once, as it is.
         loss: of the heads' outputs.
-        config: of its settings batch size, learning rate, weight decay, seed, and how often the vectors are seen at
-            least count.
+        config: of its settings batch size, learning rate with its schedule, weight decay, seed, and how often the
+            vectors are seen at least count.
         teacher: from images to labels, where the data has none.
         batch_size: images that pass the model at once.
         most_bytes: what the pooled vectors may take.
@@ -181,12 +182,13 @@ def _train(
     epochs = max(config.epochs, min(_EPOCHS, math.ceil(_STEPS / per_epoch)))
     vectors, labels = tf.constant(vectors), tf.constant(labels)
     checked = (vectors[learnt:], labels[learnt:]) if held else (vectors, labels)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config.learning_rate, epochs * per_epoch))
+    optimizer, rate = keras.optimizers.Adam(config.learning_rate), config.rate()
     variables = last.trainable_variables
     optimizer.build(variables)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
-    def step(chosen):
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([])], autograph=False)
+    def step(chosen, learning_rate):
+        optimizer.learning_rate.assign(learning_rate)
         with tf.GradientTape() as tape:
             value = tf.cast(
                 loss(tf.gather(labels, chosen), last(tf.gather(vectors, chosen), training=True)), tf.float32
@@ -198,10 +200,14 @@ def _train(
     measured = tf.function(lambda: loss(checked[1], last(checked[0], training=False)), autograph=False)
     rng = np.random.default_rng([config.seed, 2])
     best, kept = float(measured()), [v.numpy() for v in variables]
-    for _ in range(epochs):
+    if not math.isfinite(best):
+        raise RunError(f"the loss of the auxiliary classifier {last.name} is {best} before it learns; check the images")
+    for epoch in range(epochs):
         order = rng.permutation(learnt)
         for start in range(0, learnt, config.batch_size):
-            step(tf.constant(order[start : start + config.batch_size]))
+            done = (epoch + (start + config.batch_size / 2) / learnt) / epochs  # of the schedule
+            learning_rate = rate(min(done, 1.0) * config.epochs)
+            step(tf.constant(order[start : start + config.batch_size]), tf.constant(learning_rate, tf.float32))
         value = float(measured())
         if value < best:
             best, kept = value, [v.numpy() for v in variables]
