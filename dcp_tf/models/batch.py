@@ -10,6 +10,8 @@ from dcp_tf.errors import UsageError, first_line
 
 # What a size that the model leaves open becomes in the comparison: the first one that the model takes.
 _TRIAL_SIZES = (32, 64, 128, 224)
+# Two batch sizes: few images, whatever the model states, for these may be large ones.
+_MANY, _FEW = 5, 3
 
 
 def with_open_batch(model: keras.Model) -> keras.Model:
@@ -71,26 +73,26 @@ def _require_any_batch(model: keras.Model, opened: keras.Model, stated: int | No
     size = stated or (suspect and next(x.shape[0] for x in tree.flatten(suspect.output) if x.shape))
     stateful = next((layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)), None)
     reason = f"layer {stateful.name!r} is stateful" if stateful else suspect and f"{suspect.name!r} fixes it"
-    said = f"{model.name!r} is built for batches of {size} images" + (f" ({reason})" if reason else "")
+    said = f"{model.name!r} is built for batches of {size or 'one number of'} images" + (
+        f" ({reason})" if reason else ""
+    )
     advice = "build it for any batch: keras.Input(shape) without batch_size, reshapes to (-1, ...)"
     try:
-        many = _trial(opened, 2 * (size or 1))
-        few = [x[:3] for x in tree.flatten(many)]
-        together, alone = _run(opened, many), _run(opened, tree.pack_sequence_as(many, few))
-        first = together if stated is None else _run(model, tree.map_structure(lambda x: x[:stated], many))
+        many = _trial(opened)
+        together, alone = _run(opened, many), _run(opened, tree.map_structure(lambda x: x[:_FEW], many))
     except Exception as error:  # Keras and TensorFlow raise many kinds
         raise UsageError(f"{said}: {advice}" + ("" if reason else f" ({first_line(error)[:200]})")) from error
-    ratios = [len(x) * 3 / max(len(y), 1) for x, y in zip(together, alone, strict=True) if x.ndim and y.ndim]
-    all_answered = all(ratio == len(tree.flatten(many)[0]) for ratio in ratios)
-    if not (all_answered and _agree(together, alone) and _agree(together, first)):
+    ratios = [len(x) * _FEW / max(len(y), 1) for x, y in zip(together, alone, strict=True) if x.ndim and y.ndim]
+    all_answered = all(ratio == _MANY for ratio in ratios)
+    if not (all_answered and _agree(together, alone)):
         raise UsageError(f"{said}, and computes something else in others: {advice}")
 
 
-def _trial(opened: keras.Model, count: int) -> Any:
+def _trial(opened: keras.Model) -> Any:
     random = np.random.default_rng(0)
     error = None
     for size in _TRIAL_SIZES:
-        inputs = tree.map_structure(lambda x, size=size: _random_like(x, max(count, 4), size, random), _inputs(opened))
+        inputs = tree.map_structure(lambda x, size=size: _random_like(x, size, random), _inputs(opened))
         try:
             _run(opened, inputs)
             return inputs
@@ -99,8 +101,10 @@ def _trial(opened: keras.Model, count: int) -> Any:
     raise error
 
 
-def _random_like(tensor: keras.KerasTensor, count: int, size: int, random: np.random.Generator) -> np.ndarray:
-    shape = (count, *(length or size for length in tensor.shape[1:]))
+def _random_like(tensor: keras.KerasTensor, size: int, random: np.random.Generator) -> np.ndarray:
+    shape = (_MANY, *(length or size for length in tensor.shape[1:]))
+    if tensor.dtype == "string":
+        return np.full(shape, "a")
     if "float" not in tensor.dtype:
         return random.integers(0, 2, shape).astype(tensor.dtype)
     return random.uniform(0.0, 1.0, shape).astype(tensor.dtype if tensor.dtype != "bfloat16" else "float32")
