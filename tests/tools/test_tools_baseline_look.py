@@ -63,7 +63,7 @@ def test_the_range_behind_an_augmentation_model_is_known(folder, capsys):
     assert json.loads(printed.out)["top1"] > 0.75
 
 
-@pytest.mark.parametrize("program", [evaluate, export, finetune, compare])
+@pytest.mark.parametrize("program", [evaluate, export, finetune, pytest.param(compare, marks=pytest.mark.slow)])
 def test_every_program_warns_and_names_the_flag(program, folder, tmp_path, capsys):
     flags = {
         evaluate: (),
@@ -115,7 +115,7 @@ def test_labels_from_1_are_one_line(folder, capsys):
     assert "none of the labels is 0: they run from 1 to 9" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("scale", [255.0, 1.0])
+@pytest.mark.parametrize("scale", [pytest.param(255.0, marks=pytest.mark.slow), 1.0])
 def test_in_python_prune_warns_too(folder, digits, scale, capsys):
     images, labels = digits
     model = keras.models.load_model(folder / "silent.keras")
