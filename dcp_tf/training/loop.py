@@ -83,17 +83,9 @@ def fit(
         RunError: the loss or a weight became NaN or infinite, or a checkpoint could not be read or written.
     """
     weights = [1.0] * len(losses) if loss_weights is None else [float(weight) for weight in loss_weights]
-    own_data = hasattr(split_or_batches, "batches")
-    if keep_best and not own_data:
-        raise UsageError("the best epoch is found by inputs that are held out of a data split; give one")
-    held_out = None
-    if keep_best and config.epochs and config.held_out != 0:
-        split_or_batches, held_out = hold_out(split_or_batches, config.held_out, config.seed)
-    if own_data:
-        asked, config = config, config.for_inputs(split_or_batches.size)
-        if config.epochs > asked.epochs or 2 * config.batch_size <= asked.batch_size:
-            progress.say(f"{phase}: {config.epochs} epochs in batches of {config.batch_size}, since the data is small")
+    split_or_batches, held_out, config = _divide(split_or_batches, config, phase, keep_best)
     batches = _batches_of(split_or_batches, config, augment)
+    own_data = hasattr(split_or_batches, "batches")
     settings = _settings(config, phase, weights, frozen_batch_norm, masks or {}, augment if own_data else None)
     settings["held_out"] = 0 if held_out is None else held_out.size
     history = History()
@@ -137,6 +129,21 @@ def fit(
             step.average.put_into(model)
     history.resolved = {"epochs": config.epochs, "batch_size": config.batch_size, "clip_norm": step.clip_norm}
     return history
+
+
+def _divide(source: Any, config: TrainConfig, phase: str, keep_best: bool) -> tuple[Any, Readable | None, TrainConfig]:
+    """What is trained on, what is held out of it, and the configuration for so many inputs."""
+    if not hasattr(source, "batches"):
+        if keep_best:
+            raise UsageError("the best epoch is found by inputs that are held out of a data split; give one")
+        return source, None, config
+    held_out = None
+    if keep_best and config.epochs and config.held_out != 0:
+        source, held_out = hold_out(source, config.held_out, config.seed)
+    resolved = config.for_inputs(source.size)
+    if resolved.epochs > config.epochs or 2 * resolved.batch_size <= min(config.batch_size, source.size):
+        progress.say(f"{phase}: {resolved.epochs} epochs in batches of {resolved.batch_size}, since the data is small")
+    return source, held_out, resolved
 
 
 def _settings(
