@@ -34,7 +34,7 @@ from dcp_tf.training.heads import block_ends
 from dcp_tf.training.seeds import seed_random_layers
 
 _BATCH_SIZE, _LEAST_BATCHES = 64, 8
-_PASSES, _LEAST_STEPS = 4, 100
+_PASSES, _LEAST_STEPS = 6, 120
 _RATES = (1e-3, 1e-4)  # of Adam; the second where the first makes nothing better
 _WARM_UP = 0.05  # of the steps
 _HELD_OUT = 0.1  # of the images

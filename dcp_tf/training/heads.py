@@ -196,12 +196,14 @@ def _named(trace: Trace, depths: dict[int, int], names: Sequence[str], ranks: Se
 def block_ends(graph: ChannelGraph) -> list[int]:
     """Indices of the calls at which a block ends, shallow to deep.
 
-    That is the last call before the next kernel through whose output everything passes. Where skips run along most of
-    the depth, as from an encoder to its decoder, every merge ends a block too.
+    That is the merge through whose output everything passes, before the activation that may follow, or where there is
+    no merge the last such call before the next kernel. Where skips run along most of the depth, as from an encoder to
+    its decoder, every merge ends a block too.
     """
     trace, depths = graph.trace, _depths(graph)
-    ends = {depths[i]: i for i in bottlenecks(trace) if depths[i]}
+    passed = [i for i in bottlenecks(trace) if depths[i]]
+    merges = [i for i, call in enumerate(trace.calls) if len(set(call.inputs)) > 1 and len(call.outputs) == 1]
+    ends = {depths[i]: i for i in passed} | {depths[i]: i for i in passed if i in merges}
     if 4 * len(ends) < max(depths.values(), default=0):
-        merges = [i for i, call in enumerate(trace.calls) if len(set(call.inputs)) > 1 and len(call.outputs) == 1]
         ends = {depths[i]: i for i in merges if depths[i]} | ends
     return sorted(ends.values())
