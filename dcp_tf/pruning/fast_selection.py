@@ -20,6 +20,7 @@ from dcp_tf.pruning.selection import Selection
 from dcp_tf.pruning.stopping import StoppingRule
 
 _FEW_ROWS = 1e-2  # a ridge of this strength or more says that the layer has few rows of data for its inputs
+_PLENTY = 50  # rows of data per input of a layer at which no fit needs cross-validation
 _PATCH_VALUES = 2**26  # of the patches in memory at one time: 256 MiB
 
 
@@ -132,7 +133,8 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
         halves = [_under_dropout(problem, reader, *of_half) for of_half in halves]
         hessian, linear_term = (sum(of_halves) for of_halves in zip(*halves, strict=True))
         atom, held = (_as_rows(x, reader) for x in (reader.atom, reader.held))
-        parts.append(Quadratic(hessian, linear_term, atom, held, metric, halves if len(halves) == 2 else ()))
+        few = total * sum(_places(problem, i) for i in _calls_of(problem, reader)) < _PLENTY * len(hessian)
+        parts.append(Quadratic(hessian, linear_term, atom, held, metric, halves if few and len(halves) == 2 else ()))
     return parts
 
 

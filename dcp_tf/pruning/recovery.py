@@ -33,7 +33,7 @@ from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.heads import block_ends
 from dcp_tf.training.seeds import seed_random_layers
 
-_BATCH_SIZE, _LEAST_BATCHES = 64, 8
+_BATCH_SIZE, _LEAST_BATCHES = 64, 16
 _PASSES, _LEAST_STEPS = 6, 120
 _RATES = (1e-3, 1e-4)  # of Adam; the second where the first makes nothing better
 _WARM_UP = 0.05  # of the steps
