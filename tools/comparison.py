@@ -210,12 +210,20 @@ def measure(
         **({"nominal_macs": nominal_macs(result.model, shape)} if result.plan.kernels else {}),
         "kept": {group.name: [len(group.kept), group.size] for group in result.plan.groups},
         "top1_before_finetuning": result.before_finetuning["top1"],
-        "top1": epochs[-1] if epochs else None,
+        "top1": _of_kept_epoch(result, epochs),
         "top1_by_epoch": epochs,
         "auxiliary_seconds": sum(trained.values()),
         "selection_seconds": None if stopped else seconds["selection"] - stages,
         "finetuning_seconds": finetuning,
     }
+
+
+def _of_kept_epoch(result: Any, epochs: Sequence[float]) -> float | None:
+    """Top-1 of the weights that fine-tuning ended with; None where there was none."""
+    held_out = next((p["held_out"] for p in result.history if p["name"] == "fine-tuning" and "held_out" in p), None)
+    if not epochs or held_out is None:
+        return epochs[-1] if epochs else None
+    return epochs[held_out["kept_epoch"] - 1] if held_out["kept_epoch"] else result.before_finetuning["top1"]
 
 
 def attempt(subject: Subject, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path) -> dict[str, Any]:
