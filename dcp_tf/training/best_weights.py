@@ -9,12 +9,15 @@ import tensorflow as tf
 
 from dcp_tf.training.losses import Distillation, Loss
 
+_ENOUGH = 100  # inputs whose accuracy is taken as it is
+
 
 class BestWeights:
     """Keeps the weights that were best so far, those before the first epoch included.
 
     Better is a higher accuracy, as the loss tells it, and among equal ones a lower loss. A loss that is not finite is
-    the worst.
+    the worst. With less than 100 inputs an epoch must be better than the weights before the first by two standard
+    deviations.
 
     Args:
         model: what is trained, on one device. Its last output is looked at.
@@ -36,6 +39,7 @@ class BestWeights:
         self._best = [keras.Variable(v.numpy(), trainable=False, dtype=v.dtype, name="best") for v in model.variables]
         # Epoch, loss and accuracy of the best; loss and accuracy before the first epoch.
         self._figures = keras.Variable(np.full(5, np.nan), trainable=False, dtype="float64", name="held_out")
+        self._count = 0.0
         self._compiled = tf.function(self._sums, reduce_retracing=True, autograph=False)
 
     @property
@@ -52,8 +56,9 @@ class BestWeights:
     def compare(self, epoch: int) -> dict[str, float]:
         """Measures the weights after an epoch (from 1), keeps them if they are better, and returns the figures."""
         loss, accuracy = self._measure()
-        _, best_loss, best_accuracy, *before = self._figures.numpy()
-        if (accuracy, -loss) > (best_accuracy, -best_loss):
+        best_epoch, best_loss, best_accuracy, *before = self._figures.numpy()
+        needed = best_accuracy if best_epoch else best_accuracy + self._noise(best_accuracy)
+        if (accuracy, -loss) > (needed, -best_loss):
             self._keep(epoch, loss, accuracy, *before)
         figures = {"held_out_loss": loss}
         return {**figures, f"held_out_{self.metric}": accuracy} if self._tells_accuracy else figures
@@ -74,10 +79,18 @@ class BestWeights:
         for best, variable in zip(self._best, self._model.variables, strict=True):
             best.assign(variable.numpy())
 
+    def _noise(self, accuracy: float) -> float:
+        """What a few inputs tell wrongly: among many epochs one looks better by chance than what stood before them."""
+        if not self._tells_accuracy or self._count >= _ENOUGH or not np.isfinite(accuracy):
+            return 0.0
+        share = min(max(accuracy, 1 / self._count), 1 - 1 / self._count)
+        return 2.0 * (share * (1.0 - share) / self._count) ** 0.5
+
     def _measure(self) -> tuple[float, float]:
         """Loss and accuracy (0 where the loss tells none) over the held-out inputs."""
         sums = sum(self._compiled(*_as_pair(batch)).numpy() for batch in self._batches())
         count, loss, right = sums.tolist()
+        self._count = count
         return (loss / count, right / count) if np.isfinite(loss) else (np.inf, -np.inf)
 
     def _sums(self, inputs: Any, labels: Any) -> tf.Tensor:

@@ -315,6 +315,8 @@ def _kept_line(held_out: Mapping[str, Any], phase: str, epochs: int) -> str:
     """For example "kept epoch 7 of 10 (held-out top1 0.9580; before fine-tuning 0.9480)"."""
     what, before = f"held-out {held_out['metric']}", held_out["before"]
     if not held_out["kept_epoch"]:
-        return f"kept the model as it was before {phase}: none of {epochs} epochs did better ({what} {before:.4f})"
+        return (
+            f"kept the model as it was before {phase}: none of {epochs} epochs did clearly better ({what} {before:.4f})"
+        )
     kept = f"kept epoch {held_out['kept_epoch']} of {epochs}"
     return f"{kept} ({what} {held_out['kept']:.4f}; before {phase} {before:.4f})"

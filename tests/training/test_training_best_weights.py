@@ -17,6 +17,7 @@ from dcp_tf.training import (
     seed_everything,
     soft_targets,
 )
+from dcp_tf.training.best_weights import BestWeights
 
 LOGITS = ClassificationLoss("logits")
 RNG = np.random.default_rng(0)
@@ -63,6 +64,7 @@ def test_the_best_epoch_is_kept_and_named(capsys, ema):
     settings = config(learning_rate=0.5, ema=ema, schedule="step", boundaries=(0.99,))
     history = fit(model, DATA, [LOGITS], settings, keep_best=True, validation=validation)
     kept = max(history, key=lambda record: (record["held_out_top1"], -record["held_out_loss"]))
+    assert kept["held_out_top1"] > history.held_out["before"] + 0.2  # more than luck
     assert history.held_out["kept_epoch"] == kept["epoch"]
     assert history.held_out["kept"] == kept["held_out_top1"]
     assert same(model.get_weights(), seen[kept["epoch"] - 1])
@@ -70,6 +72,18 @@ def test_the_best_epoch_is_kept_and_named(capsys, ema):
     right = np.mean([model.predict(x, verbose=0).argmax(1) == y for x, y in held.batches(1)])
     assert right == pytest.approx(kept["held_out_top1"])
     assert f"kept epoch {kept['epoch']} of 6 (held-out top1 {right:.4f}; before" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("inputs", "kept"), [(20, 0), (20, 1), (200, 1)])
+def test_a_few_inputs_must_show_a_clear_gain(inputs, kept):
+    best = BestWeights(network(), LOGITS, list)
+    # Two more of twenty right may be luck, six are not; of two hundred a tenth more is enough.
+    before, after = (12, 18) if (inputs, kept) == (20, 1) else (12 * inputs // 20, 14 * inputs // 20)
+    measured = iter([(1.0, before / inputs), (0.9, after / inputs)])
+    best._measure, best._count = lambda: next(measured), inputs
+    best.begin()
+    best.compare(1)
+    assert best.summary()["kept_epoch"] == kept
 
 
 def test_held_out_inputs_are_never_trained_on():
