@@ -74,6 +74,9 @@ def train_pooled_heads(
 
     Returns:
         A record of the training as `fit` gives one for each epoch; losses and accuracy are those of held-out images.
+
+    Raises:
+        RunError: a loss became NaN.
     """
     started = time.perf_counter()
     parts = [_parts(head) for head in augmented.heads]
@@ -209,6 +212,11 @@ def _train(
             learning_rate = rate(min(done, 1.0) * config.epochs)
             step(tf.constant(order[start : start + config.batch_size]), tf.constant(learning_rate, tf.float32))
         value = float(measured())
+        if not math.isfinite(value):
+            raise RunError(
+                f"the loss became NaN in auxiliary fine-tuning (epoch {epoch + 1} of {last.name}); lower --aux_lr "
+                f"(now {config.learning_rate:g})"
+            )
         if value < best:
             best, kept = value, [v.numpy() for v in variables]
     for variable, value in zip(variables, kept, strict=True):

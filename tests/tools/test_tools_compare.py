@@ -11,7 +11,7 @@ from dcp_tf.tools import compare, comparison
 
 SHORT = (
     *("--target_macs=70%", "--round_to=1", "--seeds=2", "--batch_size=32", "--aux_epochs=1", "--finetune_epochs=1"),
-    *("--selection_samples=64", "--selection_batch=32"),
+    *("--selection_samples=64", "--selection_batch=32", "--allocation=uniform"),
 )
 METHODS = ("l1", "l1:update", "dcp:losses=reconstruction")
 
