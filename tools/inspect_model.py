@@ -248,13 +248,13 @@ def _print(found: dict, widths: dict | None = None) -> None:
 
 def _print_costs(console, found: dict) -> None:
     params = f"{found['params']:,} parameters"
-    if found["keras_params"] != found["params"]:
-        params += f" ({found['keras_params']:,} in Keras, which counts the statistics of normalizations too)"
     if found["macs"] is None:
         figures = "; MACs are unknown: state the shape of one input with --input_shape"
     else:
         figures = f", {found['macs']:,} MACs, {found['flops']:,} FLOPs (papers' count)"
     console.print(params + figures, soft_wrap=True)
+    if found["keras_params"] != found["params"]:
+        console.print(f"{found['keras_params']:,} parameters in Keras, which counts statistics of normalizations too")
 
 
 def _group_table(found: dict, widths: dict | None):

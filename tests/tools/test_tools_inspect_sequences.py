@@ -32,7 +32,7 @@ def test_open_sizes_need_no_shape_for_the_groups(sequences, capsys):
     assert inspect_model.run([sequences, "--layers"]) == 0
     printed = capsys.readouterr().out
     assert "--input_shape" in printed
-    assert f"{found['keras_params']:,} in Keras" in printed
+    assert f"{found['keras_params']:,} parameters in Keras" in printed
 
 
 def test_a_shape_of_any_rank_gives_the_macs(sequences, capsys):
