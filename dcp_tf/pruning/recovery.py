@@ -178,13 +178,11 @@ class _Training:
         masks: Mapping[str | int, np.ndarray],
         per_step: int,
     ):
-        self._model, self._images, self._per_step = small, batches, per_step
-        self._points = comparisons(base, kept)
-        outputs = set(base.trace.outputs)
-        self._points = [p for p in self._points if p.tensor not in outputs]
-        of_base = _Values(base, self._points)
-        self._of_small = _Values(ChannelGraph(small, [base.trace.shapes[t] for t in base.trace.inputs]), self._points)
-        function = compiled_for(lambda *images: of_base(images, self._points), batches[0])
+        self._images, self._per_step = batches, per_step
+        points = [p for p in comparisons(base, kept) if p.tensor not in base.trace.outputs]
+        of_base = _Values(base, points)
+        self._of_small = _Values(ChannelGraph(small, [base.trace.shapes[t] for t in base.trace.inputs]), points)
+        function = compiled_for(lambda *images: of_base(images, points), batches[0])
         self._targets = Batches(lambda i: function(*batches[i]), len(batches), of_base.bytes(batches), cache)
         self._targets.keep()
         first = self._targets[0]
@@ -192,8 +190,7 @@ class _Training:
         held_out = max(1, round(_HELD_OUT * len(batches)))
         self._held_out = range(len(batches) - held_out, len(batches))
         self._training = range(len(batches) - held_out)
-        self._layers = list(small._flatten_layers(include_self=False))
-        with for_a_while(self._layers, "trainable", True):
+        with for_a_while(list(small._flatten_layers(include_self=False)), "trainable", True):
             self._variables = list(small.trainable_variables)
         self._masks = [masks.get(id(v), masks.get(v.path)) for v in self._variables]
         self._examples = [list(batches[0]), list(first)]
@@ -222,7 +219,7 @@ class _Training:
         optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
         optimizer.build(self._variables)
         step = self._compile(optimizer)
-        best, number, times = self._values(), 0, []
+        best, number, times = self._weights(), 0, []
         while number < total:
             order = rng.permutation(self._training.stop)
             for start in range(0, len(order), self._per_step):
@@ -239,12 +236,12 @@ class _Training:
                     break
             loss = self._held_out_loss()
             if loss < self.best:
-                self.best, best = loss, self._values()
+                self.best, best = loss, self._weights()
         for variable, value in zip(self._variables, best, strict=True):
             variable.assign(value)
         return number
 
-    def _values(self) -> list[np.ndarray]:
+    def _weights(self) -> list[np.ndarray]:
         return [keras.ops.convert_to_numpy(v) for v in self._variables]
 
     def _held_out_loss(self) -> float:

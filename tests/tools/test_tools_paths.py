@@ -1,5 +1,6 @@
 """Paths on the command line: ~, names that are no UTF-8, spaces, names that are too long."""
 
+import importlib
 import json
 import os
 import shutil
@@ -7,36 +8,11 @@ import shutil
 import numpy as np
 import pytest
 from PIL import Image
-from tool_inputs import SHORT, run_process
+from tool_inputs import PROGRAMS, SHORT, run_process
 
-from dcp_tf.tools import (
-    benchmark,
-    compare,
-    evaluate,
-    export,
-    finetune,
-    inspect_model,
-    latency_table,
-    prune,
-    quickstart,
-    report,
-    train,
-)
+from dcp_tf.tools import export
 from dcp_tf.tools.program import expand_user
 
-PROGRAMS = (
-    benchmark,
-    compare,
-    evaluate,
-    export,
-    finetune,
-    inspect_model,
-    latency_table,
-    prune,
-    quickstart,
-    report,
-    train,
-)
 # Flags whose value names a file or a folder by what their help says; `--only=` and the like are no paths.
 NO_PATHS = {
     "only",
@@ -72,7 +48,7 @@ def test_a_tilde_is_the_users_folder(given, expanded, monkeypatch):
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_every_flag_that_takes_a_path_expands_it(program, monkeypatch):
     monkeypatch.setenv("HOME", "/home/somebody")
-    flags = program.PROGRAM.flags
+    flags = importlib.import_module(f"dcp_tf.tools.{program}").PROGRAM.flags
     of_paths = [
         name
         for name in flags
