@@ -14,6 +14,7 @@ from keras import layers
 import dcp_tf
 
 ROOT = pathlib.Path(dcp_tf.__file__).parent
+CHECKOUT = pathlib.Path(__file__).parents[1]
 
 
 def test_no_module_hides_a_public_name_from_type_checkers():
@@ -31,7 +32,7 @@ def test_no_module_hides_a_public_name_from_type_checkers():
 
 def test_the_package_says_that_it_is_typed():
     assert (ROOT / "py.typed").is_file()
-    assert re.search(r'"dcp_tf": \["py\.typed"\]', (ROOT.parent / "setup.py").read_text())
+    assert re.search(r'"dcp_tf": \["py\.typed"\]', (CHECKOUT / "setup.py").read_text())
 
 
 def test_values_print_in_a_line():
@@ -57,7 +58,7 @@ def test_a_build_holds_nothing_of_an_earlier_one(tmp_path):
     stale.parent.mkdir(parents=True)
     stale.write_text("")
     command = [sys.executable, "setup.py", "-q", "build_py", f"--build-lib={tmp_path / 'lib'}"]
-    done = subprocess.run(command, cwd=ROOT.parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not stale.exists()
     built = {str(path.relative_to(tmp_path / "lib")) for path in (tmp_path / "lib").rglob("*") if path.is_file()}
