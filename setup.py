@@ -9,6 +9,7 @@ from setuptools.command.build_py import build_py
 
 ROOT = pathlib.Path(__file__).parent
 VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "dcp_tf" / "__init__.py").read_text()).group(1)
+MOVED = ("tools", "tflite", "experiments")  # beside dcp_tf in the checkout, inside of it once installed
 
 
 class CleanBuild(build_py):
@@ -29,8 +30,14 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     python_requires=">=3.10",
-    packages=[*find_packages(include=["dcp_tf", "dcp_tf.*"]), "dcp_tf.tools", "dcp_tf.tflite", "dcp_tf.experiments"],
-    package_dir={"dcp_tf.tools": "tools", "dcp_tf.tflite": "tflite", "dcp_tf.experiments": "experiments"},
+    packages=[
+        *find_packages(include=["dcp_tf", "dcp_tf.*"]),
+        *(
+            f"dcp_tf.{name}"
+            for name in find_packages(include=[f"{folder}{end}" for folder in MOVED for end in ("", ".*")])
+        ),
+    ],
+    package_dir={f"dcp_tf.{folder}": folder for folder in MOVED},
     package_data={"dcp_tf": ["py.typed"], "dcp_tf.report": ["*.html", "*.css"]},
     cmdclass={"build_py": CleanBuild},
     install_requires=[

@@ -9,9 +9,10 @@ from typing import Any
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.files import read_json, write_json
-from dcp_tf.tools import artefacts, common_flags, comparison, pruning_flags
-from dcp_tf.tools.program import Program
-from dcp_tf.tools.variants import Variant
+from dcp_tf.tools.app import comparison, deployment
+from dcp_tf.tools.cli import data_flags, pruning_flags
+from dcp_tf.tools.cli.method_specs import Variant
+from dcp_tf.tools.cli.program import Program
 
 # Torch-Pruning 1.6.1, one shot, on the weights and groups of two CIFAR-10 ResNets: by network and MACs removed (%) the
 # top-1 (%) before fine-tuning, and after 1 and 2 epochs (lr .01, cosine) where that was measured.
@@ -39,9 +40,9 @@ class Defaults(pruning_flags.Defaults):
 
 def define_model(program: Program) -> None:
     """`--model`, `--dataset` and their like."""
-    common_flags.define_model(program)
-    common_flags.define_dataset(program)
-    common_flags.define_outputs(program)
+    data_flags.define_model(program)
+    data_flags.define_dataset(program)
+    data_flags.define_outputs(program)
 
 
 def define_runs(
@@ -51,7 +52,7 @@ def define_runs(
     defaults = defaults or Defaults()
     program.integer("train_samples", train_samples, "Training images for everything, evenly of all classes.", lower=1)
     program.integer("seeds", seeds, "Runs of each variant.", lower=1)
-    common_flags.define_seed(program, "The first seed.")
+    data_flags.define_seed(program, "The first seed.")
     program.section("Which channels go")
     pruning_flags.define_groups(program, defaults)
     pruning_flags.define_training(program, defaults)
@@ -103,7 +104,7 @@ class Bench:
             flags.distillation,
             flags.train_samples,
         )
-        self.subject = common_flags.load_subject(flags)
+        self.subject = data_flags.load_subject(flags)
         comparison.check(self.subject, variants, self.schedule)
         self._output = None if flags.output is None else pathlib.Path(flags.output)
         self._state = tempfile.TemporaryDirectory()
@@ -121,8 +122,8 @@ class Bench:
             "model": self.subject.source,
             "dataset": self.subject.dataset.name,
             "conditions": conditions,
-            "settings": artefacts.settings_of(self.flags),
-            "baseline": artefacts.measure_model(self.subject.model, self.subject.dataset, self.subject.objective),
+            "settings": deployment.settings_of(self.flags),
+            "baseline": deployment.measure_model(self.subject.model, self.subject.dataset, self.subject.objective),
             "runs": [],
         }
         self._save(found)

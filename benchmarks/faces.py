@@ -22,7 +22,7 @@ import time
 
 import numpy as np
 
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("faces", __doc__)
 PROGRAM.section("Model and data")

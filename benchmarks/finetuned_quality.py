@@ -14,7 +14,7 @@ import sys
 
 import common
 
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli.program import Program
 
 METHODS = (
     *("random", "random:update", "l1", "l1:update", "fpgm", "fpgm:update", "taylor", "taylor:update"),
@@ -32,7 +32,7 @@ common.define_runs(PROGRAM, 3, common.Defaults(finetune_epochs=2), train_samples
 def main(flags) -> None:
     """Prints a table and a verdict for each cost."""
     from dcp_tf.report import print_comparison
-    from dcp_tf.tools.variants import read_variants
+    from dcp_tf.tools.cli.method_specs import read_variants
 
     variants = read_variants(flags.methods, flags)
     at_costs = {

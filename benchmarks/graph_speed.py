@@ -10,7 +10,7 @@ rebuild at half the channels, and, beside it, what Keras takes to clone the mode
 import sys
 import time
 
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("graph_speed", __doc__)
 PROGRAM.list("depths", ["50", "100", "200", "500", "1000"], "Layers of the chains.")

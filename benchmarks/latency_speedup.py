@@ -12,7 +12,7 @@ percentiles, which other work on the machine touches least.
 import re
 import sys
 
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("latency_speedup", __doc__)
 PROGRAM.list(
@@ -41,7 +41,7 @@ def report(name: str, rate: float, flags) -> None:
     """Measures one network."""
     from dcp_tf import models, tflite
     from dcp_tf.graph import ChannelGraph, count_cost, rebuild
-    from dcp_tf.tflite.layer_files import convert_for_timing
+    from dcp_tf.tflite.latency.layer_files import convert_for_timing
 
     graph = ChannelGraph(models.build(name))
     kept = {round_to: graph.kept(widths(graph, name, rate, round_to)) for round_to in map(int, flags.round_to)}

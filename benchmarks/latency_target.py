@@ -20,8 +20,9 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.files import write_json
-from dcp_tf.tools import common_flags, pruning_flags, tflite_files
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.app import tflite_files
+from dcp_tf.tools.cli import data_flags, pruning_flags
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("latency_target", __doc__)
 common.define_model(PROGRAM)
@@ -32,7 +33,7 @@ PROGRAM.enum("latency_quantization", "float32", ("float32", "int8"), "Mode of th
 PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
 PROGRAM.integer("benchmark_runs", 100, "Measured runs of each file.", lower=1)
 PROGRAM.integer("seeds", 1, "Runs of each allocation; the files of the first are timed.", lower=1)
-common_flags.define_seed(PROGRAM, "The first seed.")
+data_flags.define_seed(PROGRAM, "The first seed.")
 PROGRAM.path("output", None, "A JSON file for the figures.")
 DEFAULTS = pruning_flags.Defaults(round_to=4, finetune_epochs=5)
 pruning_flags.define_pruning(PROGRAM, DEFAULTS)
@@ -42,9 +43,9 @@ pruning_flags.define_training(PROGRAM, DEFAULTS)
 def main(flags) -> None:
     """Prints one line for each allocation."""
     from dcp_tf.graph import ChannelGraph
-    from dcp_tf.tflite.whole_latency import WholeLatency
+    from dcp_tf.tflite.latency.model_latency import WholeLatency
 
-    subject = common_flags.load_subject(flags)
+    subject = data_flags.load_subject(flags)
     if subject.dataset.test.labels is None:
         raise UsageError("the accuracy of the pruned models is asked for: the data need labels")
     method = pruning_flags.read_method(flags)
@@ -92,7 +93,7 @@ def _table(flags, model, method):
 def _prune(flags, subject, method, table, measured, allocation):
     """The figures of an allocation over all seeds, and the model of the first one."""
     from dcp_tf.pruning import Target, prune
-    from dcp_tf.tools import artefacts
+    from dcp_tf.tools.app import deployment
 
     target = Target("latency", flags.target_latency, table.predict, "the table of this benchmark", measured)
     method = dataclasses.replace(method, target=target, allocation=allocation)
@@ -109,7 +110,7 @@ def _prune(flags, subject, method, table, measured, allocation):
             distillation=flags.distillation,
             seed=seed,
         )
-        measured = artefacts.measure_model(result.model, subject.dataset, subject.objective)
+        measured = deployment.measure_model(result.model, subject.dataset, subject.objective)
         accuracies.append(measured[subject.objective.primary])
         first = first or (result, measured)
     result, measured = first
@@ -126,7 +127,7 @@ def _prune(flags, subject, method, table, measured, allocation):
 def _measure(flags, models):
     """Name -> `Latency`, all files in turns."""
     from dcp_tf import tflite
-    from dcp_tf.tflite.layer_files import convert_for_timing
+    from dcp_tf.tflite.latency.layer_files import convert_for_timing
 
     with tempfile.TemporaryDirectory() as folder:
         paths = {name: pathlib.Path(folder, f"{name}.tflite") for name in models}

@@ -21,16 +21,16 @@ from collections.abc import Iterator
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import write_json
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli.program import Program
 
 # Function that does the work of a phase -> what the phase is called.
 PHASES = {
     "dcp_tf.pruning.prune.global_widths": "allocation",
-    "dcp_tf.pruning.discrimination._fine_tune": "auxiliary heads",
-    "dcp_tf.pruning.discrimination._train_heads": "auxiliary heads",
-    "dcp_tf.pruning.discrimination.selection_batches": "selection images",
-    "dcp_tf.pruning.discrimination.selection_images": "selection images",
-    "dcp_tf.pruning.discrimination._select": "selection",
+    "dcp_tf.pruning.dcp.algorithm1._fine_tune": "auxiliary heads",
+    "dcp_tf.pruning.dcp.algorithm1._train_heads": "auxiliary heads",
+    "dcp_tf.pruning.dcp.algorithm1.selection_batches": "selection images",
+    "dcp_tf.pruning.dcp.algorithm1.selection_images": "selection images",
+    "dcp_tf.pruning.dcp.algorithm1._select": "selection",
     "dcp_tf.pruning.prune.rebuild": "surgery",
     "dcp_tf.pruning.prune.recover_weights": "recovery",
 }

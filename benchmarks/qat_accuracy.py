@@ -19,34 +19,34 @@ import time
 
 import numpy as np
 
-from dcp_tf.tools import common_flags, qat_flags
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli import data_flags, qat_flags
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("qat_accuracy", __doc__)
-common_flags.define_model(PROGRAM)
-common_flags.define_dataset(PROGRAM)
-common_flags.define_outputs(PROGRAM)
+data_flags.define_model(PROGRAM)
+data_flags.define_dataset(PROGRAM)
+data_flags.define_outputs(PROGRAM)
 PROGRAM.list("modes", ["float32", "int8", "qat0", "qat"], "Which files to make.")
 PROGRAM.integer("train_samples", 4000, "Training images of qat, drawn evenly of all classes.", lower=1)
 PROGRAM.integer("test_samples", 10000, "Test images.", lower=1)
 PROGRAM.integer("calibration_samples", 200, "Training images that calibrate.", lower=1)
 qat_flags.define_qat(PROGRAM)
-common_flags.define_seed(PROGRAM, "Of everything that is drawn.")
+data_flags.define_seed(PROGRAM, "Of everything that is drawn.")
 
 
 def main(flags) -> None:
     """Prints one row for each file."""
     from dcp_tf import tflite
-    from dcp_tf.tools import artefacts, tflite_files
+    from dcp_tf.tools.app import deployment, tflite_files
 
-    subject = common_flags.load_subject(flags)
+    subject = data_flags.load_subject(flags)
     data = subject.dataset
     train = data.train.take(data.train.balanced_subset(flags.train_samples, flags.seed))
     data = dataclasses.replace(data, train=train)
     test = data.test.take(data.test.balanced_subset(flags.test_samples, flags.seed))
     images = np.concatenate([batch[0] for batch in test.batches(256).as_numpy_iterator()])
     model = tflite_files.fixed_size(subject.model, data)
-    settings = artefacts.Deployment(calibration_samples=flags.calibration_samples, qat=qat_flags.read_qat(flags))
+    settings = deployment.Deployment(calibration_samples=flags.calibration_samples, qat=qat_flags.read_qat(flags))
     print(f"{subject.source}: {train.size} training images, {test.size} test images", flush=True)
     print(f"{'file':10} {'top-1':>8} {'of its weights':>15} {'bytes':>10} {'operations':>11} {'s':>6}", flush=True)
     for mode in flags.modes:
@@ -64,7 +64,7 @@ def main(flags) -> None:
 
 def make(mode: str, model, data, objective, settings, seed: int) -> tuple:
     """A file, and the Keras model whose weights it holds."""
-    from dcp_tf.tools import tflite_files
+    from dcp_tf.tools.app import tflite_files
 
     if mode == "qat0":
         settings = dataclasses.replace(settings, qat=dataclasses.replace(settings.qat, epochs=0))

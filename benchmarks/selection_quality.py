@@ -13,7 +13,7 @@ import sys
 
 import common
 
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli.program import Program
 
 GUIDED = tuple(
     f"dcp{selection}{losses}"
@@ -35,7 +35,7 @@ common.define_runs(PROGRAM, seeds=1)
 def main(flags) -> None:
     """Prints a table for each cost."""
     from dcp_tf.report import print_comparison
-    from dcp_tf.tools.variants import read_variants
+    from dcp_tf.tools.cli.method_specs import read_variants
 
     variants = read_variants(flags.methods or everything(), flags)
     at_costs = {

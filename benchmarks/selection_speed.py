@@ -25,8 +25,8 @@ import time
 import common
 
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tools import common_flags
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli import data_flags
+from dcp_tf.tools.cli.program import Program
 
 AUTHORS_PER_CHANNEL = {1: 14.4, 14: 17.0, 27: 23.7}  # seconds, by block
 AUTHORS_TOTAL = 3.2 * 3600
@@ -36,9 +36,9 @@ EPOCH_IMAGES, EPOCH_STEPS, BATCH = 50_000, 20, 128
 GUIDED = ("exact", "fast")
 
 PROGRAM = Program("selection_speed", __doc__)
-common_flags.define_model(PROGRAM)
-common_flags.define_dataset(PROGRAM)
-common_flags.define_outputs(PROGRAM)
+data_flags.define_model(PROGRAM)
+data_flags.define_dataset(PROGRAM)
+data_flags.define_outputs(PROGRAM)
 PROGRAM.flags.set_default("model", "zoo:preresnet56")
 PROGRAM.flags.set_default("dataset", NOISE)
 PROGRAM.section("What is measured")
@@ -50,7 +50,7 @@ PROGRAM.integer("auxiliary_losses", 3, "Auxiliary classifiers, P.")
 PROGRAM.integer("selection_samples", 4096, "Training images of the selection, N.", lower=1)
 PROGRAM.float("cache_gib", 2.0, "Memory for cached layer inputs, GiB.")
 PROGRAM.string("measure", None, "Measure this variant alone, in this process, and print it as JSON.")
-common_flags.define_seed(PROGRAM, "Of the weights and of everything that is drawn.")
+data_flags.define_seed(PROGRAM, "Of the weights and of everything that is drawn.")
 PROGRAM.path("output", None, "A JSON file with everything that was measured.")
 
 
@@ -132,7 +132,7 @@ def subject_of(flags) -> tuple:
         if not flags.weights:
             common.take_statistics(model, images[:256])
     else:
-        subject = common_flags.load_subject(flags)
+        subject = data_flags.load_subject(flags)
         model, train = subject.model, subject.dataset.train
     return model, train, [group.name for group in ChannelGraph(model).prunable(residual=False)]
 

@@ -21,8 +21,8 @@ import sys
 import common
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools.program import Program
-from dcp_tf.tools.variants import Variant
+from dcp_tf.tools.cli.method_specs import Variant
+from dcp_tf.tools.cli.program import Program
 
 SWEEPS = ("factor", "epsilon", "cap", "dkp")
 
@@ -94,7 +94,7 @@ def kernels(flags) -> list[Variant]:
 
 def method(flags, name: str):
     """A method with the settings of the flags."""
-    from dcp_tf.tools.variants import read_variants
+    from dcp_tf.tools.cli.method_specs import read_variants
 
     return read_variants([name], flags)[0].method
 

@@ -27,7 +27,7 @@ import common
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import read_json, write_json
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli.program import Program
 
 RATE = 0.3
 SIZES = (32, 64, 71, 75, 96, 128, 160, 224, 331)

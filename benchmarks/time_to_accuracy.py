@@ -16,7 +16,7 @@ import time
 
 import common
 
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("time_to_accuracy", __doc__)
 common.define_model(PROGRAM)
@@ -31,7 +31,7 @@ common.define_runs(PROGRAM, 1, common.Defaults(), train_samples=12500)
 def main(flags) -> None:
     """Prints a row for each run, and a table of CPU minutes."""
     from dcp_tf.files import read_json, write_json
-    from dcp_tf.tools.variants import read_variants
+    from dcp_tf.tools.cli.method_specs import read_variants
 
     variants = [
         dataclasses.replace(v, method=common.at_cost(v.method, flags.cost)) for v in read_variants(flags.methods, flags)

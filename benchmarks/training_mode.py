@@ -12,7 +12,7 @@ import sys
 import common
 import numpy as np
 
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("training_mode", __doc__)
 PROGRAM.section("What is measured")

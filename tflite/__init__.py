@@ -12,32 +12,32 @@ None of them imports TensorFlow before it is needed: the processes of the benchm
 import importlib
 from typing import TYPE_CHECKING
 
-from dcp_tf.tflite.benchmark import BenchmarkResult, benchmark
-from dcp_tf.tflite.bridge import copy_back, to_tf_keras
-from dcp_tf.tflite.convert import convert
-from dcp_tf.tflite.divergence import LayerError, compare_layers, first_divergence
-from dcp_tf.tflite.inspect import count_macs, inspect
-from dcp_tf.tflite.kernels import unsupported_operations
-from dcp_tf.tflite.metadata import Metadata, image_metadata, read_metadata, with_metadata
-from dcp_tf.tflite.parity import check_parity, require
-from dcp_tf.tflite.qat import convert_qat, quantization_aware_training, trained_copy
-from dcp_tf.tflite.runner import Runner
-from dcp_tf.tflite.sparse_inference import SparseReport, sparse_inference_report
+from dcp_tf.tflite.conversion.convert import convert
+from dcp_tf.tflite.conversion.weight_only import require_quantizer
+from dcp_tf.tflite.latency.benchmark import BenchmarkResult, benchmark
+from dcp_tf.tflite.qat.bridge import copy_back, to_tf_keras
+from dcp_tf.tflite.qat.qat import convert_qat, quantization_aware_training, trained_copy
+from dcp_tf.tflite.schema.inspect import count_macs, inspect
+from dcp_tf.tflite.schema.kernel_support import unsupported_operations
+from dcp_tf.tflite.schema.metadata import Metadata, image_metadata, read_metadata, with_metadata
+from dcp_tf.tflite.schema.sparse_inference import SparseReport, sparse_inference_report
 from dcp_tf.tflite.types import Inspection, Latency, Parity, Quantization, TensorInfo, TFLiteFile
-from dcp_tf.tflite.weight_only import require_quantizer
+from dcp_tf.tflite.verify.divergence import LayerError, compare_layers, first_divergence
+from dcp_tf.tflite.verify.parity import check_parity, require
+from dcp_tf.tflite.verify.runner import Runner
 
 if TYPE_CHECKING:
-    from dcp_tf.tflite.android import AndroidSettings, benchmark_android
-    from dcp_tf.tflite.android_result import AndroidResult
-    from dcp_tf.tflite.latency_table import LatencyTable, measure_latency_table
-    from dcp_tf.tflite.timers import DeviceTimer, HostTimer, open_device
+    from dcp_tf.tflite.android.result import AndroidResult
+    from dcp_tf.tflite.android.session import AndroidSettings, benchmark_android
+    from dcp_tf.tflite.latency.latency_table import LatencyTable, measure_latency_table
+    from dcp_tf.tflite.latency.timers import DeviceTimer, HostTimer, open_device
 
 # What few need is imported when it is first used: the table needs the model's graph and with it TensorFlow.
 _HOME = {
-    **dict.fromkeys(("AndroidSettings", "benchmark_android"), "dcp_tf.tflite.android"),
-    "AndroidResult": "dcp_tf.tflite.android_result",
-    **dict.fromkeys(("LatencyTable", "measure_latency_table"), "dcp_tf.tflite.latency_table"),
-    **dict.fromkeys(("DeviceTimer", "HostTimer", "open_device"), "dcp_tf.tflite.timers"),
+    **dict.fromkeys(("AndroidSettings", "benchmark_android"), "dcp_tf.tflite.android.session"),
+    "AndroidResult": "dcp_tf.tflite.android.result",
+    **dict.fromkeys(("LatencyTable", "measure_latency_table"), "dcp_tf.tflite.latency.latency_table"),
+    **dict.fromkeys(("DeviceTimer", "HostTimer", "open_device"), "dcp_tf.tflite.latency.timers"),
 }
 
 __all__ = [

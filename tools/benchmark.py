@@ -17,8 +17,8 @@ import pathlib
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import readable_name
-from dcp_tf.tools import common_flags
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli import data_flags
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("benchmark", __doc__)
 PROGRAM.section("Measurement")
@@ -29,7 +29,7 @@ PROGRAM.integer("runs", 50, "Measured runs of each file (on Android: inferences 
 PROGRAM.integer("warmup", 10, "Inferences of each file before the first measured one.")
 PROGRAM.list("cpu", [], "Host: pin the measuring processes to these processors, such as 1 or 2,3; by default to none.")
 PROGRAM.boolean("profile", False, "Measure how long every operation takes too.")
-common_flags.define_seed(PROGRAM, "Of the inputs and the bootstrap.")
+data_flags.define_seed(PROGRAM, "Of the inputs and the bootstrap.")
 PROGRAM.path("output_dir", None, "Where to write benchmark.json; by default nowhere.")
 
 
@@ -93,7 +93,7 @@ def _host(flags, candidates: dict[str, str]) -> None:
 def _android(flags, candidates: dict[str, str]) -> None:
     if flags.cpu:
         raise UsageError("--cpu pins processes of this machine; on a device use --cores=big, little or a mask")
-    from dcp_tf.tflite.android import benchmark_android
+    from dcp_tf.tflite.android.session import benchmark_android
 
     result = benchmark_android(candidates, android_settings(flags), seed=flags.seed)
     _write(flags, result)
@@ -111,7 +111,7 @@ def _android(flags, candidates: dict[str, str]) -> None:
 
 def android_settings(flags):
     """The settings that the flags ask for; a program may lack those that have no meaning for it."""
-    from dcp_tf.tflite.android import AndroidSettings
+    from dcp_tf.tflite.android.session import AndroidSettings
 
     more = {
         name: flags[name].value for name in ("delegates", "runs", "repetitions", "warmup", "profile") if name in flags
@@ -131,7 +131,7 @@ def android_settings(flags):
 def _print(tables: list, operations: dict) -> None:
     from rich.console import Console
 
-    from dcp_tf.tflite.operation_times import operations_table
+    from dcp_tf.tflite.latency.operation_times import operations_table
 
     console = Console(highlight=False)
     for table in [*tables, *(operations_table(found, name) for name, found in operations.items())]:

@@ -18,20 +18,21 @@ if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from dcp_tf.errors import RunError
-from dcp_tf.tools import artefacts, baseline_look, common_flags, pruning_flags, run_flags
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.app import baseline, deployment
+from dcp_tf.tools.cli import data_flags, pruning_flags, run_flags
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("compare", __doc__)
-common_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
-common_flags.define_dataset(PROGRAM)
+data_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
+data_flags.define_dataset(PROGRAM)
 PROGRAM.integer(
     "train_samples",
     None,
     "Of the training images only so many, evenly of all classes and drawn anew for each seed. Without the flag all.",
     lower=1,
 )
-common_flags.define_outputs(PROGRAM)
-baseline_look.define_expected(PROGRAM)
+data_flags.define_outputs(PROGRAM)
+baseline.define_expected(PROGRAM)
 PROGRAM.section("Which methods")
 PROGRAM.list(
     "methods",
@@ -39,7 +40,7 @@ PROGRAM.list(
     f"Methods to compare, each NAME or NAME:option=value:option... Names: {', '.join(pruning_flags.METHODS)}.",
 )
 PROGRAM.integer("seeds", 3, "Runs of each method, with --seed and the seeds that follow it.", lower=1)
-common_flags.define_seed(PROGRAM, "The first seed.")
+data_flags.define_seed(PROGRAM, "The first seed.")
 PROGRAM.section("Which channels go")
 pruning_flags.define_groups(PROGRAM, pruning_flags.Defaults())
 pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
@@ -55,8 +56,8 @@ def main(flags) -> None:
     from dcp_tf import progress
     from dcp_tf.files import remove_leftovers, writable_folder
     from dcp_tf.report import print_comparison, write_comparison
-    from dcp_tf.tools import comparison, tolerance
-    from dcp_tf.tools.variants import read_variants
+    from dcp_tf.tools.app import augmentation_check, comparison
+    from dcp_tf.tools.cli.method_specs import read_variants
 
     variants = read_variants(flags.methods, flags)
     schedule = comparison.Schedule(
@@ -65,17 +66,17 @@ def main(flags) -> None:
         flags.distillation,
         flags.train_samples,
     )
-    subject = common_flags.load_subject(flags)
-    common_flags.require_one_output(subject)
+    subject = data_flags.load_subject(flags)
+    data_flags.require_one_output(subject)
     comparison.check(subject, variants, schedule)
-    look = baseline_look.look(flags, subject)
-    subject = tolerance.without_harm(flags, subject)
+    look = baseline.look(flags, subject)
+    subject = augmentation_check.without_harm(flags, subject)
     before = comparison.read_earlier(flags.output_dir, subject, variants, schedule) if flags.resume else None
     folder = writable_folder(flags.output_dir)
     remove_leftovers(folder)
     subject.announce()
     seeds = range(flags.seed, flags.seed + flags.seeds)
-    found = comparison.run(subject, variants, seeds, schedule, folder, look, before, artefacts.settings_of(flags))
+    found = comparison.run(subject, variants, seeds, schedule, folder, look, before, deployment.settings_of(flags))
     print_comparison(found)
     paths = write_comparison(found, folder)
     progress.say(f"written to {folder}: {', '.join(sorted(['compare.json', *(p.name for p in paths)]))}")

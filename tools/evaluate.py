@@ -21,16 +21,17 @@ if __package__ in (None, ""):
 import json
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import artefacts, baseline_look, common_flags, face_flags, model_flags, tflite_subject
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.app import baseline, deployment, tflite_model
+from dcp_tf.tools.cli import data_flags, face_flags, model_flags
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("evaluate", __doc__)
-common_flags.define_model(PROGRAM, about="The model; also a .tflite file")
-common_flags.define_dataset(PROGRAM)
-common_flags.define_outputs(PROGRAM)
-baseline_look.define_expected(PROGRAM)
+data_flags.define_model(PROGRAM, about="The model; also a .tflite file")
+data_flags.define_dataset(PROGRAM)
+data_flags.define_outputs(PROGRAM)
+baseline.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
-common_flags.define_seed(PROGRAM, "Draws which images are set aside for testing where the data set does not say.")
+data_flags.define_seed(PROGRAM, "Draws which images are set aside for testing where the data set does not say.")
 PROGRAM.section("Output")
 PROGRAM.boolean("json", False, "Print JSON.")
 
@@ -43,16 +44,16 @@ def main(flags) -> None:
     dataset = subject.dataset
     if dataset.test.labels is None:
         raise UsageError(f"{flags.dataset} has no labels to measure on")
-    common_flags.require_one_output(subject)
+    data_flags.require_one_output(subject)
     subject.announce()
     if flags.pairs:
-        found = artefacts.figures(subject.model, dataset, subject.objective)
+        found = deployment.figures(subject.model, dataset, subject.objective)
     else:
         from dcp_tf.data import images_per_measurement
 
         batches = dataset.test.batches(images_per_measurement(dataset.test.shape))
         found = dict(subject.objective.evaluate(subject.model, batches))
-    baseline_look.look(flags, subject, figures=found, what="model")
+    baseline.look(flags, subject, figures=found, what="model")
     found["images"] = dataset.test.size
     if flags.json:
         print(json.dumps(found, indent=2))
@@ -72,7 +73,7 @@ def _load(flags):
     if flags.pairs:
         return _load_with_pairs(flags)
     face_flags.require_pairs(flags)
-    return tflite_subject.load_tflite(flags) if flags.model.endswith(".tflite") else common_flags.load_subject(flags)
+    return tflite_model.load_tflite(flags) if flags.model.endswith(".tflite") else data_flags.load_subject(flags)
 
 
 def _load_with_pairs(flags):
@@ -92,22 +93,20 @@ def _load_with_pairs(flags):
     else:
         loaded = models.load(flags.model, weights=flags.weights, **model_flags.code_of(flags))
         model, normalization, kind = loaded.model, loaded.normalization, models.outputs_kind(loaded.model)
-        common_flags.require_one_input(flags.model, model)
+        data_flags.require_one_input(flags.model, model)
         shape, outputs = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape)
     _require_embeddings(flags, len(shape) == 3 and kind == "logits", outputs)
-    name, mean, std = common_flags.read_normalization(flags, normalization, notes)
+    name, mean, std = data_flags.read_normalization(flags, normalization, notes)
     images = face_flags.pair_images(flags, pairs, shape, data.find_normalization(name, mean, std))
     notes.append(f"verified on {pairs.size:,} pairs of {len(pairs.files):,} images ({flags.pairs})")
     dataset = data.ImageDataset(pairs.name, images, images, 0, (), images.shape)
     objective = Verified(Directions(), pairs)
-    return common_flags.Subject(
-        model, dataset, None, "mean/std" if mean else name, flags.model, tuple(notes), objective
-    )
+    return data_flags.Subject(model, dataset, None, "mean/std" if mean else name, flags.model, tuple(notes), objective)
 
 
 def _require_embeddings(flags, is_linear: bool, outputs: tuple) -> None:
     """Raises UsageError where the model, its run or a flag says that the outputs are no embeddings of images."""
-    told = flags.loss if flags["loss"].present else common_flags.recorded(flags.model).loss
+    told = flags.loss if flags["loss"].present else data_flags.recorded(flags.model).loss
     known = told in ("auto", *face_flags.MARGINS) and flags.outputs != "probabilities"
     if not is_linear or not known or len(outputs) != 2 or outputs[1] < 2:
         raise UsageError(

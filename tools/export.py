@@ -17,14 +17,15 @@ if __package__ in (None, ""):
 import pathlib
 
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tools import baseline_look, common_flags, face_flags, pruning_flags
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.app import baseline
+from dcp_tf.tools.cli import data_flags, face_flags, pruning_flags
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("export", __doc__)
-common_flags.define_model(PROGRAM)
-common_flags.define_dataset(PROGRAM)
-common_flags.define_outputs(PROGRAM)
-baseline_look.define_expected(PROGRAM)
+data_flags.define_model(PROGRAM)
+data_flags.define_dataset(PROGRAM)
+data_flags.define_outputs(PROGRAM)
+baseline.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 pruning_flags.define_files(PROGRAM)
 PROGRAM.path("output_dir", None, "Where the files go; by default beside the model.")
@@ -33,7 +34,7 @@ PROGRAM.string(
     "baseline", "baseline", "Operations are compared with those of the files of this name in the same folder, if any."
 )
 PROGRAM.string("name", None, "What the names of the files start with; by default the model's name.")
-common_flags.define_seed(PROGRAM, "Draws the calibration images.")
+data_flags.define_seed(PROGRAM, "Draws the calibration images.")
 
 
 _LONGEST_NAME = 200  # bytes; a file name has 255, what is added and a temporary name included
@@ -46,9 +47,9 @@ def main(flags) -> None:
     from dcp_tf import progress
     from dcp_tf.files import readable_name, writable_folder, write_json
     from dcp_tf.report import files_table
-    from dcp_tf.tools import artefacts, deployable, tolerance
-    from dcp_tf.tools.failures import collect
-    from dcp_tf.tools.file_details import file_table
+    from dcp_tf.tools.app import augmentation_check, deployment, preflight
+    from dcp_tf.tools.app.export_table import file_table
+    from dcp_tf.tools.app.failures import collect
 
     settings = pruning_flags.read_deployment(flags)
     if not settings.quantizations:
@@ -58,21 +59,21 @@ def main(flags) -> None:
             f"--name is what file names start with, at most {_LONGEST_NAME} bytes and no folder (which --output_dir "
             f"names), received {flags.name:.80}"
         )
-    subject = common_flags.load_subject(flags)
+    subject = data_flags.load_subject(flags)
     is_file = pathlib.Path(flags.model).is_file()
     if not flags.output_dir and not is_file:
         raise UsageError("say where the files shall go: --output_dir=FOLDER")
     folder = writable_folder(flags.output_dir or pathlib.Path(flags.model).parent)
     changes = []
     if not flags["quantization"].present:  # of files that were asked for those that can be made are made
-        settings, changes = deployable.with_possible_files(settings, False, subject)
-    look = baseline_look.look(flags, subject, what="model")
-    subject = tolerance.without_harm(flags, subject)
+        settings, changes = preflight.with_possible_files(settings, False, subject)
+    look = baseline.look(flags, subject, what="model")
+    subject = augmentation_check.without_harm(flags, subject)
     subject.announce()
     for line in changes:
         progress.say(line)
     name = flags.name or (readable_name(pathlib.Path(flags.model).stem) if is_file else subject.model.name)
-    records, failures = artefacts.deploy(
+    records, failures = deployment.deploy(
         {name: subject.model}, subject.dataset, subject.objective, folder, settings, flags.seed
     )
     if records:
@@ -90,7 +91,7 @@ def main(flags) -> None:
         "files": records,
         "failures": failures,
     }
-    write_json(folder / "export.json", content | {"versions": artefacts.versions()})
+    write_json(folder / "export.json", content | {"versions": deployment.versions()})
     progress.say(f"written to {folder}: {', '.join([*records, 'export.json'])}")
     if failures:
         raise RunError("; ".join(failures))

@@ -17,24 +17,16 @@ import pathlib
 import time
 
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tools import (
-    baseline_look,
-    common_flags,
-    face_flags,
-    model_flags,
-    pruning_flags,
-    run_flags,
-    task,
-    unlabelled,
-)
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.app import baseline, unlabelled
+from dcp_tf.tools.cli import data_flags, face_flags, model_flags, objective_flags, pruning_flags, run_flags
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("finetune", __doc__)
-common_flags.define_model(PROGRAM, about="The pruned model")
+data_flags.define_model(PROGRAM, about="The pruned model")
 PROGRAM.path("teacher", None, "The baseline, to learn from: a path to a .keras / .h5 file.")
-common_flags.define_dataset(PROGRAM)
-common_flags.define_outputs(PROGRAM)
-baseline_look.define_expected(PROGRAM)
+data_flags.define_dataset(PROGRAM)
+data_flags.define_outputs(PROGRAM)
+baseline.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Fine-tuning")
 pruning_flags.define_finetuning(PROGRAM, pruning_flags.Defaults())
@@ -49,23 +41,23 @@ def main(flags) -> None:
     if flags.distillation and not flags.teacher:
         raise UsageError("--distillation needs --teacher=BASELINE")
     from dcp_tf import progress
-    from dcp_tf.tools import artefacts, tolerance
-    from dcp_tf.tools.reload_check import rehearse, reload_records
+    from dcp_tf.tools.app import augmentation_check, deployment
+    from dcp_tf.tools.app.reload_check import rehearse, reload_records
     from dcp_tf.training import save_model
 
-    subject = common_flags.load_subject(flags)
-    common_flags.require_one_output(subject)
+    subject = data_flags.load_subject(flags)
+    data_flags.require_one_output(subject)
     share = _share_of_teacher(flags, subject)
     config = pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr")
     teacher = _load_teacher(flags, subject)
     rehearse(subject.model, subject.dataset)
     folder, _ = run_flags.open_folder(flags, strategy=None)
-    look = baseline_look.look(flags, subject, model=teacher, what="teacher" if teacher else "model", is_trained=True)
-    subject = tolerance.without_harm(flags, subject, teacher)
+    look = baseline.look(flags, subject, model=teacher, what="teacher" if teacher else "model", is_trained=True)
+    subject = augmentation_check.without_harm(flags, subject, teacher)
     subject.announce()
     masks = _masks_of_zeros(subject.model) if _has_pruned_kernels(flags.model) else {}
     known = look.figures if teacher is None and look is not None and look.part == "test" else None
-    before = artefacts.measure_model(subject.model, subject.dataset, subject.objective, known)
+    before = deployment.measure_model(subject.model, subject.dataset, subject.objective, known)
     metric = subject.objective.primary
     reference = None if teacher is None else unlabelled.reference(teacher, subject.dataset, subject.objective)
     if reference is not None:
@@ -74,9 +66,9 @@ def main(flags) -> None:
         progress.say(f"before fine-tuning: {metric} {before[metric]:.4f}")
     phase = _fit(flags, subject, config, teacher, folder, masks, share)
     path = save_model(subject.model, folder / "pruned.keras")
-    after = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
+    after = deployment.measure_model(subject.model, subject.dataset, subject.objective)
     if not masks:
-        artefacts.leave_out_zeros(after)
+        deployment.leave_out_zeros(after)
     if reference is not None:
         after |= reference.compare(subject.model)
     if metric in before:
@@ -88,7 +80,7 @@ def main(flags) -> None:
         found["baseline_check"] = look.to_json()
     if reference is not None:
         found["metric"] = metric
-    artefacts.write_summary(folder, started, subject, flags, {"distillation": share}, **found)
+    deployment.write_summary(folder, started, subject, flags, {"distillation": share}, **found)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")
@@ -160,7 +152,7 @@ def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
         train,
         [Distillation(loss, share) if share else loss],
         config,
-        teacher=None if teacher is None else task.teacher(objective, teacher, train),
+        teacher=None if teacher is None else objective_flags.teacher(objective, teacher, train),
         masks=masks,
         validation=lambda: {} if test.labels is None else objective.evaluate(subject.model, test.batches(at_once)),
         checkpoint=TrainState(state, {"data": digest(train), "teacher": flags.teacher, "distillation": share}),

@@ -22,12 +22,12 @@ import re
 
 from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, model_flags, narrow_tables
-from dcp_tf.tools.program import Program
-from dcp_tf.tools.pruning_flags import read_target
+from dcp_tf.tools.cli import data_flags, model_flags, narrow_tables
+from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.pruning_flags import read_target
 
 PROGRAM = Program("inspect_model", __doc__)
-common_flags.define_model(PROGRAM)
+data_flags.define_model(PROGRAM)
 PROGRAM.list("input_shape", [], "The shape of one input (32,32,3 or 20,5), where the model leaves sizes open.")
 PROGRAM.section("What pruning would leave")
 PROGRAM.share("rate", None, "Count the model with this share of channels removed from each group.")
@@ -90,8 +90,8 @@ def main(flags) -> None:
 def _sweep(flags) -> int:
     from rich.console import Console
 
-    from dcp_tf.tools import sweep
-    from dcp_tf.tools.program import FAILED, OK
+    from dcp_tf.tools.app import sweep
+    from dcp_tf.tools.cli.program import FAILED, OK
 
     rows = sweep.sweep(flags.only)
     if flags.json:
@@ -295,7 +295,7 @@ def _print_layers(layers: list[dict]) -> None:
 
 
 def _shape(flags) -> tuple[int, ...] | None:
-    sizes = common_flags.numbers(flags, "input_shape")
+    sizes = data_flags.numbers(flags, "input_shape")
     if sizes is not None and any(s < 1 or s != int(s) for s in sizes):
         given = ",".join(flags.input_shape)
         raise UsageError(f"--input_shape takes whole sizes, such as 224,224,3 or 20,5. Received: {given}")

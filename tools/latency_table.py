@@ -17,12 +17,12 @@ import contextlib
 
 from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import common_flags, model_flags
 from dcp_tf.tools.benchmark import android_settings, define_android
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli import data_flags, model_flags
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("latency_table", __doc__)
-common_flags.define_model(PROGRAM)
+data_flags.define_model(PROGRAM)
 PROGRAM.list("input_shape", [], "Height, width and channels of the images, where the model leaves them open.")
 PROGRAM.section("Measurement")
 PROGRAM.path("output_dir", None, "Where to write latency_table.json.")
@@ -48,7 +48,7 @@ def main(flags) -> None:
     from dcp_tf import models, progress
     from dcp_tf.files import writable_folder
     from dcp_tf.graph import ChannelGraph
-    from dcp_tf.tflite.latency_table import measure_latency_table
+    from dcp_tf.tflite.latency.latency_table import measure_latency_table
 
     path = writable_folder(flags.output_dir) / "latency_table.json"
     shape = {"input_shape": _numbers(flags, "input_shape", int)} if flags.input_shape else {}
@@ -70,7 +70,7 @@ def main(flags) -> None:
 
 @contextlib.contextmanager
 def _timer(flags):
-    from dcp_tf.tflite.timers import DeviceTimer, HostTimer, open_device
+    from dcp_tf.tflite.latency.timers import DeviceTimer, HostTimer, open_device
 
     if flags.device == "host":
         with HostTimer(flags.threads, cpus=_numbers(flags, "cpu", int)) as timer:

@@ -20,25 +20,15 @@ import shutil
 import time
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools import (
-    baseline_look,
-    common_flags,
-    experiment_flags,
-    face_flags,
-    file_target,
-    latency_target,
-    model_flags,
-    plan_flag,
-    pruning_flags,
-    run_flags,
-)
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.app import baseline, file_target, latency_target
+from dcp_tf.tools.cli import data_flags, experiment_flags, face_flags, model_flags, plan_flag, pruning_flags, run_flags
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("prune", __doc__)
-common_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
-common_flags.define_dataset(PROGRAM)
-common_flags.define_outputs(PROGRAM)
-baseline_look.define_expected(PROGRAM)
+data_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
+data_flags.define_dataset(PROGRAM)
+data_flags.define_outputs(PROGRAM)
+baseline.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 pruning_flags.define_pruning(PROGRAM, pruning_flags.Defaults())
 plan_flag.define_plan(PROGRAM)
@@ -62,31 +52,31 @@ def main(flags, strategy) -> None:
         return
     run_flags.require_folder(flags, "the results")
     from dcp_tf import progress
-    from dcp_tf.tools import baseline, pipeline, tolerance
+    from dcp_tf.tools.app import augmentation_check, run, train_network
     from dcp_tf.training.distribution import distributed
 
     chosen = experiment_flags.choose(flags)
     job = pruning_flags.read_job(flags)
     trains = chosen is not None and chosen.baseline is not None
     if trains:
-        subject = baseline.build_as_flags_say(flags, chosen.model, chosen.image_size)
+        subject = train_network.build_as_flags_say(flags, chosen.model, chosen.image_size)
     else:
-        subject = common_flags.load_subject(flags)
-        common_flags.require_one_output(subject)
+        subject = data_flags.load_subject(flags)
+        data_flags.require_one_output(subject)
     if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
     if job.latency and job.latency.path is not None:
         job = latency_target.with_table(job, subject)
     if job.file:
         job = file_target.with_sizes(job, subject)
-    outlook = pipeline.foresee(subject, job)
-    job, changes = pipeline.with_possible_files(flags, subject, job)
+    outlook = run.foresee(subject, job)
+    job, changes = run.with_possible_files(flags, subject, job)
     folder, worker = run_flags.open_folder(flags, strategy)
     if worker:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
-    look = None if trains else baseline_look.look(flags, subject)
+    look = None if trains else baseline.look(flags, subject)
     if not trains:
-        subject = tolerance.without_harm(flags, subject)
+        subject = augmentation_check.without_harm(flags, subject)
     subject.announce()
     for line in (*changes, outlook):
         progress.say(line)
@@ -97,18 +87,20 @@ def main(flags, strategy) -> None:
         job = latency_target.with_checks(job, subject, folder, flags.resume)
     with distributed(strategy):
         phases = [_train(flags, chosen, subject, folder)] if trains else []
-        pipeline.run(flags, subject, job, folder, started, phases, look)
+        run.run(flags, subject, job, folder, started, phases, look)
 
 
 def _train(flags, chosen, subject, folder) -> dict:
     """Trains the baseline of an experiment."""
     from dcp_tf import progress
-    from dcp_tf.tools import baseline
+    from dcp_tf.tools.app import train_network
 
     progress.say(f"{chosen.name}: training {chosen.model} first; --model=FILE brings a trained one")
     if not flags.resume:  # what an earlier run kept belongs to its own baseline
         shutil.rmtree(folder / "state", ignore_errors=True)
-    return baseline.train(subject, chosen.baseline, folder / "state" / "baseline.npz", log_dir=str(folder / "events"))
+    return train_network.train(
+        subject, chosen.baseline, folder / "state" / "baseline.npz", log_dir=str(folder / "events")
+    )
 
 
 def run(argv=None) -> int:

@@ -16,8 +16,9 @@ if __package__ in (None, ""):
 
 import time
 
-from dcp_tf.tools import baseline_look, model_flags, pruning_flags, run_flags
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.app import baseline
+from dcp_tf.tools.cli import model_flags, pruning_flags, run_flags
+from dcp_tf.tools.cli.program import Program
 
 DEFAULTS = pruning_flags.Defaults(aux_epochs=4, finetune_epochs=12, batch_size=64, selection_samples=1024)
 
@@ -26,7 +27,7 @@ PROGRAM.section("Baseline")
 PROGRAM.path("model", "zoo:preresnet20", "The network to train, zoo:NAME.")
 PROGRAM.integer("epochs", 12, "Epochs of the baseline's training.", lower=1)
 PROGRAM.float("learning_rate", 0.1, "Learning rate of the baseline, falling to 0 along a cosine.")
-baseline_look.define_expected(PROGRAM)
+baseline.define_expected(PROGRAM)
 pruning_flags.define_pruning(PROGRAM, DEFAULTS)
 pruning_flags.define_training(PROGRAM, DEFAULTS)
 pruning_flags.define_deployment(PROGRAM)
@@ -41,20 +42,20 @@ def main(flags) -> None:
         run_flags.require_folder(flags, "the results")
     from dcp_tf import progress
     from dcp_tf.files import writable_folder
-    from dcp_tf.tools import baseline, pipeline
+    from dcp_tf.tools.app import run, train_network
 
     job = pruning_flags.read_job(flags)
     config = pruning_flags.read_training(flags, "epochs", "learning_rate")
-    subject = baseline.build(flags.model, "digits", config.seed)
-    outlook = pipeline.foresee(subject, job)
-    job, changes = pipeline.with_possible_files(flags, subject, job)
+    subject = train_network.build(flags.model, "digits", config.seed)
+    outlook = run.foresee(subject, job)
+    job, changes = run.with_possible_files(flags, subject, job)
     folder = writable_folder(flags.output_dir)
     for line in (*changes, f"training {flags.model} on digits; then {outlook}"):
         progress.say(line)
     if not flags.resume:  # what an earlier run kept belongs to its own baseline
         shutil.rmtree(folder / "state", ignore_errors=True)
-    phase = baseline.train(subject, config, folder / "state" / "baseline.npz", log_dir=str(folder / "events"))
-    pipeline.run(flags, subject, job, folder, started, [phase])
+    phase = train_network.train(subject, config, folder / "state" / "baseline.npz", log_dir=str(folder / "events"))
+    run.run(flags, subject, job, folder, started, [phase])
 
 
 def run(argv=None) -> int:

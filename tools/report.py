@@ -12,7 +12,7 @@ if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools.program import Program
+from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("report", __doc__)
 PROGRAM.section("The run")

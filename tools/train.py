@@ -14,16 +14,16 @@ if __package__ in (None, ""):
 
 import time
 
-from dcp_tf.tools import common_flags, experiment_flags, face_flags, run_flags
-from dcp_tf.tools.program import Program
-from dcp_tf.tools.training_flags import define_recipe, read_training
+from dcp_tf.tools.cli import data_flags, experiment_flags, face_flags, run_flags
+from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.training_flags import define_recipe, read_training
 
 PROGRAM = Program("train", __doc__)
 PROGRAM.section("Model")
 PROGRAM.path("model", "zoo:preresnet20", "The network: zoo:NAME, or keras:NAME (keras.applications).")
-common_flags.define_data_source(PROGRAM)
+data_flags.define_data_source(PROGRAM)
 experiment_flags.define_image_size(PROGRAM)
-common_flags.define_loss(PROGRAM)
+data_flags.define_loss(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Training")
 PROGRAM.integer("epochs", 30, "Passes over the training images.", lower=1)
@@ -45,21 +45,21 @@ def main(flags, strategy) -> None:
     started = time.time()
     run_flags.require_folder(flags, "the model")
     from dcp_tf import progress
-    from dcp_tf.tools import artefacts, baseline
+    from dcp_tf.tools.app import deployment, train_network
     from dcp_tf.training import save_model
     from dcp_tf.training.distribution import distributed
 
     config = read_training(flags, "epochs", "learning_rate")
-    subject = baseline.build_as_flags_say(flags, flags.model, flags.image_size)
+    subject = train_network.build_as_flags_say(flags, flags.model, flags.image_size)
     folder, _ = run_flags.open_folder(flags, strategy)
     subject.announce()
     state = run_flags.kept_training(flags, folder, "baseline")
     run_flags.announce_strategy(flags, strategy)
     with distributed(strategy):
-        phase = baseline.train(subject, config, state, log_dir=str(folder / "events"))
+        phase = train_network.train(subject, config, state, log_dir=str(folder / "events"))
     path = save_model(subject.model, folder / "baseline.keras")
-    measured = artefacts.measure_model(subject.model, subject.dataset, subject.objective)
-    artefacts.write_summary(folder, started, subject, flags, baseline=measured, phases=[phase])
+    measured = deployment.measure_model(subject.model, subject.dataset, subject.objective)
+    deployment.write_summary(folder, started, subject, flags, baseline=measured, phases=[phase])
     progress.say(f"written to {folder}: baseline.keras, summary.json")
     metric = subject.objective.primary
     print(f"{path}: {metric} {measured[metric]:.4f}, {measured['params']:,} parameters, {measured['macs']:,} MACs")

@@ -7,7 +7,7 @@ from dcp_tf.models.faces import lresnet34e_ir, mobilefacenet, spherenet4, sphere
 from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.inputs import takes_raw_pixels
-from dcp_tf.models.legacy import from_tf_keras
+from dcp_tf.models.keras2.convert import from_tf_keras
 from dcp_tf.models.load import LoadedModel, load
 from dcp_tf.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_cifar, mobilenet_v1_sparse
 from dcp_tf.models.mobilenet_v2 import mobilenet_v2, mobilenet_v2_cifar, mobilenet_v2_small

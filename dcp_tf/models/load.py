@@ -19,7 +19,7 @@ from dcp_tf.models.batch import with_open_batch
 from dcp_tf.models.custom_objects import import_custom_objects, unknown_names
 from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
-from dcp_tf.models.legacy_files import load_legacy
+from dcp_tf.models.keras2.files import load_legacy
 from dcp_tf.models.names import with_valid_names
 from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.zoo import build, zoo_normalization

@@ -11,7 +11,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.field_types import check_fields
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.budget import Target
-from dcp_tf.pruning.scores import SCORES
+from dcp_tf.pruning.problem.scores import SCORES
 from dcp_tf.pruning.stopping import FixedRate, RelativeChangeOrCap, StoppingRule
 
 ALLOCATIONS = ("uniform", "global")

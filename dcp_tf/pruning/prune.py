@@ -15,21 +15,21 @@ from dcp_tf.errors import RunError, UsageError
 from dcp_tf.field_types import whole_number
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers, rebuild
 from dcp_tf.models import check_functional
-from dcp_tf.pruning.allocation import global_widths
+from dcp_tf.pruning.allocation.global_allocation import global_widths
 from dcp_tf.pruning.arguments import check_arguments, shape_hint, usable_model
 from dcp_tf.pruning.budget import Widths, matching, meet, share_of_kernels
-from dcp_tf.pruning.criteria import CRITERIA, Evidence, Scores, largest
-from dcp_tf.pruning.discrimination import Task, select_channels
+from dcp_tf.pruning.dcp.algorithm1 import Task, select_channels
 from dcp_tf.pruning.from_scratch import draw_anew, with_heads
 from dcp_tf.pruning.given_plan import GivenPlan
+from dcp_tf.pruning.importance import CRITERIA, Evidence, Scores, largest
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
-from dcp_tf.pruning.recovery import recover_weights
+from dcp_tf.pruning.problem.stages import kernel_units
+from dcp_tf.pruning.recovery.block_outputs import recover_weights
 from dcp_tf.pruning.recurrent_units import announce_units
 from dcp_tf.pruning.rounding import rounding_note
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
-from dcp_tf.pruning.units import kernel_units
 from dcp_tf.training import (
     FEW_IMAGES,
     Distillation,

@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
-from dcp_tf.pruning.criteria.weights import check_filters, check_scales
+from dcp_tf.pruning.elimination.thinet_lasso import Chooser, check_layers, lasso, thinet
+from dcp_tf.pruning.importance.weights import check_filters, check_scales
 from dcp_tf.pruning.methods import Guided, Method
-from dcp_tf.pruning.reconstruction_rivals import Chooser, check_layers, lasso, thinet
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,8 @@ from dcp_tf.experiments import EXPERIMENTS
 from dcp_tf.graph import ChannelGraph, count_cost, rebuild
 from dcp_tf.models import zoo
 from dcp_tf.pruning.prune import choose_groups, choose_widths
-from dcp_tf.tools import experiment_flags, prune, pruning_flags, train
+from dcp_tf.tools import prune, train
+from dcp_tf.tools.cli import experiment_flags, pruning_flags
 
 # Name, and the share of FLOPs that the paper removes (%); what we get for the MobileNets of CIFAR-10 differs by what
 # the paper does not tell of them.

@@ -61,10 +61,10 @@ def rehearse(name, folder, *arguments):
 def test_networks_of_the_zoo_see_each_set_normalised_by_its_own_colours(name, mean, tmp_path):
     from tfds_mock_sets import write_mock_set
 
-    from dcp_tf.tools import baseline
+    from dcp_tf.tools.app import train_network
 
     write_mock_set(tmp_path, name, {"train": 4, "test": 2})
-    subject = baseline.build("zoo:preresnet8", f"tfds:{name}", 0, data_dir=str(tmp_path))
+    subject = train_network.build("zoo:preresnet8", f"tfds:{name}", 0, data_dir=str(tmp_path))
     assert subject.normalization == name
     assert subject.dataset.train.normalization.mean[0] == mean
 

@@ -12,9 +12,9 @@ from random_graphs import random_model
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, kernel_sparsity, rebuild
 from dcp_tf.graph.constants import fold_constants
-from dcp_tf.pruning.readers import HeldPlaces, with_kernels
-from dcp_tf.pruning.units import kernel_units
-from dcp_tf.pruning.unread import remove_unread
+from dcp_tf.pruning.dcp.dead_channels import remove_unread
+from dcp_tf.pruning.problem.consumers import HeldPlaces, with_kernels
+from dcp_tf.pruning.problem.stages import kernel_units
 
 DEAD = (1, 3)
 TOLERANCE = 1e-5

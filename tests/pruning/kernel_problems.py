@@ -3,8 +3,8 @@
 import numpy as np
 from pruning_nets import NETS
 
-from dcp_tf.pruning.channel_problem import ChannelProblem
-from dcp_tf.pruning.readers import with_kernels
+from dcp_tf.pruning.problem.consumers import with_kernels
+from dcp_tf.pruning.problem.problem import ChannelProblem
 
 
 def kernel_problem(setting, settings, seed=0):

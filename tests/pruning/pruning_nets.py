@@ -5,11 +5,11 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.graph import ChannelGraph, copy_model
-from dcp_tf.pruning.caches import Cache
-from dcp_tf.pruning.channel_problem import ChannelProblem, SubProblem
-from dcp_tf.pruning.layer_inputs import Walk
-from dcp_tf.pruning.readers import HeldPlaces
-from dcp_tf.pruning.units import Target, channel_unit
+from dcp_tf.pruning.activations.cache import Cache
+from dcp_tf.pruning.activations.cursor import Walk
+from dcp_tf.pruning.problem.consumers import HeldPlaces
+from dcp_tf.pruning.problem.problem import ChannelProblem, SubProblem
+from dcp_tf.pruning.problem.stages import Target, channel_unit
 from dcp_tf.training import classification_loss
 
 CLASSES = 3

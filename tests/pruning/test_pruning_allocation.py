@@ -15,9 +15,9 @@ from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning import DCP, DCPDKP, DKP, L1, AdaptDCP, BNScale, Target, Taylor, WidthMultiplier, Widths
-from dcp_tf.pruning.allocation import allocate
-from dcp_tf.pruning.criteria import Evidence
-from dcp_tf.pruning.loss_rises import loss_rises
+from dcp_tf.pruning.allocation.global_allocation import allocate
+from dcp_tf.pruning.allocation.sensitivity import loss_rises
+from dcp_tf.pruning.importance import Evidence
 from dcp_tf.pruning.widths import kept_at_rate
 from dcp_tf.training import TrainConfig, as_objective
 
@@ -170,7 +170,7 @@ def test_the_model_is_left_as_it_is_even_where_measuring_fails(monkeypatch):
             raise KeyboardInterrupt
         return 0.0
 
-    monkeypatch.setattr("dcp_tf.pruning.loss_rises._Losses._loss", fail)
+    monkeypatch.setattr("dcp_tf.pruning.allocation.sensitivity._Losses._loss", fail)
     with pytest.raises(KeyboardInterrupt):
         run(model, DCP(rate=0.25, allocation="global", **QUICK))
     assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))

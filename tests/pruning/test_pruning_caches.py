@@ -7,9 +7,9 @@ from pruning_nets import NETS, SHAPE, Setting, batched, build, images
 
 from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.pruning.caches import Cache, Room
-from dcp_tf.pruning.layer_inputs import Batches, Walk, live_tensors
-from dcp_tf.pruning.selection import select_greedily
+from dcp_tf.pruning.activations.cache import Cache, Room
+from dcp_tf.pruning.activations.cursor import Batches, Walk, live_tensors
+from dcp_tf.pruning.problem.algorithm2 import select_greedily
 from dcp_tf.pruning.stopping import FixedRate
 
 

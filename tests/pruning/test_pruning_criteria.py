@@ -11,7 +11,7 @@ from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning import METHODS, Criterion
-from dcp_tf.pruning.criteria import CRITERIA, Evidence
+from dcp_tf.pruning.importance import CRITERIA, Evidence
 from dcp_tf.training import TrainConfig, as_objective, classification_loss
 
 NONE = TrainConfig(epochs=0)

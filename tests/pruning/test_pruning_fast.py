@@ -9,7 +9,7 @@ import pytest
 from dcp_tf import data
 from dcp_tf.errors import RunError
 from dcp_tf.pruning import DCP, AdaptDCP, prune
-from dcp_tf.pruning.quadratic import Quadratic, eliminate, is_supported, patches
+from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, patches
 from dcp_tf.training import TrainConfig
 
 NONE = TrainConfig(epochs=0)
@@ -151,7 +151,7 @@ def test_a_learning_rate_that_diverges_is_lowered_until_the_loss_is_finite(net_a
     method = DCP(selection_lr=100.0, auxiliary_losses=0, exclude=("[bcd]",), **settings)
     result = prune(model, split, method, auxiliary=NONE, finetuning=NONE)
     assert all(np.isfinite(np.asarray(w)).all() for w in result.model.weights)
-    monkeypatch.setattr("dcp_tf.pruning.channel_problem._ATTEMPTS", 1)
+    monkeypatch.setattr("dcp_tf.pruning.problem.problem._ATTEMPTS", 1)
     with pytest.raises(RunError, match="lower --selection_lr"):
         prune(model, split, method, auxiliary=NONE, finetuning=NONE)
 

@@ -7,9 +7,9 @@ import tensorflow as tf
 from pruning_nets import NETS, SHAPE, build, images
 
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.pruning.caches import Cache
-from dcp_tf.pruning.footprint import bytes_per_image, cache_bytes, images_at_once, matrix_bytes
-from dcp_tf.pruning.layer_inputs import Walk
+from dcp_tf.pruning.activations.cache import Cache
+from dcp_tf.pruning.activations.cursor import Walk
+from dcp_tf.pruning.activations.memory import bytes_per_image, cache_bytes, images_at_once, matrix_bytes
 
 
 @pytest.mark.parametrize("net", ["residual", "concatenated", "several_channels"])

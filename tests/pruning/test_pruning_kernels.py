@@ -9,9 +9,9 @@ from pruning_nets import CLASSES, Setting, images
 from test_pruning_selection import CHANNELS, DECAY, LAMBDA, MOMENTUM, RATE, RULES, InNumPy, MadeUp, make_net
 
 from dcp_tf.pruning import DKP, AdaptDKP
-from dcp_tf.pruning.channel_problem import SubProblem
-from dcp_tf.pruning.choice import choose_kernels
-from dcp_tf.pruning.selection import select_greedily
+from dcp_tf.pruning.dcp.dispatch import choose_kernels
+from dcp_tf.pruning.problem.algorithm2 import select_greedily
+from dcp_tf.pruning.problem.problem import SubProblem
 from dcp_tf.pruning.stopping import FixedRate
 
 KERNELS = CHANNELS * CLASSES

@@ -6,10 +6,10 @@ import pytest
 from kernel_problems import QUADRATIC, kernel_problem
 from pruning_nets import Setting, build
 
-from dcp_tf.pruning.channel_problem import SubProblem
-from dcp_tf.pruning.fast_selection import is_fast, quadratics
-from dcp_tf.pruning.kernel_elimination import MAX_WORK, eliminate_kernels, work
-from dcp_tf.pruning.quadratic import Quadratic, patches
+from dcp_tf.pruning.elimination.kernels import MAX_WORK, eliminate_kernels, work
+from dcp_tf.pruning.elimination.quadratic import Quadratic, patches
+from dcp_tf.pruning.elimination.select import is_fast, quadratics
+from dcp_tf.pruning.problem.problem import SubProblem
 
 
 def matrices(problem, parts):
@@ -66,7 +66,7 @@ PARTS = {
 @pytest.mark.parametrize("holes", [False, True], ids=["whole", "holes"])
 def test_each_removal_is_the_cheapest_and_costs_what_refitting_says(which, holes, monkeypatch):
     """Costs of one output do not depend on others, so the cheapest of all kernels is the cheapest of its output."""
-    monkeypatch.setattr("dcp_tf.pruning.kernel_elimination._BYTES_AT_A_TIME", 1)  # one output at a time
+    monkeypatch.setattr("dcp_tf.pruning.elimination.kernels._BYTES_AT_A_TIME", 1)  # one output at a time
     parts = PARTS[which](np.random.default_rng(2))
     if holes:  # a kernel that is gone before, so that outputs have different places
         parts[0].held[parts[0].atom == 1] = False
@@ -90,7 +90,7 @@ def test_each_removal_is_the_cheapest_and_costs_what_refitting_says(which, holes
 def test_outputs_together_and_one_by_one_go_in_the_same_order(monkeypatch):
     parts = [random_kernels(np.random.default_rng(4), 4, 3, 5)]
     together = eliminate_kernels(parts)
-    monkeypatch.setattr("dcp_tf.pruning.kernel_elimination._BYTES_AT_A_TIME", 1)
+    monkeypatch.setattr("dcp_tf.pruning.elimination.kernels._BYTES_AT_A_TIME", 1)
     alone = eliminate_kernels(parts)
     assert together[0] == alone[0]
     np.testing.assert_allclose(together[1], alone[1], rtol=1e-9)

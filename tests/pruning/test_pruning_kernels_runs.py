@@ -16,7 +16,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.evaluation import accuracy
 from dcp_tf.graph import ChannelGraph, count_cost, kernel_sparsity, nominal_macs, rebuild
 from dcp_tf.pruning import DCPDKP, DKP, AdaptDKP, KernelPlan, PruningPlan, Target
-from dcp_tf.pruning.discrimination import Task, select_channels
+from dcp_tf.pruning.dcp.algorithm1 import Task, select_channels
 from dcp_tf.pruning.prune import check
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.training import TrainConfig, as_objective

@@ -5,9 +5,9 @@ import pytest
 from pruning_nets import NETS, Setting, build, images
 
 from dcp_tf.graph import ChannelGraph, rebuild
-from dcp_tf.pruning.channel_problem import SubProblem
-from dcp_tf.pruning.readers import HeldPlaces
-from dcp_tf.pruning.units import channel_unit
+from dcp_tf.pruning.problem.consumers import HeldPlaces
+from dcp_tf.pruning.problem.problem import SubProblem
+from dcp_tf.pruning.problem.stages import channel_unit
 
 
 def kernels_outside(setting, selected):

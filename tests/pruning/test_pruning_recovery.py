@@ -7,10 +7,11 @@ import pytest
 from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, rebuild
-from dcp_tf.pruning import DCP, DKP, prune, recovery
-from dcp_tf.pruning.caches import Cache
-from dcp_tf.pruning.linear_outputs import dropout_variance
-from dcp_tf.pruning.recovery import comparisons, recover
+from dcp_tf.pruning import DCP, DKP, prune
+from dcp_tf.pruning.activations.cache import Cache
+from dcp_tf.pruning.activations.linear import dropout_variance
+from dcp_tf.pruning.recovery import block_outputs
+from dcp_tf.pruning.recovery.block_outputs import comparisons, recover
 from dcp_tf.training import TrainConfig
 
 L = keras.layers
@@ -71,7 +72,7 @@ def test_block_outputs_come_nearer_on_images_that_were_not_fitted(digit_batches)
 
 
 def test_it_never_ends_farther_away(digit_batches, monkeypatch):
-    monkeypatch.setattr(recovery, "_RATES", (30.0,))
+    monkeypatch.setattr(block_outputs, "_RATES", (30.0,))
     graph, kept, small = halved(residual())
     before = [w.numpy() for w in small.weights]
     phase = recover(graph, small, kept, digit_batches, Cache(2**30))
@@ -153,8 +154,8 @@ def test_pruning_recovers_and_a_resumed_run_takes_it_up(method, tmp_path):
 
 
 def test_a_step_of_several_batches_is_that_of_one_batch_of_all_their_images(digit_batches, monkeypatch):
-    monkeypatch.setattr(recovery, "_LEAST_STEPS", 1)
-    monkeypatch.setattr(recovery, "_PASSES", 1)
+    monkeypatch.setattr(block_outputs, "_LEAST_STEPS", 1)
+    monkeypatch.setattr(block_outputs, "_PASSES", 1)
     (images,), held_out, changes = digit_batches[0], digit_batches[1], []
     for batches, per_step in (([[images], held_out], 1), ([[images[:5]], [images[5:]], held_out], 2)):
         graph, kept, small = halved(residual())

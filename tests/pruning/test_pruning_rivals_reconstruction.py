@@ -10,8 +10,8 @@ import dcp_tf
 from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.pruning import Lasso, ThiNet
-from dcp_tf.pruning.quadratic import Quadratic
-from dcp_tf.pruning.reconstruction_rivals import contributions, lasso, thinet
+from dcp_tf.pruning.elimination.quadratic import Quadratic
+from dcp_tf.pruning.elimination.thinet_lasso import contributions, lasso, thinet
 from dcp_tf.training import TrainConfig
 
 NONE = TrainConfig(epochs=0)

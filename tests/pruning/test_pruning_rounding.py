@@ -32,7 +32,7 @@ def test_programs_round_to_the_same_multiple(program):
 
 
 def test_python_rounds_to_the_same_multiple():
-    from dcp_tf.tflite.latency_table import measure_latency_table
+    from dcp_tf.tflite.latency.latency_table import measure_latency_table
 
     assert dcp_tf.DCP().round_to == dcp_tf.L1().round_to == METHODS["dcp_dkp"]().round_to == ROUND_TO
     assert inspect.signature(measure_latency_table).parameters["round_to"].default == ROUND_TO

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from dcp_tf.pruning.quadratic import Quadratic, _Elimination, eliminate
-from dcp_tf.pruning.row_elimination import RowElimination
+from dcp_tf.pruning.elimination.quadratic import Quadratic, _Elimination, eliminate
+from dcp_tf.pruning.elimination.rows import RowElimination
 
 
 def problem(rows, outputs, others=0, seed=0, metric=True):

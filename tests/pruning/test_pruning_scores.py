@@ -6,9 +6,9 @@ from kernel_problems import QUADRATIC, READERS, kernel_problem
 from pruning_nets import NETS, Setting, build
 from test_pruning_gradients import Reference
 
-from dcp_tf.pruning.channel_problem import SubProblem
-from dcp_tf.pruning.choice import _foresee
-from dcp_tf.pruning.scores import SCORES
+from dcp_tf.pruning.dcp.dispatch import _foresee
+from dcp_tf.pruning.problem.problem import SubProblem
+from dcp_tf.pruning.problem.scores import SCORES
 
 
 def scored(net, kernels, score, selected=(1, 2)):

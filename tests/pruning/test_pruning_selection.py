@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from pruning_nets import CLASSES, Setting, images
 
-from dcp_tf.pruning.channel_problem import SubProblem
-from dcp_tf.pruning.selection import LossTerms, select_greedily
+from dcp_tf.pruning.problem.algorithm2 import LossTerms, select_greedily
+from dcp_tf.pruning.problem.problem import SubProblem
 from dcp_tf.pruning.stopping import FixedRate, RelativeChange, RelativeChangeOrCap
 
 

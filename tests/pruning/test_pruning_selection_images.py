@@ -7,8 +7,8 @@ import tensorflow as tf
 from dcp_tf import data
 from dcp_tf.data.sources import StreamSource
 from dcp_tf.data.split import make_split
-from dcp_tf.pruning.caches import Cache
-from dcp_tf.pruning.selection_images import SelectionImages
+from dcp_tf.pruning.activations.cache import Cache
+from dcp_tf.pruning.activations.selection_images import SelectionImages
 
 COUNT, SHAPE = 23, (4, 4, 1)
 PIXELS = np.random.default_rng(0).integers(0, 256, (COUNT, *SHAPE), dtype=np.uint8)

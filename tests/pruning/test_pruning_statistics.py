@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.pruning.statistics import match_statistics
+from dcp_tf.pruning.recovery.statistics import match_statistics
 
 L = keras.layers
 IMAGES = np.random.default_rng(0).normal(size=(64, 6, 6, 3)).astype("float32")

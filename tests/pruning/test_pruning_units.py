@@ -10,10 +10,10 @@ from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, count_cost
 from dcp_tf.pruning.budget import Target, share_of_kernels
+from dcp_tf.pruning.problem.stages import Target as Loss
+from dcp_tf.pruning.problem.stages import channel_unit, in_stages, kernel_units
 from dcp_tf.pruning.prune import check
 from dcp_tf.pruning.stopping import FixedRate
-from dcp_tf.pruning.units import Target as Loss
-from dcp_tf.pruning.units import channel_unit, in_stages, kernel_units
 from dcp_tf.training import as_objective
 
 

@@ -15,9 +15,9 @@ import tflite_models as nets
 
 from dcp_tf import tflite
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tflite import android_adb, android_device
-from dcp_tf.tflite.android import AndroidSettings, benchmark_android
-from dcp_tf.tflite.android_device import Device, core_mask
+from dcp_tf.tflite.android import adb, device
+from dcp_tf.tflite.android.device import Device, core_mask
+from dcp_tf.tflite.android.session import AndroidSettings, benchmark_android
 from dcp_tf.tools import benchmark as program
 
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
@@ -207,7 +207,7 @@ def test_without_adb_it_is_said_where_to_get_it(phone, monkeypatch):
     (phone.folder / "platform-tools").mkdir()
     (phone.folder / "platform-tools" / "adb").symlink_to(phone.folder / "adb")
     monkeypatch.setenv("ANDROID_HOME", str(phone.folder))
-    assert android_adb.find_adb().startswith(str(phone.folder))
+    assert adb.find_adb().startswith(str(phone.folder))
 
 
 def test_a_tool_that_does_not_know_the_flags_is_refused(phone):
@@ -226,16 +226,16 @@ def test_one_of_two_devices_may_fail(phone):
 
 
 def test_the_device_is_given_time_to_cool(phone, monkeypatch, capsys):
-    monkeypatch.setattr(android_device, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(device, "POLL_SECONDS", 0.01)
     result = phone.measure({"temperatures": [412, 390, 360, 349, 330]}, repetitions=2)
-    (device,) = result.devices
-    assert device.temperatures == (34.9, 33.0)
-    assert device.cool
+    (measured,) = result.devices
+    assert measured.temperatures == (34.9, 33.0)
+    assert measured.cool
     assert "A1 has 41.2 °C: waiting for 35.0 °C" in capsys.readouterr().err
 
 
 def test_a_device_that_stays_hot_is_measured_and_it_is_said(phone, monkeypatch, capsys):
-    monkeypatch.setattr(android_device, "POLL_SECONDS", 0.01)
+    monkeypatch.setattr(device, "POLL_SECONDS", 0.01)
     result = phone.measure({"temperatures": [412]}, repetitions=1, cool_minutes=0.001)
     assert not result.devices[0].cool
     assert "still has 41.2 °C" in capsys.readouterr().err
@@ -249,7 +249,7 @@ def test_ctrl_c_leaves_the_device_clean(phone):
     phone.write()
     code = (
         # A shell's background jobs ignore the signal, and so would this process.
-        "import signal, sys; from dcp_tf.tflite.android import *\n"
+        "import signal, sys; from dcp_tf.tflite.android.session import *\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"benchmark_android({{'slow': {str(phone.files['slow'])!r}}}, AndroidSettings({str(phone.binary)!r}))"
     )

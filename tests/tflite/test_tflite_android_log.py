@@ -2,33 +2,33 @@ import android_logs as logs
 import pytest
 
 from dcp_tf.errors import RunError
-from dcp_tf.tflite import android_log
+from dcp_tf.tflite.android import log
 
 
 def test_all_figures_of_today_s_log():
-    log = android_log.parse(logs.HEAD + logs.CPU + logs.measured(14000) + logs.PROFILE)
-    assert (log.count, log.average, log.deviation) == (70, 14.0, 0.452)
-    assert (log.least, log.most) == (13.3, 15.4)
-    assert (log.p5, log.median, log.p95) == (13.58, 14.0, 14.7)
-    assert (log.init, log.first, log.warmup) == (52.687, 19.105, 14.4525)
-    assert (log.memory_init, log.memory_overall, log.memory_peak) == (21.9492, 34.5234, 93.2383)
-    assert log.applied == "completely"
-    assert [operation.kind for operation in log.operations] == [
+    parsed = log.parse(logs.HEAD + logs.CPU + logs.measured(14000) + logs.PROFILE)
+    assert (parsed.count, parsed.average, parsed.deviation) == (70, 14.0, 0.452)
+    assert (parsed.least, parsed.most) == (13.3, 15.4)
+    assert (parsed.p5, parsed.median, parsed.p95) == (13.58, 14.0, 14.7)
+    assert (parsed.init, parsed.first, parsed.warmup) == (52.687, 19.105, 14.4525)
+    assert (parsed.memory_init, parsed.memory_overall, parsed.memory_peak) == (21.9492, 34.5234, 93.2383)
+    assert parsed.applied == "completely"
+    assert [operation.kind for operation in parsed.operations] == [
         *("QUANTIZE", "Convolution (NHWC, QC8) IGEMM", "Convolution (NHWC, QC8) DWConv")
     ]
     # Thirteen calls of one kernel: the table gives the mean of one.
-    assert [operation.ms for operation in log.operations] == pytest.approx([0.203, 0.407, 13 * 0.051])
-    assert log.operations[0].name == "[tfl.quantize]:0"
+    assert [operation.ms for operation in parsed.operations] == pytest.approx([0.203, 0.407, 13 * 0.051])
+    assert parsed.operations[0].name == "[tfl.quantize]:0"
 
 
 def test_a_log_of_2020():
-    log = android_log.parse(logs.OLD)
-    assert (log.count, log.average, log.least, log.most) == (50, 33.2094, 32.641, 34.005)
-    assert (log.p5, log.median, log.p95) == (None, None, None)
-    assert (log.memory_init, log.memory_overall, log.memory_peak) == (0, 12.8672, None)
-    assert log.applied is None
+    parsed = log.parse(logs.OLD)
+    assert (parsed.count, parsed.average, parsed.least, parsed.most) == (50, 33.2094, 32.641, 34.005)
+    assert (parsed.p5, parsed.median, parsed.p95) == (None, None, None)
+    assert (parsed.memory_init, parsed.memory_overall, parsed.memory_peak) == (0, 12.8672, None)
+    assert parsed.applied is None
     # The delegate's node gives way to what is inside it.
-    kinds = {operation.kind: operation.ms for operation in log.operations}
+    kinds = {operation.kind: operation.ms for operation in parsed.operations}
     assert kinds == {"AVERAGE_POOL_2D": 0.08, "Convolution (NHWC, F32) GEMM": 9.1, "Clamp 6": 2.2}
 
 
@@ -38,9 +38,9 @@ def test_a_single_inference_has_no_spread():
         "INFO: count=1 curr=905463 p5=905463 median=905463 p95=905463" if "count=1 " in line else line
         for line in text.splitlines()
     )
-    log = android_log.parse(text)
-    assert (log.count, log.deviation) == (1, None)
-    assert log.least == log.most == log.median == 905.463
+    parsed = log.parse(text)
+    assert (parsed.count, parsed.deviation) == (1, None)
+    assert parsed.least == parsed.most == parsed.median == 905.463
 
 
 @pytest.mark.parametrize(
@@ -52,30 +52,30 @@ def test_a_single_inference_has_no_spread():
     ],
 )
 def test_refused_delegates_are_seen(text, words):
-    assert words in android_log.refusal(text)
+    assert words in log.refusal(text)
 
 
 @pytest.mark.parametrize("text", [logs.CPU, logs.GPU])
 def test_applied_delegates_are_not_refused(text):
-    assert android_log.refusal(logs.HEAD + text + logs.measured(10)) is None
+    assert log.refusal(logs.HEAD + text + logs.measured(10)) is None
 
 
 def test_a_partial_delegate_says_so():
-    assert android_log.parse(logs.GPU + logs.measured(10)).applied == "partially (2 parts)"
-    assert android_log.parse(logs.NNAPI_NOT_EXECUTED + logs.measured(10)).applied == "not applied"
+    assert log.parse(logs.GPU + logs.measured(10)).applied == "partially (2 parts)"
+    assert log.parse(logs.NNAPI_NOT_EXECUTED + logs.measured(10)).applied == "not applied"
 
 
 def test_a_log_without_timings_is_a_run_error():
     with pytest.raises(RunError, match="no inference timings: Failed to load model x"):
-        android_log.parse("INFO: STARTING!\nERROR: Failed to load model x\nBenchmarking")
+        log.parse("INFO: STARTING!\nERROR: Failed to load model x\nBenchmarking")
     with pytest.raises(RunError, match="printed nothing"):
-        android_log.parse("")
+        log.parse("")
 
 
 def test_a_count_may_have_an_exponent_and_the_fastest_inference_no_time():
     text = logs.measured(14000).replace("count=70", "count=1.5e1").replace("min=13300.0", "min=0")
-    log = android_log.parse(text)
-    assert (log.count, log.least) == (15, 0)
+    parsed = log.parse(text)
+    assert (parsed.count, parsed.least) == (15, 0)
 
 
 @pytest.mark.parametrize(
@@ -91,10 +91,10 @@ def test_figures_that_cannot_be_used_are_a_run_error_with_their_line(old, new, w
     text = logs.measured(14000)
     assert old in text
     with pytest.raises(RunError, match=words) as caught:
-        android_log.parse(text.replace(old, new))
+        log.parse(text.replace(old, new))
     assert "\n" not in str(caught.value)
 
 
 def test_unknown_flags_are_found():
-    assert android_log.unknown_flags("WARN: Unconsumed cmdline flags: --use_xnnpack=true\n") == "--use_xnnpack=true"
-    assert android_log.unknown_flags(logs.HEAD) is None
+    assert log.unknown_flags("WARN: Unconsumed cmdline flags: --use_xnnpack=true\n") == "--use_xnnpack=true"
+    assert log.unknown_flags(logs.HEAD) is None

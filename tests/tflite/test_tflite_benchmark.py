@@ -12,8 +12,8 @@ from keras import layers
 
 from dcp_tf import files, tflite
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tflite.ratio import compare
-from dcp_tf.tflite.stopwatch import Stopwatch, measure_in_turns
+from dcp_tf.tflite.latency.speedup import compare
+from dcp_tf.tflite.latency.stopwatch import Stopwatch, measure_in_turns
 
 
 @pytest.fixture(scope="module")

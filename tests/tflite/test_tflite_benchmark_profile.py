@@ -7,9 +7,9 @@ from keras import layers
 
 from dcp_tf import tflite
 from dcp_tf.errors import UsageError
-from dcp_tf.tflite import operation_times
-from dcp_tf.tflite.cut import Cutter
-from dcp_tf.tflite.operation_times import OperationTime, operations_table, time_operations
+from dcp_tf.tflite.latency import operation_times
+from dcp_tf.tflite.latency.operation_times import OperationTime, operations_table, time_operations
+from dcp_tf.tflite.schema.subgraph import Cutter
 
 
 def run(content, images):

@@ -9,8 +9,8 @@ from keras import layers
 
 from dcp_tf import tflite
 from dcp_tf.errors import RunError
-from dcp_tf.tflite import flatbuffer
-from dcp_tf.tflite.biases import with_right_biases, wrong_biases
+from dcp_tf.tflite.conversion.biases import with_right_biases, wrong_biases
+from dcp_tf.tflite.schema import flatbuffer
 
 
 def called_three_times(shared):

@@ -10,7 +10,7 @@ from tflite_models import NETWORKS, SIZE, images, settle
 
 from dcp_tf.errors import UsageError
 from dcp_tf.models.zoo import build
-from dcp_tf.tflite.bridge import copy_back, to_tf_keras
+from dcp_tf.tflite.qat.bridge import copy_back, to_tf_keras
 
 TOLERANCE = 1e-5
 
@@ -158,9 +158,9 @@ def test_a_model_with_open_sizes_is_refused():
 def test_tfmot_leaves_the_process_as_it_was():
     import tensorflow as tf
 
-    from dcp_tf.tflite import qat_quantizers
+    from dcp_tf.tflite.qat import quantizers
 
-    assert qat_quantizers.tfmot.__name__ == "tensorflow_model_optimization"
+    assert quantizers.tfmot.__name__ == "tensorflow_model_optimization"
     assert "TF_USE_LEGACY_KERAS" not in os.environ
     assert tf.keras.__name__ == "keras.api._tf_keras.keras" or "tf_keras.layers" not in str(tf.keras.layers)
     assert issubclass(tf.keras.layers.Dense, keras.layers.Layer)

@@ -7,7 +7,7 @@ from keras import layers
 
 from dcp_tf import tflite
 from dcp_tf.errors import RunError
-from dcp_tf.tflite.dead_outputs import dead_outputs
+from dcp_tf.tflite.schema.zero_scale_outputs import dead_outputs
 
 
 def converted(bias):

@@ -8,7 +8,7 @@ from keras import layers
 
 from dcp_tf import tflite
 from dcp_tf.errors import UsageError
-from dcp_tf.tflite.divergence import compare_layers
+from dcp_tf.tflite.verify.divergence import compare_layers
 
 
 @pytest.mark.parametrize("network", list(nets.NETWORKS))

@@ -11,9 +11,9 @@ from keras import layers
 from dcp_tf import tflite
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, rebuild
-from dcp_tf.tflite import timers
-from dcp_tf.tflite.latency_table import LatencyTable, measure_latency_table
-from dcp_tf.tflite.layer_files import LayerFiles, convert_for_timing, layers_of
+from dcp_tf.tflite.latency import timers
+from dcp_tf.tflite.latency.latency_table import LatencyTable, measure_latency_table
+from dcp_tf.tflite.latency.layer_files import LayerFiles, convert_for_timing, layers_of
 
 
 class MacTimer:

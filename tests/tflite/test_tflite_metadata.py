@@ -14,7 +14,7 @@ from test_tflite_modes import MODES, zero_kernels
 
 from dcp_tf import data, tflite
 from dcp_tf.errors import UsageError
-from dcp_tf.tflite import flatbuffer, metadata_format
+from dcp_tf.tflite.schema import flatbuffer, metadata_format
 
 LABELS = ("cat", "dog", "Übergröße", "fox", "hen")
 

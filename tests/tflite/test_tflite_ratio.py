@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dcp_tf.tflite.ratio import BLOCKS, MIN_BLOCK, compare
+from dcp_tf.tflite.latency.speedup import BLOCKS, MIN_BLOCK, compare
 
 RUNS = 50
 

@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from dcp_tf.tflite.silence import Silence
+from dcp_tf.tflite.output_capture import Silence
 
 
 def speak():
@@ -72,7 +72,7 @@ def test_a_closed_standard_output_is_no_trouble():
     code = """
 import os
 os.close(1)
-from dcp_tf.tflite.silence import Silence
+from dcp_tf.tflite.output_capture import Silence
 with Silence():
     os.write(2, b"hidden")
 os.write(2, b"seen")

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.tflite.whole_latency import WholeLatency
+from dcp_tf.tflite.latency.model_latency import WholeLatency
 
 
 class BySize:

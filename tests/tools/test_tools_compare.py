@@ -7,7 +7,8 @@ import pytest
 from tool_inputs import contents, run_process
 
 from dcp_tf.report import comparison_text
-from dcp_tf.tools import compare, comparison
+from dcp_tf.tools import compare
+from dcp_tf.tools.app import comparison
 
 SHORT = (
     *("--target_macs=70%", "--round_to=1", "--seeds=2", "--batch_size=32", "--aux_epochs=1", "--finetune_epochs=1"),

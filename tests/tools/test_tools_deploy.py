@@ -7,8 +7,9 @@ import pytest
 from tool_inputs import SHORT, plain_model
 
 from dcp_tf import data, tflite
-from dcp_tf.tools import artefacts, prune, tflite_files
-from dcp_tf.tools.artefacts import Deployment, remarks
+from dcp_tf.tools import prune
+from dcp_tf.tools.app import deployment, tflite_files
+from dcp_tf.tools.app.deployment import Deployment, remarks
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ ERRORS = [
 def test_a_mode_that_fails_costs_its_files_alone(step, error, subject, tmp_path, monkeypatch):
     module, name, hit = STEPS[step]
     monkeypatch.setattr(module, name, raising(getattr(module, name), hit, error))
-    records, failures = artefacts.deploy(*subject, tmp_path, Deployment(("int8", "float32"), runs=0), seed=0)
+    records, failures = deployment.deploy(*subject, tmp_path, Deployment(("int8", "float32"), runs=0), seed=0)
     assert list(records) == ["baseline_float32.tflite", "pruned_float32.tflite"]
     assert {path.name for path in tmp_path.iterdir()} == set(records)
     assert [line.split(":")[0] for line in failures] == ["baseline_int8.tflite", "pruned_int8.tflite"]
@@ -68,7 +69,7 @@ def test_a_mode_that_fails_costs_its_files_alone(step, error, subject, tmp_path,
 
 def test_a_benchmark_that_fails_costs_the_latency_of_its_mode(subject, tmp_path, monkeypatch):
     monkeypatch.setattr(tflite, "benchmark", raising(tflite.benchmark, is_int8, RuntimeError("boom")))
-    records, failures = artefacts.deploy(*subject, tmp_path, Deployment(("int8", "float32"), runs=2), seed=0)
+    records, failures = deployment.deploy(*subject, tmp_path, Deployment(("int8", "float32"), runs=2), seed=0)
     assert [name for name, record in records.items() if "latency_ms" in record] == [
         "baseline_float32.tflite",
         "pruned_float32.tflite",
@@ -82,7 +83,7 @@ def test_a_benchmark_that_fails_costs_the_latency_of_its_mode(subject, tmp_path,
 def test_an_unexpected_error_keeps_its_traceback_with_debug(subject, tmp_path, monkeypatch):
     monkeypatch.setattr(tflite_files, "check", raising(tflite_files.check, lambda *_: True, KeyError("boom")))
     with pytest.raises(KeyError):
-        artefacts.deploy(*subject, tmp_path, Deployment(("float32",), runs=0, debug=True), seed=0)
+        deployment.deploy(*subject, tmp_path, Deployment(("float32",), runs=0, debug=True), seed=0)
 
 
 def test_a_run_whose_deployment_fails_in_parts_leaves_all_else_and_ends_with_1(inputs, tmp_path, capsys, monkeypatch):
@@ -134,7 +135,7 @@ def test_the_cause_of_a_file_that_is_too_far_off_is_looked_for(subject, tmp_path
         test_labels=np.arange(40) % 4,
     )
     settings = Deployment(("int8",), runs=0)
-    _, failures = artefacts.deploy({"pruned": models["pruned"]}, unlike, objective, tmp_path, settings, seed=0)
+    _, failures = deployment.deploy({"pruned": models["pruned"]}, unlike, objective, tmp_path, settings, seed=0)
     assert "calibrate on images like those" in failures[0]
     convert = tflite.convert
 
@@ -145,5 +146,5 @@ def test_the_cause_of_a_file_that_is_too_far_off_is_looked_for(subject, tmp_path
         return file
 
     monkeypatch.setattr(tflite, "convert", noisy)
-    _, failures = artefacts.deploy({"pruned": plain_model()}, dataset, objective, tmp_path, settings, seed=0)
+    _, failures = deployment.deploy({"pruned": plain_model()}, dataset, objective, tmp_path, settings, seed=0)
     assert "as far off on the images that it was calibrated on" in failures[0]

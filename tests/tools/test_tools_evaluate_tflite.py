@@ -12,7 +12,7 @@ from PIL import Image
 from tool_inputs import plain_model, write_images
 
 from dcp_tf import tflite
-from dcp_tf.tflite import flatbuffer
+from dcp_tf.tflite.schema import flatbuffer
 from dcp_tf.tools import evaluate, export
 
 COLORS = {"amber": (255, 190, 0), "blue": (0, 60, 255), "green": (0, 200, 30), "red": (220, 0, 0)}

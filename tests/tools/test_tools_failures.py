@@ -72,7 +72,7 @@ def test_full_disk_in_export(copied_run, inputs, capsys, monkeypatch):
 
 
 def test_short_memory_and_errors_of_our_own_are_one_line():
-    from dcp_tf.tools.program import explain
+    from dcp_tf.tools.cli.program import explain
 
     assert explain(MemoryError()) == ("out of memory; lower --batch_size, --selection_samples or --cache_gib", 1)
     line, code = explain(KeyError("surprise"))
@@ -86,7 +86,7 @@ def test_an_image_that_turns_out_broken_while_a_large_folder_is_read_is_named(tm
 
     from dcp_tf import data
     from dcp_tf.data import sources
-    from dcp_tf.tools.program import explain
+    from dcp_tf.tools.cli.program import explain
 
     for name in "ab":
         (tmp_path / name).mkdir()

@@ -7,7 +7,7 @@ import pytest
 from keras import layers
 
 from dcp_tf.tools import prune
-from dcp_tf.tools.file_target import FileTarget, judge
+from dcp_tf.tools.app.file_target import FileTarget, judge
 
 QUICK = ("--method=l1", "--aux_epochs=0", "--finetune_epochs=0", "--benchmark_runs=0", "--round_to=1")
 

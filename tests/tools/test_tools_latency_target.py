@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from tool_inputs import SHORT, kept_channels
 
-from dcp_tf.tflite.stopwatch import machine_name
+from dcp_tf.tflite.latency.stopwatch import machine_name
 from dcp_tf.tools import prune
-from dcp_tf.tools.latency_target import LatencyTarget, judge
+from dcp_tf.tools.app.latency_target import LatencyTarget, judge
 
 WITH_FILES = ("--quantization=float32", "--target_latency=60%")
 
@@ -90,7 +90,7 @@ def test_a_table_without_a_target_is_refused(inputs, tmp_path, capsys):
 def table_of(model, folder, **settings):
     """Latencies that grow with the multiplications, as a file."""
     from dcp_tf import tflite
-    from dcp_tf.tflite.latency_table import measure_latency_table
+    from dcp_tf.tflite.latency.latency_table import measure_latency_table
 
     class Timer:
         machine = "a machine of the test"
@@ -108,7 +108,7 @@ def test_a_given_table_sets_the_widths_and_must_fit(inputs, tmp_path, capsys):
     import keras
 
     from dcp_tf.graph import ChannelGraph
-    from dcp_tf.tflite.latency_table import LatencyTable
+    from dcp_tf.tflite.latency.latency_table import LatencyTable
 
     model = keras.models.load_model(inputs.residual.partition("=")[2])
     path = table_of(model, tmp_path)
@@ -139,7 +139,7 @@ def test_a_given_table_sets_the_widths_and_must_fit(inputs, tmp_path, capsys):
 def test_a_model_open_to_any_size_is_measured_at_the_size_of_the_images(inputs, tmp_path):
     import keras
 
-    from dcp_tf.tools import tflite_files
+    from dcp_tf.tools.app import tflite_files
 
     model = keras.models.load_model(inputs.open.partition("=")[2])
     images = types.SimpleNamespace(input_shape=(16, 16, 3))

@@ -8,7 +8,8 @@ import pytest
 from loss_cases import CASES, arrays, model, write
 from tool_inputs import SHORT
 
-from dcp_tf.tools import common_flags, evaluate, finetune, prune
+from dcp_tf.tools import evaluate, finetune, prune
+from dcp_tf.tools.cli import data_flags
 from dcp_tf.training import LOSSES
 
 
@@ -17,7 +18,7 @@ def summary_of(folder):
 
 
 def test_the_flag_names_every_loss():
-    assert common_flags.TASK_LOSSES == LOSSES
+    assert data_flags.TASK_LOSSES == LOSSES
 
 
 QUICK = ("multilabel", "regression", "unet", "embedding")

@@ -1,6 +1,7 @@
 """The tables of inspect_model in a log: at most 80 characters, names in one piece, every figure there."""
 
-from dcp_tf.tools import inspect_model, narrow_tables
+from dcp_tf.tools import inspect_model
+from dcp_tf.tools.cli import narrow_tables
 
 GROUP = {
     "name": "g" * 50,

@@ -11,7 +11,7 @@ from PIL import Image
 from tool_inputs import PROGRAMS, SHORT, run_process
 
 from dcp_tf.tools import export
-from dcp_tf.tools.program import expand_user
+from dcp_tf.tools.cli.program import expand_user
 
 # Flags whose value names a file or a folder by what their help says; `--only=` and the like are no paths.
 NO_PATHS = {
@@ -83,7 +83,7 @@ def test_class_folders_that_are_no_utf8_pass_a_whole_run(inputs, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "40 images of 4 classes" in done.stderr
-    from dcp_tf.tflite.metadata import read_metadata
+    from dcp_tf.tflite.schema.metadata import read_metadata
 
     written = str(read_metadata(tmp_path / "o" / "pruned_float32.tflite"))
     for name in ("cats", r"b\xe4ren", "Кошки", "猫"):

@@ -116,7 +116,7 @@ def test_a_file_that_is_another_model_fails_the_run_and_costs_nothing(inputs, tm
 
 
 def test_finetune_looks_at_its_file_too(inputs, tmp_path, capsys, monkeypatch):
-    from dcp_tf.tools import reload_check
+    from dcp_tf.tools.app import reload_check
 
     def in_this_process(scratch, images, files, targets, flags):
         outputs = np.asarray(keras.models.load_model(files["pruned"])(images)) + 1.0
@@ -211,7 +211,7 @@ def test_help_says_that_code_runs():
 
 
 def test_differences_are_relative_and_see_infinities():
-    from dcp_tf.tools.reload_check import _difference
+    from dcp_tf.tools.app.reload_check import _difference
 
     value = np.array([1.0, 100.0])
     assert _difference(value, value) == 0
@@ -236,7 +236,7 @@ class Flags(types.SimpleNamespace):
 )
 def test_a_process_that_ends_early_is_a_failure(code, stderr, said, inputs, tmp_path, monkeypatch):
     from dcp_tf import data
-    from dcp_tf.tools import reload_check
+    from dcp_tf.tools.app import reload_check
 
     done = types.SimpleNamespace(returncode=code, stdout="", stderr=stderr)
     monkeypatch.setattr(reload_check.subprocess, "run", lambda *_, **__: done)

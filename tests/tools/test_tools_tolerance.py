@@ -10,8 +10,8 @@ from tool_inputs import SHORT
 
 from dcp_tf import data
 from dcp_tf.tools import export, finetune, prune
-from dcp_tf.tools.common_flags import Subject
-from dcp_tf.tools.tolerance import without_harm
+from dcp_tf.tools.app.augmentation_check import without_harm
+from dcp_tf.tools.cli.data_flags import Subject
 from dcp_tf.training import choose_objective
 
 CLASSES = np.arange(160) % 4

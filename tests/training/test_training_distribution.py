@@ -166,7 +166,7 @@ def test_the_innermost_strategy_counts_and_ends():
 
 
 def test_flags_offer_every_strategy():
-    from dcp_tf.tools import experiment_flags
+    from dcp_tf.tools.cli import experiment_flags
 
     assert experiment_flags.STRATEGIES == STRATEGIES
 

@@ -1,0 +1,1 @@
+"""How many channels each group keeps, found by measuring what each group may lose."""

@@ -1,0 +1,133 @@
+"""Global allocation: how many channels each group keeps, found by comparing the channels of all groups.
+
+The common rate (or the target) says what the model may cost; the channels that are worth least go first, whatever group
+they are in, until it costs no more.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import numpy as np
+
+from dcp_tf import progress
+from dcp_tf.graph import ChannelGroup, group_shares
+from dcp_tf.pruning.allocation.sensitivity import loss_rises
+from dcp_tf.pruning.budget import Target, Widths, meet
+from dcp_tf.pruning.importance import Evidence, Scores
+from dcp_tf.pruning.widths import kept_at_rate
+
+Step = tuple[float, int, int]  # price of each channel that goes, number of the group, minus the width that is left
+
+
+def global_widths(
+    evidence: Evidence, uniform: Mapping[str, int], ranking: Scores | None, fixed: Collection[str] = ()
+) -> dict[str, int]:
+    """Widths at which the model costs no more than at the uniform ones, or than the method's target allows.
+
+    What a channel is worth is, for a criterion, its score over the mean score of its group: most scores say nothing
+    across layers. (Network slimming compares gammas, and Molchanov et al. 2019 Taylor scores, without that.) For
+    methods that choose layer by layer it is the rise of the loss that its elimination brings (see `loss_rises`), for
+    what the elimination saves: the loss then rises least for the cost that is allowed.
+
+    Args:
+        evidence: the trained model, its images, and the method.
+        uniform: group name -> width by the common rate.
+        ranking: scores of the channels by a criterion; None where the method chooses layer by layer.
+        fixed: groups with a rate of their own; they keep their uniform widths.
+
+    Returns:
+        Group name -> width.
+    """
+    graph, method = evidence.graph, evidence.method
+    groups = [graph.group(name) for name in uniform]
+    shared = [g for g in groups if g.name not in fixed]
+    if ranking is None:
+        saved = _savings(evidence, shared, uniform)
+        prices = {name: rises / max(saved[name], 1e-30) for name, rises in loss_rises(evidence, shared).items()}
+    else:
+        prices = {g.name: np.sort(ranking[g.name]) / max(ranking[g.name].mean(), 1e-30) for g in shared}
+    apart = [g.name for g in shared if g.name not in prices]
+    if apart:
+        progress.say(f"no quadratic model covers what reads {', '.join(apart)}: the common rate holds there")
+    free = [g for g in shared if g.name in prices]
+
+    def choose(target: Target | None) -> dict[str, int]:
+        cost = (target or Target("macs", "1")).pricing(graph)
+        limit = target.limit(cost({})) if target else cost(uniform)
+        fits = lambda widths: cost({**uniform, **widths}) <= limit  # noqa: E731
+        return {**uniform, **allocate(free, prices, fits, method.round_to, method.min_channels)}
+
+    found = meet(method.target, choose) if method.target else choose(None)
+    shares = [found[g.name] / g.size for g in free]
+    if shares:
+        progress.say(f"global allocation: groups keep {min(shares):.0%} to {max(shares):.0%} of their channels")
+    return found
+
+
+def _savings(evidence: Evidence, groups: Sequence[ChannelGroup], uniform: Mapping[str, int]) -> dict[str, float]:
+    """Per group what each of its channels saves: shares of the multiplications or parameters, or milliseconds."""
+    graph, method = evidence.graph, evidence.method
+    if method.target is None or method.target.cost is None:
+        part = 0 if method.target is not None and method.target.measure != "macs" else 1
+        return {name: shares[part] / graph.group(name).size for name, shares in group_shares(graph).items()}
+    cost, narrowest = method.target.cost, Widths(graph, groups, method.round_to, method.min_channels).at_rate(1.0)
+    # Beside the widths that the others will have about; over the whole range, as single steps of measured times are
+    # small beside their noise.
+    return {
+        g.name: (cost({**uniform, g.name: g.size}) - cost({**uniform, g.name: narrowest[g.name]}))
+        / max(g.size - narrowest[g.name], 1)
+        for g in groups
+    }
+
+
+def allocate(
+    groups: Sequence[ChannelGroup],
+    prices: Mapping[str, np.ndarray],
+    fits: Callable[[Mapping[str, int]], bool],
+    round_to: int = 1,
+    minimum: int = 1,
+) -> dict[str, int]:
+    """The widths that fit at which the removed channels are worth least.
+
+    Args:
+        groups: those that share what has to go.
+        prices: per group what each of its channels is worth, in the order in which they go.
+        fits: whether a model with these widths (group name -> width) is small enough; the narrowest one is.
+        round_to: widths are multiples of it.
+        minimum: fewest channels of a group.
+
+    Returns:
+        Group name -> width. One more step of any group would not fit.
+    """
+    possible = {
+        g.name: sorted({kept_at_rate(g.size, k / g.size, round_to, minimum) for k in range(g.size + 1)}) for g in groups
+    }
+    steps = sorted(step for i, g in enumerate(groups) for step in _steps(i, possible[g.name], prices[g.name]))
+    fewest, most = 0, len(steps)
+    while fewest < most:
+        middle = (fewest + most) // 2
+        fewest, most = (fewest, middle) if fits(_after(steps[:middle], groups)) else (middle + 1, most)
+    widths = _after(steps[:fewest], groups)
+    # The last step may have saved more than was needed: then others are taken back, the dearest first.
+    waiting = set(widths)
+    for _, number, width in reversed(steps[:fewest]):
+        name = groups[number].name
+        if name in waiting:
+            wider = widths | {name: min(w for w in possible[name] if w > -width)}
+            widths, waiting = (wider, waiting) if fits(wider) else (widths, waiting - {name})
+    return widths
+
+
+def _steps(number: int, possible: Sequence[int], prices: np.ndarray) -> list[Step]:
+    """From each width of a group to the next narrower one; a step never costs less than the one before it."""
+    steps, dearest, wider = [], -np.inf, possible[-1]
+    for width in reversed(possible[:-1]):
+        gone = prices[possible[-1] - wider : possible[-1] - width]
+        dearest = max(dearest, float(np.mean(gone)))
+        steps.append((dearest, number, -width))
+        wider = width
+    return steps
+
+
+def _after(steps: Sequence[Step], groups: Sequence[ChannelGroup]) -> dict[str, int]:
+    """The widths that some steps lead to."""
+    return {g.name: g.size for g in groups} | {groups[number].name: -width for _, number, width in steps}

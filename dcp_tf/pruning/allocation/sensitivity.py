@@ -1,0 +1,265 @@
+"""By how much the model's own loss rises as each group loses its channels, the other groups left as they are."""
+
+import contextlib
+import functools
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf import progress
+from dcp_tf.graph import ChannelGroup
+from dcp_tf.pruning.activations.cache import Cache
+from dcp_tf.pruning.activations.cursor import Walk, compiled_for
+from dcp_tf.pruning.activations.linear import linear
+from dcp_tf.pruning.activations.memory import cache_bytes, free_compiled, images_at_once, matrix_bytes
+from dcp_tf.pruning.activations.selection_images import SelectionImages
+from dcp_tf.pruning.elimination.fisher import sampled_loss
+from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, rows_of
+from dcp_tf.pruning.elimination.select import layer_sums
+from dcp_tf.pruning.importance.data import selection_set
+from dcp_tf.pruning.importance.evidence import Evidence
+from dcp_tf.pruning.problem.consumers import Consumer
+from dcp_tf.pruning.problem.stages import Unit, channel_unit
+
+_MODELLED = 1024  # images of the quadratic models, and at most so large a share of those that there are:
+_MODELLED_SHARE = 0.8
+_MEASURED = (64, 128, 256)  # images of each measured loss: more until it is known well enough
+_CERTAIN = 0.15  # standard error of a rise of the loss, as a share of it, that is well enough
+_BATCH = 16  # images whose mean loss is one sample of it
+_SHARES = (0.75, 0.5, 0.25, 0.0)  # of the channels that stay where the loss is measured; at least one
+
+
+def loss_rises(evidence: Evidence, groups: Sequence[ChannelGroup]) -> dict[str, np.ndarray]:
+    """What each channel of a group is worth, in the order in which elimination takes them.
+
+    Every layer that reads a group has its quadratic model of the final loss around the trained weights: the Gram matrix
+    of its input patches and the Fisher matrix of its outputs (see `quadratic`). Channels are eliminated in it, with the
+    weights of the others fitted anew. What the model says holds near the trained weights, and not between layers: so
+    the loss itself is measured at some widths of each group, and the model only says how it rises in between.
+
+    Args:
+        evidence: the trained model and its images.
+        groups: to be compared. Those that such models do not cover are left out.
+
+    Returns:
+        Group name -> rises of the loss, 0 or more, shape (size,).
+    """
+    graph, rises = evidence.graph, {}
+    covered = [g for g in groups if all(is_supported(record.operation) for record, *_ in graph.consumers(g))]
+    units = sorted((channel_unit(graph, g) for g in covered), key=lambda unit: unit.calls[0])
+    measure = _Losses(evidence)
+    with progress.bar(what="comparing groups", total=len(units), unit="group") as bar:
+        for some in _portions(units, matrix_bytes(evidence.method.cache_gib)):
+            models = _models(evidence, [unit.consumers for unit in some])
+            for unit in some:
+                rises[unit.name] = _rises(unit, models, measure)
+                bar.update()
+    measure.close()
+    free_compiled()
+    return rises
+
+
+def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], measure: "_Losses") -> np.ndarray:
+    """Of one group: the measured rises between some widths, each spread as the quadratic model foretells it."""
+    parts, kernels = [], []
+    for record, _, _, channel in unit.consumers:
+        gram, metric, places = models[record.path]
+        gram, metric = gram.astype(np.float64), metric.astype(np.float64)
+        rows = np.resize(channel, len(gram))[:, None]
+        kernels.append(record.operation.kernel)
+        weights = kernels[-1].numpy().reshape(len(gram), -1).astype(np.float64)
+        part = Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric)
+        parts.append(part.with_ridge(weights, _ridge_for(len(gram), places)))
+    order, foretold = eliminate(parts, unit.size)
+    removed = [0, *(unit.size - max(1, round(share * unit.size)) for share in _SHARES)]
+    fitted = []
+    for count in removed[1:]:
+        selected = ~np.isin(np.arange(unit.size), order[:count])
+        fitted.append(
+            [p.fit(selected).reshape(k.shape).astype(np.float32) for p, k in zip(parts, kernels, strict=True)]
+        )
+    losses = np.maximum.accumulate([0.0, *measure(unit.calls[0], kernels, fitted)])
+    rises = np.full(unit.size, losses[-1])  # the last channel is worth all
+    for (a, b), (low, high) in zip(itertools.pairwise(removed), itertools.pairwise(losses), strict=True):
+        shares = np.maximum(foretold[a:b], 1e-30)
+        rises[a:b] = (high - low) * shares / shares.sum()
+    return rises
+
+
+def _ridge_for(rows: int, places: int) -> float:
+    """The strength of a ridge toward the trained kernel for so many inputs and rows of data.
+
+    Cross-validation would ask for two Gram matrices a layer at once; these are about what it finds.
+    """
+    return float(np.clip(0.1 * rows / places, 1e-4, 0.1))
+
+
+@contextlib.contextmanager
+def _unchanged(kernels: Sequence[keras.Variable]) -> Iterator[None]:
+    """Gives the kernels their values back at the end, whatever happens: they are those of the user's model."""
+    before = [kernel.numpy() for kernel in kernels]
+    try:
+        yield
+    finally:
+        for kernel, values in zip(kernels, before, strict=True):
+            kernel.assign(values)
+
+
+class _Losses:
+    """How far other kernels take the model's outputs from those that it has, by the final loss.
+
+    Margins take no predictions for labels: the loss says itself how far outputs are from others. One of the user's own,
+    which does not, is taken of the labels. Only layers from the first one on whose weights change are computed.
+    """
+
+    def __init__(self, evidence: Evidence):
+        graph, objective, method = evidence.graph, evidence.objective, evidence.method
+        model, self._distance = graph.trace.model, objective.loss
+        teacher = objective.targets(model, evidence.data)
+        self._cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
+        modelled = _modelled(evidence)
+        samples = min(_MEASURED[-1], max(1, min(method.selection_samples, evidence.data.size) - modelled))
+        unlabelled = teacher if evidence.data.labels is None else None
+        # On the images that it was fitted to, a kernel of many inputs loses nothing.
+        apart_from = modelled if modelled < evidence.data.size else 0
+        batch = min(_BATCH, method.selection_batch)
+        self._images = SelectionImages(
+            evidence.data, samples, batch, evidence.seed, unlabelled, self._cache, apart_from
+        )
+        self._wanted = self._images.labels
+        if hasattr(objective.loss, "distance"):
+            # From its own predictions the trained model is not away at all; labels it may not even know.
+            self._wanted = [teacher(self._images[i][0]) for i in range(len(self._images))]
+            self._distance = functools.partial(objective.loss.distance, temperature=1.0)
+        self._walk = Walk(graph.trace, self._images, self._cache)
+        self._output = graph.trace.outputs[0]
+        self._ending = objective.ending(model, evidence.data)
+        self._cut, self._function = -1, None
+        self._before: dict[int, float] = {}
+
+    def __call__(
+        self, cut: int, kernels: Sequence[keras.Variable], choices: Sequence[Sequence[np.ndarray]]
+    ) -> list[float]:
+        """By how much the mean loss rises with each choice of values for some kernels; they keep those they have.
+
+        Args:
+            cut: number of the first call that reads one of the kernels; cuts never fall.
+            kernels: of the model.
+            choices: per choice the values of each kernel.
+        """
+        if self._cut != cut:
+            self._walk.advance(cut)
+            self._cut, self._function = cut, self._walk.function([self._output])
+        rises: list[list[float]] = [[] for _ in choices]
+        sizes = [int(x.shape[0]) for x in self._wanted]
+        for images in _MEASURED:
+            last = min(len(sizes), math.ceil(images / sizes[0]))
+            batches = range(len(rises[0]), last)
+            with _unchanged(kernels):
+                self._before.update({i: self._loss(i) for i in batches if i not in self._before})
+                for of_choice, values in zip(rises, choices, strict=True):
+                    for kernel, value in zip(kernels, values, strict=True):
+                        kernel.assign(value)
+                    of_choice.extend(self._loss(i) - self._before[i] for i in batches)
+            if last == len(sizes) or all(_is_certain(of_choice) for of_choice in rises):
+                break
+        return [float(np.average(of_choice, weights=sizes[: len(of_choice)])) for of_choice in rises]
+
+    def _loss(self, index: int) -> float:
+        """The mean loss of one batch with the kernels as they are."""
+        (outputs,) = self._function(*self._walk[index])
+        outputs = outputs if self._ending is None else self._ending(outputs)
+        loss = float(self._distance(self._wanted[index], outputs))
+        return loss if math.isfinite(loss) else float(np.finfo(np.float32).max)
+
+    def close(self) -> None:
+        """Frees the memory."""
+        self._walk.close()
+        self._images.close()
+        self._cache.close()
+
+
+def _is_certain(samples: Sequence[float]) -> bool:
+    """Whether the mean of some samples is known well enough."""
+    error = np.std(samples, ddof=1) / math.sqrt(len(samples)) if len(samples) > 1 else math.inf
+    return error <= _CERTAIN * abs(np.mean(samples))
+
+
+def _portions(units: Sequence[Unit], room: float) -> Iterator[list[Unit]]:
+    """The groups in portions whose Gram matrices lie in memory together, at least one group in each."""
+    portion, used = [], 0.0
+    for unit in units:
+        size = sum(4 * rows_of(record.operation) ** 2 for record, *_ in unit.consumers)
+        if portion and used + size > room:
+            yield portion
+            portion, used = [], 0.0
+        portion.append(unit)
+        used += size
+    if portion:
+        yield portion
+
+
+def _modelled(evidence: Evidence) -> int:
+    """How many images the models are made from; the others measure."""
+    available = min(evidence.method.selection_samples, evidence.data.size)
+    return min(_MODELLED, max(1, round(_MODELLED_SHARE * available)))
+
+
+def _models(
+    evidence: Evidence, consumers: Sequence[Sequence[Consumer]]
+) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+    """Of each layer that reads a group, by path, what `Quadratic` needs.
+
+    That is the Gram matrix per image, the Fisher matrix per image and place, and how many rows of data there were.
+    """
+    graph = evidence.graph
+    layers = {record.path: record.operation for of_group in consumers for record, *_ in of_group}
+    collect, sums, total = None, None, 0
+    batch = images_at_once(graph.trace, evidence.method.cache_gib, evidence.method.selection_batch)
+    for images, labels in selection_set(evidence, "modelling layers", _modelled(evidence), batch):
+        collect = collect or _collector(evidence, list(layers.values()), [images, labels])
+        found = collect(images, labels, tf.constant([7, total]))
+        sums = found if sums is None else tf.nest.map_structure(tf.add, sums, found)
+        total += int(images.shape[0])
+    models = {}
+    for (path, layer), (gram, slopes) in zip(layers.items(), sums, strict=True):
+        calls = [call for call in graph.trace.calls if call.operation is layer]
+        places = sum(math.prod(graph.trace.shapes[call.outputs[0]][1:-1]) for call in calls)
+        models[path] = gram.numpy() / total, slopes.numpy() / (total * places), total * places
+    return models
+
+
+def _collector(evidence: Evidence, layers: Sequence[keras.Layer], examples: list[tf.Tensor]) -> Callable:
+    """A compiled function: per layer the sums over a batch of `P^T P` and of `g g^T`, g being the slope of the loss."""
+    trace, objective = evidence.graph.trace, evidence.objective
+    ending = objective.ending(trace.model, evidence.data)
+    mine = {id(layer) for layer in layers}
+
+    def collect(images, labels, seed):
+        values, shifts, linear_outputs = {trace.inputs[0]: images}, {}, {}
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            for index, call in enumerate(trace.calls):
+                if id(call.operation) not in mine:
+                    values.update(zip(call.outputs, call.run(values, training=False), strict=True))
+                    continue
+                with linear(call.operation) as activation:
+                    (linear_outputs[index],) = call.run(values, training=False)
+                shifts[index] = tf.zeros_like(linear_outputs[index])
+                tape.watch(shifts[index])
+                values[call.outputs[0]] = activation(linear_outputs[index] + shifts[index])
+            outputs = values[trace.outputs[0]]
+            drawn = sampled_loss(objective.loss, outputs if ending is None else ending(outputs), labels, seed)
+        slopes = tape.gradient(drawn, shifts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+        found = []
+        for layer in layers:
+            calls = [i for i in shifts if trace.calls[i].operation is layer]
+            pairs = [(values[trace.calls[i].inputs[0]], tf.cast(linear_outputs[i], tf.float32)) for i in calls]
+            rows = [tf.reshape(tf.cast(slopes[i], tf.float32), (-1, slopes[i].shape[-1])) for i in calls]
+            found.append([layer_sums(layer, pairs)[0], tf.add_n([tf.matmul(g, g, transpose_a=True) for g in rows])])
+        return found
+
+    return compiled_for(collect, examples, tf.TensorSpec((2,), tf.int32))

@@ -1,0 +1,218 @@
+"""Step 2 of Algorithm 1 (Liu et al. 2021): stage by stage, unit by unit, Algorithm 2."""
+
+import functools
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dcp_tf import progress
+from dcp_tf.data import Readable
+from dcp_tf.graph import ChannelGraph
+from dcp_tf.pruning.activations.cache import Cache
+from dcp_tf.pruning.activations.cursor import Walk
+from dcp_tf.pruning.activations.memory import cache_bytes, images_at_once
+from dcp_tf.pruning.activations.selection_images import SelectionImages
+from dcp_tf.pruning.dcp.dispatch import choose, choose_kernels
+from dcp_tf.pruning.elimination.fisher import fisher_matrices
+from dcp_tf.pruning.methods import Guided
+from dcp_tf.pruning.plan import GroupPlan, KernelPlan
+from dcp_tf.pruning.problem.algorithm2 import Selection
+from dcp_tf.pruning.problem.consumers import HeldPlaces, Reader, with_kernels
+from dcp_tf.pruning.problem.problem import ChannelProblem, SubProblem
+from dcp_tf.pruning.problem.stages import Stage, Unit
+from dcp_tf.pruning.run_state import RunState
+from dcp_tf.pruning.stopping import FixedRate
+
+UnitPlan = GroupPlan | KernelPlan
+
+
+class Selecting:
+    """The walk over all units, and what they share.
+
+    Attributes:
+        held: what is still there of all kernels.
+        plans: what is selected so far.
+    """
+
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        base: ChannelGraph,
+        widths: Mapping[str, int],
+        method: Guided,
+        images: SelectionImages,
+        state: RunState,
+        seed: int,
+        ranking: Mapping[str, np.ndarray],
+        variables: Sequence[Any],
+        cache: Cache,
+    ):
+        """Takes up what a stopped run has selected.
+
+        Args:
+            graph: of the model that is being pruned.
+            base: of the baseline M^b.
+            widths: how many channels each group keeps at most.
+            method: with its settings.
+            images: the selection set.
+            state: where the run keeps what is done.
+            seed: of the order of the batches.
+            ranking: scores of channels, where a criterion chooses; else empty.
+            variables: all that a resumed run needs back.
+            cache: for layer inputs.
+        """
+        self._graph, self._base, self._widths, self._method = graph, base, widths, method
+        self._images, self._labels = images, images.labels
+        self._state, self._seed, self._ranking, self._variables = state, seed, ranking, variables
+        self._cache = cache
+        self.held = HeldPlaces()
+        self.plans: list[UnitPlan] = []
+        self._fisher: Callable[[], Mapping[int, np.ndarray]] | None = None
+        self._done = state.load_selection(variables)
+        self._walks = self._new_walks()
+
+    @property
+    def ahead(self) -> bool:
+        """Whether the next unit was selected by the run that is being resumed."""
+        return len(self.plans) < len(self._done)
+
+    def restart(self) -> None:
+        """Sends the images back to the first layer: where weights that they passed have changed."""
+        for walk in self._walks:
+            walk.close()
+        self._walks = self._new_walks()
+
+    def look_ahead(self, stages: Sequence[Stage]) -> None:
+        """Tells which stages come, as one pass measures the Fisher matrices of all, where they are asked for at all."""
+        trace = self._base.trace
+        reading = [({i for unit in stage.units for i in unit.calls}, stage.target) for stage in stages]
+        self._fisher = functools.cache(
+            lambda: fisher_matrices(trace, trace.inputs, self._images, self._labels, reading)
+        )
+
+    def run(self, stage: Stage, bar: Any) -> None:
+        """Selects the units of one stage, shallow to deep."""
+        for unit in stage.units:
+            if self.ahead:
+                plan = self._done[len(self.plans)]
+                self._hold(unit, plan)
+            elif self._has_nothing_to_do(unit):
+                everything = list(range(unit.size))
+                selection = Selection(
+                    np.ones(unit.size, bool), {"kept": [unit.size], "loss": [0.0], "added": [everything]}
+                )
+                plan = self._plan(unit, self.held.readers(unit.consumers), selection)
+                progress.say(f"kept whole {len(self.plans) + 1}/{bar.total}  {unit.name}: {unit.size} channels")
+            else:
+                self._walk_to(unit.calls[0])
+                plan = self._select(unit, stage, bar)
+            self.plans.append(plan)
+            if len(self.plans) > len(self._done):
+                self._state.save_selection(self.plans, self._variables)
+            bar.update()
+
+    def close(self) -> None:
+        """Frees the memory and deletes the files."""
+        for walk in self._walks:
+            walk.close()
+        self._images.close()
+        self._cache.close()
+
+    def _new_walks(self) -> tuple[Walk, Walk]:
+        return tuple(Walk(g.trace, self._images, self._cache) for g in (self._graph, self._base))
+
+    def _walk_to(self, cut: int) -> None:
+        # A group that is read before and behind an auxiliary loss waits for a later stage: then the way is back.
+        if any(walk.cut > cut for walk in self._walks):
+            self.restart()
+        for walk in self._walks:
+            walk.advance(cut)
+
+    def _has_nothing_to_do(self, unit: Unit) -> bool:
+        """Whether a group keeps all channels while its inputs are still those of the baseline: its kernels fit then."""
+        method = self._method
+        if unit.kernels or method.per_stage or method.passes or method.selection != "fast" or method.chooser:
+            return False
+        is_fixed = isinstance(method.stopping(0.5), FixedRate)
+        whole = (isinstance(plan, GroupPlan) and len(plan.kept) == plan.size for plan in self.plans)
+        return is_fixed and self._widths[unit.name] == unit.size and all(whole)
+
+    def _hold(self, unit: Unit, plan: UnitPlan) -> None:
+        """Takes over what was selected before; the weights themselves were restored."""
+        readers = self.held.readers(unit.consumers)
+        if isinstance(plan, GroupPlan):
+            mask = np.zeros(plan.size, bool)
+            mask[list(plan.kept)] = True
+            self.held.drop(readers, mask)
+        else:
+            for reader in readers:
+                kernel = reader.kernel
+                self.held.hold(kernel, plan.matrix().reshape([1] * (len(kernel.shape) - 2) + list(plan.shape)))
+
+    def _select(self, unit: Unit, stage: Stage, bar: Any) -> UnitPlan:
+        """Algorithm 2 on one unit."""
+        started, number = time.perf_counter(), len(self.plans)
+        readers, size = self.held.readers(unit.consumers), unit.size
+        if unit.kernels:
+            readers, size = with_kernels(readers, np.ones(unit.size, bool))
+        method = self._method
+        settings = SubProblem(
+            method.reconstruction,
+            method.discrimination,
+            learning_rate=method.selection_lr,
+            passes=method.passes,
+            score=method.score or "reduction",
+        )
+        rng = np.random.default_rng([self._seed, number])
+        problem = ChannelProblem(
+            self._graph,
+            unit.name,
+            readers,
+            size,
+            stage.target,
+            self._walks,
+            self._labels,
+            settings,
+            self._cache,
+            rng,
+            self._fisher,
+        )
+        what = "kernels" if unit.kernels else "channels"
+
+        def show(kept: int, limit: int, loss: float) -> None:
+            bar.set_postfix_str(f"{unit.name}: {kept}/{limit} {what}, loss {loss:.4g}")
+
+        if unit.kernels:
+            selection = choose_kernels(problem, method, show)
+        else:
+            selection = choose(problem, method, self._widths[unit.name], self._ranking.get(unit.name), show)
+        problem.close()
+        self.held.drop(readers, selection.selected)
+        progress.say(
+            f"selected {number + 1}/{bar.total}  {unit.name}: {int(selection.selected.sum())} of {size} {what}  "
+            f"loss {selection.history['loss'][-1]:.4g}  {time.perf_counter() - started:.1f} s"
+        )
+        return self._plan(unit, readers, selection)
+
+    def _plan(self, unit: Unit, readers: Sequence[Reader], selection: Selection) -> UnitPlan:
+        if not unit.kernels:
+            kept = tuple(np.flatnonzero(selection.selected).tolist())
+            consumers = tuple(dict.fromkeys(record.path for record, *_ in unit.consumers))
+            return GroupPlan(unit.name, unit.size, kept, consumers, selection.history)
+        record, index, *_ = unit.consumers[0]
+        # Millions of kernels: which came in at which step is not kept.
+        history = {name: values for name, values in selection.history.items() if name != "added"}
+        return KernelPlan.of(record.path, index, self.held.matrix(readers[0].kernel), history)
+
+
+def selection_images(
+    data: Readable, graph: ChannelGraph, method: Guided, seed: int, teacher: Callable | None
+) -> tuple[SelectionImages, Cache]:
+    """The selection set, in batches that fit into memory, and the cache for what layers make of it."""
+    cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
+    batch = method.selection_batch
+    if method.selection == "fast" and not method.passes:  # else it is that of SGD, on which the result depends
+        batch = images_at_once(graph.trace, method.cache_gib, batch)
+    return SelectionImages(data, method.selection_samples, batch, seed, teacher, cache), cache

@@ -1,0 +1,100 @@
+"""The Fisher matrices of the discrimination-aware losses at the outputs of layers, from one pass over some images."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf.graph.trace import Trace
+from dcp_tf.pruning.activations.cursor import compiled_for
+from dcp_tf.pruning.activations.linear import linear
+from dcp_tf.pruning.problem.stages import Target
+
+_IMAGES = 512  # by which the matrices are measured
+
+
+def fisher_matrices(
+    trace: Trace,
+    known: Sequence[int],
+    batches: Sequence[Sequence[tf.Tensor]],
+    labels: Sequence[tf.Tensor],
+    stages: Sequence[tuple[Collection[int], Target]],
+) -> Mapping[int, np.ndarray]:
+    """`E[sum over places of g g^T]` for each reading call, g being the slope of its stage's loss at its linear output.
+
+    Args:
+        trace: of the model.
+        known: numbers of the tensors from which it is run.
+        batches: their values, per batch.
+        labels: per batch.
+        stages: reading calls with the loss behind them.
+
+    Returns:
+        Index of the call -> matrix (outputs, outputs), the mean over images of the sum over places.
+    """
+    collect = _collector(trace, known, stages, [list(batches[0]), labels[0]])
+    sizes = np.cumsum([int(x.shape[0]) for x in labels])
+    last = int(np.searchsorted(sizes, min(_IMAGES, sizes[-1])))
+    sums = added(collect(list(batches[i]), labels[i], tf.constant([7, i])) for i in range(last + 1))
+    reading = [i for calls, _ in stages for i in sorted(calls)]
+    return {i: s.numpy().astype(np.float64) / sizes[last] for i, s in zip(reading, sums, strict=True)}
+
+
+def added(found: Iterable[list]) -> list:
+    """The sums of equally nested tensors."""
+    found = iter(found)
+    total = next(found)
+    for each in found:
+        total = tf.nest.map_structure(tf.add, total, each)
+    return total
+
+
+def sampled_loss(loss: Callable, outputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """The loss over the batch with labels drawn from the model's own predictions, as the Fisher matrix needs.
+
+    For losses that cannot draw, the sum of the losses with the given labels.
+    """
+    if hasattr(loss, "sampled"):
+        return loss.sampled(outputs, seed)
+    return tf.cast(tf.shape(outputs)[0], tf.float32) * tf.cast(loss(labels, outputs), tf.float32)
+
+
+def _collector(
+    trace: Trace, known: Sequence[int], stages: Sequence[tuple[Collection[int], Target]], examples: list
+) -> Callable:
+    """A compiled function: per reading call the sum of `g g^T` over a batch and all places."""
+    stages = [(sorted(calls), target) for calls, target in stages]
+    reading = {i for calls, _ in stages for i in calls}
+    needed = trace.needed([target.tensor for _, target in stages], known)
+
+    def collect(inputs, labels, seed):
+        values = dict(zip(known, inputs, strict=True))
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            shifts = _run(trace, needed, reading, values, tape)
+            losses = [sampled_loss(t.loss, t.outputs(values[t.tensor]), labels, seed) for _, t in stages]
+        sums = []
+        for (calls, _), loss in zip(stages, losses, strict=True):
+            mine = [shifts[i] for i in calls]
+            found = tape.gradient(loss, mine, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+            for slopes in found:
+                rows = tf.reshape(tf.cast(slopes, tf.float32), (-1, slopes.shape[-1]))
+                sums.append(tf.matmul(rows, rows, transpose_a=True))
+        return sums
+
+    return compiled_for(collect, examples, tf.TensorSpec((2,), tf.int32))
+
+
+def _run(trace: Trace, calls: Sequence[int], reading: set[int], values: dict, tape: tf.GradientTape) -> dict:
+    """Runs the calls; per reading call zeros that were added to its linear outputs, watched by `tape`."""
+    shifts = {}
+    for index in calls:
+        call = trace.calls[index]
+        if index not in reading:
+            values.update(zip(call.outputs, call.run(values, training=False), strict=True))
+            continue
+        with linear(call.operation) as activation:
+            (output,) = call.run(values, training=False)
+        shifts[index] = tf.zeros_like(output)
+        tape.watch(shifts[index])
+        values[call.outputs[0]] = activation(output + shifts[index])
+    return shifts

@@ -1,0 +1,263 @@
+"""A quadratic model of the joint loss in the kernels of one layer, and the exact elimination of channels in it.
+
+A layer is linear in its kernel W, so `L_M` is a quadratic function of W whose terms are the Gram matrix of the layer's
+input patches and their products with O^b. `L_S` is taken to second order by its Fisher matrix, with the inputs of the
+layer and its slopes taken as independent, and its places as alike (as Kronecker-factored curvature does).
+Then the channel whose removal costs least, with all other weights fitted anew, is removed again and again (as optimal
+brain surgery does for single weights): no pass over images is needed for that.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+import scipy.linalg
+import tensorflow as tf
+from threadpoolctl import threadpool_limits
+
+from dcp_tf.pruning.elimination.rows import RowElimination
+
+# A Gram matrix of more rows than this would take over half a GiB.
+MAX_ROWS = 8192
+_RIDGE = 1e-4
+# Of a ridge toward the trained weights, in units of the mean diagonal of H.
+_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+_ROWS_OF_ONE_THREAD = 2048
+
+
+@dataclasses.dataclass
+class Quadratic:
+    """`1/2 <W, H W M> - <B, W M>` for one kernel, as a matrix (rows, outputs).
+
+    Attributes:
+        hessian: H, (rows, rows), the same for all outputs.
+        linear: B, (rows, outputs).
+        atom: number of the atom of each place, -1 where it belongs to another group: (rows, outputs), or (rows, 1)
+            where whole rows are alike (channels).
+        held: whether a place may be anything but zero, in the shape of `atom`.
+        metric: M, (outputs, outputs): how much errors of the outputs matter; None: all alike. What fits best does not
+            depend on it, what is removed first does.
+        halves: H and B of each half of the images, which add up to the whole; empty: nothing is cross-validated.
+    """
+
+    hessian: np.ndarray
+    linear: np.ndarray
+    atom: np.ndarray
+    held: np.ndarray
+    metric: np.ndarray | None = None
+    halves: Sequence[tuple[np.ndarray, np.ndarray]] = ()
+
+    def value(self, weights: np.ndarray) -> float:
+        """The model at a W, (rows, outputs)."""
+        measured = weights if self.metric is None else weights @ self.metric
+        return float(0.5 * np.vdot(measured, self.hessian @ weights) - np.vdot(self.linear, measured))
+
+    def gradient(self, weights: np.ndarray) -> np.ndarray:
+        """The model's gradient at a W, (rows, outputs)."""
+        plain = self.hessian @ weights - self.linear
+        return plain if self.metric is None else plain @ self.metric
+
+    def scaled(self) -> "Quadratic":
+        """The same model in outputs among which all errors matter alike: `W M^(1/2)` in place of W."""
+        if self.metric is None:
+            return self
+        values, vectors = np.linalg.eigh(self.metric)
+        root = vectors * np.sqrt(np.maximum(values, 0)) @ vectors.T
+        return dataclasses.replace(self, linear=self.linear @ root, metric=None, halves=())
+
+    def separated(self) -> "Quadratic":
+        """The model with outputs that do not depend on each other, as elimination of kernels takes them."""
+        if self.metric is None:
+            return self
+        return dataclasses.replace(self, linear=self.linear * np.sqrt(np.diag(self.metric)), metric=None, halves=())
+
+    def toward(self, weights: np.ndarray, selected: np.ndarray) -> tuple["Quadratic", float]:
+        """The model with a ridge toward some weights: `H + r I` and `B + r W0`.
+
+        A layer with more inputs than there are rows of data would be fitted to the images that are there. The strength
+        r is the one whose fit to each half of the images predicts the other half best.
+
+        Args:
+            weights: W0, the trained kernel, (rows, outputs).
+            selected: the atoms that are fitted.
+
+        Returns:
+            The model, and the strength in units of the mean diagonal of H; 0 without halves to compare.
+        """
+        unit = np.trace(self.hessian) / max(len(self.hessian), 1)
+        relative = self._best_strength(weights, selected, unit) if self.halves and unit > 0 else 0.0
+        return self.with_ridge(weights, relative), relative
+
+    def with_ridge(self, weights: np.ndarray, relative: float) -> "Quadratic":
+        """The same with a given strength, in units of the mean diagonal of H."""
+        strength = relative * np.trace(self.hessian) / max(len(self.hessian), 1)
+        hessian = self.hessian.copy()
+        hessian[np.diag_indices_from(hessian)] += strength
+        return dataclasses.replace(self, hessian=hessian, linear=self.linear + strength * weights, halves=())
+
+    def _best_strength(self, weights: np.ndarray, selected: np.ndarray, unit: float) -> float:
+        """The cross-validated strength, where the rows are those that any output has."""
+        rows = np.flatnonzero((self.held & ((self.atom < 0) | selected[self.atom])).any(1))
+        square = np.ix_(rows, rows)
+        known = [(h[square], b[rows] - h[square] @ weights[rows]) for h, b in self.halves]
+        errors = np.zeros(len(_STRENGTHS))
+        for (fitted, target), (other, wanted) in (known, known[::-1]):
+            for number, strength in enumerate(_STRENGTHS):
+                shifted = fitted.copy()
+                shifted[np.diag_indices_from(shifted)] += strength * unit / 2 + 1e-30
+                step = scipy.linalg.solve(shifted, target, assume_a="pos", check_finite=False)
+                measured = step if self.metric is None else step @ self.metric
+                errors[number] += 0.5 * np.vdot(measured, other @ step) - np.vdot(measured, wanted)
+        return _STRENGTHS[int(np.argmin(errors))]
+
+    def fit(self, selected: np.ndarray) -> np.ndarray:
+        """The W that minimises the model with zeros outside the selected atoms, (rows, outputs)."""
+        allowed = self.held & ((self.atom < 0) | selected[self.atom])
+        weights = np.zeros_like(self.linear)
+        patterns, which = np.unique(allowed, axis=1, return_inverse=True)
+        for number, pattern in enumerate(patterns.T):
+            rows = np.flatnonzero(pattern)
+            places = np.ix_(rows, np.flatnonzero(which == number) if allowed.shape[1] > 1 else range(weights.shape[1]))
+            weights[places] = np.linalg.solve(ridged(self.hessian[np.ix_(rows, rows)]), self.linear[places])
+        return weights
+
+    def curvatures(self, weights: np.ndarray, size: int) -> np.ndarray:
+        """`<W_k, H W_k M>` for each of `size` atoms, W_k being the places of a W that belong to atom k."""
+        metric = np.eye(weights.shape[1]) if self.metric is None else self.metric
+        found = np.zeros(size)
+        for channel in np.unique(self.atom[:, :1]) if self.atom.shape[1] == 1 else ():
+            if channel >= 0:
+                rows = np.flatnonzero(self.atom[:, 0] == channel)
+                found[channel] = np.vdot(weights[rows] @ metric, self.hessian[np.ix_(rows, rows)] @ weights[rows])
+        if self.atom.shape[1] > 1:
+            for rows in kernel_rows(self):
+                products = (weights[rows] * (self.hessian[np.ix_(rows, rows)] @ weights[rows])).sum(0) * np.diag(metric)
+                atoms = self.atom[rows[0]]
+                found[atoms[atoms >= 0]] += products[atoms >= 0]
+        return found
+
+
+def kernel_rows(part: Quadratic) -> list[np.ndarray]:
+    """Per input position the rows of its kernels, where the atoms are kernels."""
+    inputs: dict[bytes, list[int]] = {}
+    for row, atoms in enumerate(part.atom):
+        if (atoms >= 0).any():
+            inputs.setdefault(atoms.tobytes(), []).append(row)
+    return [np.asarray(rows) for rows in inputs.values()]
+
+
+def is_supported(layer: keras.Layer) -> bool:
+    """Whether the inputs of a layer can be written as one matrix that its kernel multiplies."""
+    if isinstance(layer, keras.layers.Dense):
+        return rows_of(layer) <= MAX_ROWS
+    plain = isinstance(layer, keras.layers.Conv1D | keras.layers.Conv2D) and layer.groups == 1
+    return plain and layer.data_format == "channels_last" and rows_of(layer) <= MAX_ROWS
+
+
+def rows_of(layer: keras.Layer) -> int:
+    """Rows of the kernel as a matrix (inputs of one output value)."""
+    return int(np.prod(layer.kernel.shape[:-1]))
+
+
+def patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
+    """What the kernel of a layer multiplies: (places, rows), rows in the order of the flattened kernel."""
+    if isinstance(layer, keras.layers.Dense):
+        return tf.reshape(inputs, (-1, inputs.shape[-1]))
+    size, strides, dilation = layer.kernel_size, layer.strides, layer.dilation_rate
+    padding = layer.padding.upper()
+    if isinstance(layer, keras.layers.Conv1D):
+        if padding == "CAUSAL":
+            inputs, padding = tf.pad(inputs, [[0, 0], [(size[0] - 1) * dilation[0], 0], [0, 0]]), "VALID"
+        inputs, size, strides, dilation = inputs[:, None], (1, *size), (1, *strides), (1, *dilation)
+    found = tf.image.extract_patches(inputs, [1, *size, 1], [1, *strides, 1], [1, *dilation, 1], padding)
+    return tf.reshape(found, (-1, found.shape[-1]))
+
+
+def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[float]]:
+    """Removes channels one by one, always the one whose loss raises the model least, all other weights fitted anew.
+
+    Args:
+        parts: one for each kernel that reads the group; atoms are whole rows.
+        size: channels of the group.
+
+    Returns:
+        The channels in the order of their removal, and by how much each removal raises the model.
+    """
+    states = [_elimination(part, size) for part in parts]
+    selected = np.ones(size, bool)
+    order, rises = [], []
+    with one_thread(max(len(part.hessian) for part in parts)):
+        for _ in range(size):
+            costs = np.where(selected, sum(state.costs(selected) for state in states), np.inf)
+            worst = int(np.argmin(costs))
+            selected[worst] = False
+            for state in states:
+                state.remove(worst)
+            order.append(worst)
+            rises.append(float(costs[worst]))
+    return order, rises
+
+
+def one_thread(rows: int) -> contextlib.AbstractContextManager:
+    """Small matrices are worked on by one thread: many short operations wait for each other more than they work."""
+    return threadpool_limits(1, "blas") if rows <= _ROWS_OF_ONE_THREAD else contextlib.nullcontext()
+
+
+def _elimination(part: Quadratic, size: int) -> "RowElimination | _Elimination":
+    rows = np.flatnonzero(part.held[:, 0])
+    channel = part.atom[rows, 0]
+    if np.bincount(channel[channel >= 0], minlength=1).max() > 1:
+        return _Elimination(part.scaled(), size)
+    inverse = np.linalg.inv(ridged(part.hessian[np.ix_(rows, rows)]))
+    weights = inverse @ part.linear[rows]
+    products = (weights if part.metric is None else weights @ part.metric) @ weights.T
+    return RowElimination(inverse, products, channel, size)
+
+
+class _Elimination:
+    """The inverse of H and the fitted weights over the rows that are left, updated with each removal."""
+
+    def __init__(self, part: Quadratic, size: int):
+        rows = np.flatnonzero(part.held[:, 0])
+        order = rows[np.argsort(part.atom[rows, 0], kind="stable")]
+        channel = part.atom[order, 0]
+        self._inverse = np.linalg.inv(ridged(part.hessian[np.ix_(order, order)]))
+        self._weights = self._inverse @ part.linear[order]
+        self._blocks = [np.flatnonzero(channel == k) for k in range(size)]
+        widths = {len(block) for block in self._blocks if len(block)}
+        self._even = len(widths) == 1
+
+    def costs(self, selected: np.ndarray) -> np.ndarray:
+        """By how much the model rises with the removal of each channel: `1/2 <W_k, (H^-1)_kk^-1 W_k>`."""
+        costs = np.zeros(len(self._blocks))
+        with_rows = [k for k in np.flatnonzero(selected) if len(self._blocks[k])]
+        for group in [with_rows] if self._even else [[k] for k in with_rows]:
+            if group:
+                rows = np.stack([self._blocks[k] for k in group])
+                weights = self._weights[rows]
+                inner = np.linalg.solve(self._inverse[rows[:, :, None], rows[:, None, :]], weights)
+                costs[group] = 0.5 * (weights * inner).sum((1, 2))
+        return costs
+
+    def remove(self, channel: int) -> None:
+        """Sets a channel's weights to zero and fits the others."""
+        block = self._blocks[channel]
+        if not len(block):
+            return
+        columns = self._inverse[:, block]
+        inner = np.linalg.inv(self._inverse[np.ix_(block, block)])
+        self._weights -= columns @ (inner @ self._weights[block])
+        self._inverse -= columns @ (inner @ columns.T)
+        # Rounding leaves traces where zeros belong.
+        self._weights[block] = 0
+        self._inverse[block] = 0
+        self._inverse[:, block] = 0
+
+
+def ridged(matrix: np.ndarray) -> np.ndarray:
+    """Makes a Gram matrix that may be singular (dead channels) safe to invert."""
+    matrix = matrix.copy()
+    matrix[np.diag_indices_from(matrix)] += _RIDGE * np.trace(matrix) / max(len(matrix), 1) + 1e-30
+    return matrix

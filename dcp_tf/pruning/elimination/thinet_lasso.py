@@ -1,0 +1,155 @@
+"""ThiNet and LASSO: channels that reconstruct the next layers' outputs, found from these layers' Gram matrices.
+
+What channel k adds to the outputs is `z_k = P_k W_k`, P_k being its columns of the layer's input patches. Both methods
+need the inner products of these contributions alone, and `<z_k, z_l> = <W_k, H_kl W_l>` with the Gram matrix H of the
+patches, over all images and places. Where several layers read a group, theirs are added up, each as its outputs count
+in the reconstruction loss (eq. 5 of Liu et al. 2021).
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph, ChannelGroup
+from dcp_tf.pruning.elimination.quadratic import Quadratic, is_supported
+from dcp_tf.pruning.elimination.select import quadratics
+from dcp_tf.pruning.importance import largest
+from dcp_tf.pruning.problem.algorithm2 import Selection
+from dcp_tf.pruning.problem.problem import ChannelProblem
+
+# From the model of each layer that reads the group, their kernels as matrices, the number of channels and the width: to
+# which channels stay, and the new kernels.
+Chooser = Callable[[Sequence[Quadratic], Sequence[np.ndarray], int, int], tuple[np.ndarray, list[np.ndarray]]]
+
+_NOISE = 1e-6  # relative: inner products are summed up in float32
+
+
+def thinet(
+    parts: Sequence[Quadratic], kernels: Sequence[np.ndarray], size: int, width: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Greedy removal by the error of the next layers' outputs (Luo et al. 2017, arXiv:1707.06342, Algorithm 1).
+
+    The channel is removed that makes `||sum of the removed z_k||^2` grow least, again and again. Each kept channel's
+    weights are then scaled by one factor, all factors by least squares (eq. 7).
+
+    Args:
+        parts: the models of the reconstruction loss.
+        kernels: of the layers as they are, (rows, outputs).
+        size: channels of the group.
+        width: how many stay.
+
+    Returns:
+        Which channels stay, boolean of shape (size,), and the kernels with their weights.
+    """
+    gram, _ = contributions(parts, kernels, size)
+    energy, inner = np.diag(gram), np.zeros(size)
+    selected = np.ones(size, bool)
+    for _ in range(size - width):
+        worst = int(np.argmin(np.where(selected, energy + 2 * inner, np.inf)))
+        selected[worst] = False
+        inner += gram[worst]
+    kept = np.flatnonzero(selected)
+    scales = np.zeros(size)
+    scales[kept] = np.linalg.lstsq(gram[np.ix_(kept, kept)], gram[kept].sum(1), rcond=_NOISE)[0]
+    factors = [np.where(part.atom < 0, 1.0, scales[part.atom]) for part in parts]
+    return selected, [factor * kernel for factor, kernel in zip(factors, kernels, strict=True)]
+
+
+def lasso(
+    parts: Sequence[Quadratic], kernels: Sequence[np.ndarray], size: int, width: int
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    """LASSO over one scale for each channel, then least squares of the weights (He et al. 2017, arXiv:1707.06168).
+
+    The scales minimise `1/2 ||O^b - sum b_k z_k||^2 + lambda |b|_1` with kernels of norm 1 (eq. 2); lambda rises until
+    no more than `width` of them are left. The weights that read those channels are then fitted to O^b.
+
+    Args and Returns are those of `thinet`.
+    """
+    # The import takes a second that only this method shall cost.
+    from sklearn.linear_model import lars_path_gram
+
+    gram, target = contributions(parts, kernels, size)
+    norms = np.sqrt(sum(_by_channel(part, np.square(k).sum(1), size) for part, k in zip(parts, kernels, strict=True)))
+    alive = np.flatnonzero((np.diag(gram) > 0) & (norms > 0))
+    if not alive.size:  # any channels do as well as any others
+        selected = np.arange(size) < width
+        return selected, [part.fit(selected) for part in parts]
+    gram = gram[np.ix_(alive, alive)] / np.outer(norms[alive], norms[alive])
+    # Channels with equal contributions would make the path's steps undefined.
+    gram[np.diag_indices_from(gram)] *= 1 + _NOISE
+    _, _, path = lars_path_gram(
+        target[alive] / norms[alive], gram, n_samples=1, method="lasso", max_iter=10 * size, copy_Gram=False
+    )
+    # Along the path lambda falls; the last place with few enough scales is the first when lambda rises.
+    fits = np.flatnonzero((path != 0).sum(0) <= width)[-1]
+    # A path may step over a width, or end before it: then channels follow that have large scales elsewhere on it.
+    rank = np.zeros(size)
+    rank[alive] = np.abs(path).max(1) / (np.abs(path).max() or 1.0) + 2 * (path[:, fits] != 0)
+    selected = np.zeros(size, bool)
+    selected[largest(rank, width)] = True
+    return selected, [part.fit(selected) for part in parts]
+
+
+def choose_in_models(problem: ChannelProblem, chooser: Chooser, width: int) -> Selection:
+    """Selects the channels of one group and sets the kernels that read them, from the models of the layers alone.
+
+    Args:
+        problem: of the group; its layers passed `check_layers`.
+        chooser: `thinet` or `lasso`.
+        width: how many channels stay.
+    """
+    kernels = [r.held * r.kernel.numpy() for r in problem.readers]
+    kernels = [kernel.reshape(-1, kernel.shape[-1]).astype(np.float64) for kernel in kernels]
+    parts = quadratics(problem)
+    selected, kernels = chooser(parts, kernels, problem.size, width)
+    shaped = [k.reshape(r.kernel.shape).astype(np.float32) for k, r in zip(kernels, problem.readers, strict=True)]
+    problem.adopt(selected, shaped)
+    everything = np.ones_like(selected)
+    rise = sum(part.value(k) - part.value(part.fit(everything)) for part, k in zip(parts, kernels, strict=True))
+    kept = np.flatnonzero(selected).tolist()
+    return Selection(selected, {"kept": [len(kept)], "loss": [rise], "added": [kept]})
+
+
+def check_layers(graph: ChannelGraph, groups: Sequence[ChannelGroup], name: str) -> None:
+    """Raises UsageError for a group whose readers' outputs are not linear in its channels with one matrix each."""
+    for group in groups:
+        records = [record for record, *_ in graph.consumers(group)]
+        reading = {index for record in records for index in graph.calls_of(record)}
+        unfit = [r.path for r in records if not is_supported(r.operation)]
+        chained = [i for i in sorted(reading) if (graph.trace.dependents([i]) - {i}) & reading]
+        reason = (
+            f"{unfit[0]!r} is no plain convolution or dense layer that it could do that for"
+            if unfit
+            else f"{graph.trace.calls[chained[0]].path!r} reads them before another layer that reads them too"
+            if chained
+            else None
+        )
+        if reason:
+            raise UsageError(
+                f"{name} reconstructs the layers that read the channels of {group.name!r}, but {reason}; "
+                "exclude the group with --exclude or choose another method"
+            )
+
+
+def contributions(
+    parts: Sequence[Quadratic], kernels: Sequence[np.ndarray], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Inner products of the channels' contributions with each other, (size, size), and with O^b, (size,).
+
+    From O^b is taken what other groups' channels add to the outputs.
+    """
+    gram, target = np.zeros((size, size)), np.zeros(size)
+    for part, kernel in zip(parts, kernels, strict=True):
+        of_channel = (part.atom == np.arange(size)).astype(np.float64)
+        measured = kernel if part.metric is None else kernel @ part.metric
+        gram += of_channel.T @ (part.hessian * (measured @ kernel.T)) @ of_channel
+        others = np.where(part.atom < 0, kernel, 0)
+        target += of_channel.T @ (measured * (part.linear - part.hessian @ others)).sum(1)
+    return gram, target
+
+
+def _by_channel(part: Quadratic, values: np.ndarray, size: int) -> np.ndarray:
+    """Sums of values of the rows by channel."""
+    channel = part.atom[:, 0]
+    return np.bincount(channel[channel >= 0], values[channel >= 0], size)

@@ -1,0 +1,134 @@
+"""What Algorithm 2 runs on, one after the other: the channels of a group, or the kernels of a layer."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph, ChannelGroup, OperationRecord
+from dcp_tf.pruning.problem.consumers import Consumer
+from dcp_tf.training import Objective
+from dcp_tf.training.heads import AugmentedModel
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Target:
+    """Where the discrimination-aware loss of a stage is taken.
+
+    Attributes:
+        tensor: number of the traced tensor that `outputs` reads.
+        outputs: from that tensor to the outputs that the loss compares with labels: an auxiliary classifier, or
+            nothing more where the tensor is the model's own output.
+        loss: from labels and outputs to a scalar mean.
+    """
+
+    tensor: int
+    outputs: Callable[[tf.Tensor], tf.Tensor]
+    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Unit:
+    """One problem of Algorithm 2.
+
+    Attributes:
+        name: of the group or of the layer.
+        size: channels of the group, or input channels of the layer.
+        consumers: the kernels that read the group, or the layer's own.
+        calls: indices of the calls that use these kernels.
+        kernels: whether single kernels are chosen, not channels.
+    """
+
+    name: str
+    size: int
+    consumers: tuple[Consumer, ...]
+    calls: tuple[int, ...]
+    kernels: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """The units between two losses.
+
+    Attributes:
+        number: p, from 1; the last is P + 1.
+        units: shallow to deep.
+        target: the loss L_S^p.
+    """
+
+    number: int
+    units: tuple[Unit, ...]
+    target: Target
+
+
+def channel_unit(graph: ChannelGraph, group: ChannelGroup) -> Unit:
+    """The channels of a group."""
+    consumers = tuple(graph.consumers(group))
+    calls = sorted({i for record, *_ in consumers for i in graph.calls_of(record)})
+    return Unit(group.name, group.size, consumers, tuple(calls))
+
+
+def kernel_units(graph: ChannelGraph, exclude: Callable[[str], bool] = lambda name: False) -> list[Unit]:
+    """The layers whose kernels DKP chooses: all convolutions but those that read the image.
+
+    Fully connected layers, whose kernels are single numbers, are left alone as in the paper, except in models without
+    any convolution: there all but the last lose kernels.
+
+    Raises:
+        UsageError: the model has no such layer.
+    """
+    records = [r for r in graph.records.values() if isinstance(r.operation, _CONVOLUTIONS)]
+    if records:
+        records = [r for r in records if not _reads_image(graph, r)]
+    else:
+        records = [r for r in graph.records.values() if isinstance(r.operation, keras.layers.Dense)][:-1]
+    units = []
+    for record in records:
+        calls = graph.calls_of(record)
+        if exclude(record.path):
+            continue
+        consumers = []
+        for index, axis in record.consumes:
+            size = record.operation.weights[index].shape[axis]
+            consumers.append((record, index, axis, np.arange(size)))
+        if consumers:
+            units.append(Unit(record.path, len(consumers[0][3]), tuple(consumers), tuple(calls), kernels=True))
+    if not units:
+        raise UsageError("the model has no layer whose kernels could be pruned; choose a method that prunes channels")
+    return units
+
+
+def _reads_image(graph: ChannelGraph, record: OperationRecord) -> bool:
+    """Whether a layer reads nothing but channels of the model's inputs, perhaps scaled or padded."""
+    image = [graph.class_of_label[graph.labels[t]].ravel() for t in graph.trace.inputs]
+    read = [graph.class_of_label[record.weights[index][axis]] for index, axis in record.consumes]
+    return bool(np.isin(np.concatenate(read), np.concatenate(image)).all()) if read else False
+
+
+_CONVOLUTIONS = (
+    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
+    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
+)
+
+
+def in_stages(graph: ChannelGraph, units: Sequence[Unit], targets: Sequence[Target]) -> list[Stage]:
+    """Each unit goes to the first loss that lies behind all its layers; units run shallow to deep."""
+    behind = [set(graph.trace.needed([t.tensor], graph.trace.inputs)) for t in targets]
+    stages: list[list[Unit]] = [[] for _ in targets]
+    for unit in sorted(units, key=lambda u: u.calls[0]):
+        stages[next(p for p, before in enumerate(behind) if set(unit.calls) <= before)].append(unit)
+    return [Stage(p, tuple(u), t) for p, (u, t) in enumerate(zip(stages, targets, strict=True), start=1)]
+
+
+def targets_of(graph: ChannelGraph, augmented: AugmentedModel, objective: Objective) -> list[Target]:
+    """The losses of the stages: those of the auxiliary classifiers, shallow to deep, and the model's own."""
+    targets = [
+        Target(p.tensor, lambda x, head=head: head(x, training=False), objective.head_loss)
+        for p, head in zip(augmented.positions, augmented.heads, strict=True)
+    ]
+    ending = augmented.ending
+    final = (lambda x: x) if ending is None else (lambda x: ending(x, training=False))
+    return [*targets, Target(graph.trace.outputs[0], final, objective.loss)]

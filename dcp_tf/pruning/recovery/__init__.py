@@ -1,0 +1,1 @@
+"""What follows surgery without labels: weights fitted to block outputs, BatchNormalization statistics."""

@@ -1,0 +1,325 @@
+"""Recovery: all weights of the pruned model fitted together to what the baseline's blocks give, without labels.
+
+The selection fits each kernel by itself, to the outputs of its own layer. What several layers lose together, and what
+the stream of a residual network has lost before, no single kernel can make good. A few passes of gradient descent over
+the selection set, on the distance between the block outputs of both models, do.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf import progress
+from dcp_tf.data import Readable
+from dcp_tf.graph import ChannelGraph
+from dcp_tf.graph.labels import varying_axes
+from dcp_tf.graph.rule import Kept
+from dcp_tf.pruning.activations.cache import Cache
+from dcp_tf.pruning.activations.cursor import Batches, Tensors, compiled_for, count_images
+from dcp_tf.pruning.activations.linear import run_linear
+from dcp_tf.pruning.activations.memory import cache_bytes, free_compiled, images_at_once
+from dcp_tf.pruning.activations.selection_images import SelectionImages
+from dcp_tf.pruning.elimination.fisher import added
+from dcp_tf.pruning.methods import Guided
+from dcp_tf.pruning.recovery.statistics import match_statistics
+from dcp_tf.pruning.run_state import RunState
+from dcp_tf.training.attributes import for_a_while
+from dcp_tf.training.heads import block_ends
+from dcp_tf.training.seeds import seed_random_layers
+
+_BATCH_SIZE, _LEAST_BATCHES = 64, 16
+_PASSES, _LEAST_STEPS = 6, 120
+_RATES = (1e-3, 1e-4)  # of Adam; the second where the first makes nothing better
+_WARM_UP = 0.05  # of the steps
+_HELD_OUT = 0.1  # of the images
+_MEASURED_STEPS = 5  # from which the time of a step is known
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A tensor at which both models are compared.
+
+    Attributes:
+        tensor: its number, the same in both traces.
+        axis: of its channels.
+        kept: positions along the axis that the pruned model has; None: all.
+    """
+
+    tensor: int
+    axis: int = -1
+    kept: np.ndarray | None = None
+
+
+def recover_weights(
+    base: ChannelGraph,
+    small: keras.Model,
+    kept: Kept,
+    method: Guided,
+    data: Readable,
+    state: RunState,
+    seed: int,
+    masks: Mapping[str | int, np.ndarray] | None = None,
+) -> list[dict[str, Any]]:
+    """What follows surgery where the selection fitted the kernels: `recover`, then `match_statistics`.
+
+    Args:
+        base: of the baseline.
+        small: the rebuilt model; it gets its weights here.
+        kept: what stays of `base`.
+        method: says whether and for how long.
+        data: of the selection.
+        state: where the run keeps what is done.
+        seed: of the selection set and the order of its images.
+        masks: as for `recover`.
+
+    Returns:
+        The phase, if there was one.
+    """
+    known = state.load_weights("recovery", small.variables)
+    if known is not None:
+        return known
+    cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
+    try:
+        step = min(_BATCH_SIZE, max(1, min(method.selection_samples, data.size) // _LEAST_BATCHES))
+        at_once = images_at_once(base.trace, method.cache_gib, step)
+        images = SelectionImages(data, method.selection_samples, at_once, seed, None, cache)
+        settings = {"masks": masks, "minutes": method.recover, "seed": seed, "per_step": max(1, step // at_once)}
+        phases = []
+        if method.recovers and len(images) > 1:
+            phases.append(recover(base, small, kept, images, cache, **settings))
+        match_statistics(ChannelGraph(small, [(None, *data.shape)]).trace, images)
+        images.close()
+    finally:
+        cache.close()
+    free_compiled()
+    state.save_weights("recovery", small.variables, phases)
+    return phases
+
+
+def recover(
+    base: ChannelGraph,
+    small: keras.Model,
+    kept: Kept,
+    batches: Sequence[Tensors],
+    cache: Cache,
+    *,
+    masks: Mapping[str | int, np.ndarray] | None = None,
+    minutes: float | None = None,
+    seed: int = 0,
+    per_step: int = 1,
+) -> dict[str, Any]:
+    """Trains the pruned model in place until its block outputs are as near to the baseline's as they come.
+
+    The loss is the mean, over the tensors between blocks and the model's linear outputs, of the squared error over the
+    variance of the baseline's values. BatchNormalization computes with its stored statistics, dropout works as in
+    training. A tenth of the images says, without dropout, which pass was best; where none is better than the start, the
+    model stays as it is.
+
+    Args:
+        base: of the baseline.
+        small: the rebuilt model; its trace has the calls of `base` in the same order. Frozen layers are fitted too, as
+            the selection does with their kernels.
+        kept: what stays of `base`.
+        batches: per batch the model's inputs; at least two.
+        cache: keeps the baseline's values where it has room.
+        masks: by the path or the `id()` of a weight an array of its shape, 0 where it has to stay zero.
+        minutes: the longest that it may take; None: until all steps are done.
+        seed: of the order of the batches.
+        per_step: how many batches make a step, where not all of its images fit into memory at once.
+
+    Returns:
+        The phase: name, seconds, steps, and the loss on held-out images before and after.
+    """
+    started = time.perf_counter()
+    seed_random_layers(small, seed)
+    training = _Training(base, small, kept, batches, cache, masks or {}, per_step)
+    with progress.bar(what="recovering", total=None, unit="step") as bar:
+        steps = training.run(minutes, np.random.default_rng([seed, 1]), bar.update)
+    training.close()
+    before, after = training.before, training.best
+    progress.say(
+        f"recovery: distance to the baseline's block outputs {before:.4g} -> {after:.4g} on held-out images, "
+        f"{steps} steps, {time.perf_counter() - started:.0f} s"
+    )
+    seconds = time.perf_counter() - started
+    return {"name": "recovery", "seconds": seconds, "steps": steps, "distance_before": before, "distance": after}
+
+
+def comparisons(base: ChannelGraph, kept: Kept) -> list[Comparison]:
+    """The tensors between blocks, with the channels that the pruned model has of each; shallow to deep."""
+    found = []
+    for index in block_ends(base):
+        tensor = base.trace.calls[index].outputs[0]
+        labels = base.labels[tensor]
+        stays, axes = kept.mask(labels), varying_axes(labels)
+        if stays.all():
+            found.append(Comparison(tensor))
+        elif len(axes) == 1 and stays.any():
+            found.append(Comparison(tensor, axes[0], np.flatnonzero(stays.ravel())))
+    return found
+
+
+class _Training:
+    """Both models, and the gradient descent of the small one."""
+
+    def __init__(
+        self,
+        base: ChannelGraph,
+        small: keras.Model,
+        kept: Kept,
+        batches: Sequence[Tensors],
+        cache: Cache,
+        masks: Mapping[str | int, np.ndarray],
+        per_step: int,
+    ):
+        self._images, self._per_step = batches, per_step
+        points = [p for p in comparisons(base, kept) if p.tensor not in base.trace.outputs]
+        of_base = _Values(base, points)
+        self._of_small = _Values(ChannelGraph(small, [base.trace.shapes[t] for t in base.trace.inputs]), points)
+        function = compiled_for(lambda *images: of_base(images, points), batches[0])
+        self._targets = Batches(lambda i: function(*batches[i]), len(batches), of_base.bytes(batches), cache)
+        self._targets.keep()
+        first = self._targets[0]
+        self._scales = [1.0 / max(float(tf.math.reduce_variance(x)), 1e-12) for x in first]
+        held_out = max(1, round(_HELD_OUT * len(batches)))
+        self._held_out = range(len(batches) - held_out, len(batches))
+        self._training = range(len(batches) - held_out)
+        with for_a_while(list(small._flatten_layers(include_self=False)), "trainable", True):
+            self._variables = list(small.trainable_variables)
+        self._masks = [masks.get(id(v), masks.get(v.path)) for v in self._variables]
+        self._examples = [list(batches[0]), list(first)]
+        self._measure = compiled_for(self._loss, self._examples)
+        self.before = self.best = self._held_out_loss()
+
+    def run(self, minutes: float | None, rng: np.random.Generator, on_step: Callable[[], Any]) -> int:
+        """All steps; the model has the best weights afterwards. Returns how many steps were made."""
+        steps = 0
+        deadline = None if minutes is None else time.perf_counter() + 60 * minutes
+        for rate in _RATES:
+            steps += self._descend(rate, deadline, rng, on_step)
+            if self.best < self.before or (deadline is not None and time.perf_counter() > deadline):
+                break
+        return steps
+
+    def close(self) -> None:
+        """Frees the memory."""
+        self._targets.release()
+
+    def _descend(
+        self, rate: float, deadline: float | None, rng: np.random.Generator, on_step: Callable[[], Any]
+    ) -> int:
+        """One cosine from `rate` to 0, shorter where the deadline asks for it."""
+        total = max(_PASSES * math.ceil(len(self._training) / self._per_step), _LEAST_STEPS)
+        optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
+        optimizer.build(self._variables)
+        step = self._compile(optimizer)
+        best, number, times = self._weights(), 0, []
+        while number < total:
+            order = rng.permutation(self._training.stop)
+            for start in range(0, len(order), self._per_step):
+                began = time.perf_counter()
+                optimizer.learning_rate = _rate_at(rate, number, total)
+                step(order[start : start + self._per_step])
+                number += 1
+                on_step()
+                times.append(time.perf_counter() - began)
+                if deadline is not None and len(times) == _MEASURED_STEPS + 1:
+                    left = deadline - time.perf_counter()  # (the first step also compiles)
+                    total = min(total, number + max(0, int(left / np.median(times[1:]))))
+                if number >= total:
+                    break
+            loss = self._held_out_loss()
+            if loss < self.best:
+                self.best, best = loss, self._weights()
+        for variable, value in zip(self._variables, best, strict=True):
+            variable.assign(value)
+        return number
+
+    def _weights(self) -> list[np.ndarray]:
+        return [keras.ops.convert_to_numpy(v) for v in self._variables]
+
+    def _held_out_loss(self) -> float:
+        sizes = [int(self._images[i][0].shape[0]) for i in self._held_out]
+        losses = [float(self._measure(list(self._images[i]), list(self._targets[i]))) for i in self._held_out]
+        mean = float(np.average(losses, weights=sizes))
+        return mean if math.isfinite(mean) else math.inf
+
+    def _loss(self, images: Sequence[tf.Tensor], targets: Sequence[tf.Tensor], dropout: bool = False) -> tf.Tensor:
+        values = self._of_small(images, dropout=dropout)
+        errors = [
+            scale * tf.reduce_mean(tf.square(value - target))
+            for scale, value, target in zip(self._scales, values, targets, strict=True)
+        ]
+        return tf.add_n(errors) / len(errors)
+
+    def _compile(self, optimizer: keras.optimizers.Optimizer) -> Callable:
+        masks = [None if m is None else tf.constant(m, tf.float32) for m in self._masks]
+
+        def gradients_of(images, targets):
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                for variable in self._variables:
+                    tape.watch(variable.value)
+                loss = self._loss(images, targets, dropout=True)
+            gradients = tape.gradient(
+                loss, [v.value for v in self._variables], unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+            gradients = [g if m is None else g * m for g, m in zip(gradients, masks, strict=True)]
+            size = tf.cast(tf.shape(images[0])[0], tf.float32)
+            return [size * tf.convert_to_tensor(g) for g in gradients], size
+
+        compute = compiled_for(gradients_of, self._examples)
+        apply = tf.function(
+            lambda gradients, size: optimizer.apply([g / size for g in gradients], self._variables), autograph=False
+        )
+
+        def step(numbers: Sequence[int]) -> None:
+            apply(*added(compute(list(self._images[i]), list(self._targets[i])) for i in numbers))
+
+        return step
+
+
+class _Values:
+    """What one model gives at the compared tensors and, without a last activation, at its outputs."""
+
+    def __init__(self, graph: ChannelGraph, points: Sequence[Comparison]):
+        trace = self._trace = graph.trace
+        outputs = [_before_softmax(trace, t) for t in trace.outputs]
+        self._tensors = [p.tensor for p in points]
+        self._calls = trace.needed([*self._tensors, *outputs], trace.inputs)
+        self._last = sorted({trace.producer[t] for t in outputs if t in trace.producer})
+
+    def __call__(
+        self, images: Sequence[tf.Tensor], points: Sequence[Comparison] = (), dropout: bool = False
+    ) -> list[tf.Tensor]:
+        """The values in float32, at the channels that `points` keep."""
+        values = dict(zip(self._trace.inputs, images, strict=True))
+        outputs = run_linear(self._trace, self._calls, set(self._last), values, dropout)
+        inner = [tf.cast(values[t], tf.float32) for t in self._tensors]
+        for number, point in enumerate(points):
+            if point.kept is not None:
+                inner[number] = tf.gather(inner[number], point.kept, axis=point.axis)
+        return [*inner, *outputs]
+
+    def bytes(self, batches: Sequence[Tensors]) -> int:
+        """At most so many bytes do the values of all batches take."""
+        images = count_images(batches)
+        last = [t for i in self._last for t in self._trace.calls[i].outputs]
+        return 4 * images * sum(math.prod(self._trace.shapes[t][1:]) for t in [*self._tensors, *last])
+
+
+def _before_softmax(trace: Any, output: int) -> int:
+    """The tensor that holds logits: what a Softmax layer reads, else the output itself."""
+    call = trace.calls[trace.producer[output]] if output in trace.producer else None
+    return call.inputs[0] if call is not None and isinstance(call.operation, keras.layers.Softmax) else output
+
+
+def _rate_at(rate: float, step: int, total: int) -> float:
+    """A short rise, then a cosine to 0."""
+    rise = min(1.0, (step + 1) / max(1.0, _WARM_UP * total))
+    return rate * rise * 0.5 * (1 + math.cos(math.pi * step / total))

@@ -1,0 +1,1 @@
+"""Latency of files on Android devices."""

@@ -1,0 +1,202 @@
+"""Reads what TFLite's benchmark_model prints.
+
+The lines that count, as the tool has written them since 2020 (with or without "INFO: " before them):
+
+    count=50 first=14941 curr=14066 min=13728 max=16145 avg=14290.9 std=452 p5=13800 median=14250 p95=15100
+    Inference timings in us: Init: 52687, First inference: 19105, Warmup (avg): 14452.5, Inference (avg): 14290.9
+    Memory footprint delta from the start of the tool (MB): init=21.9492 overall=34.5234
+    Explicitly applied GPU delegate, and the model graph will be completely executed by the delegate.
+
+The percentiles are printed since 2025 only. The profile is a table for each part of the graph; [avg ms] there is the
+mean of one call, so that an operation costs [avg ms] times [times called].
+"""
+
+import dataclasses
+import math
+import re
+
+from dcp_tf.errors import RunError
+from dcp_tf.tflite.latency.operation_times import OperationTime
+
+_NUMBER = r"([\d.]+(?:e[+-]?\d+)?)"
+_TIMINGS = re.compile(
+    rf"Inference timings in us: Init: {_NUMBER}, First inference: {_NUMBER}, "
+    rf"Warmup \(avg\): {_NUMBER}, Inference \(avg\): {_NUMBER}"
+)
+_STATISTICS = re.compile(rf"(\w+)={_NUMBER}")
+_MEMORY = re.compile(rf"emory footprint.*\(MB\): init={_NUMBER} overall={_NUMBER}")
+_PEAK = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {_NUMBER}")
+_APPLIED = re.compile(
+    r"Explicitly applied (\w+) delegate, and the model graph will be (completely|partially) executed by the delegate"
+    r"(?: w/ (\d+) delegate kernels)?"
+)
+_NOT_EXECUTED = re.compile(r"Though (\w+) delegate is explicitly applied, the model graph will not be executed")
+_UNSUPPORTED = re.compile(r"(\w+) acceleration is unsupported on this platform")
+_FAILED = re.compile(r"Failed to apply (\w+) delegate")
+_UNKNOWN_FLAGS = re.compile(r"Unconsumed cmdline flags: (.*)")
+_PROFILE = "Operator-wise Profiling Info for Regular Benchmark Runs:"
+_TITLE = re.compile(r"=+ (.+?) =+$")
+# node type, [start] (not in newer tools), first, avg ms, %, cdf%, mem KB, times called, name
+_ROW = re.compile(
+    r"^\s*(\S.*?)\s+(?:\d+\.\d{3}\s+){1,2}(\d+\.\d{3})\s+[\d.]+%\s+[\d.]+%\s+[\d.]+\s+(\d+)\s+(\S.*?)\s*$", re.ASCII
+)
+_DELEGATE_NODE = re.compile(r"TfLite\w*Delegate(V2)?$", re.IGNORECASE)
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkLog:
+    """What one run of benchmark_model measured; times in milliseconds, memory in MB as the tool counts it.
+
+    Attributes:
+        count: measured inferences.
+        average: mean of them.
+        deviation: standard deviation, None where the tool gives none (a single inference).
+        least: the fastest one.
+        most: the slowest one.
+        p5: fifth percentile, None if the tool is too old to print percentiles.
+        median: likewise.
+        p95: likewise.
+        init: loading the model and applying the delegate.
+        first: the first inference.
+        warmup: mean of the warm-up.
+        memory_init: growth of the process while it loaded, None where the system does not tell.
+        memory_overall: growth until the end.
+        memory_peak: the largest footprint, None if it was not asked for.
+        applied: how much of the graph the delegate runs: "completely", "partially (3 parts)" or "not applied"; None
+            where the tool does not say.
+        operations: of the profile, empty without one.
+    """
+
+    count: int
+    average: float
+    deviation: float | None
+    least: float
+    most: float
+    p5: float | None
+    median: float | None
+    p95: float | None
+    init: float
+    first: float
+    warmup: float
+    memory_init: float | None
+    memory_overall: float | None
+    memory_peak: float | None
+    applied: str | None
+    operations: tuple[OperationTime, ...]
+
+
+def refusal(text: str) -> str | None:
+    """Why a delegate does not run the model although it was asked to, or None."""
+    errors = [line for line in _lines(text, "ERROR") if not _FAILED.search(line)]
+    if found := _UNSUPPORTED.search(text):
+        return f"{found[1]} acceleration is not supported by this device or this benchmark_model"
+    if found := _FAILED.search(text):
+        return f"the {found[1]} delegate cannot be applied" + (f": {errors[0]}" if errors else "")
+    if found := _NOT_EXECUTED.search(text):
+        return f"the {found[1]} delegate runs no part of the graph: all of it would run on the CPU"
+    return None
+
+
+def unknown_flags(text: str) -> str | None:
+    """The flags that the tool did not know, or None."""
+    found = _UNKNOWN_FLAGS.search(text)
+    return found[1].strip() if found else None
+
+
+def complaint(text: str) -> str:
+    """The line that says best why the tool failed."""
+    errors = [line for line in _lines(text, "ERROR") if line]
+    others = [line.strip() for line in text.splitlines() if line.strip()]
+    return (errors or others or ["it printed nothing"])[-1][:300]
+
+
+def parse(text: str) -> BenchmarkLog:
+    """Reads the log of a run that ended well.
+
+    Raises:
+        RunError: it does not hold what benchmark_model prints at the end, or an inference took no time.
+    """
+    timings = _TIMINGS.search(text)
+    if timings is None:
+        raise RunError(f"benchmark_model printed no inference timings: {complaint(text)}")
+    init, first, warmup, average = (_number(value, timings[0]) / 1000 for value in timings.groups())
+    measured = [line for line in _lines(text[: timings.start()]) if line.startswith("count=")]
+    found = _STATISTICS.findall(measured[-1]) if measured else []
+    statistics = {name: _number(value, measured[-1]) for name, value in found}
+    for time, line in ((average, timings[0]), (statistics.get("median", average), measured[-1] if measured else "")):
+        if not time:
+            raise RunError(
+                f"benchmark_model measured an inference of 0 us, too short for its clock, in the line {line!r}: "
+                "measure a larger model"
+            )
+    memory, peak = _MEMORY.search(text), _PEAK.search(text)
+    least, most = _ms(statistics, "min", "curr"), _ms(statistics, "max", "curr")
+    return BenchmarkLog(
+        count=round(statistics.get("count", 1)),
+        average=average,
+        deviation=_ms(statistics, "std"),
+        least=average if least is None else least,
+        most=average if most is None else most,
+        p5=_ms(statistics, "p5"),
+        median=_ms(statistics, "median"),
+        p95=_ms(statistics, "p95"),
+        init=init,
+        first=first,
+        warmup=warmup,
+        memory_init=_number(memory[1], memory[0]) if memory else None,
+        memory_overall=_number(memory[2], memory[0]) if memory else None,
+        memory_peak=_number(peak[1], peak[0]) if peak else None,
+        applied=_share(text),
+        operations=tuple(_operations(text)),
+    )
+
+
+def _lines(text: str, severity: str | None = None) -> list[str]:
+    """Lines without the severity in front of them; only those of one severity if it is given."""
+    pattern = re.compile(rf"^(?:({severity or 'INFO|WARN|WARNING|ERROR|VERBOSE'}): )?(.*)$")
+    found = [pattern.match(line.strip()) for line in text.splitlines()]
+    return [match[2].strip() for match in found if severity is None or match[1]]
+
+
+def _number(text: str, line: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise RunError(
+            f"benchmark_model printed {text!r} where a number belongs, in the line {line!r}: run again, or take "
+            "another build of it (docs/android.md)"
+        )
+    return value
+
+
+def _ms(statistics: dict[str, float], *names: str) -> float | None:
+    return next((statistics[name] / 1000 for name in names if name in statistics), None)
+
+
+def _share(text: str) -> str | None:
+    applied = _APPLIED.search(text)
+    if applied is None:
+        return "not applied" if _NOT_EXECUTED.search(text) else None
+    if applied[2] == "completely":
+        return "completely"
+    return f"partially ({applied[3]} part{'s' * (applied[3] != '1')})"
+
+
+def _operations(text: str) -> list[OperationTime]:
+    """The rows of all "Run Order" tables of the inferences; a delegate's node gives way to the table of its inside."""
+    _, found, profile = text.partition(_PROFILE)
+    if not found:
+        return []
+    title, inside, rows = None, False, []
+    for line in profile.splitlines():
+        if heading := _TITLE.search(line.strip()):
+            title = heading[1]
+        elif "Delegate internal:" in line:
+            inside = True
+        elif title == "Run Order" and (row := _ROW.match(line)):
+            kind, milliseconds, calls, name = row.groups()
+            rows.append((inside, OperationTime(kind, name, float(milliseconds) * max(int(calls), 1))))
+    has_inside = any(part for part, _ in rows)
+    return [op for part, op in rows if part or not (has_inside and _DELEGATE_NODE.match(op.kind))]

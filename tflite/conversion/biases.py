@@ -1,0 +1,131 @@
+"""Gives each operation of an integer file a bias in the scale that its kernel assumes.
+
+A kernel adds the stored bias to sums of products, so it takes for granted that the scale of the bias is that of its
+input times that of its weights, channel by channel. The converter (TensorFlow 2.21) merges equal biases of int16x8
+files into one constant, in the scale of the operation that comes first: a layer that is called several times, or a
+copy of it, then adds a bias that is off by the ratio of the inputs' scales, and nothing says so.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+from ai_edge_litert import schema_py_generated as schema
+
+from dcp_tf.errors import RunError
+from dcp_tf.tflite.schema import flatbuffer
+
+# Positions of input, weights and bias among the inputs of an operation. (Recurrent operations stay in float.)
+_POSITIONS = {
+    "CONV_2D": (0, 1, 2),
+    "DEPTHWISE_CONV_2D": (0, 1, 2),
+    "FULLY_CONNECTED": (0, 1, 2),
+    "TRANSPOSE_CONV": (2, 1, 3),
+}
+_INTEGERS = {schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64}
+_TOLERANCE = 1e-4  # scales are products of rounded float32 numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class WrongBias:
+    """A bias in another scale than its kernel assumes.
+
+    Attributes:
+        operation: number of the operation in the main graph.
+        name: of the operation, with the tensor that it writes.
+        position: of the bias among the operation's inputs.
+        scale: what the kernel assumes, one value per channel (or one for all).
+    """
+
+    operation: int
+    name: str
+    position: int
+    scale: np.ndarray
+
+
+def wrong_biases(content: bytes) -> list[WrongBias]:
+    """The biases of an integer file that have another scale than input scale times weight scale."""
+    return list(_wrong_biases(flatbuffer.unpack(content)))
+
+
+def with_right_biases(content: bytes) -> bytes:
+    """The same file, where each bias has the scale that its kernel assumes.
+
+    Raises:
+        RunError: a bias has none that fits its operation.
+    """
+    model = flatbuffer.unpack(content)
+    wrong = list(_wrong_biases(model))
+    if not wrong:
+        return content
+    graph = model.subgraphs[0]
+    for bias in wrong:
+        inputs = np.array(graph.operators[bias.operation].inputs)
+        inputs[bias.position] = _rescaled(model, graph, inputs[bias.position], bias)
+        graph.operators[bias.operation].inputs = inputs
+    return flatbuffer.pack(model)
+
+
+def _wrong_biases(model: schema.ModelT) -> Iterator[WrongBias]:
+    graph = model.subgraphs[0]
+    for number, operator in enumerate(graph.operators):
+        name = flatbuffer.code_name(model.operatorCodes[operator.opcodeIndex])
+        positions = _POSITIONS.get(name)
+        if positions is None or len(operator.inputs) <= positions[2] or operator.inputs[positions[2]] < 0:
+            continue
+        data, weights, bias = (graph.tensors[operator.inputs[position]] for position in positions)
+        if bias.type not in _INTEGERS:
+            continue
+        scales = [_scale(tensor) for tensor in (data, weights, bias)]
+        assumed = None if scales[0] is None or scales[1] is None else scales[0] * scales[1]
+        if assumed is None or (scales[2] is not None and _equal(scales[2], assumed)):
+            continue
+        written = graph.tensors[operator.outputs[0]].name
+        yield WrongBias(number, f"{name} ({_text(written).split(';')[0]})", positions[2], assumed)
+
+
+def _rescaled(model: schema.ModelT, graph: schema.SubGraphT, index: int, wrong: WrongBias) -> int:
+    """Adds a tensor with the same bias in the scale that is assumed; returns its number."""
+    tensor = graph.tensors[index]
+    scale, dtype = _scale(tensor), _INTEGERS[tensor.type]
+    content = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
+    stored = np.frombuffer(content.tobytes(), dtype)
+    if scale is None or len(stored) % len(scale) or len(stored) % len(wrong.scale) or not np.all(wrong.scale > 0):
+        raise RunError(
+            f"the bias of {wrong.name} has a scale that does not fit its operation, which would add something else; "
+            "export float16 or dynamic"
+        )
+    rounded = np.round(stored.astype(np.float64) * scale / wrong.scale)
+    limits = np.iinfo(dtype)
+    quantization = schema.QuantizationParametersT(
+        scale=wrong.scale.astype(np.float32),
+        zeroPoint=np.zeros(len(wrong.scale), np.int64),
+        quantizedDimension=tensor.quantization.quantizedDimension,
+    )
+    model.buffers.append(
+        schema.BufferT(data=np.frombuffer(np.clip(rounded, limits.min, limits.max).astype(dtype).tobytes(), np.uint8))
+    )
+    graph.tensors.append(
+        schema.TensorT(
+            shape=tensor.shape,
+            type=tensor.type,
+            buffer=len(model.buffers) - 1,
+            name=f"{_text(tensor.name)}/{wrong.operation}",
+            quantization=quantization,
+            hasRank=tensor.hasRank,
+        )
+    )
+    return len(graph.tensors) - 1
+
+
+def _scale(tensor: schema.TensorT) -> np.ndarray | None:
+    scale = getattr(tensor.quantization, "scale", None)
+    return None if scale is None or not len(scale) else np.asarray(scale, np.float64)
+
+
+def _equal(found: np.ndarray, assumed: np.ndarray) -> bool:
+    return len(found) in (1, len(assumed)) and bool(np.allclose(found, assumed, rtol=_TOLERANCE, atol=0))
+
+
+def _text(name: str | bytes) -> str:
+    return name if isinstance(name, str) else name.decode(errors="replace")

@@ -1,0 +1,1 @@
+"""Latency of files on this machine, and its prediction."""

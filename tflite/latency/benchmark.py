@@ -1,0 +1,206 @@
+"""Latency of TFLite files against each other, on this machine.
+
+Files are measured in turns (A B C, B C A, C A B, ...), so that a change of the machine's speed meets all of them, and
+each in a process of its own, so that none profits from the memory and caches of another.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import tempfile
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from dcp_tf.errors import UsageError
+from dcp_tf.tflite.latency.operation_times import OperationTime, time_operations
+from dcp_tf.tflite.latency.speedup import Ratio, compare
+from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, machine_name, measure_in_turns
+from dcp_tf.tflite.types import Latency, TFLiteFile, read_content
+
+MIN_RUNS = 10  # fewer paired runs say nothing about a ratio
+
+
+@dataclasses.dataclass(frozen=True)
+class BenchmarkResult:
+    """What was measured, and how.
+
+    Attributes:
+        latencies: per candidate, in the order given; ratios are to the first.
+        ratios: per candidate, the ratio to the first and whether it can be believed.
+        memory: per candidate the largest memory that its process held, and how much of it came with the model (MiB);
+            None where the system does not tell.
+        operations: per candidate the times of its operations; None if they were not asked for.
+        threads: threads of the kernels.
+        cpus: the processors that the processes were pinned to; none: all.
+        warmup: inferences of each candidate before the first measured one.
+        seed: of the inputs and the bootstrap.
+        machine: processor and system that it ran on.
+    """
+
+    latencies: dict[str, Latency]
+    ratios: dict[str, Ratio]
+    memory: dict[str, tuple[float, float] | None]
+    operations: dict[str, list[OperationTime]] | None
+    threads: int
+    cpus: tuple[int, ...]
+    warmup: int
+    seed: int
+    machine: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of benchmark.json."""
+        return {
+            "device": self.machine,
+            "threads": self.threads,
+            "cpus": list(self.cpus) or None,
+            "warmup": self.warmup,
+            "seed": self.seed,
+            "interleaved": True,
+            "baseline": next(iter(self.latencies)),
+            "candidates": {name: self._candidate(name) for name in self.latencies},
+        }
+
+    def _candidate(self, name: str) -> dict[str, Any]:
+        found = dataclasses.asdict(self.latencies[name]) | {"too_noisy": self.ratios[name].too_noisy}
+        peak, model = self.memory[name] or (None, None)
+        found |= {"peak_memory_mib": peak, "model_memory_mib": model}
+        if self.operations is not None:
+            found["operations"] = [dataclasses.asdict(operation) for operation in self.operations[name]]
+        return found
+
+    def table(self):
+        """A `rich.table.Table` for the terminal."""
+        from rich.table import Table
+
+        first = next(iter(self.latencies))
+        pinned = f", pinned to processor {', '.join(map(str, self.cpus))}" if self.cpus else ""
+        caption = (
+            f"{self.machine}; {self.latencies[first].runs} interleaved runs after {self.warmup} warm-up inferences; "
+            f"speedup over {first!r} with its 95 % interval; MiB: the largest memory of the process (and what came "
+            "with the model)"
+        )
+        if any(ratio.by_quietest for ratio in self.ratios.values()):
+            caption += "; quietest runs: the medians are too noisy to tell"
+        if any(ratio.too_noisy and not ratio.by_quietest for ratio in self.ratios.values()):
+            caption += "; the machine was too noisy for a ratio: measure again when it is idle"
+        threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
+        table = Table(title=f"Latency, batch 1, {threads}{pinned}", caption=caption)
+        table.add_column("model", overflow="fold")
+        for column in ("median ms", "p10", "p90", "speedup", "MiB"):
+            table.add_column(column, justify="right")
+        table.add_column("delegate")
+        for name, latency in self.latencies.items():
+            times = (f"{value:.3f}" for value in (latency.median_ms, latency.p10_ms, latency.p90_ms))
+            ratio = "1" if name == first else self.ratios[name].text()
+            memory = "unknown" if self.memory[name] is None else "{:.0f} (+{:.1f})".format(*self.memory[name])
+            table.add_row(name, *times, ratio, memory, latency.delegate or "none")
+        return table
+
+
+def benchmark(
+    candidates: Mapping[str, TFLiteFile | str | os.PathLike],
+    *,
+    threads: int = 1,
+    runs: int = 50,
+    warmup: int = 10,
+    seed: int = 0,
+    cpus: Sequence[int] = (),
+    profile: bool = False,
+) -> BenchmarkResult:
+    """Measures files against each other.
+
+    Args:
+        candidates: name -> converted model or path of a .tflite file. The first is what the others are compared with.
+        threads: threads of the kernels.
+        runs: measured samples of each candidate; a sample of a very small model is the mean of several inferences.
+        warmup: inferences of each candidate that are not measured.
+        seed: of the inputs' noise and of the bootstrap.
+        cpus: processors to pin the measuring processes to; none: all.
+        profile: measure the time of every operation too.
+
+    Raises:
+        UsageError: a number is out of range, a file is missing, it holds no TFLite model, or a processor cannot be
+            used.
+        RunError: a measuring process died.
+    """
+    for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
+        if value < least:
+            raise UsageError(f"{name} must be at least {least}. Received: {value}")
+    if not candidates:
+        raise UsageError("there is nothing to measure; give at least one file")
+    cpus = tuple(cpus)
+    check_cpus(cpus, threads)
+    names = list(candidates)
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dcp_tf-benchmark-"))
+        paths = [
+            _placed(source, pathlib.Path(folder, f"{number}.tflite"))
+            for number, source in enumerate(candidates.values())
+        ]
+        stopwatches = [stack.enter_context(Stopwatch(threads, seed, cpus)) for _ in names]
+        delegates = [watch.load(*place) for watch, *place in zip(stopwatches, names, paths, strict=True)]
+        repeats = [watch.settle(name, warmup) for watch, name in zip(stopwatches, names, strict=True)]
+        times = measure_in_turns(stopwatches, names, repeats, runs, what="Benchmark")
+        memory = [_model_share(watch.memory()) for watch in stopwatches]
+    random = np.random.default_rng(seed)
+    ratios = [compare(times[0], row, MIN_RUNS, random) for row in times]
+    latencies = [_latency(*each) for each in zip(times, ratios, repeats, delegates, strict=True)]
+    # The baseline itself: nothing is left to decide.
+    latencies[0] = dataclasses.replace(latencies[0], conclusive=True)
+    return BenchmarkResult(
+        latencies=dict(zip(names, latencies, strict=True)),
+        ratios=dict(zip(names, ratios, strict=True)),
+        memory=dict(zip(names, memory, strict=True)),
+        operations=_profile(candidates, threads, cpus, seed) if profile else None,
+        threads=threads,
+        cpus=cpus,
+        warmup=warmup,
+        seed=seed,
+        machine=machine_name(),
+    )
+
+
+def _profile(
+    candidates: Mapping[str, TFLiteFile | str | os.PathLike], threads: int, cpus: tuple[int, ...], seed: int
+) -> dict[str, list[OperationTime]]:
+    return {
+        name: time_operations(read_content(source), threads=threads, cpus=cpus, seed=seed, what=f"Profile of {name}")
+        for name, source in candidates.items()
+    }
+
+
+def _placed(source: TFLiteFile | str | os.PathLike, spare: pathlib.Path) -> pathlib.Path:
+    """A file with the source's content: its own, or `spare` for a model that is only in memory."""
+    content = read_content(source)
+    if not isinstance(source, TFLiteFile):
+        return pathlib.Path(source).resolve()
+    spare.write_bytes(content)
+    return spare
+
+
+def _model_share(memory: tuple[float, float] | None) -> tuple[float, float] | None:
+    """(peak, without a model) as (peak, what came with the model)."""
+    return None if memory is None else (memory[0], memory[0] - memory[1])
+
+
+def _latency(times: np.ndarray, ratio: Ratio, repeats: int, delegate: str | None) -> Latency:
+    p10, median, p90 = (float(value) for value in np.percentile(times, (10, 50, 90)))
+    return Latency(
+        median_ms=median,
+        p10_ms=p10,
+        p90_ms=p90,
+        runs=len(times),
+        invocations_per_run=repeats,
+        delegate=delegate,
+        speedup=ratio.value,
+        speedup_low=ratio.low,
+        speedup_high=ratio.high,
+        conclusive=ratio.conclusive,
+        speedup_quiet=ratio.quiet,
+        speedup_quiet_low=ratio.quiet_low,
+        speedup_quiet_high=ratio.quiet_high,
+        speedup_by="quietest runs" if ratio.by_quietest else "median",
+    )

@@ -1,0 +1,109 @@
+"""How long each operation of a file takes on this machine.
+
+The interpreter's Python interface has no profiler. What it can do is run files: the file cut after operation k and the
+one cut after k - 1 are measured in turns, and the median of the paired differences is the time of operation k. That
+counts what the operation costs inside its network, kernels fused by the delegate included; an operation that is fused
+into its successor (a PAD, for instance) shows up as about nothing. No time is below 0, though a difference may be.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+import tempfile
+from collections.abc import Sequence
+
+import numpy as np
+
+from dcp_tf import progress
+from dcp_tf.tflite.latency.stopwatch import Stopwatch, measure_in_turns
+from dcp_tf.tflite.schema.subgraph import Cutter
+
+
+@dataclasses.dataclass(frozen=True)
+class OperationTime:
+    """The time of one operation.
+
+    Attributes:
+        kind: such as "CONV_2D".
+        name: of its output tensor.
+        ms: milliseconds of one inference.
+        low: lower quartile of the measured differences.
+        high: upper quartile.
+    """
+
+    kind: str
+    name: str
+    ms: float
+    low: float | None = None
+    high: float | None = None
+
+
+def time_operations(
+    content: bytes, *, threads: int, cpus: tuple[int, ...] = (), runs: int = 15, seed: int = 0, what: str = "Profile"
+) -> list[OperationTime]:
+    """Measures every operation of a file.
+
+    Args:
+        content: of the file.
+        threads: threads of the kernels.
+        cpus: processors to run on; none: all.
+        runs: paired measurements of each operation.
+        seed: of the inputs.
+        what: name of the progress bar.
+
+    Returns:
+        One entry for each operation, in running order.
+
+    Raises:
+        UsageError: the file cannot be taken apart.
+        RunError: the measuring process died.
+    """
+    cutter = Cutter(content)
+    found, previous = [], 1
+    with contextlib.ExitStack() as stack:
+        folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dcp_tf-profile-")))
+        stopwatch = stack.enter_context(Stopwatch(threads, seed, cpus))
+        for number, (kind, name) in enumerate(progress.bar(cutter.names(), what=what, unit=" operations"), start=1):
+            path = folder / f"{number}.tflite"
+            path.write_bytes(cutter.first(number))
+            stopwatch.load(str(number), path)
+            path.unlink()
+            current = stopwatch.settle(str(number), 2)
+            if number == 1:
+                times = measure_in_turns([stopwatch], ["1"], [current], runs)[0]
+            else:
+                names = [str(number - 1), str(number)]
+                pair = measure_in_turns([stopwatch, stopwatch], names, [previous, current], runs)
+                times = pair[1] - pair[0]
+                stopwatch.unload(str(number - 1))
+            previous = current
+            low, ms, high = (max(0.0, float(value)) for value in np.percentile(times, (25, 50, 75)))
+            found.append(OperationTime(kind, name, ms, low, high))
+    return found
+
+
+def operations_table(operations: Sequence[OperationTime], name: str, longest: int = 20):
+    """A `rich.table.Table` of the operations that take longest, and of all by kind.
+
+    Args:
+        operations: of one file.
+        name: of the file.
+        longest: rows.
+    """
+    from rich.table import Table
+
+    total = sum(operation.ms for operation in operations)
+    by_kind: dict[str, float] = {}
+    for operation in operations:
+        by_kind[operation.kind] = by_kind.get(operation.kind, 0.0) + operation.ms
+    shares = ", ".join(f"{kind} {ms:.3f} ms" for kind, ms in sorted(by_kind.items(), key=lambda item: -item[1]))
+    table = Table(
+        title=f"Operations of {name}",
+        caption=f"the {min(longest, len(operations))} longest of {len(operations)}, {total:.3f} ms in all: {shares}",
+    )
+    for column in ("operation", "ms", "share", "output"):
+        table.add_column(column, justify="right" if column in ("ms", "share") else "left", overflow="ellipsis")
+    for operation in sorted(operations, key=lambda operation: -operation.ms)[:longest]:
+        share = f"{operation.ms / total:.1%}" if total > 0 else ""
+        table.add_row(operation.kind, f"{operation.ms:.3f}", share, operation.name.split(";")[0])
+    return table

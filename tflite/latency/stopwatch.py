@@ -1,0 +1,164 @@
+"""Times TFLite files on this machine, in processes of their own."""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import dcp_tf
+from dcp_tf import progress
+from dcp_tf.errors import RunError, UsageError
+
+SAMPLE_MS = 5.0  # a sample lasts at least this long: a timer and a scheduler are too coarse for less
+
+
+class Stopwatch(contextlib.AbstractContextManager):
+    """A process that loads files and times them; see worker.py for what passes through the pipes.
+
+    Args:
+        threads: threads of the kernels.
+        seed: of the inputs.
+        cpus: the processors that it may run on; none: all.
+
+    Raises:
+        RunError: (any method) the process died.
+    """
+
+    def __init__(self, threads: int, seed: int = 0, cpus: Sequence[int] = ()):
+        # The folder that holds the package is the working directory, where Python looks first: this works in a
+        # checkout and when installed, and nothing that lies in the user's own folder can get in the way.
+        root = pathlib.Path(dcp_tf.__file__).resolve().parent.parent
+        places = [str(root), os.environ.get("PYTHONPATH")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in places if place)}
+        arguments = [str(threads), str(seed), *([",".join(map(str, cpus))] if cpus else [])]
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "dcp_tf.tflite.latency.worker", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=root,
+            env=environment,
+        )
+
+    def __exit__(self, *exception) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def load(self, name: str, path: pathlib.Path) -> str | None:
+        """Loads a file; returns the delegate that runs it, None for the built-in kernels.
+
+        Raises:
+            UsageError: it cannot be run.
+        """
+        answer = self._ask(name, {"load": name, "path": str(path)})
+        if "error" in answer:
+            raise UsageError(f"{name!r} cannot be run as a TFLite model: {answer['error']}")
+        return answer["delegate"]
+
+    def unload(self, name: str) -> None:
+        """Frees a file."""
+        self._ask(name, {"unload": name})
+
+    def measure(self, name: str, invocations: int) -> float:
+        """Mean milliseconds of one inference."""
+        return self._ask(name, {"measure": name, "invocations": invocations})["ms"]
+
+    def settle(self, name: str, warmup: int, sample_ms: float = SAMPLE_MS) -> int:
+        """Warms a file up; returns how many inferences in a row make a sample long enough."""
+        if warmup:
+            self.measure(name, warmup)
+        invocations = 1
+        # The least of three: one that was interrupted must not pass for a long inference.
+        while (elapsed := min(self.measure(name, invocations) for _ in range(3)) * invocations) < sample_ms:
+            growth = min(10.0, 1.2 * sample_ms / max(elapsed, 1e-6))
+            invocations = max(invocations + 1, math.ceil(invocations * growth))
+        return invocations
+
+    def memory(self) -> tuple[float, float] | None:
+        """The largest memory that the process has held, and what it held without a model (MiB); None: unknown."""
+        answer = self._ask("a model", {"memory": True})
+        return None if answer["peak_mib"] is None else (answer["peak_mib"], answer["idle_mib"])
+
+    def _ask(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
+        with contextlib.suppress(BrokenPipeError):  # a dead process gives no answer, which is seen below
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            said = self._errors.read().decode("utf-8", errors="replace").strip().splitlines()[-1:]
+            raise RunError(
+                f"the process measuring {name!r} died (exit code {self._process.wait()})"
+                + (f": {said[0]}" if said else "")
+            )
+        return json.loads(line)
+
+
+def measure_in_turns(
+    stopwatches: Sequence[Stopwatch], names: Sequence[str], repeats: Sequence[int], runs: int, what: str | None = None
+) -> np.ndarray:
+    """Measures files so that a change of the machine's speed meets all of them: A B C, B C A, C A B, ...
+
+    Args:
+        stopwatches: the process of each file (the same one may serve several).
+        names: under which each is loaded there.
+        repeats: inferences in a row of a sample of each.
+        runs: samples of each.
+        what: the progress bar's name; None: no bar.
+
+    Returns:
+        Milliseconds of one inference, shape (file, run).
+    """
+    times = np.empty((len(names), runs))
+    for run in progress.bar(range(runs), what=what, unit=" runs") if what else range(runs):
+        for turn in range(len(names)):
+            number = (run + turn) % len(names)
+            times[number, run] = stopwatches[number].measure(names[number], repeats[number])
+    return times
+
+
+def check_cpus(cpus: Sequence[int], threads: int) -> None:
+    """Raises UsageError where a process cannot be pinned to these processors."""
+    if not cpus:
+        return
+    if not hasattr(os, "sched_setaffinity"):
+        raise UsageError(f"{platform.system()} cannot pin a process to processors; leave out --cpu")
+    allowed = sorted(os.sched_getaffinity(0))
+    if missing := sorted(set(cpus) - set(allowed)):
+        raise UsageError(f"processor {missing[0]} is not among those that can be used here: {_ranges(allowed)}")
+    if len(set(cpus)) < threads:
+        raise UsageError(f"{threads} threads need as many processors. Received: {','.join(map(str, cpus))}")
+
+
+def machine_name() -> str:
+    """Such as "AMD EPYC, 2 cores, Linux x86_64"; platform.processor() is empty on most Linux systems."""
+    processor = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                processor = line.partition(":")[2].strip()
+                break
+    return f"{processor}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}"
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    """0, 1, 2, 5 as "0-2, 5"."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}-{part[-1]}" for part in parts)

@@ -1,0 +1,1 @@
+"""Quantization-aware training through tf_keras and TFMOT."""

@@ -1,0 +1,1 @@
+"""What a TFLite file holds, read and written without running it."""

@@ -1,0 +1,226 @@
+"""Does the file compute what its Keras model computes?"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dcp_tf import progress
+from dcp_tf.errors import RunError, UsageError
+from dcp_tf.tflite.conversion.keras_inference import compiled_infer
+from dcp_tf.tflite.types import Parity, Quantization, TFLiteFile
+from dcp_tf.tflite.verify.runner import Runner
+
+
+@dataclasses.dataclass(frozen=True)
+class Limit:
+    """How far a file of one mode may be from its model; errors are shares of the outputs' spread.
+
+    Attributes:
+        near: a mean error up to this is always good enough.
+        far: one up to this is good enough where the decisions agree.
+        agreement: the share of samples on which they must agree then.
+        max_error: the largest single error, where the mode rounds nothing; None: any.
+    """
+
+    near: float
+    far: float
+    agreement: float = 0.9
+    max_error: float | None = None
+
+
+# Float files differ from Keras by the order of sums alone: 1e-6 of the spread is usual, 1e-3 is already a fault.
+# The other modes round. Measured mean errors, as shares of the spread, on small networks and on ResNet-56,
+# MobileFaceNet and MobileNetV2: float16 .0003, dynamic .005, int16x8 .005, weights of 8 bits .01, of 4 bits .03 to .2,
+# int8 .03 to .17 (embeddings, at a mean cosine of .97). A broken file (ranges measured on wrong data, a channel that
+# saturates) is off by .3 to 3. Where classes lie within the rounding of each other, as in a model that was hardly
+# trained, decisions flip although the outputs are right; so near outputs are enough, and where they are less near,
+# decisions must agree.
+LIMITS: dict[str, Limit] = {
+    "float32": Limit(near=1e-3, far=1e-3, max_error=1e-3),
+    "sparse": Limit(near=1e-3, far=1e-3, max_error=1e-3),
+    "float16": Limit(near=0.02, far=0.02),
+    "dynamic": Limit(near=0.1, far=0.3),
+    "int8": Limit(near=0.25, far=0.5),
+    "qat": Limit(near=0.25, far=0.5),
+    "int16x8": Limit(near=0.05, far=0.2),
+    "weight_only_int8": Limit(near=0.1, far=0.3),
+    "weight_only_int4": Limit(near=0.4, far=0.8, agreement=0.8),
+}
+_WRONG_RANGES = "; calibrate on images like those the model was trained on"
+_RIGHT_RANGES = (
+    "; it is as far off on the images that it was calibrated on, so more of them do not help: export {better}"
+)
+_BETTER = {"int8": "int16x8 or float16, or train for it (qat)", "int16x8": "float16"}
+_ADVICE = {"weight_only_int4": "; 4 bits are too few for this model, export weight_only_int8"}
+
+_KERAS_BATCH = 32
+_OUTPUTS = ("logits", "probabilities", "embeddings")
+
+
+def check_parity(
+    file: TFLiteFile,
+    model: Any,
+    images: Any,
+    labels: np.ndarray | None = None,
+    *,
+    outputs: str = "logits",
+    independent: bool = False,
+) -> Parity:
+    """Runs a file and its Keras model over the whole of a set and compares the outputs.
+
+    Args:
+        file: the converted model, or the path of its file.
+        model: the Keras model that it was converted from.
+        images: inputs (N, ...) as the model takes them, or one such array for each input.
+        labels: class numbers (N,), for the accuracies. They belong to the first output.
+        outputs: what the model gives. "logits" and "embeddings": errors are relative to the standard deviation of the
+            Keras outputs; "probabilities": they are absolute, since the spread of a probability is 1.
+            Embeddings decide nothing, so they have no agreement, but cosines.
+        independent: whether each value is a yes / no decision of its own, as of several classes at once. Labels must be
+            left out then.
+
+    Returns:
+        The comparison; of several outputs the worst error counts, and the first decides.
+
+    Raises:
+        UsageError: the images or labels do not fit.
+    """
+    if outputs not in _OUTPUTS:
+        raise UsageError(f"outputs must be one of {', '.join(_OUTPUTS)}. Received: {outputs!r}")
+    arrays = [np.asarray(images)] if len(model.inputs) == 1 else [np.asarray(part) for part in images]
+    count = len(arrays[0])
+    if count == 0:
+        raise UsageError("there are no images to compare on; give at least one")
+    if labels is not None and len(labels) != count:
+        raise UsageError(f"expected one label for each of {count} images. Received: {len(labels)} labels")
+    runner, keras_outputs = Runner(file), compiled_infer(model)
+    pairs = [
+        _run_both(runner, keras_outputs, model, [array[start : start + _KERAS_BATCH] for array in arrays])
+        for start in progress.bar(range(0, count, _KERAS_BATCH), what="Parity", unit=" batches")
+    ]
+    found, expected = (
+        [np.concatenate(parts) for parts in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
+    )
+    errors = [_relative_error(ours, theirs, outputs) for ours, theirs in zip(found, expected, strict=True)]
+    decided, keras_decided = (_decisions(side[0], outputs, independent) for side in (found, expected))
+    top1, keras_top1 = (_accuracy(side, labels) for side in (decided, keras_decided))
+    alike = _cosines(found[0], expected[0]) if outputs == "embeddings" else None
+    return Parity(
+        max_error=max(float(error.max()) for error in errors),
+        mean_error=max(float(error.mean()) for error in errors),
+        top1_agreement=None if decided is None else float(np.mean(decided == keras_decided)),
+        top1=top1,
+        keras_top1=keras_top1,
+        samples=count,
+        snr_db=min(_snr_db(ours, theirs) for ours, theirs in zip(found, expected, strict=True)),
+        cosine_min=None if alike is None else float(alike.min()),
+        cosine_mean=None if alike is None else float(alike.mean()),
+    )
+
+
+def require(parity: Parity, quantization: str | Quantization, on_calibration: Parity | None = None) -> None:
+    """Refuses a file that is too far from its model: beyond the mode's entry in `LIMITS`.
+
+    Args:
+        parity: how near it is.
+        quantization: its mode.
+        on_calibration: the same on the images that it was calibrated on; what the error advises depends on that.
+
+    Raises:
+        RunError: the file is not within the limits of its mode, or gave a NaN.
+    """
+    mode = Quantization.parse(quantization).value
+    limit = LIMITS[mode]
+    if not np.isfinite(parity.max_error):
+        raise RunError(f"the {mode} file or its Keras model gives NaN or infinite outputs")
+    if limit.max_error is not None and parity.max_error > limit.max_error:
+        raise RunError(
+            f"the {mode} file does not equal its Keras model: the largest error is {parity.max_error:.2g} of the "
+            f"outputs' spread over {parity.samples} samples (limit {limit.max_error:g})"
+        )
+    allowed = _allowed(parity, limit)
+    if parity.mean_error > allowed:
+        agreement = "" if parity.top1_agreement is None else f"decides alike on {parity.top1_agreement:.1%} and "
+        raise RunError(
+            f"the {mode} file is too far from its Keras model: it {agreement}has a mean error of "
+            f"{parity.mean_error:.2g} of the outputs' spread over {parity.samples} samples (limit "
+            f"{allowed:g}){_advice(mode, on_calibration)}"
+        )
+
+
+def _allowed(parity: Parity, limit: Limit) -> float:
+    """The mean error up to which a file is good enough."""
+    agrees = parity.top1_agreement is not None and parity.top1_agreement >= limit.agreement
+    return limit.far if agrees else limit.near
+
+
+def _advice(mode: str, on_calibration: Parity | None) -> str:
+    """What could help a file that is too far from its model; ranges are at fault only where others fit better."""
+    if mode not in _BETTER:
+        return _ADVICE.get(mode, "")
+    if on_calibration is None or on_calibration.mean_error <= _allowed(on_calibration, LIMITS[mode]):
+        return _WRONG_RANGES
+    return _RIGHT_RANGES.format(better=_BETTER[mode])
+
+
+def _run_both(runner: Runner, keras_outputs: Callable, model: Any, batch: Sequence[np.ndarray]) -> tuple[list, list]:
+    """The outputs of the file and of the model, each a list with one array per output."""
+    found = runner.predict(batch[0] if len(batch) == 1 else batch)
+    inputs = [array.astype(tensor.dtype) for tensor, array in zip(model.inputs, batch, strict=True)]
+    expected = [np.asarray(output, np.float32) for output in keras_outputs(*inputs)]
+    return (found if isinstance(found, list) else [found]), expected
+
+
+def _relative_error(found: np.ndarray, expected: np.ndarray, outputs: str) -> np.ndarray:
+    if outputs == "probabilities":
+        return np.abs(found.astype(np.float64) - expected)
+    return relative_error(found, expected)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Absolute differences as shares of the spread (standard deviation) of what was expected."""
+    error = np.abs(found.astype(np.float64) - expected)
+    # The floor keeps rounding noise of constant outputs from counting as an error of their spread.
+    spread = max(float(np.std(expected)), 1e-3 * float(np.abs(expected).max(initial=0)))
+    return error / (spread or 1.0)
+
+
+def _cosines(found: np.ndarray, expected: np.ndarray) -> np.ndarray | None:
+    """The cosine between the two vectors of each sample, (N,); None where samples are no vectors."""
+    if found.ndim != 2 or found.shape[1] < 2:
+        return None
+    left, right = found.astype(np.float64), expected.astype(np.float64)
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    equal = (left == right).all(axis=1)  # also where both are all zeros
+    return np.where(equal, 1.0, (left * right).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))
+
+
+def _snr_db(found: np.ndarray, expected: np.ndarray) -> float:
+    signal = np.sum(expected.astype(np.float64) ** 2)
+    noise = np.sum((found.astype(np.float64) - expected) ** 2)
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def _decisions(values: np.ndarray, outputs: str, independent: bool) -> np.ndarray | None:
+    """The class that is decided for; a unit of its own decides between two at probability 1/2."""
+    if outputs == "embeddings":
+        return None
+    if values.shape[-1] > 1 and not independent:
+        return np.argmax(values, axis=-1)
+    decided = (values > (0.5 if outputs == "probabilities" else 0.0)).astype(int)
+    return decided if independent else decided[..., 0]
+
+
+def _accuracy(decided: np.ndarray | None, labels: np.ndarray | None) -> float | None:
+    if decided is None or labels is None:
+        return None
+    if np.size(labels) != decided.size:
+        raise UsageError(
+            f"labels must be class numbers of shape {decided.shape}. Received labels of shape {np.shape(labels)}"
+        )
+    return float(np.mean(decided == np.reshape(labels, decided.shape)))

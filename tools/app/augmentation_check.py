@@ -1,0 +1,69 @@
+"""Whether a model bears the changes that training makes to images by default."""
+
+import dataclasses
+from typing import Any
+
+from dcp_tf.tools.cli.data_flags import Subject
+
+_IMAGES = 512  # more would tell little: only large losses count
+_SHARE, _POINTS = 0.1, 0.05  # of what the model tells right: losses beyond both are no accident
+
+
+def without_harm(flags: Any, subject: Subject, teacher: Any = None) -> Subject:
+    """The subject without random changes to its training images where a model does not recognise them then.
+
+    A model that never saw such images would be taught them at the cost of what it knows, by a baseline that is wrong
+    about them. What the user asks for by `--augmentation` is done without a look.
+
+    Args:
+        flags: of a program that trains.
+        subject: a trained model, its data and its objective.
+        teacher: the model that is asked, None for the subject's own.
+    """
+    train, objective = subject.dataset.train, subject.objective
+    augmentation = getattr(train, "augmentation", "none")
+    if flags.augmentation is not None or augmentation == "none" or not _trains(flags):
+        return subject
+    if objective is None or objective.is_dense or objective.name not in ("softmax", "sigmoid", "multilabel"):
+        return subject
+    before, after = _accuracies(teacher or subject.model, train, objective, flags.seed)
+    if before - after <= max(_POINTS, _SHARE * before):
+        return subject
+    note = (
+        f"the training images are not augmented ({augmentation}): the model tells {100 * after:.0f} % of them right "
+        f"then, {100 * before:.0f} % as they are (--augmentation={augmentation} does it)"
+    )
+    dataset = dataclasses.replace(subject.dataset, train=dataclasses.replace(train, augmentation="none"))
+    return dataclasses.replace(subject, dataset=dataset, notes=(*subject.notes, note))
+
+
+def _trains(flags: Any) -> bool:
+    epochs = "finetune_epochs" in flags and flags.finetune_epochs
+    return bool(epochs) or ("quantization" in flags and "qat" in flags.quantization)
+
+
+def _accuracies(model: Any, train: Any, objective: Any, seed: int) -> tuple[float, float]:
+    """The objective's figure on training images as they are and as they are changed; their own labels may be missing.
+
+    Without labels the model's answers for the unchanged images stand for them.
+    """
+    import numpy as np
+
+    from dcp_tf import progress
+    from dcp_tf.evaluation import top1_classes
+    from dcp_tf.training.objectives import predictions
+
+    some = train.take(train.balanced_subset(_IMAGES, seed))
+    if some.labels is None:
+        outputs, _ = predictions(model, some, some.size)
+        if getattr(objective, "multilabel", False):
+            answers = np.asarray(objective.loss.as_probabilities(outputs) > 0.5, np.float32)
+        else:
+            answers = top1_classes(outputs, objective.outputs_kind)
+        some = dataclasses.replace(some, labels=answers)
+    found = []
+    for changed in (False, True):
+        batches = some.batches(64, augment=changed, seed=seed)
+        bar = progress.bar(batches, what="looking at augmented images" if changed else "looking at images")
+        found.append(objective.evaluate(model, bar)[objective.primary])
+    return found[0], found[1]

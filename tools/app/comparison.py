@@ -1,0 +1,287 @@
+"""Runs several methods with several seeds on one model; every finished run is kept."""
+
+import dataclasses
+import datetime
+import gc
+import json
+import os
+import pathlib
+import shutil
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dcp_tf
+from dcp_tf import progress
+from dcp_tf.changed_settings import describe_changes
+from dcp_tf.errors import RunError, UsageError
+from dcp_tf.files import read_json, write_json
+from dcp_tf.tools.app.deployment import versions
+from dcp_tf.tools.cli.data_flags import Subject
+from dcp_tf.tools.cli.method_specs import Variant
+
+FILE = "compare.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Schedule:
+    """How every variant is trained.
+
+    Attributes:
+        auxiliary: the training with auxiliary losses.
+        finetuning: the training of the pruned models.
+        distillation: share of the baseline's predictions in that; None as in `dcp_tf.prune`.
+        train_samples: how many training images are used for everything, None for all.
+    """
+
+    auxiliary: Any
+    finetuning: Any
+    distillation: float | None = None
+    train_samples: int | None = None
+
+    def images(self, train: Any, seed: int) -> Any:
+        """The training images of one seed."""
+        if self.train_samples is None or self.train_samples >= train.size:
+            return train
+        return train.take(train.balanced_subset(self.train_samples, seed))
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it but the distillation, by name; the seed is that of each run."""
+        phases = {"auxiliary": dataclasses.asdict(self.auxiliary), "finetuning": dataclasses.asdict(self.finetuning)}
+        settings = {f"{phase} {k}": v for phase, config in phases.items() for k, v in config.items() if k != "seed"}
+        return settings | {"train_samples": self.train_samples}
+
+
+def check(subject: Subject, variants: Sequence[Variant], schedule: Schedule) -> None:
+    """Finds in moments all that can be wrong with the input.
+
+    Raises:
+        UsageError: the model, the data and the variants do not go together.
+    """
+    from dcp_tf.pruning import check as check_pruning
+
+    train = subject.dataset.train
+    if subject.dataset.test.labels is None:
+        raise UsageError("methods are compared by their accuracy: the test images need labels")
+    for variant in variants:
+        check_pruning(subject.model, train, variant.method, subject.objective, schedule.distillation)
+    if subject.objective.primary != "top1":
+        raise UsageError(f"methods are compared by top-1, but this model is measured by {subject.objective.primary}")
+
+
+def read_earlier(
+    folder: str | os.PathLike, subject: Subject, variants: Sequence[Variant], schedule: Schedule
+) -> dict[str, Any] | None:
+    """The comparison that was stopped in a folder, None if there is none.
+
+    Raises:
+        UsageError: its runs were made under other conditions, or its file is damaged.
+    """
+    path = pathlib.Path(folder) / FILE
+    if not path.exists():
+        return None
+    before = read_json(path)
+    if not isinstance(before, dict) or not {"conditions", "runs", "baseline"} <= before.keys():
+        raise UsageError(f"{path} is no comparison; leave out --resume to start anew")
+    require_same(path, before["conditions"], conditions(subject, schedule))
+    for variant in variants:
+        for record in before["runs"]:
+            if record["method"] == variant.label:
+                require_same(path, record["settings"], settings_of(variant))
+    return before
+
+
+def run(
+    subject: Subject,
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    schedule: Schedule,
+    folder: pathlib.Path,
+    look: Any,
+    before: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Runs every variant with every seed; compare.json in the folder holds what is done at any moment.
+
+    Args:
+        subject: the model and its data; `check` found nothing wrong with them.
+        variants: what to compare.
+        seeds: the runs of each.
+        schedule: of all.
+        folder: for compare.json, and for what a stopped comparison goes on with (`state/`).
+        look: at the baseline, see `baseline_look.look`.
+        before: what `read_earlier` found; its runs are not made again, but for those that failed.
+        settings: the flags, for the record.
+
+    Returns:
+        What compare.json holds. A run that failed has a `failure` in place of its figures.
+
+    Raises:
+        RunError: compare.json cannot be written.
+    """
+    from dcp_tf.tools.app import deployment
+
+    state = folder / "state"
+    if before is None:
+        shutil.rmtree(state, ignore_errors=True)
+        measured = deployment.measure_model(subject.model, subject.dataset, subject.objective, look.figures)
+        before = {"baseline": measured, "runs": []}
+    found = {
+        "dcp_tf_version": dcp_tf.__version__,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "model": subject.source,
+        "dataset": subject.dataset.name,
+        "conditions": conditions(subject, schedule),
+        "settings": _plain(settings or {}),
+        "versions": versions(),
+        "baseline": before["baseline"],
+        "baseline_check": look.to_json(),
+        "runs": [record for record in before["runs"] if "failure" not in record],
+    }
+    done = {(record["method"], record["seed"]) for record in found["runs"]}
+    # Seed by seed, so that a stopped comparison has something to compare.
+    waiting = [(v, seed) for seed in seeds for v in variants if (v.label, seed) not in done]
+    write_json(folder / FILE, found)
+    started = time.perf_counter()
+    for number, (variant, seed) in enumerate(waiting, start=1):
+        progress.say(f"run {number} of {len(waiting)}: {variant.label}, seed {seed}")
+        found["runs"].append(attempt(subject, variant, seed, schedule, state))
+        write_json(folder / FILE, found)
+        left = (time.perf_counter() - started) / number * (len(waiting) - number)
+        progress.say(_line(found["runs"][-1], left))
+    return found
+
+
+def measure(
+    subject: Subject, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path | None = None
+) -> dict[str, Any]:
+    """Prunes and fine-tunes once.
+
+    Args:
+        subject: the model and its data.
+        variant: how to prune.
+        seed: of everything that is drawn.
+        schedule: how to train.
+        state: folder with which a stopped run goes on, and in which variants share the auxiliary fine-tuning.
+
+    Returns:
+        Cost (of methods that choose kernels also the MACs without zeros), for each group how many of how many channels
+        it keeps, top-1 (fractions of 1) before and after fine-tuning and after each of its epochs, and seconds. Those
+        of a selection that was stopped on its way are None: they were not measured. Seconds of training include the
+        look at the test images after each epoch.
+    """
+    from dcp_tf.graph import count_cost, nominal_macs
+    from dcp_tf.pruning import prune
+
+    own = None if state is None else state / f"{zlib.crc32(repr(variant).encode()):08x}_{seed}"
+    stopped = own is not None and (own / "selection.npz").exists()
+    result = prune(
+        subject.model,
+        schedule.images(subject.dataset.train, seed),
+        variant.method,
+        validation_data=subject.dataset.test,
+        objective=subject.objective,
+        looks_at_baseline=False,
+        auxiliary=schedule.auxiliary,
+        finetuning=schedule.finetuning,
+        distillation=schedule.distillation,
+        state_dir=own,
+        resume=True,
+        shared_dir=None if state is None else state / "shared",
+        seed=seed,
+    )
+    seconds = {phase["name"]: phase["seconds"] for phase in result.history}
+    trained = {p["name"]: sum(e["seconds"] for e in p["history"]) for p in result.history if "history" in p}
+    finetuning = trained.pop("fine-tuning", 0.0)
+    stages = sum(seconds[name] for name in trained if name != "auxiliary")  # they lie inside the selection
+    shape = subject.dataset.input_shape
+    cost = count_cost(result.model, input_shape=shape)
+    epochs = [e["top1"] for p in result.history if p["name"] == "fine-tuning" for e in p["history"]]
+    if own is not None:
+        shutil.rmtree(own, ignore_errors=True)
+    return {
+        "method": variant.label,
+        "seed": seed,
+        "settings": settings_of(variant),
+        "params": cost.params,
+        "macs": cost.macs,
+        "flops": cost.flops,
+        **({"nominal_macs": nominal_macs(result.model, shape)} if result.plan.kernels else {}),
+        "kept": {group.name: [len(group.kept), group.size] for group in result.plan.groups},
+        "top1_before_finetuning": result.before_finetuning["top1"],
+        "top1": _of_kept_epoch(result, epochs),
+        "top1_by_epoch": epochs,
+        "auxiliary_seconds": sum(trained.values()),
+        "selection_seconds": None if stopped else seconds["selection"] - stages,
+        "finetuning_seconds": finetuning,
+    }
+
+
+def _of_kept_epoch(result: Any, epochs: Sequence[float]) -> float | None:
+    """Top-1 of the weights that fine-tuning ended with; None where there was none."""
+    held_out = next((p["held_out"] for p in result.history if p["name"] == "fine-tuning" and "held_out" in p), None)
+    if not epochs or held_out is None:
+        return epochs[-1] if epochs else None
+    return epochs[held_out["kept_epoch"] - 1] if held_out["kept_epoch"] else result.before_finetuning["top1"]
+
+
+def attempt(subject: Subject, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path) -> dict[str, Any]:
+    """As `measure`; but a failure is a line of the table (`failure`), not the end of the comparison."""
+    try:
+        return measure(subject, variant, seed, schedule, state)
+    except RunError as error:
+        return {"method": variant.label, "seed": seed, "settings": settings_of(variant), "failure": str(error)}
+    finally:
+        gc.collect()
+
+
+def conditions(subject: Subject, schedule: Schedule) -> dict[str, Any]:
+    """All that the figures of every run depend on, but for the variant and the seed."""
+    import keras
+
+    from dcp_tf.training import share_of_teacher
+
+    weights = 0
+    for weight in subject.model.weights:
+        weights = zlib.crc32(keras.ops.convert_to_numpy(weight).tobytes(), weights)
+    return _plain(
+        {
+            "weights": weights,
+            "dataset": subject.dataset.name,
+            "train_images": subject.dataset.train.size,
+            "test_images": subject.dataset.test.size,
+            "normalization": str(getattr(subject.dataset.train, "normalization", None)),
+            "augmentation": getattr(subject.dataset.train, "augmentation", None),
+            "objective": repr(subject.objective),
+            **schedule.to_json(),
+            "distillation": share_of_teacher(subject.objective.loss, schedule.distillation),
+        }
+    )
+
+
+def settings_of(variant: Variant) -> dict[str, Any]:
+    """The settings of a variant as compare.json holds them."""
+    return _plain(variant.method.settings())
+
+
+def require_same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Raises UsageError unless the runs in a file were made under the conditions of now."""
+    if changes := describe_changes(before, now):
+        raise UsageError(f"cannot resume {path} under other conditions ({changes}); leave out --resume")
+
+
+def _plain(value: Any) -> Any:
+    """The value as JSON gives it back."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _line(record: Mapping[str, Any], left: float) -> str:
+    from dcp_tf.report import formats
+
+    name = f"{record['method']}, seed {record['seed']}"
+    if "failure" in record:
+        return f"{name} failed: {record['failure']}"
+    parts = [f"{name}: top1 {record['top1_before_finetuning']:.4f} before fine-tuning"]
+    parts += [f"{record['top1']:.4f} after"] if record["top1"] is not None else []
+    return ", ".join(parts) + (f"; about {formats.duration(left)} to go" if left else "")

@@ -1,0 +1,245 @@
+"""`--target_latency`: widths that a table of measured latencies predicts to be fast enough, and whether they are."""
+
+import dataclasses
+import hashlib
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from dcp_tf import progress
+from dcp_tf.errors import UsageError
+from dcp_tf.tools.app import tflite_files
+from dcp_tf.tools.cli.program import Program
+
+_FILES = {"float32": ("float32",), "int8": ("int8", "qat")}  # which files the table of a quantization foretells
+
+
+@dataclasses.dataclass(frozen=True)
+class LatencyTarget:
+    """What `--target_latency` asks for.
+
+    Attributes:
+        text: a share of the baseline's latency as in "60%", or milliseconds as in "4.5ms".
+        quantization: "float32" or "int8".
+        threads: of the kernels.
+        mode: of the file that is measured at the end, one of the run's `--quantization`.
+        path: the table; None: it is measured.
+        table: a `LatencyTable`, once it is there.
+    """
+
+    text: str
+    quantization: str
+    threads: int
+    mode: str
+    path: str | None = None
+    table: Any = None
+
+
+def define_latency_target(program: Program) -> None:
+    """`--target_latency` and what goes with it."""
+    program.string(
+        "target_latency",
+        None,
+        "Measured latency of the pruned TFLite file at most, as a share of the baseline's (60%) or in milliseconds "
+        "(4.5ms); sets the rate. The exported files are measured at the end; exit code 1 if it was missed.",
+    )
+    program.path(
+        "latency_table",
+        None,
+        "For --target_latency: what tools/latency_table wrote. Without it the layers are measured first, on this "
+        "machine, and kept as latency_table.json in --output_dir.",
+    )
+    program.enum(
+        "latency_quantization", "float32", tuple(_FILES), "For --target_latency: the files whose latency counts."
+    )
+
+
+def read_latency_target(flags: Any, method: Any, deployment: Any) -> LatencyTarget | None:
+    """The target that the flags name, or None.
+
+    Raises:
+        UsageError: it is none, another one is given too, the method has none, or nothing would measure the result.
+    """
+    if flags.target_latency is None:
+        for name in ("latency_table", "latency_quantization"):
+            if flags[name].present:
+                raise UsageError(f"--{name} goes with --target_latency")
+        return None
+    if method.target is not None:
+        raise UsageError(f"give one target: --target_latency and --target_{method.target.measure} exclude each other")
+    if not deployment.runs:
+        raise UsageError("--target_latency is checked by measuring: --benchmark_runs must be above 0")
+    mode = next((mode for mode in _FILES[flags.latency_quantization] if mode in deployment.quantizations), None)
+    if mode is None:
+        raise UsageError(
+            f"--target_latency is checked by measuring the {flags.latency_quantization} file: add it to "
+            "--quantization, or choose another --latency_quantization"
+        )
+    _targeted(method, flags.target_latency, lambda widths: 1.0, "")
+    return LatencyTarget(flags.target_latency, flags.latency_quantization, flags.threads, mode, flags.latency_table)
+
+
+def with_table(job: Any, subject: Any, folder: pathlib.Path | None = None) -> Any:
+    """The job with a method that knows what its widths cost.
+
+    Args:
+        job: a `pruning_flags.Job` with a latency target.
+        subject: the baseline and its data.
+        folder: where the table is kept if it has to be measured; a table that is there of the same model, machine and
+            settings is not measured again.
+
+    Raises:
+        UsageError: the table is of another model or other settings, or lacks a group that the method prunes.
+        RunError: measuring failed.
+    """
+    from dcp_tf.graph import ChannelGraph
+    from dcp_tf.tflite.latency.latency_table import LatencyTable, measure_latency_table
+
+    asked, method = job.latency, job.method
+    shape = (None, *subject.dataset.train.shape)
+    if asked.path is not None:
+        path = pathlib.Path(asked.path)
+        table = LatencyTable.load(path, ChannelGraph(subject.model, [shape], method.ignore_statistics))
+    else:
+        path = folder / "latency_table.json"
+        progress.say(f"measuring the layers' latencies at several widths, kept in {path}")
+        table = measure_latency_table(
+            ChannelGraph(tflite_files.fixed_size(subject.model, subject.dataset), [shape], method.ignore_statistics),
+            quantization=asked.quantization,
+            threads=asked.threads,
+            round_to=method.round_to,
+            residual=method.prune_residual,
+            cache=path,
+        )
+    _check_table(table, path, asked, method, subject, shape)
+    where = table.measurements.machine
+    progress.say(
+        f"the {asked.quantization} baseline takes {table.baseline_ms:.3f} ms on {where}; {asked.text} is asked for"
+    )
+    origin = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    method = _targeted(method, asked.text, table.predict, f"latency table {origin}")
+    return dataclasses.replace(job, method=method, latency=dataclasses.replace(asked, table=table))
+
+
+def with_checks(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> Any:
+    """The job with a method that measures the widths it chooses, where the table is of this machine.
+
+    Args:
+        job: what `with_table` returned.
+        subject: the baseline and its data.
+        folder: of the run; what was measured is kept in it.
+        resume: whether what an earlier run measured there is used.
+    """
+    from dcp_tf.graph import ChannelGraph
+    from dcp_tf.tflite.latency.model_latency import WholeLatency
+    from dcp_tf.tflite.latency.stopwatch import machine_name
+
+    table, method = job.latency.table, job.method
+    if not table.measurements.machine.startswith(machine_name()):
+        progress.say(f"the widths are not measured before the selection: the table is of {table.measurements.machine}")
+        return job
+    cache = folder / "state" / "latency_checks.json"
+    if not resume:
+        cache.unlink(missing_ok=True)
+    cache.parent.mkdir(exist_ok=True)
+    model = tflite_files.fixed_size(subject.model, subject.dataset)
+    measured = WholeLatency(ChannelGraph(model, ignore_statistics=method.ignore_statistics), table, cache)
+    target = dataclasses.replace(method.target, measured=measured)
+    return dataclasses.replace(job, method=dataclasses.replace(method, target=target))
+
+
+def _targeted(method: Any, text: str, cost: Any, origin: str) -> Any:
+    from dcp_tf.pruning import Target
+
+    return dataclasses.replace(method, target=Target("latency", text, cost, origin))
+
+
+def _check_table(table: Any, path: pathlib.Path, asked: LatencyTarget, method: Any, subject: Any, shape: tuple) -> None:
+    """Raises UsageError unless the table says what the run asks for."""
+    from dcp_tf.graph import ChannelGraph
+    from dcp_tf.pruning.prune import choose_groups
+
+    found = table.measurements
+    for flag, value, wanted in (
+        ("latency_quantization", found.quantization, asked.quantization),
+        ("threads", found.threads, asked.threads),
+    ):
+        if value != wanted:
+            raise UsageError(
+                f"{path} was measured with --{flag}={value}, this run has --{flag}={wanted}: make them equal"
+            )
+    groups = choose_groups(ChannelGraph(subject.model, [shape], method.ignore_statistics), method)
+    missing = [group.name for group in groups if group.name not in found.groups]
+    if missing:
+        raise UsageError(
+            f"{path} does not know {len(missing)} of the groups to prune: {', '.join(missing[:5])}"
+            f"{', ...' if len(missing) > 5 else ''}; measure it again (with the same --prune_residual), or "
+            "--exclude them"
+        )
+
+
+def judge(asked: LatencyTarget, widths: Mapping[str, int], files: Mapping[str, dict]) -> tuple[dict[str, Any], str]:
+    """Whether the target was met, by what the benchmark of the run measured.
+
+    Shares of the baseline's latency are compared, as milliseconds of another hour may be others on the same machine.
+
+    Args:
+        asked: with its table.
+        widths: group -> channels that stayed.
+        files: the `tflite` part of summary.json.
+
+    Returns:
+        The `target_latency` part of summary.json, whose `met` is None where the measurement cannot tell, and a line.
+    """
+    from dcp_tf.pruning import Target
+    from dcp_tf.report import rows
+    from dcp_tf.tflite.latency.stopwatch import machine_name
+
+    table = asked.table
+    limit = Target("latency", asked.text, table.predict).limit(table.baseline_ms)
+    predicted = table.predict(widths)
+    record = {
+        "asked": asked.text,
+        "asked_share": limit / table.baseline_ms,
+        "asked_ms": limit,
+        "predicted": predicted / table.baseline_ms,
+        "predicted_ms": predicted,
+        "quantization": asked.mode,
+        "machine": table.measurements.machine,
+    }
+    pruned = next((r for r in files.values() if r["model"] == "pruned" and r["quantization"] == asked.mode), {})
+    if "speedup" not in pruned:
+        verdict = "not measured: the files are not there", None
+    else:
+        speedup, (low, high) = rows.speedup_of(pruned)
+        share = 1 / speedup
+        record |= {
+            "measured": share,
+            "measured_interval": [1 / high, 1 / low],
+            "measured_ms": pruned["latency_ms"]["median"],
+            "conclusive": pruned["conclusive"],
+        }
+        if table.measurements.machine.startswith(machine_name()):
+            verdict = _verdict(record, pruned["latency_ms"]["p10"])
+        else:
+            verdict = f"the table is of {table.measurements.machine}, where this run measures nothing", None
+    text, met = verdict
+    figures = f", measured {record['measured']:.1%} ({record['measured_ms']:.3f} ms)" if "measured" in record else ""
+    line = (
+        f"target latency {asked.text} of {asked.mode}: predicted {record['predicted']:.1%} ({predicted:.3f} ms)"
+        f"{figures}: {text}"
+    )
+    return {"measured": None, **record, "met": met}, line
+
+
+def _verdict(record: Mapping[str, Any], quickest_ms: float) -> tuple[str, bool | None]:
+    if not record["conclusive"]:
+        return "too noisy to tell; measure the files again with the benchmark program", None
+    if record["measured_interval"][0] > record["asked_share"]:
+        return "missed", False
+    if not record["asked"].strip().endswith("%") and quickest_ms > record["asked_ms"]:
+        return f"missed, as now nine in ten runs take more than {quickest_ms:.3f} ms", False
+    if record["measured"] > record["asked_share"]:
+        low, high = record["measured_interval"]
+        return f"too noisy to tell, as it lies in {low:.1%} to {high:.1%}", None
+    return "met", True

@@ -1,0 +1,98 @@
+"""Which TFLite files can be made of a model: found out before it is trained, not behind hours of it."""
+
+import dataclasses
+from typing import Any
+
+from dcp_tf.errors import RunError, UsageError, first_line
+from dcp_tf.tools.app import tflite_files
+from dcp_tf.tools.app.deployment import Deployment
+
+_SAMPLES = 2  # of a trial, whose ranges are of no use
+
+
+def with_possible_files(settings: Deployment, is_asked: bool, subject: Any) -> tuple[Deployment, list[str]]:
+    """Leaves out the files that cannot be made; a default int8 file makes way for a dynamic one.
+
+    Args:
+        settings: which files.
+        is_asked: whether the user said which; else they are the defaults.
+        subject: the model, trained or not, with its data.
+
+    Returns:
+        The files that can be made, and a line for each change.
+
+    Raises:
+        UsageError: one of the files that were asked for cannot be made, or none of the default ones.
+    """
+    if not settings.quantizations:
+        return settings, []
+    reasons = _reasons(settings, subject)
+    if is_asked and reasons:
+        mode, reason = next(iter(reasons.items()))
+        raise UsageError(f"no {mode} file can be made of this model: {reason} (--quantization)")
+    modes = [mode for mode in settings.quantizations if mode not in reasons]
+    if not modes:
+        reason = next(iter(reasons.values()))
+        raise UsageError(
+            f"no TFLite file can be made of this model: {reason}; --quantization= prunes it and makes none"
+        )
+    notes = []
+    if "int8" in reasons:
+        notes.append(f"{reasons['int8']}: dynamic files are made in place of int8 ones (--quantization chooses)")
+        modes = list(dict.fromkeys([*modes, "dynamic"]))
+    return dataclasses.replace(settings, quantizations=modes), notes
+
+
+def _reasons(settings: Deployment, subject: Any) -> dict[str, str]:
+    """Why files cannot be made, by their mode."""
+    model = tflite_files.fixed_size(subject.model, subject.dataset)
+    modes, reasons = settings.quantizations, {}
+    tried: dict[str, str | None] = {}
+
+    def fails(mode: str) -> str | None:
+        if mode not in tried:
+            tried[mode] = _trial(model, mode, subject.dataset, settings)
+        return tried[mode]
+
+    for mode in ("int8", "qat", "int16x8"):
+        if mode in modes and (reason := fails("int16x8" if mode == "int16x8" else "int8")):
+            reasons[mode] = reason
+    if "qat" in modes and "qat" not in reasons and (reason := _bridge_trial(model, subject.objective)):
+        reasons["qat"] = reason
+    floats = [mode for mode in modes if mode not in ("int8", "qat", "int16x8")]
+    # What has integer kernels or kernels for floats, as a file that may mix them shows, has all that floats need.
+    needs_trial = settings.strict or tried.get("int8", "untried") is not None
+    if floats and needs_trial and (reason := fails("float32")):
+        reasons |= dict.fromkeys(floats, reason)
+    return reasons
+
+
+def _trial(model: Any, mode: str, dataset: Any, settings: Deployment) -> str | None:
+    """Why a file cannot be made, or not be run here; None where it can."""
+    from dcp_tf import tflite
+
+    try:
+        few = dataclasses.replace(settings, calibration_samples=_SAMPLES)
+        missing = tflite.unsupported_operations(tflite_files.convert(model, mode, dataset, few, seed=0))
+    except (RunError, UsageError) as error:
+        return str(error)
+    except Exception:  # nothing is known of what it says of a trained model; then it costs that file alone
+        return None
+    return f"operations cannot be run in {mode}: {'; '.join(missing[:3])}" if missing else None
+
+
+def _bridge_trial(model: Any, objective: Any) -> str | None:
+    """Why a model cannot be trained for a qat file; None where it can."""
+    from dcp_tf.tflite.qat.bridge import to_tf_keras
+    from dcp_tf.tflite.qat.qat import with_quantizers
+
+    if objective is None:
+        return f"qat trains models of one output, this one has {len(model.outputs)}"
+    try:
+        to_tf_keras(model)
+        with_quantizers(model)
+    except UsageError as error:
+        return str(error)
+    except Exception as error:  # TFMOT raises anything where it does not know a layer
+        return f"its layers cannot be trained with rounded weights: {first_line(error)}"
+    return None

@@ -1,0 +1,215 @@
+"""The main job: prune, rebuild, fine-tune, export, measure, report."""
+
+import dataclasses
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from dcp_tf import progress
+from dcp_tf.errors import RunError, UsageError
+from dcp_tf.files import remove_leftovers
+from dcp_tf.tools.app import baseline, deployment, file_target, latency_target, preflight, unlabelled
+from dcp_tf.tools.app.failures import collect
+from dcp_tf.tools.app.reload_check import disagreements, rehearse, reload_records
+from dcp_tf.tools.cli.data_flags import Subject
+from dcp_tf.tools.cli.pruning_flags import Job
+
+
+def foresee(subject: Subject, job: Job) -> str:
+    """Finds in moments all that can be wrong with the input, and says in one line what the job will do.
+
+    Raises:
+        UsageError: the flags, the model and the data do not go together.
+    """
+    from dcp_tf.pruning import check
+    from dcp_tf.pruning.problem.stages import kernel_units
+
+    model, method = subject.model, job.method
+    rehearse(model, subject.dataset)
+    graph, groups = check(model, subject.dataset.train, method, subject.objective, job.distillation)
+    parts = [_count(len(groups), "group") + " of channels to prune"]
+    if method.chooses_kernels:
+        layers = _count(len(kernel_units(graph, method.excludes)), "layer")
+        parts = [*parts * method.chooses_channels, f"{layers} of kernels to prune"]
+    streams = 0 if method.prune_residual else len(graph.prunable(True)) - len(graph.prunable(False))
+    if streams:
+        parts.append(f"{_count(streams, 'residual stream')} stay{'s' * (streams == 1)}")
+    if method.exclude:
+        parts.append(f"{len(method.exclude)} excluded")
+    pinned = sum(g.pinned_because is not None for g in graph.groups)
+    if pinned:
+        parts.append(f"{pinned} pinned")
+    return f"{', '.join(parts)} (inspect_model lists them)"
+
+
+def with_possible_files(flags: Any, subject: Subject, job: Job) -> tuple[Job, list[str]]:
+    """The job without the TFLite files that cannot be made of the model, and a line for each change.
+
+    Raises:
+        UsageError: one that the user asked for cannot be made.
+    """
+    deployment, notes = preflight.with_possible_files(job.deployment, flags["quantization"].present, subject)
+    if job.latency and job.latency.mode not in deployment.quantizations:
+        raise UsageError(f"{notes[0]}; --target_latency needs the {job.latency.mode} file")
+    return dataclasses.replace(job, deployment=deployment), notes
+
+
+def run(
+    flags: Any,
+    subject: Subject,
+    job: Job,
+    folder: pathlib.Path,
+    started: float,
+    phases: list[dict] | None = None,
+    look: Any = None,
+) -> None:
+    """Everything after the baseline is there, down to the printed table.
+
+    Args:
+        flags: of `prune` or `quickstart`.
+        subject: the baseline and its data.
+        job: what to do; `foresee` found nothing wrong with it.
+        folder: of the run; it exists.
+        started: `time.time()` at the start.
+        phases: what was done before.
+        look: at the baseline, see `baseline_look.look`; None for one that was trained just now.
+
+    Raises:
+        UsageError: the run cannot be resumed with these flags; nothing was written.
+        RunError: a phase failed, a TFLite file does not equal its model, or the target latency was missed; what was
+            made before is there.
+    """
+    from dcp_tf.report import print_summary, write_report
+
+    remove_leftovers(folder)
+    look = look or baseline.look(flags, subject, is_trained=True)
+    result = _prune(flags, subject, job, folder)
+    models = _save(subject, result, folder)
+    measured = _measure(subject, models, result, look)
+    reference = unlabelled.reference(subject.model, subject.dataset, subject.objective)
+    if reference is not None:
+        measured["pruned"] |= reference.compare(result.model)
+        for line in reference.remarks({"the pruned model": measured["pruned"]}):
+            progress.say(line)
+    deploying = time.perf_counter()
+    failures: list[str] = []
+    reloaded = reload_records(folder, models, subject.dataset, flags, failures)
+    files, undeployed = _deploy(flags, subject, job, models, folder, reference)
+    failures += undeployed + disagreements(measured, files, subject.objective.primary)
+    checked, missed = {}, []
+    with collect(failures, "the target latency", flags.debug):
+        checked, missed = _judge_latency(job, result.plan, files)
+    failures += missed
+    with collect(failures, "the target of the file", flags.debug):
+        checked |= _judge_file(job, files, failures)
+    phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
+    found = {"method": job.method.name, **measured, **checked, "reload_check": reloaded, "tflite": files}
+    found |= {"failures": failures, "phases": phases}
+    if look is not None:
+        found["baseline_check"] = look.to_json()
+    if reference is not None:
+        found["metric"] = reference.metric
+    summary = deployment.write_summary(folder, started, subject, flags, _resolved(subject, job), **found)
+    with collect(failures, "report.html", flags.debug):
+        write_report(folder)
+    with collect(failures, "the printed table", flags.debug):
+        print_summary(summary)
+    progress.say(f"written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
+    if failures:
+        raise RunError("; ".join(failures))
+
+
+def _prune(flags: Any, subject: Subject, job: Job, folder: pathlib.Path) -> Any:
+    """The `dcp_tf.PruneResult`; what the run has done lies in the folder's `state`."""
+    from dcp_tf.pruning import prune
+
+    return prune(
+        subject.model,
+        subject.dataset.train,
+        job.method,
+        validation_data=subject.dataset.test if subject.dataset.test.labels is not None else None,
+        objective=subject.objective,
+        auxiliary=job.auxiliary,
+        finetuning=job.finetuning,
+        distillation=job.distillation,
+        state_dir=folder / "state" / "pruning",
+        resume=flags.resume,
+        log_dir=str(folder / "events"),
+        looks_at_baseline=False,  # which was done
+        seed=flags.seed,
+    )
+
+
+def _resolved(subject: Subject, job: Job) -> dict[str, Any]:
+    """What the run took where flags were not given."""
+    from dcp_tf.training import share_of_teacher
+
+    method = job.method
+    of_method = ("auxiliary_losses", "auxiliary_trains", "score", "selection_passes")
+    resolved = {name: getattr(method, name) for name in of_method if hasattr(method, name)}
+    if method.guided:
+        resolved |= {"selection_passes": method.passes}
+    if method.uses_heads and not method.per_stage:
+        resolved |= {"auxiliary_trains": method.auxiliary_trains or "heads"}
+    share = share_of_teacher(subject.objective.loss, job.distillation)
+    return {**resolved, "distillation": share, "allocation": method.allocates}
+
+
+def _save(subject: Subject, result: Any, folder: pathlib.Path) -> dict[str, Any]:
+    """Writes baseline, pruned model and plan, and returns the models by the names of their files."""
+    from dcp_tf.training import save_model
+
+    models = {"baseline": subject.model, "pruned": result.model}
+    for name, model in models.items():
+        save_model(model, folder / f"{name}.keras")
+    result.plan.save(folder / "plan.json")
+    return models
+
+
+def _measure(subject: Subject, models: Mapping[str, Any], result: Any, look: Any) -> dict[str, dict]:
+    """Costs and figures of the Keras models, as they stand in summary.json; those of the baseline are known."""
+    known = {"baseline": look.figures} if look is not None and look.part == "test" else {}
+    measured = {
+        name: deployment.measure_model(model, subject.dataset, subject.objective, known.get(name))
+        for name, model in models.items()
+    }
+    if not result.plan.kernels and "kernel_sparsity" not in measured["baseline"]:
+        deployment.leave_out_zeros(measured["pruned"])
+    metric, before_finetuning = subject.objective.primary, result.before_finetuning
+    if metric in before_finetuning:
+        measured["pruned"][f"{metric}_before_finetuning"] = before_finetuning[metric]
+    return measured
+
+
+def _deploy(
+    flags: Any, subject: Subject, job: Job, models: Mapping[str, Any], folder: pathlib.Path, reference: Any
+) -> tuple[dict[str, dict], list[str]]:
+    """The TFLite files in place of an earlier run's; see `artefacts.deploy`."""
+    deployment.remove_files(folder, models)
+    dataset, objective = subject.dataset, subject.objective
+    return deployment.deploy(models, dataset, objective, folder, job.deployment, flags.seed, reference)
+
+
+def _judge_latency(job: Job, plan: Any, files: Mapping[str, dict]) -> tuple[dict[str, dict], list[str]]:
+    """What came of `--target_latency` for summary.json, and a line of failure where it was missed."""
+    if not (job.latency and files):
+        return {}, []
+    widths = {group.name: len(group.kept) for group in plan.groups}
+    judgement, line = latency_target.judge(job.latency, widths, files)
+    progress.say(line)
+    return {"target_latency": judgement}, [line] * (judgement["met"] is False)
+
+
+def _judge_file(job: Job, files: Mapping[str, dict], failures: list[str]) -> dict[str, dict]:
+    """What came of `--target_file` for summary.json; a line is added to `failures` where it was missed."""
+    if job.file is None:
+        return {}
+    record, line, met = file_target.judge(job.file, files)
+    progress.say(line)
+    failures += [line] * (met is False)
+    return {"target_file": record}
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -1,0 +1,194 @@
+"""One TFLite file of a model: made, described, and checked against the model."""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+from dcp_tf.errors import RunError
+from dcp_tf.tools.cli.qat_flags import make_qat_file
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckedFile:
+    """A file that computes what its model computes.
+
+    Attributes:
+        file: the converted model, in memory.
+        inspection: what it holds.
+        parity: how near it is to its model.
+        record: all of that as JSON values, as it stands in summary.json and export.json.
+    """
+
+    file: Any
+    inspection: Any
+    parity: Any
+    record: dict[str, Any]
+
+
+def file_name(name: str, mode: str, io: str) -> str:
+    """What a file is called: NAME_MODE.tflite, and NAME_MODE_io8.tflite if integers go in and out."""
+    return f"{name}_{mode}{'_io8' if io == 'int8' and mode in ('int8', 'qat') else ''}.tflite"
+
+
+def fixed_size(model: Any, dataset: Any) -> Any:
+    """The model for images of the data set's size, which TFLite needs to know."""
+    import keras
+
+    from dcp_tf.graph.trace import Trace
+
+    if None not in model.inputs[0].shape[1:]:
+        return model
+    # Called anew layer by layer, so that groups and layers keep the names they have in the open model.
+    trace = Trace(model)
+    image = keras.Input(dataset.input_shape, dtype=model.inputs[0].dtype)
+    values = trace.run({trace.inputs[0]: image}, trace.outputs)
+    outputs = [values[tensor] for tensor in trace.outputs]
+    return keras.Model(image, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+
+
+def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, settings: Any, seed: int) -> CheckedFile:
+    """One TFLite file of a model, checked against it.
+
+    Args:
+        model: a Keras model, see `fixed_size`.
+        mode: of the quantization.
+        dataset: its training images calibrate, and train for "qat".
+        images: all test images.
+        objective: of the model, None if it has several outputs.
+        settings: an `artefacts.Deployment`.
+        seed: of the calibration images.
+
+    Raises:
+        UsageError: the model is not one for this mode.
+        RunError: it cannot be converted, or the file is too far from its model.
+    """
+    if mode == "qat":
+        file, source = make_qat_file(model, dataset, objective, settings, seed)
+    else:
+        file, source = convert(model, mode, dataset, settings, seed), model
+    return check(file, source, dataset, images, objective, lambda: _calibration_images(dataset, settings, seed))
+
+
+def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> Any:
+    """One TFLite file for images of the data set's size; integer ones are calibrated on training images.
+
+    Args:
+        model: a Keras model, see `fixed_size`.
+        mode: of the quantization.
+        dataset: its training images calibrate.
+        settings: an `artefacts.Deployment`.
+        seed: of the calibration images.
+
+    Raises:
+        UsageError: the model is not one for this mode.
+        RunError: it cannot be converted.
+    """
+    from dcp_tf import tflite
+
+    if not tflite.Quantization(mode).is_calibrated:
+        return tflite.convert(model, mode)
+    images = _calibration_images(dataset, settings, seed)
+    io = settings.io if mode == "int8" else "float"
+    return tflite.convert(model, mode, representative_data=images, io=io, allow_float=not settings.strict)
+
+
+def _calibration_images(dataset: Any, settings: Any, seed: int) -> Any:
+    return dataset.train.representative(settings.calibration_samples, seed)
+
+
+def described(file: Any, model: Any, dataset: Any, objective: Any) -> Any:
+    """The file with what is known of its model and its data as metadata."""
+    from dcp_tf import tflite
+
+    normalization = getattr(dataset.train, "normalization", None)
+    loss, output_type = (getattr(objective, name, None) for name in ("name", "output_type"))
+    mode = file.quantization.value
+    about = tflite.image_metadata(model, mode, normalization, dataset.class_names, output_type, loss)
+    return tflite.with_metadata(file, about)
+
+
+def check(
+    file: Any,
+    model: Any,
+    dataset: Any,
+    images: Any,
+    objective: Any,
+    calibration_images: Callable[[], Any] | None = None,
+) -> CheckedFile:
+    """Lets a file explain itself, runs it on all test images, and compares it with its model.
+
+    Args:
+        file: the converted model.
+        model: the Keras model that it was made of.
+        dataset: names its classes, and says what was done to its images.
+        images: all test images.
+        objective: of the model, None if it has several outputs.
+        calibration_images: gives what integer files were calibrated on, to tell why one is too far off.
+
+    Raises:
+        RunError: an operation has no kernel, or the file is too far from its model; the line names the first layer
+            where it is.
+    """
+    from dcp_tf import tflite
+    from dcp_tf.graph import count_cost
+    from dcp_tf.tools.app.deployment import figures
+
+    outputs, mode = "embeddings" if objective is None else objective.parity, file.quantization.value
+    file = described(file, model, dataset, objective)
+    if missing := tflite.unsupported_operations(file):
+        raise RunError(f"{len(missing)} operations cannot be run in {mode}: {'; '.join(missing[:3])}")
+    classes = None if objective is None else objective.class_numbers(dataset.test.labels)
+    independent = getattr(objective, "multilabel", False) or (
+        getattr(objective, "independent", False) and objective.is_dense
+    )
+    compare = functools.partial(tflite.check_parity, file, model, outputs=outputs, independent=independent)
+    parity = compare(images, classes)
+    try:
+        tflite.require(parity, mode)
+    except RunError as error:
+        if file.quantization.is_calibrated and calibration_images is not None:
+            error = _with_cause(error, parity, file.quantization, compare(calibration_images()))
+        raise RunError(f"{error}; {_where(file, model, images)}") from error
+    inspection = tflite.inspect(file)
+    record = {
+        "quantization": mode,
+        "bytes": inspection.size,
+        **{name: _finite(value) for name, value in dataclasses.asdict(parity).items()},
+        "macs": inspection.macs,
+        "keras_macs": count_cost(model).macs,
+        "operations": inspection.operations,
+        "tensor_types": inspection.tensor_types,
+        "float_operations": inspection.float_operations if file.quantization.is_integer else [],
+        "conversions": inspection.conversions,
+        "metadata": dataclasses.asdict(tflite.read_metadata(file)),
+    }
+    if objective is not None and classes is None and dataset.test.labels is not None:
+        record |= figures(tflite.Runner(file).predict, dataset, objective)
+    if mode == "sparse":
+        sparse = tflite.sparse_inference_report(file)
+        record["sparse_inference"] = {"accepted": sparse.accepted, **dataclasses.asdict(sparse)}
+    return CheckedFile(file, inspection, parity, record)
+
+
+def _with_cause(error: RunError, parity: Any, mode: Any, on_calibration: Any) -> RunError:
+    """The error as it reads once it is known whether the images of the calibration are at fault."""
+    from dcp_tf import tflite
+
+    try:
+        tflite.require(parity, mode, on_calibration)
+    except RunError as better:
+        return better
+    return error
+
+
+def _where(file: Any, model: Any, images: Any) -> str:
+    from dcp_tf import tflite
+
+    found = tflite.first_divergence(file, model, images)
+    return f"first beyond the limit: {found}" if found else "each layer by itself is within the limit"
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

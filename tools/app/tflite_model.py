@@ -1,0 +1,105 @@
+"""A .tflite file with the data set it is for; what the file says about itself comes before what lies beside it."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from dcp_tf.errors import UsageError
+from dcp_tf.tools.cli import data_flags, objective_flags
+
+_ACTIVATIONS = {"softmax": "softmax", "sigmoid": "sigmoid", "multilabel": "sigmoid"}  # by the loss
+
+
+def load_tflite(flags: Any) -> Any:
+    """A `common_flags.Subject` whose `model` is a function from images to outputs.
+
+    Raises:
+        UsageError: the file, the data set or a flag cannot be used.
+    """
+    from dcp_tf import tflite
+
+    runner = tflite.Runner(flags.model)
+    about, notes = read_about(flags.model)
+    dataset, normalization = data_flags.load_dataset(flags, runner.input_shapes[0][1:], "none", notes)
+    outputs = tflite.inspect(flags.model).outputs
+    if len(outputs) != 1:
+        names = ", ".join(output.name for output in outputs)
+        raise UsageError(f"{flags.model} has {len(outputs)} outputs ({names}), the data one label for each image")
+    if about is not None:
+        dataset = with_labels_of(about.labels, dataset, notes)
+    shape = (None, *outputs[0].shape[1:])
+    objective = objective_flags.read_for_file(flags, shape, dataset, notes)
+    kind = objective.outputs_kind
+    return data_flags.Subject(runner.predict, dataset, kind, normalization, flags.model, tuple(notes), objective)
+
+
+def read_about(path: str) -> tuple[Any, list[str]]:
+    """What a file says about itself (None for nothing), and a note where that cannot be read."""
+    from dcp_tf import tflite
+
+    try:
+        return tflite.read_metadata(path), []
+    except UsageError as error:
+        return None, [f"{error}; until then --normalization and --outputs say what they said"]
+
+
+def told_by(path: str, of_the_run: data_flags.Recorded) -> data_flags.Recorded:
+    """What a file says about itself, and for all else what the summary of the run beside it says."""
+    about, _ = read_about(path)
+    if about is None:
+        return of_the_run
+    told = dataclasses.replace(of_the_run, path=f"the metadata of {path}")
+    if about.loss in data_flags.TASK_LOSSES:
+        told = dataclasses.replace(told, loss=about.loss)
+    if about.outputs == "logits":
+        told = dataclasses.replace(told, outputs="logits")
+    elif about.outputs == "probabilities":
+        told = dataclasses.replace(told, outputs=_ACTIVATIONS.get(about.loss, "probabilities"))
+    if about.normalization in data_flags.NORMALIZATIONS:
+        return dataclasses.replace(told, normalization=about.normalization, mean=None, std=None)
+    if about.mean and about.std:
+        # The file's values are for pixels of 0 to 255, those of the flags for pixels of 0 to 1.
+        mean, std = (tuple(value / 255.0 for value in values) for values in (about.mean, about.std))
+        return dataclasses.replace(told, normalization=None, mean=mean, std=std)
+    return told
+
+
+def with_labels_of(labels: Sequence[str], dataset: Any, notes: list[str]) -> Any:
+    """The data set with the class numbers of a model, where names tell which class is which.
+
+    Args:
+        labels: names of the model's classes in the order of its outputs.
+        dataset: its classes may be others, fewer, or in another order.
+        notes: gets a line where numbers changed, or names do not fit.
+    """
+    names, test = tuple(getattr(dataset, "class_names", ())), dataset.test
+    have_only_numbers = names == tuple(map(str, range(len(names))))
+    if not labels or have_only_numbers or test.labels is None or test.labels.ndim != 1:
+        return dataset
+    numbers = {_plain(label): number for number, label in enumerate(labels)}
+    unknown = [name for name in names if _plain(name) not in numbers]
+    if unknown or len(numbers) < len(labels):
+        if all(map(str.isdecimal, labels)) and len(labels) == len(names):
+            return dataset
+        shown = ", ".join(unknown[:3]) + ", ..." * (len(unknown) > 3) if unknown else "which are not unique"
+        notes.append(
+            f"the file names its classes {', '.join(labels[:3])}{', ...' * (len(labels) > 3)}, {dataset.name} has "
+            f"others ({shown}): classes are taken by their order"
+        )
+        return dataset
+    places = np.array([numbers[_plain(name)] for name in names], np.int32)
+    if np.array_equal(places, np.arange(len(places))) and len(names) == len(labels):
+        return dataset
+    notes.append(
+        f"classes: {len(names)} of {dataset.name} are among the {len(labels)} that the file names, and are measured by "
+        "their names"
+    )
+    return dataclasses.replace(
+        dataset, test=test.with_labels(places[test.labels]), class_names=tuple(labels), num_classes=len(labels)
+    )
+
+
+def _plain(name: str) -> str:
+    return " ".join(name.replace("_", " ").casefold().split())

@@ -1,0 +1,125 @@
+"""Builds and trains a network from scratch."""
+
+import pathlib
+import time
+from typing import Any
+
+from dcp_tf.errors import UsageError
+from dcp_tf.tools.cli import face_flags, objective_flags
+from dcp_tf.tools.cli.data_flags import Subject, check_shape, zoo_input_shape
+
+
+def build(
+    model: str,
+    dataset: str,
+    seed: int,
+    *,
+    data_dir: str | None = None,
+    loss: str = "auto",
+    augmentation: str | None = None,
+    faces: Any = None,
+    image_size: int | None = None,
+) -> Subject:
+    """Builds `zoo:NAME` or `keras:NAME` for a data set; its weights are still random.
+
+    Args:
+        model: `zoo:NAME`, or `keras:NAME` without weights.
+        dataset: as `--dataset`.
+        seed: draws the weights and, where the data set does not say, which images are for testing.
+        data_dir: of TensorFlow Datasets.
+        loss: as `--loss`.
+        augmentation: as `--augmentation`.
+        faces: which people of `faces:DIR` are read; see `dcp_tf.data.FaceSettings`.
+        image_size: as `--image_size`.
+
+    Raises:
+        UsageError: the model is a file, or does not fit the data.
+    """
+    from dcp_tf import data, models
+    from dcp_tf.training import choose_objective, output_shape, seed_everything
+
+    if not model.startswith(("zoo:", "keras:")):
+        raise UsageError(f"networks are trained from scratch: give --model=zoo:NAME or keras:NAME, received {model!r}")
+    seed_everything(seed)
+    size = None if image_size is None else (image_size, image_size, None)
+    raw = data.load(dataset, input_shape=size, seed=seed, data_dir=data_dir, faces=faces)
+    if raw.train.labels is None:
+        raise UsageError(f"{dataset} has no labels to train on")
+    if raw.test.labels is None:
+        raise UsageError(f"{dataset} has no labels to measure on: its test images need some too")
+    shape = zoo_input_shape(raw.input_shape) if model.startswith("zoo:") else None
+    loaded = models.load(model, input_shape=shape, num_classes=objective_flags.outputs_for(model, raw))
+    normalization = objective_flags.of_cifar100(loaded.normalization, model, dataset)
+    images = data.load(
+        dataset,
+        input_shape=loaded.model.inputs[0].shape[1:],
+        normalization=normalization,
+        seed=seed,
+        data_dir=data_dir,
+        augmentation=augmentation,
+        faces=faces,
+    )
+    kind, notes = models.outputs_kind(loaded.model), [*images.notes]
+    loss = objective_flags.of_faces(loss, dataset, kind)
+    objective = choose_objective(loaded.model, images.train, loss, kind, f"{raw.name} (train)")
+    objective.check(images.test.labels, output_shape(loaded.model, images.test), f"{raw.name} (test)")
+    if loss == "auto":
+        notes.append(f"loss: {objective.describe()} (from the outputs and the labels; --loss overrides)")
+    images = objective_flags.without_moves(images, objective, augmentation, notes)
+    return Subject(loaded.model, images, kind, normalization, model, tuple(notes), objective)
+
+
+def build_as_flags_say(flags: Any, model: str, image_size: int | None) -> Subject:
+    """As `build`, with the data, the seed and the loss that the flags name, measured on `--pairs` where they are given.
+
+    Raises:
+        UsageError: as `build`, or the user's own arrays are of another shape than `keras:NAME` takes.
+    """
+    subject = build(
+        model,
+        flags.dataset,
+        flags.seed,
+        data_dir=flags.data_dir,
+        loss=flags.loss,
+        augmentation=flags.augmentation,
+        faces=face_flags.face_settings(flags),
+        image_size=image_size,
+    )
+    if not model.startswith("zoo:"):  # which are built for the data
+        check_shape(flags, subject.dataset)
+    return face_flags.with_pairs(flags, subject)
+
+
+def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | None = None) -> dict[str, Any]:
+    """Trains a built network in place; goes on with what `state` holds.
+
+    Args:
+        subject: the network and its data.
+        config: how to train.
+        state: file that keeps the epochs that are done.
+        log_dir: folder for TensorBoard scalars.
+
+    Returns:
+        The phase for the summary.
+
+    Raises:
+        UsageError: `state` was kept by a training with other settings or on other data.
+        RunError: the loss became NaN, or `state` cannot be written.
+    """
+    from dcp_tf.data import digest, images_per_measurement
+    from dcp_tf.training import TrainState, fit
+
+    model, images, objective = subject.model, subject.dataset, subject.objective
+    started = time.perf_counter()
+    history = fit(
+        objective.with_ending(model, None),
+        images.train,
+        [objective.loss],
+        config,
+        validation=lambda: objective.evaluate(model, images.test.batches(images_per_measurement(images.test.shape))),
+        checkpoint=TrainState(state, {"data": digest(images.train), "loss": objective.name}),
+        phase="training",
+        log_dir=log_dir,
+        lower="--learning_rate",
+    )
+    return {"name": "training", "seconds": time.perf_counter() - started, "history": list(history)}

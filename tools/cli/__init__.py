@@ -1,0 +1,1 @@
+"""Flags, and the settings that they make."""

@@ -1,0 +1,414 @@
+"""Flags that several programs have, and what they stand for."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+from dcp_tf.errors import UsageError
+from dcp_tf.files import readable_name
+from dcp_tf.tools.app import baseline
+from dcp_tf.tools.cli import face_flags, model_flags, objective_flags
+from dcp_tf.tools.cli.program import Program
+
+AUGMENTATIONS = ("none", "shift", "flip", "mirror", "crop")
+TASK_LOSSES = ("auto", "softmax", "sigmoid", "multilabel", "mse", "arcface", "cosface", "asoftmax")
+NORMALIZATIONS = ("none", "unit", "raw", "digits", "cifar10", "cifar100", "imagenet", "tf", "face", "caffe")
+
+
+def define_model(program: Program, about: str = "The model") -> None:
+    """`--model` and `--weights`."""
+    program.section("Model")
+    program.path("model", None, f"{about}: zoo:NAME, keras:NAME (keras.applications) or a path to a .keras / .h5 file.")
+    program.path(
+        "weights", None, "Weights for zoo:NAME (a file) or keras:NAME (a file, or imagenet); without them at random."
+    )
+    model_flags.define_model_code(program)
+
+
+def define_data_source(program: Program) -> None:
+    """`--dataset`, where it lies, and how its images get the model's shape."""
+    program.section("Data")
+    program.path(
+        "dataset",
+        "digits",
+        "digits (comes with scikit-learn), npz:FILE (x_train y_train x_test y_test, labels may be missing), folder:DIR "
+        "(one folder per class), tfds:NAME (TensorFlow Datasets) or faces:DIR (one folder per person, or TFRecord "
+        "files of aligned crops).",
+    )
+    program.path("data_dir", None, "For tfds: where TensorFlow Datasets keeps its files.")
+    program.enum(
+        "augmentation",
+        None,
+        AUGMENTATIONS,
+        "What training does to the images: none; shift: by up to an eighth of their size; mirror: by chance; flip: "
+        "shift and mirror; crop: cut photographs of many sizes at random, and mirror. Without the flag crop for such "
+        "photographs of TensorFlow Datasets and flip for its others, mirror for faces, shift for all others; none "
+        "where a trained model tells far fewer images right then.",
+    )
+    program.boolean(
+        "resize",
+        False,
+        "For npz, faces and pairs: convert images of another size, and of npz gray instead of RGB, to what the model "
+        "takes. Without it they are an error. All other data sets are always converted.",
+    )
+    face_flags.define_faces(program)
+
+
+def define_dataset(program: Program) -> None:
+    """`--dataset` and how its images are read."""
+    define_data_source(program)
+    program.enum(
+        "normalization",
+        None,
+        NORMALIZATIONS,
+        "What the model was trained on. Integer pixels become 0..1 first, floats are taken as they are; then: none: "
+        "nothing more; unit: 0..1, also from floats of 0..255; raw: 0..255; digits, cifar10, cifar100, imagenet: "
+        "(x - mean) / std of that data set; tf: -1..1; face: (x - 127.5) / 128 of 0..255; caffe: BGR less ImageNet's "
+        "mean. Without the flag zoo: and keras: models bring theirs, a model file in the folder of a run too; a model "
+        "that takes integers or begins by rescaling 0..255 gets raw; else none.",
+    )
+    program.list("mean", [], "In place of --normalization: one mean, or one per channel (a,b,c), for pixels of 0..1.")
+    program.list("std", [], "Goes with --mean: the standard deviations.")
+
+
+def define_outputs(program: Program) -> None:
+    """`--outputs` and `--loss`."""
+    program.enum(
+        "outputs",
+        None,
+        ("logits", "probabilities"),
+        "What the model's outputs are. Without the flag this is read off its last activation.",
+    )
+    define_loss(program)
+
+
+def define_loss(program: Program) -> None:
+    """`--loss`."""
+    program.enum(
+        "loss",
+        "auto",
+        TASK_LOSSES,
+        "What the model learns. auto: read off the last activation and the labels. softmax: one class; sigmoid: one "
+        "class, each with a yes / no question of its own; multilabel: several classes at once (rows of 0 and 1); mse: "
+        "numbers; arcface, cosface, asoftmax: embeddings (auto: arcface for faces). Labels that are maps, (N, height, "
+        "width) or (N, height, width, classes), make it the loss of each place.",
+    )
+
+
+def define_seed(program: Program, about: str) -> None:
+    """`--seed`."""
+    program.integer("seed", 0, f"{about} Equal seeds, equal results.", upper=2**32 - 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Subject:
+    """A model with the data it is for.
+
+    Attributes:
+        model: the Keras model, or a function from images to outputs.
+        dataset: images in the form that the model takes.
+        outputs_kind: "logits", "softmax" or "sigmoid"; None where nothing tells and accuracy does not depend on it,
+            and for models with several outputs.
+        normalization: name of what was done to the pixels, or "mean/std".
+        source: what `--model` said.
+        notes: what the user should know of how the model and the data were read.
+        objective: what the model is for; None for models with several outputs.
+    """
+
+    model: Any
+    dataset: Any
+    outputs_kind: str | None
+    normalization: str
+    source: str
+    notes: tuple[str, ...] = ()
+    objective: Any = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "source", readable_name(self.source))
+
+    def announce(self) -> None:
+        """Says the notes; programs do so once nothing is left that could be wrong with the input."""
+        from dcp_tf import progress
+
+        for note in self.notes:
+            progress.say(note)
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """What a run wrote into summary.json, or into a file itself, about a model; all empty where neither tells.
+
+    Attributes:
+        normalization: a name, or None.
+        mean: in its place.
+        std: goes with it.
+        outputs: "logits", "softmax" or "sigmoid", of files also "probabilities", or None.
+        path: what told it.
+        loss: one of `TASK_LOSSES`.
+    """
+
+    normalization: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    outputs: str | None = None
+    path: pathlib.Path | str | None = None
+    loss: str = "auto"
+
+
+def load_subject(flags: Any) -> Subject:
+    """The model and the data set that the flags name, fitted to each other.
+
+    Raises:
+        UsageError: one of them cannot be used, or they do not fit.
+    """
+    from dcp_tf import models
+
+    if not flags.model:
+        raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
+    loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags), **model_flags.code_of(flags))
+    require_one_input(flags.model, loaded.model)
+    notes = []
+    if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:
+        notes.append(f"{flags.model} starts from random weights; --weights=FILE brings trained ones")
+    if "reload_check" in flags:
+        notes += model_flags.notes_on(flags, loaded.model)
+    if "unfreeze" in flags:
+        _unfreeze(flags, loaded.model, notes)
+    shape = tuple(loaded.model.inputs[0].shape[1:])
+    of_the_model = objective_flags.of_cifar100(_normalization_of(flags, loaded, notes), flags.model, flags.dataset)
+    dataset, normalization = load_dataset(flags, shape, of_the_model, notes)
+    kind = objective = None
+    if len(loaded.model.outputs) == 1:
+        kind = _outputs_kind(flags, loaded.model, notes)
+        objective, dataset = objective_flags.read(flags, kind, loaded.model, dataset, notes)
+    subject = Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
+    subject = face_flags.with_pairs(flags, subject) if "pairs" in flags else subject
+    if "expected" in flags and subject.objective is not None:
+        baseline.read_expected(flags, subject.objective.primary)
+    return subject
+
+
+def require_one_output(subject: Subject) -> None:
+    """Raises UsageError for a model with several outputs, where a program measures or trains by the labels."""
+    if subject.objective is None:
+        names = ", ".join(subject.model.output_names)
+        raise UsageError(
+            f"{subject.source} has {len(subject.model.outputs)} outputs ({names}), the data one label for each image: "
+            "inspect_model and export take such a model; in Python join the outputs to one and prune by a loss of your "
+            "own (README, Several outputs)"
+        )
+
+
+def require_one_input(source: str, model: Any) -> None:
+    """Raises UsageError where a model has several inputs; it says what can be done with such a model."""
+    if len(model.inputs) == 1:
+        return
+    names = ", ".join(tensor.name for tensor in model.inputs)
+    images = [number for number, tensor in enumerate(model.inputs) if len(tensor.shape) == 4]
+    trained_with_labels = len(images) == 1 and all(len(tensor.shape) in (1, 2, 4) for tensor in model.inputs)
+    raise UsageError(
+        f"{source} has {len(model.inputs)} inputs ({names}), the data one value for each label: "
+        + (
+            "if its loss reads labels as an input, give the part that gives embeddings or logits alone, "
+            f"keras.Model(model.inputs[{images[0]}], model.get_layer(NAME).output).save('x.keras'); else "
+            if trained_with_labels
+            else ""
+        )
+        + "inspect_model reads such a model, in Python ChannelGraph, PruningPlan.apply and tflite.convert take it"
+    )
+
+
+def _unfreeze(flags: Any, model: Any, notes: list[str]) -> None:
+    """Frees frozen layers where that is asked for; where it is not, a note says that they stay as they are.
+
+    Raises:
+        UsageError: all are frozen, and there are epochs to train.
+    """
+    layers = [layer for layer in model._flatten_layers(include_self=False) if layer._trainable_variables]
+    frozen = sum(not layer.trainable for layer in layers)
+    if flags.unfreeze:
+        for layer in model._flatten_layers():  # each: Keras does not reach through a model that calls itself trainable
+            layer.trainable = True
+        notes.append(f"{frozen} frozen layers are trained too" if frozen else "--unfreeze: no layer was frozen")
+    elif frozen == len(layers) > 0 and flags.finetune_epochs:
+        raise UsageError(
+            "all layers of the model are frozen (trainable=False): --unfreeze trains them, --finetune_epochs=0 leaves "
+            "the training out"
+        )
+    elif frozen:
+        notes.append(
+            f"{frozen} of {len(layers)} layers are frozen (trainable=False): they lose channels, but no training heals "
+            "them; --unfreeze trains them too"
+        )
+
+
+def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) -> tuple[Any, str]:
+    """The data set in the shape that a model takes, and the name of its normalization.
+
+    Args:
+        flags: say which data set and, perhaps, which normalization.
+        shape: (H, W, C) of the model's input, None where it is open.
+        of_the_model: the normalization that the model brings, or "none".
+        notes: gets a line where the normalization was found in the summary of a run.
+
+    Raises:
+        UsageError: the data set cannot be used, or does not fit the model.
+    """
+    from dcp_tf import data
+
+    name, mean, std = read_normalization(flags, of_the_model, notes)
+    if len(shape) != 3:
+        return _load_plain(flags, shape, name), "none"
+    dataset = data.load(
+        flags.dataset,
+        input_shape=shape,
+        normalization=name,
+        mean=mean,
+        std=std,
+        seed=flags.seed,
+        data_dir=flags.data_dir,
+        augmentation=flags.augmentation,
+        faces=face_flags.face_settings(flags),
+    )
+    notes += dataset.notes
+    if not flags.model.startswith("zoo:"):  # which are built for the data
+        check_shape(flags, dataset)
+    return dataset, "mean/std" if mean else name
+
+
+def _load_plain(flags: Any, shape: tuple, normalization: str) -> Any:
+    """Arrays for a model whose inputs are no images of (height, width, channels); they are taken as they are."""
+    from dcp_tf import data
+
+    if not flags.dataset.startswith("npz:"):
+        raise UsageError(f"the model takes inputs of shape {shape}, which is no image; give --dataset=npz:FILE")
+    if normalization != "none" or flags.mean or flags.augmentation not in (None, "none"):
+        raise UsageError(f"inputs of shape {shape} are taken as they are: leave out normalization and augmentation")
+    dataset = data.load_plain(flags.dataset.removeprefix("npz:"))
+    if len(dataset.input_shape) != len(shape) or any(
+        s not in (None, n) for s, n in zip(shape, dataset.input_shape, strict=False)
+    ):
+        raise UsageError(f"the inputs in {flags.dataset} have the shape {dataset.input_shape}, the model takes {shape}")
+    return dataset
+
+
+def check_shape(flags: Any, dataset: Any) -> None:
+    """Raises UsageError where the user's own arrays are of another shape than the model takes."""
+    if flags.resize or not flags.dataset.startswith("npz:"):
+        return
+    images, taken = dataset.train.source.shape, dataset.input_shape
+    if images != taken:
+        raise UsageError(
+            f"the images in {flags.dataset.removeprefix('npz:')} have the shape {images}, but the model takes {taken}; "
+            "--resize converts them"
+        )
+
+
+def numbers(flags: Any, name: str) -> tuple[float, ...] | None:
+    """A list of numbers from a flag, None where it is empty."""
+    try:
+        return tuple(float(value) for value in flags[name].value) or None
+    except ValueError as error:
+        raise UsageError(f"--{name} takes numbers with commas between them, received {flags[name].value}") from error
+
+
+def _outputs_kind(flags: Any, model: Any, notes: list[str]) -> str:
+    """What the model's outputs are; what is read off the model is noted."""
+    from dcp_tf import models
+
+    found = models.outputs_kind(model)
+    if flags.outputs is None:
+        notes.append(f"outputs: {found} (from the last activation; --outputs overrides)")
+        return found
+    if flags.outputs == "logits":
+        return "logits"
+    return "sigmoid" if model.outputs[0].shape[-1] == 1 or found == "sigmoid" else "softmax"
+
+
+def recorded(model: str) -> Recorded:
+    """What a .tflite file says about itself, and for all else what the run in whose folder a model file lies says."""
+    of_the_run = _recorded_beside(model)
+    if not model.endswith(".tflite"):
+        return of_the_run
+    from dcp_tf.tools.app.tflite_model import told_by
+
+    return told_by(model, of_the_run)
+
+
+def _recorded_beside(model: str) -> Recorded:
+    summary = pathlib.Path(model).parent / "summary.json"
+    if not pathlib.Path(model).is_file() or not summary.is_file():
+        return Recorded()
+    from dcp_tf.files import read_json
+
+    found = read_json(summary)
+    if not isinstance(found, dict):
+        return Recorded()
+    kind = found.get("outputs") if found.get("outputs") in ("logits", "softmax", "sigmoid") else None
+    loss = found.get("loss") if found.get("loss") in TASK_LOSSES else "auto"
+    if found.get("normalization") == "mean/std":
+        try:
+            mean, std = (tuple(float(x) for x in found["settings"][name]) for name in ("mean", "std"))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UsageError(f"{summary} names no mean and std as numbers: give --mean and --std") from error
+        return Recorded(None, mean or None, std or None, kind, summary, loss)
+    name = found.get("normalization") if found.get("normalization") in NORMALIZATIONS else None
+    return Recorded(name, None, None, kind, summary, loss)
+
+
+def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple[str, Any, Any]:
+    """Name, mean and std: what the flags say, else what the model brings, else what the model's run wrote down."""
+    mean, std = (numbers(flags, name) for name in ("mean", "std"))
+    if mean or std:
+        if flags.normalization not in (None, "none"):
+            raise UsageError(f"give either --normalization={flags.normalization} or --mean and --std, not both")
+        return "none", mean, std
+    if flags.normalization is not None or of_the_model != "none":
+        return flags.normalization or of_the_model, None, None
+    found = recorded(flags.model)
+    if found.mean or found.normalization not in (None, "none"):
+        if found.mean:  # what this run writes down shall tell the next one
+            flags.mean, flags.std = ([str(x) for x in values] for values in (found.mean, found.std))
+        shown = f"mean {found.mean}, std {found.std}" if found.mean else found.normalization
+        notes.append(f"normalization: {shown} (from {found.path}; --normalization overrides)")
+    return found.normalization or "none", found.mean, found.std
+
+
+def _normalization_of(flags: Any, loaded: Any, notes: list[str]) -> str:
+    """The normalization that a model brings; what is read off its first layer is noted."""
+    from dcp_tf import models
+
+    found = recorded(flags.model)
+    is_told = flags.normalization is not None or flags.mean or flags.std or found.normalization or found.mean
+    if loaded.normalization != "none" or is_told or len(loaded.model.inputs[0].shape) != 4:
+        return loaded.normalization
+    reason = models.takes_raw_pixels(loaded.model)
+    if reason is None:
+        return "none"
+    notes.append(f"pixels: 0 to 255 ({reason}; --normalization overrides)")
+    return "raw"
+
+
+def _zoo_shape(flags: Any) -> dict[str, Any]:
+    """Networks that are built here take the shape and the number of classes from the data set."""
+    if not flags.model.startswith("zoo:"):
+        return {}
+    from dcp_tf import data
+
+    faces = face_flags.face_settings(flags)
+    side = flags.image_size if "image_size" in flags else None
+    size = None if side is None else (side, side, None)
+    raw = data.load(flags.dataset, input_shape=size, seed=flags.seed, data_dir=flags.data_dir, faces=faces)
+    return {
+        "input_shape": zoo_input_shape(raw.input_shape),
+        "num_classes": objective_flags.outputs_for(flags.model, raw),
+    }
+
+
+def zoo_input_shape(shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The size at which our networks see images: very small ones are enlarged so that three stages make sense."""
+    height, width, channels = shape
+    if height <= 4 < min(width, channels):
+        raise UsageError(f"images of shape {shape} have their channels first; numpy.moveaxis(x, 1, -1) puts them last")
+    factor = max(1, -(-16 // min(height, width)))
+    return height * factor, width * factor, channels

@@ -1,0 +1,58 @@
+"""What code of the user's own a model file needs: `--custom_objects` and `--allow_lambda`."""
+
+from typing import Any
+
+from dcp_tf.tools.cli.program import Program
+
+
+def define_model_code(program: Program) -> None:
+    """`--custom_objects` and `--allow_lambda`."""
+    program.path(
+        "custom_objects",
+        None,
+        "A Python file with the layers, models and functions of your own that the model file names. It is imported "
+        "first: this runs the code in it. Lambda layers find its imports too.",
+    )
+    program.boolean(
+        "allow_lambda",
+        False,
+        "Load Lambda layers: this runs code that is stored in the model file, so say it for files that you trust.",
+    )
+
+
+def code_of(flags: Any) -> dict[str, Any]:
+    """What the flags allow, as arguments for `dcp_tf.models.load`; nothing for programs without these flags."""
+    return {
+        "custom_objects": flags.custom_objects if "custom_objects" in flags else None,
+        "allow_lambda": flags.allow_lambda if "allow_lambda" in flags else False,
+    }
+
+
+def notes_on(flags: Any, model: Any) -> list[str]:
+    """A line for each reason why the `.keras` files that a program writes of a model need more than plain Keras."""
+    from dcp_tf.models.custom_objects import is_own, lambdas
+
+    notes = []
+    own = sorted({type(layer).__name__ for layer in model._flatten_layers() if is_own(layer)})
+    if own:
+        origin = f" (in {flags.custom_objects})" if flags.custom_objects else ""
+        notes.append(
+            f"the .keras files of this run hold {', '.join(own)}: whoever loads them needs that code{origin}, "
+            "keras.models.load_model(FILE, custom_objects={...})"
+        )
+    if names := lambdas(model):
+        notes.append(
+            f"the .keras files of this run hold Lambda layers ({', '.join(names)}): they load with "
+            "keras.models.load_model(FILE, safe_mode=False) only"
+        )
+    return notes
+
+
+def define_reload_check(program: Program) -> None:
+    """`--reload_check`."""
+    program.boolean(
+        "reload_check",
+        True,
+        "Load the .keras files that were written with plain Keras in a process of its own, and compare the outputs "
+        "with those of the models that were measured. It takes the seconds in which TensorFlow starts.",
+    )

@@ -1,0 +1,251 @@
+"""What all programs share: flags without TensorFlow, quiet start-up, one clear line for an error, exit codes."""
+
+import copy
+import errno
+import math
+import os
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from absl import flags as absl_flags
+
+from dcp_tf.errors import RunError, UsageError, first_line
+
+OK, FAILED, BAD_USAGE, STOPPED = 0, 1, 2, 130
+# Errors of paths that the user can give otherwise.
+_OF_PATHS = (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS)
+
+
+class Program:
+    """One program: its flags and its main function.
+
+    Args:
+        name: as in `python -m dcp_tf.tools.NAME`.
+        about: what `--help` prints above the flags.
+    """
+
+    def __init__(self, name: str, about: str):
+        self.name = name
+        self.about = about
+        self.flags = absl_flags.FlagValues()
+        self._sections: list[tuple[str, list[str]]] = [("Flags", [])]
+        self.boolean("debug", False, "Print the traceback of an error.")
+        self.boolean("help", False, "Print this text.")
+
+    def section(self, title: str) -> None:
+        """Starts a part of the help text; the flags defined from here on belong to it."""
+        self._sections.append((title, []))
+
+    def string(self, name: str, default: str | None, about: str) -> None:
+        """Defines a flag that takes a text."""
+        absl_flags.DEFINE_string(name, default, about, flag_values=self.flags)
+        self._add(name)
+
+    def path(self, name: str, default: str | None, about: str) -> None:
+        """Defines a flag that takes a path, alone or behind a word as in npz:FILE; ~ is the user's folder."""
+        absl_flags.DEFINE(_PathParser(), name, default, about, flag_values=self.flags)
+        self._add(name)
+
+    def paths(self, name: str, default: Sequence[str], about: str) -> None:
+        """Defines a flag that takes paths with commas between them."""
+        serializer = absl_flags.CsvListSerializer(",")
+        absl_flags.DEFINE(_PathsParser(), name, [*default], about, flag_values=self.flags, serializer=serializer)
+        self._add(name)
+
+    def list(self, name: str, default: Sequence[str], about: str) -> None:
+        """Defines a flag that takes texts with commas between them."""
+        absl_flags.DEFINE_list(name, list(default), about, flag_values=self.flags)
+        self._add(name)
+
+    def integer(self, name: str, default: int, about: str, lower: int = 0, upper: int | None = None) -> None:
+        """Defines a flag that takes a whole number."""
+        absl_flags.DEFINE_integer(name, default, about, lower_bound=lower, upper_bound=upper, flag_values=self.flags)
+        self._add(name)
+
+    def share(self, name: str, default: float | None, about: str) -> None:
+        """Defines a flag that takes a share, as 0.3 or as 30%."""
+        absl_flags.DEFINE(_ShareParser(lower_bound=0.0), name, default, about, flag_values=self.flags)
+        absl_flags.register_validator(name, _finite, "is no finite number", flag_values=self.flags)
+        self._add(name)
+
+    def float(self, name: str, default: float | None, about: str) -> None:
+        """Defines a flag that takes a number of 0 or more."""
+        absl_flags.DEFINE_float(name, default, about, lower_bound=0.0, flag_values=self.flags)
+        absl_flags.register_validator(name, _finite, "is no finite number", flag_values=self.flags)
+        self._add(name)
+
+    def boolean(self, name: str, default: bool, about: str) -> None:
+        """Defines a switch: `--name` or `--noname`."""
+        absl_flags.DEFINE_boolean(name, default, about, flag_values=self.flags)
+        self._add(name)
+
+    def enum(self, name: str, default: str | None, values: Sequence[str], about: str) -> None:
+        """Defines a flag that takes one of some words."""
+        absl_flags.DEFINE_enum(name, default, list(values), about, flag_values=self.flags)
+        self._add(name)
+
+    def help(self) -> str:
+        """The text of `--help`."""
+        (_, everywhere), *sections = self._sections
+        lines = [textwrap.dedent(self.about).strip()]
+        for title, names in [*sections, ("Other", everywhere)]:
+            lines += ["", f"{title}:"] if names else []
+            for name in names:
+                lines += _help_of(self.flags[name])
+        return "\n".join(lines)
+
+    def _add(self, name: str) -> None:
+        self._sections[-1][1].append(name)
+
+    def run(
+        self,
+        main: Callable[..., int | None],
+        argv: Sequence[str] | None = None,
+        first: Callable[[absl_flags.FlagValues], Any] | None = None,
+    ) -> int:
+        """Parses the command line and runs `main`.
+
+        Args:
+            main: gets the parsed flags; returns an exit code (None is 0).
+            argv: the arguments after the program's name; the process' own by default.
+            first: called with the flags before TensorFlow's first operation; `main` gets what it returns, too.
+
+        Returns:
+            0, 1 (the run failed), 2 (bad usage) or 130 (stopped by the user).
+        """
+        values = copy.deepcopy(self.flags)
+        if hasattr(sys.stdout, "reconfigure"):  # a terminal or log that cannot show a character gets its escape
+            sys.stdout.reconfigure(errors="backslashreplace")
+        try:
+            rest = values([self.name, *(sys.argv[1:] if argv is None else argv)])[1:]
+        except absl_flags.Error as error:
+            return self._fail(f"{error}; see --help", BAD_USAGE)
+        if rest:
+            return self._fail(f"unexpected argument {rest[0]!r}: flags start with --; see --help", BAD_USAGE)
+        return self._guarded(*((self._help, None) if values.help else (main, first)), values)
+
+    def _guarded(self, main: Callable, first: Callable | None, values: absl_flags.FlagValues) -> int:
+        try:
+            made = ()
+            if main != self._help:
+                made = quiet_start(None if first is None else lambda: (first(values),)) or ()
+            code = main(values, *made) or OK
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            # Whoever read our output (such as `head`) has seen enough; Python would complain again at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return OK
+        except KeyboardInterrupt:
+            resumable = " (run again with --resume to go on)" if "resume" in values else ""
+            return self._fail(f"stopped{resumable}", STOPPED)
+        except Exception as error:
+            if values.debug:
+                raise
+            return self._fail(*explain(error))
+
+    def _help(self, values: absl_flags.FlagValues) -> None:
+        print(self.help())
+
+    def _fail(self, line: str, code: int) -> int:
+        print(f"{self.name}: {' '.join(line.split())}", file=sys.stderr)
+        return code
+
+
+def expand_user(text: str) -> str:
+    """Replaces a ~ at the start of a path, which no shell does behind `=` or `npz:`."""
+    match = re.fullmatch(r"(\w+:)?(~.*)", text, re.DOTALL)
+    return text if match is None else (match[1] or "") + os.path.expanduser(match[2])
+
+
+def read_share(text: Any) -> Any:
+    """A share given in percent as a number; what is no percentage stays as it is."""
+    match = re.fullmatch(r"\s*([\d.]+)\s*%\s*", text) if isinstance(text, str) else None
+    return text if match is None else repr(round(float(match[1]) / 100, 15))
+
+
+class _ShareParser(absl_flags.FloatParser):
+    def parse(self, argument: Any) -> float:
+        return super().parse(read_share(argument))
+
+
+class _PathParser(absl_flags.ArgumentParser):
+    def parse(self, argument: str) -> str:
+        return expand_user(argument)
+
+    def flag_type(self) -> str:
+        return "path"
+
+
+class _PathsParser(absl_flags.ListParser):
+    def parse(self, argument: Any) -> list[str]:
+        return [expand_user(path) for path in super().parse(argument)]
+
+
+def _help_of(flag: absl_flags.Flag) -> list[str]:
+    value = flag.default_as_str
+    shown = "" if value in (None, "''") or flag.boolean else f"={value.strip(chr(39))}"
+    about = re.sub(r"^<(.+)>: (.*)", lambda m: f"{m[2]} One of: {m[1].replace('|', ', ')}.", flag.help)
+    return [f"  --{flag.name}{shown}", textwrap.fill(about, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)]
+
+
+def _finite(value: float | None) -> bool:
+    return value is None or math.isfinite(value)
+
+
+def explain(error: Exception) -> tuple[str, int]:
+    """One line for the user and the exit code of an error."""
+    if isinstance(error, UsageError):
+        return str(error), BAD_USAGE
+    if isinstance(error, RunError):
+        return str(error), FAILED
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"the disk is full ({error.filename}); free some space and run again", FAILED
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_PATHS:
+        return f"{error.filename}: {error.strerror}", BAD_USAGE
+    if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+        return "out of memory; lower --batch_size, --selection_samples or --cache_gib", FAILED
+    if type(error).__module__.startswith("tensorflow.") and (reading := _of_reading(str(error))):
+        return f"the data set cannot be read to its end: {reading.group(1) or first_line(error)}", FAILED
+    return f"internal error: {type(error).__name__}: {error} (--debug shows where)"[:600], FAILED
+
+
+def _of_reading(text: str) -> re.Match | None:
+    """Whether TensorFlow failed on the user's data, which large sets show only while they are read.
+
+    What our own decoders said (group 1) lies in the middle of TensorFlow's message.
+    """
+    return re.search(r"UsageError: (.+)|(?:Decode\w*|ExtractJpegShape|ParseExample\w*)(?=[\]}])|corrupted record", text)
+
+
+def quiet_start(first: Callable[[], Any] | None = None) -> Any:
+    """Imports TensorFlow without its start-up messages reaching the user.
+
+    Args:
+        first: called before TensorFlow's first operation.
+
+    Returns:
+        What `first` returns.
+    """
+    if "tensorflow" in sys.modules:
+        return None if first is None else first()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    from dcp_tf.tflite.output_capture import Silence
+
+    silence = Silence()
+    try:
+        with silence:
+            import keras
+            import tensorflow as tf
+
+            tf.get_logger().setLevel("ERROR")
+            made = None if first is None else first()
+            tf.constant(0.0) + 1.0  # the first operation makes the device, which has messages of its own
+            keras.backend.clear_session()
+    except ImportError as error:
+        raise RunError(f"TensorFlow cannot be imported: {error}; {silence.tail()}") from error
+    return made

@@ -1,0 +1,110 @@
+"""Flags of quantization-aware training, and how the programs make a qat file."""
+
+import dataclasses
+from typing import Any
+
+from dcp_tf.errors import UsageError
+from dcp_tf.tools.cli.program import Program
+
+
+@dataclasses.dataclass(frozen=True)
+class QatSettings:
+    """How a model is trained before it becomes a qat file.
+
+    Attributes:
+        epochs: passes over the training images; 0 only measures ranges.
+        learning_rate: the highest rate.
+        batch_size: images per step.
+        distillation: share of the float model's predictions in the loss, 0 to 1.
+    """
+
+    epochs: int = 1
+    learning_rate: float = 1e-3
+    batch_size: int = 64
+    distillation: float = 0.5
+
+
+def define_qat(program: Program) -> None:
+    """`--qat_epochs` and what else `--quantization=qat` takes."""
+    default = QatSettings()
+    program.integer("qat_epochs", default.epochs, "qat: epochs of training with rounded weights and activations.")
+    program.float("qat_lr", default.learning_rate, "qat: the highest learning rate; it falls along a cosine.")
+    program.integer("qat_batch_size", default.batch_size, "qat: images per step.", lower=1)
+    program.float(
+        "qat_distillation",
+        default.distillation,
+        "qat: share of the float model's predictions in the loss, 0 to 1. Embeddings learn from those alone.",
+    )
+
+
+def read_qat(flags: Any) -> QatSettings:
+    """How to train.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    if not flags.qat_lr:
+        raise UsageError("--qat_lr must be above 0; --qat_epochs=0 leaves the training out")
+    if flags.qat_distillation > 1:
+        raise UsageError(f"--qat_distillation must be 0 to 1. Received: {flags.qat_distillation:g}")
+    return QatSettings(flags.qat_epochs, flags.qat_lr, flags.qat_batch_size, flags.qat_distillation)
+
+
+def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed: int) -> tuple[Any, Any]:
+    """Trains a copy of a model for an integer file, and makes the file.
+
+    Kernels that are zero in the model are zero in the file.
+
+    Args:
+        model: a Keras model of known sizes; it stays as it is.
+        dataset: its training images train and calibrate.
+        objective: of the model, None if it has several outputs.
+        settings: an `artefacts.Deployment`.
+        seed: of everything that is drawn.
+
+    Returns:
+        The file, and the Keras model whose weights it rounds.
+
+    Raises:
+        UsageError: the model cannot be trained so.
+        RunError: the training or the conversion failed.
+    """
+    from dcp_tf import tflite
+    from dcp_tf.graph import zero_kernel_masks
+
+    if objective is None:
+        raise UsageError(f"qat trains models of one output; {model.name!r} has {len(model.outputs)}: export int8")
+    losses, teacher, train = _lesson(model, dataset.train, objective, settings.qat.distillation)
+    quantized = tflite.quantization_aware_training(
+        model,
+        train,
+        losses,
+        epochs=settings.qat.epochs,
+        learning_rate=settings.qat.learning_rate,
+        batch_size=settings.qat.batch_size,
+        masks=zero_kernel_masks(model),
+        teacher=teacher,
+        seed=seed,
+        lower="--qat_lr",
+    )
+    images = dataset.train.representative(settings.calibration_samples, seed)
+    allow_float = not settings.strict
+    file = tflite.convert_qat(quantized, representative_data=images, io=settings.io, allow_float=allow_float)
+    return file, tflite.trained_copy(quantized, model)
+
+
+def _lesson(model: Any, train: Any, objective: Any, distillation: float) -> tuple[list, Any, Any]:
+    """Losses, teacher and data that suit what the model is for."""
+    from dcp_tf.training import Distillation, MeanSquaredError
+
+    if objective.ending(model, train) is not None:
+        # Embeddings are trained through a head that the model does not have; they stay where they are instead.
+        return [MeanSquaredError()], lambda images: model(images, training=False), _without_labels(train)
+    teacher = objective.targets(model, train)
+    if distillation and hasattr(objective.loss, "distance"):
+        return [Distillation(objective.loss, distillation)], teacher, train
+    return [objective.loss], None if train.labels is not None else teacher, train
+
+
+def _without_labels(train: Any) -> Any:
+    return dataclasses.replace(train, labels=None)
