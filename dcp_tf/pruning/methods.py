@@ -46,7 +46,7 @@ class Method:
         target: what the pruned model may cost. It then gives the common rate, in place of `rate`.
         allocation: "uniform": all groups lose the same share; "global": the channels that are worth least go first,
             whatever group they are in, until the model costs as little as by the common rate. None: global for DCP
-            and AdaptDCP under a target, which measures better (README), uniform for all else; `allocates` says which.
+            and AdaptDCP under a target (docs/decisions/017), uniform for all else; `allocates` says which.
         ignore_statistics: whether channels may go over which LayerNormalization and its like take statistics. The
             pruned model then differs from the masked one by these statistics, which fine-tuning has to mend.
     """
@@ -137,9 +137,8 @@ class Guided(Method):
         auxiliary_losses: P, how many auxiliary classifiers to spread over the depth.
         auxiliary_layers: names of layers to put them at instead.
         auxiliary_trains: what the auxiliary losses train before the selection: "all", the whole model (the paper's), or
-            "heads", the auxiliary classifiers alone, which takes a third of the time and leaves the model as it is.
-            None: "heads", which measures better where training is short. Not for `per_stage`, which trains the whole
-            model.
+            "heads", the auxiliary classifiers alone, which leaves the model as it is. None: "heads" (docs/decisions/015).
+            Not for `per_stage`, which trains the whole model.
         per_stage: the NeurIPS variant: one round of fine-tuning before each stage, with its loss and the final one.
         per_step: B, channels added per step; None: 2 as in the paper, and more in groups that keep over 64, so that no
             group takes over 32 steps.

@@ -20,12 +20,9 @@ _PER_CLASS = 16  # images whose mean embedding is where the centre of a class be
 class Embedding(Objective):
     """Embeddings (batch, D) that a margin loss draws to the centres of their classes (Liu et al. 2021, 4.5).
 
-    The centres are no part of the model. They begin where the model sees its classes: at the mean directions of their
-    embeddings. That takes no training and generalises better than to learn them with the model frozen: of a trained
-    MobileFaceNet and 120 people with 2 to 6 images each, ArcFace on images set aside is 6.27 with the means, 8.4 and
-    7.6 after 3 and 40 epochs from random centres, and 6.36 and 6.49 after 3 and 40 epochs from the means.
-    In a network with random weights all embeddings, and so all means, point nearly the same way, and from there it
-    learns next to nothing (benchmarks/faces.py): its centres are drawn at random.
+    The centers are not part of the model. In a trained network they begin at the mean directions of the embeddings of
+    each class, which generalizes better than learning them with the model frozen. In a network with random weights
+    all embeddings point nearly the same way, so its centers begin randomly (docs/decisions/032).
 
     Attributes:
         name: "arcface", "cosface" or "asoftmax".
@@ -192,9 +189,9 @@ class MarginDistance:
             cosines and directions (batch, classes + D), as the ending of an `Embedding` does.
 
     Attributes:
-        clip_norm: see `dcp_tf.training.Loss`. The scale stands before each gradient. Without a limit the first steps
-            at a rate of .01 make the embeddings of a network without BatchNormalization some 30 times as long, and
-            as their gradient falls with their length, it learns nothing from then on.
+        clip_norm: see `dcp_tf.training.Loss`. The scale multiplies each gradient. Without a limit the first steps
+            lengthen the embeddings of a network without BatchNormalization so much that it learns nothing afterwards,
+            since their gradient falls with their length (docs/decisions/031).
     """
 
     accuracy_name = "class_accuracy"
@@ -215,9 +212,7 @@ class MarginDistance:
         """See `dcp_tf.training.Loss`: the mean of `s (1 - cos)` of the angle between the two directions.
 
         With the scale s of the margin loss it is in the units of its logits. Directions teach more than the cosines
-        with the centres of the classes: of a MobileFaceNet without half of its channels, the embeddings of strangers
-        came to a cosine of .733 with the original's after 54 batches of 64 faces, and to .697 by the centres, at the
-        same learning rate of .05. The temperature has no part in it.
+        with the class centers (docs/decisions/030). The temperature is not used.
         """
         taught, outputs = (tf.cast(x, tf.float32)[:, self._classes :] for x in (taught, outputs))
         return self._margin.scale * tf.reduce_mean(1.0 - tf.reduce_sum(taught * outputs, axis=-1))

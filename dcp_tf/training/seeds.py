@@ -1,9 +1,7 @@
 """Equal seeds, equal runs.
 
-Op determinism (`tf.config.experimental.enable_op_determinism`) is left alone. On CPU, training a residual and a
-depthwise-separable network came out bitwise equal in every process without it, and it costs up to 5 % of the time; on
-GPU it makes operations raise that have no deterministic kernel, such as the gradient of a depthwise convolution. Who
-wants it can switch it on before training.
+Op determinism (`tf.config.experimental.enable_op_determinism`) stays off: CPUs do not need it, and on GPUs operations
+without a deterministic kernel would raise (docs/decisions/053). Users who want it switch it on before training.
 """
 
 import keras

@@ -158,8 +158,8 @@ def _loops(model: Any, graph: Any) -> list[str]:
 def _concrete_call(model: Any) -> Any:
     """Inference at batch size 1 as one graph.
 
-    Against TFLiteConverter.from_keras_model this takes half the time (MobileNetV2: 4.1 s in place of 7.5 s), gives
-    the same operations, and the batch size is fixed, so that shapes are constants and not computed in the file.
+    This is faster than TFLiteConverter.from_keras_model and gives the same operations (docs/decisions/054). The batch
+    size is fixed, so that shapes are constants and not computed in the file.
     """
     import tensorflow as tf
 

@@ -48,7 +48,7 @@ def infer(model: Any, inputs: list) -> list:
 
 
 def compiled_infer(model: Any) -> Callable[..., list]:
-    """`infer` as one graph for batches of any size, inputs as separate arguments (ResNet-56: a third of the time)."""
+    """`infer` as one graph for batches of any size, inputs as separate arguments."""
     import tensorflow as tf
 
     from dcp_tf.models.names import with_valid_names

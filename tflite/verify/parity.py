@@ -31,13 +31,10 @@ class Limit:
     max_error: float | None = None
 
 
-# Float files differ from Keras by the order of sums alone: 1e-6 of the spread is usual, 1e-3 is already a fault.
-# The other modes round. Measured mean errors, as shares of the spread, on small networks and on ResNet-56,
-# MobileFaceNet and MobileNetV2: float16 .0003, dynamic .005, int16x8 .005, weights of 8 bits .01, of 4 bits .03 to .2,
-# int8 .03 to .17 (embeddings, at a mean cosine of .97). A broken file (ranges measured on wrong data, a channel that
-# saturates) is off by .3 to 3. Where classes lie within the rounding of each other, as in a model that was hardly
-# trained, decisions flip although the outputs are right; so near outputs are enough, and where they are less near,
-# decisions must agree.
+# Chosen by the errors of right and of broken files, which docs/decisions/049 lists. Float files differ from Keras by
+# the order of sums alone, the other modes round. Where classes are within the rounding of each other, as in a model
+# that was hardly trained, decisions flip although the outputs are right; so near outputs are enough, and where they are
+# less near, decisions must agree.
 LIMITS: dict[str, Limit] = {
     "float32": Limit(near=1e-3, far=1e-3, max_error=1e-3),
     "sparse": Limit(near=1e-3, far=1e-3, max_error=1e-3),

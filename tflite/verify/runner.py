@@ -33,9 +33,8 @@ class ComputedTensor:
 class Runner:
     """An interpreter for a file, with floats going in and out whatever the file computes in.
 
-    Samples go through one by one, as on the device. Resizing the file to larger batches gives equal results where it
-    works, but gains little (MobileNetV2 float32 7.1 to 4.5 ms an image, int8 0.8 to 1.4: slower) and fails in XNNPACK
-    on files with a RESHAPE.
+    Samples go through one by one, as on the device. Resizing the file to larger batches gains little and fails in
+    XNNPACK on files with a RESHAPE (docs/decisions/055).
 
     Args:
         source: a converted model, or the path of a .tflite file.
