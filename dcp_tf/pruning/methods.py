@@ -137,7 +137,7 @@ class Guided(Method):
         auxiliary_losses: P, how many auxiliary classifiers to spread over the depth.
         auxiliary_layers: names of layers to put them at instead.
         auxiliary_trains: what the auxiliary losses train before the selection: "all", the whole model (the paper's), or
-            "heads", the auxiliary classifiers alone, which leaves the model as it is. None: "heads" (docs/decisions/015).
+            "heads", the auxiliary classifiers alone; the model stays as it is. None: "heads" (docs/decisions/015).
             Not for `per_stage`, which trains the whole model.
         per_stage: the NeurIPS variant: one round of fine-tuning before each stage, with its loss and the final one.
         per_step: B, channels added per step; None: 2 as in the paper, and more in groups that keep over 64, so that no
