@@ -33,3 +33,9 @@ def test_a_decision_has_its_sections_and_its_line_in_the_index(page):
     title = re.match(r"# \d+\. (.+)\n", text).group(1)
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
     assert f"[{page.name[:3]}]({page.name}) {title}\n" in (DECISIONS / "README.md").read_text("utf-8")
+
+
+def test_the_map_names_files_that_exist():
+    paths = set(re.findall(r"`((?:\w+/)+(?:\w+\.py)?)`", (ROOT / "WORKSPACE.md").read_text("utf-8")))
+    assert len(paths) > 10
+    assert not sorted(path for path in paths if not (ROOT / path).exists())
