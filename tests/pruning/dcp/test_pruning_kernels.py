@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from algorithm2_in_numpy import CHANNELS, DECAY, LAMBDA, MOMENTUM, RATE, RULES, InNumPy, MadeUp, make_net
 from kernel_problems import kernel_problem
 from pruning_nets import CLASSES, Setting, images
-from test_pruning_selection import CHANNELS, DECAY, LAMBDA, MOMENTUM, RATE, RULES, InNumPy, MadeUp, make_net
 
 from dcp_tf.pruning import DKP, AdaptDKP
 from dcp_tf.pruning.dcp.dispatch import choose_kernels
