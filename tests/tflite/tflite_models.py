@@ -1,11 +1,17 @@
 """Small networks that hold what real ones are made of, with weights that leave nothing at its initial 0 or 1."""
 
+import importlib.util
+
 import keras
 import numpy as np
 from keras import layers
 
+from dcp_tf.tflite import Quantization
+
 SIZE = 16
 CLASSES = 5
+EDGE = importlib.util.find_spec("ai_edge_quantizer") is not None
+MODES = [mode for mode in Quantization if (EDGE or not mode.weight_bits) and mode.value != "qat"]
 
 
 def settle(model, seed=0):
@@ -16,6 +22,17 @@ def settle(model, seed=0):
             weight.assign(random.normal(0, 0.2, weight.shape))
         elif weight.path.endswith(("gamma", "moving_variance")):
             weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    return model
+
+
+def zero_kernels(model, share=0.8, seed=0):
+    """Sets whole kernels of the convolutions to zero, as kernel pruning leaves them."""
+    random = np.random.default_rng(seed)
+    for layer in model._flatten_layers():
+        if type(layer).__name__ in ("Conv2D", "DepthwiseConv2D"):
+            kernel = np.array(layer.kernel)
+            kernel[:, :, random.random(kernel.shape[2:]) < share] = 0
+            layer.kernel.assign(kernel)
     return model
 
 

@@ -10,7 +10,6 @@ import pytest
 import tflite_models as nets
 from ai_edge_litert import schema_py_generated as schema
 from flatbuffers import number_types
-from test_tflite_modes import MODES, zero_kernels
 
 from dcp_tf import data, tflite
 from dcp_tf.errors import UsageError
@@ -27,9 +26,9 @@ def described(mode="float32", labels=LABELS, normalization="imagenet", model=Non
     return file, tflite.with_metadata(file, about), about
 
 
-@pytest.mark.parametrize("mode", [mode.value for mode in MODES])
+@pytest.mark.parametrize("mode", [mode.value for mode in nets.MODES])
 def test_a_file_computes_the_same_and_is_as_large_but_for_the_text(mode):
-    model = zero_kernels(nets.residual()) if mode == "sparse" else nets.residual()
+    model = nets.zero_kernels(nets.residual()) if mode == "sparse" else nets.residual()
     plain, told, about = described(mode, model=model)
     assert tflite.read_metadata(told) == about
     assert tflite.read_metadata(plain) is None

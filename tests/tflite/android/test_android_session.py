@@ -20,7 +20,7 @@ from dcp_tf.tflite.android.device import Device, core_mask
 from dcp_tf.tflite.android.session import AndroidSettings, benchmark_android
 from dcp_tf.tools import benchmark as program
 
-CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
+CHECKOUT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def template(head):

@@ -1,7 +1,5 @@
 """What holds for a file of every mode: it runs, stays near its model, counts the same MACs, and stores what it says."""
 
-import importlib.util
-
 import keras
 import numpy as np
 import pytest
@@ -13,20 +11,7 @@ from dcp_tf.errors import RunError, UsageError
 from dcp_tf.graph import count_cost
 from dcp_tf.tflite import Quantization
 
-EDGE = importlib.util.find_spec("ai_edge_quantizer") is not None
-MODES = [mode for mode in Quantization if (EDGE or not mode.weight_bits) and mode.value != "qat"]
 FLOAT_MODES = {"float32", "float16", "dynamic", "sparse", "weight_only_int4", "weight_only_int8"}
-
-
-def zero_kernels(model, share=0.8, seed=0):
-    """Sets whole kernels of the convolutions to zero, as kernel pruning leaves them."""
-    random = np.random.default_rng(seed)
-    for layer in model._flatten_layers():
-        if type(layer).__name__ in ("Conv2D", "DepthwiseConv2D"):
-            kernel = np.array(layer.kernel)
-            kernel[:, :, random.random(kernel.shape[2:]) < share] = 0
-            layer.kernel.assign(kernel)
-    return model
 
 
 def convert(model, mode, images, **arguments):
@@ -35,10 +20,10 @@ def convert(model, mode, images, **arguments):
 
 
 @pytest.mark.parametrize("network", ["residual", "upsampling"])
-@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("mode", nets.MODES)
 def test_a_file_of_any_mode_runs_stays_near_and_counts_the_same_macs(mode, network):
     keras.utils.set_random_seed(0)
-    model = zero_kernels(nets.NETWORKS[network]()) if mode == "sparse" else nets.NETWORKS[network]()
+    model = nets.zero_kernels(nets.NETWORKS[network]()) if mode == "sparse" else nets.NETWORKS[network]()
     file = convert(model, mode, nets.images(32))
     found = tflite.inspect(file)
     assert found.macs == count_cost(model).macs
@@ -66,7 +51,7 @@ def test_weights_are_stored_in_the_type_of_the_mode(mode, types):
 def test_sparse_stores_mostly_zero_weights_in_a_fraction():
     inputs = keras.Input((8, 8, 64))
     x = layers.Conv2D(128, 1, activation="relu")(inputs)
-    model = zero_kernels(keras.Model(inputs, layers.Conv2D(64, 1)(x)), 0.9)
+    model = nets.zero_kernels(keras.Model(inputs, layers.Conv2D(64, 1)(x)), 0.9)
     images = np.random.default_rng(0).random((4, 8, 8, 64), np.float32)
     sparse = tflite.convert(model, "sparse")
     assert len(sparse.content) < 0.5 * len(tflite.convert(model).content)
@@ -79,14 +64,14 @@ def test_a_model_without_zeros_has_no_sparse_file():
         tflite.convert(nets.residual(), "sparse")
 
 
-@pytest.mark.skipif(EDGE, reason="ai-edge-quantizer is installed")
+@pytest.mark.skipif(nets.EDGE, reason="ai-edge-quantizer is installed")
 @pytest.mark.parametrize("bits", [4, 8])
 def test_weight_only_says_what_to_install(bits):
     with pytest.raises(UsageError, match=r"pip install 'dcp_tf\[edge\]'"):
         tflite.convert(nets.sequential(), f"weight_only_int{bits}")
 
 
-@pytest.mark.skipif(not EDGE, reason="needs ai-edge-quantizer")
+@pytest.mark.skipif(not nets.EDGE, reason="needs ai-edge-quantizer")
 def test_fewer_bits_make_a_smaller_file():
     inputs = keras.Input((16,))
     model = keras.Model(inputs, layers.Dense(8)(layers.Dense(500, activation="relu")(inputs)))
