@@ -1,26 +1,27 @@
-"""Image data sets: loading, splitting, normalising, and batches that are the same for the same seed."""
+"""Image data sets: loading, splitting, normalizing, and batches that are the same for the same seed."""
 
+from dcp_tf.data.array_split import ArraySplit, load_arrays, make_array_split
 from dcp_tf.data.arrays import from_arrays, split_from_arrays
-from dcp_tf.data.digest import digest
+from dcp_tf.data.data_split import DataSplit, digest, images_per_measurement
 from dcp_tf.data.faces import FaceSettings, read_identities
 from dcp_tf.data.held_out import hold_out
+from dcp_tf.data.image_split import ImageDataset, ImageSplit
 from dcp_tf.data.load import load
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
 from dcp_tf.data.pairs import Pairs, pairs_split, read_pairs
-from dcp_tf.data.plain import PlainSplit, load_plain, plain_split
-from dcp_tf.data.readable import Readable, images_per_measurement
-from dcp_tf.data.split import ImageDataset, Split
-from dcp_tf.data.stream import as_split
+from dcp_tf.data.tf_data_split import TfDataSplit, as_split
+from dcp_tf.deprecated import renamed
 
 __all__ = [
     "NORMALIZATIONS",
+    "ArraySplit",
+    "DataSplit",
     "FaceSettings",
     "ImageDataset",
+    "ImageSplit",
     "Normalization",
     "Pairs",
-    "PlainSplit",
-    "Readable",
-    "Split",
+    "TfDataSplit",
     "as_split",
     "digest",
     "find_normalization",
@@ -28,10 +29,22 @@ __all__ = [
     "hold_out",
     "images_per_measurement",
     "load",
-    "load_plain",
+    "load_arrays",
+    "make_array_split",
     "pairs_split",
-    "plain_split",
     "read_identities",
     "read_pairs",
     "split_from_arrays",
 ]
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "DatasetSplit": "TfDataSplit",
+        "PlainSplit": "ArraySplit",
+        "Readable": "DataSplit",
+        "Split": "ImageSplit",
+        "load_plain": "load_arrays",
+        "plain_split": "make_array_split",
+    },
+)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from dcp_tf.data.image_split import ImageDataset, ImageSplit, make_image_split
 from dcp_tf.data.labels import check_same_labels, class_names, label_array
 from dcp_tf.data.normalization import Normalization, find_normalization
-from dcp_tf.data.parts import Parts, set_aside
+from dcp_tf.data.raw_dataset import RawDataset, train_test_split
 from dcp_tf.data.sources import ArraySource, array_source
-from dcp_tf.data.split import ImageDataset, Split, make_split
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
 
@@ -18,17 +18,17 @@ _KEYS = ("x_train", "y_train", "x_test", "y_test")
 _NEEDED = ("x_train", "x_test")
 
 
-def digits_parts(*, seed: int, test_fraction: float) -> Parts:
+def raw_digits(*, seed: int, test_fraction: float) -> RawDataset:
     """scikit-learn's 1,797 handwritten digits: 8 x 8, gray, integers of 0..16."""
     from sklearn.datasets import load_digits
 
     pixels, labels = load_digits(return_X_y=True)
     source = ArraySource(pixels.reshape(-1, 8, 8, 1).astype(np.uint8), white=16.0)
-    train, test = set_aside(source, labels.astype(np.int32), test_fraction, seed)
-    return Parts("digits", train, test, tuple("0123456789"))
+    train, test = train_test_split(source, labels.astype(np.int32), test_fraction, seed)
+    return RawDataset("digits", train, test, tuple("0123456789"))
 
 
-def npz_parts(path: str) -> Parts:
+def raw_npz(path: str) -> RawDataset:
     """Reads `x_train y_train x_test y_test` from a `.npz` file; labels may be missing.
 
     Raises:
@@ -39,7 +39,7 @@ def npz_parts(path: str) -> Parts:
     test = _labelled(arrays["x_test"], arrays.get("y_test"), f"x_test of {path}", f"y_test of {path}")
     _check_same_kind(train[0], test[0], f"x_train of {path}", f"x_test of {path}")
     check_same_labels(train[1], test[1], f"y_train of {path}", f"y_test of {path}")
-    return Parts(readable_name(pathlib.Path(path).stem), train, test, class_names(train[1], test[1]))
+    return RawDataset(readable_name(pathlib.Path(path).stem), train, test, class_names(train[1], test[1]))
 
 
 def from_arrays(
@@ -85,10 +85,10 @@ def from_arrays(
     elif test_labels is not None:
         raise UsageError("test_labels need test_images")
     else:
-        train, test = set_aside(*train, test_fraction, seed)
+        train, test = train_test_split(*train, test_fraction, seed)
     check_same_labels(train[1], test[1], "labels", "test_labels")
-    parts = Parts(name, train, test, class_names(train[1], test[1]), augmentation)
-    return assemble(parts, input_shape, find_normalization(normalization, mean, std))
+    raw = RawDataset(name, train, test, class_names(train[1], test[1]), augmentation)
+    return assemble(raw, input_shape, find_normalization(normalization, mean, std))
 
 
 def split_from_arrays(
@@ -100,22 +100,22 @@ def split_from_arrays(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     augmentation: str = "shift",
-) -> Split:
+) -> ImageSplit:
     """Makes one split of arrays, nothing set aside; the arguments are those of `from_arrays`."""
     source, labels = _labelled(images, labels, "images", "labels")
     chosen = find_normalization(normalization, mean, std)
-    return make_split(source, labels, input_shape=input_shape, normalization=chosen, augmentation=augmentation)
+    return make_image_split(source, labels, input_shape=input_shape, normalization=chosen, augmentation=augmentation)
 
 
-def assemble(parts: Parts, input_shape: tuple[int | None, ...] | None, normalization: Normalization) -> ImageDataset:
-    """Adds the preprocessing to the parts of a data set.
+def assemble(raw: RawDataset, input_shape: tuple[int | None, ...] | None, normalization: Normalization) -> ImageDataset:
+    """Adds the preprocessing to a raw data set.
 
     Raises:
         UsageError: the images cannot be brought to that shape or normalised so.
     """
-    settings = {"input_shape": input_shape, "normalization": normalization, "augmentation": parts.augmentation}
-    train, test = (make_split(source, labels, **settings) for source, labels in (parts.train, parts.test))
-    return ImageDataset(parts.name, train, test, len(parts.class_names), parts.class_names, train.shape, parts.notes)
+    settings = {"input_shape": input_shape, "normalization": normalization, "augmentation": raw.augmentation}
+    train, test = (make_image_split(source, labels, **settings) for source, labels in (raw.train, raw.test))
+    return ImageDataset(raw.name, train, test, len(raw.class_names), raw.class_names, train.shape, raw.notes)
 
 
 def _labelled(

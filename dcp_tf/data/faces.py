@@ -11,7 +11,7 @@ from dcp_tf.data.alignment import FACE_SIZE, absolute, read_landmarks
 from dcp_tf.data.face_records import open_face_records, record_files
 from dcp_tf.data.folder import FileDecoder, common_shape, open_images
 from dcp_tf.data.image_files import class_folders, list_images
-from dcp_tf.data.parts import Parts, set_aside
+from dcp_tf.data.raw_dataset import RawDataset, train_test_split
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
 
@@ -42,14 +42,14 @@ class FaceSettings:
             raise UsageError(f"min_images must be at least 2, received {self.min_images}")
 
 
-def faces_parts(
+def raw_faces(
     directory: str,
     *,
     settings: FaceSettings,
     input_shape: tuple[int | None, ...] | None,
     seed: int,
     test_fraction: float,
-) -> Parts:
+) -> RawDataset:
     """Reads faces: a folder with one folder of images per identity, or with TFRecord files of aligned crops.
 
     A record is a `tf.train.Example` with the features `image` (bytes: a JPEG or PNG file) and `identity` (a name as
@@ -71,8 +71,8 @@ def faces_parts(
         source = records.take(chosen).source(input_shape, resize=settings.resize)
     else:
         source, labels, people = _images(root, settings, input_shape)
-    train, test = set_aside(source, labels, test_fraction, seed)
-    return Parts(readable_name(root.name), train, test, people, augmentation="mirror")
+    train, test = train_test_split(source, labels, test_fraction, seed)
+    return RawDataset(readable_name(root.name), train, test, people, augmentation="mirror")
 
 
 def read_identities(path: str) -> tuple[str, ...]:

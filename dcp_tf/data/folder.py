@@ -14,8 +14,8 @@ from dcp_tf import progress
 from dcp_tf.data import sources
 from dcp_tf.data.alignment import align_face
 from dcp_tf.data.image_files import class_folders, inner_folders, list_images
-from dcp_tf.data.parts import Parts, set_aside
 from dcp_tf.data.preprocessing import Shape
+from dcp_tf.data.raw_dataset import RawDataset, train_test_split
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
 
@@ -59,9 +59,9 @@ class FileDecoder:
         return tf.numpy_function(self, [position], tf.uint8)
 
 
-def folder_parts(
+def raw_folder(
     directory: str, *, input_shape: tuple[int | None, ...] | None, seed: int, test_fraction: float
-) -> Parts:
+) -> RawDataset:
     """Reads a folder of class folders, or one with `train` and `test` (or `val`, `validation`, `valid`) inside.
 
     Files are taken in sorted order, those in folders inside the folder of a class too (see `list_images`). A test
@@ -85,8 +85,8 @@ def folder_parts(
     train = list_images(train_root, class_names)
     if not has_train or test_root is None:
         source = open_images(FileDecoder(train.files, common_shape(train.files, input_shape)), len(train.files))
-        sides = set_aside(source, train.labels, test_fraction, seed)
-        return Parts(name, *sides, shown, notes=(f"folder {name}: {train.describe(shown)}",))
+        sides = train_test_split(source, train.labels, test_fraction, seed)
+        return RawDataset(name, *sides, shown, notes=(f"folder {name}: {train.describe(shown)}",))
     strangers = sorted(set(class_folders(test_root)) - set(class_names))
     if strangers:
         raise UsageError(f"{test_root} has the class {strangers[0]!r}, which {train_root} has not")
@@ -98,7 +98,7 @@ def folder_parts(
         f"folder {name}/{readable_name(folder.name)}: {side.describe(shown)}"
         for folder, side in ((train_root, train), (test_root, test))
     ]
-    return Parts(name, *sides, shown, notes=tuple(notes))
+    return RawDataset(name, *sides, shown, notes=tuple(notes))
 
 
 def common_shape(

@@ -4,15 +4,15 @@ import math
 
 import numpy as np
 
+from dcp_tf.data.data_split import DataSplit
 from dcp_tf.data.labels import class_numbers
-from dcp_tf.data.readable import Readable
-from dcp_tf.data.stream import DatasetSplit
+from dcp_tf.data.tf_data_split import TfDataSplit
 
 _LARGEST = 1000
 _MOST_BYTES = 2**28  # of those that a pipeline gives, which are kept in memory
 
 
-def hold_out(data: Readable, count: int | None = None, seed: int = 0) -> tuple[Readable, Readable | None]:
+def hold_out(data: DataSplit, count: int | None = None, seed: int = 0) -> tuple[DataSplit, DataSplit | None]:
     """Draws which inputs are held out, the same share of every class.
 
     No class loses its last input. Those of a pipeline, whose order may change, are told by their values; one that
@@ -27,7 +27,7 @@ def hold_out(data: Readable, count: int | None = None, seed: int = 0) -> tuple[R
         The inputs to train on and those held out, or all of them and None where they are too few.
     """
     count = min(_LARGEST, data.size // 10) if count is None else min(count, data.size - 1)
-    if isinstance(data, DatasetSplit):
+    if isinstance(data, TfDataSplit):
         count = min(count, _MOST_BYTES // (4 * math.prod(data.shape)) if None not in data.shape else 0)
     if not count:
         return data, None
@@ -35,7 +35,7 @@ def hold_out(data: Readable, count: int | None = None, seed: int = 0) -> tuple[R
     classes = class_numbers(data.labels)
     if classes is not None:
         drawn = _in_turns(classes[drawn], drawn)
-    if isinstance(data, DatasetSplit):
+    if isinstance(data, TfDataSplit):
         return data.split_off(np.sort(drawn[:count]))
     return data.take(np.sort(drawn[count:])), data.take(np.sort(drawn[:count]))
 

@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Sequence
 
-from dcp_tf.data.arrays import assemble, digits_parts, npz_parts
-from dcp_tf.data.faces import FaceSettings, faces_parts
-from dcp_tf.data.folder import folder_parts
+from dcp_tf.data.arrays import assemble, raw_digits, raw_npz
+from dcp_tf.data.faces import FaceSettings, raw_faces
+from dcp_tf.data.folder import raw_folder
+from dcp_tf.data.image_split import ImageDataset
 from dcp_tf.data.normalization import Normalization, find_normalization
-from dcp_tf.data.split import ImageDataset
-from dcp_tf.data.tfds_images import tfds_parts
+from dcp_tf.data.tfds_images import raw_tfds
 from dcp_tf.errors import UsageError
 
 _NAMED = ("npz", "folder", "tfds", "faces")
@@ -45,7 +45,7 @@ def load(
     Args:
         spec: `digits` (scikit-learn's), `npz:FILE` (arrays x_train y_train x_test y_test), `folder:DIR` (one folder
             per class, or `train` and `test` with such folders), `tfds:NAME` (TensorFlow Datasets) or `faces:DIR` (one
-            folder per person, or TFRecord files of aligned crops, see `faces_parts`).
+            folder per person, or TFRecord files of aligned crops, see `raw_faces`).
         input_shape: the (H, W, C) that the model takes: images are resized to it, and gray becomes RGB or RGB gray.
             None, as a whole or for one dimension, keeps the images' own.
         normalization: see above.
@@ -75,18 +75,16 @@ def load(
     if faces is not None and kind != "faces":
         raise UsageError(f"settings for faces go with faces:DIR, received {spec!r}")
     if kind == "digits":
-        parts = digits_parts(seed=seed, test_fraction=test_fraction)
+        raw = raw_digits(seed=seed, test_fraction=test_fraction)
     elif kind == "npz":
-        parts = npz_parts(argument)
+        raw = raw_npz(argument)
     elif kind == "folder":
-        parts = folder_parts(argument, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
+        raw = raw_folder(argument, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
     elif kind == "faces":
         settings = faces or FaceSettings()
-        parts = faces_parts(
-            argument, settings=settings, input_shape=input_shape, seed=seed, test_fraction=test_fraction
-        )
+        raw = raw_faces(argument, settings=settings, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
     else:
-        parts = tfds_parts(argument, data_dir=data_dir, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
+        raw = raw_tfds(argument, data_dir=data_dir, input_shape=input_shape, seed=seed, test_fraction=test_fraction)
     if augmentation is not None:
-        parts = dataclasses.replace(parts, augmentation=augmentation)
-    return assemble(parts, input_shape, chosen)
+        raw = dataclasses.replace(raw, augmentation=augmentation)
+    return assemble(raw, input_shape, chosen)

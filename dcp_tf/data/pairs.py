@@ -9,9 +9,9 @@ import numpy as np
 from dcp_tf.data.alignment import absolute, read_landmarks
 from dcp_tf.data.faces import face_decoder
 from dcp_tf.data.folder import open_images
+from dcp_tf.data.image_split import ImageSplit, make_image_split
 from dcp_tf.data.normalization import Normalization, find_normalization
 from dcp_tf.data.pair_lists import PROTOCOLS, find_images, list_pairs
-from dcp_tf.data.split import Split, make_split
 from dcp_tf.errors import UsageError
 
 
@@ -116,7 +116,7 @@ def pairs_split(
     normalization: str | Normalization = "face",
     landmarks: str | None = None,
     resize: bool = True,
-) -> Split:
+) -> ImageSplit:
     """The images of `pairs.files`, in that order, without labels: what is embedded for verification.
 
     Args:
@@ -137,4 +137,4 @@ def pairs_split(
             raise UsageError(f"{landmarks} names no landmarks of {missing[0]} and {len(missing) - 1} more images")
     source = open_images(face_decoder(files, points, input_shape, resize), len(files))
     chosen = find_normalization(normalization)
-    return make_split(source, None, input_shape=input_shape, normalization=chosen, augmentation="mirror")
+    return make_image_split(source, None, input_shape=input_shape, normalization=chosen, augmentation="mirror")

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from dcp_tf.data.image_split import ImageSplit
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization
-from dcp_tf.data.split import Split
 
 _RANGES = {
     "unit": "0 to 1",
@@ -69,14 +69,14 @@ def other_ranges(data: Any, images: np.ndarray) -> list[PixelRange]:
             continue
         changed = target.apply(unit, 1.0).astype(np.float32)
         if not np.allclose(changed, images, atol=1e-2 * max(1e-6, float(np.ptp(changed)))):
-            flags = _flags(target, source) if isinstance(data, Split) else None
+            flags = _flags(target, source) if isinstance(data, ImageSplit) else None
             ranges.append(PixelRange(text, flags, changed))
     return ranges
 
 
 def _as_unit(data: Any, images: np.ndarray) -> tuple[np.ndarray | None, _Pixels | None]:
     """The images with black at 0 and white at 1 (None where that is unknown), and the scale of floats in the data."""
-    if not isinstance(data, Split):
+    if not isinstance(data, ImageSplit):
         pixels = _guessed(images)
         return (None, None) if pixels is None else ((images - pixels.black) / (pixels.white - pixels.black), pixels)
     white = data.source.white

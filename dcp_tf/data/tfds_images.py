@@ -13,9 +13,9 @@ from absl import logging
 
 from dcp_tf import progress
 from dcp_tf.data import sources
-from dcp_tf.data.parts import Parts, set_aside
 from dcp_tf.data.photos import central_crop, random_crop
 from dcp_tf.data.preprocessing import Shape
+from dcp_tf.data.raw_dataset import RawDataset, train_test_split
 from dcp_tf.data.tfrecords import RecordIndex, index_records
 from dcp_tf.errors import UsageError, first_line
 
@@ -73,9 +73,9 @@ class _Records:
         return example[image_key], example[label_key]
 
 
-def tfds_parts(
+def raw_tfds(
     name: str, *, data_dir: str | None, input_shape: tuple[int | None, ...] | None, seed: int, test_fraction: float
-) -> Parts:
+) -> RawDataset:
     """Reads an image classification set of TensorFlow Datasets, such as `cifar10`.
 
     It is measured on the split `test`, or on `validation` (`val`, `valid`) where that is missing, empty or its labels
@@ -113,10 +113,10 @@ def tfds_parts(
     in_memory = total <= sources.MEMORY_LIMIT
     sides = [_load(part, in_memory) for part in (train, test) if part is not None]
     if len(sides) == 1:
-        sides = set_aside(*sides[0], test_fraction, seed)
+        sides = train_test_split(*sides[0], test_fraction, seed)
     photographs = "crop" if many_sizes else "flip"
     augmentation = "shift" if builder.name in _NO_FLIP else photographs
-    return Parts(builder.name, *sides, class_names, augmentation)
+    return RawDataset(builder.name, *sides, class_names, augmentation)
 
 
 def _has_labels(records: _Records) -> bool:

@@ -25,7 +25,7 @@ def accuracy(
 
     Args:
         model_or_predict: a Keras model, or anything that maps images (B, H, W, C) to outputs (B, K) or (B, 1).
-        batches: pairs of images and integer labels (B,), such as `Split.batches` gives.
+        batches: pairs of images and integer labels (B,), such as `ImageSplit.batches` gives.
         top5: whether to count how often the label is among the five largest outputs (left out below six outputs).
         outputs_kind: "logits", "softmax" or "sigmoid", as `dcp_tf.models.outputs_kind` says. Given, the mean
             cross-entropy is measured too (of several sigmoid outputs, summed over them). A model with one output needs

@@ -96,7 +96,7 @@ def embed(model_or_predict: keras.Model | Callable, batches: Iterable, *, mirror
     Args:
         model_or_predict: a Keras model, or anything that maps images (B, H, W, C) to embeddings (B, D), such as the
             `predict` of a TFLite runner.
-        batches: images, or pairs of images and labels, as `Split.batches` gives.
+        batches: images, or pairs of images and labels, as `ImageSplit.batches` gives.
         mirror: whether each embedding is joined with that of the mirror image.
 
     Returns:

@@ -12,9 +12,9 @@ import numpy as np
 
 import dcp_tf.graph.rules  # noqa: F401  (fills the table of rules)
 from dcp_tf.errors import UsageError
-from dcp_tf.graph.labels import LabelSpace, settle, varying_axes
+from dcp_tf.graph.labels import LabelSpace, close_rectangles, varying_axes
 from dcp_tf.graph.reasons import in_short
-from dcp_tf.graph.rule import Kept, Labels, Multiplication, OperationRecord, RuleCall, run_rule
+from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRecord, RuleCall, run_rule
 from dcp_tf.graph.signatures import Signatures
 from dcp_tf.graph.trace import Call, Trace
 from dcp_tf.models.batch import with_open_batch
@@ -96,7 +96,7 @@ class ChannelGraph:
         self.labels: dict[int, Labels] = {}
         with _about_batch_size(model):
             self._label_everything()
-        self.class_of_label = settle(self._space, list(self.labels.values()))
+        self.class_of_label = close_rectangles(self._space, list(self.labels.values()))
         self.groups = self._group()
         self._by_name = {group.name: group for group in self.groups}
 
@@ -212,7 +212,7 @@ class ChannelGraph:
         """The groups that may lose channels; residual streams only when asked for (the papers leave them)."""
         return [g for g in self.groups if g.pinned_because is None and (residual or not g.residual)]
 
-    def kept(self, channels: Mapping[str, Sequence[int]]) -> Kept:
+    def kept(self, channels: Mapping[str, Sequence[int]]) -> KeptChannels:
         """Which labels stay when each named group keeps the listed channels and all others keep everything.
 
         Raises:
@@ -232,7 +232,7 @@ class ChannelGraph:
                 raise UsageError(f"channels of {name!r} cannot be removed: {group.pinned_because}")
             stays[group.classes] = False
             stays[group.classes[indices]] = True
-        return Kept(self.class_of_label, stays)
+        return KeptChannels(self.class_of_label, stays)
 
     def consumers(self, group: ChannelGroup) -> list[tuple[OperationRecord, int, int, np.ndarray]]:
         """Every kernel axis that reads the group.

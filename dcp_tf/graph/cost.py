@@ -10,7 +10,7 @@ import numpy as np
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
-from dcp_tf.graph.rule import Kept, Labels, Multiplication, OperationRecord
+from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRecord
 
 _STATISTICS = {
     keras.layers.BatchNormalization: ("moving_mean", "moving_variance"),
@@ -60,7 +60,7 @@ class Cost:
 
 def count_cost(
     model: keras.Model | ChannelGraph,
-    kept: Kept | None = None,
+    kept: KeptChannels | None = None,
     input_shape: tuple | None = None,
     open_sizes: bool = False,
 ) -> Cost:
@@ -116,7 +116,7 @@ def _sum(*counts: int | None) -> int | None:
     return None if None in counts else sum(counts)
 
 
-def count_activations(graph: ChannelGraph, kept: Kept) -> int | None:
+def count_activations(graph: ChannelGraph, kept: KeptChannels) -> int | None:
     """The peak number of values alive while the calls run in the order of the trace, for one image."""
     trace = graph.trace
     if any(None in shape[1:] for shape in trace.shapes) or None in trace.rows:
@@ -135,21 +135,21 @@ def count_activations(graph: ChannelGraph, kept: Kept) -> int | None:
     return peak
 
 
-def _values(shape: tuple, labels: Labels, kept: Kept) -> int:
+def _values(shape: tuple, labels: Labels, kept: KeptChannels) -> int:
     """The values of one tensor for one image, without the removed channels."""
     counts = kept.counts(labels)
     along_channels = {axis: counts[axis] for axis in varying_axes(labels)}
     return math.prod(along_channels.get(axis, size) for axis, size in enumerate(shape) if axis > 0)
 
 
-def sliced_shape(record: OperationRecord, index: int, kept: Kept) -> tuple[int, ...]:
+def sliced_shape(record: OperationRecord, index: int, kept: KeptChannels) -> tuple[int, ...]:
     """The shape of a weight in the rebuilt model."""
     by_axis = record.weights.get(index, {})
     shape = record.operation.weights[index].shape
     return tuple(kept.count(by_axis[a]) if a in by_axis else size for a, size in enumerate(shape))
 
 
-def count_params(record: OperationRecord, kept: Kept) -> int:
+def count_params(record: OperationRecord, kept: KeptChannels) -> int:
     """The parameters of one operation in the rebuilt model, statistics left out."""
     weights = getattr(record.operation, "weights", ())
     counted = [i for i, w in enumerate(weights) if not _is_statistic(record.operation, w)]
@@ -162,7 +162,7 @@ def _is_statistic(operation: keras.Operation, weight: keras.Variable) -> bool:
     return any(weight is getattr(operation, name, None) for name in names)
 
 
-def _multiply(record: OperationRecord, each: Multiplication, kept: Kept) -> tuple[int, int]:
+def _multiply(record: OperationRecord, each: Multiplication, kept: KeptChannels) -> tuple[int, int]:
     shape = sliced_shape(record, each.weight, kept)
     macs = each.positions * math.prod(shape)
     if each.bias or each.output_axis is None:

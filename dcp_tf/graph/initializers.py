@@ -5,10 +5,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from dcp_tf.graph.rule import Kept, OperationRecord
+from dcp_tf.graph.rule import KeptChannels, OperationRecord
 
 
-def fitting_initializers(record: OperationRecord, kept: Kept) -> dict[str, Any]:
+def fitting_initializers(record: OperationRecord, kept: KeptChannels) -> dict[str, Any]:
     """Config entries for the initializers of a layer that cannot make its weights in their new shape.
 
     An initializer with an array inside (`Constant(array)`, a filter bank) makes weights of one shape only. The rebuilt

@@ -70,7 +70,7 @@ def varying_axes(labels: np.ndarray) -> list[int]:
     return [axis for axis, size in enumerate(labels.shape) if size > 1]
 
 
-def settle(space: LabelSpace, arrays: list[np.ndarray]) -> np.ndarray:
+def close_rectangles(space: LabelSpace, arrays: list[np.ndarray]) -> np.ndarray:
     """Ties labels until every array stays a full rectangle whatever classes are removed.
 
     Where the classes change along several axes of one tensor (the groups and the channels of a channel shuffle), the

@@ -19,7 +19,7 @@ from dcp_tf.graph.trace import Call
 Labels = np.ndarray
 
 
-class Kept:
+class KeptChannels:
     """Answers which positions of a label vector stay."""
 
     def __init__(self, class_of_label: np.ndarray, kept_class: np.ndarray):
@@ -34,7 +34,7 @@ class Kept:
         return int(self.mask(labels).sum())
 
     def counts(self, labels: Labels) -> tuple[int, ...]:
-        """What is left of each axis of a label array (which is a full rectangle, see `labels.settle`)."""
+        """What is left of each axis of a label array (which is a full rectangle, see `labels.close_rectangles`)."""
         mask = self.mask(labels)
         others = tuple(range(mask.ndim))
         return tuple(int(mask.any(axis=others[:i] + others[i + 1 :]).sum()) for i in others)
@@ -66,7 +66,7 @@ class OperationRecord:
         weights: index in `operation.weights` -> {axis: label vector}.
         consumes: (index of the weight, axis) pairs whose slices read the channels: zero slices mean a removed channel.
         produces: label vectors that this operation made.
-        config: config key -> function (Kept, old value) -> new value.
+        config: config key -> function (kept, old value) -> new value.
         counted: whether a rule covers the operation, so that its multiplications are known.
     """
 
@@ -75,7 +75,7 @@ class OperationRecord:
     weights: dict[int, dict[int, Labels]] = dataclasses.field(default_factory=dict)
     consumes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
     produces: dict[str, Labels] = dataclasses.field(default_factory=dict)
-    config: dict[str, Callable[[Kept, Any], Any]] = dataclasses.field(default_factory=dict)
+    config: dict[str, Callable[[KeptChannels, Any], Any]] = dataclasses.field(default_factory=dict)
     ties: dict[str, Labels] = dataclasses.field(default_factory=dict)
     counted: bool = True
 
@@ -109,7 +109,7 @@ class RuleCall:
         self.output_shapes = output_shapes
         self.ignore_statistics = ignore_statistics
         self.multiplications: list[Multiplication] = []
-        self.arguments: dict[int | str, tuple[Callable[[Kept, Any], Any], Labels]] = {}
+        self.arguments: dict[int | str, tuple[Callable[[KeptChannels, Any], Any], Labels]] = {}
         self.residual: list[Labels] = []
         self.recurrent: list[Labels] = []
         self._space = space
@@ -203,24 +203,26 @@ class RuleCall:
             self.record.consumes.append((index, axis))
         return index
 
-    def config(self, key: str, value: Labels | Callable[[Kept, Any], Any], depends_on: Labels | None = None) -> None:
+    def config(
+        self, key: str, value: Labels | Callable[[KeptChannels, Any], Any], depends_on: Labels | None = None
+    ) -> None:
         """Says how an entry of the config changes.
 
         Args:
             key: the key of `get_config()`.
-            value: a label vector (the entry becomes the number of labels that stay) or a function (Kept, old) -> new.
+            value: a label vector (the entry becomes the number of labels that stay) or a function (kept, old) -> new.
             depends_on: the labels that a function looks at; several calls of one layer tie them.
         """
         labels = depends_on if callable(value) else value
         self.alike(self.record.ties.setdefault(key, labels), labels)
         self.record.config.setdefault(key, value if callable(value) else lambda kept, _old: kept.count(labels))
 
-    def argument(self, key: int | str, change: Callable[[Kept, Any], Any], depends_on: Labels) -> None:
+    def argument(self, key: int | str, change: Callable[[KeptChannels, Any], Any], depends_on: Labels) -> None:
         """Says how a constant argument of this call changes.
 
         Args:
             key: number of the positional argument, or name of the keyword argument.
-            change: a function (Kept, old) -> new.
+            change: a function (kept, old) -> new.
             depends_on: the labels that the function looks at; calls that come from one node tie them.
         """
         self.arguments[key] = (change, depends_on)

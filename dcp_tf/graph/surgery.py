@@ -11,14 +11,14 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.initializers import fitting_initializers
 from dcp_tf.graph.labels import varying_axes
-from dcp_tf.graph.rule import Kept, Labels, OperationRecord
+from dcp_tf.graph.rule import KeptChannels, Labels, OperationRecord
 from dcp_tf.graph.trace import functional_graph, ordered_nodes
 from dcp_tf.models.custom_objects import is_own
 from dcp_tf.models.layer_copies import new_layer
 from dcp_tf.models.layer_state import transfer_state
 
 
-def rebuild(graph: ChannelGraph, kept: Kept) -> keras.Model:
+def rebuild(graph: ChannelGraph, kept: KeptChannels) -> keras.Model:
     """Builds the model again without the removed channels.
 
     The result shares nothing with the original. Layer names, nested models, shared layers, frozen layers, initializers
@@ -56,7 +56,7 @@ def check_layers(graph: ChannelGraph) -> None:
             new_layer(record.operation)
 
 
-def masks(graph: ChannelGraph, kept: Kept) -> dict[int, dict[int, np.ndarray]]:
+def masks(graph: ChannelGraph, kept: KeptChannels) -> dict[int, dict[int, np.ndarray]]:
     """The consumer-side masks: operation id -> index of the weight -> array of ones and zeros of the weight's shape."""
     result: dict[int, dict[int, np.ndarray]] = {}
     for key, record in graph.records.items():
@@ -69,7 +69,7 @@ def masks(graph: ChannelGraph, kept: Kept) -> dict[int, dict[int, np.ndarray]]:
     return result
 
 
-def apply_masks(graph: ChannelGraph, kept: Kept) -> None:
+def apply_masks(graph: ChannelGraph, kept: KeptChannels) -> None:
     """Sets the slices of removed channels to zero in the kernels that read them, in the graph's own model."""
     for key, by_weight in masks(graph, kept).items():
         for index, mask in by_weight.items():
@@ -77,7 +77,7 @@ def apply_masks(graph: ChannelGraph, kept: Kept) -> None:
             variable.assign(variable * mask)
 
 
-def masked(graph: ChannelGraph, kept: Kept) -> keras.Model:
+def masked(graph: ChannelGraph, kept: KeptChannels) -> keras.Model:
     """A copy of full size in which removed channels have no effect: `rebuild` computes the same function.
 
     (Not with `ignore_statistics`, where the statistics here are still of all channels.)
@@ -90,7 +90,7 @@ def masked(graph: ChannelGraph, kept: Kept) -> keras.Model:
 class _Rebuild:
     """One rebuilding: every operation and nested model is made once, however often it is called."""
 
-    def __init__(self, graph: ChannelGraph, kept: Kept):
+    def __init__(self, graph: ChannelGraph, kept: KeptChannels):
         self._graph = graph
         self._kept = kept
         self._made: dict[int, Any] = {}
@@ -179,7 +179,7 @@ class _Rebuild:
                 _copy_state(record, self._made[key], self._kept)
 
 
-def _copy_state(record: OperationRecord, new: keras.Layer, kept: Kept) -> None:
+def _copy_state(record: OperationRecord, new: keras.Layer, kept: KeptChannels) -> None:
     axes = {id(record.operation.weights[index]): by_axis for index, by_axis in record.weights.items()}
     try:
         transfer_state(record.operation, new, lambda variable, value: kept.take(value, axes.get(id(variable), {})))

@@ -6,8 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dcp_tf.data import Readable
-from dcp_tf.data.stream import DatasetSplit
+from dcp_tf.data import DataSplit
+from dcp_tf.data.tf_data_split import TfDataSplit
 from dcp_tf.errors import UsageError
 from dcp_tf.models.batch import share_layers, with_open_batch
 from dcp_tf.models.names import refused_names, valid_model_name, valid_name
@@ -54,14 +54,14 @@ def usable_model(model: keras.Model) -> keras.Model:
     return model
 
 
-def shape_hint(expected: tuple[int | None, ...], data: Readable) -> str:
+def shape_hint(expected: tuple[int | None, ...], data: DataSplit) -> str:
     """What may be wrong with data of another shape than the model takes, as the end of a sentence."""
     shape = tuple(data.shape)
     if len(shape) > 1 and _fits(expected, (*shape[1:], shape[0])):
         return "; its channels come first: numpy.moveaxis(images, 1, -1) puts them last"
     if _fits(expected, (*shape, 1)):
         return "; it has no axis of channels: images[..., None] adds one"
-    if isinstance(data, DatasetSplit) and len(shape) + 1 == len(expected):
+    if isinstance(data, TfDataSplit) and len(shape) + 1 == len(expected):
         return "; if the tf.data.Dataset yields single images, add .batch(128)"
     return ""
 

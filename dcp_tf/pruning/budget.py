@@ -13,7 +13,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.field_types import check_fields
 from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost
 from dcp_tf.graph.cost import sliced_shape
-from dcp_tf.graph.rule import Kept
+from dcp_tf.graph.rule import KeptChannels
 from dcp_tf.pruning.widths import kept_at_rate
 
 _SHARES = 10_000  # the shares of kernels that a target can ask for, or as many as the largest layer has kernels
@@ -249,7 +249,7 @@ class Widths:
         return min((w for w in possible if w > width), default=width)
 
 
-def share_of_kernels(graph: ChannelGraph, kept: Kept, layers: Sequence[str], target: Target) -> float:
+def share_of_kernels(graph: ChannelGraph, kept: KeptChannels, layers: Sequence[str], target: Target) -> float:
     """The share of kernels to remove from each layer so that the rest costs no more than a target, zeros not counted.
 
     Args:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import keras
 
 from dcp_tf import progress
-from dcp_tf.data import Readable
+from dcp_tf.data import DataSplit
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.trace import Trace
@@ -37,7 +37,7 @@ def draw_anew(model: keras.Model, seed: int) -> None:
 
 
 def with_heads(
-    model: keras.Model, count: int, layers: Sequence[str], objective: Objective, data: Readable, seed: int
+    model: keras.Model, count: int, layers: Sequence[str], objective: Objective, data: DataSplit, seed: int
 ) -> AugmentedModel:
     """The model with new auxiliary heads, as `augment` has them, for `data` of one shape."""
     keras.utils.set_random_seed(seed)

@@ -14,7 +14,7 @@ import numpy as np
 from dcp_tf.errors import UsageError
 from dcp_tf.files import read_json, write_json
 from dcp_tf.graph import ChannelGraph, copy_model, rebuild
-from dcp_tf.graph.rule import Kept
+from dcp_tf.graph.rule import KeptChannels
 
 VERSION = 1
 
@@ -139,7 +139,7 @@ class PruningPlan:
         """Group name -> channels that stay."""
         return {group.name: group.kept for group in self.groups}
 
-    def kept(self, graph: ChannelGraph) -> Kept:
+    def kept(self, graph: ChannelGraph) -> KeptChannels:
         """Which labels of `graph` stay.
 
         Raises:

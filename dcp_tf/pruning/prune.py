@@ -10,7 +10,7 @@ from typing import Any
 import keras
 
 from dcp_tf import progress
-from dcp_tf.data import Readable, as_split, digest, images_per_measurement
+from dcp_tf.data import DataSplit, as_split, digest, images_per_measurement
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.field_types import whole_number
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers, rebuild
@@ -95,7 +95,7 @@ def prune(
 
     Args:
         model: trained, functional or Sequential, with one output of shape (batch, ..., values). It stays as it is.
-        train_data: a `dcp_tf.data.Split`, a `tf.data.Dataset` of (image, label) batches, or arrays (images, labels).
+        train_data: a `dcp_tf.data.DataSplit`, `tf.data.Dataset` of (image, label) batches, or arrays (images, labels).
             Where labels are left out, the model's own predictions are the targets.
         method: which channels, such as `dcp_tf.DCP(rate=0.5)`; or a plan, which is applied in place of a choice.
         validation_data: of the same kinds, for what is measured after each epoch.
@@ -164,7 +164,7 @@ def prune(
     return PruneResult(small, plan, phases, before)
 
 
-def _look(model: keras.Model, objective: Objective, train: Readable, validation: Readable | None, seed: int) -> None:
+def _look(model: keras.Model, objective: Objective, train: DataSplit, validation: DataSplit | None, seed: int) -> None:
     """Says how good the model is before anything is done to it, and what is odd about the data."""
     if objective.name in ("softmax", "sigmoid") and (note := numbering_note(train.labels, output_shape(model, train))):
         progress.say(note)
@@ -174,7 +174,7 @@ def _look(model: keras.Model, objective: Objective, train: Readable, validation:
 
 
 def check(
-    model: keras.Model, data: Readable, method: Method, objective: Objective, distillation: float | None = None
+    model: keras.Model, data: DataSplit, method: Method, objective: Objective, distillation: float | None = None
 ) -> tuple[ChannelGraph, dict[str, int]]:
     """Everything that can be wrong with the arguments of `prune`, found in moments and before anything is written.
 
@@ -211,7 +211,7 @@ def check(
     return graph, widths
 
 
-def _check_validation(model: keras.Model, data: Readable, objective: Objective) -> None:
+def _check_validation(model: keras.Model, data: DataSplit, objective: Objective) -> None:
     """Raises UsageError unless the model can be measured on the data."""
     check_shapes(model, data, "validation_data")
     if data.labels is None:
@@ -219,7 +219,7 @@ def _check_validation(model: keras.Model, data: Readable, objective: Objective) 
     objective.check(data.labels, output_shape(model, data), "validation_data")
 
 
-def check_shapes(model: keras.Model, data: Readable, what: str = "the data") -> None:
+def check_shapes(model: keras.Model, data: DataSplit, what: str = "the data") -> None:
     """Raises UsageError unless the model is functional, takes such images and gives one value or more for each."""
     check_functional(model)
     if len(model.inputs) != 1:

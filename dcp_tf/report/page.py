@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from dcp_tf import files
 from dcp_tf.errors import RunError
-from dcp_tf.report import content, epochs, formats, plots, rows, run_files, selection, svg
+from dcp_tf.report import content, epochs, formats, plots, rows, run_files, selection_curves, svg
 
 
 def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
@@ -54,7 +54,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
     """Everything that the template shows."""
     summary, groups = run.summary, run.groups
     phases = summary.get("phases") or []
-    curves = [*selection.curves(groups), *selection.kernel_curves(run.kernels)]
+    curves = [*selection_curves.curves(groups), *selection_curves.kernel_curves(run.kernels)]
     kernels = rows.kernel_rows(summary)
     layers = content.layer_bars(groups)
     trainings = [
@@ -91,7 +91,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "curves": curves,
         "selection_overview": plots.selection_overview(curves) if curves else None,
         "depth_colours": plots.DEPTH_COLOURS,
-        "small_figure": (selection.WIDTH, selection.HEIGHT),
+        "small_figure": (selection_curves.WIDTH, selection_curves.HEIGHT),
         "trainings": trainings,
         "epoch_tables": [table for phase in phases if (table := content.epoch_table(phase))],
         "phase_bars": content.phase_bars(phases),

@@ -6,7 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dcp_tf.report import epochs, formats, selection, svg
+from dcp_tf.report import epochs, formats, selection_curves, svg
 from dcp_tf.report.figures import Figure, of_record, primary
 
 MARKERS = "os^DvPX"
@@ -151,7 +151,7 @@ def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
     return svg.draw(name, f"{phase.get('name', 'training')}, {len(history)} epochs: {told}.", plot)
 
 
-def selection_overview(curves: Sequence[selection.Curve]) -> Markup | None:
+def selection_overview(curves: Sequence[selection_curves.Curve]) -> Markup | None:
     """Every layer's loss relative to its start over the share of channels taken, coloured by depth."""
     curves = [curve for curve in curves if curve.loss[0][1] > 0]
     if not curves:
@@ -164,7 +164,7 @@ def selection_overview(curves: Sequence[selection.Curve]) -> Markup | None:
         axes = figure.subplots()
         for number, curve in enumerate(curves):
             start = curve.loss[0][1]
-            line = [(100 * kept / curve.size, value / start) for kept, value in selection.thinned(curve.loss)]
+            line = [(100 * kept / curve.size, value / start) for kept, value in selection_curves.thinned(curve.loss)]
             colour = shade(number / max(1, len(curves) - 1))
             axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.4 if len(curves) < 40 else 0.9)
         axes.set_ylim(bottom=0)

@@ -2,7 +2,7 @@
 
 import keras
 
-from dcp_tf.data import Readable, hold_out, images_per_measurement
+from dcp_tf.data import DataSplit, hold_out, images_per_measurement
 from dcp_tf.training.config import TrainConfig
 from dcp_tf.training.history import History
 from dcp_tf.training.objectives import Objective
@@ -11,7 +11,7 @@ _NEAR = 0.01  # a smaller loss of accuracy needs no advice
 
 
 def finetuning_advice(
-    history: History, config: TrainConfig, objective: Objective, baseline: keras.Model | None, data: Readable
+    history: History, config: TrainConfig, objective: Objective, baseline: keras.Model | None, data: DataSplit
 ) -> str | None:
     """One line with flags to type; None where the accuracy is near the baseline's, or unknown.
 

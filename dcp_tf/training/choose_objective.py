@@ -23,7 +23,7 @@ def choose_objective(
 
     Args:
         model: with one output.
-        data: see `dcp_tf.data.Split`; its labels may be None.
+        data: see `dcp_tf.data.DataSplit`; its labels may be None.
         loss: one of `LOSSES`. "auto" reads it off the last activation and the labels: numbers of classes and one-hot
             rows are classes, rows with several ones are several classes at once, all else under a linear layer is
             regressed. Without labels the model's own outputs are the targets: probabilities of classes where it ends in
@@ -72,7 +72,7 @@ def as_objective(
     Args:
         objective: an objective, a name of `LOSSES`, a loss `(labels, outputs) -> scalar mean`, or None for "auto".
         model: with one output.
-        data: see `dcp_tf.data.Split`.
+        data: see `dcp_tf.data.DataSplit`.
         outputs_kind: as for `choose_objective`.
 
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
-from dcp_tf.data import Readable, hold_out
+from dcp_tf.data import DataSplit, hold_out
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.best_weights import BestWeights
@@ -30,7 +30,7 @@ _CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each
 
 def fit(
     model: keras.Model,
-    split_or_batches: Readable | Callable[[int], tf.data.Dataset],
+    split_or_batches: DataSplit | Callable[[int], tf.data.Dataset],
     losses: Sequence[Loss],
     config: TrainConfig,
     *,
@@ -56,7 +56,7 @@ def fit(
     Args:
         model: with one output, or several in any structure: auxiliary heads first, the final output last (in the
             order of `keras.tree.flatten`, which sorts the keys of a dict).
-        split_or_batches: a `dcp_tf.data.Readable`, or a function from the epoch (from 0) to a finite
+        split_or_batches: a `dcp_tf.data.DataSplit`, or a function from the epoch (from 0) to a finite
             `tf.data.Dataset`. Elements are `(images, labels)` or images alone.
         losses: one per output; all get the same labels.
         config: how to train.
@@ -131,7 +131,7 @@ def fit(
     return history
 
 
-def _divide(source: Any, config: TrainConfig, phase: str, keep_best: bool) -> tuple[Any, Readable | None, TrainConfig]:
+def _divide(source: Any, config: TrainConfig, phase: str, keep_best: bool) -> tuple[Any, DataSplit | None, TrainConfig]:
     """What is trained on, what is held out of it, and the configuration for so many inputs."""
     if not hasattr(source, "batches"):
         if keep_best:

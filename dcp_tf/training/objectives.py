@@ -54,7 +54,7 @@ class Objective(abc.ABC):
 
         Args:
             shape: of the model's output for such images, with the batch axis.
-            data: see `dcp_tf.data.Split`; its labels may be None.
+            data: see `dcp_tf.data.DataSplit`; its labels may be None.
             model: gives what is asked of it where there are no labels.
             what: what the data is called in errors.
 

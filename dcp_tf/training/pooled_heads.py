@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
-from dcp_tf.data import Readable
+from dcp_tf.data import DataSplit
 from dcp_tf.errors import RunError
 from dcp_tf.graph.trace import Trace
 from dcp_tf.training.config import TrainConfig
@@ -52,7 +52,7 @@ def are_pooled(heads: Sequence[keras.Model]) -> bool:
 def train_pooled_heads(
     augmented: AugmentedModel,
     trace: Trace,
-    data: Readable,
+    data: DataSplit,
     loss: Loss,
     config: TrainConfig,
     teacher: Callable[[tf.Tensor], tf.Tensor] | None,
@@ -140,7 +140,7 @@ def _compiled(trace: Trace, tensors: Sequence[int], fronts: Sequence[keras.Model
 
 def _measure_statistics(
     compute: Callable,
-    data: Readable,
+    data: DataSplit,
     order: np.ndarray,
     norms: Sequence[keras.layers.BatchNormalization],
     batch_size: int,
@@ -160,7 +160,7 @@ def _measure_statistics(
         norm.moving_variance.assign(np.maximum(squares / count - mean**2, 0))
 
 
-def _batches(data: Readable, order: np.ndarray, batch_size: int, what: str):
+def _batches(data: DataSplit, order: np.ndarray, batch_size: int, what: str):
     """Batches of images and labels, None where there are none."""
     count = math.ceil(len(order) / batch_size)
     batches = data.batches(batch_size, indices=order)

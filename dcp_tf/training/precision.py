@@ -13,7 +13,7 @@ _STEPS_TO_GROW = 2000
 
 
 @contextlib.contextmanager
-def computing_in(model: keras.Model, precision: str) -> Iterator[None]:
+def compute_dtype_scope(model: keras.Model, precision: str) -> Iterator[None]:
     """Lets the layers of a model compute in `precision` while it is traced; each has its own policy back afterwards.
 
     Layers that make the model's outputs stay as they are: softmax and losses need float32's range. So do layers that

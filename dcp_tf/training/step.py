@@ -13,7 +13,7 @@ from dcp_tf.training.average import MovingAverage
 from dcp_tf.training.config import TrainConfig
 from dcp_tf.training.distribution import replica_shares
 from dcp_tf.training.losses import Distillation, Loss
-from dcp_tf.training.precision import LossScale, computing_in
+from dcp_tf.training.precision import LossScale, compute_dtype_scope
 from dcp_tf.training.smoothing import smoothed
 
 # The weights of convolutions and fully connected layers, as Keras names them; not BatchNormalization's gamma and beta,
@@ -167,7 +167,7 @@ class TrainStep:
         taught = None if self._teacher is None else tf.stop_gradient(self._teacher(images))
         labels = taught if labels is None else labels
         with tf.GradientTape() as tape:
-            with computing_in(self._model, self._config.mixed_precision):
+            with compute_dtype_scope(self._model, self._config.mixed_precision):
                 outputs = keras.tree.flatten(self._model(images, training=True))
             heads = self._head_losses(labels, taught, outputs)
             weighted = [weight * head for weight, head in zip(self._loss_weights, heads, strict=True)]

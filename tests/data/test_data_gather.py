@@ -18,7 +18,7 @@ def resident():
 
 
 @pytest.mark.skipif(not pathlib.Path("/proc/self/statm").exists(), reason="memory is read from /proc")
-@pytest.mark.parametrize("make", [data.plain_split, data.split_from_arrays])
+@pytest.mark.parametrize("make", [data.make_array_split, data.split_from_arrays])
 def test_passes_take_no_memory_for_the_whole(make):
     next(iter(make(np.ones((8, 4, 4, 1), np.uint8), np.arange(8) % 3).batches(4)))  # what TensorFlow sets up once
     images = np.full((512, 512, 512, 1), 7, np.uint8)  # 128 MiB, 512 as floats
@@ -37,7 +37,7 @@ def test_passes_take_no_memory_for_the_whole(make):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float16, np.float32, np.float64, bool])
 def test_inputs_stay_of_their_type_and_batches_are_floats(dtype):
     inputs = np.arange(12).reshape(6, 2).astype(dtype)
-    split = data.plain_split(inputs)
+    split = data.make_array_split(inputs)
     assert split.inputs.dtype == dtype
     assert np.shares_memory(split.inputs, inputs)
     batch = next(iter(split.batches(6)))
@@ -50,7 +50,7 @@ def test_a_memory_mapped_file_is_read_batch_by_batch(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (10, 4, 4, 3), dtype=np.uint8)
     np.save(tmp_path / "x.npy", pixels)
     mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
-    split = data.plain_split(mapped)
+    split = data.make_array_split(mapped)
     assert np.shares_memory(split.inputs, mapped)
     np.testing.assert_array_equal(next(iter(split.batches(3, indices=[9, 0, 4]))), pixels[[9, 0, 4]].astype("float32"))
 
@@ -69,4 +69,4 @@ def test_a_bad_value_is_found_wherever_it_is(value):
     inputs = np.zeros((300, 70_000), np.float64)
     inputs[277, 3] = value
     with pytest.raises(UsageError, match="NaN or infinite"):
-        data.plain_split(inputs)
+        data.make_array_split(inputs)

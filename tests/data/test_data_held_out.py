@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dcp_tf.data import as_split, hold_out, plain_split
+from dcp_tf.data import as_split, hold_out, make_array_split
 
 
 def split(labels):
     """Inputs that hold their own positions."""
     labels = np.asarray(labels)
-    return plain_split(np.repeat(np.arange(len(labels), dtype="float32")[:, None], 2, 1), labels)
+    return make_array_split(np.repeat(np.arange(len(labels), dtype="float32")[:, None], 2, 1), labels)
 
 
 def positions(data):
@@ -58,7 +58,7 @@ def test_labels_that_are_no_classes_are_drawn_from_evenly(labels):
 
 
 def test_inputs_without_labels():
-    assert hold_out(plain_split(np.zeros((30, 2))))[1].size == 3
+    assert hold_out(make_array_split(np.zeros((30, 2))))[1].size == 3
 
 
 @pytest.mark.parametrize("shuffles", [False, True])

@@ -17,7 +17,7 @@ ONCE = TrainConfig(epochs=1, batch_size=7, learning_rate=0.01)
 
 
 def split():
-    return data.plain_split(*nets.images())
+    return data.make_array_split(*nets.images())
 
 
 def run(model, method, finetuning=NONE, **settings):

@@ -4,11 +4,11 @@ import keras
 import numpy as np
 import pytest
 
-from dcp_tf.data import plain_split
+from dcp_tf.data import make_array_split
 from dcp_tf.training import Classification, History, TrainConfig, finetuning_advice
 
 IMAGES = np.eye(4, dtype="float32")[np.arange(200) % 4]
-DATA = plain_split(IMAGES, np.arange(200) % 4)
+DATA = make_array_split(IMAGES, np.arange(200) % 4)
 CONFIG = TrainConfig(epochs=5, learning_rate=0.01)
 
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from dcp_tf.data import find_normalization, plain_split, split_from_arrays
+from dcp_tf.data import find_normalization, make_array_split, split_from_arrays
 from dcp_tf.data.normalization import NORMALIZATIONS
 from dcp_tf.training import Directions, choose_for_outputs
 from dcp_tf.training.baseline_check import check_baseline
@@ -34,7 +34,7 @@ def model_for(name, share=1.0):
 
 
 def classes(labels, outputs=CLASSES, kind="logits"):
-    return choose_for_outputs(kind, (None, outputs), plain_split(np.zeros((len(labels), 1)), labels))
+    return choose_for_outputs(kind, (None, outputs), make_array_split(np.zeros((len(labels), 1)), labels))
 
 
 def checked(predict, split, objective=None, **options):
@@ -84,11 +84,11 @@ def test_the_flags_for_arrays_of_floats_make_it_right(wanted, low_and_high):
 
 @pytest.mark.parametrize("shape", [(600, 6, 18), (600, 108)])
 def test_images_without_a_channel_axis_have_ranges_too(shape):
-    check = checked(model_for("unit"), plain_split(PIXELS.reshape(shape), LABELS))
+    check = checked(model_for("unit"), make_array_split(PIXELS.reshape(shape), LABELS))
     assert check.ranges[0].name == "0 to 1"
     assert check.ranges[0].value > 0.95
     assert "must be brought to" in check.lines()[-1]
-    assert not checked(model_for("unit"), plain_split(UNIT.reshape(shape), LABELS)).lines()
+    assert not checked(model_for("unit"), make_array_split(UNIT.reshape(shape), LABELS)).lines()
 
 
 PERMUTED = RNG.permutation(CLASSES)
@@ -144,7 +144,7 @@ def answers(labels, share, outputs, seed=1):
 
 
 def numbered(labels):
-    return plain_split(np.arange(len(labels))[:, None].astype("float32"), labels)
+    return make_array_split(np.arange(len(labels))[:, None].astype("float32"), labels)
 
 
 FAIR = {
@@ -188,7 +188,7 @@ def test_what_is_expected():
 
 def numbers(outputs=2):
     labels = RNG.normal(5, 2, (400, outputs)).astype("float32")
-    return labels, numbered(labels), choose_for_outputs("logits", (None, outputs), plain_split(labels, labels))
+    return labels, numbered(labels), choose_for_outputs("logits", (None, outputs), make_array_split(labels, labels))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dcp_tf.data import hold_out, plain_split
+from dcp_tf.data import hold_out, make_array_split
 from dcp_tf.errors import UsageError
 from dcp_tf.training import (
     ClassificationLoss,
@@ -23,7 +23,7 @@ LOGITS = ClassificationLoss("logits")
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(120, 6)).astype("float32")
 LABELS = (IMAGES[:, :3] + 0.5 * RNG.normal(size=(120, 3))).argmax(1)
-DATA = plain_split(IMAGES, LABELS)
+DATA = make_array_split(IMAGES, LABELS)
 
 
 def network():
@@ -91,7 +91,8 @@ def test_held_out_inputs_are_never_trained_on():
     changed = np.where((IMAGES[:, None] == held).all(2).any(1)[:, None], 100.0, IMAGES)
     assert (changed == 100).sum() == 30 * 6
     histories = [
-        fit(network(), plain_split(images, LABELS), [LOGITS], config(), keep_best=True) for images in (IMAGES, changed)
+        fit(network(), make_array_split(images, LABELS), [LOGITS], config(), keep_best=True)
+        for images in (IMAGES, changed)
     ]
     losses, others = ([record["loss"] for record in history] for history in histories)
     assert losses == others
@@ -142,7 +143,7 @@ def test_without_labels_the_distance_to_the_teacher_decides():
     teacher = soft_targets(network(), "logits")
     model = network()
     model.layers[1].kernel.assign(model.layers[1].kernel * 0.5)
-    data = plain_split(IMAGES)
+    data = make_array_split(IMAGES)
     for loss in (MeanSquaredError(), Distillation(LOGITS, 1.0)):
         history = fit(model, data, [loss], config(learning_rate=0.01), teacher=teacher, keep_best=True)
         assert history.held_out["kept"] >= 0
@@ -152,7 +153,7 @@ def test_without_labels_the_distance_to_the_teacher_decides():
 def test_a_loss_without_accuracy_is_compared_by_itself():
     targets = IMAGES[:, :1] * 2
     model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(1)])
-    history = fit(model, plain_split(IMAGES, targets), [MeanSquaredError()], config(), keep_best=True)
+    history = fit(model, make_array_split(IMAGES, targets), [MeanSquaredError()], config(), keep_best=True)
     assert history.held_out["metric"] == "loss"
     assert history.held_out["kept"] == min(record["held_out_loss"] for record in history) < history.held_out["before"]
 

@@ -29,7 +29,7 @@ EQUAL_TRAINING = (
     TWO_DEVICES
     + """
 from training_nets import IMAGES, LABELS, LOGITS, batches, convolutional, plain, values
-from dcp_tf.data import plain_split
+from dcp_tf.data import make_array_split
 from dcp_tf.training import Distillation, distributed, fit, make_strategy, soft_targets
 strategy = make_strategy("mirrored")
 assert strategy.num_replicas_in_sync == 2
@@ -47,7 +47,7 @@ for settings, arguments in cases:
     for each in (None, strategy):
         model = convolutional()
         with distributed(each):  # batches of 15, 15 and 10: uneven shares
-            data = plain_split(IMAGES, LABELS) if "keep_best" in arguments else batches(size=15)
+            data = make_array_split(IMAGES, LABELS) if "keep_best" in arguments else batches(size=15)
             history = fit(model, data, losses, plain(2, **settings), **arguments)
         found.append((values(model), history))
     (one, told), (two, told_by_two) = found

@@ -32,7 +32,7 @@ def images(count=160):
 
 def trained(loss=None, outputs=4, labels=None, seed=0, **settings):
     model, (x, y) = network(outputs), images()
-    split = data.plain_split(x, y if labels is None else labels(x, y))
+    split = data.make_array_split(x, y if labels is None else labels(x, y))
     graph = ChannelGraph(model)
     objective = as_objective(loss, model, split)
     ending = objective.ending(model, split)

@@ -20,7 +20,7 @@ from dcp_tf.training import (
     soft_targets,
 )
 from dcp_tf.training.average import MovingAverage
-from dcp_tf.training.precision import LossScale, computing_in
+from dcp_tf.training.precision import LossScale, compute_dtype_scope
 from dcp_tf.training.smoothing import smoothed
 
 RNG = np.random.default_rng(0)
@@ -162,7 +162,7 @@ def test_mixed_precision_computes_in_16_bits_and_leaves_a_float32_model(precisio
 def test_outputs_of_nested_models_stay_float32():
     inner = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="a"), keras.layers.Dense(3, name="b")])
     outer = keras.Sequential([keras.Input((4,)), keras.layers.Dense(4, name="first"), inner])
-    with computing_in(outer, "bfloat16"):
+    with compute_dtype_scope(outer, "bfloat16"):
         policies = {layer.name: layer.dtype_policy.name for layer in outer._flatten_layers() if layer.weights}
         assert outer(OUTPUTS).dtype == tf.float32
     assert {name: policies[name] for name in ("first", "a", "b")} == {

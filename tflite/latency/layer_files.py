@@ -11,7 +11,7 @@ import numpy as np
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.initializers import fitting_initializers
 from dcp_tf.graph.labels import varying_axes
-from dcp_tf.graph.rule import Kept, OperationRecord
+from dcp_tf.graph.rule import KeptChannels, OperationRecord
 from dcp_tf.graph.trace import Call
 from dcp_tf.tflite.conversion.convert import convert
 from dcp_tf.tflite.schema.subgraph import Cutter
@@ -133,10 +133,10 @@ class LayerFiles:
         cutter = Cutter(convert_for_timing(together, self._quantization))
         yield from ((key, cutter.leading_to(number)) for number, key in enumerate(models))
 
-    def _kept(self, widths: Mapping[str, int]) -> Kept:
+    def _kept(self, widths: Mapping[str, int]) -> KeptChannels:
         return self._graph.kept({name: range(width) for name, width in widths.items()})
 
-    def _shape(self, layer: Layer, kept: Kept) -> list[int]:
+    def _shape(self, layer: Layer, kept: KeptChannels) -> list[int]:
         tensor = layer.call.inputs[0]
         shape, labels = list(self._graph.trace.shapes[tensor]), self._graph.labels[tensor]
         counts = kept.counts(labels)
@@ -144,13 +144,13 @@ class LayerFiles:
             shape[axis] = counts[axis]
         return shape[1:]
 
-    def _config(self, layer: Layer, kept: Kept) -> dict[str, Any]:
+    def _config(self, layer: Layer, kept: KeptChannels) -> dict[str, Any]:
         config = layer.record.operation.get_config()
         for name, change in layer.record.config.items():
             config[name] = change(kept, config[name])
         return config | fitting_initializers(layer.record, kept)
 
-    def _layer_model(self, layer: Layer, kept: Kept) -> Any:
+    def _layer_model(self, layer: Layer, kept: KeptChannels) -> Any:
         import keras
 
         config = self._config(layer, kept) | {"name": None}

@@ -284,7 +284,7 @@ def _load_plain(flags: Any, shape: tuple, normalization: str) -> Any:
         raise UsageError(f"the model takes inputs of shape {shape}, which is no image; give --dataset=npz:FILE")
     if normalization != "none" or flags.mean or flags.augmentation not in (None, "none"):
         raise UsageError(f"inputs of shape {shape} are taken as they are: leave out normalization and augmentation")
-    dataset = data.load_plain(flags.dataset.removeprefix("npz:"))
+    dataset = data.load_arrays(flags.dataset.removeprefix("npz:"))
     if len(dataset.input_shape) != len(shape) or any(
         s not in (None, n) for s, n in zip(shape, dataset.input_shape, strict=False)
     ):

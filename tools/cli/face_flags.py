@@ -135,7 +135,7 @@ def require_pairs(flags: Any) -> None:
 
 
 def pair_images(flags: Any, pairs: Any, shape: tuple, normalization: Any) -> Any:
-    """The images of pairs as a `dcp_tf.data.Split`; labels are the people, as far as the list names them.
+    """The images of pairs as a `dcp_tf.data.ImageSplit`; labels are the people, as far as the list names them.
 
     Raises:
         UsageError: the images are of another size, or cannot be read.

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
+from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
 from dcp_tf.graph.rules.activation import activate
 from dcp_tf.graph.rules.common import positions
 
@@ -28,7 +28,7 @@ def multi_head_attention(call: RuleCall) -> Labels | list[Labels]:
     call.weight(layer.output_dense.bias, {0: made})
     call.multiplies(kernel, positions(call.output_shapes[0], -1), bias=True)
 
-    def output_shape(kept: Kept, old: tuple | None) -> tuple | None:
+    def output_shape(kept: KeptChannels, old: tuple | None) -> tuple | None:
         # Left open it is the size of the query, which may shrink by another number.
         changed = not (kept.mask(made).all() and kept.mask(query).all())
         return (kept.count(made),) if changed else old
@@ -57,7 +57,7 @@ def einsum_dense(call: RuleCall) -> Labels | list[Labels]:
         call.weight("bias", {max(range(len(layer.bias.shape)), key=lambda a: layer.bias.shape[a]): labels})
     rank = len(call.output_shapes[0])
 
-    def output_shape(kept: Kept, old: int | tuple) -> int | tuple:
+    def output_shape(kept: KeptChannels, old: int | tuple) -> int | tuple:
         sizes = [old] if isinstance(old, int) else list(old)
         sizes[axis % rank - 1 if "." not in read else axis] = kept.count(labels)
         return old if kept.mask(labels).all() else sizes[0] if isinstance(old, int) else tuple(sizes)

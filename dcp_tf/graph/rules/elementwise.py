@@ -6,7 +6,7 @@ from keras.src.ops import core, nn
 from keras.src.ops import math as math_ops
 from keras.src.ops import numpy as numpy_ops
 
-from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
+from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
 from dcp_tf.graph.rules.common import operations
 from dcp_tf.graph.rules.merging import merge
 
@@ -86,7 +86,7 @@ def _follows(call: RuleCall, shape: tuple, joined: Labels) -> dict[int, Labels]:
 def cut_array(axes: dict[int, Labels]):
     """A function that takes the positions that stay out of an array or a nested list."""
 
-    def cut(kept: Kept, value):
+    def cut(kept: KeptChannels, value):
         values = kept.take(np.asarray(value), axes)
         return values.tolist() if isinstance(value, (list, tuple)) else values
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras.src.ops import numpy as numpy_ops
 
-from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
+from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
 
 _WHOLE = slice(None)
 
@@ -74,10 +74,10 @@ def _range(entry: Any, size: int) -> tuple[int, int] | None:
     return (start, stop) if step == 1 and stop > start else None
 
 
-def _new_key(labels: Labels, entries: list, moving: dict[int, int]) -> Callable[[Kept, Any], Any]:
+def _new_key(labels: Labels, entries: list, moving: dict[int, int]) -> Callable[[KeptChannels, Any], Any]:
     """A function that writes the ranges along the channel axes anew."""
 
-    def change(kept: Kept, old: Any) -> Any:
+    def change(kept: KeptChannels, old: Any) -> Any:
         mask = kept.mask(labels)
         if mask.all():
             return old
@@ -112,7 +112,7 @@ def take(call: RuleCall) -> Labels:
     picked = np.take(labels, numbers, axis)
     call.part(picked)
 
-    def change(kept: Kept, old: Any) -> Any:
+    def change(kept: KeptChannels, old: Any) -> Any:
         mask = kept.mask(labels)
         if mask.all():
             return old
@@ -139,7 +139,7 @@ def split(call: RuleCall) -> list[Labels]:
     for piece in pieces:
         call.part(piece)
 
-    def change(kept: Kept, old: Any) -> Any:
+    def change(kept: KeptChannels, old: Any) -> Any:
         mask = kept.mask(labels)
         if mask.all():
             return old

@@ -4,7 +4,7 @@ import numpy as np
 from keras import Variable, layers
 from keras.src.ops import nn
 
-from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
+from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
 from dcp_tf.graph.rules.common import operations, public
 
 
@@ -106,7 +106,7 @@ def rescaling(call: RuleCall) -> Labels:
 
 
 def _cut_list(labels: Labels):
-    def cut(kept: Kept, old):
+    def cut(kept: KeptChannels, old):
         if np.size(old) == 1 or kept.mask(labels).all():
             return old
         values = np.asarray(old)

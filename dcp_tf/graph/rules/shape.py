@@ -10,7 +10,7 @@ from keras.src.ops import math as math_ops
 from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.labels import compress, place, varying_axes
-from dcp_tf.graph.rule import Kept, Labels, RuleCall, register_rule
+from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
 from dcp_tf.graph.rules.common import channel_axis, operations
 
 
@@ -32,7 +32,7 @@ def moved_to(call: RuleCall, labels: Labels, before: tuple, after: tuple) -> Lab
 def new_sizes(labels: Labels):
     """A function that changes the entries of a shape along which `labels` change; `offset` skips the batch axis."""
 
-    def change(kept: Kept, old: Any, offset: int = 0) -> tuple:
+    def change(kept: KeptChannels, old: Any, offset: int = 0) -> tuple:
         sizes = list(old)
         counts = kept.counts(labels)
         for axis in varying_axes(labels):
@@ -246,7 +246,9 @@ def pad(call: RuleCall) -> Labels:
         new = call.fresh(front + back, key=f"padding of axis {axis}")
         before, after = new[:front], new[front:]
 
-        def change(kept: Kept, old: Any, axis: int = axis, before: Labels = before, after: Labels = after) -> tuple:
+        def change(
+            kept: KeptChannels, old: Any, axis: int = axis, before: Labels = before, after: Labels = after
+        ) -> tuple:
             sizes = [tuple(w) for w in old] * (len(shape) if len(old) == 1 else 1)
             sizes[axis] = (kept.count(before), kept.count(after))
             return tuple(sizes)

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from dcp_tf.graph.rule import Kept, Labels, OperationRecord, RuleCall, register_rule, run_rule
+from dcp_tf.graph.rule import KeptChannels, Labels, OperationRecord, RuleCall, register_rule, run_rule
 
 
 @register_rule(layers.SpectralNormalization)
@@ -89,10 +89,10 @@ def _inside(call: RuleCall, layer: keras.Layer) -> RuleCall:
     return inside
 
 
-def _change_inside(record: OperationRecord) -> Callable[[Kept, dict[str, Any]], dict[str, Any]]:
+def _change_inside(record: OperationRecord) -> Callable[[KeptChannels, dict[str, Any]], dict[str, Any]]:
     """Changes the serialized layer: its own entries, and that it is built for no shape yet."""
 
-    def change(kept: Kept, old: dict[str, Any]) -> dict[str, Any]:
+    def change(kept: KeptChannels, old: dict[str, Any]) -> dict[str, Any]:
         changed = {key: change_entry(kept, old["config"][key]) for key, change_entry in record.config.items()}
         unbuilt = {key: value for key, value in old.items() if key != "build_config"}
         return {**unbuilt, "config": {**old["config"], **changed}}

@@ -7,8 +7,8 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
-from dcp_tf.data import Readable
-from dcp_tf.data.stream import DatasetSplit
+from dcp_tf.data import DataSplit
+from dcp_tf.data.tf_data_split import TfDataSplit
 from dcp_tf.pruning.activations.cache import Cache, Kept, Tensors
 
 
@@ -25,7 +25,7 @@ class SelectionImages:
 
     def __init__(
         self,
-        data: Readable,
+        data: DataSplit,
         samples: int,
         batch: int,
         seed: int,
@@ -109,23 +109,23 @@ class SelectionImages:
 
         size = self.total * _image_bytes(self._data)
         self._kept = cache.keep(read, len(self), size, files_first=True)
-        if self._kept is None and isinstance(self._data, DatasetSplit):
+        if self._kept is None and isinstance(self._data, TfDataSplit):
             self._kept = Cache(size).keep(read, len(self), size)
         if self._kept is None:
             for index in range(len(self)):
                 read(index)
 
 
-def _image_bytes(data: Readable) -> int:
+def _image_bytes(data: DataSplit) -> int:
     return 4 * math.prod(size or 1 for size in data.shape)
 
 
-def _most_images(data: Readable, cache: Cache) -> int:
+def _most_images(data: DataSplit, cache: Cache) -> int:
     """How many images may be chosen: of a pipeline, which may not give them in the same order again, what can be kept.
 
     However small the cache, a quarter of a GiB is there for them.
     """
-    if not isinstance(data, DatasetSplit):
+    if not isinstance(data, TfDataSplit):
         return data.size
     room = max(cache.memory.limit / 2, cache.disk.limit, 2**28)
     return max(1, int(room / _image_bytes(data)))

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.data import Readable
+from dcp_tf.data import DataSplit
 from dcp_tf.graph import ChannelGraph, copy_model
 from dcp_tf.pruning.activations.memory import free_compiled, images_at_once, matrix_bytes
 from dcp_tf.pruning.dcp.dead_channels import remove_unread
@@ -40,7 +40,7 @@ class Task:
         log_dir: folder for TensorBoard scalars.
     """
 
-    data: Readable
+    data: DataSplit
     objective: Objective
     auxiliary: TrainConfig
     seed: int = 0

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.data import Readable
+from dcp_tf.data import DataSplit
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import Walk
@@ -208,7 +208,7 @@ class Selecting:
 
 
 def selection_images(
-    data: Readable, graph: ChannelGraph, method: Guided, seed: int, teacher: Callable | None
+    data: DataSplit, graph: ChannelGraph, method: Guided, seed: int, teacher: Callable | None
 ) -> tuple[SelectionImages, Cache]:
     """The selection set, in batches that fit into memory, and the cache for what layers make of it."""
     cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))

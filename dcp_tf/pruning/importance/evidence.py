@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from dcp_tf.data import Readable
+from dcp_tf.data import DataSplit
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.training import Objective
 
@@ -25,7 +25,7 @@ class Evidence:
     """
 
     graph: ChannelGraph
-    data: Readable
+    data: DataSplit
     objective: Objective
     method: Any
     seed: int

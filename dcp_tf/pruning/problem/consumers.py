@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from dcp_tf.graph import ChannelGraph, OperationRecord
-from dcp_tf.graph.rule import Kept
+from dcp_tf.graph.rule import KeptChannels
 from dcp_tf.graph.trace import unwrapped
 
 # Record of a layer, index of its weight, axis of that along which input channels lie, and for each position of the
@@ -79,7 +79,7 @@ class HeldPlaces:
         self._held[id(kernel)] = places & self._held.get(id(kernel), True)
         kernel.assign(kernel * self._held[id(kernel)].astype(np.float32))
 
-    def drop_filters(self, graph: ChannelGraph, kept: Kept) -> None:
+    def drop_filters(self, graph: ChannelGraph, kept: KeptChannels) -> None:
         """Sets the filters of removed channels to zero: their kernels are nobody's any more."""
         for record in graph.records.values():
             for index, by_axis in record.weights.items():

@@ -16,10 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
-from dcp_tf.data import Readable
+from dcp_tf.data import DataSplit
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
-from dcp_tf.graph.rule import Kept
+from dcp_tf.graph.rule import KeptChannels
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import Batches, Tensors, compiled_for, count_images
 from dcp_tf.pruning.activations.linear import run_linear
@@ -59,9 +59,9 @@ class Comparison:
 def recover_weights(
     base: ChannelGraph,
     small: keras.Model,
-    kept: Kept,
+    kept: KeptChannels,
     method: Guided,
-    data: Readable,
+    data: DataSplit,
     state: RunState,
     seed: int,
     masks: Mapping[str | int, np.ndarray] | None = None,
@@ -105,7 +105,7 @@ def recover_weights(
 def recover(
     base: ChannelGraph,
     small: keras.Model,
-    kept: Kept,
+    kept: KeptChannels,
     batches: Sequence[Tensors],
     cache: Cache,
     *,
@@ -151,7 +151,7 @@ def recover(
     return {"name": "recovery", "seconds": seconds, "steps": steps, "distance_before": before, "distance": after}
 
 
-def comparisons(base: ChannelGraph, kept: Kept) -> list[Comparison]:
+def comparisons(base: ChannelGraph, kept: KeptChannels) -> list[Comparison]:
     """The tensors between blocks, with the channels that the pruned model has of each; shallow to deep."""
     found = []
     for index in block_ends(base):
@@ -172,7 +172,7 @@ class _Training:
         self,
         base: ChannelGraph,
         small: keras.Model,
-        kept: Kept,
+        kept: KeptChannels,
         batches: Sequence[Tensors],
         cache: Cache,
         masks: Mapping[str | int, np.ndarray],

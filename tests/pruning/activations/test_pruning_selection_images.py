@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from dcp_tf import data
+from dcp_tf.data.image_split import make_image_split
 from dcp_tf.data.sources import StreamSource
-from dcp_tf.data.split import make_split
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.selection_images import SelectionImages
 
@@ -26,7 +26,7 @@ def streamed(counted):
 
     source = StreamSource(read, np.arange(COUNT), SHAPE)
     raw = data.find_normalization("raw")
-    return make_split(source, LABELS, input_shape=None, normalization=raw, augmentation="none")
+    return make_image_split(source, LABELS, input_shape=None, normalization=raw, augmentation="none")
 
 
 def pipeline():
@@ -34,7 +34,7 @@ def pipeline():
 
 
 SPLITS = {
-    "plain": lambda: data.plain_split(PIXELS, LABELS),
+    "plain": lambda: data.make_array_split(PIXELS, LABELS),
     "images": lambda: data.split_from_arrays(PIXELS, LABELS, normalization="raw"),
     "streamed": lambda: streamed([]),
     "pipeline": pipeline,
@@ -78,6 +78,6 @@ def test_what_is_decoded_is_decoded_once_where_there_is_room(memory, disk, times
 
 
 def test_labels_that_are_missing_come_from_the_teacher():
-    images = SelectionImages(data.plain_split(PIXELS), 10, 4, 0, lambda x: x[:, 0, 0, 0], Cache(0))
+    images = SelectionImages(data.make_array_split(PIXELS), 10, 4, 0, lambda x: x[:, 0, 0, 0], Cache(0))
     for index, labels in enumerate(images.labels):
         np.testing.assert_array_equal(labels, images[index][0][:, 0, 0, 0])

@@ -112,7 +112,7 @@ def chain():
 
 
 def run(model, method):
-    return dcp_tf.prune(model, data.plain_split(*nets.images()), method, auxiliary=NONE, finetuning=NONE)
+    return dcp_tf.prune(model, data.make_array_split(*nets.images()), method, auxiliary=NONE, finetuning=NONE)
 
 
 def macs(result):
@@ -178,7 +178,7 @@ def test_the_model_is_left_as_it_is_even_where_measuring_fails(monkeypatch):
 
 def test_rises_foretell_the_loss_without_dead_channels_and_leave_out_what_no_model_covers():
     model = chain()
-    split = data.plain_split(*nets.images())
+    split = data.make_array_split(*nets.images())
     objective = as_objective(None, model, split, "logits")
     graph = ChannelGraph(model, [(None, *nets.SHAPE)])
     rises = loss_rises(Evidence(graph, split, objective, DCP(**QUICK), 0), graph.prunable())
@@ -201,7 +201,7 @@ def test_the_worth_of_channels_is_told_by_each_loss(loss):
     model, (images, _) = chain(), nets.images()
     labels = np.asarray(model(images))
     labels = labels if loss == "mse" else labels.argmax(-1).astype("int32")
-    split = data.plain_split(images, labels)
+    split = data.make_array_split(images, labels)
     graph, objective = ChannelGraph(model, [(None, *nets.SHAPE)]), as_objective(loss, model, split)
     rises = loss_rises(Evidence(graph, split, objective, DCP(**QUICK), 0), graph.prunable())
     assert rises["make"][:8].sum() < 1e-2 * rises["make"][8:].sum()

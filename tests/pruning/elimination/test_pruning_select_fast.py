@@ -97,7 +97,7 @@ def net_and_data():
     x = keras.layers.Dense(12, activation="relu", name="d")(x)
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
     images = rng.normal(size=(96, 8, 8, 2)).astype(np.float32)
-    return model, data.plain_split(images, rng.integers(0, 3, 96))
+    return model, data.make_array_split(images, rng.integers(0, 3, 96))
 
 
 def run(net_and_data, method_class=DCP, **settings):

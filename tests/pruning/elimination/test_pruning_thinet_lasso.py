@@ -147,7 +147,7 @@ def net(readers=1):
 @pytest.fixture(scope="module")
 def split():
     rng = np.random.default_rng(0)
-    return data.plain_split(rng.normal(size=(96, 8, 8, 2)).astype(np.float32), rng.integers(0, 3, 96))
+    return data.make_array_split(rng.normal(size=(96, 8, 8, 2)).astype(np.float32), rng.integers(0, 3, 96))
 
 
 def run(model, split, method):

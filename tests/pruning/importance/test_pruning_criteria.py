@@ -20,7 +20,7 @@ METHODS_THAT_RANK = [name for name, method in METHODS.items() if issubclass(meth
 
 
 def split(count=14):
-    return data.plain_split(*nets.images(count))
+    return data.make_array_split(*nets.images(count))
 
 
 def scores_of(name, model, group="make", **settings):
@@ -189,6 +189,6 @@ def test_a_group_that_cannot_be_ranked_is_named(name, message):
 @pytest.mark.parametrize("name", ["taylor", "apoz"])
 def test_without_labels_the_models_own_predictions_serve(name):
     model = nets.build(nets.several_channels)
-    unlabelled = data.plain_split(nets.images()[0], None)
+    unlabelled = data.make_array_split(nets.images()[0], None)
     result = dcp_tf.prune(model, unlabelled, METHODS[name](rate=0.4), auxiliary=NONE, finetuning=NONE)
     assert len(result.plan.channels["make"]) == 3

@@ -9,15 +9,15 @@ import tensorflow as tf
 
 from dcp_tf.data.arrays import read_npz
 from dcp_tf.data.gather import all_finite, gathered
+from dcp_tf.data.image_split import ImageDataset, balanced_order
 from dcp_tf.data.labels import check_same_labels, class_names, class_numbers, label_array
-from dcp_tf.data.split import ImageDataset, balanced_order
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PlainSplit:
-    """Inputs of any shape, `Readable`; they are neither scaled nor augmented.
+class ArraySplit:
+    """Inputs of any shape, `DataSplit`; they are neither scaled nor augmented.
 
     Attributes:
         array: (M, ...) of any number type, shared by all splits that were taken from one; batches of it are float32.
@@ -49,11 +49,11 @@ class PlainSplit:
         """True: nothing has to be decoded."""
         return True
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> "PlainSplit":
-        """As `Split.take`."""
+    def take(self, indices: Sequence[int] | np.ndarray) -> "ArraySplit":
+        """As `ImageSplit.take`."""
         positions = np.asarray(indices)
         chosen = positions if self.chosen is None else self.chosen[positions]
-        return PlainSplit(self.array, None if self.labels is None else self.labels[positions], chosen)
+        return ArraySplit(self.array, None if self.labels is None else self.labels[positions], chosen)
 
     def read(self, indices: np.ndarray) -> tf.Tensor:
         """Some inputs at once, as a batch has them."""
@@ -70,7 +70,7 @@ class PlainSplit:
         seed: int = 0,
         epoch: int = 0,
     ) -> tf.data.Dataset:
-        """See `Readable`. Nothing is known of the inputs, so `augment` changes nothing."""
+        """See `DataSplit`. Nothing is known of the inputs, so `augment` changes nothing."""
         order = np.arange(self.size) if indices is None else np.asarray(indices)
         if shuffle:
             order = np.random.default_rng((seed, epoch)).permutation(order)
@@ -84,15 +84,15 @@ class PlainSplit:
         return tf.data.Dataset.zip(inputs, labels).map(finish).prefetch(1)
 
     def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
-        """See `Readable`; rows of targets count by their largest entry."""
+        """See `DataSplit`; rows of targets count by their largest entry."""
         return balanced_order(self.size, class_numbers(self.labels), n, seed)
 
     def representative(self, n: int, seed: int = 0) -> np.ndarray:
-        """As `Split.representative`."""
+        """As `ImageSplit.representative`."""
         return self.take(self.balanced_subset(n, seed)).inputs.astype(np.float32)
 
 
-def load_plain(path: str) -> ImageDataset:
+def load_arrays(path: str) -> ImageDataset:
     """Reads `x_train y_train x_test y_test` of any shape from a `.npz` file; values are taken as they are.
 
     Labels may be missing.
@@ -101,7 +101,9 @@ def load_plain(path: str) -> ImageDataset:
         UsageError: the file cannot be read, an array is missing, or the arrays do not fit each other.
     """
     arrays = read_npz(path)
-    train, test = (plain_split(arrays[f"x_{p}"], arrays.get(f"y_{p}"), f"x_{p} of {path}") for p in ("train", "test"))
+    train, test = (
+        make_array_split(arrays[f"x_{p}"], arrays.get(f"y_{p}"), f"x_{p} of {path}") for p in ("train", "test")
+    )
     if train.shape != test.shape:
         raise UsageError(f"x_train of {path} holds inputs of shape {train.shape}, but x_test of {test.shape}")
     check_same_labels(train.labels, test.labels, f"y_train of {path}", f"y_test of {path}")
@@ -109,7 +111,7 @@ def load_plain(path: str) -> ImageDataset:
     return ImageDataset(readable_name(pathlib.Path(path).stem), train, test, len(classes), classes, train.shape)
 
 
-def plain_split(inputs: np.ndarray, labels: np.ndarray | None = None, name: str = "the arrays") -> PlainSplit:
+def make_array_split(inputs: np.ndarray, labels: np.ndarray | None = None, name: str = "the arrays") -> ArraySplit:
     """Makes a split of arrays.
 
     Args:
@@ -125,4 +127,4 @@ def plain_split(inputs: np.ndarray, labels: np.ndarray | None = None, name: str 
         raise UsageError(f"{name} must hold numbers of shape (N, ...), received {inputs.dtype} {inputs.shape}")
     if not all_finite(inputs):
         raise UsageError(f"{name} hold NaN or infinite values")
-    return PlainSplit(inputs, None if labels is None else label_array(labels, len(inputs), f"labels of {name}"))
+    return ArraySplit(inputs, None if labels is None else label_array(labels, len(inputs), f"labels of {name}"))

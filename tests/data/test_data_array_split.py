@@ -17,7 +17,7 @@ def read(split, **settings):
 @pytest.mark.parametrize("shape", [(7,), (9, 5), (8, 8, 1), (4, 4, 4, 2)])
 def test_values_come_back_untouched_in_order(shape):
     inputs = np.arange(10 * np.prod(shape)).reshape(10, *shape)
-    split = data.plain_split(inputs, np.arange(10) % 3)
+    split = data.make_array_split(inputs, np.arange(10) % 3)
     found, labels = read(split, augment=True)
     np.testing.assert_array_equal(found, inputs.astype(np.float32))
     np.testing.assert_array_equal(labels, np.arange(10) % 3)
@@ -25,7 +25,7 @@ def test_values_come_back_untouched_in_order(shape):
 
 
 def test_the_order_is_a_function_of_seed_and_epoch():
-    split = data.plain_split(np.arange(20.0).reshape(20, 1))
+    split = data.make_array_split(np.arange(20.0).reshape(20, 1))
     first = read(split, shuffle=True, seed=1, epoch=2)[0]
     np.testing.assert_array_equal(first, read(split, shuffle=True, seed=1, epoch=2)[0])
     assert not np.array_equal(first, read(split, shuffle=True, seed=1, epoch=3)[0])
@@ -33,7 +33,7 @@ def test_the_order_is_a_function_of_seed_and_epoch():
 
 
 def test_chosen_ones_keep_their_order_and_subsets_are_balanced():
-    split = data.plain_split(np.arange(12.0).reshape(12, 1), np.repeat([0, 1, 2], 4))
+    split = data.make_array_split(np.arange(12.0).reshape(12, 1), np.repeat([0, 1, 2], 4))
     np.testing.assert_array_equal(read(split, indices=[5, 0, 7])[0].ravel(), [5, 0, 7])
     assert np.bincount(split.labels[split.balanced_subset(6, 3)]).tolist() == [2, 2, 2]
     assert split.take([3, 1]).inputs.ravel().tolist() == [3, 1]
@@ -54,10 +54,10 @@ def test_chosen_ones_keep_their_order_and_subsets_are_balanced():
 )
 def test_what_cannot_be_read_is_one_clear_line(inputs, labels):
     with pytest.raises(UsageError) as caught:
-        data.plain_split(inputs, labels)
+        data.make_array_split(inputs, labels)
     assert "\n" not in str(caught.value)
 
 
 def test_rows_of_targets_are_kept():
-    split = data.plain_split(np.zeros((4, 2)), np.eye(4))
+    split = data.make_array_split(np.zeros((4, 2)), np.eye(4))
     np.testing.assert_array_equal(read(split)[1], np.eye(4))

@@ -7,35 +7,35 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.data.array_split import ArraySplit, make_array_split
+from dcp_tf.data.data_split import DataSplit
+from dcp_tf.data.image_split import ImageDataset, ImageSplit, balanced_order
 from dcp_tf.data.labels import class_numbers
-from dcp_tf.data.plain import PlainSplit, plain_split
-from dcp_tf.data.readable import Readable
-from dcp_tf.data.split import ImageDataset, Split, balanced_order
-from dcp_tf.data.stream_order import note_sorted, read_labels, shuffle_buffer
+from dcp_tf.data.tf_data_order import note_sorted, read_labels, shuffle_buffer
 from dcp_tf.errors import UsageError
 
 
-def as_split(data: Any) -> Readable:
+def as_split(data: Any) -> DataSplit:
     """Brings the data of a Python program into the form that training and selection read.
 
     Args:
-        data: a `Split` (returned as it is), an `ImageDataset` (its train images), an array of inputs, a pair (inputs,
-            labels), or a finite `tf.data.Dataset` of (image, label) or image batches. Values are taken as they are.
+        data: a `DataSplit` (returned as it is), an `ImageDataset` (its train images), an array of inputs, a pair
+            (inputs, labels), or a finite `tf.data.Dataset` of (image, label) or image batches. Values stay unchanged.
 
     Raises:
         UsageError: it is something else, or empty.
     """
-    if isinstance(data, Split | PlainSplit | DatasetSplit):
+    if isinstance(data, ImageSplit | ArraySplit | TfDataSplit):
         return data
     if isinstance(data, ImageDataset):
         return data.train
     if isinstance(data, tf.data.Dataset):
-        return DatasetSplit(data)
+        return TfDataSplit(data)
     images, labels = data if isinstance(data, tuple | list) and len(data) == 2 else (data, None)
     if isinstance(images, list) and images and all(hasattr(image, "__array__") for image in images):
         images = _stacked(images)
     if hasattr(images, "__array__"):
-        return plain_split(images, labels)
+        return make_array_split(images, labels)
     raise UsageError(
         "data must be a tf.data.Dataset of batches, an array, a pair (images, labels) or a dcp_tf data set, received "
         f"{_kind(data)}"
@@ -57,8 +57,8 @@ def _kind(data: Any) -> str:
     return type(data).__name__
 
 
-class DatasetSplit:
-    """A `tf.data.Dataset` of batches, `Readable`.
+class TfDataSplit:
+    """A `tf.data.Dataset` of batches, `DataSplit`.
 
     Its images keep the order and the augmentation that the pipeline itself gives them.
 
@@ -67,6 +67,8 @@ class DatasetSplit:
         labels: of all images, (N, ...), or None.
         shape: of one image.
     """
+
+    order_may_change = True
 
     def __init__(self, dataset: tf.data.Dataset):
         """Reads the pipeline once for its labels.
@@ -86,10 +88,10 @@ class DatasetSplit:
         note_sorted(class_numbers(self.labels), self._buffer)
 
     def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
-        """See `Readable`."""
+        """See `DataSplit`."""
         return balanced_order(self.size, class_numbers(self.labels), n, seed)
 
-    def split_off(self, indices: np.ndarray) -> tuple["DatasetSplit", PlainSplit]:
+    def split_off(self, indices: np.ndarray) -> tuple["TfDataSplit", ArraySplit]:
         """The pipeline without the inputs that now stand at some positions, and these inputs, read once.
 
         They are told by their values, so that a pipeline that shuffles never gives them either.
@@ -105,9 +107,9 @@ class DatasetSplit:
         kept = dataset.filter(lambda *x: tf.reduce_all(known != _fingerprint(first(*x))))
         rest._dataset, rest.size = kept.batch(64), self.size - len(held)
         if not self._labelled:
-            return rest, plain_split(images)
+            return rest, make_array_split(images)
         rest.labels = np.delete(self.labels, indices, axis=0)
-        return rest, plain_split(images, np.stack([x[1].numpy() for x in held]))
+        return rest, make_array_split(images, np.stack([x[1].numpy() for x in held]))
 
     def batches(
         self,
@@ -119,7 +121,7 @@ class DatasetSplit:
         seed: int = 0,
         epoch: int = 0,
     ) -> tf.data.Dataset:
-        """See `Readable`; `indices` are of a pipeline whose order is always the same, `augment` is left to it."""
+        """See `DataSplit`; `indices` are of a pipeline whose order is always the same, `augment` is left to it."""
         dataset = self._dataset
         if indices is not None:
             wanted = np.zeros(self.size, bool)

@@ -25,8 +25,8 @@ def _generator(seed: int, *stream: int) -> np.random.Generator:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Split:
-    """Images of one shape with their labels, `Readable`.
+class ImageSplit:
+    """Images of one shape with their labels, `DataSplit`.
 
     Attributes:
         source: where the pixels come from.
@@ -54,13 +54,13 @@ class Split:
         """Whether the pixels lie in memory, so that reading them again costs little."""
         return isinstance(getattr(self.source, "steady", self.source), ArraySource)
 
-    def take(self, indices: Sequence[int] | np.ndarray) -> "Split":
+    def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSplit":
         """Returns some of the images, such as a `balanced_subset`, as a split of their own."""
         positions = self._positions(indices)
         labels = None if self.labels is None else self.labels[positions]
         return dataclasses.replace(self, source=self.source.take(positions), labels=labels)
 
-    def with_labels(self, labels: np.ndarray) -> "Split":
+    def with_labels(self, labels: np.ndarray) -> "ImageSplit":
         """Returns the same images with other labels, such as the predictions of a network."""
         return dataclasses.replace(self, labels=label_array(labels, self.size, "labels"))
 
@@ -159,7 +159,7 @@ class Split:
 
 
 def balanced_order(size: int, labels: np.ndarray | None, n: int, seed: int) -> np.ndarray:
-    """Positions of `n` of `size` images, sorted, with classes as even as `class_numbers` allow; see `Split`."""
+    """Positions of `n` of `size` images, sorted, with classes as even as `class_numbers` allow; see `ImageSplit`."""
     if n < 1:
         raise UsageError(f"a subset needs at least 1 image, received {n}")
     rng = _generator(seed, _SUBSET)
@@ -192,22 +192,22 @@ class ImageDataset:
     """
 
     name: str
-    train: Split
-    test: Split
+    train: ImageSplit
+    test: ImageSplit
     num_classes: int
     class_names: tuple[str, ...] = dataclasses.field(repr=False)
     input_shape: Shape
     notes: tuple[str, ...] = ()
 
 
-def make_split(
+def make_image_split(
     source: Source,
     labels: np.ndarray | None,
     *,
     input_shape: tuple[int | None, ...] | None,
     normalization: Normalization,
     augmentation: str,
-) -> Split:
+) -> ImageSplit:
     """Puts a source, its labels and the preprocessing together.
 
     Raises:
@@ -224,7 +224,7 @@ def make_split(
     normalization.check_channels(shape[2])
     if isinstance(source, ArraySource) and source.white is None:
         normalization.check_floats(source.images)
-    return Split(source, labels, shape, normalization, augmentation)
+    return ImageSplit(source, labels, shape, normalization, augmentation)
 
 
 def stratified_split(labels: np.ndarray | None, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

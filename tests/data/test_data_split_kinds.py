@@ -7,23 +7,23 @@ import pytest
 import tensorflow as tf
 
 from dcp_tf import data
-from dcp_tf.data.readable import Readable
+from dcp_tf.data.data_split import DataSplit
 
 INPUTS = np.random.default_rng(0).random((10, 4, 4, 1)).astype("float32")
 LABELS = (np.arange(10) % 2).astype("int32")
 SPLITS = {
     "images": data.split_from_arrays(INPUTS, LABELS),
-    "arrays": data.plain_split(INPUTS, LABELS),
+    "arrays": data.make_array_split(INPUTS, LABELS),
     "pipeline": data.as_split(tf.data.Dataset.from_tensor_slices((INPUTS, LABELS)).batch(3)),
 }
 
 
 @pytest.mark.parametrize("split", SPLITS.values(), ids=SPLITS)
 def test_all_take_what_a_readable_takes(split):
-    members = [name for name in vars(Readable) if not name.startswith("_")]
+    members = [name for name in vars(DataSplit) if not name.startswith("_")]
     assert {"size", "shape", "labels", "batches", "balanced_subset"} == set(members)
     for name in ("batches", "balanced_subset"):
-        asked = inspect.signature(getattr(Readable, name)).parameters
+        asked = inspect.signature(getattr(DataSplit, name)).parameters
         taken = inspect.signature(getattr(type(split), name)).parameters
         for each in asked.values():
             assert taken[each.name].kind == each.kind

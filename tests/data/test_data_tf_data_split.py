@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from dcp_tf.data import as_split, from_arrays, stream_order
-from dcp_tf.data.stream import DatasetSplit
+from dcp_tf.data import as_split, from_arrays, tf_data_order
+from dcp_tf.data.tf_data_split import TfDataSplit
 from dcp_tf.errors import UsageError
 
 RNG = np.random.default_rng(0)
@@ -118,7 +118,7 @@ def test_labels_are_read_once():
         yield from ((IMAGES[i : i + 5], LABELS[i : i + 5]) for i in range(0, 20, 5))
 
     signature = (tf.TensorSpec((None, 6, 6, 2), tf.float32), tf.TensorSpec((None,), tf.int32))
-    split = DatasetSplit(tf.data.Dataset.from_generator(generate, output_signature=signature))
+    split = TfDataSplit(tf.data.Dataset.from_generator(generate, output_signature=signature))
     assert split.size == 20
     assert len(passes) == 1
     np.testing.assert_array_equal(split.labels, LABELS[:20])
@@ -140,7 +140,7 @@ def test_a_pipeline_sorted_by_class_is_mixed_like_arrays():
 
 
 def test_a_sorted_pipeline_that_memory_cannot_shuffle_is_named(monkeypatch, capsys):
-    monkeypatch.setattr(stream_order, "SHUFFLE_BYTES", 500 * 16 * 4)
+    monkeypatch.setattr(tf_data_order, "SHUFFLE_BYTES", 500 * 16 * 4)
     images = np.zeros((len(SORTED), 4, 4, 1), "float32")
     as_split(pipeline(SORTED, 128, images))
     assert "sorted by class, and only 500 of its 12,000 images" in capsys.readouterr().err
@@ -159,8 +159,8 @@ def generated(generator):
 
 
 def test_a_generator_without_end_says_how_far_it_is_and_is_refused_at_last(monkeypatch, capsys):
-    monkeypatch.setattr(stream_order, "_EVERY", 64)
-    monkeypatch.setattr(stream_order, "MOST_IMAGES", 2000)
+    monkeypatch.setattr(tf_data_order, "_EVERY", 64)
+    monkeypatch.setattr(tf_data_order, "MOST_IMAGES", 2000)
     with pytest.raises(UsageError, match=r"more than 2,000 images; end it with \.take"):
         as_split(generated(endless))
     lines = capsys.readouterr().err.splitlines()

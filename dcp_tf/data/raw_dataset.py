@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 
+from dcp_tf.data.image_split import stratified_split
 from dcp_tf.data.sources import Source
-from dcp_tf.data.split import stratified_split
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Parts:
+class RawDataset:
     """A data set as it lies on disk.
 
     Attributes:
@@ -29,10 +29,10 @@ class Parts:
     notes: tuple[str, ...] = ()
 
 
-def set_aside(
+def train_test_split(
     source: Source, labels: np.ndarray | None, fraction: float, seed: int
 ) -> tuple[tuple[Source, np.ndarray | None], tuple[Source, np.ndarray | None]]:
-    """Sets a share of every class aside: the `train` and `test` of `Parts`."""
+    """Sets a share of every class aside: the `train` and `test` of `RawDataset`."""
     sides = stratified_split(labels, source.size, fraction, seed)
     train, test = ((source.take(side), None if labels is None else labels[side]) for side in sides)
     return train, test
