@@ -13,6 +13,7 @@ from dcp_tf.tools.app import comparison, deployment
 from dcp_tf.tools.cli import data_flags, pruning_flags
 from dcp_tf.tools.cli.method_specs import Variant
 from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.training_flags import read_training
 
 # Torch-Pruning 1.6.1, one shot, on the weights and groups of two CIFAR-10 ResNets: by network and MACs removed (%) the
 # top-1 (%) before fine-tuning, and after 1 and 2 epochs (lr .01, cosine) where that was measured.
@@ -29,15 +30,6 @@ TORCH_PRUNING_FINETUNED = {
 COSTS = ("69.5%", "50.4%")  # no more MACs than those
 
 
-@dataclasses.dataclass(frozen=True)
-class Defaults(pruning_flags.Defaults):
-    """As for the programs, but with the plain rate, and auxiliary fine-tuning on 10,000 images."""
-
-    round_to: int = 1
-    aux_epochs: int = 1
-    finetune_epochs: int = 0
-
-
 def define_model(program: Program) -> None:
     """`--model`, `--dataset` and their like."""
     data_flags.define_model(program)
@@ -45,17 +37,18 @@ def define_model(program: Program) -> None:
     data_flags.define_outputs(program)
 
 
-def define_runs(
-    program: Program, seeds: int, defaults: Defaults | None = None, train_samples: int | None = 10000
-) -> None:
-    """Everything else that a benchmark needs which prunes with `Bench`."""
-    defaults = defaults or Defaults()
+def define_runs(program: Program, seeds: int, train_samples: int | None = 10000, finetune_epochs: int = 0) -> None:
+    """Everything else that a benchmark needs which prunes with `Bench`.
+
+    Unlike the programs it takes the plain rate, and trains auxiliary classifiers for one epoch.
+    """
+    program.defaults |= {"round_to": 1, "aux_epochs": 1, "finetune_epochs": finetune_epochs}
     program.integer("train_samples", train_samples, "Training images for everything, evenly of all classes.", lower=1)
     program.integer("seeds", seeds, "Runs of each variant.", lower=1)
     data_flags.define_seed(program, "The first seed.")
     program.section("Which channels go")
-    pruning_flags.define_groups(program, defaults)
-    pruning_flags.define_training(program, defaults)
+    pruning_flags.define_groups(program)
+    pruning_flags.define_training(program)
     program.section("The record")
     program.path("output", None, "A JSON file that keeps every run.")
     program.boolean("resume", False, "Do not repeat the runs that --output holds.")
@@ -99,8 +92,8 @@ class Bench:
     def __init__(self, flags: Any, about: str, variants: Sequence[Variant]):
         self.flags = flags
         self.schedule = comparison.Schedule(
-            pruning_flags.read_training(flags, "aux_epochs", "aux_lr"),
-            pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr"),
+            read_training(flags, "auxiliary"),
+            read_training(flags, "finetuning"),
             flags.distillation,
             flags.train_samples,
         )

@@ -26,7 +26,7 @@ common.define_model(PROGRAM)
 PROGRAM.section("What is measured")
 common.define_costs(PROGRAM)
 PROGRAM.list("methods", list(METHODS), "Variants as in tools/compare.")
-common.define_runs(PROGRAM, 3, common.Defaults(finetune_epochs=2), train_samples=None)
+common.define_runs(PROGRAM, 3, train_samples=None, finetune_epochs=2)
 
 
 def main(flags) -> None:

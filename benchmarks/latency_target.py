@@ -23,8 +23,9 @@ from dcp_tf.files import write_json
 from dcp_tf.tools.app import tflite_files
 from dcp_tf.tools.cli import data_flags, pruning_flags
 from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.training_flags import read_training
 
-PROGRAM = Program("latency_target", __doc__)
+PROGRAM = Program("latency_target", __doc__, {"round_to": 4, "finetune_epochs": 5})
 common.define_model(PROGRAM)
 PROGRAM.section("What is measured")
 PROGRAM.string("target_latency", "60%", "As for prune.")
@@ -35,9 +36,8 @@ PROGRAM.integer("benchmark_runs", 100, "Measured runs of each file.", lower=1)
 PROGRAM.integer("seeds", 1, "Runs of each allocation; the files of the first are timed.", lower=1)
 data_flags.define_seed(PROGRAM, "The first seed.")
 PROGRAM.path("output", None, "A JSON file for the figures.")
-DEFAULTS = pruning_flags.Defaults(round_to=4, finetune_epochs=5)
-pruning_flags.define_pruning(PROGRAM, DEFAULTS)
-pruning_flags.define_training(PROGRAM, DEFAULTS)
+pruning_flags.define_pruning(PROGRAM)
+pruning_flags.define_training(PROGRAM)
 
 
 def main(flags) -> None:
@@ -105,8 +105,8 @@ def _prune(flags, subject, method, table, measured, allocation):
             subject.dataset.train,
             method,
             objective=subject.objective,
-            auxiliary=pruning_flags.read_training(flags, "aux_epochs", "aux_lr"),
-            finetuning=pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr"),
+            auxiliary=read_training(flags, "auxiliary"),
+            finetuning=read_training(flags, "finetuning"),
             distillation=flags.distillation,
             seed=seed,
         )

@@ -25,7 +25,7 @@ PROGRAM.string("cost", "50.4%", "Largest cost of the pruned models: a share of t
 PROGRAM.list("methods", ["dcp", "l1", "l1:update"], "Variants as in tools/compare.")
 PROGRAM.list("lengths", ["0", "1", "2", "4", "8"], "Epochs of fine-tuning of the runs of each method.")
 PROGRAM.list("wanted", [".880", ".885", ".890"], "Top-1 accuracies to reach.")
-common.define_runs(PROGRAM, 1, common.Defaults(), train_samples=12500)
+common.define_runs(PROGRAM, 1, train_samples=12500)
 
 
 def main(flags) -> None:

@@ -1,13 +1,27 @@
 """The errors that a user can do something about: one clear line each."""
 
 import re
+from collections.abc import Sequence
 
 
-class UsageError(ValueError):
-    """The input cannot be used: a flag, a file, a model or labels. Programs end with exit code 2."""
+class _NamesSettings(Exception):
+    """An error whose text may name settings.
+
+    Args:
+        message: one line that says what to do. It calls settings by their names in Python.
+        setting: which of these names the command line prints as flags; one or several.
+    """
+
+    def __init__(self, message: str, setting: str | Sequence[str] = ()):
+        super().__init__(message)
+        self.settings = (setting,) if isinstance(setting, str) else tuple(setting)
 
 
-class RunError(RuntimeError):
+class UsageError(_NamesSettings, ValueError):
+    """The input cannot be used: a setting, a file, a model or labels. Programs end with exit code 2."""
+
+
+class RunError(_NamesSettings, RuntimeError):
     """A run that started well cannot go on, such as a NaN loss or a full disk. Programs end with exit code 1."""
 
 

@@ -21,6 +21,7 @@ from dcp_tf.errors import RunError
 from dcp_tf.tools.app import baseline, deployment
 from dcp_tf.tools.cli import data_flags, pruning_flags, run_flags
 from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.training_flags import read_training
 
 PROGRAM = Program("compare", __doc__)
 data_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
@@ -42,8 +43,8 @@ PROGRAM.list(
 PROGRAM.integer("seeds", 3, "Runs of each method, with --seed and the seeds that follow it.", lower=1)
 data_flags.define_seed(PROGRAM, "The first seed.")
 PROGRAM.section("Which channels go")
-pruning_flags.define_groups(PROGRAM, pruning_flags.Defaults())
-pruning_flags.define_training(PROGRAM, pruning_flags.Defaults())
+pruning_flags.define_groups(PROGRAM)
+pruning_flags.define_training(PROGRAM)
 PROGRAM.section("The run")
 PROGRAM.path("output_dir", None, "Where the table, the plot and the figures of every run go.")
 PROGRAM.boolean("resume", False, "Go on with a stopped comparison in --output_dir, or add methods and seeds to it.")
@@ -61,8 +62,8 @@ def main(flags) -> None:
 
     variants = read_variants(flags.methods, flags)
     schedule = comparison.Schedule(
-        pruning_flags.read_training(flags, "aux_epochs", "aux_lr"),
-        pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr"),
+        read_training(flags, "auxiliary"),
+        read_training(flags, "finetuning"),
         flags.distillation,
         flags.train_samples,
     )

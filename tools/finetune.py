@@ -20,6 +20,7 @@ from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tools.app import baseline, unlabelled
 from dcp_tf.tools.cli import data_flags, face_flags, model_flags, objective_flags, pruning_flags, run_flags
 from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.training_flags import read_training
 
 PROGRAM = Program("finetune", __doc__)
 data_flags.define_model(PROGRAM, about="The pruned model")
@@ -29,7 +30,7 @@ data_flags.define_outputs(PROGRAM)
 baseline.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Fine-tuning")
-pruning_flags.define_finetuning(PROGRAM, pruning_flags.Defaults())
+pruning_flags.define_finetuning(PROGRAM)
 run_flags.define_run(PROGRAM, "Where the model (pruned.keras) and its summary go.")
 model_flags.define_reload_check(PROGRAM)
 
@@ -48,7 +49,7 @@ def main(flags) -> None:
     subject = data_flags.load_subject(flags)
     data_flags.require_one_output(subject)
     share = _share_of_teacher(flags, subject)
-    config = pruning_flags.read_training(flags, "finetune_epochs", "finetune_lr")
+    config = read_training(flags, "finetuning")
     teacher = _load_teacher(flags, subject)
     rehearse(subject.model, subject.dataset)
     folder, _ = run_flags.open_folder(flags, strategy=None)

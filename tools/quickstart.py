@@ -16,20 +16,22 @@ if __package__ in (None, ""):
 
 import time
 
+from dcp_tf.settings.training import BASELINE
 from dcp_tf.tools.app import baseline
 from dcp_tf.tools.cli import model_flags, pruning_flags, run_flags
+from dcp_tf.tools.cli.flags_from_settings import define
 from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.training_flags import PHASES, read_training
 
-DEFAULTS = pruning_flags.Defaults(aux_epochs=4, finetune_epochs=12, batch_size=64, selection_samples=1024)
+DEFAULTS = {"epochs": 12, "aux_epochs": 4, "finetune_epochs": 12, "batch_size": 64, "selection_samples": 1024}
 
-PROGRAM = Program("quickstart", __doc__)
+PROGRAM = Program("quickstart", __doc__, DEFAULTS)
 PROGRAM.section("Baseline")
 PROGRAM.path("model", "zoo:preresnet20", "The network to train, zoo:NAME.")
-PROGRAM.integer("epochs", 12, "Epochs of the baseline's training.", lower=1)
-PROGRAM.float("learning_rate", 0.1, "Learning rate of the baseline, falling to 0 along a cosine.")
+define(PROGRAM, BASELINE, ["epochs", "learning_rate"], PHASES["baseline"][1])
 baseline.define_expected(PROGRAM)
-pruning_flags.define_pruning(PROGRAM, DEFAULTS)
-pruning_flags.define_training(PROGRAM, DEFAULTS)
+pruning_flags.define_pruning(PROGRAM)
+pruning_flags.define_training(PROGRAM)
 pruning_flags.define_deployment(PROGRAM)
 run_flags.define_run(PROGRAM, "Where everything goes: models, plan, TFLite files, summary, report.", "dcp_quickstart")
 model_flags.define_reload_check(PROGRAM)
@@ -45,7 +47,7 @@ def main(flags) -> None:
     from dcp_tf.tools.app import run, train_network
 
     job = pruning_flags.read_job(flags)
-    config = pruning_flags.read_training(flags, "epochs", "learning_rate")
+    config = read_training(flags, "baseline")
     subject = train_network.build(flags.model, "digits", config.seed)
     outlook = run.foresee(subject, job)
     job, changes = run.with_possible_files(flags, subject, job)

@@ -14,9 +14,11 @@ if __package__ in (None, ""):
 
 import time
 
+from dcp_tf.settings.training import TrainConfig
 from dcp_tf.tools.cli import data_flags, experiment_flags, face_flags, run_flags
+from dcp_tf.tools.cli.flags_from_settings import define
 from dcp_tf.tools.cli.program import Program
-from dcp_tf.tools.cli.training_flags import define_recipe, read_training
+from dcp_tf.tools.cli.training_flags import define_phase, define_recipe, read_training
 
 PROGRAM = Program("train", __doc__)
 PROGRAM.section("Model")
@@ -26,16 +28,9 @@ experiment_flags.define_image_size(PROGRAM)
 data_flags.define_loss(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 PROGRAM.section("Training")
-PROGRAM.integer("epochs", 30, "Passes over the training images.", lower=1)
-PROGRAM.integer("batch_size", 128, "Images per step.", lower=1)
-PROGRAM.float("learning_rate", 0.1, "The highest learning rate.")
+define_phase(PROGRAM, "baseline")
 define_recipe(PROGRAM)
-PROGRAM.float(
-    "bn_sparsity",
-    0.0,
-    "Factor of the L1 norm of BatchNormalization's scales in the loss (network slimming), such as 1e-4; prune by "
-    "--method=bn_scale afterwards.",
-)
+define(PROGRAM, TrainConfig, ["bn_sparsity"])
 run_flags.define_run(PROGRAM, "Where the model (baseline.keras) and its summary go.")
 experiment_flags.define_strategy(PROGRAM)
 
@@ -49,7 +44,7 @@ def main(flags, strategy) -> None:
     from dcp_tf.training import save_model
     from dcp_tf.training.distribution import distributed
 
-    config = read_training(flags, "epochs", "learning_rate")
+    config = read_training(flags, "baseline")
     subject = train_network.build_as_flags_say(flags, flags.model, flags.image_size)
     folder, _ = run_flags.open_folder(flags, strategy)
     subject.announce()

@@ -30,12 +30,11 @@ from dcp_tf.pruning.recurrent_units import announce_units
 from dcp_tf.pruning.rounding import rounding_note
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
+from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
 from dcp_tf.training import (
-    FEW_IMAGES,
     Distillation,
     Loss,
     Objective,
-    TrainConfig,
     as_objective,
     finetuning_advice,
     fit,
@@ -45,9 +44,6 @@ from dcp_tf.training.baseline_check import check_baseline
 from dcp_tf.training.heads import find_positions
 from dcp_tf.training.label_checks import numbering_note
 from dcp_tf.training.objectives import output_shape
-
-AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01, **FEW_IMAGES)
-FINETUNING = TrainConfig(epochs=10, learning_rate=0.01, **FEW_IMAGES)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

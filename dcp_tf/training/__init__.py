@@ -1,9 +1,10 @@
 """Training: one GradientTape loop for every phase, its losses and learning rates, and files that survive a kill."""
 
+from dcp_tf.settings.schedules import Schedule, cosine_schedule, step_schedule
+from dcp_tf.settings.training import FEW_IMAGES, TrainConfig
 from dcp_tf.training.advice import finetuning_advice
 from dcp_tf.training.checkpoint import TrainState, load_weights, save_model, save_weights
 from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_for_outputs, choose_objective
-from dcp_tf.training.config import FEW_IMAGES, TrainConfig
 from dcp_tf.training.custom_objective import Custom
 from dcp_tf.training.distribution import distributed, is_chief, make_strategy
 from dcp_tf.training.embeddings import Directions, Embedding
@@ -20,7 +21,6 @@ from dcp_tf.training.losses import (
 )
 from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, add_margin_head, embedding_network
 from dcp_tf.training.objectives import Classification, Objective, Regression, output_shape
-from dcp_tf.training.schedules import Schedule, cosine_schedule, step_schedule
 from dcp_tf.training.seeds import seed_everything
 from dcp_tf.training.strided_gradients import repair_strided_gradients
 

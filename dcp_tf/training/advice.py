@@ -3,7 +3,7 @@
 import keras
 
 from dcp_tf.data import DataSplit, hold_out, images_per_measurement
-from dcp_tf.training.config import TrainConfig
+from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.history import History
 from dcp_tf.training.objectives import Objective
 

@@ -15,10 +15,10 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.data import DataSplit, hold_out
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.best_weights import BestWeights
 from dcp_tf.training.checkpoint import TrainState
-from dcp_tf.training.config import TrainConfig
 from dcp_tf.training.distribution import Replicas, current_strategy
 from dcp_tf.training.history import History
 from dcp_tf.training.losses import Loss

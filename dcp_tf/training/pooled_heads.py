@@ -19,7 +19,7 @@ from dcp_tf import progress
 from dcp_tf.data import DataSplit
 from dcp_tf.errors import RunError
 from dcp_tf.graph.trace import Trace
-from dcp_tf.training.config import TrainConfig
+from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.heads import AugmentedModel
 from dcp_tf.training.losses import Loss
 

@@ -8,9 +8,9 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.attributes import for_a_while
 from dcp_tf.training.average import MovingAverage
-from dcp_tf.training.config import TrainConfig
 from dcp_tf.training.distribution import replica_shares
 from dcp_tf.training.losses import Distillation, Loss
 from dcp_tf.training.precision import LossScale, compute_dtype_scope

@@ -18,9 +18,7 @@ def collect(failures: list[str], what: str, debug: bool = False) -> Iterator[Non
     """
     try:
         yield
-    except (RunError, UsageError) as error:
-        failures.append(f"{what}: {error}")
     except Exception as error:
-        if debug:
+        if debug and not isinstance(error, RunError | UsageError):
             raise
         failures.append(f"{what}: {explain(error)[0]}")

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dcp_tf.errors import UsageError
+from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
-from dcp_tf.tools.cli.training_flags import read_numbers, training_config
+from dcp_tf.tools.cli.training_flags import training_config
 
 STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
 _TARGETS = ("rate", "target_macs", "target_params", "target_bytes", "target_file", "target_latency")
@@ -250,4 +251,4 @@ def _baseline_config(settings: Mapping[str, Any], flags: Any) -> Any:
     values = {name: train.PROGRAM.flags[name].default for name in train.PROGRAM.flags}
     values |= {**settings, **common, "seed": flags.seed}
     values |= _shortened(values, flags.epochs_scale, "epochs", "")
-    return training_config(values, "epochs", "learning_rate")
+    return training_config(values, "baseline")

@@ -20,7 +20,7 @@ COMMON = (
 _FIELDS = {"losses": "discrimination"}  # where a flag sets a setting of another name
 
 _PROGRAM = Program("variant", "")
-pruning_flags.define_pruning(_PROGRAM, pruning_flags.Defaults())
+pruning_flags.define_pruning(_PROGRAM)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags as absl_flags
@@ -19,17 +20,22 @@ OK, FAILED, BAD_USAGE, STOPPED = 0, 1, 2, 130
 _OF_PATHS = (errno.EACCES, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
+FLAG_OF: dict[str, str] = {}  # what the flags of settings are called that have other names in Python
+
+
 class Program:
     """One program: its flags and its main function.
 
     Args:
         name: as in `python -m dcp_tf.tools.NAME`.
         about: what `--help` prints above the flags.
+        defaults: of flags that are made of settings, where this program has others than those.
     """
 
-    def __init__(self, name: str, about: str):
+    def __init__(self, name: str, about: str, defaults: Mapping[str, Any] = types.MappingProxyType({})):
         self.name = name
         self.about = about
+        self.defaults = dict(defaults)
         self.flags = absl_flags.FlagValues()
         self._sections: list[tuple[str, list[str]]] = [("Flags", [])]
         self.boolean("debug", False, "Print the traceback of an error.")
@@ -196,12 +202,30 @@ def _finite(value: float | None) -> bool:
     return value is None or math.isfinite(value)
 
 
+def name_flags(error: UsageError | RunError, names: Mapping[str, str] = types.MappingProxyType({})) -> str:
+    """What an error says, with flags in place of the settings that it names.
+
+    Args:
+        error: its text has settings as NAME=VALUE, or else alone.
+        names: setting -> flag, where it is called otherwise.
+    """
+    text = str(error)
+    for setting in error.settings:
+        flag = f"--{names.get(setting, FLAG_OF.get(setting, setting))}"
+        name = rf"(?<![\w.-]){re.escape(setting)}"
+        if re.search(f"{name}=", text):
+            text = re.sub(rf"""{name}=(?:(['"])(.*?)\1)?""", lambda match, flag=flag: f"{flag}={match[2] or ''}", text)
+        elif re.search(rf"{name}(?![\w.])", text):
+            text = re.sub(rf"{name}(?![\w.])", flag, text)
+        else:
+            text = f"{text} ({flag})"
+    return text
+
+
 def explain(error: Exception) -> tuple[str, int]:
     """One line for the user and the exit code of an error."""
-    if isinstance(error, UsageError):
-        return str(error), BAD_USAGE
-    if isinstance(error, RunError):
-        return str(error), FAILED
+    if isinstance(error, UsageError | RunError):
+        return name_flags(error), BAD_USAGE if isinstance(error, UsageError) else FAILED
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename}); free some space and run again", FAILED
     if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_PATHS:

@@ -12,7 +12,7 @@ from dcp_tf.tools.cli.flag_checks import check_given
 from dcp_tf.tools.cli.plan_flag import given_plan
 from dcp_tf.tools.cli.program import Program, read_share
 from dcp_tf.tools.cli.qat_flags import define_qat, read_qat
-from dcp_tf.tools.cli.training_flags import SCHEDULES, define_recipe, read_training
+from dcp_tf.tools.cli.training_flags import define_phase, define_recipe, read_training
 
 METHODS = (
     *("dcp", "adapt_dcp", "dkp", "dcp_dkp", "adapt_dkp"),
@@ -28,23 +28,11 @@ SCORES = ("paper", "code", "reduction")
 LOSSES = {"joint": (1.0, 1.0), "reconstruction": (1.0, 0.0), "discrimination": (0.0, 1.0)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Defaults:
-    """Defaults that differ between programs."""
-
-    rate: float = 0.5
-    round_to: int = ROUND_TO
-    aux_epochs: int = 3
-    finetune_epochs: int = 10
-    batch_size: int = 128
-    selection_samples: int = 4096
-
-
-def define_pruning(program: Program, defaults: Defaults) -> None:
+def define_pruning(program: Program) -> None:
     """Which channels go, and how they are chosen."""
     program.section("Which channels go")
     define_method(program)
-    define_groups(program, defaults)
+    define_groups(program)
 
 
 def define_method(program: Program) -> None:
@@ -64,9 +52,9 @@ def define_method(program: Program) -> None:
     )
 
 
-def define_groups(program: Program, defaults: Defaults) -> None:
+def define_groups(program: Program) -> None:
     """Which groups lose how many channels, and the settings of the methods."""
-    _define_amounts(program, defaults)
+    _define_amounts(program)
     _define_exceptions(program)
     _define_targets(program)
     program.section("How dcp, dkp and their variants choose")
@@ -79,14 +67,14 @@ def define_groups(program: Program, defaults: Defaults) -> None:
         "baseline's blocks, on the selection's images and without labels; 0: not at all. Without the flag as long as "
         "some passes over the images take, for --selection=exact not at all.",
     )
-    _define_selection_data(program, defaults)
+    _define_selection_data(program)
 
 
-def _define_amounts(program: Program, defaults: Defaults) -> None:
+def _define_amounts(program: Program) -> None:
     """How many channels all groups lose."""
     program.share(
         "rate",
-        defaults.rate,
+        program.defaults.get("rate", 0.5),
         "Share of channels to remove from each group, as 0.3 or 30%; for dkp share of kernels to remove from each "
         "layer; for adapt_dcp and adapt_dkp the least share.",
     )
@@ -107,7 +95,7 @@ def _define_amounts(program: Program, defaults: Defaults) -> None:
     )
     program.integer(
         "round_to",
-        defaults.round_to,
+        program.defaults.get("round_to", ROUND_TO),
         "The channels that a group keeps are the nearest multiple of it, which suits hardware (on Arm 16 in int8, 8 in "
         "float32); 1: exactly the rate. Groups no wider than it follow the plain rate. Kernels are not rounded, and "
         "channels that no kernel reads any more all go.",
@@ -210,10 +198,13 @@ def _define_search(program: Program) -> None:
     )
 
 
-def _define_selection_data(program: Program, defaults: Defaults) -> None:
+def _define_selection_data(program: Program) -> None:
     """At which images the selection looks, and how many of their layer inputs are kept."""
     program.integer(
-        "selection_samples", defaults.selection_samples, "Training images that the selection looks at.", lower=1
+        "selection_samples",
+        program.defaults.get("selection_samples", 4096),
+        "Training images that the selection looks at.",
+        lower=1,
     )
     program.integer("selection_batch", 128, "Images per training step of the selection.", lower=1)
     program.float("selection_lr", 0.01, "Learning rate of the selection.")
@@ -226,15 +217,10 @@ def _define_selection_data(program: Program, defaults: Defaults) -> None:
     )
 
 
-def define_training(program: Program, defaults: Defaults) -> None:
+def define_training(program: Program) -> None:
     """How the model is fine-tuned."""
     program.section("Fine-tuning")
-    program.integer(
-        "aux_epochs",
-        defaults.aux_epochs,
-        "For dcp, dkp and their variants: epochs with the auxiliary losses, before the selection; 0: none. Classifiers "
-        "alone read the images once, and their features so often at least.",
-    )
+    define_phase(program, "auxiliary")
     program.enum(
         "auxiliary_trains",
         None,
@@ -243,28 +229,12 @@ def define_training(program: Program, defaults: Defaults) -> None:
         "classifiers alone, which takes a third of the time, leaves the model as it is, and measures better where "
         "training is short.",
     )
-    program.float("aux_lr", 0.01, "Highest learning rate of those epochs.")
-    program.enum("aux_schedule", "cosine", SCHEDULES, "How it falls, as --schedule.")
-    program.list("aux_boundaries", ["0.4", "0.6"], "For --aux_schedule=step, as --boundaries.")
-    define_finetuning(program, defaults)
+    define_finetuning(program)
 
 
-def define_finetuning(program: Program, defaults: Defaults) -> None:
+def define_finetuning(program: Program) -> None:
     """How the pruned model is trained on."""
-    program.integer(
-        "finetune_epochs",
-        defaults.finetune_epochs,
-        "Epochs of the pruned model; 0: none. Without the flag more, up to 100, where images are so few that batches "
-        "of 32 make no 300 steps.",
-    )
-    program.integer(
-        "held_out",
-        None,
-        "Training images that fine-tuning does not look at, by which the best epoch is found and kept (the model as it "
-        "was before, if none does better). Without the flag a tenth, at most 1,000; 0: none, the last epoch is kept.",
-        lower=0,
-    )
-    program.float("finetune_lr", 0.01, "Highest learning rate of the pruned model.")
+    define_phase(program, "finetuning")
     program.share(
         "distillation",
         None,
@@ -273,13 +243,6 @@ def define_finetuning(program: Program, defaults: Defaults) -> None:
     )
     program.boolean(
         "unfreeze", False, "Train layers that the model holds frozen (trainable=False), such as a borrowed base, too."
-    )
-    program.integer(
-        "batch_size",
-        defaults.batch_size,
-        "Images per training step. Without the flag fewer in fine-tuning, down to 32, where it would take less than "
-        "300 steps.",
-        lower=1,
     )
     define_recipe(program)
 
@@ -347,8 +310,8 @@ def read_job(flags: Any) -> Job:
     latency = read_latency_target(flags, method, deployment) if "target_latency" in flags else None
     return Job(
         method,
-        read_training(flags, "aux_epochs", "aux_lr"),
-        read_training(flags, "finetune_epochs", "finetune_lr"),
+        read_training(flags, "auxiliary"),
+        read_training(flags, "finetuning"),
         flags.distillation,
         deployment,
         latency,

@@ -1,0 +1,1 @@
+"""Settings, each said once: default, help, choices and range. Nothing here imports TensorFlow."""
