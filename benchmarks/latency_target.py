@@ -43,7 +43,7 @@ pruning_flags.define_training(PROGRAM)
 def main(flags) -> None:
     """Prints one line for each allocation."""
     from dcp_tf.graph import ChannelGraph
-    from dcp_tf.tflite.latency.model_latency import WholeLatency
+    from dcp_tf.tflite.latency.model_latency import ModelLatency
 
     subject = data_flags.load_subject(flags)
     if subject.dataset.test.labels is None:
@@ -51,7 +51,7 @@ def main(flags) -> None:
     method = pruning_flags.read_method(flags)
     model = tflite_files.fixed_size(subject.model, subject.dataset)
     table = _table(flags, model, method)
-    measured = WholeLatency(ChannelGraph(model, ignore_statistics=method.ignore_statistics), table)
+    measured = ModelLatency(ChannelGraph(model, ignore_statistics=method.ignore_statistics), table)
     found, timed = {}, {"baseline": model}
     for allocation in ("global", "uniform"):
         found[allocation], timed[allocation] = _prune(flags, subject, method, table, measured, allocation)

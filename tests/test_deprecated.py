@@ -2,24 +2,27 @@
 
 import pytest
 
-from dcp_tf import data
+from dcp_tf import data, tflite
 
-RENAMED = {
-    "DatasetSplit": "TfDataSplit",
-    "PlainSplit": "ArraySplit",
-    "Readable": "DataSplit",
-    "Split": "ImageSplit",
-    "load_plain": "load_arrays",
-    "plain_split": "make_array_split",
-}
-
-
-@pytest.mark.parametrize(("old", "new"), RENAMED.items())
-def test_an_old_name_is_the_new_thing_and_warns(old, new):
-    with pytest.warns(DeprecationWarning, match=rf"dcp_tf\.data\.{new}$"):
-        assert getattr(data, old) is getattr(data, new)
+RENAMED = [
+    (data, "DatasetSplit", "TfDataSplit"),
+    (data, "PlainSplit", "ArraySplit"),
+    (data, "Readable", "DataSplit"),
+    (data, "Split", "ImageSplit"),
+    (data, "load_plain", "load_arrays"),
+    (data, "plain_split", "make_array_split"),
+    (tflite, "require", "check_tolerance"),
+]
 
 
-def test_other_names_stay_unknown():
+@pytest.mark.parametrize(("module", "old", "new"), RENAMED)
+def test_an_old_name_is_the_new_thing_and_warns(module, old, new):
+    with pytest.warns(DeprecationWarning, match=rf"{module.__name__}\.{new}$") as warnings:
+        assert getattr(module, old) is getattr(module, new)
+    assert warnings[0].filename == __file__
+
+
+@pytest.mark.parametrize("module", [data, tflite])
+def test_other_names_stay_unknown(module):
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        data.nothing  # noqa: B018
+        module.nothing  # noqa: B018

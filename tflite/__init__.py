@@ -12,6 +12,7 @@ None of them imports TensorFlow before it is needed: the processes of the benchm
 import importlib
 from typing import TYPE_CHECKING
 
+from dcp_tf.deprecated import renamed
 from dcp_tf.tflite.conversion.convert import convert
 from dcp_tf.tflite.conversion.weight_only import require_quantizer
 from dcp_tf.tflite.latency.benchmark import BenchmarkResult, benchmark
@@ -23,7 +24,7 @@ from dcp_tf.tflite.schema.metadata import Metadata, image_metadata, read_metadat
 from dcp_tf.tflite.schema.sparse_inference import SparseReport, sparse_inference_report
 from dcp_tf.tflite.types import Inspection, Latency, Parity, Quantization, TensorInfo, TFLiteFile
 from dcp_tf.tflite.verify.divergence import LayerError, compare_layers, first_divergence
-from dcp_tf.tflite.verify.parity import check_parity, require
+from dcp_tf.tflite.verify.parity import check_parity, check_tolerance
 from dcp_tf.tflite.verify.runner import Runner
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ _HOME = {
     **dict.fromkeys(("LatencyTable", "measure_latency_table"), "dcp_tf.tflite.latency.latency_table"),
     **dict.fromkeys(("DeviceTimer", "HostTimer", "open_device"), "dcp_tf.tflite.latency.timers"),
 }
+
+_renamed = renamed(__name__, {"require": "check_tolerance"}, stacklevel=3)
 
 __all__ = [
     "AndroidResult",
@@ -60,6 +63,7 @@ __all__ = [
     "benchmark",
     "benchmark_android",
     "check_parity",
+    "check_tolerance",
     "compare_layers",
     "convert",
     "convert_qat",
@@ -72,7 +76,6 @@ __all__ = [
     "open_device",
     "quantization_aware_training",
     "read_metadata",
-    "require",
     "require_quantizer",
     "sparse_inference_report",
     "to_tf_keras",
@@ -85,7 +88,7 @@ __all__ = [
 def __getattr__(name: str):
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dcp_tf.tflite' has no attribute {name!r}")
+    return _renamed(name)
 
 
 def __dir__() -> list[str]:

@@ -13,7 +13,7 @@ _STANDARD = (1, 2)  # file descriptors of standard output and standard error
 _LOCK = threading.RLock()  # two threads that take turns in saving and restoring would leave the wrong target behind
 
 
-class Silence(contextlib.AbstractContextManager):
+class OutputCapture(contextlib.AbstractContextManager):
     """While entered, everything written to standard output and standard error goes to a temporary file.
 
     C++ code writes to the file descriptors, Python code to `sys.stdout` and `sys.stderr`, which need not lead to the
@@ -21,7 +21,7 @@ class Silence(contextlib.AbstractContextManager):
     The redirection is one of the whole process, so only the noisy call belongs inside.
     """
 
-    def __enter__(self) -> "Silence":
+    def __enter__(self) -> "OutputCapture":
         _LOCK.acquire()
         _flush()
         self._log = tempfile.TemporaryFile()

@@ -193,7 +193,7 @@ class Latency:
         speedup_high: upper end of it.
         conclusive: whether the measurement tells the two apart: the interval of `speedup`, or where that cannot tell
             that of `speedup_quiet`, is narrow and lies on one side of 1. True for the first candidate itself.
-        speedup_quiet: the speedup of the quietest runs, see `ratio.Ratio`; None where there are too few.
+        speedup_quiet: the speedup of the quietest runs, see `ratio.Speedup`; None where there are too few.
         speedup_quiet_low: lower end of its 98 % interval.
         speedup_quiet_high: upper end of it.
         speedup_by: "median" or "quietest runs", which of the two tells.

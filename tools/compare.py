@@ -67,11 +67,11 @@ def main(flags) -> None:
         flags.distillation,
         flags.train_samples,
     )
-    subject = data_flags.load_subject(flags)
+    subject = data_flags.load_model_and_data(flags)
     data_flags.require_one_output(subject)
     comparison.check(subject, variants, schedule)
     look = baseline.look(flags, subject)
-    subject = augmentation_check.without_harm(flags, subject)
+    subject = augmentation_check.drop_harmful_augmentation(flags, subject)
     before = comparison.read_earlier(flags.output_dir, subject, variants, schedule) if flags.resume else None
     folder = writable_folder(flags.output_dir)
     remove_leftovers(folder)

@@ -73,7 +73,7 @@ def _load(flags):
     if flags.pairs:
         return _load_with_pairs(flags)
     face_flags.require_pairs(flags)
-    return tflite_model.load_tflite(flags) if flags.model.endswith(".tflite") else data_flags.load_subject(flags)
+    return tflite_model.load_tflite(flags) if flags.model.endswith(".tflite") else data_flags.load_model_and_data(flags)
 
 
 def _load_with_pairs(flags):
@@ -101,17 +101,19 @@ def _load_with_pairs(flags):
     notes.append(f"verified on {pairs.size:,} pairs of {len(pairs.files):,} images ({flags.pairs})")
     dataset = data.ImageDataset(pairs.name, images, images, 0, (), images.shape)
     objective = Verified(Directions(), pairs)
-    return data_flags.Subject(model, dataset, None, "mean/std" if mean else name, flags.model, tuple(notes), objective)
+    return data_flags.ModelAndData(
+        model, dataset, None, "mean/std" if mean else name, flags.model, tuple(notes), objective
+    )
 
 
 def _require_embeddings(flags, is_linear: bool, outputs: tuple) -> None:
     """Raises UsageError where the model, its run or a flag says that the outputs are no embeddings of images."""
-    told = flags.loss if flags["loss"].present else data_flags.recorded(flags.model).loss
-    known = told in ("auto", *face_flags.MARGINS) and flags.outputs != "probabilities"
+    loss = flags.loss if flags["loss"].present else data_flags.read_run_record(flags.model).loss
+    known = loss in ("auto", *face_flags.MARGINS) and flags.outputs != "probabilities"
     if not is_linear or not known or len(outputs) != 2 or outputs[1] < 2:
         raise UsageError(
             f"--pairs verifies embeddings, but {flags.model} is no embedding network: its outputs have the shape "
-            f"{outputs}" + ("" if told == "auto" else f", its loss is {told}")
+            f"{outputs}" + ("" if loss == "auto" else f", its loss is {loss}")
         )
 
 

@@ -59,16 +59,16 @@ def main(flags) -> None:
             f"--name is what file names start with, at most {_LONGEST_NAME} bytes and no folder (which --output_dir "
             f"names), received {flags.name:.80}"
         )
-    subject = data_flags.load_subject(flags)
+    subject = data_flags.load_model_and_data(flags)
     is_file = pathlib.Path(flags.model).is_file()
     if not flags.output_dir and not is_file:
         raise UsageError("say where the files shall go: --output_dir=FOLDER")
     folder = writable_folder(flags.output_dir or pathlib.Path(flags.model).parent)
     changes = []
     if not flags["quantization"].present:  # of files that were asked for those that can be made are made
-        settings, changes = preflight.with_possible_files(settings, False, subject)
+        settings, changes = preflight.possible_files(settings, False, subject)
     look = baseline.look(flags, subject, what="model")
-    subject = augmentation_check.without_harm(flags, subject)
+    subject = augmentation_check.drop_harmful_augmentation(flags, subject)
     subject.announce()
     for line in changes:
         progress.say(line)

@@ -43,18 +43,18 @@ def main(flags) -> None:
         raise UsageError("--distillation needs --teacher=BASELINE")
     from dcp_tf import progress
     from dcp_tf.tools.app import augmentation_check, deployment
-    from dcp_tf.tools.app.reload_check import rehearse, reload_records
+    from dcp_tf.tools.app.reload_check import check_custom_layers_reload, reload_records
     from dcp_tf.training import save_model
 
-    subject = data_flags.load_subject(flags)
+    subject = data_flags.load_model_and_data(flags)
     data_flags.require_one_output(subject)
     share = _share_of_teacher(flags, subject)
     config = read_training(flags, "finetuning")
     teacher = _load_teacher(flags, subject)
-    rehearse(subject.model, subject.dataset)
+    check_custom_layers_reload(subject.model, subject.dataset)
     folder, _ = run_flags.open_folder(flags, strategy=None)
     look = baseline.look(flags, subject, model=teacher, what="teacher" if teacher else "model", is_trained=True)
-    subject = augmentation_check.without_harm(flags, subject, teacher)
+    subject = augmentation_check.drop_harmful_augmentation(flags, subject, teacher)
     subject.announce()
     masks = _masks_of_zeros(subject.model) if _has_pruned_kernels(flags.model) else {}
     known = look.figures if teacher is None and look is not None and look.part == "test" else None

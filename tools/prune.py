@@ -52,7 +52,7 @@ def main(flags, strategy) -> None:
         return
     run_flags.require_folder(flags, "the results")
     from dcp_tf import progress
-    from dcp_tf.tools.app import augmentation_check, run, train_network
+    from dcp_tf.tools.app import augmentation_check, preflight, run, train_network
     from dcp_tf.training.distribution import distributed
 
     chosen = experiment_flags.choose(flags)
@@ -61,7 +61,7 @@ def main(flags, strategy) -> None:
     if trains:
         subject = train_network.build_as_flags_say(flags, chosen.model, chosen.image_size)
     else:
-        subject = data_flags.load_subject(flags)
+        subject = data_flags.load_model_and_data(flags)
         data_flags.require_one_output(subject)
     if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
@@ -69,14 +69,14 @@ def main(flags, strategy) -> None:
         job = latency_target.with_table(job, subject)
     if job.file:
         job = file_target.with_sizes(job, subject)
-    outlook = run.foresee(subject, job)
-    job, changes = run.with_possible_files(flags, subject, job)
+    outlook = preflight.check_job(subject, job)
+    job, changes = preflight.drop_impossible_files(flags, subject, job)
     folder, worker = run_flags.open_folder(flags, strategy)
     if worker:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
     look = None if trains else baseline.look(flags, subject)
     if not trains:
-        subject = augmentation_check.without_harm(flags, subject)
+        subject = augmentation_check.drop_harmful_augmentation(flags, subject)
     subject.announce()
     for line in (*changes, outlook):
         progress.say(line)

@@ -44,13 +44,13 @@ def main(flags) -> None:
         run_flags.require_folder(flags, "the results")
     from dcp_tf import progress
     from dcp_tf.files import writable_folder
-    from dcp_tf.tools.app import run, train_network
+    from dcp_tf.tools.app import preflight, run, train_network
 
     job = pruning_flags.read_job(flags)
     config = read_training(flags, "baseline")
     subject = train_network.build(flags.model, "digits", config.seed)
-    outlook = run.foresee(subject, job)
-    job, changes = run.with_possible_files(flags, subject, job)
+    outlook = preflight.check_job(subject, job)
+    job, changes = preflight.drop_impossible_files(flags, subject, job)
     folder = writable_folder(flags.output_dir)
     for line in (*changes, f"training {flags.model} on digits; then {outlook}"):
         progress.say(line)

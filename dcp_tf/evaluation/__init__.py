@@ -3,7 +3,6 @@
 from dcp_tf.evaluation.fidelity import fidelity
 from dcp_tf.evaluation.metrics import accuracy, agreement, predict_function, top1_classes
 from dcp_tf.evaluation.tasks import (
-    HIGHER_IS_BETTER,
     measure_dense,
     measure_multilabel,
     measure_regression,
@@ -13,7 +12,6 @@ from dcp_tf.evaluation.tasks import (
 from dcp_tf.evaluation.verification import Verification, embed, verify, verify_embeddings
 
 __all__ = [
-    "HIGHER_IS_BETTER",
     "Verification",
     "accuracy",
     "agreement",

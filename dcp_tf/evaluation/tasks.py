@@ -9,12 +9,6 @@ from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.evaluation.metrics import predict_function
 
-# What each figure is called and whether more of it is better; the first of a task is the one that stands for it.
-HIGHER_IS_BETTER = {
-    **dict.fromkeys(("top1", "top5", "map", "f1", "mean_iou", "pixel_accuracy", "r2", "recall_at_1"), True),
-    **dict.fromkeys(("verification_accuracy", "auc", "step_accuracy", "sequence_accuracy"), True),
-    **dict.fromkeys(("mse", "mae", "loss"), False),
-}
 _BLOCK = 512  # rows of a similarity matrix in memory at one time
 
 

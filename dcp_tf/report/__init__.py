@@ -2,7 +2,7 @@
 
 from dcp_tf.report.comparison import comparison_table, comparison_text, print_comparison, summarize, write_comparison
 from dcp_tf.report.page import write_report
-from dcp_tf.report.table import files_table, print_summary, summary_table, summary_text
+from dcp_tf.report.table import files_table, print_summary, summary_table
 
 __all__ = [
     "comparison_table",
@@ -12,7 +12,6 @@ __all__ = [
     "print_summary",
     "summarize",
     "summary_table",
-    "summary_text",
     "write_comparison",
     "write_report",
 ]

@@ -114,24 +114,3 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     console.print(summary_table(summary))
     if summary.get("pruned", {}).get("kernel_sparsity"):
         console.print(kernel_table(summary))
-
-
-def summary_text(summary: Mapping[str, Any]) -> str:
-    """The table of `summary` as plain text that is a Markdown table too, ready for a README.
-
-    Raises:
-        UsageError: `summary` has not the form of a summary.
-    """
-    sections = _sections(summary)
-    cells = [["", *HEADINGS]]
-    cells += [[row.label.strip(), row.baseline, row.pruned, row.change] for section in sections for row in section]
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in cells]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    lines = [
-        "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in cells
-    ]
-    rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:]), ""])
-    lines = [_title(summary), "", lines[0], rule, *lines[1:]]
-    if notes := _footnotes(summary, sections):
-        lines += ["", *notes]
-    return "\n".join(lines) + "\n"

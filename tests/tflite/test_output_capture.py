@@ -6,7 +6,7 @@ import warnings
 
 import pytest
 
-from dcp_tf.tflite.output_capture import Silence
+from dcp_tf.tflite.output_capture import OutputCapture
 
 
 def speak():
@@ -18,7 +18,7 @@ def speak():
 
 
 def test_everything_is_kept_for_the_error_message_and_nothing_is_seen(capfd):
-    with Silence() as silence:
+    with OutputCapture() as silence:
         speak()
     assert capfd.readouterr() == ("", "")
     said = silence.tail()
@@ -29,7 +29,7 @@ def test_everything_is_kept_for_the_error_message_and_nothing_is_seen(capfd):
 
 def test_output_comes_back_after_the_end_and_after_an_error(capfd):
     print("before")
-    with pytest.raises(KeyError), Silence():
+    with pytest.raises(KeyError), OutputCapture():
         raise KeyError
     os.write(1, b"after\n")
     print("last", file=sys.stderr)
@@ -37,11 +37,11 @@ def test_output_comes_back_after_the_end_and_after_an_error(capfd):
 
 
 def test_our_own_progress_is_seen_while_it_is_lifted(capfd):
-    with Silence() as silence:
+    with OutputCapture() as silence:
         os.write(2, b"hidden\n")
         with silence.lifted():
             os.write(2, b"seen\n")
-        with Silence():
+        with OutputCapture():
             os.write(2, b"hidden too\n")
         os.write(2, b"hidden as well\n")
     assert capfd.readouterr() == ("", "seen\n")
@@ -51,7 +51,7 @@ def test_logging_works_after_something_inside_used_it_first(capfd, monkeypatch):
     own = logging.NullHandler()
     for before in ([], [own]):
         monkeypatch.setattr(logging.root, "handlers", list(before))
-        with Silence():
+        with OutputCapture():
             logging.warning("installs a handler where there is none")
             logging.root.addHandler(logging.StreamHandler())
         assert logging.root.handlers == before
@@ -63,7 +63,7 @@ def test_logging_works_after_something_inside_used_it_first(capfd, monkeypatch):
 def test_no_descriptor_is_leaked():
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(5):
-        with Silence():
+        with OutputCapture():
             speak()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -72,8 +72,8 @@ def test_a_closed_standard_output_is_no_trouble():
     code = """
 import os
 os.close(1)
-from dcp_tf.tflite.output_capture import Silence
-with Silence():
+from dcp_tf.tflite.output_capture import OutputCapture
+with OutputCapture():
     os.write(2, b"hidden")
 os.write(2, b"seen")
 """

@@ -174,7 +174,7 @@ def test_people_of_the_pairs_are_not_trained_on(faces):
     flags = parsed(prune, *faces.data, *faces.pairs, "--pairs_folds=1,2")
     assert face_flags.face_settings(flags).leave_out == ("p00", "p01", "p02", "p03")
     elsewhere = parsed(prune, *faces.data, faces.pairs[0], f"--pairs_root={faces.folder}")
-    subject = data_flags.load_subject(parsed(prune, faces.model, *faces.data, *faces.pairs))
+    subject = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs))
     assert set(subject.dataset.class_names) == {f"p{person:02}" for person in range(6, PEOPLE)}
     # Nothing of those who remain is set aside: they are measured on nothing.
     assert subject.dataset.train.size == 6 * IMAGES
@@ -185,9 +185,9 @@ def test_people_of_the_pairs_are_not_trained_on(faces):
 def test_people_of_the_pairs_who_are_learnt_from_elsewhere_are_told_of(faces, tmp_path):
     elsewhere = write_faces(tmp_path / "copies", people=3)
     data = (f"--dataset=faces:{elsewhere}", "--normalization=face")
-    notes = data_flags.load_subject(parsed(prune, faces.model, *data, *faces.pairs)).notes
+    notes = data_flags.load_model_and_data(parsed(prune, faces.model, *data, *faces.pairs)).notes
     assert any("3 people of the pairs are learnt too, such as p00" in note for note in notes)
-    notes = data_flags.load_subject(parsed(prune, faces.model, *faces.data, *faces.pairs)).notes
+    notes = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs)).notes
     assert not any("learnt too" in note for note in notes)
 
 
@@ -195,7 +195,7 @@ def test_lists_choose_the_people(faces, tmp_path):
     (tmp_path / "keep.txt").write_text("p06\np07\np08\n")
     (tmp_path / "leave.txt").write_text("p07\n")
     lists = (f"--keep_identities={tmp_path}/keep.txt", f"--leave_out_identities={tmp_path}/leave.txt")
-    subject = data_flags.load_subject(parsed(prune, faces.model, *faces.data, *faces.pairs, *lists))
+    subject = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs, *lists))
     assert subject.dataset.class_names == ("p06", "p08")
 
 
@@ -258,8 +258,8 @@ def test_training_models_are_told_to_leave_their_head_behind(faces, tmp_path, ca
     assert "as many outputs as there are people, 6: say --loss=softmax" in refusal
     assert the_part in refused(capsys, prune, with_logits, *faces.data, *faces.pairs, "--loss=softmax", out)
     flags = parsed(prune, with_logits, *faces.data, *faces.pairs, "--loss=arcface")
-    assert "ArcFace over 6 classes" in data_flags.load_subject(flags).objective.describe()
-    subject = data_flags.load_subject(parsed(prune, faces.model, *faces.data, *faces.pairs))
+    assert "ArcFace over 6 classes" in data_flags.load_model_and_data(flags).objective.describe()
+    subject = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs))
     assert any("the 8 outputs being an embedding" in note for note in subject.notes)
 
 

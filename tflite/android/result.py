@@ -8,7 +8,7 @@ import numpy as np
 from dcp_tf.tflite.android.device import Device, describe_cores
 from dcp_tf.tflite.android.log import BenchmarkLog
 from dcp_tf.tflite.latency.operation_times import OperationTime
-from dcp_tf.tflite.latency.speedup import Ratio
+from dcp_tf.tflite.latency.speedup import Speedup
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class AndroidLatency:
     """
 
     repetitions: tuple[BenchmarkLog, ...]
-    ratio: Ratio
+    ratio: Speedup
     operations: tuple[OperationTime, ...] = ()
     memory_peak: float | None = None
 

@@ -11,7 +11,7 @@ from dcp_tf.tflite.conversion.calibration import calibration_samples
 from dcp_tf.tflite.conversion.converter_options import configure, require_zeros
 from dcp_tf.tflite.conversion.keras_inference import check_model, infer
 from dcp_tf.tflite.conversion.weight_only import quantize_weights, require_quantizer
-from dcp_tf.tflite.output_capture import Silence
+from dcp_tf.tflite.output_capture import OutputCapture
 from dcp_tf.tflite.schema.inspect import inspect
 from dcp_tf.tflite.types import Quantization, TFLiteFile
 
@@ -94,7 +94,7 @@ def run_converter(
         RunError: the converter failed, or is known to.
     """
     _refuse_half_floats(model)
-    silence = Silence()
+    silence = OutputCapture()
     samples, total = (None, None) if data is None else calibration_samples(model, data)
     bar = None if samples is None else progress.bar(what="Calibration", total=total, unit=" samples")
     try:
@@ -200,7 +200,7 @@ def _named(samples: Iterator[list]) -> Callable[[], Iterator[dict]]:
     return dataset
 
 
-def _watched(samples: Iterator[list], bar: Any, silence: Silence) -> Iterator[list]:
+def _watched(samples: Iterator[list], bar: Any, silence: OutputCapture) -> Iterator[list]:
     """Passes the samples on and moves the bar, which must be seen although the converter is silenced."""
     for sample in samples:
         yield sample
@@ -208,7 +208,7 @@ def _watched(samples: Iterator[list], bar: Any, silence: Silence) -> Iterator[li
             bar.update()
 
 
-def _explain(model: Any, error: Exception, silence: Silence) -> str:
+def _explain(model: Any, error: Exception, silence: OutputCapture) -> str:
     """One line that names the operations the converter could not take, or else the end of what it said."""
     refused = {}
     for entry in getattr(error, "errors", []):

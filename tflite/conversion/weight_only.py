@@ -1,7 +1,7 @@
 """Weights in 4 or 8 bits, everything else in float: through ai-edge-quantizer, where it is installed."""
 
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tflite.output_capture import Silence
+from dcp_tf.tflite.output_capture import OutputCapture
 
 
 def require_quantizer() -> None:
@@ -37,7 +37,7 @@ def quantize_weights(content: bytes, bits: int) -> bytes:
     from ai_edge_quantizer import quantizer, recipe
 
     recipes = {4: recipe.weight_only_wi4_afp32, 8: recipe.weight_only_wi8_afp32}
-    silence = Silence()
+    silence = OutputCapture()
     try:
         with silence:
             found = quantizer.Quantizer(content, recipes[bits]()).quantize().quantized_model

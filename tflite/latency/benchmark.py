@@ -16,7 +16,7 @@ import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tflite.latency.operation_times import OperationTime, time_operations
-from dcp_tf.tflite.latency.speedup import Ratio, compare
+from dcp_tf.tflite.latency.speedup import Speedup, compare
 from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, machine_name, measure_in_turns
 from dcp_tf.tflite.types import Latency, TFLiteFile, read_content
 
@@ -41,7 +41,7 @@ class BenchmarkResult:
     """
 
     latencies: dict[str, Latency]
-    ratios: dict[str, Ratio]
+    ratios: dict[str, Speedup]
     memory: dict[str, tuple[float, float] | None]
     operations: dict[str, list[OperationTime]] | None
     threads: int
@@ -186,7 +186,7 @@ def _model_share(memory: tuple[float, float] | None) -> tuple[float, float] | No
     return None if memory is None else (memory[0], memory[0] - memory[1])
 
 
-def _latency(times: np.ndarray, ratio: Ratio, repeats: int, delegate: str | None) -> Latency:
+def _latency(times: np.ndarray, ratio: Speedup, repeats: int, delegate: str | None) -> Latency:
     p10, median, p90 = (float(value) for value in np.percentile(times, (10, 50, 90)))
     return Latency(
         median_ms=median,

@@ -12,7 +12,7 @@ from dcp_tf.tflite.latency.layer_files import convert_for_timing
 from dcp_tf.tflite.latency.timers import HostTimer, Timer
 
 
-class WholeLatency:
+class ModelLatency:
     """What a model takes at some widths: its file is measured in turns with that of the full model.
 
     Args:
@@ -22,7 +22,7 @@ class WholeLatency:
         timer: what measures; a `HostTimer` if None.
 
     Example:
-        >>> measured = WholeLatency(graph, table)
+        >>> measured = ModelLatency(graph, table)
         >>> measured({"stage2_block1_expand_conv": 64})  # milliseconds
     """
 

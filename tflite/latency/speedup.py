@@ -14,7 +14,7 @@ MAX_QUIET_RANGE = 0.5  # quietest runs whose ratios lie further apart than this 
 
 
 @dataclasses.dataclass(frozen=True)
-class Ratio:
+class Speedup:
     """Time of a baseline over the time of a candidate.
 
     Attributes:
@@ -73,7 +73,7 @@ class Ratio:
         return interval if self.conclusive else f"{interval}, no difference"
 
 
-def compare(baseline: np.ndarray, times: np.ndarray, least: int, random: np.random.Generator) -> Ratio:
+def compare(baseline: np.ndarray, times: np.ndarray, least: int, random: np.random.Generator) -> Speedup:
     """The ratio of paired times.
 
     Args:
@@ -90,7 +90,7 @@ def compare(baseline: np.ndarray, times: np.ndarray, least: int, random: np.rand
     ratios = baseline / times
     resampled = np.median(ratios[random.integers(0, len(ratios), (RESAMPLES, len(ratios)))], axis=1)
     low, high = (float(value) for value in np.percentile(resampled, (2.5, 97.5)))
-    return Ratio(float(np.median(ratios)), low, high, len(ratios), least, *_quietest(baseline, times))
+    return Speedup(float(np.median(ratios)), low, high, len(ratios), least, *_quietest(baseline, times))
 
 
 def _quietest(baseline: np.ndarray, times: np.ndarray) -> tuple[float, float, float] | tuple[()]:

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from dcp_tf.tflite.output_capture import Silence
+from dcp_tf.tflite.output_capture import OutputCapture
 from dcp_tf.tflite.qat.bridge_layers import ActivationLayer, FrozenBatchNormalization, OperationLayer
 
 
@@ -31,7 +31,7 @@ def _import_tfmot() -> Any:
     before = os.environ.get("TF_USE_LEGACY_KERAS")
     tf.get_logger()  # its handler keeps the standard error that it finds, which must not be the silenced one
     tf.keras.layers  # noqa: B018 (tf.keras is loaded at its first use)
-    with Silence():
+    with OutputCapture():
         import tensorflow_model_optimization as tfmot
     if before is None:
         os.environ.pop("TF_USE_LEGACY_KERAS", None)

@@ -8,7 +8,7 @@ from ai_edge_litert import schema_py_generated as schema
 from ai_edge_litert.interpreter import Interpreter
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tflite.output_capture import Silence
+from dcp_tf.tflite.output_capture import OutputCapture
 from dcp_tf.tflite.schema import flatbuffer
 from dcp_tf.tflite.schema.zero_scale_outputs import explain
 from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
@@ -52,7 +52,7 @@ def unsupported_operations(source: TFLiteFile | str | os.PathLike) -> list[str]:
 def _failure(content: bytes) -> str | None:
     """What the runtime says of a file that it cannot run, in one line; None if it can."""
     try:
-        with Silence():
+        with OutputCapture():
             interpreter = Interpreter(model_content=content)
             interpreter.allocate_tensors()
             for detail in interpreter.get_input_details():

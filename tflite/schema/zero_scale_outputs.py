@@ -8,7 +8,7 @@ _INPUTS = {"CONV_2D": (0, 1), "DEPTHWISE_CONV_2D": (0, 1), "FULLY_CONNECTED": (0
 _REFUSED = 256.0  # XNNPACK's kernels take no sum whose unit is that many units of the output
 
 
-def dead_outputs(content: bytes) -> list[str]:
+def zero_scale_outputs(content: bytes) -> list[str]:
     """The operations with such outputs, as "NAME (output tensor)".
 
     Where all images of the calibration give zero, as behind a ReLU that nothing passes, the output gets a tiny scale,
@@ -31,7 +31,7 @@ def dead_outputs(content: bytes) -> list[str]:
 
 def explain(content: bytes, reason: str) -> str:
     """Why the interpreter refuses a file, and what to do where outputs that are always zero are the cause."""
-    dead = dead_outputs(content) if "XNNPACK" in reason.upper() else []
+    dead = zero_scale_outputs(content) if "XNNPACK" in reason.upper() else []
     if not dead:
         return reason
     return (

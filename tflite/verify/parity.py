@@ -118,7 +118,7 @@ def check_parity(
     )
 
 
-def require(parity: Parity, quantization: str | Quantization, on_calibration: Parity | None = None) -> None:
+def check_tolerance(parity: Parity, quantization: str | Quantization, on_calibration: Parity | None = None) -> None:
     """Refuses a file that is too far from its model: beyond the mode's entry in `LIMITS`.
 
     Args:

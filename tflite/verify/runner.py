@@ -8,7 +8,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tflite.output_capture import Silence
+from dcp_tf.tflite.output_capture import OutputCapture
 from dcp_tf.tflite.schema.zero_scale_outputs import explain
 from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
 
@@ -51,7 +51,7 @@ class Runner:
             raise UsageError(f"threads must be at least 1. Received: {threads}")
         content = read_content(source)
         try:
-            with Silence():  # the interpreter announces its delegate
+            with OutputCapture():  # the interpreter announces its delegate
                 self._interpreter = Interpreter(
                     model_content=content, num_threads=threads, experimental_preserve_all_tensors=keep_tensors
                 )

@@ -3,13 +3,13 @@
 import dataclasses
 from typing import Any
 
-from dcp_tf.tools.cli.data_flags import Subject
+from dcp_tf.tools.cli.data_flags import ModelAndData
 
 _IMAGES = 512  # more would tell little: only large losses count
 _SHARE, _POINTS = 0.1, 0.05  # of what the model tells right: losses beyond both are no accident
 
 
-def without_harm(flags: Any, subject: Subject, teacher: Any = None) -> Subject:
+def drop_harmful_augmentation(flags: Any, subject: ModelAndData, teacher: Any = None) -> ModelAndData:
     """The subject without random changes to its training images where a model does not recognise them then.
 
     A model that never saw such images would be taught them at the cost of what it knows, by a baseline that is wrong

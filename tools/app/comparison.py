@@ -18,7 +18,7 @@ from dcp_tf.changed_settings import describe_changes
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import read_json, write_json
 from dcp_tf.tools.app.deployment import versions
-from dcp_tf.tools.cli.data_flags import Subject
+from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.method_specs import Variant
 
 FILE = "compare.json"
@@ -53,7 +53,7 @@ class Schedule:
         return settings | {"train_samples": self.train_samples}
 
 
-def check(subject: Subject, variants: Sequence[Variant], schedule: Schedule) -> None:
+def check(subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule) -> None:
     """Finds in moments all that can be wrong with the input.
 
     Raises:
@@ -71,7 +71,7 @@ def check(subject: Subject, variants: Sequence[Variant], schedule: Schedule) -> 
 
 
 def read_earlier(
-    folder: str | os.PathLike, subject: Subject, variants: Sequence[Variant], schedule: Schedule
+    folder: str | os.PathLike, subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule
 ) -> dict[str, Any] | None:
     """The comparison that was stopped in a folder, None if there is none.
 
@@ -93,7 +93,7 @@ def read_earlier(
 
 
 def run(
-    subject: Subject,
+    subject: ModelAndData,
     variants: Sequence[Variant],
     seeds: Sequence[int],
     schedule: Schedule,
@@ -110,7 +110,7 @@ def run(
         seeds: the runs of each.
         schedule: of all.
         folder: for compare.json, and for what a stopped comparison goes on with (`state/`).
-        look: at the baseline, see `baseline_look.look`.
+        look: at the baseline, see `baseline.look`.
         before: what `read_earlier` found; its runs are not made again, but for those that failed.
         settings: the flags, for the record.
 
@@ -154,7 +154,7 @@ def run(
 
 
 def measure(
-    subject: Subject, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path | None = None
+    subject: ModelAndData, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path | None = None
 ) -> dict[str, Any]:
     """Prunes and fine-tunes once.
 
@@ -226,7 +226,9 @@ def _of_kept_epoch(result: Any, epochs: Sequence[float]) -> float | None:
     return epochs[held_out["kept_epoch"] - 1] if held_out["kept_epoch"] else result.before_finetuning["top1"]
 
 
-def attempt(subject: Subject, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path) -> dict[str, Any]:
+def attempt(
+    subject: ModelAndData, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path
+) -> dict[str, Any]:
     """As `measure`; but a failure is a line of the table (`failure`), not the end of the comparison."""
     try:
         return measure(subject, variant, seed, schedule, state)
@@ -236,7 +238,7 @@ def attempt(subject: Subject, variant: Variant, seed: int, schedule: Schedule, s
         gc.collect()
 
 
-def conditions(subject: Subject, schedule: Schedule) -> dict[str, Any]:
+def conditions(subject: ModelAndData, schedule: Schedule) -> dict[str, Any]:
     """All that the figures of every run depend on, but for the variant and the seed."""
     import keras
 

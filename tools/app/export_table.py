@@ -14,7 +14,7 @@ def file_table(name: str, record: Mapping[str, Any]) -> Table:
 
     Args:
         name: of the file.
-        record: as `artefacts.deploy` gives it.
+        record: as `deployment.deploy` gives it.
     """
     table = Table(title=name, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
     table.add_column("what", no_wrap=True)

@@ -131,7 +131,7 @@ def with_checks(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> A
         resume: whether what an earlier run measured there is used.
     """
     from dcp_tf.graph import ChannelGraph
-    from dcp_tf.tflite.latency.model_latency import WholeLatency
+    from dcp_tf.tflite.latency.model_latency import ModelLatency
     from dcp_tf.tflite.latency.stopwatch import machine_name
 
     table, method = job.latency.table, job.method
@@ -143,7 +143,7 @@ def with_checks(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> A
         cache.unlink(missing_ok=True)
     cache.parent.mkdir(exist_ok=True)
     model = tflite_files.fixed_size(subject.model, subject.dataset)
-    measured = WholeLatency(ChannelGraph(model, ignore_statistics=method.ignore_statistics), table, cache)
+    measured = ModelLatency(ChannelGraph(model, ignore_statistics=method.ignore_statistics), table, cache)
     target = dataclasses.replace(method.target, measured=measured)
     return dataclasses.replace(job, method=dataclasses.replace(method, target=target))
 

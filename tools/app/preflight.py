@@ -1,4 +1,4 @@
-"""Which TFLite files can be made of a model: found out before it is trained, not behind hours of it."""
+"""Checks before any training: do the model, the data and the flags fit, and which TFLite files can be made?"""
 
 import dataclasses
 from typing import Any
@@ -6,11 +6,53 @@ from typing import Any
 from dcp_tf.errors import RunError, UsageError, first_line
 from dcp_tf.tools.app import tflite_files
 from dcp_tf.tools.app.deployment import Deployment
+from dcp_tf.tools.app.reload_check import check_custom_layers_reload
+from dcp_tf.tools.cli.data_flags import ModelAndData
+from dcp_tf.tools.cli.pruning_flags import Job
 
 _SAMPLES = 2  # of a trial, whose ranges are of no use
 
 
-def with_possible_files(settings: Deployment, is_asked: bool, subject: Any) -> tuple[Deployment, list[str]]:
+def check_job(subject: ModelAndData, job: Job) -> str:
+    """Finds in moments all that can be wrong with the input, and says in one line what the job will do.
+
+    Raises:
+        UsageError: the flags, the model and the data do not go together.
+    """
+    from dcp_tf.pruning import check
+    from dcp_tf.pruning.problem.stages import kernel_units
+
+    model, method = subject.model, job.method
+    check_custom_layers_reload(model, subject.dataset)
+    graph, groups = check(model, subject.dataset.train, method, subject.objective, job.distillation)
+    parts = [_count(len(groups), "group") + " of channels to prune"]
+    if method.chooses_kernels:
+        layers = _count(len(kernel_units(graph, method.excludes)), "layer")
+        parts = [*parts * method.chooses_channels, f"{layers} of kernels to prune"]
+    streams = 0 if method.prune_residual else len(graph.prunable(True)) - len(graph.prunable(False))
+    if streams:
+        parts.append(f"{_count(streams, 'residual stream')} stay{'s' * (streams == 1)}")
+    if method.exclude:
+        parts.append(f"{len(method.exclude)} excluded")
+    pinned = sum(g.pinned_because is not None for g in graph.groups)
+    if pinned:
+        parts.append(f"{pinned} pinned")
+    return f"{', '.join(parts)} (inspect_model lists them)"
+
+
+def drop_impossible_files(flags: Any, subject: ModelAndData, job: Job) -> tuple[Job, list[str]]:
+    """The job without the TFLite files that cannot be made of the model, and a line for each change.
+
+    Raises:
+        UsageError: one that the user asked for cannot be made.
+    """
+    deployment, notes = possible_files(job.deployment, flags["quantization"].present, subject)
+    if job.latency and job.latency.mode not in deployment.quantizations:
+        raise UsageError(f"{notes[0]}; --target_latency needs the {job.latency.mode} file")
+    return dataclasses.replace(job, deployment=deployment), notes
+
+
+def possible_files(settings: Deployment, is_asked: bool, subject: Any) -> tuple[Deployment, list[str]]:
     """Leaves out the files that cannot be made; a default int8 file makes way for a dynamic one.
 
     Args:
@@ -96,3 +138,7 @@ def _bridge_trial(model: Any, objective: Any) -> str | None:
     except Exception as error:  # TFMOT raises anything where it does not know a layer
         return f"its layers cannot be trained with rounded weights: {first_line(error)}"
     return None
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -82,7 +82,7 @@ def _check(folder: pathlib.Path, models: Mapping, images: Any, flags: Any, recor
                 failures.append(f"{files[name].name}, loaded in plain Keras: {line}")
 
 
-def rehearse(model: Any, dataset: Any) -> None:
+def check_custom_layers_reload(model: Any, dataset: Any) -> None:
     """Writes, loads and compares a copy of a model with layers of a user's own, before anything is trained.
 
     Raises:

@@ -1,63 +1,23 @@
 """The main job: prune, rebuild, fine-tune, export, measure, report."""
 
-import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from dcp_tf import progress
-from dcp_tf.errors import RunError, UsageError
+from dcp_tf.errors import RunError
 from dcp_tf.files import remove_leftovers
-from dcp_tf.tools.app import baseline, deployment, file_target, latency_target, preflight, unlabelled
+from dcp_tf.tools.app import baseline, deployment, file_target, latency_target, unlabelled
 from dcp_tf.tools.app.failures import collect
-from dcp_tf.tools.app.reload_check import disagreements, rehearse, reload_records
-from dcp_tf.tools.cli.data_flags import Subject
+from dcp_tf.tools.app.reload_check import disagreements, reload_records
+from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.pruning_flags import Job
-
-
-def foresee(subject: Subject, job: Job) -> str:
-    """Finds in moments all that can be wrong with the input, and says in one line what the job will do.
-
-    Raises:
-        UsageError: the flags, the model and the data do not go together.
-    """
-    from dcp_tf.pruning import check
-    from dcp_tf.pruning.problem.stages import kernel_units
-
-    model, method = subject.model, job.method
-    rehearse(model, subject.dataset)
-    graph, groups = check(model, subject.dataset.train, method, subject.objective, job.distillation)
-    parts = [_count(len(groups), "group") + " of channels to prune"]
-    if method.chooses_kernels:
-        layers = _count(len(kernel_units(graph, method.excludes)), "layer")
-        parts = [*parts * method.chooses_channels, f"{layers} of kernels to prune"]
-    streams = 0 if method.prune_residual else len(graph.prunable(True)) - len(graph.prunable(False))
-    if streams:
-        parts.append(f"{_count(streams, 'residual stream')} stay{'s' * (streams == 1)}")
-    if method.exclude:
-        parts.append(f"{len(method.exclude)} excluded")
-    pinned = sum(g.pinned_because is not None for g in graph.groups)
-    if pinned:
-        parts.append(f"{pinned} pinned")
-    return f"{', '.join(parts)} (inspect_model lists them)"
-
-
-def with_possible_files(flags: Any, subject: Subject, job: Job) -> tuple[Job, list[str]]:
-    """The job without the TFLite files that cannot be made of the model, and a line for each change.
-
-    Raises:
-        UsageError: one that the user asked for cannot be made.
-    """
-    deployment, notes = preflight.with_possible_files(job.deployment, flags["quantization"].present, subject)
-    if job.latency and job.latency.mode not in deployment.quantizations:
-        raise UsageError(f"{notes[0]}; --target_latency needs the {job.latency.mode} file")
-    return dataclasses.replace(job, deployment=deployment), notes
 
 
 def run(
     flags: Any,
-    subject: Subject,
+    subject: ModelAndData,
     job: Job,
     folder: pathlib.Path,
     started: float,
@@ -69,11 +29,11 @@ def run(
     Args:
         flags: of `prune` or `quickstart`.
         subject: the baseline and its data.
-        job: what to do; `foresee` found nothing wrong with it.
+        job: what to do; `preflight.check_job` found nothing wrong with it.
         folder: of the run; it exists.
         started: `time.time()` at the start.
         phases: what was done before.
-        look: at the baseline, see `baseline_look.look`; None for one that was trained just now.
+        look: at the baseline, see `baseline.look`; None for one that was trained just now.
 
     Raises:
         UsageError: the run cannot be resumed with these flags; nothing was written.
@@ -120,7 +80,7 @@ def run(
         raise RunError("; ".join(failures))
 
 
-def _prune(flags: Any, subject: Subject, job: Job, folder: pathlib.Path) -> Any:
+def _prune(flags: Any, subject: ModelAndData, job: Job, folder: pathlib.Path) -> Any:
     """The `dcp_tf.PruneResult`; what the run has done lies in the folder's `state`."""
     from dcp_tf.pruning import prune
 
@@ -141,7 +101,7 @@ def _prune(flags: Any, subject: Subject, job: Job, folder: pathlib.Path) -> Any:
     )
 
 
-def _resolved(subject: Subject, job: Job) -> dict[str, Any]:
+def _resolved(subject: ModelAndData, job: Job) -> dict[str, Any]:
     """What the run took where flags were not given."""
     from dcp_tf.training import share_of_teacher
 
@@ -156,7 +116,7 @@ def _resolved(subject: Subject, job: Job) -> dict[str, Any]:
     return {**resolved, "distillation": share, "allocation": method.allocates}
 
 
-def _save(subject: Subject, result: Any, folder: pathlib.Path) -> dict[str, Any]:
+def _save(subject: ModelAndData, result: Any, folder: pathlib.Path) -> dict[str, Any]:
     """Writes baseline, pruned model and plan, and returns the models by the names of their files."""
     from dcp_tf.training import save_model
 
@@ -167,7 +127,7 @@ def _save(subject: Subject, result: Any, folder: pathlib.Path) -> dict[str, Any]
     return models
 
 
-def _measure(subject: Subject, models: Mapping[str, Any], result: Any, look: Any) -> dict[str, dict]:
+def _measure(subject: ModelAndData, models: Mapping[str, Any], result: Any, look: Any) -> dict[str, dict]:
     """Costs and figures of the Keras models, as they stand in summary.json; those of the baseline are known."""
     known = {"baseline": look.figures} if look is not None and look.part == "test" else {}
     measured = {
@@ -183,9 +143,9 @@ def _measure(subject: Subject, models: Mapping[str, Any], result: Any, look: Any
 
 
 def _deploy(
-    flags: Any, subject: Subject, job: Job, models: Mapping[str, Any], folder: pathlib.Path, reference: Any
+    flags: Any, subject: ModelAndData, job: Job, models: Mapping[str, Any], folder: pathlib.Path, reference: Any
 ) -> tuple[dict[str, dict], list[str]]:
-    """The TFLite files in place of an earlier run's; see `artefacts.deploy`."""
+    """The TFLite files in place of an earlier run's; see `deployment.deploy`."""
     deployment.remove_files(folder, models)
     dataset, objective = subject.dataset, subject.objective
     return deployment.deploy(models, dataset, objective, folder, job.deployment, flags.seed, reference)
@@ -209,7 +169,3 @@ def _judge_file(job: Job, files: Mapping[str, dict], failures: list[str]) -> dic
     progress.say(line)
     failures += [line] * (met is False)
     return {"target_file": record}
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"

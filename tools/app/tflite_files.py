@@ -57,7 +57,7 @@ def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, setti
         dataset: its training images calibrate, and train for "qat".
         images: all test images.
         objective: of the model, None if it has several outputs.
-        settings: an `artefacts.Deployment`.
+        settings: an `deployment.Deployment`.
         seed: of the calibration images.
 
     Raises:
@@ -78,7 +78,7 @@ def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> An
         model: a Keras model, see `fixed_size`.
         mode: of the quantization.
         dataset: its training images calibrate.
-        settings: an `artefacts.Deployment`.
+        settings: an `deployment.Deployment`.
         seed: of the calibration images.
 
     Raises:
@@ -146,7 +146,7 @@ def check(
     compare = functools.partial(tflite.check_parity, file, model, outputs=outputs, independent=independent)
     parity = compare(images, classes)
     try:
-        tflite.require(parity, mode)
+        tflite.check_tolerance(parity, mode)
     except RunError as error:
         if file.quantization.is_calibrated and calibration_images is not None:
             error = _with_cause(error, parity, file.quantization, compare(calibration_images()))
@@ -177,7 +177,7 @@ def _with_cause(error: RunError, parity: Any, mode: Any, on_calibration: Any) ->
     from dcp_tf import tflite
 
     try:
-        tflite.require(parity, mode, on_calibration)
+        tflite.check_tolerance(parity, mode, on_calibration)
     except RunError as better:
         return better
     return error

@@ -13,7 +13,7 @@ _ACTIVATIONS = {"softmax": "softmax", "sigmoid": "sigmoid", "multilabel": "sigmo
 
 
 def load_tflite(flags: Any) -> Any:
-    """A `common_flags.Subject` whose `model` is a function from images to outputs.
+    """A `data_flags.ModelAndData` whose `model` is a function from images to outputs.
 
     Raises:
         UsageError: the file, the data set or a flag cannot be used.
@@ -32,7 +32,7 @@ def load_tflite(flags: Any) -> Any:
     shape = (None, *outputs[0].shape[1:])
     objective = objective_flags.read_for_file(flags, shape, dataset, notes)
     kind = objective.outputs_kind
-    return data_flags.Subject(runner.predict, dataset, kind, normalization, flags.model, tuple(notes), objective)
+    return data_flags.ModelAndData(runner.predict, dataset, kind, normalization, flags.model, tuple(notes), objective)
 
 
 def read_about(path: str) -> tuple[Any, list[str]]:
@@ -45,12 +45,12 @@ def read_about(path: str) -> tuple[Any, list[str]]:
         return None, [f"{error}; until then --normalization and --outputs say what they said"]
 
 
-def told_by(path: str, of_the_run: data_flags.Recorded) -> data_flags.Recorded:
+def override_by_metadata(path: str, run_record: data_flags.RunRecord) -> data_flags.RunRecord:
     """What a file says about itself, and for all else what the summary of the run beside it says."""
     about, _ = read_about(path)
     if about is None:
-        return of_the_run
-    told = dataclasses.replace(of_the_run, path=f"the metadata of {path}")
+        return run_record
+    told = dataclasses.replace(run_record, path=f"the metadata of {path}")
     if about.loss in data_flags.TASK_LOSSES:
         told = dataclasses.replace(told, loss=about.loss)
     if about.outputs == "logits":

@@ -6,7 +6,7 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.cli import face_flags, objective_flags
-from dcp_tf.tools.cli.data_flags import Subject, check_shape, zoo_input_shape
+from dcp_tf.tools.cli.data_flags import ModelAndData, check_shape, zoo_input_shape
 
 
 def build(
@@ -19,7 +19,7 @@ def build(
     augmentation: str | None = None,
     faces: Any = None,
     image_size: int | None = None,
-) -> Subject:
+) -> ModelAndData:
     """Builds `zoo:NAME` or `keras:NAME` for a data set; its weights are still random.
 
     Args:
@@ -65,11 +65,11 @@ def build(
     objective.check(images.test.labels, output_shape(loaded.model, images.test), f"{raw.name} (test)")
     if loss == "auto":
         notes.append(f"loss: {objective.describe()} (from the outputs and the labels; --loss overrides)")
-    images = objective_flags.without_moves(images, objective, augmentation, notes)
-    return Subject(loaded.model, images, kind, normalization, model, tuple(notes), objective)
+    images = objective_flags.drop_geometric_augmentation(images, objective, augmentation, notes)
+    return ModelAndData(loaded.model, images, kind, normalization, model, tuple(notes), objective)
 
 
-def build_as_flags_say(flags: Any, model: str, image_size: int | None) -> Subject:
+def build_as_flags_say(flags: Any, model: str, image_size: int | None) -> ModelAndData:
     """As `build`, with the data, the seed and the loss that the flags name, measured on `--pairs` where they are given.
 
     Raises:
@@ -90,7 +90,7 @@ def build_as_flags_say(flags: Any, model: str, image_size: int | None) -> Subjec
     return face_flags.with_pairs(flags, subject)
 
 
-def train(subject: Subject, config: Any, state: pathlib.Path, *, log_dir: str | None = None) -> dict[str, Any]:
+def train(subject: ModelAndData, config: Any, state: pathlib.Path, *, log_dir: str | None = None) -> dict[str, Any]:
     """Trains a built network in place; goes on with what `state` holds.
 
     Args:

@@ -101,7 +101,7 @@ def define_seed(program: Program, about: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
+class ModelAndData:
     """A model with the data it is for.
 
     Attributes:
@@ -135,7 +135,7 @@ class Subject:
 
 
 @dataclasses.dataclass(frozen=True)
-class Recorded:
+class RunRecord:
     """What a run wrote into summary.json, or into a file itself, about a model; all empty where neither tells.
 
     Attributes:
@@ -155,7 +155,7 @@ class Recorded:
     loss: str = "auto"
 
 
-def load_subject(flags: Any) -> Subject:
+def load_model_and_data(flags: Any) -> ModelAndData:
     """The model and the data set that the flags name, fitted to each other.
 
     Raises:
@@ -181,14 +181,14 @@ def load_subject(flags: Any) -> Subject:
     if len(loaded.model.outputs) == 1:
         kind = _outputs_kind(flags, loaded.model, notes)
         objective, dataset = objective_flags.read(flags, kind, loaded.model, dataset, notes)
-    subject = Subject(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
+    subject = ModelAndData(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
     subject = face_flags.with_pairs(flags, subject) if "pairs" in flags else subject
     if "expected" in flags and subject.objective is not None:
         baseline.read_expected(flags, subject.objective.primary)
     return subject
 
 
-def require_one_output(subject: Subject) -> None:
+def require_one_output(subject: ModelAndData) -> None:
     """Raises UsageError for a model with several outputs, where a program measures or trains by the labels."""
     if subject.objective is None:
         names = ", ".join(subject.model.output_names)
@@ -325,35 +325,35 @@ def _outputs_kind(flags: Any, model: Any, notes: list[str]) -> str:
     return "sigmoid" if model.outputs[0].shape[-1] == 1 or found == "sigmoid" else "softmax"
 
 
-def recorded(model: str) -> Recorded:
+def read_run_record(model: str) -> RunRecord:
     """What a .tflite file says about itself, and for all else what the run in whose folder a model file lies says."""
-    of_the_run = _recorded_beside(model)
+    run_record = _record_beside(model)
     if not model.endswith(".tflite"):
-        return of_the_run
-    from dcp_tf.tools.app.tflite_model import told_by
+        return run_record
+    from dcp_tf.tools.app.tflite_model import override_by_metadata
 
-    return told_by(model, of_the_run)
+    return override_by_metadata(model, run_record)
 
 
-def _recorded_beside(model: str) -> Recorded:
+def _record_beside(model: str) -> RunRecord:
     summary = pathlib.Path(model).parent / "summary.json"
     if not pathlib.Path(model).is_file() or not summary.is_file():
-        return Recorded()
+        return RunRecord()
     from dcp_tf.files import read_json
 
-    found = read_json(summary)
-    if not isinstance(found, dict):
-        return Recorded()
-    kind = found.get("outputs") if found.get("outputs") in ("logits", "softmax", "sigmoid") else None
-    loss = found.get("loss") if found.get("loss") in TASK_LOSSES else "auto"
-    if found.get("normalization") == "mean/std":
+    written = read_json(summary)
+    if not isinstance(written, dict):
+        return RunRecord()
+    kind = written.get("outputs") if written.get("outputs") in ("logits", "softmax", "sigmoid") else None
+    loss = written.get("loss") if written.get("loss") in TASK_LOSSES else "auto"
+    if written.get("normalization") == "mean/std":
         try:
-            mean, std = (tuple(float(x) for x in found["settings"][name]) for name in ("mean", "std"))
+            mean, std = (tuple(float(x) for x in written["settings"][name]) for name in ("mean", "std"))
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{summary} names no mean and std as numbers: give --mean and --std") from error
-        return Recorded(None, mean or None, std or None, kind, summary, loss)
-    name = found.get("normalization") if found.get("normalization") in NORMALIZATIONS else None
-    return Recorded(name, None, None, kind, summary, loss)
+        return RunRecord(None, mean or None, std or None, kind, summary, loss)
+    name = written.get("normalization") if written.get("normalization") in NORMALIZATIONS else None
+    return RunRecord(name, None, None, kind, summary, loss)
 
 
 def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple[str, Any, Any]:
@@ -365,21 +365,21 @@ def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple
         return "none", mean, std
     if flags.normalization is not None or of_the_model != "none":
         return flags.normalization or of_the_model, None, None
-    found = recorded(flags.model)
-    if found.mean or found.normalization not in (None, "none"):
-        if found.mean:  # what this run writes down shall tell the next one
-            flags.mean, flags.std = ([str(x) for x in values] for values in (found.mean, found.std))
-        shown = f"mean {found.mean}, std {found.std}" if found.mean else found.normalization
-        notes.append(f"normalization: {shown} (from {found.path}; --normalization overrides)")
-    return found.normalization or "none", found.mean, found.std
+    record = read_run_record(flags.model)
+    if record.mean or record.normalization not in (None, "none"):
+        if record.mean:  # what this run writes down shall tell the next one
+            flags.mean, flags.std = ([str(x) for x in values] for values in (record.mean, record.std))
+        shown = f"mean {record.mean}, std {record.std}" if record.mean else record.normalization
+        notes.append(f"normalization: {shown} (from {record.path}; --normalization overrides)")
+    return record.normalization or "none", record.mean, record.std
 
 
 def _normalization_of(flags: Any, loaded: Any, notes: list[str]) -> str:
     """The normalization that a model brings; what is read off its first layer is noted."""
     from dcp_tf import models
 
-    found = recorded(flags.model)
-    is_told = flags.normalization is not None or flags.mean or flags.std or found.normalization or found.mean
+    record = read_run_record(flags.model)
+    is_told = flags.normalization is not None or flags.mean or flags.std or record.normalization or record.mean
     if loaded.normalization != "none" or is_told or len(loaded.model.inputs[0].shape) != 4:
         return loaded.normalization
     reason = models.takes_raw_pixels(loaded.model)

@@ -46,7 +46,7 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
     if dataset.train.labels is None:
         notes.append("there are no labels to learn from: the model's own predictions are the targets")
     told = notes if "finetune_epochs" in flags else []  # who does not train need not know
-    return objective, without_moves(dataset, objective, flags["augmentation"].value, told)
+    return objective, drop_geometric_augmentation(dataset, objective, flags["augmentation"].value, told)
 
 
 def _reason(objective: Any, dataset: Any, shape: tuple) -> str:
@@ -70,13 +70,13 @@ def read_for_file(flags: Any, shape: tuple, dataset: Any, notes: list[str]) -> A
     Raises:
         UsageError: outputs, labels and loss do not fit each other, or it must be said what the outputs are.
     """
-    from dcp_tf.tools.cli.data_flags import recorded
+    from dcp_tf.tools.cli.data_flags import read_run_record
     from dcp_tf.training import choose_for_outputs
 
     _, test = _names(dataset)
     if dataset.test.labels is None:
         raise UsageError(f"{flags.dataset} has no labels to measure on")
-    kind = flags.outputs or recorded(flags.model).outputs
+    kind = flags.outputs or read_run_record(flags.model).outputs
     loss = _loss(flags, kind or "logits", notes, shape, dataset)
     if kind == "probabilities":
         found = choose_for_outputs("sigmoid" if loss == "auto" else "logits", shape, dataset.test, loss, what=test)
@@ -142,14 +142,14 @@ def of_cifar100(normalization: str, model: str, dataset: str) -> str:
 
 def _loss(flags: Any, kind: str, notes: list[str], shape: tuple, dataset: Any) -> str:
     """What `--loss` says, else what the run of the model wrote down, else what suits the data set."""
-    from dcp_tf.tools.cli.data_flags import recorded
+    from dcp_tf.tools.cli.data_flags import read_run_record
 
     given = flags["loss"].value if "loss" in flags else "auto"
-    found = recorded(flags.model)
-    if given == "auto" and found.loss in MARGINS:  # all others can be told by the labels
-        notes.append(f"loss: {found.loss} (from {found.path}; --loss overrides)")
-        return found.loss
-    chosen = given if found.loss != "auto" else of_faces(given, flags.dataset, kind)
+    record = read_run_record(flags.model)
+    if given == "auto" and record.loss in MARGINS:  # the labels decide among all others
+        notes.append(f"loss: {record.loss} (from {record.path}; --loss overrides)")
+        return record.loss
+    chosen = given if record.loss != "auto" else of_faces(given, flags.dataset, kind)
     if chosen != given:
         if "loss" in flags and shape[-1] == dataset.num_classes and not flags.model.startswith("zoo:"):
             raise UsageError(
@@ -164,7 +164,7 @@ def _names(dataset: Any) -> tuple[str, str]:
     return f"{dataset.name} (train)", f"{dataset.name} (test)"
 
 
-def without_moves(dataset: Any, objective: Any, given: str | None, notes: list[str]) -> Any:
+def drop_geometric_augmentation(dataset: Any, objective: Any, given: str | None, notes: list[str]) -> Any:
     """The data set without random changes to the training images where the labels would not follow them.
 
     Args:

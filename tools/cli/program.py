@@ -258,9 +258,9 @@ def quiet_start(first: Callable[[], Any] | None = None) -> Any:
         return None if first is None else first()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ["KERAS_BACKEND"] = "tensorflow"
-    from dcp_tf.tflite.output_capture import Silence
+    from dcp_tf.tflite.output_capture import OutputCapture
 
-    silence = Silence()
+    silence = OutputCapture()
     try:
         with silence:
             import keras

@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.tflite.latency.model_latency import WholeLatency
+from dcp_tf.tflite.latency.model_latency import ModelLatency
 
 
 class BySize:
@@ -36,7 +36,7 @@ TABLE = types.SimpleNamespace(
 
 
 def test_narrower_models_take_their_share_of_the_baseline(graph):
-    measured = WholeLatency(graph, TABLE, timer=BySize())
+    measured = ModelLatency(graph, TABLE, timer=BySize())
     assert measured({}) == pytest.approx(10.0)
     assert measured({"wide": 64}) == pytest.approx(10.0)
     half, quarter = measured({"wide": 32}), measured({"wide": 16})
@@ -45,8 +45,8 @@ def test_narrower_models_take_their_share_of_the_baseline(graph):
 
 def test_what_was_measured_is_not_measured_again_by_a_resumed_run(graph, tmp_path):
     first, second = BySize(), BySize()
-    before = WholeLatency(graph, TABLE, tmp_path / "checks.json", first)({"wide": 16, "next": 8})
-    again = WholeLatency(graph, TABLE, tmp_path / "checks.json", second)
+    before = ModelLatency(graph, TABLE, tmp_path / "checks.json", first)({"wide": 16, "next": 8})
+    again = ModelLatency(graph, TABLE, tmp_path / "checks.json", second)
     assert again({"next": 8, "wide": 16}) == before
     assert (first.measured, second.measured) == (1, 0)
     assert again({"wide": 16}) != before

@@ -7,7 +7,7 @@ from keras import layers
 
 from dcp_tf import tflite
 from dcp_tf.errors import RunError
-from dcp_tf.tflite.schema.zero_scale_outputs import dead_outputs
+from dcp_tf.tflite.schema.zero_scale_outputs import zero_scale_outputs
 
 
 def converted(bias):
@@ -24,7 +24,7 @@ def converted(bias):
 
 def test_the_layer_that_is_always_zero_is_named():
     file, _ = converted(-1000.0)
-    assert len(dead_outputs(file.content)) == 1
+    assert len(zero_scale_outputs(file.content)) == 1
     with pytest.raises(RunError, match=r"all calibration images give zero: CONV_2D \(.*silent.*\); calibrate with"):
         tflite.Runner(file)
     found = tflite.unsupported_operations(file)
@@ -35,5 +35,5 @@ def test_the_layer_that_is_always_zero_is_named():
 
 def test_layers_that_answer_are_not():
     file, images = converted(0.0)
-    assert dead_outputs(file.content) == []
+    assert zero_scale_outputs(file.content) == []
     assert np.isfinite(tflite.Runner(file).predict(images[:2])).all()

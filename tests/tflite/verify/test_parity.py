@@ -35,14 +35,14 @@ def test_another_model_s_file_is_refused(model, file):
     parity = tflite.check_parity(file, other, nets.images())
     assert parity.max_error > 1e-2
     with pytest.raises(RunError, match="does not equal its Keras model"):
-        tflite.require(parity, "float32")
+        tflite.check_tolerance(parity, "float32")
 
 
 def test_a_file_calibrated_on_wrong_data_is_refused(model):
     wrong = tflite.convert(model, "int8", representative_data=nets.images() * 1e-3)
     parity = tflite.check_parity(wrong, model, nets.images(40) * 10)
     with pytest.raises(RunError, match="calibrate"):
-        tflite.require(parity, "int8")
+        tflite.check_tolerance(parity, "int8")
 
 
 @pytest.mark.parametrize("mode", ["int8", "int16x8"])
@@ -51,24 +51,24 @@ def test_the_calibration_is_blamed_only_where_other_images_fit_better(mode):
     far = dataclasses.replace(near, mean_error=0.9)
     for on_calibration in (None, near):
         with pytest.raises(RunError, match="calibrate on images like those the model was trained on"):
-            tflite.require(far, mode, on_calibration)
+            tflite.check_tolerance(far, mode, on_calibration)
     with pytest.raises(RunError, match=r"as far off on the images that it was calibrated on.* export .*float16"):
-        tflite.require(far, mode, far)
+        tflite.check_tolerance(far, mode, far)
     with pytest.raises(RunError) as caught:
-        tflite.require(far, "qat", far)
+        tflite.check_tolerance(far, "qat", far)
     assert "calibrat" not in str(caught.value)
 
 
 def test_what_require_accepts():
     near = tflite.Parity(1e-5, 1e-6, 1.0, None, None, 10)
-    tflite.require(near, "float32")
-    tflite.require(near, "int8")
+    tflite.check_tolerance(near, "float32")
+    tflite.check_tolerance(near, "int8")
     for accepted in (
         dataclasses.replace(near, max_error=3.0, mean_error=0.4, top1_agreement=0.95),
         dataclasses.replace(near, max_error=3.0, mean_error=0.05, top1_agreement=0.5),
         dataclasses.replace(near, max_error=3.0, mean_error=0.05, top1_agreement=None),
     ):
-        tflite.require(accepted, tflite.Quantization.INT8)
+        tflite.check_tolerance(accepted, tflite.Quantization.INT8)
     for refused in (
         dataclasses.replace(near, mean_error=0.4, top1_agreement=0.5),
         dataclasses.replace(near, mean_error=0.9, top1_agreement=1.0),
@@ -76,7 +76,7 @@ def test_what_require_accepts():
         dataclasses.replace(near, max_error=float("nan")),
     ):
         with pytest.raises(RunError):
-            tflite.require(refused, "int8")
+            tflite.check_tolerance(refused, "int8")
 
 
 def test_probabilities_are_compared_absolutely_and_one_unit_decides_at_a_half():
@@ -121,7 +121,7 @@ def test_wrong_input_is_a_usage_error(model, file):
         (lambda: tflite.check_parity(file, model, data, outputs="scores"), "logits"),
         (lambda: tflite.check_parity(file, model, data[:, :4]), "16, 16, 3"),
         (lambda: tflite.Runner(file, threads=0), "threads"),
-        (lambda: tflite.require(None, "int9"), "int9"),
+        (lambda: tflite.check_tolerance(None, "int9"), "int9"),
     ):
         with pytest.raises(UsageError, match=words):
             call()

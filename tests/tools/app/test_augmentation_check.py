@@ -10,8 +10,8 @@ from tool_inputs import SHORT
 
 from dcp_tf import data
 from dcp_tf.tools import export, finetune, prune
-from dcp_tf.tools.app.augmentation_check import without_harm
-from dcp_tf.tools.cli.data_flags import Subject
+from dcp_tf.tools.app.augmentation_check import drop_harmful_augmentation
+from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.training import choose_objective
 
 CLASSES = np.arange(160) % 4
@@ -53,8 +53,8 @@ def looked_at(path, reads_rows, *, labels=True, **flags):
     if not labels:
         images = dataclasses.replace(images, train=dataclasses.replace(images.train, labels=None))
     given = Flags({"augmentation": None, "finetune_epochs": 1, "seed": 0} | flags)
-    subject = Subject(network, images, "logits", "none", "m.keras", (), objective)
-    return without_harm(given, subject)
+    subject = ModelAndData(network, images, "logits", "none", "m.keras", (), objective)
+    return drop_harmful_augmentation(given, subject)
 
 
 @pytest.mark.parametrize("labels", [True, False])
