@@ -70,9 +70,18 @@ def test_unreachable_targets_say_what_can_be_reached(graph):
         widths.within(Target("params", "999999999"))
 
 
-def test_the_profile_falls(graph):
-    rows = profile(Widths(graph, graph.prunable()))
-    assert [r["macs"] for r in rows] == sorted((r["macs"] for r in rows), reverse=True)
+@pytest.mark.parametrize(("rate", "a", "b", "c", "d"), [(0.1, 11, 22, 36, 30), (0.5, 6, 12, 20, 17), (1.0, 1, 1, 1, 1)])
+def test_the_profile_has_the_cost_of_each_rate(graph, rate, a, b, c, d):
+    def macs(a, b, c, d):
+        return 256 * 9 * (3 * a + a * b + b * c + c * d) + 5 * d
+
+    def params(a, b, c, d):
+        return 9 * (3 * a + a * b + b * c + c * d) + a + b + c + d + 5 * d + 5
+
+    (row,) = [row for row in profile(Widths(graph, graph.prunable())) if row["rate"] == rate]
+    for name, cost in (("macs", macs), ("params", params)):
+        assert row[name] == cost(a, b, c, d)
+        assert row[f"{name}_reduction_percent"] == pytest.approx(100 * (1 - cost(a, b, c, d) / cost(12, 24, 40, 33)))
 
 
 def test_patterns_match_whole_names(graph):
