@@ -23,6 +23,7 @@ from dcp_tf.tflite.android.device import Device, check_program, core_mask, read_
 from dcp_tf.tflite.android.log import BenchmarkLog
 from dcp_tf.tflite.android.result import AndroidLatency, AndroidResult, DeviceResult, times
 from dcp_tf.tflite.latency.speedup import compare
+from dcp_tf.tflite.latency.stopwatch import interleaved
 from dcp_tf.tflite.types import TFLiteFile, read_content
 
 DELEGATES = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true"}
@@ -272,14 +273,13 @@ def _measure(session: DeviceSession, names: list[str], settings: AndroidSettings
             temperatures.append(degrees)
             cool = cool and within
             for delegate in delegates:
-                for turn in range(len(names)):
-                    name = names[(repetition + turn) % len(names)]
+                for name in interleaved(names, repetition):
                     if name not in refused[delegate]:
-                        found = session.run(name, delegate)
-                        if isinstance(found, str):
-                            refused[delegate][name] = found
+                        outcome = session.run(name, delegate)
+                        if isinstance(outcome, str):
+                            refused[delegate][name] = outcome
                         else:
-                            logs[delegate, name].append(found)
+                            logs[delegate, name].append(outcome)
                     bar.update()
     ran = [(delegate, name) for delegate, name in logs if name not in refused[delegate]]
     profiles = _profiles(session, ran) if settings.profile else {}

@@ -15,13 +15,6 @@ from ai_edge_litert import schema_py_generated as schema
 from dcp_tf.errors import RunError
 from dcp_tf.tflite.schema import flatbuffer
 
-# Positions of input, weights and bias among the inputs of an operation. (Recurrent operations stay in float.)
-_POSITIONS = {
-    "CONV_2D": (0, 1, 2),
-    "DEPTHWISE_CONV_2D": (0, 1, 2),
-    "FULLY_CONNECTED": (0, 1, 2),
-    "TRANSPOSE_CONV": (2, 1, 3),
-}
 _INTEGERS = {schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64}
 _TOLERANCE = 1e-4  # scales are products of rounded float32 numbers
 
@@ -70,7 +63,7 @@ def _wrong_biases(model: schema.ModelT) -> Iterator[WrongBias]:
     graph = model.subgraphs[0]
     for number, operator in enumerate(graph.operators):
         name = flatbuffer.code_name(model.operatorCodes[operator.opcodeIndex])
-        positions = _POSITIONS.get(name)
+        positions = flatbuffer.KERNEL_INPUTS.get(name)
         if positions is None or len(operator.inputs) <= positions[2] or operator.inputs[positions[2]] < 0:
             continue
         data, weights, bias = (graph.tensors[operator.inputs[position]] for position in positions)

@@ -17,7 +17,7 @@ import numpy as np
 from dcp_tf.errors import UsageError
 from dcp_tf.tflite.latency.operation_times import OperationTime, time_operations
 from dcp_tf.tflite.latency.speedup import Speedup, compare
-from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, machine_name, measure_in_turns
+from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, machine_name, measure_interleaved
 from dcp_tf.tflite.types import Latency, TFLiteFile, read_content
 
 MIN_RUNS = 10  # fewer paired runs say nothing about a ratio
@@ -143,7 +143,7 @@ def benchmark(
         stopwatches = [stack.enter_context(Stopwatch(threads, seed, cpus)) for _ in names]
         delegates = [watch.load(*place) for watch, *place in zip(stopwatches, names, paths, strict=True)]
         repeats = [watch.settle(name, warmup) for watch, name in zip(stopwatches, names, strict=True)]
-        times = measure_in_turns(stopwatches, names, repeats, runs, what="Benchmark")
+        times = measure_interleaved(stopwatches, names, repeats, runs, what="Benchmark")
         memory = [_model_share(watch.memory()) for watch in stopwatches]
     random = np.random.default_rng(seed)
     ratios = [compare(times[0], row, MIN_RUNS, random) for row in times]

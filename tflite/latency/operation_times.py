@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.tflite.latency.stopwatch import Stopwatch, measure_in_turns
+from dcp_tf.tflite.latency.stopwatch import Stopwatch, measure_interleaved
 from dcp_tf.tflite.schema.subgraph import Cutter
 
 
@@ -70,10 +70,10 @@ def time_operations(
             path.unlink()
             current = stopwatch.settle(str(number), 2)
             if number == 1:
-                times = measure_in_turns([stopwatch], ["1"], [current], runs)[0]
+                times = measure_interleaved([stopwatch], ["1"], [current], runs)[0]
             else:
                 names = [str(number - 1), str(number)]
-                pair = measure_in_turns([stopwatch, stopwatch], names, [previous, current], runs)
+                pair = measure_interleaved([stopwatch, stopwatch], names, [previous, current], runs)
                 times = pair[1] - pair[0]
                 stopwatch.unload(str(number - 1))
             previous = current

@@ -106,7 +106,13 @@ class Stopwatch(contextlib.AbstractContextManager):
         return json.loads(line)
 
 
-def measure_in_turns(
+def interleaved(candidates: Sequence[Any], run: int) -> list[Any]:
+    """The order of one run of several: A B C, B C A, C A B, ..., so that a drift of the clock speed meets them all."""
+    start = run % len(candidates)
+    return [*candidates[start:], *candidates[:start]]
+
+
+def measure_interleaved(
     stopwatches: Sequence[Stopwatch], names: Sequence[str], repeats: Sequence[int], runs: int, what: str | None = None
 ) -> np.ndarray:
     """Measures files so that a change of the machine's speed meets all of them: A B C, B C A, C A B, ...
@@ -123,8 +129,7 @@ def measure_in_turns(
     """
     times = np.empty((len(names), runs))
     for run in progress.bar(range(runs), what=what, unit=" runs") if what else range(runs):
-        for turn in range(len(names)):
-            number = (run + turn) % len(names)
+        for number in interleaved(range(len(names)), run):
             times[number, run] = stopwatches[number].measure(names[number], repeats[number])
     return times
 

@@ -14,7 +14,7 @@ from dcp_tf.tflite.android.adb import Adb, choose_devices, find_adb
 from dcp_tf.tflite.android.device import describe_cores
 from dcp_tf.tflite.android.result import times
 from dcp_tf.tflite.android.session import AndroidSettings, DeviceSession
-from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, machine_name, measure_in_turns
+from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, interleaved, machine_name, measure_interleaved
 
 SAMPLE_MS = 1.0  # short: between two interruptions there is room for undisturbed samples
 UNDISTURBED = 10  # percentile: whatever else the machine does makes samples longer, never shorter
@@ -65,10 +65,10 @@ class HostTimer(contextlib.AbstractContextManager):
                 path.write_bytes(content)
                 self._stopwatch.load(name, path)
         repeats = [self._stopwatch.settle(name, 2, SAMPLE_MS) for name in names]
-        found = measure_in_turns([self._stopwatch] * len(names), names, repeats, self._runs)
+        latencies = measure_interleaved([self._stopwatch] * len(names), names, repeats, self._runs)
         for name in names:
             self._stopwatch.unload(name)
-        return dict(zip(names, np.percentile(found, UNDISTURBED, axis=1).tolist(), strict=True))
+        return dict(zip(names, np.percentile(latencies, UNDISTURBED, axis=1).tolist(), strict=True))
 
 
 def open_device(settings: AndroidSettings) -> DeviceSession:
@@ -115,12 +115,11 @@ class DeviceTimer:
             self._session.add(name, content)
         for repetition in range(self._session.repetitions):
             self._session.cool()
-            for turn in range(len(names)):
-                name = names[(repetition + turn) % len(names)]
-                found = self._session.run(name, self._delegate)
-                if isinstance(found, str):
-                    raise RunError(f"{name} cannot be measured with {self._delegate}: {found}")
-                logs[name].append(found)
+            for name in interleaved(names, repetition):
+                log = self._session.run(name, self._delegate)
+                if isinstance(log, str):
+                    raise RunError(f"{name} cannot be measured with {self._delegate}: {log}")
+                logs[name].append(log)
         for name in names:
             self._session.remove(name)
-        return {name: float(np.median(times(tuple(found)))) for name, found in logs.items()}
+        return {name: float(np.median(times(tuple(runs)))) for name, runs in logs.items()}

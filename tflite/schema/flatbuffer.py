@@ -1,30 +1,45 @@
 """The tables of a TFLite flatbuffer: names, shapes, constants, what is computed from the inputs; and writing them."""
 
+import contextlib
 import dataclasses
+import os
 import struct
 from collections.abc import Iterator
+from typing import Any
 
 import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
+
+from dcp_tf.errors import UsageError
+from dcp_tf.tflite.types import TFLiteFile, source_name
 
 _OPERATIONS = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
 _TYPES = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
 _DTYPES = {"FLOAT32": np.float32, "FLOAT16": np.float16, "INT32": np.int32, "INT64": np.int64, "INT8": np.int8}
 _ALIGNMENT = 16  # bytes, of weights: kernels read them in place
 
+# Positions of input, weights and bias among the inputs of an operation. (Recurrent operations stay in float.)
+KERNEL_INPUTS = {
+    **dict.fromkeys(("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED"), (0, 1, 2)),
+    "TRANSPOSE_CONV": (2, 1, 3),
+}
+
 # What reading outside of a cut or overwritten flatbuffer raises: its accessors check nothing.
 DAMAGE = (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyError)
 
 
-def operation_name(model: schema.Model, operator: schema.Operator) -> str:
-    """What an operation is called, such as CONV_2D, or the name of a custom one."""
-    code = schema.OperatorCodeT.InitFromObj(model.OperatorCodes(operator.OpcodeIndex()))
-    return code_name(code)
+@contextlib.contextmanager
+def refuse_damage(source: TFLiteFile | str | os.PathLike) -> Iterator[None]:
+    """Raises UsageError where reading the tables of a file fails in the block."""
+    try:
+        yield
+    except DAMAGE as error:
+        raise UsageError(f"{source_name(source)} is damaged: its tables cannot be read; write it again") from error
 
 
 def code_name(code: schema.OperatorCodeT) -> str:
-    """What an entry of the table of operations is called."""
+    """What an entry of the table of operations is called, such as CONV_2D, or the name of a custom operation."""
     if code.customCode:
         return code.customCode if isinstance(code.customCode, str) else code.customCode.decode()
     # Files from before 2021 fill the narrow field alone.
@@ -33,9 +48,24 @@ def code_name(code: schema.OperatorCodeT) -> str:
 
 def operators(model: schema.Model, graph: schema.SubGraph) -> Iterator[tuple[str, schema.Operator]]:
     """The operations of a graph with their names, in the order in which they run."""
+    codes = [
+        schema.OperatorCodeT.InitFromObj(model.OperatorCodes(index)) for index in range(model.OperatorCodesLength())
+    ]
     for index in range(graph.OperatorsLength()):
         operator = graph.Operators(index)
-        yield operation_name(model, operator), operator
+        yield code_name(codes[operator.OpcodeIndex()]), operator
+
+
+def options(operator: schema.Operator, kind: type) -> Any:
+    """The options of an operation, such as its strides.
+
+    Args:
+        operator: of the packed model.
+        kind: the schema's class for them, such as `schema.Conv2DOptions`.
+    """
+    table, parsed = operator.BuiltinOptions(), kind()
+    parsed.Init(table.Bytes, table.Pos)
+    return parsed
 
 
 def read_tensors(operator: schema.Operator) -> list[int]:

@@ -6,9 +6,8 @@ import os
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from dcp_tf.errors import UsageError
 from dcp_tf.tflite.schema import flatbuffer
-from dcp_tf.tflite.types import Inspection, TensorInfo, TFLiteFile, read_content, source_name
+from dcp_tf.tflite.types import Inspection, TensorInfo, TFLiteFile, read_content
 
 
 def inspect(source: TFLiteFile | str | os.PathLike) -> Inspection:
@@ -21,10 +20,8 @@ def inspect(source: TFLiteFile | str | os.PathLike) -> Inspection:
         UsageError: there is no such file, or it holds no TFLite model.
     """
     content = read_content(source)
-    try:
+    with flatbuffer.refuse_damage(source):
         return _inspect(content)
-    except flatbuffer.DAMAGE as error:
-        raise UsageError(f"{source_name(source)} is damaged: its tables cannot be read; write it again") from error
 
 
 def count_macs(source: TFLiteFile | str | os.PathLike) -> int:
@@ -107,9 +104,7 @@ def _macs(name: str, operator: schema.Operator, graph: schema.SubGraph) -> int:
     if name == "FULLY_CONNECTED":  # filter (out, in)
         return outputs * shape(1)[1]
     if name == "BATCH_MATMUL":
-        transposed = schema.BatchMatMulOptions()
-        transposed.Init(operator.BuiltinOptions().Bytes, operator.BuiltinOptions().Pos)
-        return outputs * shape(0)[-2 if transposed.AdjX() else -1]
+        return outputs * shape(0)[-2 if flatbuffer.options(operator, schema.BatchMatMulOptions).AdjX() else -1]
     return 0
 
 

@@ -110,12 +110,10 @@ def with_metadata(file: TFLiteFile, metadata: Metadata) -> TFLiteFile:
         UsageError: the file is damaged.
     """
     content = file.content
-    try:
+    with flatbuffer.refuse_damage(file):
         model = flatbuffer.unpack(content)
         graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
         standard = standard_metadata(metadata, graph, LABELS_FILE if _labelled(metadata, graph) else None)
-    except flatbuffer.DAMAGE as error:
-        raise UsageError(f"{source_name(file)} is damaged: its tables cannot be read; write it again") from error
     _set_entry(model, STANDARD, standard)
     _set_entry(model, OWN, json.dumps(dataclasses.asdict(metadata)).encode())
     packed = flatbuffer.pack(model)

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from dcp_tf.errors import UsageError
 from dcp_tf.tflite.schema import flatbuffer
-from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
+from dcp_tf.tflite.types import TFLiteFile, read_content
 
 MAX_DENSITY = 1 / 3  # of the 1x1 convolutions together; with more, XNNPACK keeps the dense kernels
 
@@ -73,10 +72,8 @@ def sparse_inference_report(source: Any) -> SparseReport:
 
         source = convert(source)
     content = read_content(source)
-    try:
+    with flatbuffer.refuse_damage(source):
         return _Check(content).report(needs_encoding=is_file)
-    except flatbuffer.DAMAGE as error:
-        raise UsageError(f"{source_name(source)} is damaged: its tables cannot be read; write it again") from error
 
 
 class _Check:
@@ -186,7 +183,7 @@ class _Check:
 
     def _stem_faults(self, number: int) -> Iterator[str]:
         operator = self._operators[number][1]
-        options = _options(operator, schema.Conv2DOptions)
+        options = flatbuffer.options(operator, schema.Conv2DOptions)
         shape = self._shape(operator.Inputs(1))
         if shape[1:3] != (3, 3):
             yield f"a {shape[1]}x{shape[2]} kernel"
@@ -204,7 +201,7 @@ class _Check:
 
     def _refused_depthwise(self, number: int) -> str | None:
         operator = self._operators[number][1]
-        options = _options(operator, schema.DepthwiseConv2DOptions)
+        options = flatbuffer.options(operator, schema.DepthwiseConv2DOptions)
         height, width = self._shape(operator.Inputs(1))[1:3]
         stride, other = options.StrideH(), options.StrideW()
         if (height, width) not in ((3, 3), (5, 5)):
@@ -223,14 +220,16 @@ class _Check:
         name, operator = self._operators[number]
         if name != "CONV_2D":
             return False
-        options, filters = _options(operator, schema.Conv2DOptions), self._shape(operator.Inputs(1))
+        options, filters = flatbuffer.options(operator, schema.Conv2DOptions), self._shape(operator.Inputs(1))
         plain = (options.StrideH(), options.StrideW()) == (1, 1) and self._padding(number) == (0, 0, 0, 0)
         return filters[1:3] == (1, 1) and filters[3] == self._shape(operator.Inputs(0))[-1] and plain
 
     def _padding(self, number: int) -> tuple[int, ...] | None:
         """Zeros at top, bottom, left and right, those of a PAD before it included; None where XNNPACK cannot know."""
         name, operator = self._operators[number]
-        options = _options(operator, {"CONV_2D": schema.Conv2DOptions}.get(name, schema.DepthwiseConv2DOptions))
+        options = flatbuffer.options(
+            operator, {"CONV_2D": schema.Conv2DOptions}.get(name, schema.DepthwiseConv2DOptions)
+        )
         height, width = self._shape(operator.Inputs(1))[1:3]
         if options.Padding() == _SAME:
             if (options.StrideH(), options.StrideW()) != (1, 1):
@@ -249,7 +248,7 @@ class _Check:
         if len(readers) != 1 or self._operators[readers[0]][0] not in kinds:
             return False
         name, reader = self._operators[readers[0]]
-        if _options(reader, kinds[name]).Padding() == _SAME:
+        if flatbuffer.options(reader, kinds[name]).Padding() == _SAME:
             return False
         amounts = flatbuffer.constant(self._model, self._graph.Tensors(self._operators[number][1].Inputs(1)))
         return amounts is not None and amounts.shape == (4, 2) and not amounts[[0, 3]].any()
@@ -296,10 +295,3 @@ _PADDING_ADVICE = (
     "a padding that is not {size} on each side; put ZeroPadding2D({size}) before it and set its padding to 'valid' "
     "(the converter undoes this where the image's size is odd)"
 )
-
-
-def _options(operator: schema.Operator, kind: type) -> Any:
-    options = kind()
-    table = operator.BuiltinOptions()
-    options.Init(table.Bytes, table.Pos)
-    return options

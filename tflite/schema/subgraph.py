@@ -1,34 +1,35 @@
-"""Cuts parts out of a TFLite file: its first operations, or the operations that some outputs need."""
+"""Cuts parts out of a TFLite file: its first operations, what an output needs, or one operation by itself."""
 
-import collections
-from collections.abc import Iterable
+import copy
+from collections.abc import Collection, Iterable
+from typing import Any
 
-import flatbuffers
 import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from dcp_tf.errors import UsageError
-
-_ALIGNMENT = 16  # the schema asks for it; the generated Python code aligns buffers to 4 bytes only
+from dcp_tf.tflite.schema import flatbuffer
 
 
 class Cutter:
-    """A file that parts are cut out of.
+    """Cuts parts out of the main graph of a file.
 
     Args:
-        content: of a file with one subgraph.
+        content: of a .tflite file.
+        keep_control_flow: whether parts of files with several subgraphs (control flow) are cut too.
 
     Raises:
-        UsageError: the file has several subgraphs (control flow), which do not come apart.
+        UsageError: the file has several subgraphs and `keep_control_flow` is off.
     """
 
-    def __init__(self, content: bytes):
-        self._model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(content, 0))
-        if len(self._model.subgraphs) != 1:
+    def __init__(self, content: bytes, keep_control_flow: bool = False):
+        self._packed = schema.Model.GetRootAs(content, 0)
+        self._model = flatbuffer.unpack(content)
+        if len(self._model.subgraphs) != 1 and not keep_control_flow:
             raise UsageError("only files with a single subgraph can be taken apart: this one has control flow inside")
         self._graph = self._model.subgraphs[0]
         self._operators = list(self._graph.operators)
-        self._inputs = [int(index) for index in self._graph.inputs]
+        self._computed = flatbuffer.computed_tensors(self._packed.Subgraphs(0))
         self._outputs = self._ordered_outputs()
 
     def __len__(self) -> int:
@@ -36,31 +37,39 @@ class Cutter:
 
     def names(self) -> list[tuple[str, str]]:
         """Kind and output tensor of each operation, in running order."""
-        kinds = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
-        found = []
-        for operator in self._operators:
-            code = self._model.operatorCodes[operator.opcodeIndex]
-            custom = code.customCode.decode() if code.customCode else None
-            kind = custom or kinds[max(code.builtinCode, code.deprecatedBuiltinCode)]
-            found.append((kind, self._graph.tensors[operator.outputs[0]].name.decode()))
-        return found
+        graph = self._packed.Subgraphs(0)
+        operators = flatbuffer.operators(self._packed, graph)
+        return [(kind, graph.Tensors(operator.Outputs(0)).Name().decode()) for kind, operator in operators]
 
     def first(self, count: int) -> bytes:
         """The file of the first `count` operations (at least 1); its outputs are what the others still need."""
-        made = [int(t) for operator in self._operators[:count] for t in operator.outputs]
+        written = [int(t) for operator in self._operators[:count] for t in operator.outputs]
         needed = {int(t) for operator in self._operators[count:] for t in operator.inputs} | set(self._outputs)
-        return self._part(range(count), [t for t in made if t in needed])
+        return self._part(range(count), [t for t in written if t in needed])
 
     def leading_to(self, output: int) -> bytes:
         """The file of what the model's output number `output` needs, and of nothing else."""
-        maker = {int(t): number for number, op in enumerate(self._operators) for t in op.outputs}
-        waiting, needed = collections.deque([self._outputs[output]]), set()
+        outputs = [self._outputs[output]]
+        return self._part(self._upstream(outputs), outputs)
+
+    def alone(self, number: int) -> bytes:
+        """The file of one operation, and of those before it that only unpack its weights."""
+        outputs = [int(t) for t in self._operators[number].outputs]
+        return self._part([*self._upstream(self._unpacked(number)), number], outputs)
+
+    def _unpacked(self, number: int) -> list[int]:
+        return [int(t) for t in self._operators[number].inputs if t not in self._computed]
+
+    def _upstream(self, tensors: Iterable[int]) -> list[int]:
+        """The operations that some tensors depend on, in running order."""
+        producer = {int(t): number for number, operator in enumerate(self._operators) for t in operator.outputs}
+        waiting, needed = list(tensors), set()
         while waiting:
-            number = maker.get(waiting.popleft())
+            number = producer.get(waiting.pop())
             if number is not None and number not in needed:
                 needed.add(number)
-                waiting.extend(int(t) for t in self._operators[number].inputs if t >= 0)
-        return self._part(sorted(needed), [self._outputs[output]])
+                waiting += [int(t) for t in self._operators[number].inputs]
+        return sorted(needed)
 
     def _ordered_outputs(self) -> list[int]:
         """In the order of the names in the signature, where there is one: the converter shuffles several outputs."""
@@ -69,49 +78,42 @@ class Cutter:
             return [int(index) for index in self._graph.outputs]
         return [int(output.tensorIndex) for output in sorted(signatures[0].outputs, key=lambda output: output.name)]
 
-    def _part(self, numbers: Iterable[int], outputs: list[int]) -> bytes:
+    def _part(self, numbers: Collection[int], outputs: list[int]) -> bytes:
+        """The file of some operations; what they read and nobody among them computes becomes an input."""
         operators = [self._operators[number] for number in numbers]
         used = sorted({int(t) for op in operators for t in (*op.inputs, *op.outputs) if t >= 0} | set(outputs))
-        place = {tensor: position for position, tensor in enumerate(used)}
-        tensors = [self._graph.tensors[tensor] for tensor in used]
-        buffers = [schema.BufferT(), *(self._model.buffers[tensor.buffer] for tensor in tensors)]
-        renumbered = [
-            _copy(op, inputs=_places(op.inputs, place), outputs=_places(op.outputs, place)) for op in operators
-        ]
-        graph = _copy(
+        position = {tensor: index for index, tensor in enumerate(used)} | {-1: -1}
+        written = {int(t) for op in operators for t in op.outputs}
+        graph = _changed(
             self._graph,
-            tensors=[_copy(tensor, buffer=number + 1) for number, tensor in enumerate(tensors)],
-            operators=renumbered,
-            inputs=[place[t] for t in self._inputs if t in place],
-            outputs=[place[t] for t in outputs],
+            tensors=[self._graph.tensors[tensor] for tensor in used],
+            operators=[
+                _changed(op, inputs=_positions(op.inputs, position), outputs=_positions(op.outputs, position))
+                for op in operators
+            ],
+            inputs=_positions((t for t in used if t in self._computed - written), position),
+            outputs=_positions(outputs, position),
         )
+        graphs = [graph, *self._model.subgraphs[1:]]
+        stored = {tensor.buffer for each in graphs for tensor in each.tensors}
         # Signatures and metadata speak of tensors by their old numbers.
-        model = _copy(
-            self._model, subgraphs=[graph], buffers=buffers, signatureDefs=None, metadata=None, metadataBuffer=None
+        part = _changed(
+            self._model,
+            subgraphs=graphs,
+            buffers=[b if number in stored else schema.BufferT() for number, b in enumerate(self._model.buffers)],
+            signatureDefs=None,
+            metadata=None,
+            metadataBuffer=None,
         )
-        builder = _AlignedBuilder(1024)
-        builder.Finish(model.Pack(builder), b"TFL3")
-        return bytes(builder.Output())
+        return flatbuffer.pack(part)
 
 
-class _AlignedBuilder(flatbuffers.Builder):
-    """Writes byte vectors (the weights) at multiples of 16, as TFLite's own writer does."""
-
-    def CreateNumpyVector(self, values: np.ndarray) -> int:
-        if values.dtype.itemsize > 1:
-            return super().CreateNumpyVector(values)
-        self.StartVector(1, values.size, _ALIGNMENT)
-        self.head -= values.size
-        self.Bytes[self.head : self.head + values.size] = values.tobytes()
-        self.vectorNumElems = values.size
-        return self.EndVector()
-
-
-def _copy(record, **changes):
-    new = object.__new__(type(record))
-    vars(new).update(vars(record), **changes)
+def _changed(record: Any, **changes: Any) -> Any:
+    """A shallow copy of a table with other values in some fields."""
+    new = copy.copy(record)
+    vars(new).update(changes)
     return new
 
 
-def _places(tensors: Iterable[int], place: dict[int, int]) -> list[int]:
-    return [place[int(t)] if t >= 0 else -1 for t in tensors]
+def _positions(tensors: Iterable[int], position: dict[int, int]) -> np.ndarray:
+    return np.array([position[int(tensor)] for tensor in tensors], np.int32)

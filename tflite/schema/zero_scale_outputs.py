@@ -4,7 +4,6 @@ from ai_edge_litert import schema_py_generated as schema
 
 from dcp_tf.tflite.schema import flatbuffer
 
-_INPUTS = {"CONV_2D": (0, 1), "DEPTHWISE_CONV_2D": (0, 1), "FULLY_CONNECTED": (0, 1), "TRANSPOSE_CONV": (2, 1)}
 _REFUSED = 256.0  # XNNPACK's kernels take no sum whose unit is that many units of the output
 
 
@@ -19,14 +18,15 @@ def zero_scale_outputs(content: bytes) -> list[str]:
     """
     model = schema.Model.GetRootAs(content, 0)
     graph = model.Subgraphs(0)
-    found = []
+    refused = []
     for name, operator in flatbuffer.operators(model, graph):
-        if name in _INPUTS:
-            places = [operator.Inputs(i) for i in _INPUTS[name]] + [operator.Outputs(0)]
-            read, weights, made = (_scale(graph.Tensors(place)) for place in places)
-            if made and read * weights / made >= _REFUSED:
-                found.append(f"{name} ({flatbuffer.short_name(graph.Tensors(places[-1]))})")
-    return found
+        if name in flatbuffer.KERNEL_INPUTS:
+            data, weights, _ = flatbuffer.KERNEL_INPUTS[name]
+            tensors = [graph.Tensors(i) for i in (operator.Inputs(data), operator.Inputs(weights), operator.Outputs(0))]
+            input_scale, weight_scale, output_scale = map(_scale, tensors)
+            if output_scale and input_scale * weight_scale / output_scale >= _REFUSED:
+                refused.append(f"{name} ({flatbuffer.short_name(tensors[-1])})")
+    return refused
 
 
 def explain(content: bytes, reason: str) -> str:

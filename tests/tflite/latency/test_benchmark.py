@@ -13,7 +13,7 @@ from keras import layers
 from dcp_tf import files, tflite
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.latency.speedup import compare
-from dcp_tf.tflite.latency.stopwatch import Stopwatch, measure_in_turns
+from dcp_tf.tflite.latency.stopwatch import Stopwatch, measure_interleaved
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +139,7 @@ def test_every_candidate_is_measured_once_a_run_and_the_first_one_changes():
             return float(ord(name) - ord("a") + 1) * invocations
 
     order = []
-    times = measure_in_turns([Clock(), Clock(), Clock()], "abc", [1, 10, 100], 4)
+    times = measure_interleaved([Clock(), Clock(), Clock()], "abc", [1, 10, 100], 4)
     assert "".join(order) == "abcbcacababc"
     np.testing.assert_array_equal(times, [[1] * 4, [20] * 4, [300] * 4])
 

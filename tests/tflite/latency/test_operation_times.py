@@ -62,7 +62,7 @@ def test_no_operation_takes_less_than_nothing(monkeypatch):
     def slower_without(stopwatches, names, *_):
         return np.array([[2.0] * 3, [1.0] * 3])[: len(names)]
 
-    monkeypatch.setattr(operation_times, "measure_in_turns", slower_without)
+    monkeypatch.setattr(operation_times, "measure_interleaved", slower_without)
     first, *others = time_operations(tflite.convert(nets.sequential()).content, threads=1, runs=3)
     assert first.ms == 2
     assert {(operation.low, operation.ms, operation.high) for operation in others} == {(0, 0, 0)}
