@@ -5,13 +5,13 @@ r"""How much face verification does pruning cost? A trained MobileFaceNet, prune
 All through the programs: `prune` with ArcFace as auxiliary and final loss on people of LFW's folds 1-8, rates 25 and
 50 % of the stem, of all expansions and of the last convolution (the residual streams stay), `export` to float32 and
 int8, `train` of a small network from random weights. Everything is verified on the pairs of folds 9 and
-10, which show other people (checked). Accuracies are those of the files where a file is named. Rivals, in the same run
-and fine-tuned alike: `--methods=dcp,random,l1,dcp:losses=reconstruction`.
+10, which show other people (checked). Accuracies are those of the files where a file is named. Other methods, in
+the same run and fine-tuned alike: `--methods=dcp,random,l1,dcp:losses=reconstruction`.
 
     python benchmarks/faces.py --model=... --faces=... --pairs=... --people=20 --finetune_epochs=1 \
         --selection_samples=64 --scratch_min_images=2 --scratch_epochs=1
 
-is a rehearsal of some minutes, whose figures say nothing.
+is a smoke test of some minutes, whose figures mean nothing.
 """
 
 import itertools

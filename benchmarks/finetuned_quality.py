@@ -1,11 +1,11 @@
-r"""What is the selection worth after fine-tuning? Top-1 after the same short schedule for all, over three seeds.
+r"""What does the selection contribute after fine-tuning? Top-1 after the same short schedule for all, over three seeds.
 
     python benchmarks/finetuned_quality.py --model=resnet20_cifar10.keras --dataset=tfds:cifar10 --data_dir=DIR \
         --mean=.485,.456,.406 --std=.229,.224,.225 --output=finetuned_resnet20.json
 
 All methods prune the same groups within the same MACs and are fine-tuned with all training images (fewer with
 --train_samples), once with and once without the weight update of the selection. The last lines say whether dcp is the
-best, or within one standard deviation of the best, and whether it is above random and l1. A stopped run goes on with
+best, or within one standard deviation of the best, and whether it is above random and l1. A stopped run resumes with
 --resume.
 """
 

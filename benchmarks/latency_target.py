@@ -5,7 +5,7 @@
 
 Measures the layers once (--latency_table keeps that), prunes with widths of every group chosen for --target_latency and
 with the one common rate that just fits, fine-tunes both in the same way, and measures both files beside the baseline's
-in turns. Both choices are measured, and corrected, before the selection, as prune does. The goal for MobileNetV2 at
+interleaved. Both choices are measured, and corrected, before the selection, as prune does. The goal for MobileNetV2 at
 60 %: measured 55 to 60 %, and at least the accuracy of the common rate.
 """
 
@@ -125,7 +125,7 @@ def _prune(flags, subject, method, table, measured, allocation):
 
 
 def _measure(flags, models):
-    """Name -> `Latency`, all files in turns."""
+    """Name -> `Latency`, all files interleaved."""
     from dcp_tf import tflite
     from dcp_tf.tflite.latency.layer_files import convert_for_timing
 

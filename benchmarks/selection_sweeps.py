@@ -9,7 +9,7 @@ cap: Adapt-DCP with epsilon 0 at several eta_min: no group may keep more than ce
 dkp: kernels against channels at equal MACs without zeros (DKP should be at least as accurate).
 
 Top-1 is measured before fine-tuning, and after it with --finetune_epochs. --sweeps=cap,dkp runs these alone. A stopped
-run goes on with --resume.
+run resumes with --resume.
 """
 
 import dataclasses

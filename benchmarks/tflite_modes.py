@@ -6,7 +6,7 @@
 Each network (random weights, the smallest images that it takes) loses 30 % of its channels by L1 norm and is exported
 as float32 and int8; the files are run and compared with Keras. Where that fails, the same is tried on the unpruned
 network: what fails there too is TFLite's own limit. Each network has a process of its own; what is done is kept in the
-JSON file and not done again, so a stopped run goes on where it was.
+JSON file and not done again, so a stopped run resumes where it was.
 
 BatchNormalization gets the statistics of the images: with those that it starts with, the images fade away in the deep
 networks, and int8 has nothing left to round. In some networks with random weights rounding grows into the outputs all

@@ -6,7 +6,7 @@ r"""How many CPU minutes until the pruned model is as good as wanted, selection 
 Each method is run with fine-tunings of several lengths, each with a schedule of its own. CPU time is that of the whole
 process, on all cores and with the auxiliary classifiers, the selection, the recovery and the fine-tuning; what it takes
 to measure the accuracy on the test images is left out. The table gives the least CPU minutes at which an accuracy was
-reached. A stopped run goes on with --resume.
+reached. A stopped run resumes with --resume.
 """
 
 import dataclasses

@@ -96,7 +96,7 @@ def cifar10_resnet56_wm_plus_50() -> Experiment:
 
 
 def cifar10_resnet56_random_dcp_50() -> Experiment:
-    """ResNet-56, channels drawn by chance and fitted as DCP fits them (Random-DCP).
+    """ResNet-56, random channels, fitted as DCP fits them (Random-DCP).
 
         python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_random_dcp_50 --output_dir=DIR
 
@@ -195,7 +195,7 @@ def cifar10_vgg19_wm_30() -> Experiment:
 
 
 def cifar10_vgg19_random_dcp_30() -> Experiment:
-    """VGG-19, channels drawn by chance and fitted as DCP fits them (Random-DCP).
+    """VGG-19, random channels, fitted as DCP fits them (Random-DCP).
 
         python -m dcp_tf.tools.prune --experiment=cifar10_vgg19_random_dcp_30 --output_dir=DIR
 
@@ -239,7 +239,7 @@ def cifar10_mobilenet_v1_adapt_dcp() -> Experiment:
 
 
 def cifar10_mobilenet_v1_random_dcp_30() -> Experiment:
-    """MobileNetV1, channels drawn by chance and fitted as DCP fits them (Random-DCP).
+    """MobileNetV1, random channels, fitted as DCP fits them (Random-DCP).
 
         python -m dcp_tf.tools.prune --experiment=cifar10_mobilenet_v1_random_dcp_30 --output_dir=DIR
 
@@ -272,7 +272,7 @@ def cifar10_mobilenet_v2_adapt_dcp() -> Experiment:
 
 
 def cifar10_mobilenet_v2_random_dcp_30() -> Experiment:
-    """MobileNetV2, channels drawn by chance and fitted as DCP fits them (Random-DCP).
+    """MobileNetV2, random channels, fitted as DCP fits them (Random-DCP).
 
         python -m dcp_tf.tools.prune --experiment=cifar10_mobilenet_v2_random_dcp_30 --output_dir=DIR
 

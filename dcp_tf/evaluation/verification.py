@@ -190,7 +190,7 @@ def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
     # With i pairs rejected, right are the different ones among them and the same ones among the rest.
     right = np.concatenate([[0], np.cumsum(~same)]) + same.sum() - np.concatenate([[0], np.cumsum(same)])
     cuts = np.concatenate([[scores[0] - 1.0], (scores[1:] + scores[:-1]) / 2, [scores[-1] + 1.0]])
-    parts = np.concatenate([[True], scores[1:] > scores[:-1], [True]])  # equal scores cannot be told apart
+    parts = np.concatenate([[True], scores[1:] > scores[:-1], [True]])  # equal scores cannot be distinguished
     best = np.flatnonzero(parts & (right == right[parts].max()))
     return float(cuts[best[len(best) // 2]])
 

@@ -1,7 +1,8 @@
 """Latency of TFLite files against each other on Android devices.
 
-adb copies TFLite's benchmark_model and the files into a folder of their own under /data/local/tmp, runs them in turns
-(A B, B A, ...) pinned to chosen cores of a device that has cooled down, and removes the folder whatever happens.
+adb copies TFLite's benchmark_model and the files into a folder of their own under /data/local/tmp, runs them
+interleaved (A B, B A, ...), pinned to chosen cores of a device that has cooled down, and removes the folder whatever
+happens.
 """
 
 import contextlib
@@ -242,7 +243,7 @@ class DeviceSession(contextlib.AbstractContextManager):
 
     def _clean(self, running: bool = True) -> None:
         """Removes the folder; says so if it cannot, for the error that may be under way matters more."""
-        if running:  # a tool that was interrupted goes on by itself on the device
+        if running:  # a tool that was interrupted keeps running on the device
             with contextlib.suppress(RunError):
                 self._adb.shell(f"pkill -f {self._folder[:-1]}[{self._folder[-1]}]/", timeout=20)
         try:

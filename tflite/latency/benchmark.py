@@ -1,6 +1,6 @@
 """Latency of TFLite files against each other, on this machine.
 
-Files are measured in turns (A B C, B C A, C A B, ...), so that a change of the machine's speed meets all of them, and
+Runs are interleaved (A B C, B C A, C A B, ...), so that a change of the machine's speed meets all of them, and
 each in a process of its own, so that none profits from the memory and caches of another.
 """
 

@@ -294,7 +294,7 @@ def _grid(layer: Layer, widths: Mapping[float, Mapping[str, int]]) -> list[tuple
 
 
 def _measure_files(makers: LayerFiles, wanted: Mapping, batches: Sequence[list[str]], timer: Timer) -> dict[str, float]:
-    """Key -> milliseconds. The files of one layer are measured in turns; those that others share, with the first."""
+    """Key -> milliseconds. Runs of the files of one layer are interleaved; those that others share, with the first."""
     contents = makers.make(wanted)
     times: dict[str, float] = {}
     with progress.bar(what="Layers", total=len(wanted), unit=" files") as bar:

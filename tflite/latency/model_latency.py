@@ -1,4 +1,4 @@
-"""Measures whole models at chosen widths, as what a latency table foretells may be some percent off."""
+"""Measures whole models at chosen widths, as the prediction of a latency table may be some percent off."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from dcp_tf.tflite.latency.timers import HostTimer, Timer
 
 
 class ModelLatency:
-    """What a model takes at some widths: its file is measured in turns with that of the full model.
+    """What a model takes at some widths: its file is measured interleaved with that of the full model.
 
     Args:
         graph: of the model, with fixed input sizes.

@@ -1,7 +1,7 @@
 """How long each operation of a file takes on this machine.
 
 The interpreter's Python interface has no profiler. What it can do is run files: the file cut after operation k and the
-one cut after k - 1 are measured in turns, and the median of the paired differences is the time of operation k. That
+one cut after k - 1 are measured interleaved, and the median of the paired differences is the time of operation k. That
 counts what the operation costs inside its network, kernels fused by the delegate included; an operation that is fused
 into its successor (a PAD, for instance) shows up as about nothing. No time is below 0, though a difference may be.
 """

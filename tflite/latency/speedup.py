@@ -8,7 +8,7 @@ from dcp_tf.errors import RunError
 
 RESAMPLES = 2000  # of the bootstrap
 MAX_INTERVAL = 0.25  # a 95 % interval wider than this fraction of its ratio says nothing
-BLOCKS = 7  # of neighbouring pairs; that all of them agree by chance happens once in 2 ** 6 times
+BLOCKS = 7  # of neighbouring pairs; that all of them agree randomly happens once in 2 ** 6 times
 MIN_BLOCK = 4  # pairs in a block: fewer seldom hold an undisturbed run of each file
 MAX_QUIET_RANGE = 0.5  # quietest runs whose ratios lie further apart than this fraction say nothing
 

@@ -30,7 +30,7 @@ class Timer(Protocol):
     machine: str
 
     def measure(self, contents: Mapping[str, bytes]) -> dict[str, float]:
-        """Milliseconds of one inference of each file; all of them are measured in turns."""
+        """Milliseconds of one inference of each file; runs of all of them are interleaved."""
 
 
 class HostTimer(contextlib.AbstractContextManager):

@@ -124,7 +124,7 @@ class _Reference:
             return self._outputs[int(match[1])]
         candidates = []
         for part in name.split(";"):
-            # Equal names are told apart by digits at their end, with which an operation's own name may end too.
+            # Equal names are distinguished by digits at their end, with which an operation's own name may end too.
             stripped = re.sub(r"(_float|_int16|\d+)$", "", part)
             operation = next((option for option in (part, stripped) if option in self._order), None)
             if operation is not None:
