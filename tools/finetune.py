@@ -95,9 +95,9 @@ def _share_of_teacher(flags, subject) -> float:
     Raises:
         UsageError: there would be nothing to learn from, or nothing to learn from the teacher.
     """
-    from dcp_tf.training import share_of_teacher
+    from dcp_tf.training import distillation_weight
 
-    share = share_of_teacher(subject.objective.loss, flags.distillation)
+    share = distillation_weight(subject.objective.loss, flags.distillation)
     if flags.teacher and not share:
         raise UsageError(
             "nothing is learnt from --teacher: --distillation is 0, or the loss has no distance to a teacher"
@@ -149,7 +149,7 @@ def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
     state = run_flags.kept_training(flags, folder, "finetuning")
     started = time.perf_counter()
     history = fit(
-        objective.with_ending(subject.model, train),
+        objective.with_loss_head(subject.model, train),
         train,
         [Distillation(loss, share) if share else loss],
         config,

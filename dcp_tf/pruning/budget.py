@@ -249,7 +249,7 @@ class Widths:
         return min((w for w in possible if w > width), default=width)
 
 
-def share_of_kernels(graph: ChannelGraph, kept: KeptChannels, layers: Sequence[str], target: Target) -> float:
+def kernel_rate(graph: ChannelGraph, kept: KeptChannels, layers: Sequence[str], target: Target) -> float:
     """The share of kernels to remove from each layer so that the rest costs no more than a target, zeros not counted.
 
     Args:

@@ -14,7 +14,7 @@ from dcp_tf.training import Objective
 from dcp_tf.training.heads import AugmentedModel, augment
 
 
-def draw_anew(model: keras.Model, seed: int) -> None:
+def reinitialize_weights(model: keras.Model, seed: int) -> None:
     """Sets all weights that training changes to new values from the layers' own initializers, in place.
 
     Frozen layers and layers without trainable weights (of a known mean and variance, say) keep theirs.
@@ -43,7 +43,7 @@ def with_heads(
     keras.utils.set_random_seed(seed)
     graph = ChannelGraph(model, [(None, *data.shape)])
     data_format = keras.config.image_data_format()
-    augmented = augment(graph, count, objective, layers, data_format, objective.ending(model, None))
+    augmented = augment(graph, count, objective, layers, data_format, objective.loss_head(model, None))
     progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions))
     return augmented
 

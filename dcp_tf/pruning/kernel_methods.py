@@ -24,17 +24,17 @@ class KernelMethod(Guided):
         return True
 
     @property
-    def share_of_kernels(self) -> float:
+    def kernel_rate(self) -> float:
         """The share of a layer's kernels to remove."""
-        raise NotImplementedError
+        return self.rate
 
-    def with_share(self, share: float) -> "KernelMethod":
+    def with_kernel_rate(self, rate: float) -> "KernelMethod":
         """The same method with another share of kernels to remove, as a target asks for."""
-        raise NotImplementedError
+        return dataclasses.replace(self, rate=rate, target=None)
 
     def kernel_stopping(self) -> StoppingRule:
         """When a layer has enough kernels."""
-        return FixedRate(self.share_of_kernels)
+        return FixedRate(self.kernel_rate)
 
     def kernel_step_size(self, keep: int, filters: int) -> int:
         """B for a layer that keeps at most `keep` kernels: as many as one channel has (the paper's), or more."""
@@ -63,15 +63,6 @@ class DKP(KernelMethod):
     def chooses_channels(self) -> bool:
         """False."""
         return False
-
-    @property
-    def share_of_kernels(self) -> float:
-        """The rate."""
-        return self.rate
-
-    def with_share(self, share: float) -> "DKP":
-        """The rate replaced."""
-        return dataclasses.replace(self, rate=share, target=None)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -114,11 +105,6 @@ class DCPDKP(DCP, KernelMethod):
         super().__post_init__()
         check_rate(self.kernel_rate)
 
-    @property
-    def share_of_kernels(self) -> float:
-        """The kernel rate."""
-        return self.kernel_rate
-
-    def with_share(self, share: float) -> "DCPDKP":
-        """The kernel rate replaced."""
-        return dataclasses.replace(self, kernel_rate=share, target=None)
+    def with_kernel_rate(self, rate: float) -> "DCPDKP":
+        """See `KernelMethod`."""
+        return dataclasses.replace(self, kernel_rate=rate, target=None)

@@ -230,7 +230,7 @@ class Guided(Method):
 
     @property
     def chooser(self) -> Callable | None:
-        """What chooses in the quadratic models of a group's readers alone; None: as `choose` says."""
+        """What chooses in the quadratic models of a group's consumers alone; None: as `choose` says."""
         return None
 
     @property

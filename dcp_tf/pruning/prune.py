@@ -17,9 +17,9 @@ from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers, rebuild
 from dcp_tf.models import check_functional
 from dcp_tf.pruning.allocation.global_allocation import global_widths
 from dcp_tf.pruning.arguments import check_arguments, shape_hint, usable_model
-from dcp_tf.pruning.budget import Widths, matching, meet, share_of_kernels
+from dcp_tf.pruning.budget import Widths, kernel_rate, matching, meet
 from dcp_tf.pruning.dcp.algorithm1 import Task, select_channels
-from dcp_tf.pruning.from_scratch import draw_anew, with_heads
+from dcp_tf.pruning.from_scratch import reinitialize_weights, with_heads
 from dcp_tf.pruning.given_plan import GivenPlan
 from dcp_tf.pruning.importance import CRITERIA, Evidence, Scores, largest
 from dcp_tf.pruning.methods import Method
@@ -36,9 +36,9 @@ from dcp_tf.training import (
     Loss,
     Objective,
     as_objective,
+    distillation_weight,
     finetuning_advice,
     fit,
-    share_of_teacher,
 )
 from dcp_tf.training.baseline_check import check_baseline
 from dcp_tf.training.heads import find_positions
@@ -127,7 +127,7 @@ def prune(
     objective = as_objective(objective, model, train, outputs_kind)
     if validation is not None:
         _check_validation(model, validation, objective)
-    distillation = share_of_teacher(objective.loss, distillation)
+    distillation = distillation_weight(objective.loss, distillation)
     graph, widths = check(model, train, method, objective, distillation)
     _announce_rounding(graph, method)
     announce_units(graph, method)
@@ -142,7 +142,7 @@ def prune(
     small = rebuild(selected, plan.kept(selected))
     masks = plan.kernel_masks(selected, ChannelGraph(small)) if plan.kernels else None
     if method.from_scratch:
-        draw_anew(small, seed)
+        reinitialize_weights(small, seed)
     if method.guided:
         phases += recover_weights(base, small, plan.kept(base), method, task.data, state, seed, masks)
 
@@ -203,7 +203,7 @@ def check(
             f"nothing would be removed at rate {method.rate} with round_to {method.round_to}; "
             "raise the rate or lower round_to"
         )
-    Distillation(objective.loss, share_of_teacher(objective.loss, distillation))
+    Distillation(objective.loss, distillation_weight(objective.loss, distillation))
     return graph, widths
 
 
@@ -292,7 +292,7 @@ def resolve(graph: ChannelGraph, widths: Mapping[str, int], method: Method) -> M
         return method
     layers = [unit.name for unit in kernel_units(graph, method.excludes)]
     kept = graph.kept({name: range(width) for name, width in widths.items()})
-    return method.with_share(share_of_kernels(graph, kept, layers, method.target))
+    return method.with_kernel_rate(kernel_rate(graph, kept, layers, method.target))
 
 
 def _select(
@@ -354,7 +354,7 @@ def _trainable(small: keras.Model, method: Method, task: Task) -> tuple[keras.Mo
     if method.from_scratch and method.uses_heads:
         augmented = with_heads(small, method.auxiliary_losses, method.auxiliary_layers, objective, data, task.seed)
         return augmented.model, augmented.loss_weights()
-    return objective.with_ending(small, None if method.from_scratch else data), None
+    return objective.with_loss_head(small, None if method.from_scratch else data), None
 
 
 def _fine_tune(
@@ -391,7 +391,7 @@ def _fine_tune(
         phase="fine-tuning",
         log_dir=task.log_dir,
         keep_best=True,
-        lower="--finetune_lr",
+        lr_setting="--finetune_lr",
     )
     phases.append(history.phase("fine-tuning", time.perf_counter() - started, distillation=distillation))
     if line := finetuning_advice(history, config, objective, baseline, task.data):

@@ -1,5 +1,6 @@
 """Training: one GradientTape loop for every phase, its losses and learning rates, and files that survive a kill."""
 
+from dcp_tf.deprecated import renamed
 from dcp_tf.settings.schedules import Schedule, cosine_schedule, step_schedule
 from dcp_tf.settings.training import FEW_IMAGES, TrainConfig
 from dcp_tf.training.advice import finetuning_advice
@@ -16,7 +17,7 @@ from dcp_tf.training.losses import (
     Loss,
     MeanSquaredError,
     classification_loss,
-    share_of_teacher,
+    distillation_weight,
     soft_targets,
 )
 from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, add_margin_head, embedding_network
@@ -25,6 +26,8 @@ from dcp_tf.training.seeds import seed_everything
 from dcp_tf.training.strided_gradients import repair_strided_gradients
 
 repair_strided_gradients()
+
+__getattr__ = renamed(__name__, {"share_of_teacher": "distillation_weight"})
 
 __all__ = [
     "FEW_IMAGES",
@@ -53,6 +56,7 @@ __all__ = [
     "choose_objective",
     "classification_loss",
     "cosine_schedule",
+    "distillation_weight",
     "distributed",
     "embedding_network",
     "finetuning_advice",
@@ -65,7 +69,6 @@ __all__ = [
     "save_model",
     "save_weights",
     "seed_everything",
-    "share_of_teacher",
     "soft_targets",
     "step_schedule",
 ]

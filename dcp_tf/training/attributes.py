@@ -8,7 +8,7 @@ import keras
 
 
 @contextlib.contextmanager
-def for_a_while(layers: Sequence[keras.Layer], attribute: str, value: Any) -> Iterator[None]:
+def override_attribute(layers: Sequence[keras.Layer], attribute: str, value: Any) -> Iterator[None]:
     """Sets an attribute of layers; each gets its own value back at the end."""
     before = [getattr(layer, attribute) for layer in layers]
     for layer in layers:

@@ -95,10 +95,10 @@ class BestWeights:
 
     def _sums(self, inputs: Any, labels: Any) -> tf.Tensor:
         """How many inputs there are, and the sums of their losses and of the right answers."""
-        taught = None if self._teacher is None else self._teacher(inputs)
-        labels = taught if labels is None else labels
+        teacher_outputs = None if self._teacher is None else self._teacher(inputs)
+        labels = teacher_outputs if labels is None else labels
         output = keras.tree.flatten(self._model(inputs, training=False))[-1]
-        of_teacher = (taught,) if isinstance(self._loss, Distillation) else ()
+        of_teacher = (teacher_outputs,) if isinstance(self._loss, Distillation) else ()
         loss = self._loss(labels, output, *of_teacher)
         right = self._loss.accuracy(labels, output) if self._tells_accuracy else tf.zeros(1)
         count = tf.cast(tf.shape(output)[0], tf.float64)

@@ -66,7 +66,7 @@ class Embedding(Objective):
 
     @property
     def loss(self) -> "MarginDistance":
-        """See `Objective`: of what the `ending` gives."""
+        """See `Objective`: of what the `loss_head` gives."""
         return MarginDistance(self.margin, self.classes)
 
     head_loss = loss
@@ -77,15 +77,15 @@ class Embedding(Objective):
         cosines = MarginHead(self.classes, name=f"{name}_centres")(head.outputs[0])
         return keras.Model(head.inputs[0], cosines, name=name)
 
-    def ending(self, model, data):
+    def loss_head(self, model, data):
         """See `Objective`: the cosines with the centres of the classes, then the direction, (batch, classes + D)."""
         embedding = keras.Input(batch_shape=model.outputs[0].shape, dtype=model.outputs[0].dtype)
         head = MarginHead(self.classes, name="margin_head")
         direction = keras.layers.UnitNormalization(dtype="float32", name="direction")(embedding)
         both = keras.layers.Concatenate(dtype="float32", name="cosines_and_direction")([head(embedding), direction])
-        ending = keras.Model(embedding, both, name="ending")
+        loss_head = keras.Model(embedding, both, name="ending")
         if data is None:
-            return ending
+            return loss_head
         found, labels = predictions(model, data, _PER_CLASS * self.classes)
         directions = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         sums = np.zeros((self.classes, directions.shape[1]), np.float32)
@@ -96,12 +96,12 @@ class Embedding(Objective):
         drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
         centres = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), drawn)
         head.kernel.assign(centres.T)
-        return ending
+        return loss_head
 
     def targets(self, model, data):
-        """See `Objective`: what the `ending` gives."""
-        ended = self.with_ending(model, data)
-        return lambda images: tf.stop_gradient(tf.cast(ended(images, training=False), tf.float32))
+        """See `Objective`: what the `loss_head` gives."""
+        with_head = self.with_loss_head(model, data)
+        return lambda images: tf.stop_gradient(tf.cast(with_head(images, training=False), tf.float32))
 
     def evaluate(self, model_or_predict, batches):
         """See `Objective`: how often the nearest other image is of the same class."""
@@ -165,9 +165,9 @@ class DirectionLoss:
         """See `dcp_tf.training.Loss`; labels are embeddings, too."""
         return tf.reduce_mean(tf.reduce_sum(tf.square(_direction(labels) - _direction(outputs)), -1))
 
-    def distance(self, taught, outputs, temperature: float):
+    def distance(self, teacher_outputs, outputs, temperature: float):
         """See `dcp_tf.training.Loss`; the temperature has no part in it."""
-        return self(taught, outputs)
+        return self(teacher_outputs, outputs)
 
     def sampled(self, outputs, seed):
         """See `dcp_tf.training.Loss`: for u + e / sqrt(2) in place of v, e normal."""
@@ -186,7 +186,7 @@ class MarginDistance:
     Args:
         margin: the loss of labels and cosines.
         classes: how many there are. Outputs are their cosines (batch, classes), as auxiliary heads give them, or
-            cosines and directions (batch, classes + D), as the ending of an `Embedding` does.
+            cosines and directions (batch, classes + D), as the loss head of an `Embedding` does.
 
     Attributes:
         clip_norm: see `dcp_tf.training.Loss`. The scale multiplies each gradient. Without a limit the first steps
@@ -208,14 +208,14 @@ class MarginDistance:
         """See `dcp_tf.training.Loss`."""
         return self._margin.accuracy(labels, outputs[:, : self._classes])
 
-    def distance(self, taught, outputs, temperature: float):
+    def distance(self, teacher_outputs, outputs, temperature: float):
         """See `dcp_tf.training.Loss`: the mean of `s (1 - cos)` of the angle between the two directions.
 
         With the scale s of the margin loss it is in the units of its logits. Directions teach more than the cosines
         with the class centers (docs/decisions/030). The temperature is not used.
         """
-        taught, outputs = (tf.cast(x, tf.float32)[:, self._classes :] for x in (taught, outputs))
-        return self._margin.scale * tf.reduce_mean(1.0 - tf.reduce_sum(taught * outputs, axis=-1))
+        teacher_outputs, outputs = (tf.cast(x, tf.float32)[:, self._classes :] for x in (teacher_outputs, outputs))
+        return self._margin.scale * tf.reduce_mean(1.0 - tf.reduce_sum(teacher_outputs * outputs, axis=-1))
 
     def __repr__(self) -> str:
         settings = {name: value for name, value in vars(self._margin).items() if not name.startswith("_")}

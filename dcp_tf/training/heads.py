@@ -34,19 +34,19 @@ class AugmentedModel:
     """A model with auxiliary classifier outputs.
 
     Attributes:
-        model: outputs are those of the heads, shallow to deep, and last the model's own (behind its ending). It shares
-            its layers with the model that it was made from.
+        model: outputs are those of the heads, shallow to deep, and last the model's own (after its loss head). It
+            shares its layers with the model that it was made from.
         positions: of the heads.
         heads: the classifiers themselves, from feature maps to outputs.
         depth: how many layers with kernels the whole model has (its own loss sits there).
-        ending: what stands between the model's output and its loss, such as the classes of an embedding; or None.
+        loss_head: what stands between the model's output and its loss, such as the classes of an embedding; or None.
     """
 
     model: keras.Model
     positions: tuple[Position, ...]
     heads: tuple[keras.Model, ...]
     depth: int
-    ending: keras.Model | None = None
+    loss_head: keras.Model | None = None
 
     def loss_weights(self) -> list[float]:
         """`gamma_k = max(0.01, (L_k / L_K)^2)` with the depth L_k of head k (Guo et al., arXiv:1611.01773)."""
@@ -59,7 +59,7 @@ def augment(
     objective: "Objective",
     at: Sequence[str] = (),
     data_format: str = "channels_last",
-    ending: keras.Model | None = None,
+    loss_head: keras.Model | None = None,
 ) -> AugmentedModel:
     """Adds auxiliary classifiers to a model with one output (Liu et al. 2021, eq. 3 and 4).
 
@@ -69,7 +69,7 @@ def augment(
         objective: makes the heads.
         at: names of layers whose outputs the heads shall read, in place of `count`.
         data_format: where the channels of the feature maps are.
-        ending: from the model's output to what its loss compares, where that is not the output itself.
+        loss_head: from the model's output to what its loss compares, where that is not the output itself.
 
     Returns:
         The augmented model; its heads are untrained.
@@ -88,11 +88,11 @@ def augment(
     values = trace.run(inputs, [*(p.tensor for p in positions), *trace.outputs])
     outputs = [head(values[p.tensor]) for head, p in zip(heads, positions, strict=True)]
     final = values[trace.outputs[0]]
-    outputs.append(final if ending is None else ending(final))
+    outputs.append(final if loss_head is None else loss_head(final))
     # One input goes bare, as the batches bring it: Keras warns of a list of one.
     tensors = list(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values()))
     model = keras.Model(tensors, outputs, name=f"{trace.model.name}_augmented")
-    return AugmentedModel(model, positions, heads, max(_depths(graph).values()), ending)
+    return AugmentedModel(model, positions, heads, max(_depths(graph).values()), loss_head)
 
 
 def find_positions(

@@ -16,7 +16,7 @@ from dcp_tf import progress
 from dcp_tf.data import DataSplit, hold_out
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.settings.training import TrainConfig
-from dcp_tf.training.attributes import for_a_while
+from dcp_tf.training.attributes import override_attribute
 from dcp_tf.training.best_weights import BestWeights
 from dcp_tf.training.checkpoint import TrainState
 from dcp_tf.training.distribution import Replicas, current_strategy
@@ -44,7 +44,7 @@ def fit(
     log_dir: str | None = None,
     frozen_batch_norm: bool = False,
     keep_best: bool = False,
-    lower: str = "the learning rate",
+    lr_setting: str = "the learning rate",
 ) -> History:
     """Trains `model` in place. The result depends on its weights, the data, the arguments and the seed alone.
 
@@ -73,7 +73,7 @@ def fit(
         frozen_batch_norm: BatchNormalization layers act as in inference and are not trained.
         keep_best: hold `config.held_out` inputs of the split out of training, and end with the weights that do best on
             them, of any epoch or from before the first; which epoch that was is logged.
-        lower: what the user should lower if the loss becomes NaN, such as the name of a flag.
+        lr_setting: the name of the learning rate in errors, such as a flag.
 
     Returns:
         One record per epoch.
@@ -111,7 +111,7 @@ def fit(
             best.begin()
         for epoch in range(len(history), config.epochs):
             started = time.perf_counter()
-            record = _run_epoch(step, batches(epoch), config, epoch, phase, lower)
+            record = _run_epoch(step, batches(epoch), config, epoch, phase, lr_setting)
             replicas.gather()
             record |= _measure(step, model, epoch + 1, validation, best)
             record["seconds"] = time.perf_counter() - started
@@ -188,7 +188,7 @@ def _build_step(
 
 
 def _run_epoch(
-    step: TrainStep, dataset: tf.data.Dataset, config: TrainConfig, epoch: int, phase: str, lower: str
+    step: TrainStep, dataset: tf.data.Dataset, config: TrainConfig, epoch: int, phase: str, lr_setting: str
 ) -> dict[str, Any]:
     """Trains for one epoch and returns its record, without validation and time."""
     rate = config.rate()
@@ -209,13 +209,13 @@ def _run_epoch(
                 step(batch, learning_rate)
             bar.update()
             if number % _CHECK_EVERY == 0:
-                _check_finite(step, epoch, phase, lower, config.learning_rate)
+                _check_finite(step, epoch, phase, lr_setting, config.learning_rate)
     if number == 0:
         raise UsageError("The training data is empty")
-    _check_finite(step, epoch, phase, lower, config.learning_rate)
+    _check_finite(step, epoch, phase, lr_setting, config.learning_rate)
     if not step.weights_are_finite():
         raise RunError(
-            f"a weight became NaN in {phase} (epoch {epoch + 1}); lower {lower} (now {config.learning_rate:g})"
+            f"a weight became NaN in {phase} (epoch {epoch + 1}); lower {lr_setting} (now {config.learning_rate:g})"
         )
     loss, heads, accuracy = step.means()
     record = {"epoch": epoch + 1, "loss": loss, "losses": heads, "learning_rate": learning_rate}
@@ -235,11 +235,11 @@ def _measure(
         return validated | (best.compare(epoch) if best else {})
 
 
-def _check_finite(step: TrainStep, epoch: int, phase: str, lower: str, learning_rate: float) -> None:
+def _check_finite(step: TrainStep, epoch: int, phase: str, lr_setting: str, learning_rate: float) -> None:
     bad = step.first_bad_step()
     if bad is not None:
         place = f"{phase} (epoch {epoch + 1}, step {bad})"
-        raise RunError(f"the loss became NaN in {place}; lower {lower} (now {learning_rate:g})")
+        raise RunError(f"the loss became NaN in {place}; lower {lr_setting} (now {learning_rate:g})")
 
 
 @contextlib.contextmanager
@@ -269,7 +269,7 @@ def _batches_of(source: Any, config: TrainConfig, augment: bool) -> Callable[[in
 
 def _frozen_batch_norm(model: keras.Model) -> contextlib.AbstractContextManager:
     """Makes BatchNormalization untrainable, which in Keras means inference mode too; undone at the end."""
-    return for_a_while(batch_norms(model), "trainable", False)
+    return override_attribute(batch_norms(model), "trainable", False)
 
 
 def _digest(masks: Mapping[str | int, np.ndarray]) -> int:

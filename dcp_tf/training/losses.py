@@ -15,7 +15,7 @@ OUTPUT_KINDS = ("logits", "softmax", "sigmoid")
 # there to keep 0 finite; 1 - p cannot come nearer to 0 than half a unit in the last place of 1.
 _SMALLEST = 1e-30
 _SMALLEST_COMPLEMENT = 2.0**-24
-_SHARE_OF_TEACHER = 0.5
+_TEACHER_WEIGHT = 0.5
 
 
 class Loss(Protocol):
@@ -25,7 +25,7 @@ class Loss(Protocol):
 
     * `accuracy(labels, outputs) -> (batch,) floats`: training reports the mean of that, as `top1` or under the name in
       `accuracy_name`;
-    * `distance(taught, outputs, temperature) -> scalar`: `Distillation` needs it;
+    * `distance(teacher_outputs, outputs, temperature) -> scalar`: `Distillation` needs it;
     * `clip_norm`: the largest global norm of the gradient that suits it, where the training sets none;
     * `sampled(outputs, seed) -> scalar`: the fast selection uses it. Its gradient for the outputs of one image is drawn
       so that the mean of its square is the curvature of the loss (Fisher's matrix, or the Gauss-Newton matrix).
@@ -94,15 +94,15 @@ class ClassificationLoss:
             right = tf.argmax(outputs, axis=-1) == tf.argmax(targets, axis=-1)
         return tf.reduce_mean(tf.cast(right, tf.float32), axis=list(range(1, len(right.shape))))
 
-    def distance(self, taught, outputs, temperature: float) -> tf.Tensor:
-        """`T^2 KL(taught_T || outputs_T)` with probabilities that were taught (Hinton et al. 2015), a mean as the loss.
+    def distance(self, teacher_outputs, outputs, temperature: float) -> tf.Tensor:
+        """`T^2 KL(teacher_T || outputs_T)` of the two probabilities (Hinton et al. 2015), a mean like the loss.
 
         `X_T` is the softmax of the logits of X divided by the temperature T, or their sigmoid for yes / no questions.
         The factor T^2 keeps the gradients' size as T grows.
         """
         student = self.as_logits(outputs)
         binary = self._is_binary(student)
-        teacher = ClassificationLoss("sigmoid" if binary else "softmax").as_logits(taught)
+        teacher = ClassificationLoss("sigmoid" if binary else "softmax").as_logits(teacher_outputs)
         student, teacher = student / temperature, teacher / temperature
         if binary:
             divergence = tf.reduce_mean(_binary_divergence(teacher, student))
@@ -189,9 +189,9 @@ class MeanSquaredError:
             raise UsageError(f"Expected labels of the outputs' shape {outputs.shape}. Received: {labels.shape}")
         return tf.reduce_mean(tf.square((labels - outputs) / self.scale))
 
-    def distance(self, taught, outputs, temperature: float) -> tf.Tensor:
-        """The same mean with what was taught; the temperature has no part in it."""
-        return self(taught, outputs)
+    def distance(self, teacher_outputs, outputs, temperature: float) -> tf.Tensor:
+        """The same mean with the teacher's outputs; the temperature is not used."""
+        return self(teacher_outputs, outputs)
 
     def sampled(self, outputs, seed: tf.Tensor) -> tf.Tensor:
         """The loss, summed over the images, with labels drawn around the outputs; see `Loss`.
@@ -228,15 +228,15 @@ class Distillation:
         if self.weight and not hasattr(self.base, "distance"):
             raise UsageError(f"The loss {self.base!r} has no `distance` to a teacher; leave out the distillation")
 
-    def __call__(self, labels, outputs, taught) -> tf.Tensor:
+    def __call__(self, labels, outputs, teacher_outputs) -> tf.Tensor:
         """The weighted sum, a float32 scalar.
 
         Args:
             labels: as for the base loss.
             outputs: of the student.
-            taught: the teacher's targets, as `Objective.targets` or `soft_targets` gives them.
+            teacher_outputs: the teacher's targets, as `Objective.targets` or `soft_targets` gives them.
         """
-        distance = self.base.distance(taught, outputs, self.temperature)
+        distance = self.base.distance(teacher_outputs, outputs, self.temperature)
         return (1.0 - self.weight) * self.base(labels, outputs) + self.weight * distance
 
     def __getattr__(self, name: str):
@@ -245,15 +245,15 @@ class Distillation:
         raise AttributeError(name)
 
 
-def share_of_teacher(loss: Any, wanted: float | None = None) -> float:
-    """The weight of a `Distillation`: what is wanted or, for None, one half where the loss has a distance to a teacher.
+def distillation_weight(loss: Any, weight: float | None = None) -> float:
+    """The weight of a `Distillation`: the given one or, for None, 0.5 if the loss has a distance to a teacher.
 
     On CIFAR-10 a ResNet-20 without half of its multiply-accumulates learns more in one epoch with its teacher than in
     two, which take longer, without (benchmarks/finetuned_quality.py).
     """
-    if wanted is not None:
-        return wanted
-    return _SHARE_OF_TEACHER if hasattr(loss, "distance") else 0.0
+    if weight is not None:
+        return weight
+    return _TEACHER_WEIGHT if hasattr(loss, "distance") else 0.0
 
 
 def soft_targets(model: keras.Model, outputs_kind: str) -> Callable[[tf.Tensor], tf.Tensor]:

@@ -91,7 +91,7 @@ class MarginLoss(abc.ABC):
         self.scale = float(scale)
 
     @abc.abstractmethod
-    def set_back(self, cosines: tf.Tensor) -> tf.Tensor:
+    def apply_margin(self, cosines: tf.Tensor) -> tf.Tensor:
         """The margin function f, at most its argument, of any shape; it never rises as the angle grows."""
 
     def __call__(self, labels, outputs) -> tf.Tensor:
@@ -107,7 +107,7 @@ class MarginLoss(abc.ABC):
         """
         cosines = _cosines(outputs)
         targets = _targets(labels, cosines.shape[-1])
-        logits = self.scale * (cosines + targets * (self.set_back(cosines) - cosines))
+        logits = self.scale * (cosines + targets * (self.apply_margin(cosines) - cosines))
         return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits))
 
     def accuracy(self, labels, outputs) -> tf.Tensor:
@@ -133,7 +133,7 @@ class ArcFace(MarginLoss):
             raise UsageError(f"the margin of ArcFace is an angle from 0 to pi / 2, received {margin}")
         self.margin = float(margin)
 
-    def set_back(self, cosines: tf.Tensor) -> tf.Tensor:
+    def apply_margin(self, cosines: tf.Tensor) -> tf.Tensor:
         """See the class."""
         sines = tf.sqrt(tf.maximum((1.0 - cosines) * (1.0 + cosines), _SMALLEST_SQUARED_SINE))
         turned = cosines * math.cos(self.margin) - sines * math.sin(self.margin)
@@ -154,7 +154,7 @@ class CosFace(MarginLoss):
             raise UsageError(f"the margin of CosFace must be 0 or more, received {margin}")
         self.margin = float(margin)
 
-    def set_back(self, cosines: tf.Tensor) -> tf.Tensor:
+    def apply_margin(self, cosines: tf.Tensor) -> tf.Tensor:
         """See the class."""
         return cosines - self.margin
 
@@ -182,7 +182,7 @@ class ASoftmax(MarginLoss):
             raise UsageError(f"lambda of A-Softmax must be 0 or more, received {weight}")
         self.margin, self.weight = int(margin), float(weight)
 
-    def set_back(self, cosines: tf.Tensor) -> tf.Tensor:
+    def apply_margin(self, cosines: tf.Tensor) -> tf.Tensor:
         """See the class."""
         multiple = _chebyshev(self.margin, cosines)
         bounds = [math.cos(k * math.pi / self.margin) for k in range(1, self.margin)]

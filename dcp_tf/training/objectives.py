@@ -5,6 +5,7 @@ Everything else (fine-tuning, the selection, measuring, the report) asks an `Obj
 
 import abc
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -26,7 +27,7 @@ class Objective(abc.ABC):
     """What a model is for. `bind` fits an objective to a model and its data; all other methods come after it.
 
     Attributes:
-        loss: of the model's output (behind its `ending`).
+        loss: of the model's output (behind its `loss_head`).
         head_loss: of the auxiliary heads' outputs; it gets the same labels.
         name: of the loss, as `dcp_tf.training.LOSSES` has it.
         outputs_kind: "logits", "softmax" or "sigmoid"; what is no class counts as "logits".
@@ -81,7 +82,7 @@ class Objective(abc.ABC):
         """The ranks (with the batch axis) that a feature map must have to carry a head: maps make maps."""
         return POOLED_RANKS if output_rank == 2 else (output_rank,)
 
-    def ending(self, model: keras.Model, data: Any) -> keras.Model | None:
+    def loss_head(self, model: keras.Model, data: Any) -> keras.Model | None:
         """What stands between the model's output and its loss; None: nothing. It is never part of the pruned model.
 
         Args:
@@ -90,10 +91,16 @@ class Objective(abc.ABC):
         """
         return None
 
-    def with_ending(self, model: keras.Model, data: Any) -> keras.Model:
-        """The model as `fit` needs it for `loss`; it shares the layers of `model`. Arguments are as for `ending`."""
-        ending = self.ending(model, data)
-        return model if ending is None else keras.Model(model.inputs[0], ending(model.outputs[0]), name=model.name)
+    def with_loss_head(self, model: keras.Model, data: Any) -> keras.Model:
+        """The model as `fit` needs it for `loss`; it shares the layers of `model`. Arguments are as for `loss_head`."""
+        head = self.loss_head(model, data)
+        return model if head is None else keras.Model(model.inputs[0], head(model.outputs[0]), name=model.name)
+
+    def __init_subclass__(cls, **arguments):
+        super().__init_subclass__(**arguments)
+        if "ending" in vars(cls):  # the name in version 0.1.0
+            warnings.warn(f"{cls.__name__}.ending is now {cls.__name__}.loss_head", DeprecationWarning, stacklevel=2)
+            cls.loss_head = cls.ending
 
     @abc.abstractmethod
     def targets(self, model: keras.Model, data: Any) -> Callable[[tf.Tensor], tf.Tensor]:

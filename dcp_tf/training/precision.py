@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import keras
 import tensorflow as tf
 
-from dcp_tf.training.attributes import for_a_while
+from dcp_tf.training.attributes import override_attribute
 
 _FIRST_SCALE = 2.0**15
 _STEPS_TO_GROW = 2000
@@ -28,7 +28,7 @@ def compute_dtype_scope(model: keras.Model, precision: str) -> Iterator[None]:
         for layer in model._flatten_layers()
         if not isinstance(layer, keras.Model) and id(layer) not in last and layer.dtype_policy.name == "float32"
     ]
-    with for_a_while(layers, "dtype_policy", policy):
+    with override_attribute(layers, "dtype_policy", policy):
         yield
 
 

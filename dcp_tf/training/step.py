@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.training import TrainConfig
-from dcp_tf.training.attributes import for_a_while
+from dcp_tf.training.attributes import override_attribute
 from dcp_tf.training.average import MovingAverage
 from dcp_tf.training.distribution import replica_shares
 from dcp_tf.training.losses import Distillation, Loss
@@ -164,12 +164,12 @@ class TrainStep:
     def _gradients(self, batch, share):
         """The gradients of `share` times the mean loss, and what `_count` counts."""
         images, labels = batch if len(batch) == 2 else (batch[0], None)
-        taught = None if self._teacher is None else tf.stop_gradient(self._teacher(images))
-        labels = taught if labels is None else labels
+        teacher_outputs = None if self._teacher is None else tf.stop_gradient(self._teacher(images))
+        labels = teacher_outputs if labels is None else labels
         with tf.GradientTape() as tape:
             with compute_dtype_scope(self._model, self._config.mixed_precision):
                 outputs = keras.tree.flatten(self._model(images, training=True))
-            heads = self._head_losses(labels, taught, outputs)
+            heads = self._head_losses(labels, teacher_outputs, outputs)
             weighted = [weight * head for weight, head in zip(self._loss_weights, heads, strict=True)]
             loss = tf.add_n(weighted + [tf.cast(penalty, tf.float32) for penalty in self._model.losses])
             shared = share * loss
@@ -188,16 +188,16 @@ class TrainStep:
             return contextlib.nullcontext()
         done = tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.float32)
         momentum = tf.minimum(self._config.batch_norm_momentum, (1.0 + done) / (10.0 + done))
-        return for_a_while(batch_norms(self._model), "momentum", momentum)
+        return override_attribute(batch_norms(self._model), "momentum", momentum)
 
-    def _head_losses(self, labels, taught, outputs) -> list[tf.Tensor]:
+    def _head_losses(self, labels, teacher_outputs, outputs) -> list[tf.Tensor]:
         if len(outputs) != len(self._losses):
             raise UsageError(
                 f"Expected one loss per output of the model, {len(outputs)}. Received: {len(self._losses)}"
             )
         heads = []
         for loss, output in zip(self._losses, outputs, strict=True):
-            value = loss(labels, output, taught) if isinstance(loss, Distillation) else loss(labels, output)
+            value = loss(labels, output, teacher_outputs) if isinstance(loss, Distillation) else loss(labels, output)
             heads.append(tf.cast(value, tf.float32))
         return heads
 

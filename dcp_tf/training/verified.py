@@ -55,9 +55,9 @@ class Verified(Objective):
         """See `Objective`."""
         return self.of.head(name, shape, output_shape, data_format)
 
-    def ending(self, model, data):
+    def loss_head(self, model, data):
         """See `Objective`."""
-        return self.of.ending(model, data)
+        return self.of.loss_head(model, data)
 
     def targets(self, model, data):
         """See `Objective`."""

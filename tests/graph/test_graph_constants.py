@@ -13,7 +13,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, kernel_sparsity, rebuild
 from dcp_tf.graph.constants import fold_constants
 from dcp_tf.pruning.dcp.dead_channels import remove_unread
-from dcp_tf.pruning.problem.consumers import HeldPlaces, with_kernels
+from dcp_tf.pruning.problem.consumers import KernelMasks, with_kernels
 from dcp_tf.pruning.problem.stages import kernel_units
 
 DEAD = (1, 3)
@@ -55,7 +55,7 @@ FOLDED = {
     "dense": (lambda x: layers.Dense(4, activation="relu", name="read")(x), {"shape": (6,)}),
     "flatten": (lambda x: layers.Dense(4, name="read")(layers.Flatten()(x)), {"activation": "tanh"}),
     "own activation": (lambda x: pool(layers.Conv2D(4, 3, activation="tanh", name="read")(x)), {}),
-    "two readers": (
+    "two consumers": (
         lambda x: layers.Concatenate()([pool(layers.Conv2D(4, 3)(x)), layers.Dense(3, name="other")(pool(x))]),
         {"norm": True},
     ),
@@ -90,7 +90,7 @@ STAYING = {
         lambda x: layers.Conv2D(4, 1, name="read")(x * ops.clip(layers.Conv2D(1, 1, name="gate")(x) + 100, 0, 1)),
         {},
     ),
-    "one of two readers": (
+    "one of two consumers": (
         lambda x: layers.Concatenate()(
             [pool(layers.Conv2D(4, 3, name="read")(x)), pool(layers.Conv2D(4, 3, padding="same")(x))]
         ),
@@ -159,28 +159,28 @@ def test_a_channel_that_only_looks_constant_is_not_folded():
 
 def prune_at_random(graph, rate, seed):
     """Sets random kernels to zero, whole filters and whole inputs among them."""
-    rng, held = np.random.default_rng(seed), HeldPlaces()
+    rng, masks = np.random.default_rng(seed), KernelMasks()
     for unit in kernel_units(graph):
-        readers, size = with_kernels(held.readers(unit.consumers), np.ones(unit.size, bool))
+        consumers, size = with_kernels(masks.consumer_kernels(unit.consumers), np.ones(unit.size, bool))
         selected = rng.random(size) >= rate
-        for reader in readers:
+        for consumer in consumers:
             for axis in (-2, -1):
-                lines = np.take(reader.atom, np.flatnonzero(rng.random(reader.atom.shape[axis]) < rate / 2), axis)
+                lines = np.take(consumer.atom, np.flatnonzero(rng.random(consumer.atom.shape[axis]) < rate / 2), axis)
                 selected[lines[lines >= 0]] = False
-        held.drop(readers, selected)
-    return held
+        masks.drop(consumers, selected)
+    return masks
 
 
 def run(model, rate, seed):
     randomize(model, seed)
     graph = ChannelGraph(model)
     try:
-        held = prune_at_random(graph, rate, seed)
+        masks = prune_at_random(graph, rate, seed)
     except UsageError:
         return None
     inputs = example_inputs(model, seed=seed)
     masked = outputs(model, inputs)
-    kept = remove_unread(graph, graph.prunable(residual=True), held)
+    kept = remove_unread(graph, graph.prunable(residual=True), masks)
     small = rebuild(graph, graph.kept(kept))
     assert difference(masked, outputs(model, inputs)) < 2e-4
     assert difference(masked, outputs(small, inputs)) < 2e-4
@@ -218,14 +218,14 @@ def test_what_only_gone_channels_read_goes_too():
     x = layers.Conv2D(4, 3, name="third")(x)
     model = keras.Model(image, layers.Dense(2)(pool(x)))
     randomize(model, 0)
-    graph, held = ChannelGraph(model), HeldPlaces()
+    graph, masks = ChannelGraph(model), KernelMasks()
     gone = {"third": [(0, o) for o in range(4)], "second": [(2, o) for o in range(1, 4)]}
     for unit in kernel_units(graph):
-        readers, size = with_kernels(held.readers(unit.consumers), np.ones(unit.size, bool))
+        consumers, size = with_kernels(masks.consumer_kernels(unit.consumers), np.ones(unit.size, bool))
         selected = np.ones(size, bool)
         selected[[i * 4 + o for i, o in gone[unit.name]]] = False
-        held.drop(readers, selected)
-    kept = remove_unread(graph, graph.prunable(), held)
+        masks.drop(consumers, selected)
+    kept = remove_unread(graph, graph.prunable(), masks)
     # Channel 2 of `first` was read by filter 0 of `second` alone, which went with channel 0 of `second`.
     assert kept == {"first": (0, 1, 3), "second": (1, 2, 3), "third": (0, 1, 2, 3)}
     assert kernel_sparsity(rebuild(graph, graph.kept(kept))) == []
@@ -237,11 +237,11 @@ def test_filters_without_inputs_go_with_the_constants_they_leave():
     x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 3, name="second")(x))
     model = keras.Model(image, layers.Dense(2)(pool(layers.Conv2D(4, 3, activation="relu", name="third")(x))))
     randomize(model, 0)
-    graph, held = ChannelGraph(model), HeldPlaces()
-    readers, size = with_kernels(held.readers(graph.consumers(graph.group("first"))), np.ones(4, bool))
-    held.drop(readers, np.arange(size) % 4 != 1)  # all kernels of filter 1 of `second`
+    graph, masks = ChannelGraph(model), KernelMasks()
+    consumers, size = with_kernels(masks.consumer_kernels(graph.consumers(graph.group("first"))), np.ones(4, bool))
+    masks.drop(consumers, np.arange(size) % 4 != 1)  # all kernels of filter 1 of `second`
     inputs = example_inputs(model)
     before = outputs(model, inputs)
-    kept = remove_unread(graph, graph.prunable(), held)
+    kept = remove_unread(graph, graph.prunable(), masks)
     assert kept == {"first": (0, 1, 2, 3), "second": (0, 2, 3), "third": (0, 1, 2, 3)}
     assert difference(before, outputs(rebuild(graph, graph.kept(kept)), inputs)) < TOLERANCE

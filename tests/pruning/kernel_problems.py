@@ -9,9 +9,9 @@ from dcp_tf.pruning.problem.problem import ChannelProblem
 
 def kernel_problem(setting, settings, seed=0):
     """The kernels that read a setting's group."""
-    readers, size = with_kernels(setting.readers, np.ones(setting.group.size, bool))
-    given = setting.problem.target, setting.walks, setting.labels, settings, setting.cache
-    return ChannelProblem(setting.graph, "make", readers, size, *given, np.random.default_rng(seed))
+    consumers, size = with_kernels(setting.consumers, np.ones(setting.group.size, bool))
+    given = setting.problem.stage_loss, setting.cursors, setting.labels, settings, setting.cache
+    return ChannelProblem(setting.graph, "make", consumers, size, *given, np.random.default_rng(seed))
 
 
 def strided(net, x):

@@ -6,10 +6,10 @@ import tensorflow as tf
 
 from dcp_tf.graph import ChannelGraph, copy_model
 from dcp_tf.pruning.activations.cache import Cache
-from dcp_tf.pruning.activations.cursor import Walk
-from dcp_tf.pruning.problem.consumers import HeldPlaces
+from dcp_tf.pruning.activations.cursor import ActivationCursor
+from dcp_tf.pruning.problem.consumers import KernelMasks
 from dcp_tf.pruning.problem.problem import ChannelProblem, SubProblem
-from dcp_tf.pruning.problem.stages import Target, channel_unit
+from dcp_tf.pruning.problem.stages import StageLoss, channel_unit
 from dcp_tf.training import classification_loss
 
 CLASSES = 3
@@ -152,27 +152,29 @@ def batched(x, y, size):
 class Setting:
     """The problem of one group, with all that it stands on."""
 
-    def __init__(self, model, group="make", settings=None, data=None, batch=5, seed=0, limit=PLENTY, held=None, disk=0):
+    def __init__(
+        self, model, group="make", settings=None, data=None, batch=5, seed=0, limit=PLENTY, masks=None, disk=0
+    ):
         shapes = [(None, *SHAPE)]
         self.graph = ChannelGraph(model, shapes)
         self.base = ChannelGraph(copy_model(self.graph), shapes)
         self.group = self.graph.group(group)
         self.unit = channel_unit(self.graph, self.group)
-        self.held = held or HeldPlaces()
-        self.readers = self.held.readers(self.unit.consumers)
+        self.masks = masks or KernelMasks()
+        self.consumers = self.masks.consumer_kernels(self.unit.consumers)
         self.cache = Cache(limit, disk)
         inputs, self.labels = batched(*(data or images()), batch)
-        self.walks = tuple(Walk(g.trace, inputs, self.cache) for g in (self.graph, self.base))
-        for walk in self.walks:
-            walk.advance(self.unit.calls[0])
+        self.cursors = tuple(ActivationCursor(g.trace, inputs, self.cache) for g in (self.graph, self.base))
+        for cursor in self.cursors:
+            cursor.advance(self.unit.calls[0])
         loss = classification_loss("logits")
         self.problem = ChannelProblem(
             self.graph,
             group,
-            self.readers,
+            self.consumers,
             self.group.size,
-            Target(self.graph.trace.outputs[0], lambda x: x, loss),
-            self.walks,
+            StageLoss(self.graph.trace.outputs[0], lambda x: x, loss),
+            self.cursors,
             self.labels,
             settings or SubProblem(),
             self.cache,

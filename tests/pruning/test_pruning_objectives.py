@@ -60,7 +60,7 @@ def trained():
             objective = choose_objective(model, data, loss)
             rate = 0.0005 if loss == "arcface" else 0.02  # its loss is of the order of its scale, 64
             fit(
-                objective.with_ending(model, data),
+                objective.with_loss_head(model, data),
                 data,
                 [objective.loss],
                 TrainConfig(epochs=6, batch_size=32, learning_rate=rate),

@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy.special import expit, log_softmax, softmax, xlogy
 
 from dcp_tf.errors import UsageError
-from dcp_tf.training import Distillation, classification_loss, share_of_teacher, soft_targets
+from dcp_tf.training import Distillation, classification_loss, distillation_weight, soft_targets
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(size=(6, 4)).astype("float32") * 3
@@ -136,7 +136,7 @@ def test_unknown_kinds_and_impossible_distillation_are_refused():
 
 
 def test_a_half_is_learnt_from_the_baseline_unless_told_otherwise():
-    assert share_of_teacher(classification_loss("logits")) == 0.5
-    assert share_of_teacher(classification_loss("logits"), 0.0) == 0.0
-    assert share_of_teacher(classification_loss("logits"), 0.9) == 0.9
-    assert share_of_teacher(lambda labels, outputs: 0.0) == 0.0
+    assert distillation_weight(classification_loss("logits")) == 0.5
+    assert distillation_weight(classification_loss("logits"), 0.0) == 0.0
+    assert distillation_weight(classification_loss("logits"), 0.9) == 0.9
+    assert distillation_weight(lambda labels, outputs: 0.0) == 0.0

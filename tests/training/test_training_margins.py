@@ -52,7 +52,7 @@ def reference_loss(margin, scale, labels, cosines):
 def test_the_margin_function_is_its_formula_falls_and_is_at_most_the_cosine(case):
     loss, margin = case
     angle = np.linspace(0.01, np.pi - 0.01, 2001)
-    found = loss.set_back(tf.constant(np.cos(angle), tf.float32)).numpy()
+    found = loss.apply_margin(tf.constant(np.cos(angle), tf.float32)).numpy()
     np.testing.assert_allclose(found, margin(angle), atol=2e-4)
     assert (np.diff(found) < 1e-4).all()
     assert (found < np.cos(angle) + 1e-4).all()

@@ -264,7 +264,7 @@ def test_classes_of_embeddings_begin_at_their_mean_directions():
     labels = np.arange(40) % 3
     model, data = classifier(5), as_split((images, labels))
     objective = Embedding("cosface").bind((None, 5), data)
-    ended = objective.with_ending(model, data)(images).numpy()
+    ended = objective.with_loss_head(model, data)(images).numpy()
     directions = model(images).numpy()
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
     centres = np.stack([directions[labels == k].sum(0) for k in range(3)])
@@ -286,7 +286,7 @@ def test_embeddings_without_batch_normalization_learn_from_random_weights(loss):
     objective = choose_objective(model, digits.train, loss)
     before = objective.evaluate(model, digits.test.batches(256))["recall_at_1"]
     config = TrainConfig(epochs=8, batch_size=64, learning_rate=0.05)
-    history = fit(objective.with_ending(model, None), digits.train, [objective.loss], config)
+    history = fit(objective.with_loss_head(model, None), digits.train, [objective.loss], config)
     assert history[-1]["class_accuracy"] > 0.5
     assert objective.evaluate(model, digits.test.batches(256))["recall_at_1"] > before + 0.04
 
@@ -298,7 +298,7 @@ def test_a_student_equal_to_its_teacher_is_at_no_distance(loss):
     model, data = classifier(4), as_split((images, labels))
     objective = choose_objective(model, data, loss)
     taught = objective.targets(model, data)(images)
-    outputs = objective.with_ending(model, data)(images)
+    outputs = objective.with_loss_head(model, data)(images)
     np.testing.assert_allclose(Distillation(objective.loss, 1.0)(labels, outputs, taught), 0.0, atol=1e-3)
 
 
@@ -307,7 +307,7 @@ def test_embeddings_are_as_far_from_a_teachers_as_their_angle_says(loss):
     images = RNG.normal(size=(30, 6, 6, 3)).astype("float32")
     teacher, student, data = classifier(4), classifier(4), as_split((images, np.arange(30) % 5))
     objective = choose_objective(teacher, data, loss)
-    taught, outputs = objective.targets(teacher, data)(images), objective.with_ending(student, data)(images)
+    taught, outputs = objective.targets(teacher, data)(images), objective.with_loss_head(student, data)(images)
     first, second = teacher(images).numpy(), student(images).numpy()
     cosines = (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
     distance = objective.loss.distance(taught, outputs, temperature=4.0)

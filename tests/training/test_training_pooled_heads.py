@@ -35,9 +35,9 @@ def trained(loss=None, outputs=4, labels=None, seed=0, **settings):
     split = data.make_array_split(x, y if labels is None else labels(x, y))
     graph = ChannelGraph(model)
     objective = as_objective(loss, model, split)
-    ending = objective.ending(model, split)
+    loss_head = objective.loss_head(model, split)
     keras.utils.set_random_seed(seed)
-    augmented = augment(graph, 2, objective, ending=ending)
+    augmented = augment(graph, 2, objective, loss_head=loss_head)
     assert are_pooled(augmented.heads)
     record = train_pooled_heads(
         augmented,

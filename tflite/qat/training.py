@@ -101,12 +101,12 @@ class QatStep:
         return all(bool(tf.reduce_all(tf.math.is_finite(twin))) for _, twin in self._trained)
 
     def _step(self, images, labels, learning_rate) -> None:
-        taught = None if self._teacher is None else tf.stop_gradient(self._teacher(images))
-        labels = taught if labels is None else labels
+        teacher_outputs = None if self._teacher is None else tf.stop_gradient(self._teacher(images))
+        labels = teacher_outputs if labels is None else labels
         variables = [twin for _, twin in self._trained]
         with tf.GradientTape() as tape, quantizers_in("train"):
             outputs = tf.nest.flatten(self._model(images, training=True))
-            loss = tf.add_n([self._loss_of(*each, labels, taught) for each in self._heads(outputs)])
+            loss = tf.add_n([self._loss_of(*each, labels, teacher_outputs) for each in self._heads(outputs)])
         gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), _CLIP_NORM)
         for gradient, velocity, (weight, twin) in zip(gradients, self._velocities, self._trained, strict=True):
             if gradient is not None:
@@ -123,8 +123,8 @@ class QatStep:
             )
         return list(zip(self._losses, outputs, strict=True))
 
-    def _loss_of(self, loss, output, labels, taught) -> tf.Tensor:
-        value = loss(labels, output, taught) if isinstance(loss, Distillation) else loss(labels, output)
+    def _loss_of(self, loss, output, labels, teacher_outputs) -> tf.Tensor:
+        value = loss(labels, output, teacher_outputs) if isinstance(loss, Distillation) else loss(labels, output)
         return tf.cast(value, tf.float32)
 
     def _descend(self, weight, twin, gradient, velocity, learning_rate) -> None:

@@ -242,7 +242,7 @@ def conditions(subject: ModelAndData, schedule: Schedule) -> dict[str, Any]:
     """All that the figures of every run depend on, but for the variant and the seed."""
     import keras
 
-    from dcp_tf.training import share_of_teacher
+    from dcp_tf.training import distillation_weight
 
     weights = 0
     for weight in subject.model.weights:
@@ -257,7 +257,7 @@ def conditions(subject: ModelAndData, schedule: Schedule) -> dict[str, Any]:
             "augmentation": getattr(subject.dataset.train, "augmentation", None),
             "objective": repr(subject.objective),
             **schedule.to_json(),
-            "distillation": share_of_teacher(subject.objective.loss, schedule.distillation),
+            "distillation": distillation_weight(subject.objective.loss, schedule.distillation),
         }
     )
 

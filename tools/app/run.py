@@ -103,7 +103,7 @@ def _prune(flags: Any, subject: ModelAndData, job: Job, folder: pathlib.Path) ->
 
 def _resolved(subject: ModelAndData, job: Job) -> dict[str, Any]:
     """What the run took where flags were not given."""
-    from dcp_tf.training import share_of_teacher
+    from dcp_tf.training import distillation_weight
 
     method = job.method
     of_method = ("auxiliary_losses", "auxiliary_trains", "score", "selection_passes")
@@ -112,7 +112,7 @@ def _resolved(subject: ModelAndData, job: Job) -> dict[str, Any]:
         resolved |= {"selection_passes": method.passes}
     if method.uses_heads and not method.per_stage:
         resolved |= {"auxiliary_trains": method.auxiliary_trains or "heads"}
-    share = share_of_teacher(subject.objective.loss, job.distillation)
+    share = distillation_weight(subject.objective.loss, job.distillation)
     return {**resolved, "distillation": share, "allocation": method.allocates}
 
 

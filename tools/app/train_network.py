@@ -60,7 +60,7 @@ def build(
         faces=faces,
     )
     kind, notes = models.outputs_kind(loaded.model), [*images.notes]
-    loss = objective_flags.of_faces(loss, dataset, kind)
+    loss = objective_flags.face_loss(loss, dataset, kind)
     objective = choose_objective(loaded.model, images.train, loss, kind, f"{raw.name} (train)")
     objective.check(images.test.labels, output_shape(loaded.model, images.test), f"{raw.name} (test)")
     if loss == "auto":
@@ -112,7 +112,7 @@ def train(subject: ModelAndData, config: Any, state: pathlib.Path, *, log_dir: s
     model, images, objective = subject.model, subject.dataset, subject.objective
     started = time.perf_counter()
     history = fit(
-        objective.with_ending(model, None),
+        objective.with_loss_head(model, None),
         images.train,
         [objective.loss],
         config,
@@ -120,6 +120,6 @@ def train(subject: ModelAndData, config: Any, state: pathlib.Path, *, log_dir: s
         checkpoint=TrainState(state, {"data": digest(images.train), "loss": objective.name}),
         phase="training",
         log_dir=log_dir,
-        lower="--learning_rate",
+        lr_setting="--learning_rate",
     )
     return {"name": "training", "seconds": time.perf_counter() - started, "history": list(history)}

@@ -129,7 +129,7 @@ def outputs_for(network: str, dataset: Any) -> int | None:
     return 1 if labels.ndim == 1 else labels.shape[1]
 
 
-def of_faces(loss: str, dataset: str, kind: str) -> str:
+def face_loss(loss: str, dataset: str, kind: str) -> str:
     """The loss that `--loss` names; people are told apart by embeddings, unless the model ends in probabilities."""
     return "arcface" if loss == "auto" and dataset.startswith("faces:") and kind == "logits" else loss
 
@@ -149,7 +149,7 @@ def _loss(flags: Any, kind: str, notes: list[str], shape: tuple, dataset: Any) -
     if given == "auto" and record.loss in MARGINS:  # the labels decide among all others
         notes.append(f"loss: {record.loss} (from {record.path}; --loss overrides)")
         return record.loss
-    chosen = given if record.loss != "auto" else of_faces(given, flags.dataset, kind)
+    chosen = given if record.loss != "auto" else face_loss(given, flags.dataset, kind)
     if chosen != given:
         if "loss" in flags and shape[-1] == dataset.num_classes and not flags.model.startswith("zoo:"):
             raise UsageError(

@@ -74,7 +74,7 @@ def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed:
 
     if objective is None:
         raise UsageError(f"qat trains models of one output; {model.name!r} has {len(model.outputs)}: export int8")
-    losses, teacher, train = _lesson(model, dataset.train, objective, settings.qat.distillation)
+    losses, teacher, train = _distillation_losses(model, dataset.train, objective, settings.qat.distillation)
     quantized = tflite.quantization_aware_training(
         model,
         train,
@@ -93,11 +93,11 @@ def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed:
     return file, tflite.trained_copy(quantized, model)
 
 
-def _lesson(model: Any, train: Any, objective: Any, distillation: float) -> tuple[list, Any, Any]:
+def _distillation_losses(model: Any, train: Any, objective: Any, distillation: float) -> tuple[list, Any, Any]:
     """Losses, teacher and data that suit what the model is for."""
     from dcp_tf.training import Distillation, MeanSquaredError
 
-    if objective.ending(model, train) is not None:
+    if objective.loss_head(model, train) is not None:
         # Embeddings are trained through a head that the model does not have; they stay where they are instead.
         return [MeanSquaredError()], lambda images: model(images, training=False), _without_labels(train)
     teacher = objective.targets(model, train)

@@ -13,14 +13,14 @@ from dcp_tf.errors import RunError
 Tensors = Sequence[tf.Tensor]
 
 
-class Room:
+class ByteBudget:
     """Counts bytes against a limit."""
 
     def __init__(self, limit: int):
         self.limit = limit
         self.used = 0
 
-    def take(self, size: int) -> bool:
+    def reserve(self, size: int) -> bool:
         """Reserves `size` bytes; False, and nothing reserved, where the limit would be passed."""
         if self.used + size > self.limit:
             return False
@@ -48,23 +48,23 @@ class Cache:
             disk: bytes; never more than half of what is free there.
             folder: where the files go, in a folder of their own; None: where temporary files go.
         """
-        self.memory = Room(memory)
+        self.memory = ByteBudget(memory)
         self._parent = pathlib.Path(tempfile.gettempdir() if folder is None else folder)
         self._folder: pathlib.Path | None = None
         self._files = 0
         if disk:
             self._parent.mkdir(parents=True, exist_ok=True)
             disk = min(disk, shutil.disk_usage(self._parent).free // 2)
-        self.disk = Room(disk)
+        self.disk = ByteBudget(disk)
 
     def keep(
         self,
         compute: Callable[[int], Tensors],
         count: int,
         size: int,
-        old: "Kept | None" = None,
+        old: "CachedBatches | None" = None,
         files_first: bool = False,
-    ) -> "Kept | None":
+    ) -> "CachedBatches | None":
         """Computes and keeps the tensors of all batches; None, and nothing computed, where there is no room.
 
         Args:
@@ -79,20 +79,20 @@ class Cache:
             RunError: a file cannot be written.
         """
         if old is not None:
-            old.room.release(old.size)
+            old.budget.release(old.size)
         stores = [(self.memory, lambda tensors: tensors), (self.disk, self._write)]
-        for room, store in reversed(stores) if files_first else stores:
-            if files_first and room is self.memory and size > room.limit / 2:
+        for budget, store in reversed(stores) if files_first else stores:
+            if files_first and budget is self.memory and size > budget.limit / 2:
                 continue
-            if room.take(size):
-                kept = Kept([], room, size)
+            if budget.reserve(size):
+                kept = CachedBatches([], budget, size)
                 for i in range(count):
                     kept.batches.append(store(compute(i)))
                     if old is not None:
                         old.forget(i)
                 return kept
         if old is not None:
-            old.room.take(old.size)
+            old.budget.reserve(old.size)
         return None
 
     def close(self) -> None:
@@ -119,17 +119,17 @@ class Cache:
             ) from error
 
 
-class Kept:
+class CachedBatches:
     """The tensors of every batch, in memory or in files.
 
     Attributes:
         batches: per batch the tensors, or where they are filed.
-        room: in which they are counted.
+        budget: in which they are counted.
         size: their bytes.
     """
 
-    def __init__(self, batches: list, room: Room, size: int):
-        self.batches, self.room, self.size = batches, room, size
+    def __init__(self, batches: list, budget: ByteBudget, size: int):
+        self.batches, self.budget, self.size = batches, budget, size
 
     def __getitem__(self, index: int) -> Tensors:
         return [x.read() if isinstance(x, _Filed) else x for x in self.batches[index]]
@@ -145,7 +145,7 @@ class Kept:
         """Frees all."""
         for index in range(len(self.batches)):
             self.forget(index)
-        self.room.release(self.size)
+        self.budget.release(self.size)
 
 
 class _Filed:

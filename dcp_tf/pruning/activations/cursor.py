@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from dcp_tf.graph.trace import Trace
-from dcp_tf.pruning.activations.cache import Cache, Kept, Tensors
+from dcp_tf.pruning.activations.cache import Cache, CachedBatches, Tensors
 from dcp_tf.pruning.activations.memory import tensor_bytes
 
 
@@ -22,7 +22,7 @@ class Batches:
     def __init__(self, compute: Callable[[int], Tensors], count: int, size: int, cache: Cache):
         self.count = count
         self._compute, self._size, self._cache = compute, size, cache
-        self._kept: Kept | None = None
+        self._kept: CachedBatches | None = None
         self._is_asked = False
 
     def keep(self) -> None:
@@ -45,7 +45,7 @@ class Batches:
             self._kept = None
 
 
-class Walk:
+class ActivationCursor:
     """A walk of the selection images through a model, from layer to layer.
 
     The inputs of a layer do not change while it is selected, and what lies behind the cut never changes again. So each
@@ -66,7 +66,7 @@ class Walk:
         self._images = images
         self._cut = 0
         self._live = list(trace.inputs)
-        self._kept: Kept | None = None
+        self._kept: CachedBatches | None = None
 
     @property
     def count(self) -> int:
@@ -92,7 +92,7 @@ class Walk:
         if cut <= self._cut:
             return
         sizes = {c: self.bytes_of(live_tensors(self.trace, c)) for c in range(self._cut + 1, cut + 1)}
-        mine = self._kept.size if self._kept is not None and self._kept.room is self._cache.memory else 0
+        mine = self._kept.size if self._kept is not None and self._kept.budget is self._cache.memory else 0
         if sizes[cut] > self._cache.memory.limit - self._cache.memory.used + mine:
             cut = max(sizes, key=lambda c: (-sizes[c], c))
         live = live_tensors(self.trace, cut)
@@ -102,7 +102,7 @@ class Walk:
             self._cut, self._live, self._kept = cut, live, kept
 
     def close(self) -> None:
-        """Frees the tensors at the cut; the walk stands before the first call again."""
+        """Frees the tensors at the cut; the cursor stands before the first call again."""
         if self._kept is not None:
             self._kept.release()
         self._cut, self._live, self._kept = 0, list(self.trace.inputs), None

@@ -9,7 +9,7 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.data import DataSplit
 from dcp_tf.data.tf_data_split import TfDataSplit
-from dcp_tf.pruning.activations.cache import Cache, Kept, Tensors
+from dcp_tf.pruning.activations.cache import Cache, CachedBatches, Tensors
 
 
 class SelectionImages:
@@ -57,7 +57,7 @@ class SelectionImages:
         # Of images that are decoded at each pass batches are best read one after the other.
         self._next, self._pass = 0, iter(())
         self._last: tuple[int, Tensors] = (-1, [])
-        self._kept: Kept | None = None
+        self._kept: CachedBatches | None = None
         self.labels: list[tf.Tensor] = []
         self._read(teacher, cache)
 

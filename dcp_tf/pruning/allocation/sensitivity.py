@@ -13,7 +13,7 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup
 from dcp_tf.pruning.activations.cache import Cache
-from dcp_tf.pruning.activations.cursor import Walk, compiled_for
+from dcp_tf.pruning.activations.cursor import ActivationCursor, compiled_for
 from dcp_tf.pruning.activations.linear import linear
 from dcp_tf.pruning.activations.memory import cache_bytes, free_compiled, images_at_once, matrix_bytes
 from dcp_tf.pruning.activations.selection_images import SelectionImages
@@ -135,9 +135,9 @@ class _Losses:
             # From its own predictions the trained model is not away at all; labels it may not even know.
             self._wanted = [teacher(self._images[i][0]) for i in range(len(self._images))]
             self._distance = functools.partial(objective.loss.distance, temperature=1.0)
-        self._walk = Walk(graph.trace, self._images, self._cache)
+        self._cursor = ActivationCursor(graph.trace, self._images, self._cache)
         self._output = graph.trace.outputs[0]
-        self._ending = objective.ending(model, evidence.data)
+        self._loss_head = objective.loss_head(model, evidence.data)
         self._cut, self._function = -1, None
         self._before: dict[int, float] = {}
 
@@ -152,8 +152,8 @@ class _Losses:
             choices: per choice the values of each kernel.
         """
         if self._cut != cut:
-            self._walk.advance(cut)
-            self._cut, self._function = cut, self._walk.function([self._output])
+            self._cursor.advance(cut)
+            self._cut, self._function = cut, self._cursor.function([self._output])
         rises: list[list[float]] = [[] for _ in choices]
         sizes = [int(x.shape[0]) for x in self._wanted]
         for images in _MEASURED:
@@ -171,14 +171,14 @@ class _Losses:
 
     def _loss(self, index: int) -> float:
         """The mean loss of one batch with the kernels as they are."""
-        (outputs,) = self._function(*self._walk[index])
-        outputs = outputs if self._ending is None else self._ending(outputs)
+        (outputs,) = self._function(*self._cursor[index])
+        outputs = outputs if self._loss_head is None else self._loss_head(outputs)
         loss = float(self._distance(self._wanted[index], outputs))
         return loss if math.isfinite(loss) else float(np.finfo(np.float32).max)
 
     def close(self) -> None:
         """Frees the memory."""
-        self._walk.close()
+        self._cursor.close()
         self._images.close()
         self._cache.close()
 
@@ -236,7 +236,7 @@ def _models(
 def _collector(evidence: Evidence, layers: Sequence[keras.Layer], examples: list[tf.Tensor]) -> Callable:
     """A compiled function: per layer the sums over a batch of `P^T P` and of `g g^T`, g being the slope of the loss."""
     trace, objective = evidence.graph.trace, evidence.objective
-    ending = objective.ending(trace.model, evidence.data)
+    loss_head = objective.loss_head(trace.model, evidence.data)
     mine = {id(layer) for layer in layers}
 
     def collect(images, labels, seed):
@@ -252,7 +252,7 @@ def _collector(evidence: Evidence, layers: Sequence[keras.Layer], examples: list
                 tape.watch(shifts[index])
                 values[call.outputs[0]] = activation(linear_outputs[index] + shifts[index])
             outputs = values[trace.outputs[0]]
-            drawn = sampled_loss(objective.loss, outputs if ending is None else ending(outputs), labels, seed)
+            drawn = sampled_loss(objective.loss, outputs if loss_head is None else loss_head(outputs), labels, seed)
         slopes = tape.gradient(drawn, shifts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         found = []
         for layer in layers:

@@ -18,10 +18,10 @@ from dcp_tf.pruning.dcp.dead_channels import remove_unread
 from dcp_tf.pruning.dcp.stage_runner import Selecting, selection_images
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
-from dcp_tf.pruning.problem.stages import Stage, Target, channel_unit, in_stages, kernel_units, targets_of
+from dcp_tf.pruning.problem.stages import Stage, StageLoss, channel_unit, in_stages, kernel_units, stage_losses
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.training import Objective, TrainConfig, fit
-from dcp_tf.training.attributes import for_a_while
+from dcp_tf.training.attributes import override_attribute
 from dcp_tf.training.chance import heads_at_chance, loss_by_chance
 from dcp_tf.training.heads import AugmentedModel, augment
 from dcp_tf.training.history import History
@@ -81,7 +81,7 @@ def select_channels(
         task.objective,
         method.auxiliary_layers if method.discrimination else (),
         keras.config.image_data_format(),
-        task.objective.ending(model, task.data),
+        task.objective.loss_head(model, task.data),
     )
     if augmented.positions:
         asked = len(method.auxiliary_layers) or method.auxiliary_losses
@@ -96,22 +96,24 @@ def select_channels(
             _fine_tune(augmented, augmented.loss_weights(), task, state, "auxiliary", phases, teacher, frozen=frozen)
         _name_idle_heads(augmented, task, phases)
     base = ChannelGraph(copy_model(graph), shapes, method.ignore_statistics)
-    targets = targets_of(graph, augmented, task.objective)
+    losses = stage_losses(graph, augmented, task.objective)
     images, cache = selection_images(task.data, graph, method, task.seed, teacher)
     variables = augmented.model.variables
     selecting = Selecting(graph, base, widths, method, images, state, task.seed, ranking or {}, variables, cache)
 
     def fine_tune(stage: Stage) -> None:
         weights = [float(p == stage.number) for p in range(1, len(augmented.positions) + 1)] + [1.0]
-        _fine_tune(augmented, weights, task, state, f"stage_{stage.number}", phases, teacher, selecting.held.masks())
+        _fine_tune(
+            augmented, weights, task, state, f"stage_{stage.number}", phases, teacher, selecting.masks.for_training()
+        )
 
-    return graph, base, _select(selecting, graph, targets, widths, method, fine_tune, phases)
+    return graph, base, _select(selecting, graph, losses, widths, method, fine_tune, phases)
 
 
 def _select(
     selecting: Selecting,
     graph: ChannelGraph,
-    targets: Sequence[Target],
+    losses: Sequence[StageLoss],
     widths: Mapping[str, int],
     method: Guided,
     fine_tune: Callable[[Stage], None],
@@ -122,12 +124,12 @@ def _select(
     channels = [channel_unit(graph, graph.group(name)) for name in widths] if method.chooses_channels else []
     kernels = kernel_units(graph, method.excludes) if method.chooses_kernels else []
     with progress.bar(what="selecting", total=len(channels) + len(kernels), unit="layer") as bar:
-        _sweep(selecting, in_stages(graph, channels, targets), method, bar, fine_tune)
+        _sweep(selecting, in_stages(graph, channels, losses), method, bar, fine_tune)
         if kernels:
             chosen = {plan.name: plan.kept for plan in selecting.plans}
-            selecting.held.drop_filters(graph, graph.kept(chosen))
+            selecting.masks.drop_filters(graph, graph.kept(chosen))
             selecting.restart()
-            stages = in_stages(graph, kernels, targets)
+            stages = in_stages(graph, kernels, losses)
             _sweep(selecting, stages, method, bar, (lambda stage: None) if channels else fine_tune)
     selecting.close()
     free_compiled()
@@ -141,7 +143,7 @@ def _after_kernels(
 ) -> tuple[list[GroupPlan], list[KernelPlan]]:
     """What is left once channels that no kernel needs any more are gone too."""
     groups = [graph.group(name) for name in widths]
-    kept = remove_unread(graph, groups, selecting.held)
+    kept = remove_unread(graph, groups, selecting.masks)
     histories = {plan.name: plan.history for plan in selecting.plans if isinstance(plan, GroupPlan)}
     channels = [GroupPlan(g.name, g.size, kept[g.name], g.consumers, histories.get(g.name, {})) for g in groups]
     records = {record.path: record for record in graph.records.values()}
@@ -149,7 +151,7 @@ def _after_kernels(
     for plan in selecting.plans:
         if isinstance(plan, KernelPlan):
             kernel = records[plan.layer].operation.weights[plan.weight]
-            kernels.append(KernelPlan.of(plan.layer, plan.weight, selecting.held.matrix(kernel), plan.history))
+            kernels.append(KernelPlan.of(plan.layer, plan.weight, selecting.masks.matrix(kernel), plan.history))
     return channels, kernels
 
 
@@ -207,7 +209,7 @@ def _fine_tune(
             checkpoint=checkpoint,
             phase="auxiliary fine-tuning" if name == "auxiliary" else name.replace("_", " "),
             log_dir=task.log_dir,
-            lower="--aux_lr",
+            lr_setting="--aux_lr",
         )
     phases.append({"name": name, "seconds": time.perf_counter() - started, "history": list(history)})
 
@@ -266,4 +268,6 @@ def _name_idle_heads(augmented: AugmentedModel, task: Task, phases: Sequence[Map
 def _frozen(graph: ChannelGraph | None) -> contextlib.AbstractContextManager:
     """Keeps the layers of a model as they are, BatchNormalization's statistics too; nothing is done without a model."""
     records = [] if graph is None else graph.records.values()
-    return for_a_while([r.operation for r in records if isinstance(r.operation, keras.Layer)], "trainable", False)
+    return override_attribute(
+        [r.operation for r in records if isinstance(r.operation, keras.Layer)], "trainable", False
+    )

@@ -6,10 +6,12 @@ import numpy as np
 
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.constants import fold_constants
-from dcp_tf.pruning.problem.consumers import HeldPlaces, channels_read
+from dcp_tf.pruning.problem.consumers import KernelMasks, channels_read
 
 
-def remove_unread(graph: ChannelGraph, groups: Sequence[ChannelGroup], held: HeldPlaces) -> dict[str, tuple[int, ...]]:
+def remove_unread(
+    graph: ChannelGraph, groups: Sequence[ChannelGroup], masks: KernelMasks
+) -> dict[str, tuple[int, ...]]:
     """Finds the channels that are still needed, until nothing more can go.
 
     A channel goes where no kernel reads it, or where all filters that make it are gone and the constant they leave can
@@ -19,7 +21,7 @@ def remove_unread(graph: ChannelGraph, groups: Sequence[ChannelGroup], held: Hel
     Args:
         graph: of the model, whose weights are changed.
         groups: those that may lose channels.
-        held: what is there of all kernels; is kept up to date.
+        masks: what is there of all kernels; is kept up to date.
 
     Returns:
         Per group name the channels that stay, at least one.
@@ -30,13 +32,13 @@ def remove_unread(graph: ChannelGraph, groups: Sequence[ChannelGroup], held: Hel
         for name, channels in fold_constants(graph, groups).items():
             constant[name] |= channels
         before = kept
-        kept = {group.name: _needed(graph, group, held, constant[group.name]) for group in groups}
+        kept = {group.name: _needed(graph, group, masks, constant[group.name]) for group in groups}
         if kept == before:
             return kept
-        held.drop_filters(graph, graph.kept(kept))
+        masks.drop_filters(graph, graph.kept(kept))
 
 
-def _needed(graph: ChannelGraph, group: ChannelGroup, held: HeldPlaces, constant: np.ndarray) -> tuple[int, ...]:
-    read = channels_read(held.readers(graph.consumers(group)), group.size) & ~constant
+def _needed(graph: ChannelGraph, group: ChannelGroup, masks: KernelMasks, constant: np.ndarray) -> tuple[int, ...]:
+    read = channels_read(masks.consumer_kernels(graph.consumers(group)), group.size) & ~constant
     read[0] |= not read.any()
     return tuple(np.flatnonzero(read).tolist())

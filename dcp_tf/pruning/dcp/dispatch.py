@@ -38,7 +38,7 @@ def choose(
     if ranking is not None:
         problem = Ranked(problem, ranking)
     else:
-        _foresee(problem)
+        _attach_curvatures(problem)
     return select_greedily(problem, stopping, per_step, on_step)
 
 
@@ -55,22 +55,22 @@ def choose_kernels(
         on_step: as for `select_greedily`.
     """
     stopping = method.kernel_stopping()
-    reader = problem.readers[0]
-    filters = math.prod(reader.kernel.shape[-2:]) // reader.kernel.shape[reader.axis]
+    consumer = problem.consumers[0]
+    filters = math.prod(consumer.kernel.shape[-2:]) // consumer.kernel.shape[consumer.axis]
     per_step = method.kernel_step_size(stopping.limit(problem.size), filters)
     if method.selection == "fast" and is_fast(problem):
         return select_fast(problem, stopping, per_step)
-    _foresee(problem)
+    _attach_curvatures(problem)
     return select_greedily(problem, stopping, per_step, on_step)
 
 
-def _foresee(problem: ChannelProblem) -> None:
+def _attach_curvatures(problem: ChannelProblem) -> None:
     """Gives a problem the curvatures that its score asks for, where the quadratic model knows them."""
     if problem.settings.score == "reduction" and is_fast(problem):
         parts = quadratics(problem)
         problem.curvatures = sum(
-            part.curvatures(r.kernel.numpy().reshape(part.linear.shape).astype(np.float64), problem.size)
-            for part, r in zip(parts, problem.readers, strict=True)
+            part.curvatures(c.kernel.numpy().reshape(part.linear.shape).astype(np.float64), problem.size)
+            for part, c in zip(parts, problem.consumers, strict=True)
         )
 
 

@@ -11,7 +11,7 @@ from dcp_tf import progress
 from dcp_tf.data import DataSplit
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.activations.cache import Cache
-from dcp_tf.pruning.activations.cursor import Walk
+from dcp_tf.pruning.activations.cursor import ActivationCursor
 from dcp_tf.pruning.activations.memory import cache_bytes, images_at_once
 from dcp_tf.pruning.activations.selection_images import SelectionImages
 from dcp_tf.pruning.dcp.dispatch import choose, choose_kernels
@@ -19,7 +19,7 @@ from dcp_tf.pruning.elimination.fisher import fisher_matrices
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.pruning.problem.algorithm2 import Selection
-from dcp_tf.pruning.problem.consumers import HeldPlaces, Reader, with_kernels
+from dcp_tf.pruning.problem.consumers import ConsumerKernel, KernelMasks, with_kernels
 from dcp_tf.pruning.problem.problem import ChannelProblem, SubProblem
 from dcp_tf.pruning.problem.stages import Stage, Unit
 from dcp_tf.pruning.run_state import RunState
@@ -32,7 +32,7 @@ class Selecting:
     """The walk over all units, and what they share.
 
     Attributes:
-        held: what is still there of all kernels.
+        masks: what is still there of all kernels.
         plans: what is selected so far.
     """
 
@@ -67,11 +67,11 @@ class Selecting:
         self._images, self._labels = images, images.labels
         self._state, self._seed, self._ranking, self._variables = state, seed, ranking, variables
         self._cache = cache
-        self.held = HeldPlaces()
+        self.masks = KernelMasks()
         self.plans: list[UnitPlan] = []
         self._fisher: Callable[[], Mapping[int, np.ndarray]] | None = None
         self._done = state.load_selection(variables)
-        self._walks = self._new_walks()
+        self._cursors = self._new_cursors()
 
     @property
     def ahead(self) -> bool:
@@ -80,14 +80,14 @@ class Selecting:
 
     def restart(self) -> None:
         """Sends the images back to the first layer: where weights that they passed have changed."""
-        for walk in self._walks:
-            walk.close()
-        self._walks = self._new_walks()
+        for cursor in self._cursors:
+            cursor.close()
+        self._cursors = self._new_cursors()
 
     def look_ahead(self, stages: Sequence[Stage]) -> None:
         """Tells which stages come, as one pass measures the Fisher matrices of all, where they are asked for at all."""
         trace = self._base.trace
-        reading = [({i for unit in stage.units for i in unit.calls}, stage.target) for stage in stages]
+        reading = [({i for unit in stage.units for i in unit.calls}, stage.loss) for stage in stages]
         self._fisher = functools.cache(
             lambda: fisher_matrices(trace, trace.inputs, self._images, self._labels, reading)
         )
@@ -103,10 +103,10 @@ class Selecting:
                 selection = Selection(
                     np.ones(unit.size, bool), {"kept": [unit.size], "loss": [0.0], "added": [everything]}
                 )
-                plan = self._plan(unit, self.held.readers(unit.consumers), selection)
+                plan = self._plan(unit, self.masks.consumer_kernels(unit.consumers), selection)
                 progress.say(f"kept whole {len(self.plans) + 1}/{bar.total}  {unit.name}: {unit.size} channels")
             else:
-                self._walk_to(unit.calls[0])
+                self._advance_to(unit.calls[0])
                 plan = self._select(unit, stage, bar)
             self.plans.append(plan)
             if len(self.plans) > len(self._done):
@@ -115,20 +115,20 @@ class Selecting:
 
     def close(self) -> None:
         """Frees the memory and deletes the files."""
-        for walk in self._walks:
-            walk.close()
+        for cursor in self._cursors:
+            cursor.close()
         self._images.close()
         self._cache.close()
 
-    def _new_walks(self) -> tuple[Walk, Walk]:
-        return tuple(Walk(g.trace, self._images, self._cache) for g in (self._graph, self._base))
+    def _new_cursors(self) -> tuple[ActivationCursor, ActivationCursor]:
+        return tuple(ActivationCursor(g.trace, self._images, self._cache) for g in (self._graph, self._base))
 
-    def _walk_to(self, cut: int) -> None:
+    def _advance_to(self, cut: int) -> None:
         # A group that is read before and behind an auxiliary loss waits for a later stage: then the way is back.
-        if any(walk.cut > cut for walk in self._walks):
+        if any(cursor.cut > cut for cursor in self._cursors):
             self.restart()
-        for walk in self._walks:
-            walk.advance(cut)
+        for cursor in self._cursors:
+            cursor.advance(cut)
 
     def _has_nothing_to_do(self, unit: Unit) -> bool:
         """Whether a group keeps all channels while its inputs are still those of the baseline: its kernels fit then."""
@@ -141,22 +141,22 @@ class Selecting:
 
     def _hold(self, unit: Unit, plan: UnitPlan) -> None:
         """Takes over what was selected before; the weights themselves were restored."""
-        readers = self.held.readers(unit.consumers)
+        consumers = self.masks.consumer_kernels(unit.consumers)
         if isinstance(plan, GroupPlan):
             mask = np.zeros(plan.size, bool)
             mask[list(plan.kept)] = True
-            self.held.drop(readers, mask)
+            self.masks.drop(consumers, mask)
         else:
-            for reader in readers:
-                kernel = reader.kernel
-                self.held.hold(kernel, plan.matrix().reshape([1] * (len(kernel.shape) - 2) + list(plan.shape)))
+            for consumer in consumers:
+                kernel = consumer.kernel
+                self.masks.hold(kernel, plan.matrix().reshape([1] * (len(kernel.shape) - 2) + list(plan.shape)))
 
     def _select(self, unit: Unit, stage: Stage, bar: Any) -> UnitPlan:
         """Algorithm 2 on one unit."""
         started, number = time.perf_counter(), len(self.plans)
-        readers, size = self.held.readers(unit.consumers), unit.size
+        consumers, size = self.masks.consumer_kernels(unit.consumers), unit.size
         if unit.kernels:
-            readers, size = with_kernels(readers, np.ones(unit.size, bool))
+            consumers, size = with_kernels(consumers, np.ones(unit.size, bool))
         method = self._method
         settings = SubProblem(
             method.reconstruction,
@@ -169,10 +169,10 @@ class Selecting:
         problem = ChannelProblem(
             self._graph,
             unit.name,
-            readers,
+            consumers,
             size,
-            stage.target,
-            self._walks,
+            stage.loss,
+            self._cursors,
             self._labels,
             settings,
             self._cache,
@@ -189,22 +189,22 @@ class Selecting:
         else:
             selection = choose(problem, method, self._widths[unit.name], self._ranking.get(unit.name), show)
         problem.close()
-        self.held.drop(readers, selection.selected)
+        self.masks.drop(consumers, selection.selected)
         progress.say(
             f"selected {number + 1}/{bar.total}  {unit.name}: {int(selection.selected.sum())} of {size} {what}  "
             f"loss {selection.history['loss'][-1]:.4g}  {time.perf_counter() - started:.1f} s"
         )
-        return self._plan(unit, readers, selection)
+        return self._plan(unit, consumers, selection)
 
-    def _plan(self, unit: Unit, readers: Sequence[Reader], selection: Selection) -> UnitPlan:
+    def _plan(self, unit: Unit, consumers: Sequence[ConsumerKernel], selection: Selection) -> UnitPlan:
         if not unit.kernels:
             kept = tuple(np.flatnonzero(selection.selected).tolist())
-            consumers = tuple(dict.fromkeys(record.path for record, *_ in unit.consumers))
-            return GroupPlan(unit.name, unit.size, kept, consumers, selection.history)
+            layers = tuple(dict.fromkeys(record.path for record, *_ in unit.consumers))
+            return GroupPlan(unit.name, unit.size, kept, layers, selection.history)
         record, index, *_ = unit.consumers[0]
         # Millions of kernels: which came in at which step is not kept.
         history = {name: values for name, values in selection.history.items() if name != "added"}
-        return KernelPlan.of(record.path, index, self.held.matrix(readers[0].kernel), history)
+        return KernelPlan.of(record.path, index, self.masks.matrix(consumers[0].kernel), history)
 
 
 def selection_images(

@@ -1,5 +1,6 @@
 """The Fisher matrices of the discrimination-aware losses at the outputs of layers, from one pass over some images."""
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -8,7 +9,7 @@ import tensorflow as tf
 from dcp_tf.graph.trace import Trace
 from dcp_tf.pruning.activations.cursor import compiled_for
 from dcp_tf.pruning.activations.linear import linear
-from dcp_tf.pruning.problem.stages import Target
+from dcp_tf.pruning.problem.stages import StageLoss
 
 _IMAGES = 512  # by which the matrices are measured
 
@@ -18,7 +19,7 @@ def fisher_matrices(
     known: Sequence[int],
     batches: Sequence[Sequence[tf.Tensor]],
     labels: Sequence[tf.Tensor],
-    stages: Sequence[tuple[Collection[int], Target]],
+    stages: Sequence[tuple[Collection[int], StageLoss]],
 ) -> Mapping[int, np.ndarray]:
     """`E[sum over places of g g^T]` for each reading call, g being the slope of its stage's loss at its linear output.
 
@@ -35,18 +36,14 @@ def fisher_matrices(
     collect = _collector(trace, known, stages, [list(batches[0]), labels[0]])
     sizes = np.cumsum([int(x.shape[0]) for x in labels])
     last = int(np.searchsorted(sizes, min(_IMAGES, sizes[-1])))
-    sums = added(collect(list(batches[i]), labels[i], tf.constant([7, i])) for i in range(last + 1))
+    sums = tree_sum(collect(list(batches[i]), labels[i], tf.constant([7, i])) for i in range(last + 1))
     reading = [i for calls, _ in stages for i in sorted(calls)]
     return {i: s.numpy().astype(np.float64) / sizes[last] for i, s in zip(reading, sums, strict=True)}
 
 
-def added(found: Iterable[list]) -> list:
+def tree_sum(trees: Iterable[list]) -> list:
     """The sums of equally nested tensors."""
-    found = iter(found)
-    total = next(found)
-    for each in found:
-        total = tf.nest.map_structure(tf.add, total, each)
-    return total
+    return functools.reduce(functools.partial(tf.nest.map_structure, tf.add), trees)
 
 
 def sampled_loss(loss: Callable, outputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -60,12 +57,12 @@ def sampled_loss(loss: Callable, outputs: tf.Tensor, labels: tf.Tensor, seed: tf
 
 
 def _collector(
-    trace: Trace, known: Sequence[int], stages: Sequence[tuple[Collection[int], Target]], examples: list
+    trace: Trace, known: Sequence[int], stages: Sequence[tuple[Collection[int], StageLoss]], examples: list
 ) -> Callable:
     """A compiled function: per reading call the sum of `g g^T` over a batch and all places."""
-    stages = [(sorted(calls), target) for calls, target in stages]
+    stages = [(sorted(calls), loss) for calls, loss in stages]
     reading = {i for calls, _ in stages for i in calls}
-    needed = trace.needed([target.tensor for _, target in stages], known)
+    needed = trace.needed([loss.tensor for _, loss in stages], known)
 
     def collect(inputs, labels, seed):
         values = dict(zip(known, inputs, strict=True))

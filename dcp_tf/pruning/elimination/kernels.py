@@ -59,8 +59,8 @@ def _of_outputs(part: Quadratic, blocks: list[np.ndarray], outputs: np.ndarray) 
     """The chains of some outputs, which take their steps side by side."""
     rows = np.stack(blocks)  # (inputs, rows of a kernel)
     atoms = part.atom[rows[:, 0]][:, outputs].T  # (outputs, inputs)
-    held = np.broadcast_to(part.held, part.linear.shape)[:, outputs].T
-    inverse, weights = _start(part, outputs, held)
+    mask = np.broadcast_to(part.mask, part.linear.shape)[:, outputs].T
+    inverse, weights = _start(part, outputs, mask)
     alive = atoms >= 0
     each = np.arange(len(outputs))
     chains: list[list[tuple[int, float]]] = [[] for _ in outputs]
@@ -88,11 +88,11 @@ def _of_outputs(part: Quadratic, blocks: list[np.ndarray], outputs: np.ndarray) 
     return chains
 
 
-def _start(part: Quadratic, outputs: np.ndarray, held: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _start(part: Quadratic, outputs: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Per output the inverse of H over the places that are there, zero elsewhere, and the fitted weights."""
     size = len(part.hessian)
     inverse = np.zeros((len(outputs), size, size))
-    patterns, which = np.unique(held, axis=0, return_inverse=True)
+    patterns, which = np.unique(mask, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
         rows = np.flatnonzero(pattern)
         whole = np.zeros((size, size))

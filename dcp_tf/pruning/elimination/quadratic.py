@@ -36,7 +36,7 @@ class Quadratic:
         linear: B, (rows, outputs).
         atom: number of the atom of each place, -1 where it belongs to another group: (rows, outputs), or (rows, 1)
             where whole rows are alike (channels).
-        held: whether a place may be anything but zero, in the shape of `atom`.
+        mask: whether a place may be anything but zero, in the shape of `atom`.
         metric: M, (outputs, outputs): how much errors of the outputs matter; None: all alike. What fits best does not
             depend on it, what is removed first does.
         halves: H and B of each half of the images, which add up to the whole; empty: nothing is cross-validated.
@@ -45,7 +45,7 @@ class Quadratic:
     hessian: np.ndarray
     linear: np.ndarray
     atom: np.ndarray
-    held: np.ndarray
+    mask: np.ndarray
     metric: np.ndarray | None = None
     halves: Sequence[tuple[np.ndarray, np.ndarray]] = ()
 
@@ -99,7 +99,7 @@ class Quadratic:
 
     def _best_strength(self, weights: np.ndarray, selected: np.ndarray, unit: float) -> float:
         """The cross-validated strength, where the rows are those that any output has."""
-        rows = np.flatnonzero((self.held & ((self.atom < 0) | selected[self.atom])).any(1))
+        rows = np.flatnonzero((self.mask & ((self.atom < 0) | selected[self.atom])).any(1))
         square = np.ix_(rows, rows)
         known = [(h[square], b[rows] - h[square] @ weights[rows]) for h, b in self.halves]
         errors = np.zeros(len(_STRENGTHS))
@@ -114,7 +114,7 @@ class Quadratic:
 
     def fit(self, selected: np.ndarray) -> np.ndarray:
         """The W that minimises the model with zeros outside the selected atoms, (rows, outputs)."""
-        allowed = self.held & ((self.atom < 0) | selected[self.atom])
+        allowed = self.mask & ((self.atom < 0) | selected[self.atom])
         weights = np.zeros_like(self.linear)
         patterns, which = np.unique(allowed, axis=1, return_inverse=True)
         for number, pattern in enumerate(patterns.T):
@@ -206,7 +206,7 @@ def one_thread(rows: int) -> contextlib.AbstractContextManager:
 
 
 def _elimination(part: Quadratic, size: int) -> "RowElimination | _Elimination":
-    rows = np.flatnonzero(part.held[:, 0])
+    rows = np.flatnonzero(part.mask[:, 0])
     channel = part.atom[rows, 0]
     if np.bincount(channel[channel >= 0], minlength=1).max() > 1:
         return _Elimination(part.scaled(), size)
@@ -220,7 +220,7 @@ class _Elimination:
     """The inverse of H and the fitted weights over the rows that are left, updated with each removal."""
 
     def __init__(self, part: Quadratic, size: int):
-        rows = np.flatnonzero(part.held[:, 0])
+        rows = np.flatnonzero(part.mask[:, 0])
         order = rows[np.argsort(part.atom[rows, 0], kind="stable")]
         channel = part.atom[order, 0]
         self._inverse = np.linalg.inv(ridged(part.hessian[np.ix_(order, order)]))

@@ -10,12 +10,12 @@ import tensorflow as tf
 
 from dcp_tf.pruning.activations.cursor import compiled_for
 from dcp_tf.pruning.activations.linear import dropout_variance, run_linear
-from dcp_tf.pruning.elimination.fisher import added, fisher_matrices
+from dcp_tf.pruning.elimination.fisher import fisher_matrices, tree_sum
 from dcp_tf.pruning.elimination.kernels import MAX_WORK, eliminate_kernels, work
 from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, patches, rows_of
 from dcp_tf.pruning.importance import largest
 from dcp_tf.pruning.problem.algorithm2 import Selection
-from dcp_tf.pruning.problem.consumers import Reader
+from dcp_tf.pruning.problem.consumers import ConsumerKernel
 from dcp_tf.pruning.problem.problem import ChannelProblem
 from dcp_tf.pruning.stopping import StoppingRule
 
@@ -26,17 +26,17 @@ _PATCH_VALUES = 2**26  # of the patches in memory at one time: 256 MiB
 
 def is_fast(problem: ChannelProblem) -> bool:
     """Whether the quadratic model covers all layers that read the group, none of which may read another's outputs."""
-    if not all(is_supported(reader.operation) and _is_tractable(reader) for reader in problem.readers):
+    if not all(is_supported(consumer.operation) and _is_tractable(consumer) for consumer in problem.consumers):
         return False
     trace = problem.trace
     return all(not (trace.dependents([i]) - {i}) & problem.reading for i in problem.reading)
 
 
-def _is_tractable(reader: Reader) -> bool:
+def _is_tractable(consumer: ConsumerKernel) -> bool:
     """Channels are eliminated where the kernel has whole ones, kernels where their number allows."""
-    if reader.atom.shape[-1] > 1:
-        return work(rows_of(reader.operation), reader.kernel.shape[-1]) <= MAX_WORK
-    return reader.held.shape[-1] == 1 or bool((reader.held == reader.held.any(-1, keepdims=True)).all())
+    if consumer.atom.shape[-1] > 1:
+        return work(rows_of(consumer.operation), consumer.kernel.shape[-1]) <= MAX_WORK
+    return consumer.mask.shape[-1] == 1 or bool((consumer.mask == consumer.mask.any(-1, keepdims=True)).all())
 
 
 def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) -> Selection:
@@ -85,8 +85,8 @@ def _toward_present(
 ) -> tuple[list[Quadratic], list[float]]:
     """The models with a ridge toward the kernels as they are, and its strengths; see `Quadratic.toward`."""
     models = [
-        part.toward(reader.kernel.numpy().reshape(part.linear.shape).astype(np.float64), selected)
-        for part, reader in zip(parts, problem.readers, strict=True)
+        part.toward(consumer.kernel.numpy().reshape(part.linear.shape).astype(np.float64), selected)
+        for part, consumer in zip(parts, problem.consumers, strict=True)
     ]
     return [model for model, _ in models], [strength for _, strength in models]
 
@@ -111,7 +111,9 @@ def adopt_ranked(problem: ChannelProblem, stopping: StoppingRule, ranking: np.nd
 def _adopt(problem: ChannelProblem, parts: list[Quadratic], selected: np.ndarray) -> None:
     """Fits the kernels to the selected atoms; `parts` are the models without a ridge."""
     parts, _ = _toward_present(problem, parts, selected)
-    problem.adopt(selected, [_as_kernel(part.fit(selected), r) for part, r in zip(parts, problem.readers, strict=True)])
+    problem.adopt(
+        selected, [_as_kernel(part.fit(selected), r) for part, r in zip(parts, problem.consumers, strict=True)]
+    )
 
 
 def quadratics(problem: ChannelProblem) -> list[Quadratic]:
@@ -125,32 +127,32 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
     sums: dict[int, list] = {}
     for half, *inputs in _in_halves(problem):
         terms = grams(*inputs)
-        sums[half] = added([sums[half], terms]) if half in sums else terms
+        sums[half] = tree_sum([sums[half], terms]) if half in sums else terms
     metrics = _metrics(problem)
     parts = []
-    for reader, metric, *terms in zip(problem.readers, metrics, *sums.values(), strict=True):
+    for consumer, metric, *terms in zip(problem.consumers, metrics, *sums.values(), strict=True):
         halves = [tuple(x.numpy().astype(np.float64) / total for x in of_half) for of_half in terms]
-        halves = [_under_dropout(problem, reader, *of_half) for of_half in halves]
+        halves = [_under_dropout(problem, consumer, *of_half) for of_half in halves]
         hessian, linear_term = (sum(of_halves) for of_halves in zip(*halves, strict=True))
-        atom, held = (_as_rows(x, reader) for x in (reader.atom, reader.held))
-        few = total * sum(_places(problem, i) for i in _calls_of(problem, reader)) < _PLENTY * len(hessian)
-        parts.append(Quadratic(hessian, linear_term, atom, held, metric, halves if few and len(halves) == 2 else ()))
+        atom, mask = (_as_rows(x, consumer) for x in (consumer.atom, consumer.mask))
+        few = total * sum(_places(problem, i) for i in _calls_of(problem, consumer)) < _PLENTY * len(hessian)
+        parts.append(Quadratic(hessian, linear_term, atom, mask, metric, halves if few and len(halves) == 2 else ()))
     return parts
 
 
 def _under_dropout(
-    problem: ChannelProblem, reader: Reader, hessian: np.ndarray, linear_term: np.ndarray
+    problem: ChannelProblem, consumer: ConsumerKernel, hessian: np.ndarray, linear_term: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """H and B as dropout before the layer makes them in training, in the mean; the baseline meets the same dropout.
 
     Inputs x become x (1 + e), e of variance v: the diagonal of H grows by v times itself. Without that the fit may set
     large weights of similar inputs against each other, which dropout does not leave alone in any training step.
     """
-    own = _calls_of(problem, reader)
+    own = _calls_of(problem, consumer)
     noise = sum(dropout_variance(problem.trace, problem.trace.calls[i].inputs[0]) for i in own) / len(own)
     if not noise:
         return hessian, linear_term
-    kernel = reader.kernel.numpy().reshape(linear_term.shape).astype(np.float64)
+    kernel = consumer.kernel.numpy().reshape(linear_term.shape).astype(np.float64)
     added_diagonal = noise * np.diag(hessian)
     return hessian + np.diag(added_diagonal), linear_term + added_diagonal[:, None] * kernel
 
@@ -170,15 +172,15 @@ def _in_halves(problem: ChannelProblem) -> Iterator[tuple[int, Sequence[tf.Tenso
         yield half, [x[part] for x in inputs], [x[part] for x in base]
 
 
-def _as_rows(values: np.ndarray, reader: Reader) -> np.ndarray:
+def _as_rows(values: np.ndarray, consumer: ConsumerKernel) -> np.ndarray:
     """An array that broadcasts against the kernel, for the kernel as a matrix: (rows, outputs or 1)."""
-    shape = (*reader.kernel.shape[:-1], reader.atom.shape[-1])
+    shape = (*consumer.kernel.shape[:-1], consumer.atom.shape[-1])
     values = values.any(-1, keepdims=True) if shape[-1] == 1 and values.dtype == bool else values
     return np.broadcast_to(values, shape).reshape(-1, shape[-1]).copy()
 
 
 def _gram_collector(problem: ChannelProblem) -> Callable:
-    """A compiled function: per reader the sums of `P^T P` and `P^T O` over a batch.
+    """A compiled function: per consumer the sums of `P^T P` and `P^T O` over a batch.
 
     P are the patches that the kernel multiplies, O the outputs to keep (O^b, or the present ones where the
     reconstruction loss is left out) without bias.
@@ -194,12 +196,12 @@ def _gram_collector(problem: ChannelProblem) -> Callable:
         wanted = base or run_linear(trace, reading, problem.reading, dict(values))
         found = {i: (values[t], o) for i, t, o in zip(reading, read, wanted, strict=True)}
         sums = []
-        for reader in problem.readers:
-            own = _calls_of(problem, reader)
+        for consumer in problem.consumers:
+            own = _calls_of(problem, consumer)
             mean = sum(_places(problem, i) for i in own) / len(own)
             # In L_M each call counts by the mean over its own places, so those of smaller maps count for more.
             weights = [mean / _places(problem, i) for i in own]
-            sums.append(layer_sums(reader.operation, [found[i] for i in own], weights))
+            sums.append(layer_sums(consumer.operation, [found[i] for i in own], weights))
         return sums
 
     return compiled_for(collect, [problem.inputs[0], problem.baseline(0)])
@@ -230,29 +232,29 @@ def layer_sums(
 
 
 def _metrics(problem: ChannelProblem) -> list[np.ndarray]:
-    """Per reader how much errors of its outputs matter, (outputs, outputs): `lambda / Q` and the Fisher matrix of L_S.
+    """Per consumer the weight of its outputs' errors, (outputs, outputs): `lambda / Q` and the Fisher matrix of L_S.
 
     Both are per image and place: `Q` is here the number of values that the layers give for one image.
     """
     settings, found, places = problem.settings, [], []
-    for reader in problem.readers:
-        outputs, own = reader.kernel.shape[-1], _calls_of(problem, reader)
+    for consumer in problem.consumers:
+        outputs, own = consumer.kernel.shape[-1], _calls_of(problem, consumer)
         places.append(sum(_places(problem, i) for i in own))
         found.append(settings.reconstruction * len(own) / (places[-1] * outputs) * np.eye(outputs))
     if settings.discrimination:
-        stages = [(problem.reading, problem.target)]
+        stages = [(problem.reading, problem.stage_loss)]
         fisher = (
             fisher_matrices(problem.trace, problem.boundary, problem.inputs, problem.labels, stages)
             if problem.fisher is None
             else problem.fisher()
         )
-        for reader, metric, each in zip(problem.readers, found, places, strict=True):
-            metric += settings.discrimination / each * sum(fisher[i] for i in _calls_of(problem, reader))
+        for consumer, metric, each in zip(problem.consumers, found, places, strict=True):
+            metric += settings.discrimination / each * sum(fisher[i] for i in _calls_of(problem, consumer))
     return found
 
 
-def _calls_of(problem: ChannelProblem, reader: Reader) -> list[int]:
-    return [i for i in sorted(problem.reading) if problem.trace.calls[i].operation is reader.operation]
+def _calls_of(problem: ChannelProblem, consumer: ConsumerKernel) -> list[int]:
+    return [i for i in sorted(problem.reading) if problem.trace.calls[i].operation is consumer.operation]
 
 
 def _places(problem: ChannelProblem, call: int) -> int:
@@ -260,5 +262,5 @@ def _places(problem: ChannelProblem, call: int) -> int:
     return math.prod(problem.trace.shapes[problem.trace.calls[call].outputs[0]][1:-1])
 
 
-def _as_kernel(weights: np.ndarray, reader) -> np.ndarray:
-    return weights.reshape(reader.kernel.shape).astype(np.float32)
+def _as_kernel(weights: np.ndarray, consumer) -> np.ndarray:
+    return weights.reshape(consumer.kernel.shape).astype(np.float32)

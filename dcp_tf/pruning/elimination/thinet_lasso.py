@@ -99,11 +99,11 @@ def choose_in_models(problem: ChannelProblem, chooser: Chooser, width: int) -> S
         chooser: `thinet` or `lasso`.
         width: how many channels stay.
     """
-    kernels = [r.held * r.kernel.numpy() for r in problem.readers]
+    kernels = [c.mask * c.kernel.numpy() for c in problem.consumers]
     kernels = [kernel.reshape(-1, kernel.shape[-1]).astype(np.float64) for kernel in kernels]
     parts = quadratics(problem)
     selected, kernels = chooser(parts, kernels, problem.size, width)
-    shaped = [k.reshape(r.kernel.shape).astype(np.float32) for k, r in zip(kernels, problem.readers, strict=True)]
+    shaped = [k.reshape(c.kernel.shape).astype(np.float32) for k, c in zip(kernels, problem.consumers, strict=True)]
     problem.adopt(selected, shaped)
     everything = np.ones_like(selected)
     rise = sum(part.value(k) - part.value(part.fit(everything)) for part, k in zip(parts, kernels, strict=True))
@@ -112,7 +112,7 @@ def choose_in_models(problem: ChannelProblem, chooser: Chooser, width: int) -> S
 
 
 def check_layers(graph: ChannelGraph, groups: Sequence[ChannelGroup], name: str) -> None:
-    """Raises UsageError for a group whose readers' outputs are not linear in its channels with one matrix each."""
+    """Raises UsageError for a group whose consumers' outputs are not linear in its channels with one matrix each."""
     for group in groups:
         records = [record for record, *_ in graph.consumers(group)]
         reading = {index for record in records for index in graph.calls_of(record)}

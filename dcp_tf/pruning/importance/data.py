@@ -34,12 +34,12 @@ def taylor(evidence: Evidence, groups: Sequence[ChannelGroup]) -> Scores:
         for g in groups
     ]
     kernels = list({id(kernel): kernel for of_group in reads for kernel, _, _ in of_group}.values())
-    loss, ended = evidence.objective.loss, evidence.objective.with_ending(model, evidence.data)
+    loss, with_head = evidence.objective.loss, evidence.objective.with_loss_head(model, evidence.data)
 
     def squared_changes(images, labels):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(kernels)
-            value = loss(labels, ended(images, training=False))
+            value = loss(labels, with_head(images, training=False))
         gradients = tape.gradient(value, kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         changes = {id(k): tf.cast(g * k, tf.float32) for g, k in zip(gradients, kernels, strict=True)}
         return [

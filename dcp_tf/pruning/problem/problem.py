@@ -9,12 +9,12 @@ import tensorflow as tf
 from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.activations.cache import Cache
-from dcp_tf.pruning.activations.cursor import Batches, Walk, compiled, compiled_for
+from dcp_tf.pruning.activations.cursor import ActivationCursor, Batches, compiled, compiled_for
 from dcp_tf.pruning.activations.linear import run_linear
 from dcp_tf.pruning.problem.algorithm2 import LossTerms
-from dcp_tf.pruning.problem.consumers import Reader, biases_of
+from dcp_tf.pruning.problem.consumers import ConsumerKernel, biases_of
 from dcp_tf.pruning.problem.scores import SCORES
-from dcp_tf.pruning.problem.stages import Target
+from dcp_tf.pruning.problem.stages import StageLoss
 
 _ATTEMPTS = 4  # of a sub-problem whose loss grows out of bounds, each at a tenth of the learning rate before
 _OUT_OF_BOUNDS = 10  # times the loss without any channel
@@ -54,10 +54,10 @@ class ChannelProblem:
         self,
         graph: ChannelGraph,
         name: str,
-        readers: Sequence[Reader],
+        consumers: Sequence[ConsumerKernel],
         size: int,
-        target: Target,
-        walks: tuple[Walk, Walk],
+        stage_loss: StageLoss,
+        cursors: tuple[ActivationCursor, ActivationCursor],
         labels: Sequence[tf.Tensor],
         settings: SubProblem,
         cache: Cache,
@@ -69,10 +69,10 @@ class ChannelProblem:
         Args:
             graph: of the model that is being pruned.
             name: of the group or layer, for messages.
-            readers: the kernels that are fitted, with the numbers of their atoms.
+            consumers: the kernels that are fitted, with the numbers of their atoms.
             size: how many atoms there are.
-            target: of the stage's discrimination-aware loss.
-            walks: of the model that is being pruned and of the baseline, both before the first reader.
+            stage_loss: of the stage's discrimination-aware loss.
+            cursors: of the model that is being pruned and of the baseline, both before the first consumer.
             labels: per batch.
             settings: the loss and how it is minimised.
             cache: for the tensors that are kept.
@@ -82,31 +82,33 @@ class ChannelProblem:
         """
         self.name = name
         self.size = size
-        self.readers = list(readers)
+        self.consumers = list(consumers)
         self.curvatures = np.zeros(size)
         self.settings = settings
-        self.target = target
+        self.stage_loss = stage_loss
         self.labels = list(labels)
         self._rng = rng
         self.fisher = fisher
         trace = graph.trace
-        self.reading = {i for r in self.readers for i in graph.calls_of(graph.records[id(r.operation)])}
+        self.reading = {i for c in self.consumers for i in graph.calls_of(graph.records[id(c.operation)])}
         outputs = [t for i in sorted(self.reading) for t in trace.calls[i].outputs]
-        goals = outputs + ([target.tensor] if settings.discrimination else [])
+        goals = outputs + ([stage_loss.tensor] if settings.discrimination else [])
         after = trace.dependents(self.reading)
         self.calls = [i for i in trace.needed(goals, trace.inputs) if i in after]
         made = {t for i in self.calls for t in trace.calls[i].outputs}
         self.boundary = sorted({t for i in self.calls for t in trace.calls[i].inputs} - made)
         self.trace = trace
-        walk, base_walk = walks
-        self.inputs = _cache(walk, walk.function(self.boundary), walk.bytes_of(self.boundary), self.boundary, cache)
+        cursor, base_cursor = cursors
+        self.inputs = _cache(
+            cursor, cursor.function(self.boundary), cursor.bytes_of(self.boundary), self.boundary, cache
+        )
         self.base = None
         if settings.reconstruction:
-            function = _baseline_outputs(base_walk, sorted(self.reading))
-            self.base = _cache(base_walk, function, base_walk.bytes_of(outputs), None, cache)
-        self._kernels = [r.kernel.value for r in self.readers]
-        self._biases = [b.value for b in biases_of(self.readers)]
-        self._start = [r.kernel.numpy() for r in self.readers]
+            function = _baseline_outputs(base_cursor, sorted(self.reading))
+            self.base = _cache(base_cursor, function, base_cursor.bytes_of(outputs), None, cache)
+        self._kernels = [c.kernel.value for c in self.consumers]
+        self._biases = [b.value for b in biases_of(self.consumers)]
+        self._start = [c.kernel.numpy() for c in self.consumers]
         self._selected = np.zeros(size, bool)
         self._terms: LossTerms | None = None
         self._ceiling = np.inf
@@ -118,7 +120,7 @@ class ChannelProblem:
     def scores(self) -> np.ndarray:
         """How much each atom is wanted at the present W, by the score of the settings, shape (size,)."""
         self._evaluate()
-        return SCORES[self.settings.score](self.readers, self._gradients, self._start, self.curvatures)
+        return SCORES[self.settings.score](self.consumers, self._gradients, self._start, self.curvatures)
 
     def loss(self) -> LossTerms:
         """`lambda * L_M + L_S` (eq. 6) over the whole selection set."""
@@ -146,8 +148,8 @@ class ChannelProblem:
         Where the settings ask for passes of SGD, they follow, and what they make better is kept.
         """
         self._enter(selected)
-        for reader, values in zip(self.readers, kernels, strict=True):
-            reader.kernel.assign(values)
+        for consumer, values in zip(self.consumers, kernels, strict=True):
+            consumer.kernel.assign(values)
         self._terms = None
         if self.settings.passes:
             self._ceiling = self._evaluate().joint
@@ -164,10 +166,10 @@ class ChannelProblem:
     def _enter(self, selected: np.ndarray) -> None:
         new = selected & ~self._selected
         self._selected = selected.copy()
-        for reader, start, mask in zip(self.readers, self._start, self._masks, strict=True):
-            entering = (reader.atom >= 0) & new[reader.atom]
-            allowed = reader.allowed(selected).astype(np.float32)
-            reader.kernel.assign(np.where(entering, start, reader.kernel.numpy()) * allowed)
+        for consumer, start, mask in zip(self.consumers, self._start, self._masks, strict=True):
+            entering = (consumer.atom >= 0) & new[consumer.atom]
+            allowed = consumer.allowed(selected).astype(np.float32)
+            consumer.kernel.assign(np.where(entering, start, consumer.kernel.numpy()) * allowed)
             mask.assign(np.broadcast_to(allowed, mask.shape))
 
     def _descend(self, attempts: int) -> bool:
@@ -238,7 +240,7 @@ class ChannelProblem:
             else zero
         )
         discrimination = (
-            tf.cast(self.target.loss(labels, self.target.outputs(values[self.target.tensor])), tf.float32)
+            tf.cast(self.stage_loss.loss(labels, self.stage_loss.outputs(values[self.stage_loss.tensor])), tf.float32)
             if self.settings.discrimination
             else zero
         )
@@ -281,21 +283,23 @@ class ChannelProblem:
         self._reset = tf.function(reset, input_signature=[], autograph=False)
 
 
-def _baseline_outputs(walk: Walk, reading: Sequence[int]) -> Callable:
+def _baseline_outputs(cursor: ActivationCursor, reading: Sequence[int]) -> Callable:
     """A compiled function from the baseline's tensors at the cut to O^b of the reading calls."""
-    trace, live = walk.trace, walk.live
+    trace, live = cursor.trace, cursor.live
     goals = [t for i in reading for t in trace.calls[i].outputs]
     calls = trace.needed(goals, live)
 
     def compute(*values):
         return run_linear(trace, calls, set(reading), dict(zip(live, values, strict=True)))
 
-    return compiled(compute, walk[0])
+    return compiled(compute, cursor[0])
 
 
-def _cache(walk: Walk, function: Callable, size: int, tensors: Sequence[int] | None, cache: Cache) -> Batches:
-    """Holds what `function` makes of the walk's tensors; tensors that already lie at the cut cost nothing more."""
-    if tensors is not None and set(tensors) <= set(walk.live):
-        places = [walk.live.index(t) for t in tensors]
-        return Batches(lambda i: [walk[i][p] for p in places], walk.count, 0, cache)
-    return Batches(lambda i: function(*walk[i]), walk.count, size, cache)
+def _cache(
+    cursor: ActivationCursor, function: Callable, size: int, tensors: Sequence[int] | None, cache: Cache
+) -> Batches:
+    """Holds what `function` makes of the cursor's tensors; tensors that already lie at the cut cost nothing more."""
+    if tensors is not None and set(tensors) <= set(cursor.live):
+        places = [cursor.live.index(t) for t in tensors]
+        return Batches(lambda i: [cursor[i][p] for p in places], cursor.count, 0, cache)
+    return Batches(lambda i: function(*cursor[i]), cursor.count, size, cache)

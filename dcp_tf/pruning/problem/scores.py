@@ -4,16 +4,16 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from dcp_tf.pruning.problem.consumers import Reader, has_kernels
+from dcp_tf.pruning.problem.consumers import ConsumerKernel, has_kernels
 
-Arrays = Sequence[np.ndarray]
+Consumers, Arrays = Sequence[ConsumerKernel], Sequence[np.ndarray]
 
 
-def paper(readers: Sequence[Reader], gradients: Arrays, start: Arrays, curvatures: np.ndarray) -> np.ndarray:
+def paper(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures: np.ndarray) -> np.ndarray:
     """`||G_k||_F`, the norm of the gradient over all places of atom k (Liu et al. 2021, Algorithm 2).
 
     Args:
-        readers: the kernels, with the numbers of their atoms.
+        consumers: the kernels, with the numbers of their atoms.
         gradients: dL/dW of each kernel at the present W.
         start: the values with which atoms come in.
         curvatures: `<W0_k, H W0_k>` of each atom at these values, shape (size,).
@@ -22,29 +22,29 @@ def paper(readers: Sequence[Reader], gradients: Arrays, start: Arrays, curvature
         The larger the sooner, shape (size,).
     """
     size = len(curvatures)
-    squares = (r.sums(np.square(g, dtype=np.float64), size) for r, g in zip(readers, gradients, strict=True))
+    squares = (c.sums(np.square(g, dtype=np.float64), size) for c, g in zip(consumers, gradients, strict=True))
     return np.sqrt(sum(squares))
 
 
-def code(readers: Sequence[Reader], gradients: Arrays, start: Arrays, curvatures: np.ndarray) -> np.ndarray:
+def code(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures: np.ndarray) -> np.ndarray:
     """`sum_j ||G_jk||_F`, the norms of the kernels added up over the filters, as the authors' code has it."""
     scores = np.zeros(len(curvatures))
-    for reader, gradient in zip(readers, gradients, strict=True):
-        channels = (gradient.ndim - 2, gradient.ndim - 1) if has_kernels(reader) else (reader.axis,)
+    for consumer, gradient in zip(consumers, gradients, strict=True):
+        channels = (gradient.ndim - 2, gradient.ndim - 1) if has_kernels(consumer) else (consumer.axis,)
         inside = tuple(a for a in range(gradient.ndim) if a not in channels)
         norms = np.sqrt(np.square(gradient, dtype=np.float64).sum(inside, keepdims=True))
-        scores += reader.sums(norms, len(scores))
+        scores += consumer.sums(norms, len(scores))
     return scores
 
 
-def reduction(readers: Sequence[Reader], gradients: Arrays, start: Arrays, curvatures: np.ndarray) -> np.ndarray:
+def reduction(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures: np.ndarray) -> np.ndarray:
     """`-<G_k, W0_k> - 1/2 <W0_k, H W0_k>`: by how much L falls, to second order, when atom k comes in as it is.
 
     That is what orthogonal matching pursuit asks, with the weights that the atom really comes in with. The curvatures
     are those of the quadratic model of L, and zero where that does not cover a layer.
     """
     size = len(curvatures)
-    slopes = (r.sums(g * w, size) for r, g, w in zip(readers, gradients, start, strict=True))
+    slopes = (c.sums(g * w, size) for c, g, w in zip(consumers, gradients, start, strict=True))
     return -sum(slopes) - 0.5 * curvatures
 
 

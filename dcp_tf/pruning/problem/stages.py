@@ -15,7 +15,7 @@ from dcp_tf.training.heads import AugmentedModel
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Target:
+class StageLoss:
     """Where the discrimination-aware loss of a stage is taken.
 
     Attributes:
@@ -56,12 +56,12 @@ class Stage:
     Attributes:
         number: p, from 1; the last is P + 1.
         units: shallow to deep.
-        target: the loss L_S^p.
+        loss: L_S^p.
     """
 
     number: int
     units: tuple[Unit, ...]
-    target: Target
+    loss: StageLoss
 
 
 def channel_unit(graph: ChannelGraph, group: ChannelGroup) -> Unit:
@@ -114,21 +114,21 @@ _CONVOLUTIONS = (
 )
 
 
-def in_stages(graph: ChannelGraph, units: Sequence[Unit], targets: Sequence[Target]) -> list[Stage]:
+def in_stages(graph: ChannelGraph, units: Sequence[Unit], losses: Sequence[StageLoss]) -> list[Stage]:
     """Each unit goes to the first loss that lies behind all its layers; units run shallow to deep."""
-    behind = [set(graph.trace.needed([t.tensor], graph.trace.inputs)) for t in targets]
-    stages: list[list[Unit]] = [[] for _ in targets]
+    behind = [set(graph.trace.needed([t.tensor], graph.trace.inputs)) for t in losses]
+    stages: list[list[Unit]] = [[] for _ in losses]
     for unit in sorted(units, key=lambda u: u.calls[0]):
         stages[next(p for p, before in enumerate(behind) if set(unit.calls) <= before)].append(unit)
-    return [Stage(p, tuple(u), t) for p, (u, t) in enumerate(zip(stages, targets, strict=True), start=1)]
+    return [Stage(p, tuple(u), t) for p, (u, t) in enumerate(zip(stages, losses, strict=True), start=1)]
 
 
-def targets_of(graph: ChannelGraph, augmented: AugmentedModel, objective: Objective) -> list[Target]:
+def stage_losses(graph: ChannelGraph, augmented: AugmentedModel, objective: Objective) -> list[StageLoss]:
     """The losses of the stages: those of the auxiliary classifiers, shallow to deep, and the model's own."""
-    targets = [
-        Target(p.tensor, lambda x, head=head: head(x, training=False), objective.head_loss)
+    losses = [
+        StageLoss(p.tensor, lambda x, head=head: head(x, training=False), objective.head_loss)
         for p, head in zip(augmented.positions, augmented.heads, strict=True)
     ]
-    ending = augmented.ending
-    final = (lambda x: x) if ending is None else (lambda x: ending(x, training=False))
-    return [*targets, Target(graph.trace.outputs[0], final, objective.loss)]
+    loss_head = augmented.loss_head
+    final = (lambda x: x) if loss_head is None else (lambda x: loss_head(x, training=False))
+    return [*losses, StageLoss(graph.trace.outputs[0], final, objective.loss)]

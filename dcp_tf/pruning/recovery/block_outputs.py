@@ -25,11 +25,11 @@ from dcp_tf.pruning.activations.cursor import Batches, Tensors, compiled_for, co
 from dcp_tf.pruning.activations.linear import run_linear
 from dcp_tf.pruning.activations.memory import cache_bytes, free_compiled, images_at_once
 from dcp_tf.pruning.activations.selection_images import SelectionImages
-from dcp_tf.pruning.elimination.fisher import added
+from dcp_tf.pruning.elimination.fisher import tree_sum
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.recovery.statistics import match_statistics
 from dcp_tf.pruning.run_state import RunState
-from dcp_tf.training.attributes import for_a_while
+from dcp_tf.training.attributes import override_attribute
 from dcp_tf.training.heads import block_ends
 from dcp_tf.training.seeds import seed_random_layers
 
@@ -190,7 +190,7 @@ class _Training:
         held_out = max(1, round(_HELD_OUT * len(batches)))
         self._held_out = range(len(batches) - held_out, len(batches))
         self._training = range(len(batches) - held_out)
-        with for_a_while(list(small._flatten_layers(include_self=False)), "trainable", True):
+        with override_attribute(list(small._flatten_layers(include_self=False)), "trainable", True):
             self._variables = list(small.trainable_variables)
         self._masks = [masks.get(id(v), masks.get(v.path)) for v in self._variables]
         self._examples = [list(batches[0]), list(first)]
@@ -279,7 +279,7 @@ class _Training:
         )
 
         def step(numbers: Sequence[int]) -> None:
-            apply(*added(compute(list(self._images[i]), list(self._targets[i])) for i in numbers))
+            apply(*tree_sum(compute(list(self._images[i]), list(self._targets[i])) for i in numbers))
 
         return step
 

@@ -7,21 +7,21 @@ from pruning_nets import NETS, SHAPE, Setting, batched, build, images
 
 from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.pruning.activations.cache import Cache, Room
-from dcp_tf.pruning.activations.cursor import Batches, Walk, live_tensors
+from dcp_tf.pruning.activations.cache import ByteBudget, Cache
+from dcp_tf.pruning.activations.cursor import ActivationCursor, Batches, live_tensors
 from dcp_tf.pruning.problem.algorithm2 import select_greedily
 from dcp_tf.pruning.stopping import FixedRate
 
 
-class Watched(Room):
+class Watched(ByteBudget):
     """Remembers the most that was ever taken."""
 
     def __init__(self, limit):
         super().__init__(limit)
         self.most = 0
 
-    def take(self, size):
-        taken = super().take(size)
+    def reserve(self, size):
+        taken = super().reserve(size)
         self.most = max(self.most, self.used)
         return taken
 
@@ -33,35 +33,35 @@ def cache_of(memory, disk=0, folder=None):
 
 
 def test_room_is_taken_where_it_fits_and_given_back():
-    room = Room(10)
-    assert room.take(6)
-    assert not room.take(5)
-    assert room.used == 6
-    assert room.take(4)
-    room.release(6)
-    assert room.used == 4
+    budget = ByteBudget(10)
+    assert budget.reserve(6)
+    assert not budget.reserve(5)
+    assert budget.used == 6
+    assert budget.reserve(4)
+    budget.release(6)
+    assert budget.used == 4
 
 
-def walk_of(model, cache, batch=5):
+def cursor_of(model, cache, batch=5):
     graph = ChannelGraph(model, [(None, *SHAPE)])
-    return graph, Walk(graph.trace, batched(*images(), batch)[0], cache)
+    return graph, ActivationCursor(graph.trace, batched(*images(), batch)[0], cache)
 
 
 @pytest.mark.parametrize(("memory", "disk"), [(2**30, 0), (0, 2**30), (20_000, 2**30)])
 def test_a_walk_gives_the_tensors_that_the_model_has(memory, disk, tmp_path):
     model, cache = build(NETS["residual"]), cache_of(memory, disk, tmp_path)
-    graph, walk = walk_of(model, cache)
+    graph, cursor = cursor_of(model, cache)
     whole = graph.trace.run({graph.trace.inputs[0]: images()[0]}, range(len(graph.trace.shapes)), training=False)
     for cut in range(len(graph.trace.calls)):
-        walk.advance(cut)
-        assert list(walk.live) == live_tensors(graph.trace, cut)
-        assert cache.memory.used + cache.disk.used == (0 if cut == 0 else walk.bytes_of(walk.live))
-        for place, tensor in enumerate(walk.live):
-            together = np.concatenate([walk[i][place] for i in range(walk.count)])
+        cursor.advance(cut)
+        assert list(cursor.live) == live_tensors(graph.trace, cut)
+        assert cache.memory.used + cache.disk.used == (0 if cut == 0 else cursor.bytes_of(cursor.live))
+        for place, tensor in enumerate(cursor.live):
+            together = np.concatenate([cursor[i][place] for i in range(cursor.count)])
             np.testing.assert_allclose(together, whole[tensor], atol=1e-4)
         sizes = [path.stat().st_size for path in tmp_path.glob("*/*")]
         assert cache.disk.used <= sum(sizes) <= cache.disk.used + 64 * len(sizes)
-    walk.close()
+    cursor.close()
     assert cache.memory.used == cache.disk.used == 0
     assert cache.memory.most <= memory
     assert not list(tmp_path.glob("*/*"))
@@ -70,27 +70,27 @@ def test_a_walk_gives_the_tensors_that_the_model_has(memory, disk, tmp_path):
 
 
 def test_the_bytes_of_tensors_are_those_that_they_take():
-    _, walk = walk_of(build(NETS["several_channels"]), cache_of(2**30))
-    walk.advance(2)
-    held = sum(t.numpy().nbytes for i in range(walk.count) for t in walk[i])
-    assert walk.bytes_of(walk.live) == held
+    _, cursor = cursor_of(build(NETS["several_channels"]), cache_of(2**30))
+    cursor.advance(2)
+    held = sum(t.numpy().nbytes for i in range(cursor.count) for t in cursor[i])
+    assert cursor.bytes_of(cursor.live) == held
 
 
 def test_a_walk_stays_where_it_is_if_the_next_tensors_do_not_fit():
     model = build(NETS["residual"])
-    graph, walk = walk_of(model, cache_of(0))
-    walk.advance(6)
-    assert walk.live == tuple(graph.trace.inputs)
-    np.testing.assert_array_equal(walk[0][0], images()[0][:5])
+    graph, cursor = cursor_of(model, cache_of(0))
+    cursor.advance(6)
+    assert cursor.live == tuple(graph.trace.inputs)
+    np.testing.assert_array_equal(cursor[0][0], images()[0][:5])
     cache = cache_of(14 * 6 * 6 * 5 * 4)  # the output of `make`, not that and a branch
-    graph, walk = walk_of(model, cache)
-    walk.advance(1)
-    at = walk.live
-    walk.advance(2)
-    assert walk.live == at
+    graph, cursor = cursor_of(model, cache)
+    cursor.advance(1)
+    at = cursor.live
+    cursor.advance(2)
+    assert cursor.live == at
     assert cache.memory.used == cache.memory.limit == cache.memory.most
-    walk.advance(0)
-    assert walk.live == at
+    cursor.advance(0)
+    assert cursor.live == at
 
 
 @pytest.mark.parametrize(("memory", "disk"), [(0, 0), (20_000, 0), (0, 20_000), (2**30, 2**30)])
@@ -122,8 +122,8 @@ def test_selection_is_the_same_under_every_limit(net):
         selection = select_greedily(setting.problem, FixedRate(0.4), 1)
         setting.problem.close()
         assert cache.memory.used + cache.disk.used <= before
-        for walk in setting.walks:
-            walk.close()
+        for cursor in setting.cursors:
+            cursor.close()
         assert cache.memory.used == cache.disk.used == 0
         cache.close()
         found.append((selection, [v.numpy() for v in model.variables]))

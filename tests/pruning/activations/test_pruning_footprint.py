@@ -8,7 +8,7 @@ from pruning_nets import NETS, SHAPE, build, images
 
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.activations.cache import Cache
-from dcp_tf.pruning.activations.cursor import Walk
+from dcp_tf.pruning.activations.cursor import ActivationCursor
 from dcp_tf.pruning.activations.memory import bytes_per_image, cache_bytes, images_at_once, matrix_bytes
 
 
@@ -51,15 +51,15 @@ def test_tensors_that_do_not_fit_wait_where_they_are_small(room, disk, waits_at,
     trace = graph.trace
     batches = [[tf.random.stateless_uniform((5, 8, 8, 2), (i, 0))] for i in range(2)]
     cache = Cache(room, disk, tmp_path)
-    walk = Walk(trace, batches, cache)
+    cursor = ActivationCursor(trace, batches, cache)
     cut = next(i for i, call in enumerate(trace.calls) if call.path == "project")
-    walk.advance(cut)
+    cursor.advance(cut)
     at = next(call.outputs[0] for call in trace.calls if call.path == waits_at)
-    assert walk.live == (at,)
-    assert cache.disk.used == (walk.bytes_of([at]) if room == 100 else 0)
-    read = walk.function([trace.calls[cut].inputs[0]])
+    assert cursor.live == (at,)
+    assert cache.disk.used == (cursor.bytes_of([at]) if room == 100 else 0)
+    read = cursor.function([trace.calls[cut].inputs[0]])
     for i, (image,) in enumerate(batches):
         wanted = trace.run({trace.inputs[0]: image}, [trace.calls[cut].inputs[0]], training=False)
-        np.testing.assert_allclose(read(*walk[i])[0], next(iter(wanted.values())), atol=1e-5)
-    walk.close()
+        np.testing.assert_allclose(read(*cursor[i])[0], next(iter(wanted.values())), atol=1e-5)
+    cursor.close()
     assert cache.memory.used == cache.disk.used == 0

@@ -14,7 +14,8 @@ from dcp_tf.pruning.problem.problem import SubProblem
 
 def matrices(problem, parts):
     return [
-        r.kernel.numpy().astype("float64").reshape(p.linear.shape) for r, p in zip(problem.readers, parts, strict=True)
+        r.kernel.numpy().astype("float64").reshape(p.linear.shape)
+        for r, p in zip(problem.consumers, parts, strict=True)
     ]
 
 
@@ -26,8 +27,8 @@ def test_the_gradient_of_the_model_is_that_of_the_reconstruction_loss(net, kerne
     problem = kernel_problem(setting, settings) if kernels else setting.problem
     assert is_fast(problem)
     rng = np.random.default_rng(1)
-    for reader in problem.readers:
-        reader.kernel.assign(reader.kernel + rng.normal(0, 0.5, reader.kernel.shape))
+    for consumer in problem.consumers:
+        consumer.kernel.assign(consumer.kernel + rng.normal(0, 0.5, consumer.kernel.shape))
     parts = quadratics(problem)
     problem.loss()
     for part, weights, gradient in zip(parts, matrices(problem, parts), problem._gradients, strict=True):
@@ -58,7 +59,7 @@ def scale(part):
 PARTS = {
     "one": lambda rng: [random_kernels(rng, 3, 2, 3)],
     "places of another group": lambda rng: [random_kernels(rng, 3, 2, 2, others=2)],
-    "two readers": lambda rng: [random_kernels(rng, 2, 3, 2), random_kernels(rng, 3, 1, 2, metric=False, first=4)],
+    "two consumers": lambda rng: [random_kernels(rng, 2, 3, 2), random_kernels(rng, 3, 1, 2, metric=False, first=4)],
 }
 
 
@@ -69,7 +70,7 @@ def test_each_removal_is_the_cheapest_and_costs_what_refitting_says(which, holes
     monkeypatch.setattr("dcp_tf.pruning.elimination.kernels._BYTES_AT_A_TIME", 1)  # one output at a time
     parts = PARTS[which](np.random.default_rng(2))
     if holes:  # a kernel that is gone before, so that outputs have different places
-        parts[0].held[parts[0].atom == 1] = False
+        parts[0].mask[parts[0].atom == 1] = False
         parts[0].atom[parts[0].atom == 1] = -1
     atoms = np.unique(np.concatenate([p.atom[p.atom >= 0] for p in parts]))
     order, rises = eliminate_kernels(parts)
@@ -98,14 +99,14 @@ def test_outputs_together_and_one_by_one_go_in_the_same_order(monkeypatch):
 
 def test_held_places_stay_zero_in_what_is_fitted():
     part = random_kernels(np.random.default_rng(5), 3, 2, 3, others=1)
-    part.held[2, 1] = part.held[-1, 0] = False
+    part.mask[2, 1] = part.mask[-1, 0] = False
     selected = np.arange(9) % 2 == 0
     weights = part.fit(selected)
-    gone = ~part.held | ((part.atom >= 0) & ~selected[part.atom])
+    gone = ~part.mask | ((part.atom >= 0) & ~selected[part.atom])
     assert not weights[gone].any()
     assert weights[~gone].all()
     # What is fitted is the minimum: no slope along any place that may change.
-    slopes = Quadratic(part.hessian, part.linear, part.atom, part.held).gradient(weights)
+    slopes = Quadratic(part.hessian, part.linear, part.atom, part.mask).gradient(weights)
     assert np.abs(slopes[~gone]).max() < 0.01 * np.abs(part.linear).max()
 
 

@@ -67,7 +67,7 @@ def test_each_removal_is_the_cheapest_and_costs_what_refitting_says(others):
 
 def test_rows_that_are_not_held_stay_zero():
     part = random_quadratic(np.random.default_rng(2), 3, 2, others=2)
-    part.held[-1] = False
+    part.mask[-1] = False
     weights = part.fit(np.array([True, False, True]))
     zero = np.flatnonzero((weights == 0).all(1))
     assert set(zero) == {1, 4, 7}

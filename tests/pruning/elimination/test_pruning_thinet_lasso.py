@@ -34,8 +34,8 @@ class Layer:
     @property
     def model(self):
         gram, products = self.patches.T @ self.patches, self.patches.T @ self.wanted
-        held = np.ones((len(self.channel), 1), bool)
-        return Quadratic(gram, products, self.channel[:, None], held, self.scale * np.eye(self.kernel.shape[1]))
+        mask = np.ones((len(self.channel), 1), bool)
+        return Quadratic(gram, products, self.channel[:, None], mask, self.scale * np.eye(self.kernel.shape[1]))
 
     def of(self, channel):
         """What one channel adds to the outputs, as they count."""

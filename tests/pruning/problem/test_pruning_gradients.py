@@ -12,11 +12,11 @@ STEP = 1e-7  # small enough that no ReLU changes sides
 class Reference:
     """`L_M + L_S` (eq. 5, 6) of a float64 model whose linear outputs are tensors of it."""
 
-    def __init__(self, make, like, readers):
+    def __init__(self, make, like, consumers):
         net = Net("float64", split_activations=True)
         self.model = build(make, net)
         self.copy(like)
-        outputs = [y for name in readers for y in net.linear[name]]
+        outputs = [y for name in consumers for y in net.linear[name]]
         self.x, self.y = (tf.constant(a) for a in images())
         self.x = tf.cast(self.x, tf.float64)
         both = keras.Model(self.model.inputs, [*outputs, self.model.outputs[0]])
@@ -37,12 +37,12 @@ class Reference:
 
         self.terms = tf.function(terms)
 
-    def kernel(self, reader):
-        return next(v for v in self.model.variables if v.path.endswith("/".join(reader.kernel.path.split("/")[-2:])))
+    def kernel(self, consumer):
+        return next(v for v in self.model.variables if v.path.endswith("/".join(consumer.kernel.path.split("/")[-2:])))
 
-    def slope(self, reader, direction):
+    def slope(self, consumer, direction):
         """The derivative of the loss along a direction of a kernel, by central differences."""
-        kernel = self.kernel(reader)
+        kernel = self.kernel(consumer)
         start, sides = kernel.numpy(), []
         for sign in (1, -1):
             kernel.assign(start + sign * STEP * direction)
@@ -69,7 +69,7 @@ def test_scores_and_losses_are_those_of_the_whole_selection_set(net, rng):
     model = build(NETS[net])
     reference = Reference(NETS[net], model, channels_of(net))
     setting = Setting(model)
-    assert {r.operation.name for r in setting.readers} == set(channels_of(net))
+    assert {r.operation.name for r in setting.consumers} == set(channels_of(net))
     problem = setting.problem
     for chosen in ((), (1, 2)):
         problem.solve(setting.mask(*chosen))
@@ -80,21 +80,21 @@ def test_scores_and_losses_are_those_of_the_whole_selection_set(net, rng):
         np.testing.assert_allclose(loss.discrimination, discrimination, rtol=1e-5)
         np.testing.assert_allclose(loss.joint, reconstruction + discrimination, rtol=1e-5)
         squares = np.zeros(setting.group.size)
-        for reader, gradient in zip(setting.readers, problem._gradients, strict=True):
-            squares += slopes_by_channel(reference, reader, gradient, setting.group.size, rng)
+        for consumer, gradient in zip(setting.consumers, problem._gradients, strict=True):
+            squares += slopes_by_channel(reference, consumer, gradient, setting.group.size, rng)
         np.testing.assert_allclose(scores, np.sqrt(squares), rtol=1e-4)
         assert scores.min() > 0
 
 
-def slopes_by_channel(reference, reader, gradient, size, rng):
+def slopes_by_channel(reference, consumer, gradient, size, rng):
     """Checks a kernel's gradient along dense random directions; returns its squared norm for each channel."""
     gradient = gradient.astype("float64")
     for _ in range(8):
         direction = rng.normal(size=gradient.shape)
         noise = 2e-5 * np.linalg.norm(gradient)
-        np.testing.assert_allclose(reference.slope(reader, direction), (direction * gradient).sum(), atol=noise)
+        np.testing.assert_allclose(reference.slope(consumer, direction), (direction * gradient).sum(), atol=noise)
     squares = np.zeros(size)
     for channel in range(size):
-        own = gradient * (reader.atom == channel)
-        squares[channel] = reference.slope(reader, own)
+        own = gradient * (consumer.atom == channel)
+        squares[channel] = reference.slope(consumer, own)
     return squares

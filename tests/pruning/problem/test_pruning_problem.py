@@ -5,17 +5,17 @@ import pytest
 from pruning_nets import NETS, Setting, build, images
 
 from dcp_tf.graph import ChannelGraph, rebuild
-from dcp_tf.pruning.problem.consumers import HeldPlaces
+from dcp_tf.pruning.problem.consumers import KernelMasks
 from dcp_tf.pruning.problem.problem import SubProblem
 from dcp_tf.pruning.problem.stages import channel_unit
 
 
 def kernels_outside(setting, selected):
-    """All entries of the readers' kernels that read channels outside A."""
+    """All entries of the consumers' kernels that read channels outside A."""
     return np.concatenate(
         [
             np.take(r.kernel.numpy(), np.flatnonzero((r.channel >= 0) & ~selected[r.channel]), r.axis).ravel()
-            for r in setting.readers
+            for r in setting.consumers
         ]
     )
 
@@ -35,12 +35,12 @@ def test_a_selection_changes_only_what_reads_the_group_and_rebuilt_equals_masked
         setting.problem.solve(selected)
         assert not kernels_outside(setting, selected).any()
         assert kernels_outside(setting, ~selected).all()
-    may_change = {r.kernel.path for r in setting.readers}
-    may_change |= {r.operation.bias.path for r in setting.readers}
+    may_change = {r.kernel.path for r in setting.consumers}
+    may_change |= {r.operation.bias.path for r in setting.consumers}
     changed = {v.path for v in model.variables if not np.array_equal(v.numpy(), before[v.path])}
     assert changed == may_change
 
-    setting.held.drop(setting.readers, selected)
+    setting.masks.drop(setting.consumers, selected)
     small = rebuild(setting.graph, setting.graph.kept({"make": np.flatnonzero(selected)}))
     assert small.count_params() < model.count_params()
     x, _ = images(8, seed=4)
@@ -71,8 +71,8 @@ def test_what_an_earlier_group_lost_stays_lost():
     model = build(NETS["concatenated"])
     first = Setting(model, "make")
     first.problem.solve(first.mask(1, 2))
-    first.held.drop(first.readers, first.mask(1, 2))
-    second = Setting(model, "other", held=first.held)
+    first.masks.drop(first.consumers, first.mask(1, 2))
+    second = Setting(model, "other", masks=first.masks)
     second.problem.solve(second.mask(0))
     rows = np.abs(model.get_layer("read").kernel.numpy()).sum((0, 1, 3)) > 0
     assert rows.tolist() == [True, False, False] + [False, True, True, False] * 2
@@ -92,12 +92,12 @@ def test_the_joint_loss_weighs_its_parts(reconstruction, discrimination):
 def test_masks_are_zero_where_channels_went():
     model = build(NETS["grouped"])
     graph = ChannelGraph(model)
-    held = HeldPlaces()
+    masks = KernelMasks()
     group = graph.group("make")
     assert group.size == 3
-    assert held.masks() == {}
-    held.drop(held.readers(graph.consumers(group)), np.array([True, False, True]))
-    (mask,) = held.masks().values()
+    assert masks.for_training() == {}
+    masks.drop(masks.consumer_kernels(graph.consumers(group)), np.array([True, False, True]))
+    (mask,) = masks.for_training().values()
     kernel = model.get_layer("read").kernel.numpy()
     np.testing.assert_array_equal(mask, kernel != 0)
     assert mask[:, :, 1].sum() == 0

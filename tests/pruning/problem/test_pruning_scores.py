@@ -6,7 +6,7 @@ from kernel_problems import QUADRATIC, READERS, kernel_problem
 from pruning_nets import NETS, Setting, build
 from test_pruning_gradients import Reference
 
-from dcp_tf.pruning.dcp.dispatch import _foresee
+from dcp_tf.pruning.dcp.dispatch import _attach_curvatures
 from dcp_tf.pruning.problem.problem import SubProblem
 from dcp_tf.pruning.problem.scores import SCORES
 
@@ -17,30 +17,30 @@ def scored(net, kernels, score, selected=(1, 2)):
     settings = SubProblem(score=score)
     problem = kernel_problem(setting, settings) if kernels else Setting(build(NETS[net]), settings=settings).problem
     problem.curvatures = np.random.default_rng(3).uniform(0.1, 2.0, problem.size)
-    start = [r.kernel.numpy() for r in problem.readers]
+    start = [r.kernel.numpy() for r in problem.consumers]
     mask = np.zeros(problem.size, bool)
     mask[list(selected)] = True
     problem.solve(mask)
     return problem, problem.scores(), problem._gradients, start
 
 
-def kernels_of(reader):
+def kernels_of(consumer):
     """Per kernel of a 2-D convolution or a Dense layer its index in the weight."""
-    inputs, outputs = reader.kernel.shape[-2:]
+    inputs, outputs = consumer.kernel.shape[-2:]
     return [(..., i, o) for i in range(inputs) for o in range(outputs)]
 
 
-def atom_at(reader, index):
-    atoms = np.broadcast_to(reader.atom, [*reader.kernel.shape])
+def atom_at(consumer, index):
+    atoms = np.broadcast_to(consumer.atom, [*consumer.kernel.shape])
     return int(atoms[index].ravel()[0])
 
 
 def by_hand(problem, of_kernel):
     """The sum over all kernels of an atom."""
     totals = np.zeros(problem.size)
-    for number, reader in enumerate(problem.readers):
-        for index in kernels_of(reader):
-            if (atom := atom_at(reader, index)) >= 0:
+    for number, consumer in enumerate(problem.consumers):
+        for index in kernels_of(consumer):
+            if (atom := atom_at(consumer, index)) >= 0:
                 totals[atom] += of_kernel(number, index)
     return totals
 
@@ -73,11 +73,11 @@ def test_reduction_is_the_fall_of_the_loss_to_second_order(net, kernels):
 
 
 def test_paper_prefers_one_large_kernel_where_code_prefers_many_small_ones():
-    readers = Setting(build(NETS["several_channels"])).readers
-    gradient = np.zeros(readers[0].kernel.shape)
+    consumers = Setting(build(NETS["several_channels"])).consumers
+    gradient = np.zeros(consumers[0].kernel.shape)
     gradient[1, 1, 0, 2] = 3
     gradient[0, 2, 1, :] = 1
-    paper, code = (SCORES[name](readers, [gradient], [gradient], np.zeros(5)) for name in ("paper", "code"))
+    paper, code = (SCORES[name](consumers, [gradient], [gradient], np.zeros(5)) for name in ("paper", "code"))
     assert paper.tolist() == [3, 2, 0, 0, 0]
     assert code.tolist() == [3, 4, 0, 0, 0]
 
@@ -90,15 +90,15 @@ def test_curvatures_are_those_of_the_reconstruction_loss(net, kernels):
     settings = SubProblem(factor, 0.0, score="reduction")
     setting = Setting(model, settings=settings)
     problem = kernel_problem(setting, settings) if kernels else setting.problem
-    _foresee(problem)
+    _attach_curvatures(problem)
     assert problem.curvatures.shape == (problem.size,)
     reference = Reference(make, model, READERS.get(net, ["read"]))
-    starts = [(r, reference.kernel(r), r.kernel.numpy().astype("float64")) for r in problem.readers]
+    starts = [(r, reference.kernel(r), r.kernel.numpy().astype("float64")) for r in problem.consumers]
     for atom in range(0, problem.size, 7 if kernels else 1):
         losses = []
         for sign in (1, 0, -1):
-            for reader, kernel, start in starts:
-                kernel.assign(sign * start * (reader.atom == atom))
+            for consumer, kernel, start in starts:
+                kernel.assign(sign * start * (consumer.atom == atom))
             losses.append(factor * float(reference.terms()[0]))
         curvature = losses[0] - 2 * losses[1] + losses[2]  # L_M is a quadratic function
         assert problem.curvatures[atom] == pytest.approx(curvature, rel=1e-4, abs=1e-7)
@@ -106,7 +106,7 @@ def test_curvatures_are_those_of_the_reconstruction_loss(net, kernels):
 
 def test_a_problem_whose_score_needs_no_curvatures_gets_none():
     setting = Setting(build(NETS["several_channels"]), settings=SubProblem(score="paper"))
-    _foresee(setting.problem)
+    _attach_curvatures(setting.problem)
     assert not setting.problem.curvatures.any()
 
 

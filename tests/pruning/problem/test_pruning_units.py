@@ -9,9 +9,8 @@ import dcp_tf
 from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, count_cost
-from dcp_tf.pruning.budget import Target, share_of_kernels
-from dcp_tf.pruning.problem.stages import Target as Loss
-from dcp_tf.pruning.problem.stages import channel_unit, in_stages, kernel_units
+from dcp_tf.pruning.budget import Target, kernel_rate
+from dcp_tf.pruning.problem.stages import StageLoss, channel_unit, in_stages, kernel_units
 from dcp_tf.pruning.prune import check
 from dcp_tf.pruning.stopping import FixedRate
 from dcp_tf.training import as_objective
@@ -134,7 +133,7 @@ def test_units_go_to_the_first_loss_behind_all_their_layers():
     graph = ChannelGraph(model)
     units = [channel_unit(graph, graph.group("second")), *kernel_units(graph)]
     middle = graph.trace.calls[[c.path for c in graph.trace.calls].index("second")].outputs[0]
-    stages = in_stages(graph, units, [Loss(t, None, None) for t in (middle, graph.trace.outputs[0])])
+    stages = in_stages(graph, units, [StageLoss(t, None, None) for t in (middle, graph.trace.outputs[0])])
     # The channels of `second` are read by `third`, as are the kernels of `third`; those of `second` lie before.
     assert [[(u.name, u.kernels) for u in s.units] for s in stages] == [
         [("second", True)],
@@ -162,7 +161,7 @@ def test_a_target_is_never_exceeded_and_met_within_one_kernel_per_layer(measure,
     image = keras.Input((8, 8, 3))
     graph = ChannelGraph(keras.Model(image, convolutions(image, layers.Conv2D(120, 1), layers.Conv2D(130, 1))))
     names = [unit.name for unit in kernel_units(graph)]
-    removed_share = share_of_kernels(graph, graph.kept({}), names, Target(measure, f"{share}%"))
+    removed_share = kernel_rate(graph, graph.kept({}), names, Target(measure, f"{share}%"))
     cost = count_cost(graph)
     full, spent, step = getattr(cost, measure), getattr(cost, measure), 0.0
     for kept, total, layer in kernels_left(graph, names, removed_share).values():
@@ -180,4 +179,4 @@ def test_targets_out_of_reach_are_refused():
     graph = ChannelGraph(model)
     for text in ("1%", str(count_cost(model).macs)):
         with pytest.raises(UsageError, match="target"):
-            share_of_kernels(graph, graph.kept({}), ["second"], Target("macs", text))
+            kernel_rate(graph, graph.kept({}), ["second"], Target("macs", text))
