@@ -159,7 +159,7 @@ def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
         checkpoint=TrainState(state, {"data": digest(train), "teacher": flags.teacher, "distillation": share}),
         log_dir=str(folder / "events"),
         keep_best=True,
-        lower="--finetune_lr",
+        lr_setting="--finetune_lr",
     )
     phase = history.phase("fine-tuning", time.perf_counter() - started, distillation=share)
     if line := finetuning_advice(history, config, objective, teacher, train):

@@ -61,7 +61,7 @@ class ReconstructionInNumPy(KernelsInNumPy):
     """L_M alone."""
 
     def terms(self, part):
-        error = self.outputs(self.kernel, self.bias, part) - self.stage_loss[part]
+        error = self.outputs(self.kernel, self.bias, part) - self.target[part]
         by_output = LAMBDA * error / error.size
         by_kernel = np.einsum("nhwabi,nhwo->abio", self.patches[part], by_output)
         return (error**2).sum() / (2 * error.size), 0.0, by_kernel, by_output.sum((0, 1, 2))
