@@ -9,7 +9,7 @@ from typing import Any
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.files import read_json, write_json
-from dcp_tf.tools.app import comparison, deployment
+from dcp_tf.tools.app import comparison, run_summary
 from dcp_tf.tools.cli import data_flags, pruning_flags
 from dcp_tf.tools.cli.method_specs import Variant
 from dcp_tf.tools.cli.program import Program
@@ -115,8 +115,8 @@ class Bench:
             "model": self.subject.source,
             "dataset": self.subject.dataset.name,
             "conditions": conditions,
-            "settings": deployment.settings_of(self.flags),
-            "baseline": deployment.measure_model(self.subject.model, self.subject.dataset, self.subject.objective),
+            "settings": run_summary.settings_of(self.flags),
+            "baseline": run_summary.measure_model(self.subject.model, self.subject.dataset, self.subject.objective),
             "runs": [],
         }
         self._save(found)

@@ -93,7 +93,7 @@ def _table(flags, model, method):
 def _prune(flags, subject, method, table, measured, allocation):
     """The figures of an allocation over all seeds, and the model of the first one."""
     from dcp_tf.pruning import Target, prune
-    from dcp_tf.tools.app import deployment
+    from dcp_tf.tools.app import run_summary
 
     target = Target("latency", flags.target_latency, table.predict, "the table of this benchmark", measured)
     method = dataclasses.replace(method, target=target, allocation=allocation)
@@ -110,7 +110,7 @@ def _prune(flags, subject, method, table, measured, allocation):
             distillation=flags.distillation,
             seed=seed,
         )
-        measured = deployment.measure_model(result.model, subject.dataset, subject.objective)
+        measured = run_summary.measure_model(result.model, subject.dataset, subject.objective)
         accuracies.append(measured[subject.objective.primary])
         first = first or (result, measured)
     result, measured = first

@@ -17,7 +17,8 @@ import pathlib
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import readable_name
-from dcp_tf.tools.cli import data_flags
+from dcp_tf.tools.cli import android_flags, data_flags
+from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("benchmark", __doc__)
@@ -33,22 +34,7 @@ data_flags.define_seed(PROGRAM, "Of the inputs and the bootstrap.")
 PROGRAM.path("output_dir", None, "Where to write benchmark.json; by default nowhere.")
 
 
-def define_android(program: Program) -> None:
-    """The flags of measurements on Android."""
-    program.section("Android")
-    program.string(
-        "benchmark_model",
-        None,
-        "TFLite's benchmark_model, built for the device; without it the error says where it is.",
-    )
-    program.list("serial", [], "The devices, as `adb devices` calls them; by default the only one that is connected.")
-    program.path("adb", None, "The adb program; by default the one on PATH or in the Android SDK.")
-    program.string("cores", "big", "Where to run: big, little, all, or a mask of cores in hexadecimal, such as f0.")
-    program.float("cool_to", 35.0, "Wait until the device has at most this temperature (degrees Celsius).")
-    program.float("cool_minutes", 10.0, "The longest wait; after it the measurement goes on and says so.")
-
-
-define_android(PROGRAM)
+android_flags.define_android(PROGRAM)
 PROGRAM.list("delegates", ["cpu"], "What runs the kernels: cpu (XNNPACK), gpu, nnapi, or several of them.")
 PROGRAM.integer("repetitions", 5, "Runs of benchmark_model for each file and delegate; a ratio needs 5.", lower=1)
 
@@ -83,7 +69,7 @@ def _host(flags, candidates: dict[str, str]) -> None:
         runs=flags.runs,
         warmup=flags.warmup,
         seed=flags.seed,
-        cpus=_numbers("cpu", flags.cpu),
+        cpus=read_numbers("cpu", flags.cpu, int),
         profile=flags.profile,
     )
     _write(flags, result)
@@ -95,7 +81,7 @@ def _android(flags, candidates: dict[str, str]) -> None:
         raise UsageError("--cpu pins processes of this machine; on a device use --cores=big, little or a mask")
     from dcp_tf.tflite.android.session import benchmark_android
 
-    result = benchmark_android(candidates, android_settings(flags), seed=flags.seed)
+    result = benchmark_android(candidates, android_flags.read_android(flags), seed=flags.seed)
     _write(flags, result)
     operations = {
         f"{name} ({delegate}, {device.device.model})": latency.operations
@@ -109,32 +95,13 @@ def _android(flags, candidates: dict[str, str]) -> None:
         raise RunError("; ".join(result.failures))
 
 
-def android_settings(flags):
-    """The settings that the flags ask for; a program may lack those that have no meaning for it."""
-    from dcp_tf.tflite.android.session import AndroidSettings
-
-    more = {
-        name: flags[name].value for name in ("delegates", "runs", "repetitions", "warmup", "profile") if name in flags
-    }
-    return AndroidSettings(
-        benchmark_model=flags.benchmark_model,
-        serials=flags.serial,
-        adb=flags.adb,
-        cores=flags.cores,
-        threads=flags.threads,
-        cool_to=flags.cool_to,
-        cool_minutes=flags.cool_minutes,
-        **more,
-    )
-
-
 def _print(tables: list, operations: dict) -> None:
     from rich.console import Console
 
     from dcp_tf.tflite.latency.operation_times import operations_table
 
     console = Console(highlight=False)
-    for table in [*tables, *(operations_table(found, name) for name, found in operations.items())]:
+    for table in [*tables, *(operations_table(times, name) for name, times in operations.items())]:
         console.print(table)
 
 
@@ -153,12 +120,6 @@ def _short_names(paths: list[str]) -> list[str]:
         raise UsageError("a file is named twice in --models")
     short = [pathlib.Path(path).name for path in paths]
     return short if len(set(short)) == len(short) else list(paths)
-
-
-def _numbers(flag: str, texts: list[str]) -> tuple[int, ...]:
-    if not all(text.isdecimal() for text in texts):
-        raise UsageError(f"--{flag} takes numbers with commas between them. Received: {','.join(texts)}")
-    return tuple(int(text) for text in texts)
 
 
 def run(argv=None) -> int:

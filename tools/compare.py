@@ -18,7 +18,7 @@ if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from dcp_tf.errors import RunError
-from dcp_tf.tools.app import baseline, deployment
+from dcp_tf.tools.app import baseline, run_summary
 from dcp_tf.tools.cli import data_flags, pruning_flags, run_flags
 from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.training_flags import read_training
@@ -70,18 +70,19 @@ def main(flags) -> None:
     subject = data_flags.load_model_and_data(flags)
     data_flags.require_one_output(subject)
     comparison.check(subject, variants, schedule)
-    look = baseline.look(flags, subject)
+    baseline_check = baseline.report_baseline(flags, subject)
     subject = augmentation_check.drop_harmful_augmentation(flags, subject)
     before = comparison.read_earlier(flags.output_dir, subject, variants, schedule) if flags.resume else None
     folder = writable_folder(flags.output_dir)
     remove_leftovers(folder)
     subject.announce()
     seeds = range(flags.seed, flags.seed + flags.seeds)
-    found = comparison.run(subject, variants, seeds, schedule, folder, look, before, deployment.settings_of(flags))
-    print_comparison(found)
-    paths = write_comparison(found, folder)
+    settings = run_summary.settings_of(flags)
+    results = comparison.run(subject, variants, seeds, schedule, folder, baseline_check, before, settings)
+    print_comparison(results)
+    paths = write_comparison(results, folder)
     progress.say(f"written to {folder}: {', '.join(sorted(['compare.json', *(p.name for p in paths)]))}")
-    failed = [f"{r['method']} with seed {r['seed']}: {r['failure']}" for r in found["runs"] if "failure" in r]
+    failed = [f"{r['method']} with seed {r['seed']}: {r['failure']}" for r in results["runs"] if "failure" in r]
     if failed:
         raise RunError("; ".join(failed))
 

@@ -21,7 +21,7 @@ if __package__ in (None, ""):
 import json
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools.app import baseline, deployment, tflite_model
+from dcp_tf.tools.app import baseline, run_summary, tflite_model
 from dcp_tf.tools.cli import data_flags, face_flags, model_flags
 from dcp_tf.tools.cli.program import Program
 
@@ -47,13 +47,13 @@ def main(flags) -> None:
     data_flags.require_one_output(subject)
     subject.announce()
     if flags.pairs:
-        found = deployment.figures(subject.model, dataset, subject.objective)
+        found = run_summary.measure_figures(subject.model, dataset, subject.objective)
     else:
         from dcp_tf.data import images_per_measurement
 
         batches = dataset.test.batches(images_per_measurement(dataset.test.shape))
         found = dict(subject.objective.evaluate(subject.model, batches))
-    baseline.look(flags, subject, figures=found, what="model")
+    baseline.report_baseline(flags, subject, figures=found, what="model")
     found["images"] = dataset.test.size
     if flags.json:
         print(json.dumps(found, indent=2))

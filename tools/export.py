@@ -47,7 +47,7 @@ def main(flags) -> None:
     from dcp_tf import progress
     from dcp_tf.files import readable_name, writable_folder, write_json
     from dcp_tf.report import files_table
-    from dcp_tf.tools.app import augmentation_check, deployment, preflight
+    from dcp_tf.tools.app import augmentation_check, deployment, preflight, run_summary
     from dcp_tf.tools.app.export_table import file_table
     from dcp_tf.tools.app.failures import collect
 
@@ -67,7 +67,7 @@ def main(flags) -> None:
     changes = []
     if not flags["quantization"].present:  # of files that were asked for those that can be made are made
         settings, changes = preflight.possible_files(settings, False, subject)
-    look = baseline.look(flags, subject, what="model")
+    baseline_check = baseline.report_baseline(flags, subject, what="model")
     subject = augmentation_check.drop_harmful_augmentation(flags, subject)
     subject.announce()
     for line in changes:
@@ -83,15 +83,14 @@ def main(flags) -> None:
         for file, record in records.items():
             console.print(file_table(file, record))
         console.print(files_table(records))
-    check = {} if look is None else {"baseline_check": look.to_json()}
     content = {
         "model": subject.source,
-        **check,
+        **({} if baseline_check is None else {"baseline_check": baseline_check.to_json()}),
         "dataset": subject.dataset.name,
         "files": records,
         "failures": failures,
     }
-    write_json(folder / "export.json", content | {"versions": deployment.versions()})
+    write_json(folder / "export.json", content | {"versions": run_summary.versions()})
     progress.say(f"written to {folder}: {', '.join([*records, 'export.json'])}")
     if failures:
         raise RunError("; ".join(failures))

@@ -42,7 +42,7 @@ def main(flags) -> None:
     if flags.distillation and not flags.teacher:
         raise UsageError("--distillation needs --teacher=BASELINE")
     from dcp_tf import progress
-    from dcp_tf.tools.app import augmentation_check, deployment
+    from dcp_tf.tools.app import augmentation_check, run_summary
     from dcp_tf.tools.app.reload_check import check_custom_layers_reload, reload_records
     from dcp_tf.training import save_model
 
@@ -53,12 +53,13 @@ def main(flags) -> None:
     teacher = _load_teacher(flags, subject)
     check_custom_layers_reload(subject.model, subject.dataset)
     folder, _ = run_flags.open_folder(flags, strategy=None)
-    look = baseline.look(flags, subject, model=teacher, what="teacher" if teacher else "model", is_trained=True)
+    what = "teacher" if teacher else "model"
+    baseline_check = baseline.report_baseline(flags, subject, model=teacher, what=what, is_trained=True)
     subject = augmentation_check.drop_harmful_augmentation(flags, subject, teacher)
     subject.announce()
     masks = _masks_of_zeros(subject.model) if _has_pruned_kernels(flags.model) else {}
-    known = look.figures if teacher is None and look is not None and look.part == "test" else None
-    before = deployment.measure_model(subject.model, subject.dataset, subject.objective, known)
+    known = run_summary.known_figures(baseline_check) if teacher is None else None
+    before = run_summary.measure_model(subject.model, subject.dataset, subject.objective, known)
     metric = subject.objective.primary
     reference = None if teacher is None else unlabelled.reference(teacher, subject.dataset, subject.objective)
     if reference is not None:
@@ -67,21 +68,18 @@ def main(flags) -> None:
         progress.say(f"before fine-tuning: {metric} {before[metric]:.4f}")
     phase = _fit(flags, subject, config, teacher, folder, masks, share)
     path = save_model(subject.model, folder / "pruned.keras")
-    after = deployment.measure_model(subject.model, subject.dataset, subject.objective)
-    if not masks:
-        deployment.leave_out_zeros(after)
+    after = run_summary.measure_model(subject.model, subject.dataset, subject.objective, count_zero_kernels=bool(masks))
     if reference is not None:
         after |= reference.compare(subject.model)
     if metric in before:
         after[f"{metric}_before_finetuning"] = before[metric]
     failures = []
     reloaded = reload_records(folder, {"pruned": subject.model}, subject.dataset, flags, failures)
-    found = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase]}
-    if look is not None:
-        found["baseline_check"] = look.to_json()
+    content = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase]}
     if reference is not None:
-        found["metric"] = metric
-    deployment.write_summary(folder, started, subject, flags, {"distillation": share}, **found)
+        content["metric"] = metric
+    resolved = {"distillation": share}
+    run_summary.write_summary(folder, started, subject, flags, resolved, baseline_check, **content)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")

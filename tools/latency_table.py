@@ -17,8 +17,8 @@ import contextlib
 
 from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
-from dcp_tf.tools.benchmark import android_settings, define_android
-from dcp_tf.tools.cli import data_flags, model_flags
+from dcp_tf.tools.cli import android_flags, data_flags, model_flags
+from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("latency_table", __doc__)
@@ -33,7 +33,7 @@ PROGRAM.list("levels", ["0.25", "0.5", "0.75"], "Shares of each group's channels
 PROGRAM.integer("round_to", ROUND_TO, "Widths are multiples of it.", lower=1)
 PROGRAM.boolean("prune_residual", False, "Let the groups of residual streams change too: more widths to measure.")
 PROGRAM.list("cpu", [], "Host: pin the measuring process to these processors; by default to none.")
-define_android(PROGRAM)
+android_flags.define_android(PROGRAM)
 PROGRAM.enum("delegate", "cpu", ("cpu", "gpu", "nnapi"), "What runs the kernels.")
 
 
@@ -51,12 +51,12 @@ def main(flags) -> None:
     from dcp_tf.tflite.latency.latency_table import measure_latency_table
 
     path = writable_folder(flags.output_dir) / "latency_table.json"
-    shape = {"input_shape": _numbers(flags, "input_shape", int)} if flags.input_shape else {}
+    shape = {"input_shape": read_numbers("input_shape", flags.input_shape, int)} if flags.input_shape else {}
     graph = ChannelGraph(models.load(flags.model, weights=flags.weights, **shape, **model_flags.code_of(flags)).model)
     with _timer(flags) as timer:
         table = measure_latency_table(
             graph,
-            levels=_numbers(flags, "levels", float),
+            levels=read_numbers("levels", flags.levels, float),
             quantization=flags.quantization,
             threads=flags.threads,
             round_to=flags.round_to,
@@ -73,36 +73,29 @@ def _timer(flags):
     from dcp_tf.tflite.latency.timers import DeviceTimer, HostTimer, open_device
 
     if flags.device == "host":
-        with HostTimer(flags.threads, cpus=_numbers(flags, "cpu", int)) as timer:
+        with HostTimer(flags.threads, cpus=read_numbers("cpu", flags.cpu, int)) as timer:
             yield timer
     else:
-        with open_device(android_settings(flags)) as session:
+        with open_device(android_flags.read_android(flags)) as session:
             yield DeviceTimer(session, flags.delegate)
 
 
 def _table(table):
     from rich.table import Table
 
-    found = table.measurements
+    measurements = table.measurements
+    threads, layers = measurements.threads, len(measurements.layers)
     shown = Table(
-        title=f"Whole models, {found.quantization}, {found.threads} thread{'s' * (found.threads > 1)}",
-        caption=f"{found.machine}; {len(found.layers)} layers measured; the prediction is fitted to these models",
+        title=f"Whole models, {measurements.quantization}, {threads} thread{'s' * (threads > 1)}",
+        caption=f"{measurements.machine}; {layers} layers measured; the prediction is fitted to these models",
     )
     for column in ("channels kept", "measured ms", "predicted ms", "error"):
         shown.add_column(column, justify="right")
-    for anchor in found.anchors:
+    for anchor in measurements.anchors:
         predicted = table.predict(anchor.widths)
         row = (f"{anchor.level:.0%}", f"{anchor.ms:.3f}", f"{predicted:.3f}", f"{predicted / anchor.ms - 1:+.1%}")
         shown.add_row(*row)
     return shown
-
-
-def _numbers(flags, name: str, kind: type) -> tuple:
-    try:
-        return tuple(kind(text) for text in flags[name].value)
-    except ValueError as error:
-        given = ",".join(flags[name].value)
-        raise UsageError(f"--{name} takes numbers with commas between them. Received: {given}") from error
 
 
 def run(argv=None) -> int:

@@ -74,7 +74,7 @@ def main(flags, strategy) -> None:
     folder, worker = run_flags.open_folder(flags, strategy)
     if worker:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
-    look = None if trains else baseline.look(flags, subject)
+    baseline_check = None if trains else baseline.report_baseline(flags, subject)
     if not trains:
         subject = augmentation_check.drop_harmful_augmentation(flags, subject)
     subject.announce()
@@ -87,7 +87,7 @@ def main(flags, strategy) -> None:
         job = latency_target.with_checks(job, subject, folder, flags.resume)
     with distributed(strategy):
         phases = [_train(flags, chosen, subject, folder)] if trains else []
-        run.run(flags, subject, job, folder, started, phases, look)
+        run.run(flags, subject, job, folder, started, phases, baseline_check)
 
 
 def _train(flags, chosen, subject, folder) -> dict:

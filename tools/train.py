@@ -40,7 +40,7 @@ def main(flags, strategy) -> None:
     started = time.time()
     run_flags.require_folder(flags, "the model")
     from dcp_tf import progress
-    from dcp_tf.tools.app import deployment, train_network
+    from dcp_tf.tools.app import run_summary, train_network
     from dcp_tf.training import save_model
     from dcp_tf.training.distribution import distributed
 
@@ -53,8 +53,8 @@ def main(flags, strategy) -> None:
     with distributed(strategy):
         phase = train_network.train(subject, config, state, log_dir=str(folder / "events"))
     path = save_model(subject.model, folder / "baseline.keras")
-    measured = deployment.measure_model(subject.model, subject.dataset, subject.objective)
-    deployment.write_summary(folder, started, subject, flags, baseline=measured, phases=[phase])
+    measured = run_summary.measure_model(subject.model, subject.dataset, subject.objective)
+    run_summary.write_summary(folder, started, subject, flags, baseline=measured, phases=[phase])
     progress.say(f"written to {folder}: baseline.keras, summary.json")
     metric = subject.objective.primary
     print(f"{path}: {metric} {measured[metric]:.4f}, {measured['params']:,} parameters, {measured['macs']:,} MACs")

@@ -1,6 +1,6 @@
 """How good a classifier or an embedding of faces is, and how alike two classifiers are."""
 
-from dcp_tf.evaluation.fidelity import fidelity
+from dcp_tf.evaluation.fidelity import cosines, fidelity, snr_db
 from dcp_tf.evaluation.metrics import accuracy, agreement, predict_function, top1_classes
 from dcp_tf.evaluation.tasks import (
     measure_dense,
@@ -15,6 +15,7 @@ __all__ = [
     "Verification",
     "accuracy",
     "agreement",
+    "cosines",
     "embed",
     "fidelity",
     "measure_dense",
@@ -23,6 +24,7 @@ __all__ = [
     "measure_sequences",
     "predict_function",
     "recall_at_1",
+    "snr_db",
     "top1_classes",
     "verify",
     "verify_embeddings",

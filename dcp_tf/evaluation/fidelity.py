@@ -32,15 +32,24 @@ def fidelity(
     errors = measure_regression(lambda positions: outputs[positions], [(np.arange(len(outputs)), expected)])
     measured |= {f"baseline_{name}": errors[name] for name in ("r2", "mse") if name in errors}
     if expected.ndim == 2 and expected.shape[1] > 1:
-        measured["baseline_cosine"] = _mean_cosine(outputs, expected)
-    signal, noise = (np.square(x, dtype=np.float64).sum() for x in (expected, outputs.astype(np.float64) - expected))
-    if signal > 0 and noise > 0:
-        measured["baseline_snr_db"] = 10 * math.log10(signal / noise)
+        measured["baseline_cosine"] = float(cosines(outputs, expected).mean())
+    if math.isfinite(ratio := snr_db(outputs, expected)):
+        measured["baseline_snr_db"] = ratio
     return measured
 
 
-def _mean_cosine(outputs: np.ndarray, expected: np.ndarray) -> float:
+def snr_db(outputs: np.ndarray, expected: np.ndarray) -> float:
+    """The energy of the expected outputs over that of the differences, in decibels; infinite where none differ."""
+    signal = np.square(expected, dtype=np.float64).sum()
+    noise = np.square(outputs.astype(np.float64) - expected).sum()
+    if noise == 0:
+        return math.inf
+    return 10 * math.log10(signal / noise) if signal else -math.inf
+
+
+def cosines(outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """The cosine between the two vectors of each sample, (N,); equal vectors have 1, also where both are zero."""
     left, right = outputs.astype(np.float64), expected.astype(np.float64)
     lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    equal = (left == right).all(1)  # also where both are zero
-    return float(np.where(equal, 1.0, (left * right).sum(1) / np.where(lengths > 0, lengths, 1.0)).mean())
+    equal = (left == right).all(axis=1)
+    return np.where(equal, 1.0, (left * right).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))

@@ -1,7 +1,6 @@
 """Does the file compute what its Keras model computes?"""
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -85,6 +84,8 @@ def check_parity(
     Raises:
         UsageError: the images or labels do not fit.
     """
+    from dcp_tf.evaluation import cosines, snr_db  # here: this package imports no TensorFlow before it is needed
+
     if outputs not in _OUTPUTS:
         raise UsageError(f"outputs must be one of {', '.join(_OUTPUTS)}. Received: {outputs!r}")
     arrays = [np.asarray(images)] if len(model.inputs) == 1 else [np.asarray(part) for part in images]
@@ -98,23 +99,23 @@ def check_parity(
         _run_both(runner, keras_outputs, model, [array[start : start + _KERAS_BATCH] for array in arrays])
         for start in progress.bar(range(0, count, _KERAS_BATCH), what="Parity", unit=" batches")
     ]
-    found, expected = (
+    of_file, of_model = (
         [np.concatenate(parts) for parts in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
     )
-    errors = [_relative_error(ours, theirs, outputs) for ours, theirs in zip(found, expected, strict=True)]
-    decided, keras_decided = (_decisions(side[0], outputs, independent) for side in (found, expected))
-    top1, keras_top1 = (_accuracy(side, labels) for side in (decided, keras_decided))
-    alike = _cosines(found[0], expected[0]) if outputs == "embeddings" else None
+    errors = [_error(actual, expected, outputs) for actual, expected in zip(of_file, of_model, strict=True)]
+    decisions, keras_decisions = (_decisions(side[0], outputs, independent) for side in (of_file, of_model))
+    are_vectors = outputs == "embeddings" and of_file[0].ndim == 2 and of_file[0].shape[1] > 1
+    similarity = cosines(of_file[0], of_model[0]) if are_vectors else None
     return Parity(
         max_error=max(float(error.max()) for error in errors),
         mean_error=max(float(error.mean()) for error in errors),
-        top1_agreement=None if decided is None else float(np.mean(decided == keras_decided)),
-        top1=top1,
-        keras_top1=keras_top1,
+        top1_agreement=None if decisions is None else float(np.mean(decisions == keras_decisions)),
+        top1=_accuracy(decisions, labels),
+        keras_top1=_accuracy(keras_decisions, labels),
         samples=count,
-        snr_db=min(_snr_db(ours, theirs) for ours, theirs in zip(found, expected, strict=True)),
-        cosine_min=None if alike is None else float(alike.min()),
-        cosine_mean=None if alike is None else float(alike.mean()),
+        snr_db=min(map(snr_db, of_file, of_model)),
+        cosine_min=None if similarity is None else float(similarity.min()),
+        cosine_mean=None if similarity is None else float(similarity.mean()),
     )
 
 
@@ -165,59 +166,41 @@ def _advice(mode: str, on_calibration: Parity | None) -> str:
 
 def _run_both(runner: Runner, keras_outputs: Callable, model: Any, batch: Sequence[np.ndarray]) -> tuple[list, list]:
     """The outputs of the file and of the model, each a list with one array per output."""
-    found = runner.predict(batch[0] if len(batch) == 1 else batch)
+    outputs = runner.predict(batch[0] if len(batch) == 1 else batch)
     inputs = [array.astype(tensor.dtype) for tensor, array in zip(model.inputs, batch, strict=True)]
     expected = [np.asarray(output, np.float32) for output in keras_outputs(*inputs)]
-    return (found if isinstance(found, list) else [found]), expected
+    return (outputs if isinstance(outputs, list) else [outputs]), expected
 
 
-def _relative_error(found: np.ndarray, expected: np.ndarray, outputs: str) -> np.ndarray:
+def _error(actual: np.ndarray, expected: np.ndarray, outputs: str) -> np.ndarray:
     if outputs == "probabilities":
-        return np.abs(found.astype(np.float64) - expected)
-    return relative_error(found, expected)
+        return np.abs(actual.astype(np.float64) - expected)
+    return relative_error(actual, expected)
 
 
-def relative_error(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Absolute differences as shares of the spread (standard deviation) of what was expected."""
-    error = np.abs(found.astype(np.float64) - expected)
+def relative_error(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Absolute differences relative to the spread (standard deviation) of the expected values."""
+    error = np.abs(actual.astype(np.float64) - expected)
     # The floor keeps rounding noise of constant outputs from counting as an error of their spread.
     spread = max(float(np.std(expected)), 1e-3 * float(np.abs(expected).max(initial=0)))
     return error / (spread or 1.0)
 
 
-def _cosines(found: np.ndarray, expected: np.ndarray) -> np.ndarray | None:
-    """The cosine between the two vectors of each sample, (N,); None where samples are no vectors."""
-    if found.ndim != 2 or found.shape[1] < 2:
-        return None
-    left, right = found.astype(np.float64), expected.astype(np.float64)
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    equal = (left == right).all(axis=1)  # also where both are all zeros
-    return np.where(equal, 1.0, (left * right).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))
-
-
-def _snr_db(found: np.ndarray, expected: np.ndarray) -> float:
-    signal = np.sum(expected.astype(np.float64) ** 2)
-    noise = np.sum((found.astype(np.float64) - expected) ** 2)
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
-
-
 def _decisions(values: np.ndarray, outputs: str, independent: bool) -> np.ndarray | None:
-    """The class that is decided for; a unit of its own decides between two at probability 1/2."""
+    """The predicted classes; a single or independent output is a yes / no decision at probability 1/2."""
     if outputs == "embeddings":
         return None
     if values.shape[-1] > 1 and not independent:
         return np.argmax(values, axis=-1)
-    decided = (values > (0.5 if outputs == "probabilities" else 0.0)).astype(int)
-    return decided if independent else decided[..., 0]
+    decisions = (values > (0.5 if outputs == "probabilities" else 0.0)).astype(int)
+    return decisions if independent else decisions[..., 0]
 
 
-def _accuracy(decided: np.ndarray | None, labels: np.ndarray | None) -> float | None:
-    if decided is None or labels is None:
+def _accuracy(decisions: np.ndarray | None, labels: np.ndarray | None) -> float | None:
+    if decisions is None or labels is None:
         return None
-    if np.size(labels) != decided.size:
+    if np.size(labels) != decisions.size:
         raise UsageError(
-            f"labels must be class numbers of shape {decided.shape}. Received labels of shape {np.shape(labels)}"
+            f"labels must be class numbers of shape {decisions.shape}. Received labels of shape {np.shape(labels)}"
         )
-    return float(np.mean(decided == np.reshape(labels, decided.shape)))
+    return float(np.mean(decisions == np.reshape(labels, decisions.shape)))

@@ -1,4 +1,4 @@
-"""The first look of every run at the model that it is given: one line, and a warning where the model is at chance."""
+"""Measures the model that a run starts from and logs how good it is; warns where it is no better than chance."""
 
 from typing import Any
 
@@ -11,8 +11,8 @@ def define_expected(program: Program) -> None:
     program.float(
         "expected",
         None,
-        "What the model's figure should be about, such as the top-1 that it had in training (0.95): far below it the "
-        "run warns and looks for the cause. At chance it does so without the flag.",
+        "The figure that the model should reach, such as its top-1 in training (0.95). Far below it the run warns and "
+        "looks for the cause; a model no better than chance is always warned about.",
     )
 
 
@@ -31,7 +31,7 @@ def read_expected(flags: Any, metric: str) -> float | None:
     return expected
 
 
-def look(
+def report_baseline(
     flags: Any,
     subject: Any,
     *,
@@ -40,18 +40,18 @@ def look(
     what: str = "baseline",
     is_trained: bool | None = None,
 ) -> Any:
-    """Measures the model that a run begins with, and says how good it is.
+    """Measures the model that a run starts from, and logs how good it is.
 
     Args:
         flags: of the program.
         subject: the model, its data and its objective.
-        model: the one that is measured, None for the subject's own.
-        figures: of the test images, where they are known already.
-        what: what the model is called.
+        model: the model to measure; None: the subject's own.
+        figures: the figures of the test images, if they are known.
+        what: what the log calls the model.
         is_trained: whether its weights mean something; None: unless they are a network's random ones.
 
     Returns:
-        A `dcp_tf.training.BaselineCheck`, or None where there is nothing to measure by.
+        A `dcp_tf.training.BaselineCheck`, or None if nothing can be measured.
     """
     from dcp_tf import progress
     from dcp_tf.training.baseline_check import check_baseline
@@ -63,9 +63,9 @@ def look(
     if is_trained is None:
         is_trained = not subject.source.startswith(("zoo:", "keras:")) or flags["weights"].value is not None
     if figures is None and subject.dataset.test.labels is not None and model is None:
-        from dcp_tf.tools.app.deployment import figures as measured
+        from dcp_tf.tools.app.run_summary import measure_figures
 
-        figures = measured(subject.model, subject.dataset, objective)
+        figures = measure_figures(subject.model, subject.dataset, objective)
     check = check_baseline(
         model or subject.model,
         objective,

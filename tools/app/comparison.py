@@ -17,7 +17,7 @@ from dcp_tf import progress
 from dcp_tf.changed_settings import describe_changes
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import read_json, write_json
-from dcp_tf.tools.app.deployment import versions
+from dcp_tf.tools.app.run_summary import versions
 from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.method_specs import Variant
 
@@ -98,7 +98,7 @@ def run(
     seeds: Sequence[int],
     schedule: Schedule,
     folder: pathlib.Path,
-    look: Any,
+    baseline_check: Any,
     before: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def run(
         seeds: the runs of each.
         schedule: of all.
         folder: for compare.json, and for what a stopped comparison goes on with (`state/`).
-        look: at the baseline, see `baseline.look`.
+        baseline_check: what `baseline.report_baseline` returned.
         before: what `read_earlier` found; its runs are not made again, but for those that failed.
         settings: the flags, for the record.
 
@@ -120,12 +120,12 @@ def run(
     Raises:
         RunError: compare.json cannot be written.
     """
-    from dcp_tf.tools.app import deployment
+    from dcp_tf.tools.app import run_summary
 
     state = folder / "state"
     if before is None:
         shutil.rmtree(state, ignore_errors=True)
-        measured = deployment.measure_model(subject.model, subject.dataset, subject.objective, look.figures)
+        measured = run_summary.measure_model(subject.model, subject.dataset, subject.objective, baseline_check.figures)
         before = {"baseline": measured, "runs": []}
     found = {
         "dcp_tf_version": dcp_tf.__version__,
@@ -136,7 +136,7 @@ def run(
         "settings": _plain(settings or {}),
         "versions": versions(),
         "baseline": before["baseline"],
-        "baseline_check": look.to_json(),
+        "baseline_check": baseline_check.to_json(),
         "runs": [record for record in before["runs"] if "failure" not in record],
     }
     done = {(record["method"], record["seed"]) for record in found["runs"]}

@@ -8,7 +8,7 @@ from typing import Any
 from dcp_tf import progress
 from dcp_tf.errors import RunError
 from dcp_tf.files import remove_leftovers
-from dcp_tf.tools.app import baseline, deployment, file_target, latency_target, unlabelled
+from dcp_tf.tools.app import baseline, deployment, file_target, latency_target, run_summary, unlabelled
 from dcp_tf.tools.app.failures import collect
 from dcp_tf.tools.app.reload_check import disagreements, reload_records
 from dcp_tf.tools.cli.data_flags import ModelAndData
@@ -22,7 +22,7 @@ def run(
     folder: pathlib.Path,
     started: float,
     phases: list[dict] | None = None,
-    look: Any = None,
+    baseline_check: Any = None,
 ) -> None:
     """Everything after the baseline is there, down to the printed table.
 
@@ -33,7 +33,7 @@ def run(
         folder: of the run; it exists.
         started: `time.time()` at the start.
         phases: what was done before.
-        look: at the baseline, see `baseline.look`; None for one that was trained just now.
+        baseline_check: what `baseline.report_baseline` returned; None for a baseline that was trained just now.
 
     Raises:
         UsageError: the run cannot be resumed with these flags; nothing was written.
@@ -43,10 +43,10 @@ def run(
     from dcp_tf.report import print_summary, write_report
 
     remove_leftovers(folder)
-    look = look or baseline.look(flags, subject, is_trained=True)
+    baseline_check = baseline_check or baseline.report_baseline(flags, subject, is_trained=True)
     result = _prune(flags, subject, job, folder)
     models = _save(subject, result, folder)
-    measured = _measure(subject, models, result, look)
+    measured = _measure(subject, models, result, baseline_check)
     reference = unlabelled.reference(subject.model, subject.dataset, subject.objective)
     if reference is not None:
         measured["pruned"] |= reference.compare(result.model)
@@ -64,13 +64,12 @@ def run(
     with collect(failures, "the target of the file", flags.debug):
         checked |= _judge_file(job, files, failures)
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
-    found = {"method": job.method.name, **measured, **checked, "reload_check": reloaded, "tflite": files}
-    found |= {"failures": failures, "phases": phases}
-    if look is not None:
-        found["baseline_check"] = look.to_json()
+    content = {"method": job.method.name, **measured, **checked, "reload_check": reloaded, "tflite": files}
+    content |= {"failures": failures, "phases": phases}
     if reference is not None:
-        found["metric"] = reference.metric
-    summary = deployment.write_summary(folder, started, subject, flags, _resolved(subject, job), **found)
+        content["metric"] = reference.metric
+    resolved = _resolved(subject, job)
+    summary = run_summary.write_summary(folder, started, subject, flags, resolved, baseline_check, **content)
     with collect(failures, "report.html", flags.debug):
         write_report(folder)
     with collect(failures, "the printed table", flags.debug):
@@ -127,19 +126,16 @@ def _save(subject: ModelAndData, result: Any, folder: pathlib.Path) -> dict[str,
     return models
 
 
-def _measure(subject: ModelAndData, models: Mapping[str, Any], result: Any, look: Any) -> dict[str, dict]:
-    """Costs and figures of the Keras models, as they stand in summary.json; those of the baseline are known."""
-    known = {"baseline": look.figures} if look is not None and look.part == "test" else {}
-    measured = {
-        name: deployment.measure_model(model, subject.dataset, subject.objective, known.get(name))
-        for name, model in models.items()
-    }
-    if not result.plan.kernels and "kernel_sparsity" not in measured["baseline"]:
-        deployment.leave_out_zeros(measured["pruned"])
-    metric, before_finetuning = subject.objective.primary, result.before_finetuning
-    if metric in before_finetuning:
-        measured["pruned"][f"{metric}_before_finetuning"] = before_finetuning[metric]
-    return measured
+def _measure(subject: ModelAndData, models: Mapping[str, Any], result: Any, baseline_check: Any) -> dict[str, dict]:
+    """Costs and figures of the Keras models, as summary.json holds them; the baseline's figures may be known."""
+    dataset, objective = subject.dataset, subject.objective
+    known = run_summary.known_figures(baseline_check)
+    measured = {"baseline": run_summary.measure_model(models["baseline"], dataset, objective, known)}
+    count_zeros = bool(result.plan.kernels) or "kernel_sparsity" in measured["baseline"]
+    pruned = run_summary.measure_model(models["pruned"], dataset, objective, count_zero_kernels=count_zeros)
+    if objective.primary in result.before_finetuning:
+        pruned[f"{objective.primary}_before_finetuning"] = result.before_finetuning[objective.primary]
+    return {**measured, "pruned": pruned}
 
 
 def _deploy(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dcp_tf.errors import RunError
+from dcp_tf.tools.app.run_summary import measure_figures
 from dcp_tf.tools.cli.qat_flags import make_qat_file
 
 
@@ -57,7 +58,7 @@ def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, setti
         dataset: its training images calibrate, and train for "qat".
         images: all test images.
         objective: of the model, None if it has several outputs.
-        settings: an `deployment.Deployment`.
+        settings: a `deployment.Deployment`.
         seed: of the calibration images.
 
     Raises:
@@ -78,7 +79,7 @@ def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> An
         model: a Keras model, see `fixed_size`.
         mode: of the quantization.
         dataset: its training images calibrate.
-        settings: an `deployment.Deployment`.
+        settings: a `deployment.Deployment`.
         seed: of the calibration images.
 
     Raises:
@@ -133,7 +134,6 @@ def check(
     """
     from dcp_tf import tflite
     from dcp_tf.graph import count_cost
-    from dcp_tf.tools.app.deployment import figures
 
     outputs, mode = "embeddings" if objective is None else objective.parity, file.quantization.value
     file = described(file, model, dataset, objective)
@@ -165,7 +165,7 @@ def check(
         "metadata": dataclasses.asdict(tflite.read_metadata(file)),
     }
     if objective is not None and classes is None and dataset.test.labels is not None:
-        record |= figures(tflite.Runner(file).predict, dataset, objective)
+        record |= measure_figures(tflite.Runner(file).predict, dataset, objective)
     if mode == "sparse":
         sparse = tflite.sparse_inference_report(file)
         record["sparse_inference"] = {"accepted": sparse.accepted, **dataclasses.asdict(sparse)}

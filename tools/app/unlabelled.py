@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dcp_tf.tools.app.deployment import LOW_SNR_DB
+from dcp_tf.tools.app.file_remarks import LOW_SNR_DB
 
 _VALUES = 2**26  # of the baseline's outputs that are held
 _BATCH = 64

@@ -8,6 +8,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
 from dcp_tf.tools.app import baseline
 from dcp_tf.tools.cli import face_flags, model_flags, objective_flags
+from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
 
 AUGMENTATIONS = ("none", "shift", "flip", "mirror", "crop")
@@ -304,14 +305,6 @@ def check_shape(flags: Any, dataset: Any) -> None:
         )
 
 
-def numbers(flags: Any, name: str) -> tuple[float, ...] | None:
-    """A list of numbers from a flag, None where it is empty."""
-    try:
-        return tuple(float(value) for value in flags[name].value) or None
-    except ValueError as error:
-        raise UsageError(f"--{name} takes numbers with commas between them, received {flags[name].value}") from error
-
-
 def _outputs_kind(flags: Any, model: Any, notes: list[str]) -> str:
     """What the model's outputs are; what is read off the model is noted."""
     from dcp_tf import models
@@ -358,7 +351,7 @@ def _record_beside(model: str) -> RunRecord:
 
 def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple[str, Any, Any]:
     """Name, mean and std: what the flags say, else what the model brings, else what the model's run wrote down."""
-    mean, std = (numbers(flags, name) for name in ("mean", "std"))
+    mean, std = (read_numbers(name, flags[name].value) or None for name in ("mean", "std"))
     if mean or std:
         if flags.normalization not in (None, "none"):
             raise UsageError(f"give either --normalization={flags.normalization} or --mean and --std, not both")

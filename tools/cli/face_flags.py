@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from dcp_tf.errors import UsageError
+from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
 
 MARGINS = ("arcface", "cosface", "asoftmax")
@@ -85,7 +86,7 @@ def read_pairs(flags: Any) -> Any:
         raise UsageError("--pairs needs --pairs_root=DIR, the folder of the images that the list names")
     pairs = data.read_pairs(flags.pairs, flags.pairs_root, flags.pairs_protocol)
     if flags.pairs_folds:
-        pairs = pairs.take_folds(_folds(flags.pairs_folds))
+        pairs = pairs.take_folds(list(read_numbers("pairs_folds", flags.pairs_folds, int)))
     if len(np.unique(pairs.fold)) < 2:
         raise UsageError(
             f"verification needs two folds or more, the threshold of each comes from the others; {flags.pairs} gives "
@@ -190,10 +191,3 @@ def _joined(train: Any, test: Any) -> Any:
 
 def _is_same_folder(first: str, second: str) -> bool:
     return pathlib.Path(first).resolve() == pathlib.Path(second).resolve()
-
-
-def _folds(texts: list[str]) -> list[int]:
-    try:
-        return [int(text) for text in texts]
-    except ValueError as error:
-        raise UsageError(f"--pairs_folds takes numbers with commas between them, received {texts}") from error

@@ -59,7 +59,7 @@ def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed:
         model: a Keras model of known sizes; it stays as it is.
         dataset: its training images train and calibrate.
         objective: of the model, None if it has several outputs.
-        settings: an `deployment.Deployment`.
+        settings: a `deployment.Deployment`.
         seed: of everything that is drawn.
 
     Returns:

@@ -1,6 +1,6 @@
 """What is said of the files that a run hands over."""
 
-from dcp_tf.tools.app.deployment import slower_than_float
+from dcp_tf.tools.app.file_remarks import slower_than_float
 
 
 def record(model, quantization, p10, median, p90, operations=()):

@@ -1,0 +1,57 @@
+"""What users would not expect of their TFLite files, a line for each remark."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+LOW_SNR_DB = 15.0  # an error of some 18 % of the outputs
+
+
+def remarks(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """All remarks on the files of a run.
+
+    Args:
+        records: the `tflite` part of summary.json.
+    """
+    lines = []
+    for name, record in records.items():
+        if record["float_operations"]:
+            listed = ", ".join(record["float_operations"])
+            lines.append(f"{name}: left in float, without an integer kernel: {listed}")
+        if record["snr_db"] is not None and record["snr_db"] < LOW_SNR_DB:
+            lines.append(
+                f"{name}: its outputs are {record['snr_db']:.1f} dB above the error of its rounding (SNR; below "
+                f"{LOW_SNR_DB:g} dB it shows): look at them, or export float16"
+            )
+    return [*lines, *larger_than_baseline(records), *slower_than_float(records)]
+
+
+def larger_than_baseline(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each file of a pruned model that is no smaller than the baseline's file of the same mode."""
+    sizes = {r["quantization"]: r["bytes"] for r in records.values() if r["model"] == "baseline"}
+    return [
+        f"{name} is not smaller than the baseline's file, {record['bytes']:,} bytes against "
+        f"{sizes[record['quantization']]:,}: what was pruned is less than what else the file holds"
+        for name, record in records.items()
+        if record["model"] == "pruned" and record["bytes"] >= sizes.get(record["quantization"], math.inf)
+    ]
+
+
+def slower_than_float(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each integer file that was measured to be slower than the float32 file of the same model.
+
+    Args:
+        records: the `tflite` part of summary.json.
+    """
+    timed = {name: record for name, record in records.items() if "latency_ms" in record}
+    floats = {record["model"]: record for record in timed.values() if record["quantization"] == "float32"}
+    lines = []
+    for name, record in timed.items():
+        reference = floats.get(record["model"])
+        if reference is None or record["latency_ms"]["p10"] <= reference["latency_ms"]["p90"]:
+            continue
+        milliseconds = (f"{r['latency_ms']['median']:.3g}" for r in (record, reference))
+        lines.append(f"{name} is slower here than float32, {' ms against '.join(milliseconds)} ms")
+        if "PRELU" in record["operations"] and record["quantization"] in ("int8", "qat"):
+            lines[-1] += ": PRELU has no fast kernel in 8 bits; float16 saves half of the size, and ReLU would be fast"
+    return lines

@@ -1,0 +1,136 @@
+"""What the models of a run cost and achieve, and summary.json, which holds it."""
+
+import datetime
+import importlib.metadata
+import pathlib
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import dcp_tf
+from dcp_tf.files import readable_name, write_json
+
+
+def measure_model(
+    model: Any,
+    dataset: Any,
+    objective: Any,
+    known: Mapping[str, Any] | None = None,
+    *,
+    count_zero_kernels: bool = True,
+) -> dict[str, Any]:
+    """Parameters, costs and the objective's figures of a Keras model, as summary.json holds them.
+
+    Args:
+        model: the Keras model.
+        dataset: the figures are measured on its test images.
+        objective: of the model.
+        known: the figures, where they were measured before.
+        count_zero_kernels: whether zero kernels are counted. Channels that a dead ReLU reads leave some in models of
+            which only channels were pruned.
+    """
+    from dcp_tf.graph import count_cost, kernel_sparsity, nominal_macs
+
+    cost = count_cost(model, input_shape=dataset.input_shape)
+    measured: dict[str, Any] = {"params": cost.params, "macs": cost.macs, "flops": cost.flops}
+    if count_zero_kernels and (layers := kernel_sparsity(model)):
+        measured["nominal_macs"] = nominal_macs(model, dataset.input_shape)
+        measured["kernel_sparsity"] = {
+            layer.path: {"kernels": layer.total, "kept": layer.kept, "sparsity": layer.sparsity} for layer in layers
+        }
+    if dataset.test.labels is not None:
+        measured |= known or measure_figures(model, dataset, objective)
+    return measured
+
+
+def measure_figures(model_or_predict: Any, dataset: Any, objective: Any) -> dict[str, Any]:
+    """The objective's figures on the test images; for verified faces also those of each fold, in `verification`."""
+    from dcp_tf.data import images_per_measurement
+    from dcp_tf.training import verified
+
+    batches = dataset.test.batches(images_per_measurement(dataset.test.shape))
+    if isinstance(objective, verified.Verified):
+        verification = objective.verify(model_or_predict, batches)
+        return {**verified.figures(verification), "verification": verification.summary()}
+    return {name: value for name, value in objective.evaluate(model_or_predict, batches).items() if name != "loss"}
+
+
+def known_figures(baseline_check: Any) -> dict[str, Any] | None:
+    """The figures of the test images that the check of the baseline measured; None if it measured others or none."""
+    return baseline_check.figures if baseline_check is not None and baseline_check.part == "test" else None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the result depends on."""
+    packages = ("tensorflow", "keras", "numpy", "ai-edge-litert")
+    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
+
+
+def settings_of(flags: Any, resolved: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """All flags as summary.json holds them.
+
+    Args:
+        flags: of the program.
+        resolved: what the run used for flags that were not given and have no default.
+    """
+    values = {name: flags[name].value for name in flags if name not in ("help", "debug")}
+    values |= {name: value for name, value in (resolved or {}).items() if name in values and values[name] is None}
+    return {name: readable_name(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def _resolved_of_data(subject: Any) -> dict[str, Any]:
+    """The settings that follow from the model and the data."""
+    augmentation = getattr(subject.dataset.train, "augmentation", None)
+    outputs = subject.outputs_kind and ("logits" if subject.outputs_kind == "logits" else "probabilities")
+    normalization = None if subject.normalization == "mean/std" else subject.normalization
+    return {"normalization": normalization, "outputs": outputs, "augmentation": augmentation}
+
+
+def _resolved_of_training(phases: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The settings that the last training resolved."""
+    last = next((phase for phase in reversed(phases) if "clip_norm" in phase), {})
+    names = {"clip_norm": "clip_norm", "batch_size": "batch_size", "epochs": "finetune_epochs"}
+    held_out = {"held_out": (last.get("held_out") or {"images": 0})["images"]} if last else {}
+    return {flag: last[name] for name, flag in names.items() if name in last} | held_out
+
+
+def write_summary(
+    folder: pathlib.Path,
+    started: float,
+    subject: Any,
+    flags: Any,
+    resolved: Mapping[str, Any] | None = None,
+    baseline_check: Any = None,
+    **content: Any,
+) -> dict[str, Any]:
+    """Writes summary.json and returns its content.
+
+    Args:
+        folder: of the run.
+        started: `time.time()` at the start.
+        subject: the model with its data.
+        flags: of the program.
+        resolved: see `settings_of`.
+        baseline_check: what `baseline.report_baseline` returned.
+        **content: what was measured: `baseline` and `pruned`, `tflite`, `phases`, ...
+    """
+    resolved = {**_resolved_of_data(subject), **_resolved_of_training(content.get("phases", ())), **(resolved or {})}
+    summary = {
+        "dcp_tf_version": dcp_tf.__version__,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "model": subject.source,
+        "dataset": subject.dataset.name,
+        "normalization": subject.normalization,
+        "outputs": subject.outputs_kind,
+        "loss": subject.objective.name,
+        "metric": subject.objective.primary,
+        "settings": settings_of(flags, resolved),
+        "seed": flags.seed,
+        **content,
+        **({} if baseline_check is None else {"baseline_check": baseline_check.to_json()}),
+        "versions": versions(),
+        "wall_seconds": time.time() - started,
+    }
+    write_json(folder / "summary.json", summary)
+    return summary
