@@ -110,7 +110,7 @@ class Bench:
             comparison.require_same(self._output, before["conditions"], conditions)
             return before
         self.subject.announce()
-        found = {
+        results = {
             "benchmark": about,
             "model": self.subject.source,
             "dataset": self.subject.dataset.name,
@@ -119,8 +119,8 @@ class Bench:
             "baseline": run_summary.measure_model(self.subject.model, self.subject.dataset, self.subject.objective),
             "runs": [],
         }
-        self._save(found)
-        return found
+        self._save(results)
+        return results
 
     def run(self, part: str, variants: Sequence[Variant], seeds: Mapping[str, int] | None = None) -> dict[str, Any]:
         """Runs variants with their seeds.
@@ -152,9 +152,9 @@ class Bench:
             self._save(self.found)
         return record
 
-    def _save(self, found: Mapping[str, Any]) -> None:
+    def _save(self, results: Mapping[str, Any]) -> None:
         if self._output is not None:
-            write_json(self._output, found)
+            write_json(self._output, results)
 
     def macs_removed(self, record: Mapping[str, Any]) -> float:
         """Share of the baseline's MACs that a run's model does without, in percent."""
@@ -179,9 +179,9 @@ def published(model: str, removed: float, table: Mapping[tuple[str, float], Mapp
     return None
 
 
-def print_published(bench: Bench, found: Mapping[str, Any], table: Mapping, when: str) -> None:
+def print_published(bench: Bench, comparison: Mapping[str, Any], table: Mapping, when: str) -> None:
     """Prints the published figures of the network beside a comparison, where there are some."""
-    good = [record for record in found["runs"] if "failure" not in record]
+    good = [record for record in comparison["runs"] if "failure" not in record]
     line = published(bench.subject.source, bench.macs_removed(good[0]), table) if good else None
     if line:
         print(f"{line}: top-1 (%) {when}", flush=True)

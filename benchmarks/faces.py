@@ -66,7 +66,7 @@ def main(flags) -> None:
         raise UsageError("give --model=FILE, --faces=DIR and --pairs=FILE")
     folder = writable_folder(flags.output_dir)
     keep = choose_people(flags, folder / "people.txt", flags.min_images, flags.people)
-    started, found = time.perf_counter(), {}
+    started, results = time.perf_counter(), {}
     print(
         f"{'network':31} {'file':8} {'verified':>9} {'TAR@1%':>7} {'AUC':>6} {'cosine':>7} {'MACs':>12} {'bytes':>11} "
         f"{'s':>5}"
@@ -74,19 +74,19 @@ def main(flags) -> None:
     for rate, method in itertools.product(rates, flags.methods):
         out = folder / rate / method.replace(":", "_").replace("=", "_")
         run = prune(flags, keep, rate, method, out)
-        if "original" not in found:
-            found["original"] = run["baseline"]
+        if "original" not in results:
+            results["original"] = run["baseline"]
             show("original", flags.model, run["baseline"], flags, folder)
         name = f"{float(rate):.0%} {method}"
-        found[name] = run["pruned"]
+        results[name] = run["pruned"]
         show(name, out / "pruned.keras", run["pruned"], flags, out, run["seconds"])
     if flags.scratch_model:
         keep = choose_people(flags, folder / "scratch.txt", flags.scratch_min_images)
         for name, record in from_scratch(flags, keep, folder).items():
-            found[name] = record
+            results[name] = record
             line(name, "Keras", record, seconds=record.get("seconds"))
     print(f"{time.perf_counter() - started:.0f} s")
-    write_json(folder / "faces.json", found)
+    write_json(folder / "faces.json", results)
 
 
 def choose_people(flags, path: pathlib.Path, min_images: int, most: int | None = None) -> str:

@@ -40,30 +40,29 @@ def main(flags) -> None:
     }
     bench = common.Bench(flags, "finetuned_quality", [v for some in at_costs.values() for v in some])
     for cost, some in at_costs.items():
-        found = bench.run(cost, some)
-        print_comparison(found)
-        common.print_published(bench, found, common.TORCH_PRUNING_FINETUNED, "after 1 / 2 epochs of fine-tuning")
-        for line in verdict(found):
+        comparison = bench.run(cost, some)
+        print_comparison(comparison)
+        common.print_published(bench, comparison, common.TORCH_PRUNING_FINETUNED, "after 1 / 2 epochs of fine-tuning")
+        for line in verdict(comparison):
             print(line, flush=True)
 
 
-def verdict(found) -> list[str]:
+def verdict(comparison) -> list[str]:
     """Whether dcp is the best or within the spread of the best, and above random and l1, in words with figures."""
     from dcp_tf.report import summarize
 
-    figure = "top1" if any(r.get("top1") is not None for r in found["runs"]) else "top1_before_finetuning"
-    spreads = {method.name: method.figures[figure] for method in summarize(found) if method.runs}
+    figure = "top1" if any(r.get("top1") is not None for r in comparison["runs"]) else "top1_before_finetuning"
+    spreads = {method.name: method.figures[figure] for method in summarize(comparison) if method.runs}
     lines = []
-    for own in [name for name in spreads if name == "dcp" or name.startswith("dcp:selection")]:
-        best = max(spreads, key=lambda name: spreads[name].mean)
-        gap, mine = 100 * (spreads[best].mean - spreads[own].mean), spreads[own]
-        spread = 100 * max(mine.deviation or 0.0, spreads[best].deviation or 0.0)
-        said = "is the best" if best == own else f"is {gap:.2f} points below the best, {best}"
-        said += (
-            "" if best == own else f" ({'within' if gap <= spread else 'outside'} one standard deviation, {spread:.2f})"
-        )
-        above = [f"{100 * (mine.mean - spreads[n].mean):+.2f} over {n}" for n in ("random", "l1") if n in spreads]
-        lines.append("; ".join([f"{own} {said}", *above]))
+    for name in [other for other in spreads if other == "dcp" or other.startswith("dcp:selection")]:
+        best = max(spreads, key=lambda other: spreads[other].mean)
+        gap, own = 100 * (spreads[best].mean - spreads[name].mean), spreads[name]
+        spread = 100 * max(own.deviation or 0.0, spreads[best].deviation or 0.0)
+        side = "within" if gap <= spread else "outside"
+        below = f"is {gap:.2f} points below the best, {best} ({side} one standard deviation, {spread:.2f})"
+        text = "is the best" if best == name else below
+        above = [f"{100 * (own.mean - spreads[n].mean):+.2f} over {n}" for n in ("random", "l1") if n in spreads]
+        lines.append("; ".join([f"{name} {text}", *above]))
     return lines
 
 

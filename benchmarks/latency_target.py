@@ -52,11 +52,11 @@ def main(flags) -> None:
     model = tflite_files.fixed_size(subject.model, subject.dataset)
     table = _table(flags, model, method)
     measured = ModelLatency(ChannelGraph(model, ignore_statistics=method.ignore_statistics), table)
-    found, timed = {}, {"baseline": model}
+    results, timed = {}, {"baseline": model}
     for allocation in ("global", "uniform"):
-        found[allocation], timed[allocation] = _prune(flags, subject, method, table, measured, allocation)
+        results[allocation], timed[allocation] = _prune(flags, subject, method, table, measured, allocation)
     latencies = _measure(flags, timed)
-    for allocation, figures in found.items():
+    for allocation, figures in results.items():
         latency = latencies[allocation]
         figures |= {
             "measured": 1 / latency.speedup,
@@ -73,7 +73,7 @@ def main(flags) -> None:
         )
     if flags.output:
         about = {"model": subject.source, "dataset": subject.dataset.name, "baseline_ms": table.baseline_ms}
-        write_json(flags.output, {**about, "target": flags.target_latency, **found})
+        write_json(flags.output, {**about, "target": flags.target_latency, **results})
 
 
 def _table(flags, model, method):

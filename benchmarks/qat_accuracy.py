@@ -54,10 +54,10 @@ def main(flags) -> None:
         file, source = make(mode, model, data, subject.objective, settings, flags.seed)
         seconds = time.perf_counter() - started
         parity = tflite.check_parity(file, source, images, test.labels, outputs=subject.objective.parity)
-        found = tflite.inspect(file)
+        details = tflite.inspect(file)
         print(
-            f"{mode:10} {parity.top1:8.2%} {parity.keras_top1:15.2%} {found.size:10,} "
-            f"{sum(found.operations.values()):11} {seconds:6.0f}",
+            f"{mode:10} {parity.top1:8.2%} {parity.keras_top1:15.2%} {details.size:10,} "
+            f"{sum(details.operations.values()):11} {seconds:6.0f}",
             flush=True,
         )
 

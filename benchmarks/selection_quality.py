@@ -44,9 +44,9 @@ def main(flags) -> None:
     bench = common.Bench(flags, "selection_quality", [v for some in at_costs.values() for v in some])
     seeds = dict.fromkeys(("random", "random:update"), flags.random_seeds)
     for cost, some in at_costs.items():
-        found = bench.run(cost, some, seeds)
-        print_comparison(found)
-        common.print_published(bench, found, common.TORCH_PRUNING, "before fine-tuning")
+        comparison = bench.run(cost, some, seeds)
+        print_comparison(comparison)
+        common.print_published(bench, comparison, common.TORCH_PRUNING, "before fine-tuning")
 
 
 def everything() -> list[str]:

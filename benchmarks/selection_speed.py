@@ -68,15 +68,15 @@ def main(flags) -> None:
     if unknown:
         raise UsageError(f"--variants: unknown variant {unknown[0]!r}; choose among {', '.join(known)}")
     block_numbers(flags, len(subject_of(flags)[2]))
-    found = {"settings": {name: flags[name].value for name in flags if name not in ("help", "debug")}, "variants": {}}
+    results = {"settings": {name: flags[name].value for name in flags if name not in ("help", "debug")}, "variants": {}}
     for name in variants:
-        found["variants"][name] = record = in_own_process(name)
+        results["variants"][name] = record = in_own_process(name)
         print(line_of(name, record), flush=True)
         if flags.output:
-            write_json(flags.output, found)
-    print_layers(found["variants"])
+            write_json(flags.output, results)
+    print_layers(results["variants"])
     if flags.model == "zoo:preresnet56":
-        print_ratios(found["variants"])
+        print_ratios(results["variants"])
 
 
 def in_own_process(name: str) -> dict:

@@ -47,9 +47,9 @@ def main(flags) -> None:
     parts = {name: VARIANTS[name](flags) for name in flags.sweeps}
     bench = common.Bench(flags, "selection_sweeps", [v for variants in parts.values() for v in variants])
     for name, variants in parts.items():
-        found = bench.run(name, variants)
-        print_comparison(found)
-        for line in FINDINGS[name](found):
+        comparison = bench.run(name, variants)
+        print_comparison(comparison)
+        for line in FINDINGS[name](comparison):
             print(line, flush=True)
 
 
@@ -111,26 +111,26 @@ def numbers(flags, name: str) -> list[float]:
         raise UsageError(f"--{name} takes numbers with commas between them, received {flags[name].value}") from error
 
 
-def figures(found) -> dict[str, dict[str, float]]:
+def figures(comparison) -> dict[str, dict[str, float]]:
     """By variant: mean error (%) after fine-tuning, or before it where there is none, and channels kept."""
     from dcp_tf.report import summarize
 
     kept: dict[str, list[int]] = {}
-    for record in (r for r in found["runs"] if "failure" not in r):
+    for record in (r for r in comparison["runs"] if "failure" not in r):
         kept.setdefault(record["method"], []).append(sum(k for k, _ in record["kept"].values()))
     return {
         m.name: {
             "error": 100 * (1 - m.figures["top1" if "top1" in m.figures else "top1_before_finetuning"].mean),
             "kept": statistics.fmean(kept[m.name]),
         }
-        for m in summarize(found)
+        for m in summarize(comparison)
         if m.runs
     }
 
 
-def findings_of_factors(found) -> list[str]:
+def findings_of_factors(comparison) -> list[str]:
     """Both losses against each alone."""
-    errors = {name.removeprefix("lambda="): f["error"] for name, f in figures(found).items()}
+    errors = {name.removeprefix("lambda="): f["error"] for name, f in figures(comparison).items()}
     both = {name: error for name, error in errors.items() if 0 < float(name) < math.inf}
     if not both:
         return []
@@ -140,19 +140,19 @@ def findings_of_factors(found) -> list[str]:
     return ["; ".join([f"error with both losses {both[best]:.2f} % (lambda {best})", *against])]
 
 
-def findings_of_epsilons(found) -> list[str]:
+def findings_of_epsilons(comparison) -> list[str]:
     """Channels kept and error from the largest to the smallest epsilon."""
-    by_size = sorted(figures(found).items(), key=lambda item: -float(item[0].removeprefix("epsilon=")))
+    by_size = sorted(figures(comparison).items(), key=lambda item: -float(item[0].removeprefix("epsilon=")))
     kept = [f["kept"] for _, f in by_size]
     rises = all(a <= b for a, b in itertools.pairwise(kept))
     lines = [f"{name}: {f['kept']:g} channels kept, error {f['error']:.2f} %" for name, f in by_size]
     return [*lines, f"smaller epsilons keep {'no fewer' if rises else 'FEWER'} channels"]
 
 
-def findings_of_caps(found) -> list[str]:
+def findings_of_caps(comparison) -> list[str]:
     """The group that comes nearest to its cap, or passes it."""
     lines = []
-    for record in (r for r in found["runs"] if "failure" not in r):
+    for record in (r for r in comparison["runs"] if "failure" not in r):
         least = record["settings"]["rate"]
         over = max(kept - math.ceil(round((1 - least) * size, 9)) for kept, size in record["kept"].values())
         said = f"within the cap (nearest: {-over} below)" if over <= 0 else f"PASSES THE CAP by {over}"
@@ -160,9 +160,9 @@ def findings_of_caps(found) -> list[str]:
     return lines
 
 
-def findings_of_kernels(found) -> list[str]:
+def findings_of_kernels(comparison) -> list[str]:
     """DKP against DCP at each cost."""
-    errors = {name: f["error"] for name, f in figures(found).items()}
+    errors = {name: f["error"] for name, f in figures(comparison).items()}
     costs = [name.removeprefix("dcp at ") for name in errors if name.startswith("dcp at ")]
     return [
         f"at {cost}: dkp errs {errors[f'dkp at {cost}'] - errors[f'dcp at {cost}']:+.2f} points against dcp"

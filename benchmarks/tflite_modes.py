@@ -146,15 +146,15 @@ def export(model, mode: str, images) -> dict:
         parity = tflite.check_parity(file, model, images)
     except RunError as error:
         return {"failure": str(error)}
-    found = tflite.inspect(file)
+    details = tflite.inspect(file)
     row = {
-        "bytes": found.size,
+        "bytes": details.size,
         "max_error": parity.max_error,
         "mean_error": parity.mean_error,
         "top1_agreement": parity.top1_agreement,
-        "macs": found.macs,
+        "macs": details.macs,
         "keras_macs": count_cost(model).macs,
-        "float_operations": found.float_operations if mode == "int8" else [],
+        "float_operations": details.float_operations if mode == "int8" else [],
     }
     if mode == "float32" and parity.max_error > TOLERANCE:
         row["first_divergence"] = str(tflite.first_divergence(file, model, images))
@@ -171,12 +171,12 @@ def failed(row: dict) -> bool:
 
 def verdict(row: dict) -> str:
     """What the float32 file's error means."""
-    found = row["float32"]
-    if "failure" in found:
-        return "TFLite cannot" if found["unpruned"] else "FAILED"
-    if found["max_error"] <= TOLERANCE:
+    float32 = row["float32"]
+    if "failure" in float32:
+        return "TFLite cannot" if float32["unpruned"] else "FAILED"
+    if float32["max_error"] <= TOLERANCE:
         return "equal"
-    return "rounding" if found["max_error"] <= 10 * row["amplified"] else "DIFFERS"
+    return "rounding" if float32["max_error"] <= 10 * row["amplified"] else "DIFFERS"
 
 
 def table(rows: dict[str, dict]) -> None:

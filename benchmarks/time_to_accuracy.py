@@ -74,10 +74,10 @@ def _run(bench, variant, epochs) -> dict[str, float]:
     return {"cpu_seconds": seconds, "top1": float(top1)}
 
 
-def _print_table(runs, methods, wanted) -> None:
-    print("\nCPU minutes until " + "  ".join(f"{w:8.1%}" for w in wanted))
+def _print_table(runs, methods, targets) -> None:
+    print("\nCPU minutes until " + "  ".join(f"{w:8.1%}" for w in targets))
     for method in methods:
-        times = [[r["cpu_seconds"] for r in runs if r["method"] == method and r["top1"] >= w] for w in wanted]
+        times = [[r["cpu_seconds"] for r in runs if r["method"] == method and r["top1"] >= w] for w in targets]
         print(f"{method:17} " + "  ".join(f"{min(t) / 60:8.1f}" if t else "       -" for t in times), flush=True)
 
 

@@ -60,9 +60,9 @@ def losses(name, rate, flags) -> tuple[float, float, float]:
     def distance(network, training: bool) -> float:
         values = []
         for i in range(0, len(measured), 128):
-            wanted = tf.nn.softmax(model(measured[i : i + 128], training=False))
-            given = tf.nn.log_softmax(network(measured[i : i + 128], training=training))
-            kl = tf.reduce_sum(wanted * (tf.math.log(wanted + 1e-12) - given), -1)
+            probabilities = tf.nn.softmax(model(measured[i : i + 128], training=False))
+            log_probabilities = tf.nn.log_softmax(network(measured[i : i + 128], training=training))
+            kl = tf.reduce_sum(probabilities * (tf.math.log(probabilities + 1e-12) - log_probabilities), -1)
             values.append(float(tf.reduce_mean(kl)))
         return float(np.mean(values))
 

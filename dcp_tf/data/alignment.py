@@ -94,7 +94,7 @@ def read_landmarks(path: str) -> dict[pathlib.Path, np.ndarray]:
         lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{file} is no readable file of landmarks: {error}") from error
-    found = {}
+    landmarks = {}
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith("#"):
             continue
@@ -104,10 +104,10 @@ def read_landmarks(path: str) -> dict[pathlib.Path, np.ndarray]:
                 f"line {number} of {file} is {line!r}, expected the path of an image and ten numbers: x and y of the "
                 "left eye, the right eye, the nose, the left and the right corner of the mouth"
             )
-        found[absolute(file.parent / name)] = points
-    if not found:
+        landmarks[absolute(file.parent / name)] = points
+    if not landmarks:
         raise UsageError(f"{file} holds no landmarks")
-    return found
+    return landmarks
 
 
 def _landmarks_of(line: str) -> tuple[str, np.ndarray]:

@@ -77,9 +77,9 @@ class ArraySplit:
         inputs = gathered(order, batch_size, False, [self.array], self.chosen)
         labels = gathered(order, batch_size, False, [] if self.labels is None else [self.labels])
 
-        def finish(found: tuple, label: tuple):
-            values = tf.cast(found[1], tf.float32)
-            return values if self.labels is None else (values, label[1])
+        def finish(rows: tuple, label_rows: tuple):
+            values = tf.cast(rows[1], tf.float32)
+            return values if self.labels is None else (values, label_rows[1])
 
         return tf.data.Dataset.zip(inputs, labels).map(finish).prefetch(1)
 

@@ -151,8 +151,8 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
             missing = [key for key in _KEYS if key not in archive]
             # A misspelt name must not pass for data without labels.
             if any(key in _NEEDED for key in missing) or (missing and any(key not in _KEYS for key in archive.files)):
-                found = ", ".join(archive.files) or "nothing"
-                raise UsageError(f"{path} lacks {', '.join(missing)}; it holds {found}")
+                names = ", ".join(archive.files) or "nothing"
+                raise UsageError(f"{path} lacks {', '.join(missing)}; it holds {names}")
             return {key: _plain_array(archive, key, path) for key in _KEYS if key in archive}
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}") from error

@@ -83,9 +83,9 @@ class FaceRecords:
     def _shape(self, input_shape: tuple[int | None, ...] | None) -> Shape:
         height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
         first = tf.io.parse_single_example(self.index.read(tf.constant(self.numbers[0])), _IMAGE)["image"]
-        found = tf.io.decode_image(first, expand_animations=False).shape
-        channels = channels if channels in (1, 3) else 1 if found[2] == 1 else 3
-        return height or found[0], width or found[1], channels
+        first_shape = tf.io.decode_image(first, expand_animations=False).shape
+        channels = channels if channels in (1, 3) else 1 if first_shape[2] == 1 else 3
+        return height or first_shape[0], width or first_shape[1], channels
 
     def _image(self, number: tf.Tensor, shape: Shape) -> tf.Tensor:
         encoded = tf.io.parse_single_example(self.index.read(number), _IMAGE)["image"]

@@ -133,10 +133,10 @@ def _people(root: pathlib.Path) -> tuple[str, ...]:
         raise _no_faces(root, "it holds fewer than two folders") from error
 
 
-def _no_faces(root: pathlib.Path, found: str) -> UsageError:
+def _no_faces(root: pathlib.Path, problem: str) -> UsageError:
     return UsageError(
-        f"faces:{root}: {found}; expected {root}/NAME/IMAGE.jpg, one folder per person, or files *.tfrecord of aligned "
-        "crops (other archives, such as .rec or .zip, must be unpacked into such folders)"
+        f"faces:{root}: {problem}; expected {root}/NAME/IMAGE.jpg, one folder per person, or *.tfrecord files of "
+        "aligned crops (unpack other archives, such as .rec or .zip, into such folders)"
     )
 
 
@@ -145,17 +145,17 @@ def _choose(
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Returns the positions of the images to read, their labels, and the names of the people by label."""
     names, numbers, counts = np.unique(identities, return_inverse=True, return_counts=True)
-    wanted = counts >= settings.min_images
+    selected = counts >= settings.min_images
     if settings.keep is not None:
-        wanted &= np.isin(names, list(settings.keep))
-    wanted &= ~np.isin(names, list(settings.leave_out))
-    if wanted.sum() < 2:
+        selected &= np.isin(names, list(settings.keep))
+    selected &= ~np.isin(names, list(settings.leave_out))
+    if selected.sum() < 2:
         raise UsageError(
-            f"faces:{root} has {len(names)} people, but {wanted.sum()} of them remain with at least "
+            f"faces:{root} has {len(names)} people, but {selected.sum()} of them remain with at least "
             f"{settings.min_images} images each and among those to keep; two are needed"
         )
-    if not wanted.all():
-        progress.say(f"faces:{root}: {wanted.sum()} of {len(names)} people, {counts[wanted].sum()} images")
-    positions = np.flatnonzero(wanted[numbers])
-    labels = (np.cumsum(wanted) - 1)[numbers[positions]]
-    return positions, labels.astype(np.int32), tuple(str(name) for name in names[wanted])
+    if not selected.all():
+        progress.say(f"faces:{root}: {selected.sum()} of {len(names)} people, {counts[selected].sum()} images")
+    positions = np.flatnonzero(selected[numbers])
+    labels = (np.cumsum(selected) - 1)[numbers[positions]]
+    return positions, labels.astype(np.int32), tuple(str(name) for name in names[selected])

@@ -129,13 +129,13 @@ def common_shape(
 
 
 def require_face_size(
-    what: str, size: tuple[int, int], wanted: tuple[int | None, int | None], advice: str = ""
+    what: str, size: tuple[int, int], model_size: tuple[int | None, int | None], advice: str = ""
 ) -> None:
     """Raises UsageError where an aligned face has another size (W, H) than the model takes (H, W)."""
-    if any(side not in (None, found) for side, found in zip(wanted, size[::-1], strict=True)):
+    if any(required not in (None, actual) for required, actual in zip(model_size, size[::-1], strict=True)):
         raise UsageError(
-            f"{what} has {size[1]} x {size[0]} pixels (height x width), but the model takes {wanted[0]} x {wanted[1]}: "
-            f"align the faces to that size, {advice}or --resize to stretch them"
+            f"{what} has {size[1]} x {size[0]} pixels (height x width), but the model takes "
+            f"{model_size[0]} x {model_size[1]}: align the faces to that size, {advice}or --resize to stretch them"
         )
 
 

@@ -60,10 +60,10 @@ class Normalization:
 
     def check_channels(self, channels: int) -> None:
         """Raises UsageError where the values per channel do not fit images of `channels` channels."""
-        wanted = max(len(self.mean), len(self.std))
-        if wanted not in (1, channels):
+        values = max(len(self.mean), len(self.std))
+        if values not in (1, channels):
             raise UsageError(
-                f"the normalization {self.name} has values for {wanted} channels, but the images have {channels}; "
+                f"the normalization {self.name} has values for {values} channels, but the images have {channels}; "
                 f"choose another one or give a mean and a std of 1 or {channels} values"
             )
 

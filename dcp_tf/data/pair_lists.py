@@ -76,20 +76,20 @@ def find_images(root: str, images: list[str], protocol: str) -> tuple[str, ...]:
     Raises:
         UsageError: some are missing; it says how many, and how to get them.
     """
-    folder, known = pathlib.Path(root), PROTOCOLS[protocol]
+    folder, benchmark = pathlib.Path(root), PROTOCOLS[protocol]
     if not folder.is_dir():
         raise UsageError(
-            f"{known.title}: there is no folder {folder} of its images; expected {known.images}; get them from "
-            f"{known.source}"
+            f"{benchmark.title}: there is no folder {folder} of its images; expected {benchmark.images}; get them from "
+            f"{benchmark.source}"
         )
-    found = [_with_any_suffix(folder / image) for image in images]
-    missing = [image for image, file in zip(images, found, strict=True) if file is None]
+    files = [_with_any_suffix(folder / image) for image in images]
+    missing = [image for image, file in zip(images, files, strict=True) if file is None]
     if missing:
         raise UsageError(
-            f"{known.title}: {folder} lacks {len(missing)} of {len(images)} images, the first is {missing[0]}; "
-            f"expected {known.images}; get them from {known.source}"
+            f"{benchmark.title}: {folder} lacks {len(missing)} of {len(images)} images, the first is {missing[0]}; "
+            f"expected {benchmark.images}; get them from {benchmark.source}"
         )
-    return tuple(found)
+    return tuple(files)
 
 
 def _with_any_suffix(path: pathlib.Path) -> str | None:

@@ -8,23 +8,25 @@ from dcp_tf.errors import UsageError
 Shape = tuple[int, int, int]
 
 
-def output_shape(source: Shape, wanted: tuple[int | None, ...] | None) -> Shape:
-    """Returns the (H, W, C) that images of shape `source` get for a model that wants `wanted`.
+def output_shape(source: Shape, model_shape: tuple[int | None, ...] | None) -> Shape:
+    """Returns the (H, W, C) that images of shape `source` get for a model of this input shape.
 
     None, as a whole or for one dimension, keeps what the images have.
 
     Raises:
-        UsageError: `wanted` is no image shape, or the channels cannot be converted.
+        UsageError: `model_shape` is no image shape, or the channels cannot be converted.
     """
-    if wanted is None:
+    if model_shape is None:
         return source
-    if len(wanted) != 3:
-        raise UsageError(f"the model takes no images of (height, width, channels): its input shape is {tuple(wanted)}")
-    height, width, channels = (have if want is None else want for have, want in zip(source, wanted, strict=True))
+    if len(model_shape) != 3:
+        raise UsageError(
+            f"the model takes no (height, width, channels) images: its input shape is {tuple(model_shape)}"
+        )
+    height, width, channels = (have if want is None else want for have, want in zip(source, model_shape, strict=True))
     if channels != source[2] and {channels, source[2]} != {1, 3}:
         hint = "; are the channels first? numpy.moveaxis(x, 1, -1) puts them last" if source[0] == channels else ""
         raise UsageError(
-            f"images of shape {source} cannot become {tuple(wanted)}: only 1 and 3 channels are converted to each "
+            f"images of shape {source} cannot become {tuple(model_shape)}: only 1 and 3 channels are converted to each "
             f"other{hint}"
         )
     return height, width, channels

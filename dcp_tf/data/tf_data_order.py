@@ -27,20 +27,20 @@ def read_labels(dataset: tf.data.Dataset, labelled: bool) -> np.ndarray:
         UsageError: the pipeline is empty, its labels are no numbers of one shape, or it does not end.
     """
     batches = int(dataset.cardinality())
-    said = _Progress("the labels" if labelled else "the images", known_to_end=batches >= 0)
-    seen: list[np.ndarray] = []
+    report = _Progress("the labels" if labelled else "the images", known_to_end=batches >= 0)
+    parts: list[np.ndarray] = []
     total = batches if batches >= 0 else None
     for batch in progress.bar(dataset, what="reading the labels", total=total, unit="batch"):
-        seen.append(batch[1].numpy() if labelled else np.zeros(batch.shape[0]))
-        said.add(len(seen[-1]))
-    if not said.images:
+        parts.append(batch[1].numpy() if labelled else np.zeros(batch.shape[0]))
+        report.add(len(parts[-1]))
+    if not report.images:
         raise UsageError("the tf.data.Dataset is empty")
-    if len({labels.shape[1:] for labels in seen}) > 1:
+    if len({batch_labels.shape[1:] for batch_labels in parts}) > 1:
         raise UsageError("the labels of the tf.data.Dataset differ in shape from batch to batch; pad them to one")
-    found = np.concatenate(seen)
+    labels = np.concatenate(parts)
     if labelled:
-        label_array(found, len(found), "labels of the tf.data.Dataset")
-    return found
+        label_array(labels, len(labels), "labels of the tf.data.Dataset")
+    return labels
 
 
 class _Progress:

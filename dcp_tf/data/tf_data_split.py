@@ -81,9 +81,9 @@ class TfDataSplit:
             raise UsageError("the tf.data.Dataset never ends; leave out .repeat()")
         self._dataset = dataset
         self.shape = tuple(images.shape[1:])
-        found = read_labels(dataset, self._labelled)
-        self.size = len(found)
-        self.labels = found if self._labelled else None
+        labels = read_labels(dataset, self._labelled)
+        self.size = len(labels)
+        self.labels = labels if self._labelled else None
         self._buffer = shuffle_buffer(self.size, images)
         note_sorted(class_numbers(self.labels), self._buffer)
 
@@ -96,20 +96,20 @@ class TfDataSplit:
 
         They are told by their values, so that a pipeline that shuffles never gives them either.
         """
-        wanted = np.zeros(self.size, bool)
-        wanted[indices] = True
+        chosen = np.zeros(self.size, bool)
+        chosen[indices] = True
         dataset = self._dataset.unbatch()
-        held = list(dataset.enumerate().filter(lambda i, _: tf.constant(wanted)[i]).map(lambda _, x: x))
+        held_out = list(dataset.enumerate().filter(lambda i, _: tf.constant(chosen)[i]).map(lambda _, x: x))
         first = (lambda *x: x[0]) if self._labelled else (lambda x: x)
-        images = np.stack([(x[0] if self._labelled else x).numpy() for x in held])
-        known = tf.constant([int(_fingerprint(tf.constant(image))) for image in images], tf.int64)
+        images = np.stack([(x[0] if self._labelled else x).numpy() for x in held_out])
+        fingerprints = tf.constant([int(_fingerprint(tf.constant(image))) for image in images], tf.int64)
         rest = copy.copy(self)
-        kept = dataset.filter(lambda *x: tf.reduce_all(known != _fingerprint(first(*x))))
-        rest._dataset, rest.size = kept.batch(64), self.size - len(held)
+        kept = dataset.filter(lambda *x: tf.reduce_all(fingerprints != _fingerprint(first(*x))))
+        rest._dataset, rest.size = kept.batch(64), self.size - len(held_out)
         if not self._labelled:
             return rest, make_array_split(images)
         rest.labels = np.delete(self.labels, indices, axis=0)
-        return rest, make_array_split(images, np.stack([x[1].numpy() for x in held]))
+        return rest, make_array_split(images, np.stack([x[1].numpy() for x in held_out]))
 
     def batches(
         self,
@@ -124,10 +124,10 @@ class TfDataSplit:
         """See `DataSplit`; `indices` are of a pipeline whose order is always the same, `augment` is left to it."""
         dataset = self._dataset
         if indices is not None:
-            wanted = np.zeros(self.size, bool)
-            wanted[np.asarray(indices)] = True
-            wanted = tf.constant(wanted)
-            dataset = dataset.unbatch().enumerate().filter(lambda i, _: wanted[i]).map(lambda _, x: x)
+            chosen = np.zeros(self.size, bool)
+            chosen[np.asarray(indices)] = True
+            chosen = tf.constant(chosen)
+            dataset = dataset.unbatch().enumerate().filter(lambda i, _: chosen[i]).map(lambda _, x: x)
         elif shuffle:
             buffer = min(max(self._buffer, 16 * batch_size), self.size)
             dataset = dataset.unbatch().shuffle(buffer, seed=(seed * 7919 + epoch) % 2**31)

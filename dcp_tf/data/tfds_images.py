@@ -139,10 +139,10 @@ def _open(name: str, data_dir: str | None) -> Any:
     except tfds.core.DatasetNotFoundError as error:
         root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
         folder = root / re.split("[:/]", name)[0]
-        there = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
-        found = f"{folder} holds {', '.join(there)}" if there else f"there is none in {root} either"
+        names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+        contents = f"{folder} holds {', '.join(names)}" if names else f"there is none in {root} either"
         raise UsageError(
-            f"TensorFlow Datasets knows no data set {name!r}, {found}; check --data_dir and the name (NAME, "
+            f"TensorFlow Datasets knows no data set {name!r}, {contents}; check --data_dir and the name (NAME, "
             "NAME/CONFIG or NAME:VERSION)"
         ) from error
     except Exception as error:
@@ -218,14 +218,14 @@ def _image_and_label(name: str, builder: Any) -> tuple[str, str]:
         return [key for key in keys if isinstance(key, str) and key in features and isinstance(features[key], kind)]
 
     images, labels = (features, features) if named is None else (named[:1], named[1:])
-    found = candidates(tfds.features.Image, images), candidates(tfds.features.ClassLabel, labels)
-    if any(len(keys) != 1 for keys in found):
+    key_lists = candidates(tfds.features.Image, images), candidates(tfds.features.ClassLabel, labels)
+    if any(len(keys) != 1 for keys in key_lists):
         shown = ", ".join(f"{key} ({type(feature).__name__})" for key, feature in features.items())
         raise UsageError(
             f"tfds:{name} is no image classification set: expected one Image and one ClassLabel"
             f"{'' if named is None else f' as its supervised keys {named}'}, its features are {shown}"
         )
-    return found[0][0], found[1][0]
+    return key_lists[0][0], key_lists[1][0]
 
 
 def _describe(

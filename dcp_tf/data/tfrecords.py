@@ -55,7 +55,7 @@ def index_records(files: Sequence[str]) -> RecordIndex:
         UsageError: a file ends inside a record, or is compressed.
     """
     files = [path for path in files if os.path.getsize(path)]  # an empty shard cannot be mapped
-    places = []
+    records = []
     for number, path in enumerate(files):
         with open(path, "rb") as file:
             end = file.seek(0, 2)
@@ -64,7 +64,7 @@ def index_records(files: Sequence[str]) -> RecordIndex:
                 file.seek(position)
                 header = file.read(_LENGTH_BYTES)
                 length = struct.unpack("<Q", header)[0] if len(header) == _LENGTH_BYTES else end
-                places.append((number, position + _HEADER_BYTES, length))
+                records.append((number, position + _HEADER_BYTES, length))
                 position += _HEADER_BYTES + length + _FOOTER_BYTES
         if position != end:
             with open(path, "rb") as file:
@@ -72,5 +72,5 @@ def index_records(files: Sequence[str]) -> RecordIndex:
             if is_compressed:
                 raise UsageError(f"{path} is compressed; unpack it with gzip")
             raise UsageError(f"{path} is cut short; download or prepare the data set again")
-    file_numbers, offsets, lengths = np.asarray(places, np.int64).reshape(-1, 3).T
+    file_numbers, offsets, lengths = np.asarray(records, np.int64).reshape(-1, 3).T
     return RecordIndex(tuple(files), file_numbers, offsets, lengths)

@@ -106,12 +106,12 @@ def measure_dense(
     """
     both = labelled = answered = right = total = 0
     for outputs, labels in _outputs_and_labels(model_or_predict, batches):
-        found, wanted = _answers(outputs, labels, independent, threshold)
-        both = both + _per_class(found & wanted)
-        labelled, answered = labelled + _per_class(wanted), answered + _per_class(found)
+        answers, truth = _answers(outputs, labels, independent, threshold)
+        both = both + _per_class(answers & truth)
+        labelled, answered = labelled + _per_class(truth), answered + _per_class(answers)
         # Two answers of a question are right or wrong together, as is a single one.
-        right += int((found == wanted).all(-1).sum()) if not independent else int((found == wanted).sum())
-        total += found[..., 0].size if not independent else found.size
+        right += int((answers == truth).all(-1).sum()) if not independent else int((answers == truth).sum())
+        total += answers[..., 0].size if not independent else answers.size
     union = labelled + answered - both
     seen = union > 0
     return {"mean_iou": float(np.mean(both[seen] / union[seen])), "pixel_accuracy": right / total}
@@ -138,11 +138,11 @@ def measure_sequences(
     """
     right: list[np.ndarray] = []
     for outputs, labels in _outputs_and_labels(model_or_predict, batches):
-        found, wanted = _answers(outputs, labels, independent, threshold)
-        right += list((found == wanted) if independent else (found == wanted).all(-1))
+        answers, truth = _answers(outputs, labels, independent, threshold)
+        right += list((answers == truth) if independent else (answers == truth).all(-1))
     return {
-        "step_accuracy": sum(int(each.sum()) for each in right) / sum(each.size for each in right),
-        "sequence_accuracy": float(np.mean([each.all() for each in right])),
+        "step_accuracy": sum(int(steps.sum()) for steps in right) / sum(steps.size for steps in right),
+        "sequence_accuracy": float(np.mean([steps.all() for steps in right])),
     }
 
 
@@ -188,15 +188,15 @@ def _answers(
         labels = labels[..., None]
     if classes == 1:
         _require_equal_shapes(outputs, labels)
-        found, wanted = outputs > threshold, labels > 0.5
-        return np.concatenate([~found, found], -1), np.concatenate([~wanted, wanted], -1)
+        answers, truth = outputs > threshold, labels > 0.5
+        return np.concatenate([~answers, answers], -1), np.concatenate([~truth, truth], -1)
     numbers = np.arange(classes)
     if labels.shape == (*outputs.shape[:-1], 1):
-        wanted = labels == numbers
+        truth = labels == numbers
     else:
         _require_equal_shapes(outputs, labels)
-        wanted = labels > 0.5 if independent else labels.argmax(-1)[..., None] == numbers
-    return outputs > threshold if independent else outputs.argmax(-1)[..., None] == numbers, wanted
+        truth = labels > 0.5 if independent else labels.argmax(-1)[..., None] == numbers
+    return outputs > threshold if independent else outputs.argmax(-1)[..., None] == numbers, truth
 
 
 def _per_class(answers: np.ndarray) -> np.ndarray:

@@ -107,14 +107,14 @@ def embed(model_or_predict: keras.Model | Callable, batches: Iterable, *, mirror
         RunError: an embedding is NaN or infinite.
     """
     predict = predict_function(model_or_predict)
-    found = []
+    parts = []
     for batch in progress.bar(batches, what="embedding faces", unit="batch"):
         images = batch[0] if isinstance(batch, tuple | list) else batch
         views = [images, images[:, :, ::-1]] if mirror else [images]
-        found.append(np.concatenate([_embeddings(predict(view), len(images)) for view in views], axis=1))
-    if not found:
+        parts.append(np.concatenate([_embeddings(predict(view), len(images)) for view in views], axis=1))
+    if not parts:
         raise UsageError("there are no images to embed")
-    embeddings = np.concatenate(found)
+    embeddings = np.concatenate(parts)
     if not np.isfinite(embeddings).all():
         raise RunError("the network gives embeddings that are not finite; check its weights and the normalization")
     return embeddings

@@ -125,8 +125,8 @@ class ChannelGraph:
             if first.shape == labels.shape:
                 self._space.tie(first, labels)
                 continue
-            for each in (first, labels):
-                self._space.pin(each, f"{model.name} is shared between tensors of different layouts")
+            for array in (first, labels):
+                self._space.pin(array, f"{model.name} is shared between tensors of different layouts")
 
     def _label_call(self, call: Call) -> None:
         record = self.records.setdefault(id(call.operation), OperationRecord(call.operation, call.path))
@@ -243,13 +243,13 @@ class ChannelGraph:
         """
         number = np.full(int(self.class_of_label.max()) + 1, -1)
         number[group.classes] = np.arange(group.size)
-        found = []
+        consumers = []
         for record in self.records.values():
             for index, axis in record.consumes:
                 channel = number[self.class_of_label[record.weights[index][axis]]]
                 if (channel >= 0).any():
-                    found.append((record, index, axis, channel))
-        return found
+                    consumers.append((record, index, axis, channel))
+        return consumers
 
     def producing_kernels(self, group: ChannelGroup) -> list[tuple[np.ndarray, int, np.ndarray]]:
         """The kernels whose filters make the channels of a group.
@@ -259,7 +259,7 @@ class ChannelGraph:
         """
         number = np.full(int(self.class_of_label.max()) + 1, -1)
         number[group.classes] = np.arange(group.size)
-        found = []
+        kernels = []
         for record in self.records.values():
             for index, by_axis in record.weights.items():
                 weight = record.operation.weights[index]
@@ -267,8 +267,8 @@ class ChannelGraph:
                     channel = number[self.class_of_label[labels]]
                     made_here = record.path in group.producers and (index, axis) not in record.consumes
                     if made_here and len(weight.shape) > 1 and (channel >= 0).any():
-                        found.append((keras.ops.convert_to_numpy(weight), axis, channel))
-        return found
+                        kernels.append((keras.ops.convert_to_numpy(weight), axis, channel))
+        return kernels
 
     def _of_one_image(self, call: Call, multiplications: list[Multiplication]) -> list[Multiplication]:
         """Multiplications of one row of the batch axis, times the rows of an image."""

@@ -30,9 +30,9 @@ def fold_constants(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: in
     """
     dead = {group.name: _filterless(graph, group) for group in groups}
     dead = {name: channels for name, channels in dead.items() if channels.any()}
-    found = {group.name: np.zeros(group.size, bool) for group in groups}
+    folded = {group.name: np.zeros(group.size, bool) for group in groups}
     if not dead:
-        return found
+        return folded
     readers = {name: _readers(graph, graph.group(name)) for name in dead}
     tensors = {
         t for reads in readers.values() for *_, calls in reads for i in calls for t in graph.trace.calls[i].inputs
@@ -44,21 +44,21 @@ def fold_constants(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: in
             if all(share is not None for share in shares):
                 for (record, index, axis, numbers, _), share in zip(readers[name], shares, strict=True):
                     _take_out(record, index, axis, numbers == channel, share)
-                found[name][channel] = True
-    return found
+                folded[name][channel] = True
+    return folded
 
 
 def _filterless(graph: ChannelGraph, group: ChannelGroup) -> np.ndarray:
     """Channels all of whose filters are zero, boolean; none where something else than kernels makes the group."""
-    makers = graph.producing_kernels(group)
+    kernels = graph.producing_kernels(group)
     norms = np.zeros(group.size)
-    made = np.zeros(group.size, bool)
-    for kernel, axis, channel in makers:
+    has_filter = np.zeros(group.size, bool)
+    for kernel, axis, channel in kernels:
         others = tuple(a for a in range(kernel.ndim) if a != axis)
-        mine = channel >= 0
-        norms += np.bincount(channel[mine], np.abs(kernel).sum(others)[mine], group.size)
-        made[channel[mine]] = True
-    return made & (norms == 0)
+        in_group = channel >= 0
+        norms += np.bincount(channel[in_group], np.abs(kernel).sum(others)[in_group], group.size)
+        has_filter[channel[in_group]] = True
+    return has_filter & (norms == 0)
 
 
 def _readers(graph: ChannelGraph, group: ChannelGroup) -> list[tuple[OperationRecord, int, int, np.ndarray, list[int]]]:
@@ -74,8 +74,8 @@ def _probe(graph: ChannelGraph, tensors: Sequence[int], seed: int) -> Mapping[in
         shape = [32 if size is None else size for size in trace.shapes[tensor][1:]]
         draws = rng.normal(size=(len(scales), *shape)).astype(np.float32)
         inputs[tensor] = draws * scales.reshape(-1, *[1] * len(shape))
-    found = trace.run(inputs, tensors, training=False)
-    return {t: keras.ops.convert_to_numpy(found[t]) for t in tensors}
+    outputs = trace.run(inputs, tensors, training=False)
+    return {t: keras.ops.convert_to_numpy(outputs[t]) for t in tensors}
 
 
 def _share(graph: ChannelGraph, reader: tuple, channel: int, values: Mapping[int, np.ndarray]) -> np.ndarray | None:
@@ -105,9 +105,9 @@ def _share(graph: ChannelGraph, reader: tuple, channel: int, values: Mapping[int
     return total @ per_place[positions]
 
 
-def _take_out(record: OperationRecord, index: int, axis: int, mine: np.ndarray, share: np.ndarray) -> None:
+def _take_out(record: OperationRecord, index: int, axis: int, removed: np.ndarray, share: np.ndarray) -> None:
     kernel = record.operation.weights[index]
-    stays = np.where(mine, 0.0, 1.0).reshape([-1 if a == axis else 1 for a in range(len(kernel.shape))])
+    stays = np.where(removed, 0.0, 1.0).reshape([-1 if a == axis else 1 for a in range(len(kernel.shape))])
     kernel.assign(keras.ops.convert_to_numpy(kernel) * stays.astype(np.float32))
     if share.size:
         record.operation.bias.assign_add(share.astype(np.float32))

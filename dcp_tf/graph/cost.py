@@ -89,14 +89,14 @@ def count_cost(
     macs, flops = dict.fromkeys(model.records, 0), dict.fromkeys(model.records, 0)
     for record, call, multiplications in model.multiplications:
         key = id(record.operation)
-        for each in multiplications:
-            if each.positions is None and not open_sizes:
+        for multiplication in multiplications:
+            if multiplication.positions is None and not open_sizes:
                 raise UsageError(
                     f"the output size of {call.path!r} is unknown; state the shape of one input, such as "
                     "input_shape=(224, 224, 3) or (20, 5) (--input_shape=20,5)"
                 )
-            more, papers = (None, None) if each.positions is None else _multiply(record, each, kept)
-            macs[key], flops[key] = _sum(macs[key], more), _sum(flops[key], papers)
+            call_macs, call_flops = _multiply(record, multiplication, kept)
+            macs[key], flops[key] = _sum(macs[key], call_macs), _sum(flops[key], call_flops)
     layers = [
         LayerCost(record.path, type(record.operation).__name__, count_params(record, kept), macs[key], flops[key])
         for key, record in model.records.items()
@@ -162,13 +162,18 @@ def _is_statistic(operation: keras.Operation, weight: keras.Variable) -> bool:
     return any(weight is getattr(operation, name, None) for name in names)
 
 
-def _multiply(record: OperationRecord, each: Multiplication, kept: KeptChannels) -> tuple[int, int]:
-    shape = sliced_shape(record, each.weight, kept)
-    macs = each.positions * math.prod(shape)
-    if each.bias or each.output_axis is None:
+def _multiply(
+    record: OperationRecord, multiplication: Multiplication, kept: KeptChannels
+) -> tuple[int | None, int | None]:
+    """MACs and FLOPs; None, None where the number of positions is unknown."""
+    positions, axes = multiplication.positions, multiplication.output_axis
+    if positions is None:
+        return None, None
+    shape = sliced_shape(record, multiplication.weight, kept)
+    macs = positions * math.prod(shape)
+    if multiplication.bias or axes is None:
         return macs, 2 * macs
-    axes = (each.output_axis,) if isinstance(each.output_axis, int) else each.output_axis
-    return macs, 2 * macs - each.positions * math.prod(shape[axis] for axis in axes)
+    return macs, 2 * macs - positions * math.prod(shape[axis] for axis in ([axes] if isinstance(axes, int) else axes))
 
 
 def group_shares(graph: ChannelGraph) -> dict[str, tuple[float, float | None]]:
@@ -194,10 +199,11 @@ def group_shares(graph: ChannelGraph) -> dict[str, tuple[float, float | None]]:
             if not _is_statistic(record.operation, record.operation.weights[index]):
                 params += parts[key, index] * math.prod(record.operation.weights[index].shape)
     for record, _, multiplications in graph.multiplications:
-        for each in multiplications:
-            part = parts.get((id(record.operation), each.weight))
-            if part is not None and each.positions is not None:
-                macs += part * each.positions * math.prod(record.operation.weights[each.weight].shape)
+        for multiplication in multiplications:
+            weight, positions = multiplication.weight, multiplication.positions
+            part = parts.get((id(record.operation), weight))
+            if part is not None and positions is not None:
+                macs += part * positions * math.prod(record.operation.weights[weight].shape)
     total = count_cost(graph, open_sizes=True)
     of_params = params / max(total.params, 1)
     of_macs = None if total.macs is None else macs / max(total.macs, 1)

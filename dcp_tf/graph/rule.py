@@ -298,7 +298,7 @@ def _overrides(kind: type, base: type) -> bool:
     Keras names `convolution_op` and others as extension points, so `call` is not the only one that matters.
     """
     between = kind.__mro__[: kind.__mro__.index(base)]
-    names = {name for each in between for name in vars(each) if name == "__call__" or not name.startswith("__")}
+    names = {name for cls in between for name in vars(cls) if name == "__call__" or not name.startswith("__")}
     return any(callable(getattr(base, name, None)) for name in names - _DESCRIPTIONS)
 
 

@@ -53,9 +53,9 @@ def kernel_sparsity(model: keras.Model) -> list[KernelCount]:
     records = [r for r in ChannelGraph(model).records.values() if isinstance(r.operation, _LAYERS)]
     stays = [_nonzero(record.operation) for record in records]
     return [
-        KernelCount(record.path, each.size, int(each.sum()))
-        for record, each in zip(records, stays, strict=True)
-        if not each.all()
+        KernelCount(record.path, nonzero.size, int(nonzero.sum()))
+        for record, nonzero in zip(records, stays, strict=True)
+        if not nonzero.all()
     ]
 
 

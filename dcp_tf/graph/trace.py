@@ -90,8 +90,8 @@ def _traced_shapes(node: Any, known: Mapping[int, keras.KerasTensor]) -> list[tu
         return tree.flatten(node.operation(*args, **kwargs))
 
     specs = [tf.TensorSpec(x.shape, x.dtype) for x in known.values()]
-    made = tf.function(call, autograph=False).get_concrete_function(*specs).structured_outputs
-    return [tuple(x.shape) for x in made]
+    outputs = tf.function(call, autograph=False).get_concrete_function(*specs).structured_outputs
+    return [tuple(x.shape) for x in outputs]
 
 
 def functional_graph(operation: Any) -> Any | None:
@@ -244,9 +244,9 @@ class Trace:
         Raises:
             ValueError: an input of the model would be needed that is not available.
         """
-        available, wanted, calls = set(available), list(targets), set()
-        while wanted:
-            tensor = wanted.pop()
+        available, pending, calls = set(available), list(targets), set()
+        while pending:
+            tensor = pending.pop()
             if tensor in available:
                 continue
             if tensor not in self.producer:
@@ -254,7 +254,7 @@ class Trace:
             index = self.producer[tensor]
             if index not in calls:
                 calls.add(index)
-                wanted.extend(self.calls[index].inputs)
+                pending.extend(self.calls[index].inputs)
         return sorted(calls)
 
     def run(self, values: Mapping[int, Any], targets: Iterable[int], training: bool | None = None) -> dict[int, Any]:

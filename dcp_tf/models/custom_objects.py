@@ -38,17 +38,17 @@ def import_custom_objects(path: str) -> dict[str, Any]:
     if file.suffix != ".py" or not file.is_file():
         raise ImportError(f"there is no Python file {path}")
     module = _run(file)
-    found = {}
+    objects = {}
     for name, value in vars(module).items():
         if _is_of_use(value, file.parent):
-            found |= {name: value, value.__name__: value, f"Custom>{value.__name__}": value}
+            objects |= {name: value, value.__name__: value, f"Custom>{value.__name__}": value}
     names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
-    if not found and not any(isinstance(value, types.ModuleType) for value in names.values()):
+    if not objects and not any(isinstance(value, types.ModuleType) for value in names.values()):
         raise ImportError(f"{path} holds no layer, no model and no function")
     for name, value in names.items():
         vars(python_utils).setdefault(name, value)
-    keras.saving.get_custom_objects().update(found)
-    return found
+    keras.saving.get_custom_objects().update(objects)
+    return objects
 
 
 def is_own(layer: keras.Layer) -> bool:

@@ -122,9 +122,9 @@ def _transfer_attributes(old: keras.Layer, new: keras.Layer) -> None:
 def _is_plain(value: Any) -> bool:
     """Whether a value is made of numbers, texts, arrays and eager tensors alone."""
     if isinstance(value, dict):
-        return all(_is_plain(each) for each in value.values())
+        return all(_is_plain(item) for item in value.values())
     if isinstance(value, (list, tuple)):
-        return all(_is_plain(each) for each in value)
+        return all(_is_plain(item) for item in value)
     return isinstance(value, _PLAIN) and (not isinstance(value, tf.Tensor) or hasattr(value, "numpy"))
 
 

@@ -21,7 +21,7 @@ def valid_model_name(name: str) -> str:
 
 def refused_names(model: keras.Model) -> list[str]:
     """Names of the layers in a model that TensorFlow does not take as scopes; the model's own may be any."""
-    return [each.name for each in _named(model) if each is not model and valid_name(each.name) != each.name]
+    return [item.name for item in _named(model) if item is not model and valid_name(item.name) != item.name]
 
 
 def with_valid_names(model: keras.Model) -> tuple[keras.Model, dict[str, str]]:
@@ -37,33 +37,33 @@ def with_valid_names(model: keras.Model) -> tuple[keras.Model, dict[str, str]]:
     if valid_model_name(model.name) == model.name and not refused_names(model):
         return model, {}
     everything = _named(model)
-    inputs = [each.output for each in everything if isinstance(each, keras.layers.InputLayer)]
-    before = [each.name for each in (*everything, *inputs)]
+    inputs = [operation.output for operation in everything if isinstance(operation, keras.layers.InputLayer)]
+    before = [operation.name for operation in (*everything, *inputs)]
     renamed = _rename(everything, model)
     for tensor in inputs:
         tensor.name = tensor._keras_history.operation.name
     try:  # names count from the moment at which weights are made
         copy = keras.models.clone_model(model, clone_function=new_layer, recursive=True)
     finally:
-        for each, name in zip((*everything, *inputs), before, strict=True):
-            each.name = name
+        for operation, name in zip((*everything, *inputs), before, strict=True):
+            operation.name = name
     transfer_state(model, copy)
     return copy, renamed
 
 
 def _rename(everything: list[keras.Operation], model: keras.Model) -> dict[str, str]:
-    used = {each.name for each in everything}
+    used = {operation.name for operation in everything}
     renamed = {}
-    for each in everything:
-        name = valid_model_name(each.name) if each is model else valid_name(each.name)
-        if name == each.name:
+    for operation in everything:
+        name = valid_model_name(operation.name) if operation is model else valid_name(operation.name)
+        if name == operation.name:
             continue
         unique, count = name, 1
         while unique in used:
             unique, count = f"{name}_{count}", count + 1
         used.add(unique)
-        renamed[each.name] = unique
-        each.name = unique
+        renamed[operation.name] = unique
+        operation.name = unique
     return renamed
 
 
@@ -72,8 +72,8 @@ def _named(model: keras.Model) -> list[keras.Operation]:
     layers = model._flatten_layers()
     graphs = [getattr(layer, "_functional", None) or layer for layer in layers]
     inside = [operation for graph in graphs for operation in getattr(graph, "_operations", ())]
-    named = {id(each): each for each in [*layers, *graphs, *inside] if each.name}
-    return [each for each in named.values() if not _is_keyed(each, model)]
+    named = {id(item): item for item in [*layers, *graphs, *inside] if item.name}
+    return [item for item in named.values() if not _is_keyed(item, model)]
 
 
 def _is_keyed(layer: keras.Layer, model: keras.Model) -> bool:

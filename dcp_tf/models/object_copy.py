@@ -16,7 +16,7 @@ from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.utils.tracking import Tracker
 
 # Made by a layer's `__new__` for that layer, and the calls that the original was part of.
-_OWN = ("build", "quantize")
+_OWN = {"build", "quantize"}
 _CALLS = ("_inbound_nodes", "_outbound_nodes")
 
 
@@ -31,7 +31,7 @@ def copy_object(layer: keras.Layer) -> keras.Layer:
     copier = _Copier()
     copy = copier.copy(layer)
     copier.update_trackers()
-    variables = [getattr(each, "variables", []) for each in (layer, copy)]
+    variables = [getattr(owner, "variables", []) for owner in (layer, copy)]
     shared = {id(variable) for variable in variables[0]} & {id(variable) for variable in variables[1]}
     if shared or len(variables[0]) != len(variables[1]):
         raise TypeError(f"{layer.name!r} holds its variables in a way that cannot be copied")
@@ -47,14 +47,14 @@ class _Copier:
     def copy(self, value: Any) -> Any:
         if id(value) not in self._copies:
             self._originals.append(value)
-            made = self._copy(value)
-            self._copies.setdefault(id(value), made)
+            new = self._copy(value)
+            self._copies.setdefault(id(value), new)
         return self._copies[id(value)]
 
     def update_trackers(self) -> None:
         """Trackers know what they hold by its id."""
         for tracker in self._trackers:
-            tracker.stored_ids = {name: {id(each) for each in store} for name, (_, store) in tracker.config.items()}
+            tracker.stored_ids = {name: {id(item) for item in store} for name, (_, store) in tracker.config.items()}
 
     def _copy(self, value: Any) -> Any:
         if isinstance(value, keras.Variable):
@@ -74,7 +74,7 @@ class _Copier:
         if isinstance(value, (list, dict, set)):
             return self._container(value)
         if isinstance(value, tuple):
-            parts = [self.copy(each) for each in value]
+            parts = [self.copy(item) for item in value]
             return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
         if isinstance(value, types.MethodType):
             return types.MethodType(value.__func__, self.copy(value.__self__))
@@ -104,11 +104,10 @@ class _Copier:
         kind = type(value)
         new = kind.__new__(kind) if isinstance(value, keras.Operation) else object.__new__(kind)
         self._copies[id(value)] = new
-        own = {name: vars(new)[name] for name in _OWN if name in vars(new)}
-        copied = {
-            name: [] if name in _CALLS else self.copy(each) for name, each in vars(value).items() if name not in own
-        }
-        vars(new).update(copied | own)
+        own = vars(new).keys() & _OWN
+        for name, attribute in vars(value).items():
+            if name not in own:
+                vars(new)[name] = [] if name in _CALLS else self.copy(attribute)
         if isinstance(new, Tracker):
             self._trackers.append(new)
         return new
@@ -123,10 +122,10 @@ class _Copier:
             set.update(new, map(self.copy, value))
         else:
             put = (collections.OrderedDict if isinstance(value, collections.OrderedDict) else dict).__setitem__
-            for key, each in value.items():
-                put(new, key, self.copy(each))
+            for key, item in value.items():
+                put(new, key, self.copy(item))
         if hasattr(value, "__dict__"):
-            vars(new).update({name: self.copy(each) for name, each in vars(value).items()})
+            vars(new).update({name: self.copy(item) for name, item in vars(value).items()})
         return new
 
     def _check_function(self, function: types.FunctionType) -> None:

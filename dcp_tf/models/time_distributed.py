@@ -61,8 +61,8 @@ class _Rows:
             return operation(*args, **kwargs)
         (sequence,) = args
         kwargs.pop("mask", None)
-        made = self._call(self._inside(operation), ops.reshape(sequence, (-1, *sequence.shape[2:])), **kwargs)
-        return ops.reshape(made, (-1, sequence.shape[1], *made.shape[1:]))
+        output = self._call(self._inside(operation), ops.reshape(sequence, (-1, *sequence.shape[2:])), **kwargs)
+        return ops.reshape(output, (-1, sequence.shape[1], *output.shape[1:]))
 
     def _inside(self, wrapper: keras.layers.TimeDistributed) -> keras.Layer:
         """The wrapped layer under the wrapper's name: names are unique among wrappers, not among what they hold."""

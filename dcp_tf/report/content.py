@@ -105,13 +105,13 @@ def _speed(summary: Mapping[str, Any]) -> str:
 def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
     """Accuracy, costs, and the fastest file of the pruned model, each beside its baseline."""
     baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
-    wanted = (
+    rows_shown = (
         (primary(summary).label, primary(summary).key, primary(summary).write, primary(summary).compare),
         ("MACs", "macs", formats.short_count, formats.change),
         ("Parameters", "params", formats.short_count, formats.change),
     )
     figures = []
-    for label, key, write, compare in wanted:
+    for label, key, write, compare in rows_shown:
         if formats.is_number(pruned.get(key)):
             moved = compare(baseline.get(key), pruned[key])
             note = "" if moved == formats.ABSENT else f"{moved} from {write(baseline[key])}"
@@ -171,18 +171,18 @@ def file_records(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def latency_bars(summary: Mapping[str, Any], benchmark: Mapping[str, Any]) -> list[Bar]:
     """Median latency of every file: those of the summary, and what else the benchmark measured."""
-    found = {}
+    latencies = {}
     for name, record in (summary.get("tflite") or {}).items():
-        found[name] = record.get("latency_ms"), record.get("model")
+        latencies[name] = record.get("latency_ms"), record.get("model")
     for name, result in _measured(benchmark).items():
-        if name not in found:
+        if name not in latencies:
             times = {key: result.get(f"{key}_ms") for key in ("median", "p10", "p90")}
-            found[name] = times, "baseline" if name.startswith("baseline") else "pruned"
-    found = {name: item for name, item in found.items() if formats.latency(item[0]) != formats.ABSENT}
-    longest = max((times["median"] for times, _ in found.values()), default=0)
+            latencies[name] = times, "baseline" if name.startswith("baseline") else "pruned"
+    latencies = {name: latency for name, latency in latencies.items() if formats.latency(latency[0]) != formats.ABSENT}
+    longest = max((times["median"] for times, _ in latencies.values()), default=0)
     return [
         Bar(name, times["median"] / longest, formats.latency(times), "baseline" if model == "baseline" else "pruned")
-        for name, (times, model) in found.items()
+        for name, (times, model) in latencies.items()
         if longest > 0
     ]
 
@@ -197,18 +197,18 @@ def _measured(benchmark: Mapping[str, Any]) -> dict[str, dict]:
 
 def _on_devices(benchmark: Mapping[str, Any]) -> dict[str, dict]:
     """What was measured on phones."""
-    found = {}
+    latencies = {}
     devices = benchmark.get("devices")
     for device in (d for d in (devices if isinstance(devices, list) else ()) if isinstance(d, dict)):
         for delegate, result in (device.get("delegates") or {}).items():
             for name, times in (result.get("candidates") or {}).items():
-                found[f"{name} on {device.get('model')}, {delegate}"] = {"median_ms": times.get("latency_ms")}
-    return found
+                latencies[f"{name} on {device.get('model')}, {delegate}"] = {"median_ms": times.get("latency_ms")}
+    return latencies
 
 
 def conditions(benchmark: Mapping[str, Any]) -> dict[str, str]:
     """Under which conditions the latencies were measured."""
-    told = {
+    conditions = {
         key.replace("_", " "): formats.plain(value)
         for key, value in benchmark.items()
         if key != "baseline" and not isinstance(value, (dict, list))
@@ -216,8 +216,8 @@ def conditions(benchmark: Mapping[str, Any]) -> dict[str, str]:
     for key in ("delegate", "runs"):
         values = dict.fromkeys(formats.plain(result[key]) for result in _measured(benchmark).values() if key in result)
         if values:
-            told.setdefault(key, ", ".join(values))
-    return told
+            conditions.setdefault(key, ", ".join(values))
+    return conditions
 
 
 def layer_bars(groups: Sequence[Mapping[str, Any]]) -> list[Bar]:

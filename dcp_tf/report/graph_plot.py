@@ -27,9 +27,9 @@ def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    places = _places(graph)
-    rows = 1 + max((row for row, _ in places.values()), default=0)
-    columns = 1 + max((column for _, column in places.values()), default=0)
+    positions = _places(graph)
+    rows = 1 + max((row for row, _ in positions.values()), default=0)
+    columns = 1 + max((column for _, column in positions.values()), default=0)
     figure = Figure(figsize=(max(4.0, columns * _COLUMN), max(2.0, rows * _ROW + 0.6)))
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0, 0, 1, 1))
@@ -39,7 +39,7 @@ def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
     trace = graph.trace
     for index, call in enumerate(trace.calls):
         for source in {trace.producer[t] for t in call.inputs if t in trace.producer}:
-            (y0, x0), (y1, x1) = places[source], places[index]
+            (y0, x0), (y1, x1) = positions[source], positions[index]
             # What skips rows bends around the boxes between.
             bend = -0.25 if y1 - y0 > 1 and x0 == x1 else 0.0
             line = {"arrowstyle": "-", "color": "#909090", "linewidth": 0.6, "connectionstyle": f"arc3,rad={bend}"}
@@ -48,7 +48,7 @@ def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
     free = [g for g in graph.groups if g.pinned_because is None]
     colours = {g.name: matplotlib.colors.hsv_to_rgb((i * 0.618 % 1, 0.35, 0.95)) for i, g in enumerate(free)}
     for index, call in enumerate(trace.calls):
-        row, column = places[index]
+        row, column = positions[index]
         group = labels.get(call.path)
         colour = "white" if group is None else colours.get(group.name, _PINNED)
         text = call.path if group is None else f"{call.path}  [{group.name}: {group.size}]"
@@ -70,11 +70,11 @@ def _places(graph: ChannelGraph) -> dict[int, tuple[int, int]]:
     for index, call in enumerate(trace.calls):
         depth[index] = 1 + max((depth[trace.producer[t]] for t in call.inputs if t in trace.producer), default=-1)
     used: dict[int, int] = defaultdict(int)
-    places = {}
+    positions = {}
     for index, row in depth.items():
-        places[index] = (row, used[row])
+        positions[index] = (row, used[row])
         used[row] += 1
-    return places
+    return positions
 
 
 def _labels(graph: ChannelGraph) -> dict:

@@ -47,10 +47,8 @@ def accuracy_against_macs(summary: Mapping[str, Any]) -> Markup | None:
         axes.set_xlabel(f"MACs ({unit})" if unit else "MACs")
         figure.legend(loc="outside lower left", ncols=3, handletextpad=0.1, columnspacing=1.0)
 
-    told = "; ".join(
-        f"{name} {figure_of.write(value)} at {formats.count(macs)} MACs" for name, macs, value, _ in stages
-    )
-    return svg.draw("macs", f"{_capital(figure_of.noun)} against multiply-adds: {told}.", plot)
+    alt = "; ".join(f"{name} {figure_of.write(value)} at {formats.count(macs)} MACs" for name, macs, value, _ in stages)
+    return svg.draw("macs", f"{_capital(figure_of.noun)} against multiply-adds: {alt}.", plot)
 
 
 def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
@@ -82,11 +80,11 @@ def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
         axes.set_xlabel("latency (ms)")
         figure.legend(loc="outside lower left", ncols=4, handletextpad=0.1, columnspacing=1.0)
 
-    told = "; ".join(
+    alt = "; ".join(
         f"{name} {shown.write(record.get(shown.key))} at {formats.latency(record.get('latency_ms'))}"
         for name, record in summary["tflite"].items()
     )
-    return svg.draw("latency", f"{_capital(shown.noun)} against latency: {told}.", plot)
+    return svg.draw("latency", f"{_capital(shown.noun)} against latency: {alt}.", plot)
 
 
 def _latency_point(axes, record: Mapping[str, Any], shown: Figure, marker: str) -> None:
@@ -143,12 +141,12 @@ def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
         figure.align_ylabels(grid)
 
     first, last = history[0], history[-1]
-    told = ", ".join(
+    alt = ", ".join(
         f"{key.replace('_', ' ')} from {formats.short(first.get(key))} to {formats.short(last.get(key))}"
         for _, _, lines in panels
         for key in lines
     )
-    return svg.draw(name, f"{phase.get('name', 'training')}, {len(history)} epochs: {told}.", plot)
+    return svg.draw(name, f"{phase.get('name', 'training')}, {len(history)} epochs: {alt}.", plot)
 
 
 def selection_overview(curves: Sequence[selection_curves.Curve]) -> Markup | None:

@@ -62,18 +62,18 @@ def checked_summary(summary: Any) -> dict:
 
 def _check_kind(holder: Mapping[str, Any], key: str, kind: type) -> None:
     if holder.get(key) is not None and not isinstance(holder[key], kind):
-        wanted = "a list" if kind is list else "an object"
-        raise UsageError(f"{key!r} in summary.json must be {wanted}; received {holder[key]!r}")
+        expected = "a list" if kind is list else "an object"
+        raise UsageError(f"{key!r} in summary.json must be {expected}; received {holder[key]!r}")
 
 
 def _check_kernels(layers: Any) -> None:
-    sound = isinstance(layers, dict) and all(
-        isinstance(each, dict)
-        and all(isinstance(each.get(key), int) for key in ("kernels", "kept"))
-        and 0 <= each["kept"] <= each["kernels"] != 0
-        for each in layers.values()
+    valid = isinstance(layers, dict) and all(
+        isinstance(layer, dict)
+        and all(isinstance(layer.get(key), int) for key in ("kernels", "kept"))
+        and 0 <= layer["kept"] <= layer["kernels"] != 0
+        for layer in layers.values()
     )
-    if not sound:
+    if not valid:
         raise UsageError(
             f"'kernel_sparsity' in summary.json must hold 'kernels' and 'kept' of each layer; received {layers!r}"
         )
@@ -141,7 +141,7 @@ class KernelRow:
 def kernel_rows(summary: Mapping[str, Any]) -> list[KernelRow]:
     """The layers of the pruned model that have zero kernels; none unless kernels were pruned."""
     layers = (summary.get("pruned") or {}).get("kernel_sparsity") or {}
-    return [KernelRow(name, each["kernels"], each["kept"]) for name, each in layers.items()]
+    return [KernelRow(name, layer["kernels"], layer["kept"]) for name, layer in layers.items()]
 
 
 def file_pairs(summary: Mapping[str, Any]) -> list[FilePair]:

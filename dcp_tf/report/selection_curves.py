@@ -63,13 +63,13 @@ class Curve:
 
 def curves(groups: Sequence[Mapping[str, Any]]) -> list[Curve]:
     """The curves of all groups whose selection left a history of at least two steps, in the order of the plan."""
-    found = (_curve(group, group["name"], group["size"], len(group["kept"])) for group in groups)
-    return [curve for curve in found if curve is not None]
+    curves = (_curve(group, group["name"], group["size"], len(group["kept"])) for group in groups)
+    return [curve for curve in curves if curve is not None]
 
 
 def kernel_curves(layers: Sequence[Mapping[str, Any]]) -> list[Curve]:
     """The same of all layers whose kernels were chosen."""
-    found = (
+    curves = (
         _curve(
             layer,
             f"{layer['layer']} (kernels)",
@@ -78,7 +78,7 @@ def kernel_curves(layers: Sequence[Mapping[str, Any]]) -> list[Curve]:
         )
         for layer in layers
     )
-    return [curve for curve in found if curve is not None]
+    return [curve for curve in curves if curve is not None]
 
 
 def _curve(record: Mapping[str, Any], name: str, size: int, kept: int) -> Curve | None:

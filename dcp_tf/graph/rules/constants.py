@@ -17,10 +17,10 @@ def depthwise(call: RuleCall) -> Labels:
     if len(call.inputs) > 1:
         return call.opaque("whose kernel is computed")[0]
     axis = channel_axis(call.operation.data_format, len(call.input_shapes[0]))
-    read = call.channels(0, axis)
+    channels_in = call.channels(0, axis)
     ((where, kernel),) = _constants(call)
-    call.argument(where, cut_array({-2: read}), depends_on=read)
-    return call.place(np.repeat(read, np.shape(kernel)[-1]), axis)
+    call.argument(where, cut_array({-2: channels_in}), depends_on=channels_in)
+    return call.place(np.repeat(channels_in, np.shape(kernel)[-1]), axis)
 
 
 @register_rule(*operations(nn, "BatchNorm"))
@@ -40,12 +40,12 @@ def batch_normalization(call: RuleCall) -> Labels:
 def extract_patches(call: RuleCall) -> Labels:
     """Each channel is there once for each position of a patch, position after position."""
     axis = channel_axis(call.operation.data_format, len(call.input_shapes[0]))
-    read = call.channels(0, axis)
-    return call.place(np.tile(read, call.output_shapes[0][axis] // len(read)), axis)
+    channels_in = call.channels(0, axis)
+    return call.place(np.tile(channels_in, call.output_shapes[0][axis] // len(channels_in)), axis)
 
 
 def _constants(call: RuleCall) -> list[tuple[int | str, Any]]:
     """The arrays among the arguments, with their places."""
     arguments = call.call.node.arguments
-    places = [*enumerate(arguments.args), *arguments.kwargs.items()]
-    return [(key, value) for key, value in places if not isinstance(value, KerasTensor) and np.ndim(value) > 0]
+    items = [*enumerate(arguments.args), *arguments.kwargs.items()]
+    return [(key, value) for key, value in items if not isinstance(value, KerasTensor) and np.ndim(value) > 0]

@@ -29,17 +29,17 @@ def matmul(call: RuleCall) -> Labels:
 @register_rule(numpy_ops.Einsum)
 def einsum(call: RuleCall) -> Labels:
     """`keras.ops.einsum` of any number of tensors."""
-    read, _, made = call.operation.subscripts.replace(" ", "").partition("->")
-    terms = read.split(",")
+    input_terms, _, output_term = call.operation.subscripts.replace(" ", "").partition("->")
+    terms = input_terms.split(",")
     shapes = [shape for _, shape in _operands(call)]
     if len(shapes) != len(terms):
         return call.opaque("with a factor that is written as a list")[0]
-    if not made or any(len(set(term.replace(".", ""))) < len(term.replace(".", "")) for term in terms):
+    if not output_term or any(len(set(term.replace(".", ""))) < len(term.replace(".", "")) for term in terms):
         return call.opaque("which takes a diagonal or states no output")[0]
     longest = max(len(shape) - len(term.replace("...", "")) for term, shape in zip(terms, shapes, strict=True))
-    others = [letter for letter in string.ascii_letters if letter not in read][: max(longest, 0)]
+    others = [letter for letter in string.ascii_letters if letter not in input_terms][: max(longest, 0)]
     terms = [_without_ellipsis(term, len(shape), others) for term, shape in zip(terms, shapes, strict=True)]
-    return _contract(call, terms, _without_ellipsis(made, len(call.output_shapes[0]), others))
+    return _contract(call, terms, _without_ellipsis(output_term, len(call.output_shapes[0]), others))
 
 
 @register_rule(layers.Dot)
@@ -54,14 +54,14 @@ def dot(call: RuleCall) -> Labels:
         term = ["a", *(next(letters) for _ in range(rank - 1))]
         term[axis % rank] = "Z"
         terms.append("".join(term))
-    made = terms[0].replace("Z", "") + terms[1].replace("Z", "")[1:]
-    return _contract(call, terms, made if len(made) > 1 else None)
+    output_term = terms[0].replace("Z", "") + terms[1].replace("Z", "")[1:]
+    return _contract(call, terms, output_term if len(output_term) > 1 else None)
 
 
 def _operands(call: RuleCall) -> list[tuple[Labels | None, tuple]]:
     """Labels and shape of each factor in the order of the arguments; no labels for constants."""
     tensors = iter(zip(call.inputs, call.input_shapes, strict=True))
-    return [next(tensors) if isinstance(each, KerasTensor) else (None, np.shape(each)) for each in _factors(call)]
+    return [next(tensors) if isinstance(factor, KerasTensor) else (None, np.shape(factor)) for factor in _factors(call)]
 
 
 def _factors(call: RuleCall) -> list[Any]:
@@ -75,27 +75,28 @@ def _without_ellipsis(term: str, rank: int, letters: list[str]) -> str:
     return term.replace("...", "".join(letters[len(letters) - count :]))
 
 
-def _contract(call: RuleCall, terms: list[str], made: str | None) -> Labels:
+def _contract(call: RuleCall, terms: list[str], output_term: str | None) -> Labels:
     """Labels of a sum of products, by the letters of the axes of its factors and of its output.
 
     Args:
         call: with the factors among its arguments.
         terms: the axes of each factor.
-        made: the axes of the output; None where it is one number for each image.
+        output_term: the axes of the output; None where it is one number for each image.
     """
     operands = [(labels, shape, term) for (labels, shape), term in zip(_operands(call), terms, strict=True)]
     of_images = [term for labels, _, term in operands if labels is not None]
-    if made is None or any(term[0] != made[0] for term in of_images):
-        return call.opaque("which sums over all channels" if made is None else "which mixes the images of a batch")[0]
+    if output_term is None or any(term[0] != output_term[0] for term in of_images):
+        mixes = "which sums over all channels" if output_term is None else "which mixes the images of a batch"
+        return call.opaque(mixes)[0]
     moving = [_moving(labels, term) for labels, _, term in operands]
-    if not set().union(*moving) <= set(made):
+    if not set().union(*moving) <= set(output_term):
         return call.opaque("which sums over channels")[0]
     for letter in _held(operands):
         operands = [(_tied_along(call, labels, term, letter), shape, term) for labels, shape, term in operands]
     still_moving = [letters for letters in (_moving(labels, term) for labels, _, term in operands) if letters]
     if any(letters != still_moving[0] for letters in still_moving) or (any(moving) and not still_moving):
         return call.opaque("which multiplies channels by something else along them")[0]
-    arranged = [(_arranged(labels, term, made), term) for labels, _, term in operands if labels is not None]
+    arranged = [(_arranged(labels, term, output_term), term) for labels, _, term in operands if labels is not None]
     followers = [labels for labels, term in arranged if still_moving and still_moving[0] <= set(term)]
     for labels in followers[1:]:
         call.tie(followers[0], labels)
@@ -129,10 +130,10 @@ def _tied_along(call: RuleCall, labels: Labels | None, term: str, letter: str) -
     return first
 
 
-def _arranged(labels: Labels, term: str, made: str) -> Labels:
+def _arranged(labels: Labels, term: str, output_term: str) -> Labels:
     """Labels with the axes of the output: axes that are summed over go, those of other factors are of size 1."""
-    summed = tuple(axis for axis, letter in enumerate(term) if letter not in made)
+    summed = tuple(axis for axis, letter in enumerate(term) if letter not in output_term)
     labels = np.squeeze(labels, summed)
-    left = [letter for letter in term if letter in made]
-    labels = labels.transpose([left.index(letter) for letter in made if letter in left])
-    return np.expand_dims(labels, tuple(axis for axis, letter in enumerate(made) if letter not in left))
+    left = [letter for letter in term if letter in output_term]
+    labels = labels.transpose([left.index(letter) for letter in output_term if letter in left])
+    return np.expand_dims(labels, tuple(axis for axis, letter in enumerate(output_term) if letter not in left))

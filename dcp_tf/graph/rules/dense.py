@@ -11,21 +11,21 @@ from dcp_tf.graph.rules.common import positions
 def dense(call: RuleCall) -> Labels:
     """Kernel (C, units); it works on the last axis."""
     layer = call.operation
-    made = call.fresh(layer.units)
+    channels_out = call.fresh(layer.units)
     kernel = call.consume("kernel", 0, call.channels(0, -1))
-    call.weight("kernel", {1: made})
-    call.weight("bias", {0: made})
-    call.config("units", made)
+    call.weight("kernel", {1: channels_out})
+    call.weight("bias", {0: channels_out})
+    call.config("units", channels_out)
     # The papers count 2 * C_in * C_out for it whether or not a bias is added.
     call.multiplies(kernel, positions(call.output_shapes[0], -1), output_axis=1, bias=True)
-    activate(call, made)
-    return call.place(made, -1)
+    activate(call, channels_out)
+    return call.place(channels_out, -1)
 
 
 @register_rule(layers.Embedding)
 def embedding(call: RuleCall) -> Labels:
     """Table (vocabulary, C)."""
-    made = call.fresh(call.operation.output_dim)
-    call.weight("embeddings", {1: made})
-    call.config("output_dim", made)
-    return call.place(made, -1)
+    channels_out = call.fresh(call.operation.output_dim)
+    call.weight("embeddings", {1: channels_out})
+    call.config("output_dim", channels_out)
+    return call.place(channels_out, -1)

@@ -25,7 +25,7 @@ def get_item(call: RuleCall) -> Labels:
     if entries[0] is None or _range(entries[0], 1) is None or _bounds(entries[0]) not in ((0, None), (None, None)):
         return call.opaque("which picks images of the batch")[0]
     index, moving, axis = [], {}, 0
-    for place, entry in enumerate(entries):
+    for number, entry in enumerate(entries):
         if entry is None:
             index.append(None)
             continue
@@ -37,12 +37,12 @@ def get_item(call: RuleCall) -> Labels:
                 return call.opaque("which picks channels at a distance from each other")[0]
             index.append(entry)
             if _range(entry, size) != (0, size):
-                moving[place] = axis
+                moving[number] = axis
         axis += 1
     picked = labels[tuple(index)]
     if moving:
         call.part(picked)
-        if any(not isinstance(entries[place], slice) for place in moving):
+        if any(not isinstance(entries[number], slice) for number in moving):
             call.pin(picked, f"{call.call.path} picks this one channel")
         call.argument(where, _new_key(labels, entries, moving), depends_on=labels)
     return picked
@@ -82,11 +82,11 @@ def _new_key(labels: Labels, entries: list, moving: dict[int, int]) -> Callable[
         if mask.all():
             return old
         new = list(entries)
-        for place, axis in moving.items():
+        for number, axis in moving.items():
             stays = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
-            start, stop = _range(entries[place], len(stays))
+            start, stop = _range(entries[number], len(stays))
             first, count = int(stays[:start].sum()), int(stays[start:stop].sum())
-            new[place] = slice(first, first + count) if isinstance(entries[place], slice) else first
+            new[number] = slice(first, first + count) if isinstance(entries[number], slice) else first
         return tuple(new)
 
     return change

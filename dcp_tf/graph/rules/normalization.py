@@ -25,16 +25,16 @@ def over_axes(call: RuleCall) -> Labels:
     """Statistics over the listed axes: removing a channel there would change all the others."""
     layer, labels = call.operation, call.inputs[0]
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
-    moving = [place for place, axis in enumerate(axes) if labels.shape[axis] > 1]
+    moving = [index for index, axis in enumerate(axes) if labels.shape[axis] > 1]
     if not call.ignore_statistics:
         if moving:
             call.pin(labels, _statistics(call))
         return labels
-    for place in moving:
+    for index in moving:
         for name in ("gamma", "beta", "scale"):
             weight = getattr(layer, name, None)
             if isinstance(weight, Variable):
-                call.weight(weight, {place: call.channels(0, axes[place])})
+                call.weight(weight, {index: call.channels(0, axes[index])})
     return labels
 
 

@@ -116,19 +116,19 @@ def _tie_states(call: RuleCall, units: list[Labels]) -> None:
     for which in set(range(len(call.inputs))) - set(followers):
         call.pin(call.inputs[which], f"it masks steps of {call.call.path}")
     axis = _axis(getattr(call.operation, "forward_layer", call.operation))
-    for which, made in zip(followers[1:], units, strict=False):
-        call.tie(call.channels(which, axis), made)
+    for which, state in zip(followers[1:], units, strict=False):
+        call.tie(call.channels(which, axis), state)
 
 
 def _units(call: RuleCall, layer: keras.Layer, key: str) -> list[Labels]:
     """What the cells of one direction read and make: the units of each cell."""
-    read = call.channels(_without_masks(call)[0], _axis(layer))
+    channels_in = call.channels(_without_masks(call)[0], _axis(layer))
     positions_of_kernels = _positions(call, layer)
     units = []
     for number, cell in enumerate(_cells(layer)):
-        read = _units_of_cell(call, cell, f"{key} {number}", read, positions_of_kernels)
-        call.part(read)
-        units.append(read)
+        channels_in = _units_of_cell(call, cell, f"{key} {number}", channels_in, positions_of_kernels)
+        call.part(channels_in)
+        units.append(channels_in)
     return units
 
 
@@ -143,22 +143,22 @@ def _positions(call: RuleCall, layer: keras.Layer) -> int | None:
     return None if steps is None or of_space is None else steps * of_space
 
 
-def _units_of_cell(call: RuleCall, cell: keras.Layer, key: str, read: Labels, places: int | None) -> Labels:
+def _units_of_cell(call: RuleCall, cell: keras.Layer, key: str, channels_in: Labels, positions: int | None) -> Labels:
     """Kernel (*space, C, gates * units), recurrent kernel (*space, units, gates * units), a bias or two.
 
     A state is what was there before plus what each step adds: a residual stream along the steps.
     """
     width = _width(cell)
-    made = call.fresh(width, key)
-    call.recurrent.append(made)
-    gates = np.tile(made, cell.kernel.shape[-1] // width)
-    for kernel, channels in ((cell.kernel, read), (cell.recurrent_kernel, made)):
+    units = call.fresh(width, key)
+    call.recurrent.append(units)
+    gates = np.tile(units, cell.kernel.shape[-1] // width)
+    for kernel, channels in ((cell.kernel, channels_in), (cell.recurrent_kernel, units)):
         index = call.consume(kernel, -2, channels)
         call.weight(kernel, {-1: gates})
-        call.multiplies(index, places, output_axis=-1, bias=kernel is cell.kernel and cell.use_bias)
+        call.multiplies(index, positions, output_axis=-1, bias=kernel is cell.kernel and cell.use_bias)
     if cell.use_bias:
         call.weight(cell.bias, {-1: gates})
-    return made
+    return units
 
 
 def _follow_cells(call: RuleCall, key: str, units: list[Labels]) -> None:

@@ -38,9 +38,9 @@ def time_distributed(call: RuleCall) -> list[Labels]:
     of_step.output_shapes = [(shape[0], *shape[2:]) for shape in call.output_shapes]
     of_step.multiplications = []
     outputs = _run_inside(call, of_step)
-    for each in of_step.multiplications:
-        positions = None if None in (steps, each.positions) else steps * each.positions
-        call.multiplications.append(dataclasses.replace(each, positions=positions))
+    for multiplication in of_step.multiplications:
+        positions = None if None in (steps, multiplication.positions) else steps * multiplication.positions
+        call.multiplications.append(dataclasses.replace(multiplication, positions=positions))
     return [np.expand_dims(labels, 1) for labels in outputs]
 
 

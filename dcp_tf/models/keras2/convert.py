@@ -58,7 +58,7 @@ def no_counterpart(missing: Iterable[tuple[str, str | None]]) -> str:
     names = collections.defaultdict(list)
     for kind, name in missing:
         names[kind].append(name)
-    entries = [_entry(kind, each) for kind, each in names.items()]
+    entries = [_entry(kind, layers) for kind, layers in names.items()]
     more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
     return f"no counterpart for {', '.join(entries[:8])}{more}; write them with Keras layers in Keras 2 first"
 

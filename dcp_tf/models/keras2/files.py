@@ -203,11 +203,11 @@ def _is_layer(item: Any) -> bool:
 
 def _fits(parts: list[tuple[Any, str]], values: dict[str, dict[str, Any]]) -> bool:
     """Whether each part finds as many variables as it has, of their shapes, and none is left over."""
-    found = set()
+    matched = set()
     for part, path in parts:
         own = [*part._trainable_weights, *part._non_trainable_weights]
         stored = values.get(path, {})
         if [tuple(w.shape) for w in own] != [stored[str(i)].shape for i in range(len(stored)) if str(i) in stored]:
             return False
-        found.add(path)
-    return set(values) <= found
+        matched.add(path)
+    return set(values) <= matched
