@@ -122,7 +122,7 @@ def choose_people(flags, path: pathlib.Path, min_images: int, most: int | None =
 
 
 def data_flags(flags, keep: str, normalization: bool = True) -> list[str]:
-    """What the programs that train are told of faces and pairs."""
+    """The flags for faces and pairs that the training programs get."""
     return [
         f"--dataset=faces:{flags.faces}",
         f"--keep_identities={keep}",
@@ -220,7 +220,7 @@ def call(program, *arguments: str) -> None:
     """Runs a program of ours.
 
     Raises:
-        RunError: it failed; it has said why.
+        RunError: it failed, and printed why.
     """
     import contextlib
 

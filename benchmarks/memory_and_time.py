@@ -59,7 +59,7 @@ PROGRAM.boolean("worker", False, "Prune in this process (what the benchmark itse
 
 
 def main(flags) -> None:
-    """Runs all checkouts in turn and prints a table for each run."""
+    """Runs all checkouts interleaved and prints a table for each run."""
     for name in ("model", "images", "labels"):
         if getattr(flags, name) is None:
             raise UsageError(f"--{name} is missing")

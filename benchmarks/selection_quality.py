@@ -3,9 +3,9 @@ r"""How good is the selection? Top-1 right after surgery, before any fine-tuning
     python benchmarks/selection_quality.py --model=resnet20_cifar10.keras --dataset=tfds:cifar10 --data_dir=DIR \
         --mean=.485,.456,.406 --std=.229,.224,.225 --output=quality_resnet20.json
 
-The choice and the weight update are told apart: every rival runs alone and with the update that DCP makes
+Choice and weight update are measured separately: every baseline runs alone and with the update that DCP makes
 (NAME:update), DCP with both losses and with each of them, exact and fast. All prune the same groups within the same
-MACs. Auxiliary fine-tuning is listed by itself; it is on --train_samples images. A stopped run goes on with --resume.
+MACs. Auxiliary fine-tuning is listed by itself; it is on --train_samples images. A stopped run resumes with --resume.
 """
 
 import dataclasses
@@ -25,9 +25,7 @@ PROGRAM = Program("selection_quality", __doc__)
 common.define_model(PROGRAM)
 PROGRAM.section("What is measured")
 common.define_costs(PROGRAM)
-PROGRAM.list(
-    "methods", [], "Variants as in tools/compare; without the flag all rivals, with and without update, and dcp."
-)
+PROGRAM.list("methods", [], "Variants as in tools/compare; default: all baselines, with and without update, and dcp.")
 PROGRAM.integer("random_seeds", 3, "Runs of random choice; of the others --seeds.", lower=1)
 common.define_runs(PROGRAM, seeds=1)
 
@@ -50,13 +48,13 @@ def main(flags) -> None:
 
 
 def everything() -> list[str]:
-    """All rivals there are, those that only rank channels without and with the update, and DCP."""
+    """All baselines, those that only rank channels without and with the update, and DCP."""
     from dcp_tf.pruning import METHODS, Criterion
 
-    rivals = [name for name, method in METHODS.items() if "dcp" not in name and "dkp" not in name]
-    rivals.remove("width_multiplier")  # before training it is a network of random weights
-    updated = [f"{name}:update" for name in rivals if issubclass(METHODS[name], Criterion)]
-    return [*rivals, *updated, *GUIDED]
+    baselines = [name for name, method in METHODS.items() if "dcp" not in name and "dkp" not in name]
+    baselines.remove("width_multiplier")  # before training it is a network of random weights
+    updated = [f"{name}:update" for name in baselines if issubclass(METHODS[name], Criterion)]
+    return [*baselines, *updated, *GUIDED]
 
 
 if __name__ == "__main__":

@@ -86,10 +86,10 @@ def in_own_process(name: str) -> dict:
         RunError: the process failed.
     """
     command = [sys.executable, __file__, *sys.argv[1:], f"--measure={name}"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise RunError(f"the process that measures {name} ended with code {done.returncode}")
-    return json.loads(done.stdout.splitlines()[-1])
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if process.returncode:
+        raise RunError(f"the process that measures {name} ended with code {process.returncode}")
+    return json.loads(process.stdout.splitlines()[-1])
 
 
 def measure(flags, name: str) -> dict:
@@ -163,11 +163,11 @@ def pruned(flags, model, train, method) -> dict:
     started = time.perf_counter()
     check(model, train, method, objective)
     tracing = time.perf_counter() - started
-    said: list[tuple[float, str]] = []
+    timed_lines: list[tuple[float, str]] = []
     say = progress.say
 
     def listen(line: str) -> None:
-        said.append((time.perf_counter(), line))
+        timed_lines.append((time.perf_counter(), line))
         say(line)
 
     progress.say = listen
@@ -176,14 +176,14 @@ def pruned(flags, model, train, method) -> dict:
     result = prune(model, train, method, outputs_kind=kind, auxiliary=none, finetuning=none, seed=flags.seed)
     whole = time.perf_counter() - started
     seconds = next(p["seconds"] for p in result.history if p["name"] == "selection")
-    layers = layer_records(said, result.plan, seconds) if method.guided else []
+    layers = layer_records(timed_lines, result.plan, seconds) if method.guided else []
     return {"tracing_seconds": tracing, "seconds": seconds, "whole_seconds": whole, "layers": layers}
 
 
-def layer_records(said: list[tuple[float, str]], plan, total: float) -> list[dict]:
+def layer_records(timed_lines: list[tuple[float, str]], plan, total: float) -> list[dict]:
     """From one layer's line of progress to the next's is what a layer takes, its inputs included."""
     by_name = {group.name: group for group in plan.groups}
-    lines = [(at, match[1]) for at, line in said if (match := re.match(r"selected \d+/\d+ +(\S+):", line))]
+    lines = [(at, match[1]) for at, line in timed_lines if (match := re.match(r"selected \d+/\d+ +(\S+):", line))]
     if [name for _, name in lines] != list(by_name):
         raise RunError("the lines of progress do not name the layers that the plan has")
     # The last line comes at the end of the selection, so the first layer has what the others leave of the total.

@@ -155,8 +155,8 @@ def findings_of_caps(comparison) -> list[str]:
     for record in (r for r in comparison["runs"] if "failure" not in r):
         least = record["settings"]["rate"]
         over = max(kept - math.ceil(round((1 - least) * size, 9)) for kept, size in record["kept"].values())
-        said = f"within the cap (nearest: {-over} below)" if over <= 0 else f"PASSES THE CAP by {over}"
-        lines.append(f"{record['method']}, seed {record['seed']}: {said}")
+        result = f"within the cap (nearest: {-over} below)" if over <= 0 else f"PASSES THE CAP by {over}"
+        lines.append(f"{record['method']}, seed {record['seed']}: {result}")
     return lines
 
 

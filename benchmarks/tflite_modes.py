@@ -70,13 +70,13 @@ def in_process(name: str, result: pathlib.Path, timeout: int) -> dict:
     """The row of one network, measured in a process of its own."""
     command = [sys.executable, __file__, f"--network={name}", f"--output={result}"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
         return {"failure": f"not done after {timeout} s"}
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        memory = ": the system stopped it, probably for its memory" if done.returncode == OUT_OF_MEMORY else ""
-        return {"failure": f"exit code {done.returncode}{memory}: {said}"}
+    if process.returncode:
+        message = (process.stderr.strip().splitlines() or ["no message"])[-1]
+        memory = ": the system stopped it, probably for its memory" if process.returncode == OUT_OF_MEMORY else ""
+        return {"failure": f"exit code {process.returncode}{memory}: {message}"}
     row = read_json(result)
     result.unlink()
     return row

@@ -1,6 +1,6 @@
 """CIFAR-10 (Liu et al. 2021, table of CIFAR-10): error of the baseline, its change, and how many FLOPs fewer.
 
-Times are estimates of all trainings together, from their multiply-accumulates at 2e12 a second, which a data-centre GPU
+Times are estimates of all trainings together, from their multiply-accumulates at 2e12 a second, which a data-center GPU
 may do on such networks; nobody measured them here. The selection comes on top (ResNet-56: .9 h in the paper).
 """
 

@@ -2,7 +2,7 @@
 
 Give --dataset=faces:DIR (the training faces), and --pairs with --pairs_root to measure verification. Times are
 estimates of all trainings together for each million faces, from their multiply-accumulates at 4e12 a second, which a
-data-centre GPU may do on such networks; nobody measured them here. A trained network saves the first training:
+data-center GPU may do on such networks; nobody measured them here. A trained network saves the first training:
 --model=FILE.
 """
 

@@ -1,7 +1,7 @@
 """ILSVRC-12 (Liu et al. 2021): top-1 error of the baseline, its change, and how many FLOPs fewer.
 
 TFDS must hold imagenet2012 (--data_dir). Times are estimates of all trainings together, from their multiply-accumulates
-at 4e12 a second, which a data-centre GPU may do on such networks; nobody measured them here. The selection comes on
+at 4e12 a second, which a data-center GPU may do on such networks; nobody measured them here. The selection comes on
 top. Published weights save the first training: --model=FILE.
 """
 

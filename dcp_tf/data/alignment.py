@@ -11,7 +11,7 @@ from dcp_tf.errors import UsageError
 
 FACE_SIZE = (112, 112)
 _IMAGE_AND_TEN_VALUES = re.compile(r"(.+?)((?:[\s,]+[^\s,]+){10})")  # from the right: a path may hold spaces
-# Where the eyes, the tip of the nose and the corners of the mouth lie in an image of 112 x 112 (Deng et al. 2019,
+# The positions of eyes, nose tip and mouth corners in an image of 112 x 112 (Deng et al. 2019,
 # "ArcFace"); the template of 112 x 96 (Liu et al. 2017, "SphereFace") is the same less 8 columns on each side.
 _TEMPLATE = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
@@ -19,10 +19,10 @@ _TEMPLATE = np.array(
 
 
 def face_template(size: tuple[int, int] = FACE_SIZE) -> np.ndarray:
-    """Returns where the landmarks of an aligned face lie: (5, 2) of (x, y), in pixels, for an image of `size` (H, W).
+    """Returns the landmark positions of an aligned face: (5, 2) of (x, y), in pixels, for an image of `size` (H, W).
 
     The order is: the eye on the left side of the image, the eye on the right, the tip of the nose, the left corner of
-    the mouth, the right corner. The centre of the first pixel is (0, 0). The face grows with the height of the image
+    the mouth, the right corner. The center of the first pixel is (0, 0). The face grows with the height of the image
     and keeps to the middle of its width.
     """
     height, width = size
@@ -47,7 +47,7 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     source_mean, target_mean = source.mean(0), target.mean(0)
     variance = ((source - source_mean) ** 2).sum(1).mean()
     if not variance > 0:
-        raise UsageError(f"landmarks that are all at one place give no pose, received {source.tolist()}")
+        raise UsageError(f"landmarks that all have one position give no pose, received {source.tolist()}")
     covariance = (target - target_mean).T @ (source - source_mean) / len(source)
     left, strengths, right = np.linalg.svd(covariance)
     signs = np.array([1.0, np.sign(np.linalg.det(left) * np.linalg.det(right))])
@@ -57,14 +57,14 @@ def similarity_transform(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def align_face(image: Image.Image, landmarks: np.ndarray, size: tuple[int, int] = FACE_SIZE) -> Image.Image:
-    """Cuts the face out of an image, turned and scaled so that its landmarks lie at `face_template(size)`.
+    """Crops the face from an image, rotated and scaled so that its landmarks are at `face_template(size)`.
 
     Args:
         image: of any size, gray or RGB.
-        landmarks: (5, 2), where they lie in it, in the order and units of `face_template`.
-        size: (H, W) of the result; what lies outside of `image` is black.
+        landmarks: (5, 2), their positions in the image, in the order and units of `face_template`.
+        size: (H, W) of the result; pixels outside `image` are black.
     """
-    # Pillow's pixels have their centre at (.5, .5).
+    # In Pillow the center of a pixel is at (.5, .5).
     target, source = face_template(size) + 0.5, np.asarray(landmarks, np.float64) + 0.5
     # Bilinear sampling sees four pixels only: a face that shrinks by 2 or more is first averaged over whole blocks.
     shrinks_by = int(np.sqrt(np.abs(np.linalg.det(similarity_transform(target, source)[:, :2]))))
@@ -77,17 +77,17 @@ def align_face(image: Image.Image, landmarks: np.ndarray, size: tuple[int, int] 
 
 
 def read_landmarks(path: str) -> dict[pathlib.Path, np.ndarray]:
-    """Reads where the landmarks of images lie.
+    """Reads the landmark positions of images.
 
     The file is text with one line per image, `IMAGE x1 y1 x2 y2 x3 y3 x4 y4 x5 y5`, the values separated by white
     space or by commas, the points in the order and units of `face_template`. IMAGE is a path relative to the folder of
     the file, in which there may be spaces. Empty lines and lines that begin with `#` are left out.
 
     Returns:
-        By absolute path: (5, 2).
+        Arrays (5, 2) by absolute path.
 
     Raises:
-        UsageError: the file cannot be read, or a line is something else.
+        UsageError: the file cannot be read, or a line has another form.
     """
     file = pathlib.Path(path)
     try:
@@ -111,7 +111,7 @@ def read_landmarks(path: str) -> dict[pathlib.Path, np.ndarray]:
 
 
 def _landmarks_of(line: str) -> tuple[str, np.ndarray]:
-    """The image and the points (5, 2) of a line; an empty name where it is something else."""
+    """The image and the points (5, 2) of a line; an empty name if the line has another form."""
     parts = _IMAGE_AND_TEN_VALUES.fullmatch(line)
     if parts is None:
         return "", np.empty((0, 2))
@@ -122,5 +122,5 @@ def _landmarks_of(line: str) -> tuple[str, np.ndarray]:
 
 
 def absolute(path: str | os.PathLike) -> pathlib.Path:
-    """The one spelling of a path under which its landmarks are found."""
+    """The spelling of a path by which its landmarks are looked up."""
     return pathlib.Path(os.path.abspath(path))

@@ -1,4 +1,4 @@
-"""Arrays of any shape, taken as they are: vectors, signals, images without a channel axis, what a program holds."""
+"""Arrays of any shape, used unchanged: vectors, signals, images without a channel axis."""
 
 import dataclasses
 import pathlib
@@ -17,12 +17,12 @@ from dcp_tf.files import readable_name
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySplit:
-    """Inputs of any shape, `DataSplit`; they are neither scaled nor augmented.
+    """A `DataSplit` of inputs of any shape, neither scaled nor augmented.
 
     Attributes:
         array: (M, ...) of any number type, shared by all splits that were taken from one; batches of it are float32.
         labels: of int32 or float32, (N, ...), or None.
-        chosen: positions of this split's inputs in `array`, (N,); None: all of them.
+        chosen: positions of this split's inputs in `array`, (N,); None means all.
     """
 
     array: np.ndarray
@@ -31,7 +31,7 @@ class ArraySplit:
 
     @property
     def inputs(self) -> np.ndarray:
-        """The inputs, (N, ...) as they are stored; a copy where they are a part of others."""
+        """The inputs, (N, ...) as stored; a copy if they are a subset."""
         return self.array if self.chosen is None else self.array[self.chosen]
 
     @property
@@ -46,7 +46,7 @@ class ArraySplit:
 
     @property
     def in_memory(self) -> bool:
-        """True: nothing has to be decoded."""
+        """True: nothing needs decoding."""
         return True
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ArraySplit":
@@ -56,7 +56,7 @@ class ArraySplit:
         return ArraySplit(self.array, None if self.labels is None else self.labels[positions], chosen)
 
     def read(self, indices: np.ndarray) -> tf.Tensor:
-        """Some inputs at once, as a batch has them."""
+        """Some inputs as one batch."""
         rows = indices if self.chosen is None else self.chosen[indices]
         return tf.convert_to_tensor(self.array[rows].astype(np.float32))
 
@@ -70,7 +70,7 @@ class ArraySplit:
         seed: int = 0,
         epoch: int = 0,
     ) -> tf.data.Dataset:
-        """See `DataSplit`. Nothing is known of the inputs, so `augment` changes nothing."""
+        """See `DataSplit`. The kind of input is unknown, so `augment` changes nothing."""
         order = np.arange(self.size) if indices is None else np.asarray(indices)
         if shuffle:
             order = np.random.default_rng((seed, epoch)).permutation(order)
@@ -93,7 +93,7 @@ class ArraySplit:
 
 
 def load_arrays(path: str) -> ImageDataset:
-    """Reads `x_train y_train x_test y_test` of any shape from a `.npz` file; values are taken as they are.
+    """Reads `x_train y_train x_test y_test` of any shape from a `.npz` file; values stay unchanged.
 
     Labels may be missing.
 
@@ -112,15 +112,15 @@ def load_arrays(path: str) -> ImageDataset:
 
 
 def make_array_split(inputs: np.ndarray, labels: np.ndarray | None = None, name: str = "the arrays") -> ArraySplit:
-    """Makes a split of arrays.
+    """Makes a split from arrays.
 
     Args:
         inputs: (N, ...) of numbers.
         labels: (N, ...) of numbers, or None.
-        name: what the arrays are called in errors.
+        name: of the arrays, for error messages.
 
     Raises:
-        UsageError: they hold no numbers, NaN, or do not fit each other.
+        UsageError: they are not numeric, hold NaN, or do not fit each other.
     """
     inputs = np.asarray(inputs)
     if inputs.ndim < 2 or not len(inputs) or inputs.dtype.kind not in "buif":

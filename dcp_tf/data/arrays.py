@@ -1,4 +1,4 @@
-"""Data sets that are arrays: scikit-learn's digits, `.npz` files, and what a Python program holds."""
+"""Data sets of image arrays: scikit-learn's digits, `.npz` files, and arrays of a Python program."""
 
 import pathlib
 import zipfile
@@ -57,21 +57,21 @@ def from_arrays(
     seed: int = 0,
     test_fraction: float = 0.2,
 ) -> ImageDataset:
-    """Makes a data set of arrays.
+    """Makes a data set from arrays.
 
     Args:
         images: (N, H, W, C) or (N, H, W); integers of 0..255, or floats.
         labels: (N,) class numbers from 0 or numbers, (N, ...) rows or maps of either, or None.
-        test_images: images to measure on; without them a share of `images` is set aside.
+        test_images: images to evaluate on; without them `images` is split.
         test_labels: their labels.
         name: what the data set is called.
         input_shape: the (H, W, C) that the model takes; None keeps the images' own.
         normalization: as in `load`.
         mean: as in `load`.
         std: as in `load`.
-        augmentation: "none", "shift" (by up to an eighth of the size) or "flip" (shift and mirror by chance).
-        seed: draws which images are set aside.
-        test_fraction: how many of them are.
+        augmentation: "none", "shift" (by up to an eighth of the size) or "flip" (shift and mirror randomly).
+        seed: of the train-test split.
+        test_fraction: the fraction of `images` that becomes the test split.
 
     Raises:
         UsageError: the arrays do not fit each other or the rest.
@@ -101,7 +101,7 @@ def split_from_arrays(
     std: Sequence[float] | None = None,
     augmentation: str = "shift",
 ) -> ImageSplit:
-    """Makes one split of arrays, nothing set aside; the arguments are those of `from_arrays`."""
+    """Makes one split from arrays; the arguments are those of `from_arrays`."""
     source, labels = _labelled(images, labels, "images", "labels")
     chosen = find_normalization(normalization, mean, std)
     return make_image_split(source, labels, input_shape=input_shape, normalization=chosen, augmentation=augmentation)
@@ -111,7 +111,7 @@ def assemble(raw: RawDataset, input_shape: tuple[int | None, ...] | None, normal
     """Adds the preprocessing to a raw data set.
 
     Raises:
-        UsageError: the images cannot be brought to that shape or normalised so.
+        UsageError: the images do not fit the shape or the normalization.
     """
     settings = {"input_shape": input_shape, "normalization": normalization, "augmentation": raw.augmentation}
     train, test = (make_image_split(source, labels, **settings) for source, labels in (raw.train, raw.test))
@@ -137,11 +137,10 @@ def _check_same_kind(train: ArraySource, test: ArraySource, train_name: str, tes
 
 
 def read_npz(path: str) -> dict[str, np.ndarray]:
-    """Reads the arrays of a data set, of which those of the labels may be missing.
+    """Reads the arrays of a data set; label arrays may be missing.
 
     Raises:
-        UsageError: the images are missing, there are arrays of other names in place of labels, or the file cannot be
-            read.
+        UsageError: the images are missing, label arrays have other names, or the file cannot be read.
     """
     try:
         archive = np.load(path, allow_pickle=False)
@@ -149,7 +148,7 @@ def read_npz(path: str) -> dict[str, np.ndarray]:
             raise UsageError(f"{path} holds one array, expected a .npz file with {', '.join(_KEYS)}")
         with archive:
             missing = [key for key in _KEYS if key not in archive]
-            # A misspelt name must not pass for data without labels.
+            # A misspelled name must not pass as data without labels.
             if any(key in _NEEDED for key in missing) or (missing and any(key not in _KEYS for key in archive.files)):
                 names = ", ".join(archive.files) or "nothing"
                 raise UsageError(f"{path} lacks {', '.join(missing)}; it holds {names}")

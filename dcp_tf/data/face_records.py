@@ -25,8 +25,8 @@ class FaceRecords:
     """Faces in TFRecord files.
 
     Attributes:
-        index: where the records lie.
-        numbers: (N,) of int64, which of the records are meant.
+        index: positions of the records in the files.
+        numbers: (N,) of int64, the chosen records.
         identities: (N,) of str, who they show.
         sizes: (N, 2) of int, their width and height.
     """
@@ -37,11 +37,11 @@ class FaceRecords:
     sizes: np.ndarray
 
     def take(self, positions: np.ndarray) -> "FaceRecords":
-        """The records at some positions alone."""
+        """Only the records at some positions."""
         return FaceRecords(self.index, self.numbers[positions], self.identities[positions], self.sizes[positions])
 
     def source(self, input_shape: tuple[int | None, ...] | None, *, resize: bool = True) -> sources.Source:
-        """The images at `numbers`, in memory if they fit; in the wanted shape, or in that of the first image.
+        """The images at `numbers`, in memory if they fit; in the given shape, or in that of the first image.
 
         Raises:
             UsageError: an image cannot be decoded, or without `resize` has another size.

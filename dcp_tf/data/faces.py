@@ -55,11 +55,11 @@ def raw_faces(
     A record is a `tf.train.Example` with the features `image` (bytes: a JPEG or PNG file) and `identity` (a name as
     bytes, or a number as int64); `directory` may also be one such file.
 
-    Images with landmarks are aligned to the model's height and width, or to 112 x 112 where it takes any. Images that
-    the file of landmarks does not name are left out. Faces are mirrored by chance in training, not shifted.
+    Images with landmarks are aligned to the model's height and width, or to 112 x 112 if it takes any. Images without
+    landmarks in the file are left out. Faces are mirrored randomly in training, not shifted.
 
     Raises:
-        UsageError: nothing is there, fewer than two identities remain, or a file cannot be read.
+        UsageError: there are no faces, fewer than two identities remain, or a file cannot be read.
     """
     root = pathlib.Path(directory)
     files = record_files(root) if root.exists() else []
@@ -90,7 +90,7 @@ def face_decoder(
     input_shape: tuple[int | None, ...] | None,
     resize: bool = True,
 ) -> FileDecoder:
-    """How image files of faces are read: aligned where there are `landmarks` of all of them, else as they are."""
+    """A decoder for image files of faces: it aligns them if there are `landmarks`, for all of them."""
     if landmarks is None:
         return FileDecoder(files, common_shape(files, input_shape, resize=resize))
     height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
@@ -101,23 +101,23 @@ def face_decoder(
 def _images(root: pathlib.Path, settings: FaceSettings, input_shape: tuple[int | None, ...] | None):
     """The images of a folder of folders: their source, labels, and the names of the people."""
     names = _people(root)
-    listed = list_images(root, names, some_empty=True)  # who has no images has too few, as others may
+    listed = list_images(root, names, some_empty=True)  # empty folders have too few images, like others
     files, numbers = listed.files, listed.labels
     if not files:
         raise _no_faces(root, "there are no images in its folders")
     landmarks = settings.landmarks or (str(root / LANDMARKS_FILE) if (root / LANDMARKS_FILE).is_file() else None)
     points = None if landmarks is None else read_landmarks(landmarks)
     if points is not None:
-        known = np.array([absolute(file) in points for file in files])
-        if not known.any():
+        named = np.array([absolute(file) in points for file in files])
+        if not named.any():
             raise UsageError(
                 f"{landmarks} has landmarks of none of the {len(files)} images of faces:{root}: {absolute(files[0])} "
                 f"was looked for, but its first line means {next(iter(points))}; write the paths in it relative to its "
                 f"own folder, {absolute(landmarks).parent}"
             )
-        if not known.all():
-            progress.say(f"{(~known).sum()} of {len(files)} images have no landmarks in {landmarks}; they are left out")
-        files, numbers = [file for file, there in zip(files, known, strict=True) if there], numbers[known]
+        if not named.all():
+            progress.say(f"{(~named).sum()} of {len(files)} images have no landmarks in {landmarks}; they are left out")
+        files, numbers = [file for file, there in zip(files, named, strict=True) if there], numbers[named]
     chosen, labels, people = _choose(np.array([readable_name(name) for name in names])[numbers], settings, root)
     files = [files[position] for position in chosen]
     return open_images(face_decoder(files, points, input_shape, settings.resize), len(files)), labels, people

@@ -40,7 +40,7 @@ class FileDecoder:
     landmarks: np.ndarray | None = None
 
     def __call__(self, position: int) -> np.ndarray:
-        """Reads one file, (H, W, C); raises UsageError where it is no image."""
+        """Reads one file, (H, W, C); raises UsageError if it is not an image."""
         height, width, channels = self.shape
         path = self.files[position]
         try:
@@ -64,10 +64,10 @@ def raw_folder(
 ) -> RawDataset:
     """Reads a folder of class folders, or one with `train` and `test` (or `val`, `validation`, `valid`) inside.
 
-    Files are taken in sorted order, those in folders inside the folder of a class too (see `list_images`). A test
-    folder without classes in it (images without labels) is left out where there is another one. Pixels are taken as
-    they are stored (the orientation tag of photographs is not applied), and resized to the model's height and width
-    without keeping the proportions.
+    Files are read in sorted order, including those in subfolders of a class (see `list_images`). A test folder without
+    class folders (images without labels) is ignored if there is another one. Pixels are used as stored (the
+    orientation tag of photographs is not applied), and resized to the model's height and width without keeping the
+    aspect ratio.
 
     Raises:
         UsageError: there are no classes or images, a file is no image, or the images differ in size and no model size
@@ -104,11 +104,11 @@ def raw_folder(
 def common_shape(
     files: Sequence[pathlib.Path], input_shape: tuple[int | None, ...] | None, *, resize: bool = True
 ) -> Shape:
-    """Looks into every file's header and says which shape all of them are decoded to.
+    """Reads every file's header and returns the shape that all files are decoded to.
 
     Raises:
-        UsageError: a file is no image, their sizes differ and none is wanted, or, without `resize`, one has another
-            size than is wanted.
+        UsageError: a file is not an image, their sizes differ and none is given, or, without `resize`, one has
+            another size.
     """
     first_size, gray = None, True
     height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
@@ -131,7 +131,7 @@ def common_shape(
 def require_face_size(
     what: str, size: tuple[int, int], model_size: tuple[int | None, int | None], advice: str = ""
 ) -> None:
-    """Raises UsageError where an aligned face has another size (W, H) than the model takes (H, W)."""
+    """Raises UsageError if an aligned face has another size (W, H) than the model takes (H, W)."""
     if any(required not in (None, actual) for required, actual in zip(model_size, size[::-1], strict=True)):
         raise UsageError(
             f"{what} has {size[1]} x {size[0]} pixels (height x width), but the model takes "
@@ -151,7 +151,7 @@ def _read_header(path: pathlib.Path) -> tuple[tuple[int, int], str]:
 
 
 def open_images(decoder: FileDecoder, total: int) -> sources.Source:
-    """Decodes the files now if all `total` images of the data set fit into memory, else when they are needed."""
+    """Decodes the files now if all `total` images of the data set fit in memory, else on demand."""
     size, shape = len(decoder.files), decoder.shape
     if total * int(np.prod(shape)) > sources.MEMORY_LIMIT:
         return sources.StreamSource(decoder.stream, np.arange(size), shape)

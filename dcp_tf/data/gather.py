@@ -1,4 +1,4 @@
-"""Batches taken out of arrays where they lie: no copy of the whole, whatever the number of passes."""
+"""Batches gathered from arrays in place: the whole is never copied, however many passes there are."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ def gathered(
 
 
 def all_finite(array: np.ndarray) -> bool:
-    """Whether an array holds neither NaN nor infinite values as float32, found without a copy of the whole."""
+    """Whether all values are finite as float32, checked without a copy of the whole."""
     if array.dtype.kind != "f":
         return True
     rows = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))

@@ -1,4 +1,4 @@
-"""Which image files lie in the folders of the classes, and what lies there besides."""
+"""The image files in class folders, and the other files there."""
 
 import collections
 import dataclasses
@@ -28,7 +28,7 @@ class ImageFiles:
     Attributes:
         files: their paths, class by class in sorted order.
         labels: of each, (N,).
-        nested: how many of them lie in folders inside the folder of a class.
+        nested: how many of them are in subfolders of a class folder.
         skipped: suffix -> how many visible files were left out.
     """
 
@@ -46,7 +46,7 @@ class ImageFiles:
             shown += f" and {len(class_names) - _CLASSES_SHOWN} more of {counts.min()} to {counts.max()} images"
         line = f"{len(self.files):,} images of {len(class_names)} classes ({shown})"
         if self.nested:
-            line += f"; {self.nested:,} of them lie in folders inside the folders of the classes"
+            line += f"; {self.nested:,} of them are in subfolders of the class folders"
         if self.skipped:
             kinds = sorted(self.skipped.items())
             left_out = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in kinds)
@@ -68,9 +68,9 @@ def inner_folders(root: pathlib.Path) -> list[str]:
 
 
 def list_images(root: pathlib.Path, class_names: Sequence[str], *, some_empty: bool = False) -> ImageFiles:
-    """The images of all classes, those in folders inside the folder of a class included.
+    """The images of all classes, including those in subfolders.
 
-    Hidden files and folders are left out, and so are files without the suffix of an image.
+    Hidden files and folders are left out, and so are files without an image suffix.
 
     Raises:
         UsageError: a class has no images, which only `some_empty` allows, or only folders with images.
@@ -86,7 +86,7 @@ def list_images(root: pathlib.Path, class_names: Sequence[str], *, some_empty: b
         images = sorted(path for path in visible if path.suffix.lower() in IMAGE_SUFFIXES)
         skipped.update(readable_name(p.suffix.lower()) for p in visible if p.suffix.lower() not in IMAGE_SUFFIXES)
         inside = sum(path.parent != folder for path in images)
-        # Where a class has folders only, they are rather its classes: training/cats/1.png.
+        # If a class holds only folders, they are probably the classes: training/cats/1.png.
         if not some_empty and inside == len(images):
             hint = "".join(f", only folders such as {inner}" for inner in inner_folders(folder)[:1])
             hint += ": put them there, or call the outer folders train and test" if hint else ""
@@ -98,7 +98,7 @@ def list_images(root: pathlib.Path, class_names: Sequence[str], *, some_empty: b
 
 
 def _visible_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
-    """All files below a folder but hidden ones, as macOS puts ._1.png beside 1.png."""
+    """All files below a folder except hidden ones: macOS puts ._1.png beside 1.png."""
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (pathlib.Path(parent, name) for name in names if not name.startswith("."))

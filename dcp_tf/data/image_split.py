@@ -1,4 +1,4 @@
-"""A set of images with labels, ready to be read in batches; a data set is two of them."""
+"""Images with labels, read in batches; a data set is two such splits."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.data.gather import gathered
-from dcp_tf.data.labels import class_numbers, label_array
+from dcp_tf.data.labels import class_numbers, label_array, rank_in_class
 from dcp_tf.data.normalization import Normalization
 from dcp_tf.data.preprocessing import AUGMENTATIONS, Shape, crop_and_flip, draw_crops, output_shape, to_shape
 from dcp_tf.data.sources import ArraySource, CroppingSource, Source
@@ -26,16 +26,16 @@ def _generator(seed: int, *stream: int) -> np.random.Generator:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageSplit:
-    """Images of one shape with their labels, `DataSplit`.
+    """A `DataSplit` of images of one shape.
 
     Attributes:
-        source: where the pixels come from.
+        source: of the pixels.
         labels: of int32 or float32, (N,) with one number for each image, or rows or maps of them, (N, ...); None where
             there are none.
         shape: (H, W, C) of the images in a batch.
-        normalization: what is done to their pixels.
-        augmentation: what `augment` does to the images, one of `preprocessing.AUGMENTATIONS`. Images with maps of
-            labels stay as they are: their labels would not move with them.
+        normalization: of the pixels.
+        augmentation: what `augment` does to the images, one of `preprocessing.AUGMENTATIONS`. Images with label
+            maps are not augmented, since their labels would not follow.
     """
 
     source: Source
@@ -51,7 +51,7 @@ class ImageSplit:
 
     @property
     def in_memory(self) -> bool:
-        """Whether the pixels lie in memory, so that reading them again costs little."""
+        """Whether the pixels are in memory, so that reading them again is cheap."""
         return isinstance(getattr(self.source, "steady", self.source), ArraySource)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSplit":
@@ -65,7 +65,7 @@ class ImageSplit:
         return dataclasses.replace(self, labels=label_array(labels, self.size, "labels"))
 
     def read(self, indices: np.ndarray) -> tf.Tensor:
-        """Some images at once, as a batch has them without augmentation; quick where they lie `in_memory`."""
+        """Some images as one batch, without augmentation; fast if they are `in_memory`."""
         source = getattr(self.source, "steady", self.source)
         if isinstance(source, ArraySource):
             rows = indices if source.chosen is None else source.chosen[indices]
@@ -92,9 +92,9 @@ class ImageSplit:
             batch_size: images per batch; the last batch may be smaller.
             indices: which images, in this order; None for all.
             shuffle: whether their order is drawn from (seed, epoch).
-            augment: whether each image is changed by chance as `augmentation` says: shifted by up to an eighth of its
-                size ("shift", "flip"), mirrored ("flip", "mirror", "crop"), cut at random ("crop"); drawn from (seed,
-                epoch) for each image, whatever batch it is in.
+            augment: whether each image is changed randomly as `augmentation` says: shifted by up to an eighth of its
+                size ("shift", "flip"), mirrored ("flip", "mirror", "crop"), cropped ("crop"); drawn from (seed, epoch)
+                for each image, whatever batch it is in.
             seed: 0 or more.
             epoch: the number of the pass, 0 or more.
             drop_remainder: whether a smaller last batch is left out.
@@ -103,7 +103,7 @@ class ImageSplit:
             Pairs of float32 images (B, H, W, C) and labels (B, ...); only images where there are no labels.
 
         Raises:
-            UsageError: the batch size or an index makes no sense.
+            UsageError: the batch size or an index is invalid.
         """
         if batch_size < 1:
             raise UsageError(f"the batch size must be at least 1, received {batch_size}")
@@ -120,7 +120,7 @@ class ImageSplit:
         else:
             images = self.source.batches(order, batch_size, drop_remainder)
 
-        # What belongs to the images comes along batch by batch: labels may be maps as large as the images.
+        # Crops and labels are also read batch by batch: labels may be maps as large as the images.
         beside = [*(crops or []), *([] if self.labels is None else [self.labels])]
         details = gathered(order, batch_size, drop_remainder, beside)
 
@@ -138,7 +138,7 @@ class ImageSplit:
         """Picks `n` images with classes as even as the labels allow; all images where there are no more than `n`.
 
         Returns:
-            Sorted positions, int64. With one seed, a smaller subset lies inside every larger one.
+            Sorted positions, int64. With one seed, every larger subset contains the smaller ones.
         """
         return balanced_order(self.size, class_numbers(self.labels), n, seed)
 
@@ -166,29 +166,25 @@ def balanced_order(size: int, labels: np.ndarray | None, n: int, seed: int) -> n
     drawn = rng.permutation(size)
     if labels is not None:
         names, labels = np.unique(labels, return_inverse=True)
-        # Deal the classes out in rounds: one image of each, in an order of classes drawn once.
-        mixed = labels[drawn]
-        by_class = np.argsort(mixed, kind="stable")
-        first = np.searchsorted(mixed[by_class], mixed[by_class])
-        rounds = np.empty(size, np.int64)
-        rounds[by_class] = np.arange(size) - first
-        turn = rng.permutation(len(names))[mixed]
-        drawn = drawn[np.lexsort((turn, rounds))]
+        # Take the classes in rounds: one image of each, in an order of classes drawn once.
+        classes = labels[drawn]
+        order_in_round = rng.permutation(len(names))[classes]
+        drawn = drawn[np.lexsort((order_in_round, rank_in_class(classes)))]
     return np.sort(drawn[:n])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Images to learn from and images to measure on.
+    """A training and a test split.
 
     Attributes:
-        name: what it is called in tables and reports.
-        train: the images to learn from.
-        test: the images to measure on.
+        name: in tables and reports.
+        train: the training images.
+        test: the test images.
         num_classes: how many classes there are (0 where there are no labels).
         class_names: their names, by label.
         input_shape: (H, W, C) of the images in a batch.
-        notes: what the user should know of how the images were read.
+        notes: what the user should know about how the images were read.
     """
 
     name: str
@@ -228,16 +224,16 @@ def make_image_split(
 
 
 def stratified_split(labels: np.ndarray | None, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws which images are set aside for testing, the same share of every class.
+    """Draws a train-test split with the same fraction of every class.
 
-    A class keeps at least one image to learn from, and gives one to the test if it has two or more. Numbers of which
-    hardly two are equal are no classes.
+    A class keeps at least one training image, and gives one to the test if it has two or more. Labels that are nearly
+    all different are not classes.
 
     Returns:
         The positions of the train and of the test images, sorted.
 
     Raises:
-        UsageError: the fraction is not between 0 and 1, or it leaves one side without images.
+        UsageError: the fraction is not between 0 and 1, or it leaves one split empty.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"the test fraction must lie between 0 and 1, received {fraction}")
@@ -250,5 +246,5 @@ def stratified_split(labels: np.ndarray | None, size: int, fraction: float, seed
         count = min(max(1, round(len(members) * fraction)), len(members) - 1)
         is_test[rng.permutation(members)[:count]] = True
     if not is_test.any():
-        raise UsageError(f"{size} images are too few to set some aside for testing; give test images of their own")
+        raise UsageError(f"{size} images are too few for a train-test split; give separate test images")
     return np.flatnonzero(~is_test), np.flatnonzero(is_test)

@@ -1,4 +1,4 @@
-"""Labels as they came from a user: class numbers, other numbers, rows or maps. An objective knows what they mean."""
+"""A user's labels: class numbers, other numbers, rows or maps. The objective defines what they mean."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from dcp_tf.errors import UsageError
 
 
 def label_array(labels: np.ndarray, size: int, what: str) -> np.ndarray:
-    """Takes labels as they came from a user.
+    """Checks and converts a user's labels.
 
     Args:
         labels: (N, ...) of integers, floats or truth values; a column (N, 1) counts as (N,).
@@ -14,10 +14,10 @@ def label_array(labels: np.ndarray, size: int, what: str) -> np.ndarray:
         what: their name, for error messages.
 
     Returns:
-        The same of int32 or float32.
+        The labels as int32 or float32.
 
     Raises:
-        UsageError: they are no numbers, NaN, or not one for each image.
+        UsageError: they are not numbers, hold NaN, or are not one per image.
     """
     labels = np.asarray(labels)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -46,10 +46,10 @@ def label_array(labels: np.ndarray, size: int, what: str) -> np.ndarray:
 
 
 def class_numbers(labels: np.ndarray | None) -> np.ndarray | None:
-    """One class number (N,) for each image, for balancing; None where labels name none.
+    """One class number (N,) for each image, for balancing; None if the labels are not classes.
 
     Rows of targets between 0 and 1 count by their largest entry, the first of equal ones; rows of zeros are a class of
-    their own. Numbers that are no class numbers, and maps, name no class.
+    their own. Numbers that are not class numbers, and maps, name no class.
     """
     if labels is None:
         return None
@@ -63,23 +63,32 @@ def class_numbers(labels: np.ndarray | None) -> np.ndarray | None:
     return np.where(labels.any(1), labels.argmax(1), labels.shape[1])
 
 
-def class_names(*labels: np.ndarray | None) -> tuple[str, ...]:
-    """Names for classes that have only numbers: "0" up to the largest label, at least two; empty if there are none.
+def rank_in_class(classes: np.ndarray) -> np.ndarray:
+    """For each position how many earlier positions have the same class, (N,)."""
+    by_class = np.argsort(classes, kind="stable")
+    ordered = classes[by_class]
+    rank = np.empty(len(classes), np.int64)
+    rank[by_class] = np.arange(len(classes)) - np.searchsorted(ordered, ordered)
+    return rank
 
-    Of rows of labels each column is a class.
+
+def class_names(*labels: np.ndarray | None) -> tuple[str, ...]:
+    """Names for numbered classes: "0" up to the largest label, at least two; empty without class labels.
+
+    In rows of labels each column is a class.
     """
-    known = [part for part in labels if part is not None]
-    if known and all(part.ndim == 2 for part in known):
-        return tuple(str(number) for number in range(known[0].shape[1]))
-    if not known or not all(part.ndim == 1 and np.issubdtype(part.dtype, np.integer) for part in known):
+    present = [part for part in labels if part is not None]
+    if present and all(part.ndim == 2 for part in present):
+        return tuple(str(number) for number in range(present[0].shape[1]))
+    if not present or not all(part.ndim == 1 and np.issubdtype(part.dtype, np.integer) for part in present):
         return ()
-    if min(int(part.min()) for part in known) < 0:
+    if min(int(part.min()) for part in present) < 0:
         return ()
-    return tuple(str(number) for number in range(max(2, *(int(part.max()) + 1 for part in known))))
+    return tuple(str(number) for number in range(max(2, *(int(part.max()) + 1 for part in present))))
 
 
 def check_same_labels(train: np.ndarray | None, test: np.ndarray | None, train_name: str, test_name: str) -> None:
-    """Raises UsageError unless labels of two parts, as far as there are any, are of one form."""
+    """Raises UsageError if the labels of two splits differ in type or shape."""
     if train is None or test is None:
         return
     if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:

@@ -1,4 +1,4 @@
-"""From `--dataset` to a data set."""
+"""Loads the data set that `--dataset` names."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -49,12 +49,12 @@ def load(
         input_shape: the (H, W, C) that the model takes: images are resized to it, and gray becomes RGB or RGB gray.
             None, as a whole or for one dimension, keeps the images' own.
         normalization: see above.
-        mean: in place of a normalization, one value or one per channel, for pixels of 0..1.
+        mean: instead of a normalization, one value or one per channel, for pixels of 0..1.
         std: goes with `mean`.
-        seed: draws which images are set aside for testing where the data set does not say.
+        seed: of the train-test split, if the data set has none.
         data_dir: where TensorFlow Datasets keeps its files.
-        test_fraction: how many images are set aside.
-        augmentation: "none", "shift" (by up to an eighth of the size), "flip" (shift and mirror by chance), "mirror" or
+        test_fraction: the fraction of images in the test split.
+        augmentation: "none", "shift" (by up to an eighth of the size), "flip" (shift and mirror randomly), "mirror" or
             "crop" (random crops of photographs of many sizes, and mirror); None: what suits the data set, "crop" for
             photographs of many sizes of TensorFlow Datasets and "flip" for its others, "mirror" for faces, "shift" for
             all others.

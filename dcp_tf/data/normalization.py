@@ -1,4 +1,4 @@
-"""What happens to pixels after they became numbers: one affine map per channel, and nothing else."""
+"""Normalization of pixels: one affine map per channel."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ class Normalization:
 
     Attributes:
         name: as in `--normalization`.
-        scale: the value of white before the mean is taken away.
+        scale: the value of white before the mean is subtracted.
         mean: one value, or one per channel, in output order.
         std: one value, or one per channel, in output order.
         bgr: whether the channels are reversed first.
         float_white: the value of white in arrays of floats. Integer pixels bring their own (255, or 16 in the digits).
-        checks_floats: whether floats have to lie between 0 and `float_white`.
+        checks_floats: whether floats must be between 0 and `float_white`.
     """
 
     name: str
@@ -44,14 +44,14 @@ class Normalization:
         return multiplier.astype(np.float32), offset.astype(np.float32)
 
     def apply(self, images, white: float | None = None):
-        """Normalises images.
+        """Normalizes images.
 
         Args:
             images: (..., H, W, C) of float32, a tensor or an array.
-            white: the value of white; None means that of float arrays.
+            white: the value of white; None means `float_white`.
 
         Returns:
-            The same kind and shape of thing.
+            The images, of the same type and shape.
         """
         multiplier, offset = self.affine(self.float_white if white is None else white)
         if self.bgr:
@@ -59,7 +59,7 @@ class Normalization:
         return images * multiplier + offset
 
     def check_channels(self, channels: int) -> None:
-        """Raises UsageError where the values per channel do not fit images of `channels` channels."""
+        """Raises UsageError if the values per channel do not fit images of `channels` channels."""
         values = max(len(self.mean), len(self.std))
         if values not in (1, channels):
             raise UsageError(
@@ -68,7 +68,7 @@ class Normalization:
             )
 
     def check_floats(self, images: np.ndarray) -> None:
-        """Raises UsageError where an array of floats cannot be on the scale that this normalization expects."""
+        """Raises UsageError if float pixels are not on the scale that this normalization expects."""
         if not self.checks_floats:
             return
         low, high = float(images.min()), float(images.max())

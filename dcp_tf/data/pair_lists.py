@@ -1,4 +1,4 @@
-"""The lists in which the benchmarks of face verification name their pairs, and where their images lie."""
+"""Pair lists of face verification benchmarks, and the paths of their images."""
 
 import dataclasses
 import pathlib
@@ -12,7 +12,7 @@ FOLDS = 10
 
 @dataclasses.dataclass(frozen=True)
 class _Protocol:
-    """What a benchmark is called, what its list looks like, and where it comes from."""
+    """The name of a benchmark, the form of its list, and its source."""
 
     title: str
     list_form: str
@@ -62,19 +62,19 @@ def list_pairs(path: str, protocol: str) -> tuple[list[ListedPair], bool]:
     Raises:
         UsageError: there is no such list, or it has another form.
     """
-    place = pathlib.Path(path)
+    list_path = pathlib.Path(path)
     if protocol == "lfw":
-        return _read_lfw(place), True
-    if protocol == "cfp_fp" and place.is_dir():
-        return _read_cfp(place), True
-    return _read_lines(place, protocol), False
+        return _read_lfw(list_path), True
+    if protocol == "cfp_fp" and list_path.is_dir():
+        return _read_cfp(list_path), True
+    return _read_lines(list_path, protocol), False
 
 
 def find_images(root: str, images: list[str], protocol: str) -> tuple[str, ...]:
-    """The files of images below `root`: as they are listed, or with another suffix.
+    """The image files below `root`: as listed, or with another suffix.
 
     Raises:
-        UsageError: some are missing; it says how many, and how to get them.
+        UsageError: some are missing; the error says how many, and how to get them.
     """
     folder, benchmark = pathlib.Path(root), PROTOCOLS[protocol]
     if not folder.is_dir():
@@ -104,23 +104,23 @@ def _lines(path: pathlib.Path, protocol: str) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()  # editors on Windows write a BOM
     except (OSError, UnicodeDecodeError) as error:
-        known = PROTOCOLS[protocol]
+        benchmark = PROTOCOLS[protocol]
         raise UsageError(
-            f"{known.title}: {path} cannot be read ({getattr(error, 'strerror', None) or error}); expected "
-            f"{known.list_form}; get it from {known.source}"
+            f"{benchmark.title}: {path} cannot be read ({getattr(error, 'strerror', None) or error}); expected "
+            f"{benchmark.list_form}; get it from {benchmark.source}"
         ) from error
     return [line for line in lines if line.strip()]
 
 
 def _words(line: str, count: int) -> list[str]:
-    """What a line names; where tabs part it, as in LFW's list, names may hold spaces."""
+    """The fields of a line; if tabs separate them, as in LFW's list, names may hold spaces."""
     words = [word.strip() for word in line.split("\t")]
     return words if len(words) == count else line.split()
 
 
 def _refuse(path: pathlib.Path, what: str, protocol: str) -> NoReturn:
-    known = PROTOCOLS[protocol]
-    raise UsageError(f"{known.title}: {path} {what}; expected {known.list_form}")
+    benchmark = PROTOCOLS[protocol]
+    raise UsageError(f"{benchmark.title}: {path} {what}; expected {benchmark.list_form}")
 
 
 def _read_lfw(path: pathlib.Path) -> list[ListedPair]:

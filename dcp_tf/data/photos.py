@@ -1,10 +1,10 @@
-"""Photographs of many sizes as the papers read ILSVRC-12: random crops to learn from, central crops to measure on."""
+"""Photographs of many sizes, read as in the ILSVRC-12 papers: random crops for training, central crops for tests."""
 
 import tensorflow as tf
 
-# What is left of the shorter side: 224 pixels after a resize to 256 (Krizhevsky et al. 2012, He et al. 2016).
+# The part of the shorter side that remains: 224 pixels after a resize to 256 (Krizhevsky et al. 2012, He et al. 2016).
 _CENTRAL_SHARE = 224 / 256
-# Random crops as in Szegedy et al. 2015: which share of the area they keep, and how far they are stretched.
+# Random crops as in Szegedy et al. 2015: the fraction of the area that they keep, and the range of aspect ratios.
 _AREA = (0.08, 1.0)
 _STRETCH = 4 / 3
 _TRIES = 10
@@ -29,10 +29,10 @@ def central_crop(encoded: tf.Tensor, size: tuple[int, int], channels: int) -> tf
 
 
 def random_crop(encoded: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], channels: int) -> tf.Tensor:
-    """Decodes a random window of an image: 8 to 100 % of its area, stretched by up to 4/3 (Szegedy et al. 2015).
+    """Decodes a random window of an image: 8 to 100% of its area, stretched by up to 4/3 (Szegedy et al. 2015).
 
-    Of ten windows that are drawn the first that fits into the image is taken; where none fits, the largest window in
-    the middle that keeps within the limits of stretching.
+    Takes the first of ten random windows that fits into the image; if none fits, the largest central window within the
+    limits of stretching.
 
     Args:
         encoded: as in `central_crop`.
@@ -44,14 +44,14 @@ def random_crop(encoded: tf.Tensor, seed: tf.Tensor, size: tuple[int, int], chan
         (H, W, channels) of uint8.
     """
     height, width = _image_size(encoded)
-    area, stretch, *place = tf.unstack(tf.random.stateless_uniform((_TRIES, 4), seed), axis=1)
+    area, stretch, *position = tf.unstack(tf.random.stateless_uniform((_TRIES, 4), seed), axis=1)
     area = (_AREA[0] + area * (_AREA[1] - _AREA[0])) * height * width
     proportion = size[1] / size[0] * tf.pow(_STRETCH, 2.0 * stretch - 1.0)
     heights, widths = _rounded(tf.sqrt(area / proportion)), _rounded(tf.sqrt(area * proportion))
     fits = (heights <= _whole(height)) & (widths <= _whole(width))
     first = tf.argmax(fits)
     room = _whole(height) - heights[first], _whole(width) - widths[first]
-    drawn = [tf.cast(p[first] * tf.cast(r + 1, tf.float32), tf.int32) for p, r in zip(place, room, strict=True)]
+    drawn = [tf.cast(p[first] * tf.cast(r + 1, tf.float32), tf.int32) for p, r in zip(position, room, strict=True)]
 
     limit = size[1] / size[0] * _STRETCH, size[1] / size[0] / _STRETCH
     widest, highest = _rounded(tf.minimum(width, height * limit[0])), _rounded(tf.minimum(height, width / limit[1]))
@@ -74,7 +74,7 @@ def _image_size(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _cut(encoded: tf.Tensor, corner, window, size: tuple[int, int], channels: int) -> tf.Tensor:
-    """Decodes one window; of a JPEG only the blocks that lie in it."""
+    """Decodes one window; of a JPEG only the blocks inside it."""
 
     def from_any() -> tf.Tensor:
         pixels = tf.io.decode_image(encoded, channels, expand_animations=False)

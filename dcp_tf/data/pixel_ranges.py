@@ -1,4 +1,4 @@
-"""The same images in other pixel ranges: what a model would get with another normalization."""
+"""The same images in other pixel ranges, as another normalization would give them."""
 
 import dataclasses
 from typing import Any
@@ -28,7 +28,7 @@ class PixelRange:
 
     Attributes:
         name: what the pixels are, in words.
-        flags: of the command line, that give them so; None where there are none.
+        flags: command-line flags for this range; None if there are none.
         images: (N, ...) as the model would get them.
     """
 
@@ -39,21 +39,21 @@ class PixelRange:
 
 @dataclasses.dataclass(frozen=True)
 class _Pixels:
-    """Where black and white lie in arrays of floats, one value or one per channel."""
+    """The values of black and white in float arrays, one value or one per channel."""
 
     black: Any
     white: Any
 
 
 def other_ranges(data: Any, images: np.ndarray) -> list[PixelRange]:
-    """The images in all pixel ranges that models are usually trained on, but for the one in which they are.
+    """The images in the usual pixel ranges of models, except the one that they have.
 
     Args:
-        data: the split that they come from, which tells what was done to them.
+        data: the split that they come from, whose normalization is known.
         images: (N, H, W, C), (N, H, W) or (N, pixels) as a batch holds them.
 
     Returns:
-        Nothing where the images are on no scale that can be guessed.
+        An empty list if the scale of the images cannot be guessed.
     """
     channels = images.shape[-1] if images.ndim == 4 else 1
     if images.ndim > 4 or channels not in (1, 3) or images[0].size < _FEWEST_PIXELS:
@@ -75,7 +75,7 @@ def other_ranges(data: Any, images: np.ndarray) -> list[PixelRange]:
 
 
 def _as_unit(data: Any, images: np.ndarray) -> tuple[np.ndarray | None, _Pixels | None]:
-    """The images with black at 0 and white at 1 (None where that is unknown), and the scale of floats in the data."""
+    """The images with black at 0 and white at 1 (None if unknown), and the scale of floats in the data."""
     if not isinstance(data, ImageSplit):
         pixels = _guessed(images)
         return (None, None) if pixels is None else ((images - pixels.black) / (pixels.white - pixels.black), pixels)
@@ -91,7 +91,7 @@ def _as_unit(data: Any, images: np.ndarray) -> tuple[np.ndarray | None, _Pixels 
 
 
 def _guessed(values: np.ndarray) -> _Pixels | None:
-    """Where black and white lie in floats, by their range; None where they fit no usual one."""
+    """The values of black and white in floats, by their range; None if it is not a usual one."""
     low, high = float(values.min()), float(values.max())
     for black, white in ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)):
         slack = _SLACK * (white - black)
@@ -108,7 +108,7 @@ def _guessed(values: np.ndarray) -> _Pixels | None:
 
 
 def _flags(target: Normalization, pixels: _Pixels | None) -> str | None:
-    """The flags that bring the data's own pixels to `target`; integers become what a name says, floats may not."""
+    """The flags that normalize the data's pixels to `target`; for integers a name is enough, for floats maybe not."""
     if pixels is None:
         return f"--normalization={target.name}"
     span = np.asarray(pixels.white, np.float64) - pixels.black

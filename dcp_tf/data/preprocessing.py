@@ -1,4 +1,4 @@
-"""Vectorised work on batches of images: size, channels, random crops and mirror images."""
+"""Vectorized work on batches of images: size, channels, random crops and mirror images."""
 
 import numpy as np
 import tensorflow as tf
@@ -55,20 +55,20 @@ def to_shape(images: tf.Tensor, shape: Shape) -> tf.Tensor:
     return images
 
 
-# Mirroring is only for images whose mirror image shows the same class: not for digits, letters and traffic signs. So
-# where nothing is known of the images they are only shifted. Aligned faces are only mirrored: a shift would undo the
-# alignment. "crop" needs the photographs as they were before anything was cut off, see `sources.CroppingSource`.
+# Mirroring suits only images whose mirror image has the same class: not digits, letters or traffic signs. So images
+# of unknown kind are only shifted. Aligned faces are only mirrored: a shift would undo the alignment. "crop" needs the
+# uncropped photographs, see `sources.CroppingSource`.
 AUGMENTATIONS = ("none", "shift", "flip", "mirror", "crop")
 _SHIFTED, _MIRRORED = ("shift", "flip"), ("flip", "mirror", "crop")
 
 
 def padding(shape: Shape) -> tuple[int, int]:
-    """By how many pixels augmentation may shift an image up or down, and left or right: an eighth of its size."""
+    """The largest shift of an image in pixels, vertical and horizontal: an eighth of its size."""
     return max(1, shape[0] // 8), max(1, shape[1] // 8)
 
 
 def draw_crops(size: int, shape: Shape, augmentation: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Draws where each of `size` images is cropped, and whether it is mirrored.
+    """Draws the crop position of each of `size` images, and whether it is mirrored.
 
     Returns:
         The corners, (size, 2) of int32 in the padded image, and the mirror flags, (size,) of bool.
@@ -83,7 +83,7 @@ def draw_crops(size: int, shape: Shape, augmentation: str, rng: np.random.Genera
 
 
 def crop_and_flip(images: tf.Tensor, corners: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
-    """Pads with black, cuts the original size out at `corners`, and mirrors where `flips` says so.
+    """Pads with black, crops the original size at `corners`, and mirrors the images that `flips` marks.
 
     Args:
         images: (B, H, W, C) with static H, W, C.

@@ -1,4 +1,4 @@
-"""What every loader hands over: the pixels and labels of a data set, before any preprocessing."""
+"""What every loader returns: the pixels and labels of a data set, before any preprocessing."""
 
 import dataclasses
 
@@ -10,15 +10,15 @@ from dcp_tf.data.sources import Source
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RawDataset:
-    """A data set as it lies on disk.
+    """A data set as stored.
 
     Attributes:
-        name: what it is called.
-        train: the pixels to learn from, and their labels (N,) or None.
-        test: the pixels to measure on, and their labels.
-        class_names: by label; empty where there are no labels.
+        name: of the data set.
+        train: the training pixels and their labels (N,) or None.
+        test: the test pixels and their labels.
+        class_names: by label; empty without labels.
         augmentation: what suits these images, one of `preprocessing.AUGMENTATIONS`.
-        notes: what the user should know of how they were read.
+        notes: what the user should know about how they were read.
     """
 
     name: str
@@ -32,7 +32,7 @@ class RawDataset:
 def train_test_split(
     source: Source, labels: np.ndarray | None, fraction: float, seed: int
 ) -> tuple[tuple[Source, np.ndarray | None], tuple[Source, np.ndarray | None]]:
-    """Sets a share of every class aside: the `train` and `test` of `RawDataset`."""
+    """Splits every class: the `train` and `test` of `RawDataset`."""
     sides = stratified_split(labels, source.size, fraction, seed)
     train, test = ((source.take(side), None if labels is None else labels[side]) for side in sides)
     return train, test

@@ -1,4 +1,4 @@
-"""Where images come from: random access to pixels, in memory or decoded when they are needed."""
+"""Sources of images: random access to pixels, in memory or decoded on demand."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from dcp_tf.data.gather import all_finite, gathered
 from dcp_tf.data.preprocessing import Shape
 from dcp_tf.errors import UsageError
 
-# A data set is decoded into memory if its pixels take at most this many bytes.
+# A data set is decoded into memory if its pixels need at most this many bytes.
 MEMORY_LIMIT = 2**29
 
 
@@ -21,7 +21,7 @@ class Source(Protocol):
     Attributes:
         size: how many images there are.
         shape: (H, W, C) of each.
-        white: the value of white, or None for floats, which are taken as they are.
+        white: the value of white, or None for floats, which stay unchanged.
     """
 
     size: int
@@ -42,7 +42,7 @@ class ArraySource:
     Attributes:
         pixels: (N, H, W, C), shared by all sources that were taken from one.
         white: as in `Source`.
-        chosen: positions of this source's images among `pixels`; None: all of them.
+        chosen: positions of this source's images in `pixels`; None means all.
     """
 
     pixels: np.ndarray = dataclasses.field(repr=False)
@@ -61,7 +61,7 @@ class ArraySource:
 
     @property
     def images(self) -> np.ndarray:
-        """The images as one array, a copy where they are a part of others."""
+        """The images as one array, a copy if they are a subset."""
         return self.pixels if self.chosen is None else self.pixels[self.chosen]
 
     def batches(self, order: np.ndarray, batch_size: int, drop_remainder: bool) -> tf.data.Dataset:
@@ -76,7 +76,7 @@ class ArraySource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StreamSource:
-    """Images that are decoded each time they are needed.
+    """Images that are decoded on demand.
 
     Attributes:
         read: maps a scalar int64 tensor, an entry of `keys`, to uint8 pixels of shape `shape`; runs inside `tf.data`.
@@ -112,10 +112,10 @@ class StreamSource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CroppingSource:
-    """Photographs that are cut to shape: always in the same way, or at random for the augmentation "crop".
+    """Photographs cropped to one shape: centrally, or randomly for the augmentation "crop".
 
     Attributes:
-        steady: reads them cut in the same way each time.
+        steady: reads the central crops.
         read_crop: maps an entry of `keys` and a seed, (2,) of int64, to uint8 pixels of the same shape; runs inside
             `tf.data`.
         keys: (N,) of int64.
@@ -132,7 +132,7 @@ class CroppingSource:
 
     @property
     def shape(self) -> Shape:
-        """(H, W, C) of each image after it was cut."""
+        """(H, W, C) of each crop."""
         return self.steady.shape
 
     @property
@@ -145,7 +145,7 @@ class CroppingSource:
         return self.steady.batches(order, batch_size, drop_remainder)
 
     def crops(self, order: np.ndarray, batch_size: int, drop_remainder: bool, seed: int) -> tf.data.Dataset:
-        """As `batches`, each image cut at random: the same for the same seed, whatever batch it is in."""
+        """As `batches`, with random crops: the same for the same seed, whatever batch an image is in."""
         seeded = StreamSource(
             lambda key: self.read_crop(key, tf.stack([tf.constant(seed, key.dtype), key])), self.keys, self.shape
         )
@@ -157,14 +157,14 @@ class CroppingSource:
 
 
 def array_source(images: np.ndarray, what: str) -> ArraySource:
-    """Takes an array of images as it came from a user.
+    """Checks and converts a user's array of images.
 
     Args:
         images: (N, H, W, C), or (N, H, W) for gray images; integers of 0..255, or floats.
         what: its name, for error messages.
 
     Raises:
-        UsageError: it holds no images, or pixels that are no numbers.
+        UsageError: it does not hold images, or its pixels are not numbers.
     """
     images = np.asarray(images)
     if images.ndim == 3:

@@ -1,4 +1,4 @@
-"""One pass over a pipeline for its labels, and how far its images can be shuffled."""
+"""Reads the labels of a pipeline in one pass, and says how far its images can be shuffled."""
 
 import math
 import time
@@ -12,19 +12,19 @@ from dcp_tf.errors import UsageError
 
 # Images of a pipeline that wait in memory to be shuffled take at most this many bytes.
 SHUFFLE_BYTES = 2**29
-# A pipeline of unknown length that yields more images is taken for an endless one.
+# A pipeline of unknown length that yields more images counts as endless.
 MOST_IMAGES = 10**8
 _FIRST_LINE, _BETWEEN_LINES = 5.0, 20.0  # seconds
-_EVERY = 51_200  # images: a fast pipeline tells of itself too
+_EVERY = 51_200  # images: a fast pipeline reports progress too
 
 
 def read_labels(dataset: tf.data.Dataset, labelled: bool) -> np.ndarray:
     """The labels of all images; zeros, one for each image, where there are none.
 
-    Says how far it is where that takes long.
+    Reports progress if that takes long.
 
     Raises:
-        UsageError: the pipeline is empty, its labels are no numbers of one shape, or it does not end.
+        UsageError: the pipeline is empty, its labels are not numbers of one shape, or it does not end.
     """
     batches = int(dataset.cardinality())
     report = _Progress("the labels" if labelled else "the images", known_to_end=batches >= 0)
@@ -44,7 +44,7 @@ def read_labels(dataset: tf.data.Dataset, labelled: bool) -> np.ndarray:
 
 
 class _Progress:
-    """Lines of how many images were read."""
+    """Prints how many images were read."""
 
     def __init__(self, what: str, known_to_end: bool):
         self.images = 0
@@ -52,7 +52,7 @@ class _Progress:
         self._next_time, self._next_count = time.monotonic() + _FIRST_LINE, _EVERY
 
     def add(self, count: int) -> None:
-        """Counts images; raises UsageError where there is no end of them."""
+        """Counts images; raises UsageError if the pipeline seems endless."""
         self.images += count
         if self._known_to_end:
             return
@@ -68,13 +68,13 @@ class _Progress:
 
 
 def shuffle_buffer(size: int, images: tf.TensorSpec) -> int:
-    """How many of `size` images may wait in memory to be shuffled."""
+    """The shuffle buffer for `size` images, within the memory limit."""
     sides = [side or 256 for side in images.shape[1:]]  # open sides as photographs have them
     return max(1, min(size, SHUFFLE_BYTES // max(1, math.prod(sides) * images.dtype.size)))
 
 
 def note_sorted(classes: np.ndarray | None, buffer: int) -> None:
-    """Says so where the images come sorted by class and cannot be shuffled far enough to mix them."""
+    """Warns if the images are sorted by class and the shuffle buffer is too small to mix them."""
     if classes is None or buffer >= len(classes):
         return
     everywhere = len(np.unique(classes))

@@ -1,4 +1,4 @@
-"""Data that a Python program brings: arrays and `tf.data` pipelines, taken as they are."""
+"""Data of a Python program: `tf.data` pipelines, and arrays, used unchanged."""
 
 import copy
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ from dcp_tf.errors import UsageError
 
 
 def as_split(data: Any) -> DataSplit:
-    """Brings the data of a Python program into the form that training and selection read.
+    """Converts the data of a Python program to the form that training and selection read.
 
     Args:
         data: a `DataSplit` (returned as it is), an `ImageDataset` (its train images), an array of inputs, a pair
             (inputs, labels), or a finite `tf.data.Dataset` of (image, label) or image batches. Values stay unchanged.
 
     Raises:
-        UsageError: it is something else, or empty.
+        UsageError: it is of another type, or empty.
     """
     if isinstance(data, ImageSplit | ArraySplit | TfDataSplit):
         return data
@@ -58,9 +58,9 @@ def _kind(data: Any) -> str:
 
 
 class TfDataSplit:
-    """A `tf.data.Dataset` of batches, `DataSplit`.
+    """A `DataSplit` of a `tf.data.Dataset` of batches.
 
-    Its images keep the order and the augmentation that the pipeline itself gives them.
+    The pipeline itself decides the order and the augmentation of its images.
 
     Attributes:
         size: number of images.
@@ -92,9 +92,9 @@ class TfDataSplit:
         return balanced_order(self.size, class_numbers(self.labels), n, seed)
 
     def split_off(self, indices: np.ndarray) -> tuple["TfDataSplit", ArraySplit]:
-        """The pipeline without the inputs that now stand at some positions, and these inputs, read once.
+        """The pipeline without the inputs that are now at some positions, and these inputs, read once.
 
-        They are told by their values, so that a pipeline that shuffles never gives them either.
+        Inputs are recognized by their values, so that a pipeline that shuffles never yields them either.
         """
         chosen = np.zeros(self.size, bool)
         chosen[indices] = True
@@ -121,7 +121,7 @@ class TfDataSplit:
         seed: int = 0,
         epoch: int = 0,
     ) -> tf.data.Dataset:
-        """See `DataSplit`; `indices` are of a pipeline whose order is always the same, `augment` is left to it."""
+        """See `DataSplit`; `indices` need a pipeline with a fixed order; `augment` is ignored."""
         dataset = self._dataset
         if indices is not None:
             chosen = np.zeros(self.size, bool)
@@ -141,7 +141,7 @@ def _check_spec(spec: Any) -> tuple[bool, tf.TensorSpec]:
     """Whether a pipeline yields labels, and the form of its images.
 
     Raises:
-        UsageError: it yields something else than batches of images, or of images and labels.
+        UsageError: it yields anything but batches of images, or of images and labels.
     """
     labelled = isinstance(spec, tuple)
     parts = spec if labelled else (spec,)
@@ -158,7 +158,7 @@ def _check_spec(spec: Any) -> tuple[bool, tf.TensorSpec]:
 
 
 def _fingerprint(image: tf.Tensor) -> tf.Tensor:
-    """A number that tells images apart."""
+    """A hash of an image."""
     return tf.strings.to_hash_bucket_fast(tf.io.serialize_tensor(image), 2**62)
 
 

@@ -1,4 +1,4 @@
-"""Image classification sets of TensorFlow Datasets; that library is imported here only, when it is asked for."""
+"""Image classification sets of TensorFlow Datasets, which is imported only when needed."""
 
 import contextlib
 import dataclasses
@@ -19,9 +19,9 @@ from dcp_tf.data.raw_dataset import RawDataset, train_test_split
 from dcp_tf.data.tfrecords import RecordIndex, index_records
 from dcp_tf.errors import UsageError, first_line
 
-# What is measured on, the first that has labels.
+# Names of test splits; the first one with labels is used.
 _TEST_SPLITS = ("test", "validation", "val", "valid")
-# Digits and letters: their mirror images are something else.
+# Digits and letters, whose mirror images mean something else.
 _NO_FLIP = {
     "binary_alpha_digits",
     "emnist",
@@ -36,14 +36,14 @@ _NO_FLIP = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Records:
-    """The records of one split, and how an image and its label are taken out of them."""
+    """The records of one split, and how to read an image and its label from them."""
 
     name: str  # of the data set
     builder: Any
     keys: tuple[str, str]  # of the image and its label
     index: RecordIndex
     shape: Shape  # of the decoded images
-    many_sizes: bool  # whether they are photographs of many sizes, which are cut to shape
+    many_sizes: bool  # whether they are photographs of many sizes, which are cropped
 
     def image(self, number: tf.Tensor) -> tf.Tensor:
         return self.image_and_label(self.index.read(number))[0]
@@ -78,8 +78,8 @@ def raw_tfds(
 ) -> RawDataset:
     """Reads an image classification set of TensorFlow Datasets, such as `cifar10`.
 
-    It is measured on the split `test`, or on `validation` (`val`, `valid`) where that is missing, empty or its labels
-    are hidden, or on a share of `train` where there is neither. Images keep the order of the files. They are downloaded
+    The test split is `test`, or `validation` (`val`, `valid`) if that is missing, empty or without labels, or a
+    fraction of `train` if there is neither. Images keep the order of the files. They are downloaded
     if they are not in `data_dir`. Photographs of many sizes (`imagenet2012`) are cut to shape as `dcp_tf.data.photos`
     does it. Sets that do not say what of them is image and label may have one of each.
 
@@ -89,7 +89,7 @@ def raw_tfds(
     builder = _open(name, data_dir)
     keys = _image_and_label(name, builder)
     shape, many_sizes, class_names = _describe(name, builder, keys, input_shape)
-    with _without_warnings():  # of a folder that is not there, which is said below
+    with _without_warnings():  # about a missing folder, which is reported below
         is_prepared = builder.is_prepared()
     if not is_prepared:
         _prepare(name, builder, data_dir)
@@ -160,7 +160,7 @@ def _without_warnings() -> Iterator[None]:
 
 
 def _check_data_dir(name: str, data_dir: str | None) -> None:
-    """Raises UsageError where the folder is that of the set itself, into which it would be downloaded once more."""
+    """Raises UsageError if the folder is that of the set itself, into which it would be downloaded again."""
     folder = None if data_dir is None else pathlib.Path(data_dir).expanduser().resolve()
     if folder is None or folder.name != re.split("[:/]", name)[0] or (folder / folder.name).is_dir():
         return
@@ -191,14 +191,14 @@ def _prepare(name: str, builder: Any, data_dir: str | None) -> None:
 
 
 def _check_manual_files(name: str, builder: Any, data_dir: str | None, advice: str) -> None:
-    """Some sets, ImageNet among them, have to be fetched by hand, because one must register for them."""
+    """Some sets, such as ImageNet, must be downloaded by hand, because they require registration."""
     import tensorflow_datasets as tfds
 
     manual = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "downloads" / "manual"
     if not manual.is_dir() or not any(manual.iterdir()):
         steps = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.replace("manual_dir", str(manual)).split())
         raise UsageError(
-            f"{name} is not in {builder.data_path.parent} and must be fetched by hand: {steps} Or {advice}"
+            f"{name} is not in {builder.data_path.parent} and must be downloaded by hand: {steps} Or {advice}"
         )
 
 
@@ -268,7 +268,7 @@ def _load(records: _Records, in_memory: bool) -> tuple[sources.Source, np.ndarra
 def _read_all(
     records: _Records, parse: Callable[[tf.Tensor], Any], what: str, limit: int | None = None, chunk: int = 256
 ) -> Iterator[tuple[slice, Any]]:
-    """Yields what `parse` makes of all records, or of the first `limit`, in chunks, each with the places it fills."""
+    """Yields what `parse` returns for all records, or the first `limit`, in chunks with their slice of positions."""
     done, size = 0, len(records.index) if limit is None else min(limit, len(records.index))
     payloads = tf.data.TFRecordDataset(list(records.index.files)).take(size)
     chunks = payloads.map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).batch(chunk)

@@ -18,7 +18,7 @@ _HEADER_BYTES, _LENGTH_BYTES, _FOOTER_BYTES = 12, 8, 4
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordIndex:
-    """Where each record lies.
+    """The position of each record.
 
     Attributes:
         files: the paths of the files.
@@ -49,7 +49,7 @@ class RecordIndex:
 
 
 def index_records(files: Sequence[str]) -> RecordIndex:
-    """Walks over the headers of TFRecord files.
+    """Reads the headers of TFRecord files.
 
     Raises:
         UsageError: a file ends inside a record, or is compressed.

@@ -1,4 +1,4 @@
-"""How good a classifier or an embedding of faces is, and how alike two classifiers are."""
+"""Metrics of models: classification, other tasks, face verification, and agreement between models."""
 
 from dcp_tf.evaluation.fidelity import cosines, fidelity, snr_db
 from dcp_tf.evaluation.metrics import accuracy, agreement, predict_function, top1_classes

@@ -1,4 +1,4 @@
-"""Whether what was measured is better than chance, and whether the classes are only in another order."""
+"""Whether a metric is better than chance, and whether the classes are only in another order."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,19 +6,19 @@ from collections.abc import Callable
 import numpy as np
 
 _SHUFFLES = 20
-_DEVIATIONS = 4.0  # above the mean of shuffled labels, beyond which a figure is no chance
-_GAIN = 0.2  # of the way from chance to 1, which is no chance even where images are few
-_ORDER_GAIN = 0.2  # by which another order of the classes must be better to be named
-_PER_CLASS = 4  # images that tell which output a class is
+_DEVIATIONS = 4.0  # above the mean of shuffled labels: a larger value is not chance
+_GAIN = 0.2  # of the way from chance to 1: a larger value is not chance even with few images
+_ORDER_GAIN = 0.2  # by which another class order must be better to be reported
+_PER_CLASS = 4  # images needed to match a class to an output
 
 
 @dataclasses.dataclass(frozen=True)
 class Chance:
-    """A figure beside what shuffled labels give.
+    """A metric compared with shuffled labels.
 
     Attributes:
-        value: the figure, at most 1, more being better.
-        mean: of the figures of shuffled labels.
+        value: of the metric, at most 1, higher is better.
+        mean: over shuffled labels.
         std: their standard deviation.
     """
 
@@ -28,38 +28,38 @@ class Chance:
 
     @property
     def is_near(self) -> bool:
-        """Whether the figure cannot be told from that of shuffled labels, and is not far above it either."""
-        if self.mean >= 1.0:  # as of a single class: nothing can be told
+        """Whether the metric is within the noise of shuffled labels, and not far above them either."""
+        if self.mean >= 1.0:  # a single class, say
             return False
         gain = (self.value - self.mean) / (1.0 - self.mean)
         return self.value - self.mean < _DEVIATIONS * self.std and gain < _GAIN
 
 
 def against_chance(score: Callable[[np.ndarray], float], labels: np.ndarray, seed: int = 0) -> Chance:
-    """Compares a figure with those of the same outputs and shuffled labels.
+    """Compares a metric with the same metric on shuffled labels.
 
-    That allows for classes of unequal size and for models that prefer some: a model that says what is most frequent is
-    at chance, however often it is right.
+    This accounts for unbalanced classes: a model that always predicts the most frequent class is at chance, however
+    often it is right.
 
     Args:
-        score: from labels to a figure, more being better.
+        score: maps labels to the metric, higher is better.
         labels: (N, ...).
         seed: of the shuffling.
     """
     rng = np.random.default_rng(seed)
     shuffled = [score(labels[rng.permutation(len(labels))]) for _ in range(_SHUFFLES)]
-    # One image more or less is within the noise of any figure.
+    # One image more or less is within the noise of any metric.
     return Chance(score(labels), float(np.mean(shuffled)), max(float(np.std(shuffled)), 0.5 / len(labels)))
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassOrder:
-    """Another way to number the classes.
+    """Another numbering of the classes.
 
     Attributes:
-        name: what it is, in words.
+        name: in words.
         value: top-1 with it.
-        outputs: for each label the output that stands for it, -1 for none; empty for a shift.
+        outputs: for each label its output, -1 for none; empty for a shift.
     """
 
     name: str
@@ -68,12 +68,12 @@ class ClassOrder:
 
 
 def class_orders(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[ClassOrder]:
-    """What labels shifted by one would give, and labels in the order that fits the answers best, one to one.
+    """The accuracy with labels shifted by one, and with the one-to-one order that fits the answers best.
 
-    The best order is found on one half of the images and measured on the other, in turn, so that no luck counts.
+    The best order is fitted on one half of the images and evaluated on the other, for both halves.
 
     Args:
-        answers: (N,) the classes that a model gives.
+        answers: (N,) the predicted classes.
         labels: (N,) class numbers.
         classes: how many there are.
     """
@@ -103,7 +103,7 @@ def class_orders(answers: np.ndarray, labels: np.ndarray, classes: int) -> list[
 
 
 def better_order(orders: list[ClassOrder], value: float) -> ClassOrder | None:
-    """The best order where it is much better than the one that there is, whose top-1 is `value`."""
-    # Of equal ones the first: a shift says more than a list.
+    """The best order if it is much better than the current one, whose top-1 is `value`."""
+    # The first of equal ones: a shift is clearer than a list.
     best = max(orders, key=lambda order: round(order.value, 2), default=None)
     return best if best is not None and best.value > max(value + _ORDER_GAIN, 1.5 * value) else None

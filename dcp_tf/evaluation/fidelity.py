@@ -1,10 +1,11 @@
-"""How near a model's outputs are to those of the model that it was made from: what can be measured without labels."""
+"""How close a model's outputs are to those of its baseline: metrics without labels."""
 
 import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from dcp_tf.evaluation import verification
 from dcp_tf.evaluation.tasks import measure_regression
 
 
@@ -17,12 +18,12 @@ def fidelity(
         predict: from images to outputs.
         images: batches.
         expected: (N, ...), the other model's outputs.
-        decide: from outputs to answers, or to None where they stand for none.
+        decide: maps outputs to answers, or to None if they have none.
 
     Returns:
-        `baseline_agreement`, the share of equal answers; `baseline_r2` and `baseline_mse`; `baseline_snr_db`, the
-        energy of the other's outputs over that of the differences; of vectors `baseline_cosine`, the mean over the
-        images. What is not defined, as R2 of constants, is left out.
+        `baseline_agreement`, the fraction of equal answers; `baseline_r2` and `baseline_mse`; `baseline_snr_db`, the
+        energy of the other's outputs over that of the differences; for vectors `baseline_cosine`, the mean over the
+        images. Undefined metrics, such as R2 of constants, are left out.
     """
     outputs = np.concatenate([np.asarray(predict(batch), np.float32) for batch in images])
     measured: dict[str, float] = {}
@@ -49,7 +50,4 @@ def snr_db(outputs: np.ndarray, expected: np.ndarray) -> float:
 
 def cosines(outputs: np.ndarray, expected: np.ndarray) -> np.ndarray:
     """The cosine between the two vectors of each sample, (N,); equal vectors have 1, also where both are zero."""
-    left, right = outputs.astype(np.float64), expected.astype(np.float64)
-    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    equal = (left == right).all(axis=1)
-    return np.where(equal, 1.0, (left * right).sum(axis=1) / np.where(lengths > 0, lengths, 1.0))
+    return np.where((outputs == expected).all(axis=1), 1.0, verification.cosines(outputs, expected))

@@ -1,6 +1,8 @@
-"""Accuracy over a whole data set, and how often two models say the same."""
+"""Accuracy over a whole data set, and how often two models agree."""
 
-from collections.abc import Callable, Iterable
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ from dcp_tf.errors import RunError, UsageError
 # Keeps the logarithm of a probability finite, as Keras' losses do.
 _EPSILON = 1e-7
 _KINDS = ("logits", "softmax", "sigmoid")
+_NAN = "the model outputs NaN; check its weights and the normalization of the images"
 
 
 def accuracy(
@@ -21,48 +24,39 @@ def accuracy(
     top5: bool = False,
     outputs_kind: str | None = None,
 ) -> dict[str, float]:
-    """Measures a classifier on all batches.
+    """Evaluates a classifier on all batches.
 
     Args:
         model_or_predict: a Keras model, or anything that maps images (B, H, W, C) to outputs (B, K) or (B, 1).
         batches: pairs of images and integer labels (B,), such as `ImageSplit.batches` gives.
-        top5: whether to count how often the label is among the five largest outputs (left out below six outputs).
+        top5: whether to measure how often the label is among the five largest outputs (skipped below six outputs).
         outputs_kind: "logits", "softmax" or "sigmoid", as `dcp_tf.models.outputs_kind` says. Given, the mean
-            cross-entropy is measured too (of several sigmoid outputs, summed over them). A model with one output needs
-            it: the second class is what lies above .5, or above 0 for logits.
+            cross-entropy is measured too (summed over several sigmoid outputs). A model with one output needs it: the
+            second class is any output above .5, or above 0 for logits.
 
     Returns:
-        `top1`, and perhaps `top5` and `loss`; accuracies as fractions of 1.
+        `top1`, and `top5` and `loss` if they were measured; accuracies as fractions of 1.
 
     Raises:
         UsageError: there are no batches or no labels, or the labels do not fit the outputs.
         RunError: an output is NaN.
     """
-    predict = predict_function(model_or_predict)
-    count, hits, hits5, loss, width = 0, 0, 0, 0.0, 0
-    for batch in progress.bar(batches, what="evaluating", unit="batch"):
-        images, labels = _labelled(batch)
-        outputs = _as_matrix(predict(images))
+    sums: collections.Counter[str] = collections.Counter()
+    count = 0
+    for outputs, labels in outputs_and_labels(model_or_predict, batches):
+        outputs = _as_matrix(outputs)
         _check_batch(outputs, labels)
-        width = outputs.shape[1]
         count += len(labels)
-        hits += int((top1_classes(outputs, outputs_kind) == labels).sum())
-        if top5 and width >= 6:
-            hits5 += int(_in_top5(outputs, labels).sum())
+        sums["top1"] += int((top1_classes(outputs, outputs_kind) == labels).sum())
+        if top5 and outputs.shape[1] >= 6:
+            sums["top5"] += int(_in_top5(outputs, labels).sum())
         if outputs_kind is not None:
-            loss += float(_cross_entropy(outputs, labels, outputs_kind).sum())
-    if not count:
-        raise UsageError("there are no images to measure on")
-    measured = {"top1": hits / count}
-    if top5 and width >= 6:
-        measured["top5"] = hits5 / count
-    if outputs_kind is not None:
-        measured["loss"] = loss / count
-    return measured
+            sums["loss"] += float(_cross_entropy(outputs, labels, outputs_kind).sum())
+    return {name: value / count for name, value in sums.items()}
 
 
 def agreement(outputs_a: np.ndarray, outputs_b: np.ndarray, *, outputs_kind: str | None = None) -> float:
-    """Returns for which fraction of the images two models give the same class.
+    """Returns the fraction of images for which two models predict the same class.
 
     Args:
         outputs_a: (N, K) or (N, 1).
@@ -82,22 +76,22 @@ def agreement(outputs_a: np.ndarray, outputs_b: np.ndarray, *, outputs_kind: str
 
 
 def top1_classes(outputs: np.ndarray, outputs_kind: str | None = None) -> np.ndarray:
-    """Returns the class (N,) that outputs (N, K) or (N, 1) stand for; of equal outputs the first counts.
+    """Returns the classes (N,) that outputs (N, K) or (N, 1) predict; the first one if outputs are equal.
 
     Raises:
-        UsageError: there is one output, and it is unknown whether it is a logit or a probability.
+        UsageError: there is one output, and `outputs_kind` does not say whether it is a logit or a probability.
         RunError: an output is NaN.
     """
     if outputs_kind not in (None, *_KINDS):
         raise UsageError(f"unknown kind of outputs {outputs_kind!r}; choose one of {', '.join(_KINDS)}")
     outputs = _as_matrix(outputs)
     if np.isnan(outputs).any():
-        raise RunError("the model gives NaN as an output; check its weights and the normalization of the images")
+        raise RunError(_NAN)
     if outputs.shape[1] > 1:
         return outputs.argmax(axis=1)
     if outputs_kind not in ("logits", "sigmoid"):
         raise UsageError(
-            f"a model with one output needs outputs_kind 'logits' or 'sigmoid' to tell two classes apart, "
+            f"a model with one output needs outputs_kind 'logits' or 'sigmoid' to distinguish two classes, "
             f"received {outputs_kind!r}"
         )
     return (outputs[:, 0] > (0.5 if outputs_kind == "sigmoid" else 0.0)).astype(np.int64)
@@ -105,22 +99,43 @@ def top1_classes(outputs: np.ndarray, outputs_kind: str | None = None) -> np.nda
 
 def predict_function(model_or_predict: keras.Model | Callable) -> Callable:
     """A function from images to outputs: a Keras model compiled in inference mode, anything else as it is."""
-    """What maps images to outputs: a model in inference mode, compiled, or the function that was given."""
     if not isinstance(model_or_predict, keras.Model):
         return model_or_predict
     return tf.function(lambda images: model_or_predict(images, training=False), reduce_retracing=True)
 
 
-def _labelled(batch) -> tuple:
-    if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-        raise UsageError("accuracy needs labels: each batch must be a pair of images and labels")
-    return batch[0], np.asarray(batch[1])
+def outputs_and_labels(
+    model_or_predict: keras.Model | Callable, batches: Iterable
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The outputs of a model and the labels, batch by batch, with a progress bar.
+
+    Raises:
+        UsageError: there are no batches or no labels, or the model has several outputs.
+        RunError: an output is NaN.
+    """
+    predict = predict_function(model_or_predict)
+    empty = True
+    for batch in progress.bar(batches, what="evaluating", unit="batch"):
+        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+            raise UsageError("evaluation needs labels: each batch must be a pair of images and labels")
+        outputs = single_output(predict(batch[0]))
+        if np.isnan(outputs).any():
+            raise RunError(_NAN)
+        empty = False
+        yield outputs, np.asarray(batch[1])
+    if empty:
+        raise UsageError("there are no images to evaluate on")
 
 
-def _as_matrix(outputs) -> np.ndarray:
+def single_output(outputs: Any) -> np.ndarray:
+    """Outputs as float32; raises UsageError where a model gives several."""
     if isinstance(outputs, (dict, list, tuple)):
-        raise UsageError(f"expected one output per image, received {len(outputs)}; measure each output on its own")
-    outputs = np.asarray(outputs, np.float32)
+        raise UsageError(f"expected one output per image, received {len(outputs)} outputs; evaluate each alone")
+    return np.asarray(outputs, np.float32)
+
+
+def _as_matrix(outputs: Any) -> np.ndarray:
+    outputs = single_output(outputs)
     return outputs.reshape(len(outputs), -1) if outputs.size else outputs.reshape(len(outputs), 0)
 
 

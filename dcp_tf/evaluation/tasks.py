@@ -1,13 +1,12 @@
-"""How good a model is whose outputs are no classes: several labels, numbers, maps, embeddings."""
+"""Metrics of models that do not predict one class per image: several labels, numbers, maps, embeddings."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
 
-from dcp_tf import progress
-from dcp_tf.errors import RunError, UsageError
-from dcp_tf.evaluation.metrics import predict_function
+from dcp_tf.errors import UsageError
+from dcp_tf.evaluation.metrics import outputs_and_labels
 
 _BLOCK = 512  # rows of a similarity matrix in memory at one time
 
@@ -15,7 +14,7 @@ _BLOCK = 512  # rows of a similarity matrix in memory at one time
 def measure_multilabel(
     model_or_predict: keras.Model | Callable, batches: Iterable, threshold: float = 0.5
 ) -> dict[str, float]:
-    """Measures yes / no answers on all batches.
+    """Evaluates yes / no answers on all batches.
 
     Args:
         model_or_predict: a Keras model, or anything that maps images to scores (B, K).
@@ -32,13 +31,13 @@ def measure_multilabel(
     """
     from sklearn.metrics import average_precision_score, f1_score
 
-    pairs = list(_outputs_and_labels(model_or_predict, batches))
+    pairs = list(outputs_and_labels(model_or_predict, batches))
     scores, labels = (np.concatenate(side) for side in zip(*pairs, strict=True))
     _require_equal_shapes(scores, labels)
     scores, labels = (values.reshape(-1, values.shape[-1]) for values in (scores, labels > 0.5))
     present = labels.any(axis=0)
     if not present.any():
-        raise UsageError("no label is positive, so that there is nothing to find; give data with positive labels")
+        raise UsageError("no label is positive; give data with positive labels")
     precision = [average_precision_score(labels[:, k], scores[:, k]) for k in np.flatnonzero(present)]
     return {
         "map": float(np.mean(precision)),
@@ -47,15 +46,15 @@ def measure_multilabel(
 
 
 def measure_regression(model_or_predict: keras.Model | Callable, batches: Iterable) -> dict[str, float]:
-    """Measures numbers on all batches.
+    """Evaluates predicted numbers on all batches.
 
     Args:
         model_or_predict: a Keras model, or anything that maps images to numbers (B, ...).
         batches: pairs of images and labels of the same shape, of which a last axis of 1 may be left out.
 
     Returns:
-        `mse` and `mae`, over all values, and `r2`, the share of the labels' variance (about their means for each entry
-        of the last axis) that is explained; it is left out where they do not vary.
+        `mse` and `mae`, over all values, and `r2`, the explained fraction of the labels' variance (about the mean of
+        each entry of the last axis); it is left out if they do not vary.
 
     Raises:
         UsageError: there are no batches or labels, or they do not fit the outputs.
@@ -63,12 +62,12 @@ def measure_regression(model_or_predict: keras.Model | Callable, batches: Iterab
     """
     count, squares, absolutes = 0, 0.0, 0.0
     first = total = total_squares = np.zeros(())
-    for outputs, labels in _outputs_and_labels(model_or_predict, batches):
+    for outputs, labels in outputs_and_labels(model_or_predict, batches):
         labels = labels.reshape(outputs.shape) if (*labels.shape, 1) == outputs.shape else labels
         _require_equal_shapes(outputs, labels)
         outputs, labels = (x.reshape(-1, x.shape[-1]).astype(np.float64) for x in (outputs, labels))
         if not count:
-            first = labels[0]  # sums of differences from it do not lose what large labels have in common
+            first = labels[0]  # sums of differences from it keep precision for large labels
         count += len(labels)
         squares += float(np.square(outputs - labels).sum())
         absolutes += float(np.abs(outputs - labels).sum())
@@ -87,34 +86,34 @@ def measure_dense(
     independent: bool = False,
     threshold: float = 0.5,
 ) -> dict[str, float]:
-    """Measures one answer for each place of an image on all batches.
+    """Evaluates one answer for each position of an image on all batches.
 
     Args:
         model_or_predict: a Keras model, or anything that maps images to scores (B, ..., K).
         batches: pairs of images and labels: class numbers (B, ...), or rows (B, ..., K).
-        independent: whether each score is a yes / no answer of its own; else the largest one is the answer. One output
-            always is a yes / no answer, which counts as two classes.
+        independent: whether each score is a separate yes / no answer; else the largest one is the answer. A single
+            output is always a yes / no answer, which counts as two classes.
         threshold: above it a score says yes: .5 for probabilities, 0 for logits.
 
     Returns:
-        `mean_iou`, the mean over the classes of intersection / union over the whole set (classes that neither labels
-        nor answers have are left out), and `pixel_accuracy`, the share of right answers.
+        `mean_iou`, the mean over the classes of intersection / union over the whole set (classes in neither labels
+        nor answers are left out), and `pixel_accuracy`, the fraction of right answers.
 
     Raises:
         UsageError: there are no batches or labels, or they do not fit the outputs.
         RunError: an output is NaN.
     """
     both = labelled = answered = right = total = 0
-    for outputs, labels in _outputs_and_labels(model_or_predict, batches):
+    for outputs, labels in outputs_and_labels(model_or_predict, batches):
         answers, truth = _answers(outputs, labels, independent, threshold)
         both = both + _per_class(answers & truth)
         labelled, answered = labelled + _per_class(truth), answered + _per_class(answers)
-        # Two answers of a question are right or wrong together, as is a single one.
+        # Exclusive answers of one position count once, right or wrong.
         right += int((answers == truth).all(-1).sum()) if not independent else int((answers == truth).sum())
         total += answers[..., 0].size if not independent else answers.size
     union = labelled + answered - both
-    seen = union > 0
-    return {"mean_iou": float(np.mean(both[seen] / union[seen])), "pixel_accuracy": right / total}
+    present = union > 0
+    return {"mean_iou": float(np.mean(both[present] / union[present])), "pixel_accuracy": right / total}
 
 
 def measure_sequences(
@@ -124,20 +123,20 @@ def measure_sequences(
     independent: bool = False,
     threshold: float = 0.5,
 ) -> dict[str, float]:
-    """Measures one answer for each step of a sequence, such as a character or a frame, on all batches.
+    """Evaluates one answer for each step of a sequence, such as a character or a frame, on all batches.
 
     The arguments are those of `measure_dense`, outputs being (B, T, K).
 
     Returns:
-        `step_accuracy`, the share of right answers, and `sequence_accuracy`, the share of the sequences of which all
-        answers are right.
+        `step_accuracy`, the fraction of right answers, and `sequence_accuracy`, the fraction of sequences whose answers
+        are all right.
 
     Raises:
         UsageError: there are no batches or labels, or they do not fit the outputs.
         RunError: an output is NaN.
     """
     right: list[np.ndarray] = []
-    for outputs, labels in _outputs_and_labels(model_or_predict, batches):
+    for outputs, labels in outputs_and_labels(model_or_predict, batches):
         answers, truth = _answers(outputs, labels, independent, threshold)
         right += list((answers == truth) if independent else (answers == truth).all(-1))
     return {
@@ -147,28 +146,28 @@ def measure_sequences(
 
 
 def recall_at_1(model_or_predict: keras.Model | Callable, batches: Iterable) -> dict[str, float]:
-    """Measures embeddings on all batches.
+    """Evaluates embeddings on all batches.
 
     Args:
         model_or_predict: a Keras model, or anything that maps images to embeddings (B, E).
         batches: pairs of images and class numbers (B,).
 
     Returns:
-        `recall_at_1`, the share of the images whose nearest other image, by cosine, is of the same class. Images that
-        are alone in their class are not asked.
+        `recall_at_1`, the fraction of images whose nearest other image, by cosine, is of the same class. Images that
+        are alone in their class are left out.
 
     Raises:
         UsageError: there are no batches or labels, or no two images of one class.
         RunError: an output is NaN.
     """
-    pairs = list(_outputs_and_labels(model_or_predict, batches))
+    pairs = list(outputs_and_labels(model_or_predict, batches))
     embeddings, labels = (np.concatenate(side) for side in zip(*pairs, strict=True))
     if embeddings.ndim != 2 or labels.shape != (len(embeddings),):
         raise UsageError(f"expected one class number for each embedding, received {labels.shape}, {embeddings.shape}")
     _, inverse, counts = np.unique(labels, return_inverse=True, return_counts=True)
     asked = np.flatnonzero(counts[inverse] > 1)
     if not len(asked):
-        raise UsageError("each image is alone in its class, so that none has a neighbour; give two of a class or more")
+        raise UsageError("every class has a single image; give at least two images of a class")
     embeddings = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     hits = 0
     for start in range(0, len(asked), _BLOCK):
@@ -182,7 +181,7 @@ def recall_at_1(model_or_predict: keras.Model | Callable, batches: Iterable) -> 
 def _answers(
     outputs: np.ndarray, labels: np.ndarray, independent: bool, threshold: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What is answered and what is right, (B, ..., K) of bool."""
+    """The answers and the truth, (B, ..., K) of bool."""
     classes = outputs.shape[-1]
     if labels.shape == outputs.shape[:-1]:
         labels = labels[..., None]
@@ -201,23 +200,6 @@ def _answers(
 
 def _per_class(answers: np.ndarray) -> np.ndarray:
     return answers.reshape(-1, answers.shape[-1]).sum(0, dtype=np.int64)
-
-
-def _outputs_and_labels(
-    model_or_predict: keras.Model | Callable, batches: Iterable
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    predict = predict_function(model_or_predict)
-    empty = True
-    for batch in progress.bar(batches, what="evaluating", unit="batch"):
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-            raise UsageError("measuring needs labels: each batch must be a pair of images and labels")
-        outputs = np.asarray(predict(batch[0]), np.float32)
-        if np.isnan(outputs).any():
-            raise RunError("the model gives NaN as an output; check its weights and the normalization of the images")
-        empty = False
-        yield outputs, np.asarray(batch[1])
-    if empty:
-        raise UsageError("there are no images to measure on")
 
 
 def _require_equal_shapes(outputs: np.ndarray, labels: np.ndarray) -> None:

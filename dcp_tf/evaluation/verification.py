@@ -1,4 +1,4 @@
-"""Face verification: do two images show the same person? Measured as the benchmarks do, by cosine and in folds."""
+"""Face verification: do two images show the same person? Measured by cosine, in folds, as the benchmarks do."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
@@ -9,16 +9,16 @@ import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.evaluation.metrics import predict_function
+from dcp_tf.evaluation.metrics import predict_function, single_output
 
 FALSE_ACCEPT_RATES = (1e-2, 1e-3)
 
 
 class PairList(Protocol):
-    """What is verified; `dcp_tf.data.Pairs` is one.
+    """The pairs to verify; `dcp_tf.data.Pairs` is one.
 
     Attributes:
-        left: (P,) of int, the first image of each pair, by its place among the embeddings.
+        left: (P,) of int, the first image of each pair, by its position in the embeddings.
         right: (P,) of int, the second.
         same: (P,) of bool, whether both show one person.
         fold: (P,) of int.
@@ -32,7 +32,7 @@ class PairList(Protocol):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Verification:
-    """What was measured on pairs of faces; all shares are fractions of 1.
+    """The verification result; all rates are fractions of 1.
 
     Attributes:
         accuracy: mean over the folds.
@@ -40,11 +40,10 @@ class Verification:
         folds: the numbers of the folds.
         fold_accuracies: the accuracy in each fold, at the threshold that is best on all other folds.
         thresholds: of each fold; pairs with a larger cosine count as one person.
-        tar_at_far: which share of the pairs of one person is accepted where at most this share of the others is; over
-            the pairs of all folds together.
+        tar_at_far: the true accept rate at each false accept rate, over the pairs of all folds together.
         auc: area under the ROC curve, over the pairs of all folds together.
-        false_accepts: (T,), the ROC curve: share of pairs of two people that are accepted,
-        true_accepts: (T,), share of pairs of one person that are.
+        false_accepts: (T,), the ROC curve: fraction of different-person pairs that are accepted,
+        true_accepts: (T,), fraction of same-person pairs that are accepted.
     """
 
     accuracy: float
@@ -58,7 +57,7 @@ class Verification:
     true_accepts: np.ndarray = dataclasses.field(repr=False)
 
     def summary(self) -> dict[str, Any]:
-        """The figures that fit into JSON and a table."""
+        """The metrics for JSON and tables."""
         return {
             "verification_accuracy": self.accuracy,
             "verification_std": self.std,
@@ -79,7 +78,7 @@ def verify(
     mirror: bool = True,
     false_accept_rates: Sequence[float] = FALSE_ACCEPT_RATES,
 ) -> Verification:
-    """Verifies pairs of faces with a network that embeds them; see `embed` and `verify_embeddings`.
+    """Verifies pairs of faces with an embedding network; see `embed` and `verify_embeddings`.
 
     Example:
         pairs = data.read_pairs("pairs.txt", "lfw", "lfw")
@@ -97,10 +96,10 @@ def embed(model_or_predict: keras.Model | Callable, batches: Iterable, *, mirror
         model_or_predict: a Keras model, or anything that maps images (B, H, W, C) to embeddings (B, D), such as the
             `predict` of a TFLite runner.
         batches: images, or pairs of images and labels, as `ImageSplit.batches` gives.
-        mirror: whether each embedding is joined with that of the mirror image.
+        mirror: whether each embedding is concatenated with that of the mirror image.
 
     Returns:
-        (N, D) of float32, or (N, 2 D) with `mirror`; not normalised.
+        (N, D) of float32, or (N, 2 D) with `mirror`; not normalized.
 
     Raises:
         UsageError: there are no images, or the network gives no embeddings.
@@ -134,14 +133,14 @@ def verify_embeddings(
     folds: Iterable[int] | None = None,
     false_accept_rates: Sequence[float] = FALSE_ACCEPT_RATES,
 ) -> Verification:
-    """Measures how well the cosine of two embeddings tells whether they show the same person.
+    """Measures how well the cosine of two embeddings distinguishes same and different people.
 
     Args:
-        embeddings: (N, D), of the images that the pairs speak of.
+        embeddings: (N, D), of the images in the pairs.
         pairs: with at least two folds.
-        folds: what is measured; None for all. The threshold of each fold is the best one on all *other* folds of
+        folds: to measure; None for all. The threshold of each fold is the best one on all *other* folds of
             `pairs`, whether these are measured or not.
-        false_accept_rates: where `tar_at_far` is read off the ROC curve.
+        false_accept_rates: points of the ROC curve for `tar_at_far`.
 
     Raises:
         UsageError: pairs and embeddings do not fit each other, or a fold does not exist.
@@ -152,7 +151,7 @@ def verify_embeddings(
     measured = existing if folds is None else sorted(set(folds))
     if not measured or set(measured) - set(existing) or len(existing) < 2:
         raise UsageError(
-            f"verification needs pairs in two folds or more and measures some of them; the pairs have the folds "
+            f"verification needs pairs in two folds or more; the pairs have the folds "
             f"{existing}, to be measured are {measured}"
         )
     scores = cosines(embeddings[pairs.left], embeddings[pairs.right])
@@ -177,9 +176,9 @@ def verify_embeddings(
 
 
 def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
-    """The threshold with the most pairs on their right side, `same` above it; of several the one in their middle.
+    """The threshold that classifies most pairs correctly, `same` above it; of several the middle one.
 
-    Thresholds lie half-way between neighbouring scores, or beyond the ends.
+    Thresholds are halfway between neighboring scores, or beyond the ends.
 
     Args:
         scores: (P,).
@@ -187,7 +186,7 @@ def best_threshold(scores: np.ndarray, same: np.ndarray) -> float:
     """
     order = np.argsort(scores, kind="stable")
     scores, same = scores[order], same[order]
-    # With i pairs rejected, right are the different ones among them and the same ones among the rest.
+    # With i pairs rejected, the correct ones are the different ones among them and the same ones among the rest.
     right = np.concatenate([[0], np.cumsum(~same)]) + same.sum() - np.concatenate([[0], np.cumsum(same)])
     cuts = np.concatenate([[scores[0] - 1.0], (scores[1:] + scores[:-1]) / 2, [scores[-1] + 1.0]])
     parts = np.concatenate([[True], scores[1:] > scores[:-1], [True]])  # equal scores cannot be distinguished
@@ -199,7 +198,7 @@ def _roc(scores: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     from sklearn.metrics import auc, roc_curve
 
     if same.all() or not same.any():
-        raise UsageError("a ROC curve needs pairs of one person and pairs of two; the folds hold only one kind")
+        raise UsageError("a ROC curve needs same-person and different-person pairs; the folds hold only one kind")
     false_accepts, true_accepts, _ = roc_curve(same, scores, drop_intermediate=False)
     return false_accepts, true_accepts, float(auc(false_accepts, true_accepts))
 
@@ -211,13 +210,11 @@ def _check(embeddings: np.ndarray, pairs: PairList, same: np.ndarray, fold: np.n
         raise UsageError("left, right, same and fold of the pairs differ in length")
     largest = int(max(np.max(pairs.left), np.max(pairs.right)))
     if largest >= len(embeddings):
-        raise UsageError(f"the pairs speak of image {largest}, but there are {len(embeddings)} embeddings")
+        raise UsageError(f"the pairs use image {largest}, but there are {len(embeddings)} embeddings")
 
 
 def _embeddings(outputs: Any, count: int) -> np.ndarray:
-    if isinstance(outputs, dict | list | tuple):
-        raise UsageError(f"expected one embedding per image, received {len(outputs)} outputs; verify each on its own")
-    outputs = np.asarray(outputs, np.float32)
+    outputs = single_output(outputs)
     if outputs.ndim < 2 or len(outputs) != count:
         raise UsageError(f"expected embeddings of shape ({count}, D), received {outputs.shape}")
     return outputs.reshape(count, -1)

@@ -1,4 +1,4 @@
-"""Which channels of a model live or die together, who makes them and who reads them."""
+"""Which channels of a model must stay or go together, which layers produce them and which consume them."""
 
 import collections
 import contextlib
@@ -12,13 +12,12 @@ import numpy as np
 
 import dcp_tf.graph.rules  # noqa: F401  (fills the table of rules)
 from dcp_tf.errors import UsageError
+from dcp_tf.graph.grouping import ClassFacts, summarize_reasons
 from dcp_tf.graph.labels import LabelSpace, close_rectangles, varying_axes
-from dcp_tf.graph.reasons import in_short
 from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRecord, RuleCall, run_rule
-from dcp_tf.graph.signatures import Signatures
 from dcp_tf.graph.trace import Call, Trace
 from dcp_tf.models.batch import with_open_batch
-from dcp_tf.models.custom_objects import is_own
+from dcp_tf.models.custom_objects import is_custom
 
 INPUT_REASON = "it is an input of the model"
 OUTPUT_REASON = "it is an output of the model"
@@ -55,11 +54,11 @@ class ChannelGraph:
 
     Attributes:
         trace: the flat list of calls.
-        ignore_statistics: whether channels are free over which statistics are taken.
-        records: per operation (by id) what its rule said.
-        labels: per tensor number its label array.
-        class_of_label: per label the number of its class.
-        nested_inputs: per nested model (by id) the labels of its inputs.
+        ignore_statistics: whether channels may go although a layer takes statistics over them.
+        records: for each operation (by id) what its rule stated.
+        labels: for each tensor number its label array.
+        class_of_label: for each label the number of its class.
+        nested_inputs: for each nested model (by id) the labels of its inputs.
         groups: all groups, in the order in which their producers run.
 
     Example:
@@ -77,12 +76,12 @@ class ChannelGraph:
 
         Args:
             model: a functional or built Sequential model.
-            input_shapes: shapes with the batch axis where the model itself leaves sizes open.
+            input_shapes: shapes (batch axis included), where the model leaves sizes open.
             ignore_statistics: frees channels over which a LayerNormalization or the like takes statistics. The rebuilt
-                model is then no longer equal to the masked one: the statistics are of the channels that stay.
+                model then differs from the masked one: its statistics are those of the kept channels.
 
         Raises:
-            UsageError: the model is subclassed: it has no graph.
+            UsageError: the model is subclassed, so its graph is unknown.
         """
         self.trace = _trace(model, input_shapes)
         self.ignore_statistics = ignore_statistics
@@ -97,6 +96,7 @@ class ChannelGraph:
         with _about_batch_size(model):
             self._label_everything()
         self.class_of_label = close_rectangles(self._space, list(self.labels.values()))
+        self._class_count = int(self.class_of_label.max(initial=-1)) + 1
         self.groups = self._group()
         self._by_name = {group.name: group for group in self.groups}
 
@@ -118,8 +118,8 @@ class ChannelGraph:
 
     def _label_inputs(self, model: keras.Model, arrays: list[Labels]) -> None:
         """A nested model states the shapes of its inputs: all of its calls have to agree on them."""
-        known = self.nested_inputs.setdefault(id(model), arrays)
-        for first, labels, tensor in zip(known, arrays, model.inputs, strict=True):
+        first_arrays = self.nested_inputs.setdefault(id(model), arrays)
+        for first, labels, tensor in zip(first_arrays, arrays, model.inputs, strict=True):
             if first is labels or all(tensor.shape[axis] is None for axis in varying_axes(labels)):
                 continue
             if first.shape == labels.shape:
@@ -145,34 +145,34 @@ class ChannelGraph:
         self.multiplications.append((record, call, self._of_one_image(call, rule_call.multiplications)))
         if rule_call.arguments:
             # One node belongs to several calls when its model is called several times: one constant serves them all.
-            known = self.arguments.setdefault(id(call.node), rule_call.arguments)
+            first_arguments = self.arguments.setdefault(id(call.node), rule_call.arguments)
             for key, (_, labels) in rule_call.arguments.items():
-                rule_call.alike(known[key][1], labels)
+                rule_call.alike(first_arguments[key][1], labels)
 
     # Grouping
 
     def _group(self) -> list[ChannelGroup]:
-        known = Signatures(int(self.class_of_label.max(initial=-1)) + 1)
+        facts = ClassFacts(self._class_count)
         for record in self.records.values():
             for labels in record.produces.values():
-                known.add(self._classes(labels), ("producer", record.path))
+                facts.add(self._classes(labels), ("producer", record.path))
             for index, axis in record.consumes:
-                known.add(self._classes(record.weights[index][axis]), ("consumer", record.path))
+                facts.add(self._classes(record.weights[index][axis]), ("consumer", record.path))
         for labels, reason in self._space.pins:
-            known.add(self._classes(labels), ("reason", reason))
+            facts.add(self._classes(labels), ("reason", reason))
         for labels in self._residual:
-            known.add(self._classes(labels), ("residual", "sum"))
+            facts.add(self._classes(labels), ("residual", "sum"))
         for labels in self._recurrent:
-            known.add(self._classes(labels), ("residual", "recurrent"))
+            facts.add(self._classes(labels), ("residual", "recurrent"))
         for number, labels in enumerate(self._space.parts):
-            known.add(self._classes(labels), ("part", number))
+            facts.add(self._classes(labels), ("part", number))
 
-        def key(facts: tuple) -> tuple:
+        def by_kind(facts: tuple) -> tuple:
             kinds = ("producer", "consumer", "reason", "residual", "part")
-            return tuple(tuple(value for each, value in facts if each == kind) for kind in kinds)
+            return tuple(tuple(value for kind_of_fact, value in facts if kind_of_fact == kind) for kind in kinds)
 
         first = np.unique(self.class_of_label, return_index=True)[1]
-        groups = known.sort(self.class_of_label[np.sort(first)], key)
+        groups = facts.groups(self.class_of_label[np.sort(first)], by_kind)
         return self._name_groups([(facts, classes) for facts, classes in groups if facts[0]])
 
     def _classes(self, labels: Labels) -> np.ndarray:
@@ -184,7 +184,7 @@ class ChannelGraph:
         for (producers, consumers, reasons, residual, _), classes in members:
             used[producers[0]] += 1
             name = producers[0] if used[producers[0]] == 1 else f"{producers[0]}#{used[producers[0]]}"
-            reason = in_short(reasons) or None
+            reason = summarize_reasons(reasons) or None
             if reason is None and not consumers:
                 reason = "no layer with a kernel reads it"
             if reason is None and len(classes) == 1:
@@ -218,7 +218,7 @@ class ChannelGraph:
         Raises:
             UsageError: an unknown or pinned group, an index outside it, or a group that would keep nothing.
         """
-        stays = np.ones(int(self.class_of_label.max(initial=-1)) + 1, bool)
+        stays = np.ones(self._class_count, bool)
         for name, indices in channels.items():
             group = self.group(name)
             indices = np.unique(np.asarray(indices, np.int64))
@@ -234,6 +234,12 @@ class ChannelGraph:
             stays[group.classes[indices]] = True
         return KeptChannels(self.class_of_label, stays)
 
+    def channel_of_label(self, group: ChannelGroup) -> np.ndarray:
+        """For each label the number of its channel in the group, -1 where it belongs to another group."""
+        channel_of_class = np.full(self._class_count, -1)
+        channel_of_class[group.classes] = np.arange(group.size)
+        return channel_of_class[self.class_of_label]
+
     def consumers(self, group: ChannelGroup) -> list[tuple[OperationRecord, int, int, np.ndarray]]:
         """Every kernel axis that reads the group.
 
@@ -241,12 +247,11 @@ class ChannelGraph:
             Tuples (record, index of the weight, axis, channel): `channel` says for each position of the axis which
             channel of the group it reads, -1 where it reads another group.
         """
-        number = np.full(int(self.class_of_label.max()) + 1, -1)
-        number[group.classes] = np.arange(group.size)
+        channel_of_label = self.channel_of_label(group)
         consumers = []
         for record in self.records.values():
             for index, axis in record.consumes:
-                channel = number[self.class_of_label[record.weights[index][axis]]]
+                channel = channel_of_label[record.weights[index][axis]]
                 if (channel >= 0).any():
                     consumers.append((record, index, axis, channel))
         return consumers
@@ -257,49 +262,48 @@ class ChannelGraph:
         Returns:
             Tuples (values, axis, channel), as for `consumers`; empty where something else than a kernel makes them.
         """
-        number = np.full(int(self.class_of_label.max()) + 1, -1)
-        number[group.classes] = np.arange(group.size)
+        channel_of_label = self.channel_of_label(group)
         kernels = []
         for record in self.records.values():
             for index, by_axis in record.weights.items():
                 weight = record.operation.weights[index]
                 for axis, labels in by_axis.items():
-                    channel = number[self.class_of_label[labels]]
+                    channel = channel_of_label[labels]
                     made_here = record.path in group.producers and (index, axis) not in record.consumes
                     if made_here and len(weight.shape) > 1 and (channel >= 0).any():
                         kernels.append((keras.ops.convert_to_numpy(weight), axis, channel))
         return kernels
 
     def _of_one_image(self, call: Call, multiplications: list[Multiplication]) -> list[Multiplication]:
-        """Multiplications of one row of the batch axis, times the rows of an image."""
+        """The multiplications for one image: those for one row of the batch, times the rows per image."""
         rows = self.trace.rows[call.outputs[0]]
-        places = [None if rows is None or each.positions is None else each.positions * rows for each in multiplications]
-        return [
-            dataclasses.replace(each, positions=None if many is None else int(many))
-            for each, many in zip(multiplications, places, strict=True)
-        ]
+
+        def times_rows(positions: int | None) -> int | None:
+            return None if None in (rows, positions) else int(positions * rows)
+
+        return [dataclasses.replace(m, positions=times_rows(m.positions)) for m in multiplications]
 
     def calls_of(self, record: OperationRecord) -> list[int]:
         """Indices (in the trace) of all calls of one operation."""
         return [i for i, call in enumerate(self.trace.calls) if call.operation is record.operation]
 
-    def fingerprint(self, names_of_own_layers: bool = False) -> str:
+    def fingerprint(self, names_of_custom_layers: bool = False) -> str:
         """A digest of the architecture: layer kinds, names, weight shapes and channel groups, not weight values.
 
         Args:
-            names_of_own_layers: whether the names of layers of a user's own count, as in plans of earlier versions:
-                such layers may choose another name each time they are made.
+            names_of_custom_layers: whether the names of custom layers count, as in earlier plans: such layers may
+                choose another name each time they are created.
         """
         layers = [
-            (type(r.operation).__name__, self._known_path(r, names_of_own_layers), _shapes(r.operation))
+            (type(r.operation).__name__, self._known_path(r, names_of_custom_layers), _shapes(r.operation))
             for r in self.records.values()
         ]
         groups = [(g.name, g.size, g.consumers) for g in self.groups]
         return hashlib.sha256(json.dumps([layers, groups]).encode()).hexdigest()[:32]
 
-    def _known_path(self, record: OperationRecord, names_of_own_layers: bool) -> str:
-        is_own_layer = isinstance(record.operation, keras.Layer) and is_own(record.operation)
-        return record.path if names_of_own_layers or not is_own_layer else ""
+    def _known_path(self, record: OperationRecord, names_of_custom_layers: bool) -> str:
+        is_custom_layer = isinstance(record.operation, keras.Layer) and is_custom(record.operation)
+        return record.path if names_of_custom_layers or not is_custom_layer else ""
 
 
 def _trace(model: keras.Model, input_shapes: Sequence[tuple] | None) -> Trace:
@@ -309,7 +313,7 @@ def _trace(model: keras.Model, input_shapes: Sequence[tuple] | None) -> Trace:
 
 @contextlib.contextmanager
 def _about_batch_size(model: keras.Model) -> Iterator[None]:
-    """Names a batch size that the model fixes where labels or shapes for another one do not fit."""
+    """If labels or shapes do not fit because the model fixes a batch size, raises an error that says so."""
     try:
         yield
     except UsageError:

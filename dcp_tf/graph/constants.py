@@ -1,4 +1,4 @@
-"""Channels that are the same number everywhere, whatever the image: filters that read nothing any more leave them."""
+"""Constant channels: those of filters whose kernels are all zero have one value, whatever the image."""
 
 from collections.abc import Mapping, Sequence
 
@@ -8,25 +8,25 @@ import numpy as np
 from dcp_tf.graph.channel_graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.rule import OperationRecord
 
-# The inputs on which channels are looked at: gates that stand still over small ones move over large ones.
+# Input scales on which channels are probed: gates that are constant for small inputs may change for large ones.
 _PROBES = (0.0, 1.0, 10.0, 100.0, 1000.0)
-_ROUNDING = 5e-7  # vectorised functions give the same argument values that differ in the last bits
+_ROUNDING = 5e-7  # vectorized functions give the same argument values that differ in the last bits
 
 
 def fold_constants(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: int = 0) -> dict[str, np.ndarray]:
-    """Takes constant channels out of the layers that read them, where that is exact, and puts their share into biases.
+    """Removes constant channels from the layers that read them, where that is exact, and adds their effect to biases.
 
-    A channel is taken where all filters that make it have zero kernels, so that it cannot depend on the image, and
-    where each layer that reads it adds the same number at every place: it is zero (behind a ReLU, say), or the layer
-    reads no padding and has a bias. The kernels that read the channel become zero.
+    A channel is constant if all filters that produce it have zero kernels. It is removed if each layer that reads it
+    adds the same value at every position: the channel is zero (after a ReLU, say), or the layer reads no padding and
+    has a bias. The kernels that read the channel become zero.
 
     Args:
-        graph: of the model, which is changed.
+        graph: of the model, whose weights change.
         groups: those that may lose channels.
         seed: of the inputs on which the constants are measured.
 
     Returns:
-        Per group name which channels nothing depends on any more, boolean of shape (size,).
+        For each group name which channels no longer matter, boolean of shape (size,).
     """
     dead = {group.name: _filterless(graph, group) for group in groups}
     dead = {name: channels for name, channels in dead.items() if channels.any()}
@@ -49,7 +49,7 @@ def fold_constants(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: in
 
 
 def _filterless(graph: ChannelGraph, group: ChannelGroup) -> np.ndarray:
-    """Channels all of whose filters are zero, boolean; none where something else than kernels makes the group."""
+    """Which channels have only zero filters, boolean; none if something other than kernels produces the group."""
     kernels = graph.producing_kernels(group)
     norms = np.zeros(group.size)
     has_filter = np.zeros(group.size, bool)
@@ -79,7 +79,7 @@ def _probe(graph: ChannelGraph, tensors: Sequence[int], seed: int) -> Mapping[in
 
 
 def _share(graph: ChannelGraph, reader: tuple, channel: int, values: Mapping[int, np.ndarray]) -> np.ndarray | None:
-    """What a channel adds to each output of a layer; None where that is not the same number everywhere."""
+    """What a channel adds to each output of a layer; None if that differs between positions."""
     record, index, axis, numbers, calls = reader
     layer, kernel = record.operation, keras.ops.convert_to_numpy(record.operation.weights[index])
     positions = np.flatnonzero(numbers == channel)
@@ -101,8 +101,8 @@ def _share(graph: ChannelGraph, reader: tuple, channel: int, values: Mapping[int
         return np.zeros(0)
     if layer.bias is None or (getattr(layer, "padding", "valid") != "valid" and max(layer.kernel_size) > 1):
         return None
-    per_place = kernel.sum(tuple(range(kernel.ndim - 2)))
-    return total @ per_place[positions]
+    per_position = kernel.sum(tuple(range(kernel.ndim - 2)))
+    return total @ per_position[positions]
 
 
 def _take_out(record: OperationRecord, index: int, axis: int, removed: np.ndarray, share: np.ndarray) -> None:

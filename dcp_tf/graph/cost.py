@@ -36,13 +36,13 @@ class Cost:
     Attributes:
         params: weights, BatchNorm's gamma and beta among them, its moving statistics not (as the papers count; Keras'
             `count_params()` counts them too).
-        macs: multiply-accumulates of convolutions, fully connected and recurrent layers; None where sizes are open.
+        macs: multiply-accumulates of convolutions, fully connected and recurrent layers; None if sizes are open.
         flops: the papers' count: (2 * kh * kw * C_in / groups - [no bias]) * H_out * W_out * C_out for a convolution,
             2 * C_in * C_out for a fully connected layer (Liu et al. 2021, tables).
         layers: one entry per operation with parameters or multiplications.
         uncounted: paths of operations with weights that no rule covers: their multiplications are missing here.
-        activations: the largest number of values that are alive at one time (inputs and outputs of the running
-            operation, and what later ones still need); None where an image size is unknown.
+        activations: the largest number of values in memory at one time (inputs and outputs of the running operation,
+            and what later ones still need); None if an image size is unknown.
     """
 
     params: int
@@ -157,7 +157,7 @@ def count_params(record: OperationRecord, kept: KeptChannels) -> int:
 
 
 def _is_statistic(operation: keras.Operation, weight: keras.Variable) -> bool:
-    """Whether a weight was measured on data, not trained, so that the papers do not count it."""
+    """Whether a weight was measured on data, not trained: the papers do not count those."""
     names = next((n for kind, n in _STATISTICS.items() if isinstance(operation, kind)), ())
     return any(weight is getattr(operation, name, None) for name in names)
 
@@ -177,12 +177,11 @@ def _multiply(
 
 
 def group_shares(graph: ChannelGraph) -> dict[str, tuple[float, float | None]]:
-    """How much of the model hangs on each group: group name -> shares of the parameters and of the MACs.
+    """The fractions of parameters and MACs that depend on each group, by group name.
 
-    Where sizes are open, the MACs are unknown, and their share is None.
-
-    A share is what would go with all channels of the group. A kernel is read by one group and made by another, so the
-    shares of all groups add up to more than 1.
+    They are what would be removed with all channels of the group. A kernel depends on the group that it reads and on
+    the group that it produces, so the fractions of all groups add up to more than 1. The fraction of the MACs is None
+    where sizes are open.
     """
     names = [g.name for g in graph.groups]
     number = np.full(int(graph.class_of_label.max(initial=-1)) + 1, len(names))

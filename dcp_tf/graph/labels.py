@@ -10,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 
 class LabelSpace:
-    """Makes labels, remembers which are the same channel and which must stay."""
+    """Creates labels and records which of them are the same channel and which must stay."""
 
     def __init__(self):
         self.size = 0
@@ -25,21 +25,21 @@ class LabelSpace:
         return labels
 
     def tie(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Says that `a` and `b` (broadcast against each other) are the same channels, position by position."""
+        """Ties `a` and `b` (broadcast against each other), position by position: they are the same channels."""
         a, b = np.broadcast_arrays(a, b)
         if a is not b and not np.array_equal(a, b):
             self._edges.append((a.ravel(), b.ravel()))
 
     def pin(self, labels: np.ndarray, reason: str) -> None:
-        """Says that `labels` can never be removed, and why."""
+        """Pins `labels`: they can never be removed, for the given reason."""
         self.pins.append((np.unique(labels), reason))
 
     def part(self, labels: np.ndarray) -> None:
-        """Says that one of `labels` has to stay: a tensor holds these channels and no others."""
+        """States that one of `labels` must stay: a tensor holds these channels and no others."""
         self.parts.append(np.unique(labels))
 
     def classes(self) -> np.ndarray:
-        """Per label the number of its class: labels in one class live or die together. Shape (size,)."""
+        """For each label the number of its class: labels of one class stay or go together. Shape (size,)."""
         if not self._edges:
             return np.arange(self.size)
         rows = np.concatenate([a for a, _ in self._edges])
@@ -49,7 +49,7 @@ class LabelSpace:
 
 
 def compress(labels: np.ndarray) -> np.ndarray:
-    """The same labels with every axis along which they do not change cut to size 1."""
+    """The same labels; every axis along which they do not change has size 1."""
     for axis in range(labels.ndim):
         if labels.shape[axis] > 1:
             first = labels.take([0], axis)
@@ -71,7 +71,7 @@ def varying_axes(labels: np.ndarray) -> list[int]:
 
 
 def close_rectangles(space: LabelSpace, arrays: list[np.ndarray]) -> np.ndarray:
-    """Ties labels until every array stays a full rectangle whatever classes are removed.
+    """Ties labels until every array stays a full rectangle, whichever classes are removed.
 
     Where the classes change along several axes of one tensor (the groups and the channels of a channel shuffle), the
     last of these axes stays free and the others are tied along it.

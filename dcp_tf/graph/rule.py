@@ -1,8 +1,8 @@
-"""What a label rule sees of one call and what it can say about it; the table of rules.
+"""The interface between a layer rule and the graph: `RuleCall`, what a rule reads and states; the table of rules.
 
 A rule is a function `rule(call: RuleCall) -> labels` (or a list of labels for several outputs). It moves or makes
-labels and states which axes of which weights, which entries of the config and which arguments follow them. Everything
-that surgery, masks, costs and scores need is derived from these statements.
+labels and states which axes of which weights, which config entries and which arguments follow them. Surgery, masks,
+costs and scores are all derived from these statements.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ Labels = np.ndarray
 
 
 class KeptChannels:
-    """Answers which positions of a label vector stay."""
+    """Which channels stay: answers for any label array which of its positions are kept."""
 
     def __init__(self, class_of_label: np.ndarray, kept_class: np.ndarray):
         self._kept = kept_class[class_of_label]
@@ -33,11 +33,14 @@ class KeptChannels:
         """How many positions of a label vector stay."""
         return int(self.mask(labels).sum())
 
-    def counts(self, labels: Labels) -> tuple[int, ...]:
-        """What is left of each axis of a label array (which is a full rectangle, see `labels.close_rectangles`)."""
+    def along(self, labels: Labels, axis: int) -> np.ndarray:
+        """Which positions stay along one axis of a label array (which is a full rectangle, see `close_rectangles`)."""
         mask = self.mask(labels)
-        others = tuple(range(mask.ndim))
-        return tuple(int(mask.any(axis=others[:i] + others[i + 1 :]).sum()) for i in others)
+        return mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
+
+    def counts(self, labels: Labels) -> tuple[int, ...]:
+        """How many positions stay along each axis of a label array."""
+        return tuple(int(self.along(labels, axis).sum()) for axis in range(labels.ndim))
 
     def take(self, array: np.ndarray, axes: dict[int, Labels]) -> np.ndarray:
         """`array` without the removed positions along each of `axes`."""
@@ -58,7 +61,7 @@ class Multiplication:
 
 @dataclasses.dataclass
 class OperationRecord:
-    """What all calls of one operation said about it.
+    """What the rule stated about one operation, over all of its calls.
 
     Attributes:
         operation: the layer or operation.
@@ -81,14 +84,14 @@ class OperationRecord:
 
 
 class RuleCall:
-    """One call of an operation, as its rule sees it.
+    """One call of an operation, as its rule reads it and states facts about it.
 
     Attributes:
         operation: the layer or operation.
         inputs: label arrays of the tensor arguments, one for each, with the batch axis.
         input_shapes: shapes of the tensor arguments, with the batch axis; None where unknown.
         output_shapes: shapes of the outputs.
-        ignore_statistics: whether the user wants channels to go over which statistics are taken.
+        ignore_statistics: whether channels may be removed although a layer takes statistics over them.
     """
 
     def __init__(
@@ -117,7 +120,7 @@ class RuleCall:
     # Labels
 
     def channels(self, which: int, axis: int) -> Labels:
-        """The labels of input `which` along `axis` as a vector; along all other axes they are tied.
+        """Returns the labels of input `which` along `axis` as a vector and ties them along all other axes.
 
         Returns:
             A vector with one label per position, shape (size of the axis,).
@@ -129,7 +132,7 @@ class RuleCall:
         return np.broadcast_to(rows[0], (size if size is not None else len(rows[0]),))
 
     def fresh(self, count: int, key: str = "output") -> Labels:
-        """Labels for `count` channels that this operation makes: the same ones at each of its calls."""
+        """Labels for `count` channels that this operation creates: the same ones at each of its calls."""
         if key not in self.record.produces:
             self.record.produces[key] = self._space.fresh(count)
         return self.record.produces[key]
@@ -139,15 +142,15 @@ class RuleCall:
         return place(vector, axis, len(self.output_shapes[output]))
 
     def tie(self, a: Labels, b: Labels) -> None:
-        """Says that the channels `a` and `b` live or die together."""
+        """Ties the channels `a` and `b`: they stay or go together."""
         self._space.tie(a, b)
 
     def part(self, labels: Labels) -> None:
-        """Says that an output holds `labels` alone, a part of its input: one of them has to stay."""
+        """States that an output holds only `labels`, a part of its input: one of them must stay."""
         self._space.part(labels)
 
     def pin(self, labels: Labels, reason: str) -> None:
-        """Says that `labels` can never be removed, and why (a clause that names this operation)."""
+        """Pins `labels`: they can never be removed, for the given reason (a clause that names this operation)."""
         self._space.pin(labels, reason)
 
     def opaque(self, why: str) -> list[Labels]:
@@ -166,7 +169,7 @@ class RuleCall:
     # What follows the labels
 
     def weight(self, weight: str | keras.Variable, axes: dict[int, Labels]) -> int:
-        """Says that axes of a weight follow label vectors.
+        """States that axes of a weight follow label vectors.
 
         Args:
             weight: the variable, or the attribute of the layer that holds it (None there: nothing to do).
@@ -184,7 +187,7 @@ class RuleCall:
             raise ValueError(
                 f"{self.call.path}: {weight!r} is not one of the weights of {type(self.operation).__name__}"
             )
-        known = self.record.weights.setdefault(index, {})
+        axis_labels = self.record.weights.setdefault(index, {})
         for axis, labels in axes.items():
             axis %= len(variable.shape)
             if len(labels) != variable.shape[axis]:
@@ -192,7 +195,7 @@ class RuleCall:
                     f"{self.call.path}: axis {axis} of {variable.path} has {variable.shape[axis]} positions, "
                     f"its rule gave {len(labels)} labels"
                 )
-            self._space.tie(known.setdefault(axis, labels), labels)
+            self._space.tie(axis_labels.setdefault(axis, labels), labels)
         return index
 
     def consume(self, weight: str | keras.Variable, axis: int, labels: Labels) -> int:
@@ -206,7 +209,7 @@ class RuleCall:
     def config(
         self, key: str, value: Labels | Callable[[KeptChannels, Any], Any], depends_on: Labels | None = None
     ) -> None:
-        """Says how an entry of the config changes.
+        """States how an entry of the config changes.
 
         Args:
             key: the key of `get_config()`.
@@ -218,7 +221,7 @@ class RuleCall:
         self.record.config.setdefault(key, value if callable(value) else lambda kept, _old: kept.count(labels))
 
     def argument(self, key: int | str, change: Callable[[KeptChannels, Any], Any], depends_on: Labels) -> None:
-        """Says how a constant argument of this call changes.
+        """States how a constant argument of this call changes.
 
         Args:
             key: number of the positional argument, or name of the keyword argument.
@@ -228,7 +231,7 @@ class RuleCall:
         self.arguments[key] = (change, depends_on)
 
     def alike(self, first: Labels, second: Labels) -> None:
-        """Ties label arrays that two calls of one operation follow, or pins both where they are laid out otherwise."""
+        """Ties label arrays that two calls of one operation follow, or pins both if their shapes differ."""
         if first is second:
             return
         if first.shape == second.shape:
@@ -240,11 +243,11 @@ class RuleCall:
     def multiplies(
         self, weight: int, positions: int | None, output_axis: int | tuple[int, ...] | None = None, bias: bool = False
     ) -> None:
-        """Says that every entry of a weight is multiplied `positions` times in this call, for the costs.
+        """States that every entry of a weight is multiplied `positions` times in this call, for the costs.
 
         Args:
             weight: index of the weight, as `weight` and `consume` return it.
-            positions: number of places; None if a spatial size is unknown.
+            positions: how many; None if a spatial size is unknown.
             output_axis: the axis or axes of the weight that count output channels (for the papers' FLOPs).
             bias: whether a bias is added.
         """
@@ -257,7 +260,7 @@ _DESCRIPTIONS = {"get_config", "from_config", "compute_output_shape", "compute_o
 
 
 def register_rule(*operation_classes: type) -> Callable[[Rule], Rule]:
-    """Registers a label rule for layer classes (also one's own).
+    """Registers a label rule for layer classes, custom ones included.
 
     Example:
         A layer that scales each channel by a weight `gamma` and has no other setting:
@@ -293,7 +296,7 @@ def find_rule(operation: keras.Operation) -> Rule | None:
 
 @functools.cache
 def _overrides(kind: type, base: type) -> bool:
-    """Whether `kind` computes something else than its base class: it overrides a method that is not a mere description.
+    """Whether `kind` computes something other than its base class: it overrides a method that is not a description.
 
     Keras names `convolution_op` and others as extension points, so `call` is not the only one that matters.
     """
@@ -303,12 +306,12 @@ def _overrides(kind: type, base: type) -> bool:
 
 
 def _altered(operation: keras.Operation) -> bool:
-    """Whether the layer's weights are not the ones that its class describes: quantized, or adapted by LoRA."""
+    """Whether the layer has other weights than its class describes: quantized ones, or LoRA weights."""
     return bool(getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False))
 
 
 def run_rule(call: RuleCall) -> list[Labels]:
-    """Runs the rule of the operation (or takes it as opaque) and returns compressed labels, one array per output."""
+    """Runs the operation's rule (without one it is opaque) and returns compressed labels, one array per output."""
     rule = find_rule(call.operation)
     if rule is None:
         outputs = call.opaque("for which there is no rule")

@@ -1,4 +1,4 @@
-"""How much of a network pruning can reach."""
+"""The fraction of a network that pruning can reach."""
 
 import math
 
@@ -16,7 +16,7 @@ _CONVOLUTIONS = (
 
 
 def shrinkable_share(graph: ChannelGraph, residual: bool = True) -> float:
-    """The share of a network's convolution parameters that lie in layers which can lose channels.
+    """The fraction of a network's convolution parameters that belong to layers which can lose channels.
 
     Args:
         graph: the groups of the model.

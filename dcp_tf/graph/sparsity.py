@@ -1,4 +1,4 @@
-"""Kernels that are zero: what kernel pruning leaves, and what later training has to hold."""
+"""Zero kernels: what kernel pruning leaves behind, and what later training must keep at zero."""
 
 import dataclasses
 
@@ -25,20 +25,20 @@ class KernelCount:
 
     @property
     def sparsity(self) -> float:
-        """The share that is zero."""
+        """The fraction that is zero."""
         return 1 - self.kept / self.total
 
 
 def zero_kernel_masks(model: keras.Model) -> dict[int, np.ndarray]:
-    """Masks that hold at zero what is zero now.
+    """Masks that keep zero kernels at zero.
 
     Args:
         model: functional or Sequential, perhaps nested.
 
     Returns:
-        Per weight (by its `id()`) an array of 0 and 1 of its shape, for `training.fit`: of every convolution or fully
-        connected layer some of whose kernels are zero as a whole. Layers that are zero altogether are left free: they
-        were made so to be trained.
+        For each weight (by its `id()`) an array of 0 and 1 of its shape, for `training.fit`: one for every convolution
+        or fully connected layer that has some zero kernels. Layers whose kernels are all zero get no mask: they were
+        initialized so in order to be trained.
     """
     masks = {}
     for layer in _layers(model):
@@ -60,7 +60,7 @@ def kernel_sparsity(model: keras.Model) -> list[KernelCount]:
 
 
 def nominal_macs(model: keras.Model, input_shape: tuple | None = None) -> int:
-    """Multiply-accumulates of a model without those of kernels that are zero, which a dense runtime does all the same.
+    """Multiply-accumulates without those of zero kernels, which a dense runtime still computes.
 
     Args:
         model: functional or Sequential.

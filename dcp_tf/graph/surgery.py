@@ -1,6 +1,6 @@
-"""Rebuilds a functional model with fewer channels, and makes the masked model that it must equal."""
+"""Rebuilds a functional model with fewer channels, and builds the masked model that it must equal."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -9,11 +9,10 @@ from keras import tree
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.channel_graph import ChannelGraph
-from dcp_tf.graph.initializers import fitting_initializers
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels, Labels, OperationRecord
-from dcp_tf.graph.trace import functional_graph, ordered_nodes
-from dcp_tf.models.custom_objects import is_own
+from dcp_tf.models.custom_objects import is_custom
+from dcp_tf.models.functional import functional_graph, input_like, ordered_nodes
 from dcp_tf.models.layer_copies import new_layer
 from dcp_tf.models.layer_state import transfer_state
 
@@ -22,17 +21,17 @@ def rebuild(graph: ChannelGraph, kept: KeptChannels) -> keras.Model:
     """Builds the model again without the removed channels.
 
     The result shares nothing with the original. Layer names, nested models, shared layers, frozen layers, initializers
-    and regularizers stay as they are.
+    and regularizers are preserved.
 
     Args:
         graph: the groups of the model.
         kept: what stays, from `ChannelGraph.kept`.
 
     Returns:
-        A new model, of plain Keras layers where the original has none but those.
+        A new model. It has only Keras layers if the original has only Keras layers.
 
     Raises:
-        UsageError: a layer cannot be made from its own config.
+        UsageError: a layer cannot be created from its config.
     """
     rebuilding = _Rebuild(graph, kept)
     model = rebuilding.model(graph.trace.model)
@@ -46,13 +45,13 @@ def copy_model(graph: ChannelGraph) -> keras.Model:
 
 
 def check_layers(graph: ChannelGraph) -> None:
-    """Makes sure in moments that the layers of a user's own can be made again.
+    """Makes sure, before any long work, that custom layers can be created again from their config.
 
     Raises:
         UsageError: one cannot; it is named.
     """
     for record in graph.records.values():
-        if isinstance(record.operation, keras.Layer) and is_own(record.operation):
+        if isinstance(record.operation, keras.Layer) and is_custom(record.operation):
             new_layer(record.operation)
 
 
@@ -88,27 +87,27 @@ def masked(graph: ChannelGraph, kept: KeptChannels) -> keras.Model:
 
 
 class _Rebuild:
-    """One rebuilding: every operation and nested model is made once, however often it is called."""
+    """One rebuild: every operation and nested model is created once, however often it is called."""
 
     def __init__(self, graph: ChannelGraph, kept: KeptChannels):
         self._graph = graph
         self._kept = kept
-        self._made: dict[int, Any] = {}
+        self._new: dict[int, Any] = {}
 
     def model(self, model: keras.Model) -> keras.Model:
-        if id(model) not in self._made:
+        if id(model) not in self._new:
             build = self._sequential if isinstance(model, keras.Sequential) else self._functional
-            self._made[id(model)] = build(model)
+            self._new[id(model)] = build(model)
             # The public setter would also reach every layer; those brought their own setting in their configs.
-            self._made[id(model)]._trainable = model._trainable
-        return self._made[id(model)]
+            self._new[id(model)]._trainable = model._trainable
+        return self._new[id(model)]
 
     def _operation(self, operation: keras.Operation) -> Any:
         if functional_graph(operation) is not None:
             return self.model(operation)
-        if id(operation) not in self._made:
-            self._made[id(operation)] = self._new_operation(operation)
-        return self._made[id(operation)]
+        if id(operation) not in self._new:
+            self._new[id(operation)] = self._new_operation(operation)
+        return self._new[id(operation)]
 
     def _new_operation(self, operation: keras.Operation) -> keras.Operation:
         record = self._graph.records.get(id(operation))
@@ -129,8 +128,8 @@ class _Rebuild:
         values = {key: change(self._kept, getattr(operation, key)) for key, change in changes.items()}
         if any(tree.flatten(value) != tree.flatten(getattr(operation, key)) for key, value in values.items()):
             return type(operation).from_config({**operation.get_config(), **values, "name": operation.name})
-        # Operations have no weights, but they list their calls: a copy keeps those of the original apart. (The copy
-        # module would write it to a file and read it again.)
+        # Operations have no weights, but they list their calls: the copy gets lists of its own. (The copy module would
+        # write it to a file and read it again.)
         new = object.__new__(type(operation))
         vars(new).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
         return new
@@ -155,8 +154,8 @@ class _Rebuild:
     def _inputs(self, model: keras.Model) -> list[keras.KerasTensor]:
         arrays = self._graph.nested_inputs.get(id(model))
         if arrays is None:  # the outermost model, whose inputs are pinned
-            return [_new_input(x, x.shape) for x in model.inputs]
-        return [_new_input(x, self._shape(x, labels)) for x, labels in zip(model.inputs, arrays, strict=True)]
+            return [input_like(x, x.shape) for x in model.inputs]
+        return [input_like(x, self._shape(x, labels)) for x, labels in zip(model.inputs, arrays, strict=True)]
 
     def _shape(self, tensor: keras.KerasTensor, labels: Labels) -> list[int | None]:
         """The shape of a nested model's input without the removed channels."""
@@ -176,7 +175,36 @@ class _Rebuild:
         """Copies the values that stay into the new layers."""
         for key, record in self._graph.records.items():
             if isinstance(record.operation, keras.Layer):
-                _copy_state(record, self._made[key], self._kept)
+                _copy_state(record, self._new[key], self._kept)
+
+
+def fitting_initializers(record: OperationRecord, kept: KeptChannels) -> dict[str, Any]:
+    """Config entries (key -> serialized initializer) for initializers that hold arrays of the old size.
+
+    Such an initializer (`Constant(array)`, a filter bank) makes weights of one shape only. The rebuilt layer would fail
+    to build, here or when its file is loaded, although the values that it makes are not used.
+    """
+    changed = {}
+    for index, by_axis in record.weights.items():
+        variable = record.operation.weights[index]
+        key = _config_key(record.operation, variable.name)
+        if key is None or all(kept.mask(labels).all() for labels in by_axis.values()):
+            continue
+        initializer = getattr(record.operation, key)
+        if _holds_arrays(initializer):
+            values = kept.take(keras.ops.convert_to_numpy(initializer(variable.shape, dtype=variable.dtype)), by_axis)
+            changed[key] = keras.initializers.serialize(keras.initializers.Constant(values))
+    return changed
+
+
+def _config_key(layer: keras.Layer, name: str) -> str | None:
+    """`kernel` -> `kernel_initializer`, `depthwise_kernel` -> `depthwise_initializer`; None if there is none."""
+    candidates = (f"{name}_initializer", f"{name.removesuffix('_kernel')}_initializer")
+    return next((key for key in candidates if getattr(layer, key, None) is not None), None)
+
+
+def _holds_arrays(initializer: Any) -> bool:
+    return any(np.ndim(value) > 0 for value in vars(initializer).values() if not isinstance(value, str))
 
 
 def _copy_state(record: OperationRecord, new: keras.Layer, kept: KeptChannels) -> None:
@@ -188,10 +216,3 @@ def _copy_state(record: OperationRecord, new: keras.Layer, kept: KeptChannels) -
             raise
         kind = type(new).__name__
         raise RuntimeError(f"{record.path} ({kind}): {error}: the rule misses an axis or a config entry") from error
-
-
-def _new_input(tensor: keras.KerasTensor, shape: Sequence[int | None]) -> keras.KerasTensor:
-    layer = tensor._keras_history.operation
-    return keras.Input(
-        batch_shape=tuple(shape), dtype=tensor.dtype, name=layer.name, sparse=tensor.sparse, optional=layer.optional
-    )

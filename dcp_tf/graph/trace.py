@@ -12,10 +12,7 @@ import keras
 from keras import tree
 
 from dcp_tf.errors import UsageError
-
-# The graph of a functional model is reached through these two private attributes of Keras 3.
-_NODES = "_nodes_by_depth"
-_SEQUENTIAL_GRAPH = "_functional"
+from dcp_tf.models.functional import functional_graph, nested_arguments, ordered_nodes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -29,7 +26,7 @@ class Call:
         bindings: for every symbolic tensor among the arguments, by id, the number of the traced tensor.
         inputs: numbers of the tensors among the arguments, in the order of the flattened arguments.
         outputs: numbers of the tensors that the call makes.
-        training: what an enclosing model was told by a `training=` argument, else None.
+        training: the `training=` argument that an enclosing model was called with, else None.
     """
 
     operation: keras.Operation
@@ -48,8 +45,8 @@ class Call:
     def run(self, values: Mapping[int, Any], training: bool | None = None) -> list:
         """Calls the operation on `values` (tensor number to tensor) and returns its outputs as a flat list.
 
-        As in a Keras model, `training` goes before what the node recorded: layers that augment images record True,
-        their default, when they are called without the argument.
+        As in a Keras model, `training` overrides what the node recorded: layers that augment images record True, their
+        default, when they are called without the argument.
         """
         args, kwargs = self.node.arguments.fill_in({key: values[number] for key, number in self.bindings.items()})
         if accepts_training(type(self.operation)):
@@ -67,7 +64,7 @@ def accepts_training(operation_class: type) -> bool:
 
 
 def unwrapped(layer: keras.Layer) -> keras.Layer:
-    """The layer inside of a wrapper that does nothing but call it, or the layer itself."""
+    """The layer inside a wrapper that only calls it, or the layer itself."""
     while isinstance(layer, (keras.layers.SpectralNormalization, keras.layers.TimeDistributed)):
         layer = layer.layer
     return layer
@@ -78,63 +75,20 @@ def _is_open(shapes: Iterable[tuple]) -> bool:
     return any(None in shape[1:] for shape in shapes)
 
 
-def _traced_shapes(node: Any, known: Mapping[int, keras.KerasTensor]) -> list[tuple]:
+def _traced_shapes(node: Any, tensors: Mapping[int, keras.KerasTensor]) -> list[tuple]:
     """The output shapes of a call as TensorFlow infers them.
 
-    Layers that are told their output shape, such as EinsumDense, may have been told that a size is open.
+    Layers with a stated output shape, such as EinsumDense, may state that a size is open.
     """
     import tensorflow as tf
 
     def call(*values: Any) -> Any:
-        args, kwargs = node.arguments.fill_in(dict(zip(known, values, strict=True)))
+        args, kwargs = node.arguments.fill_in(dict(zip(tensors, values, strict=True)))
         return tree.flatten(node.operation(*args, **kwargs))
 
-    specs = [tf.TensorSpec(x.shape, x.dtype) for x in known.values()]
+    specs = [tf.TensorSpec(x.shape, x.dtype) for x in tensors.values()]
     outputs = tf.function(call, autograph=False).get_concrete_function(*specs).structured_outputs
     return [tuple(x.shape) for x in outputs]
-
-
-def functional_graph(operation: Any) -> Any | None:
-    """The functional graph inside a nested model, or None where the operation is to be taken as a whole.
-
-    A model whose class overrides `call` may do anything there, so it is taken as a whole too.
-    """
-    if isinstance(operation, keras.Sequential):
-        overridden = type(operation).call is not keras.Sequential.call
-        return None if overridden else getattr(operation, _SEQUENTIAL_GRAPH, None)
-    if isinstance(operation, keras.Model) and hasattr(operation, _NODES):
-        return operation if type(operation).call is _functional_class().call else None
-    return None
-
-
-@functools.cache
-def _functional_class() -> type:
-    probe = keras.Input((1,))
-    return type(keras.Model(probe, keras.layers.Identity()(probe)))
-
-
-def ordered_nodes(graph: Any) -> list:
-    """The nodes of one functional graph (nested models unopened), producers first, without its inputs."""
-    by_depth = getattr(graph, _NODES)
-    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
-
-
-def _inputs_of_nested(node: Any, inner: Any) -> list:
-    """The tensors that a call passes to the inputs of a nested model, in their order.
-
-    Other arguments (`mask`) are left out: at run time a mask travels with its tensor.
-    """
-    arguments = node.arguments
-    given = arguments.args[0] if arguments.args else arguments.kwargs["inputs"]
-    by_name = isinstance(given, Mapping) and not isinstance(inner.input, Mapping)
-    tensors = [given[x.name] for x in inner.inputs] if by_name else tree.flatten(given)
-    for stated, tensor in zip(inner.inputs, tensors, strict=True):
-        if len(stated.shape) != len(tensor.shape):
-            raise UsageError(
-                f"{node.operation.name!r} expects an input of shape {stated.shape} and is called on {tensor.shape}: "
-                "give the two the same number of axes"
-            )
-    return tensors
 
 
 class Trace:
@@ -195,7 +149,7 @@ class Trace:
             if inner is None:
                 outputs = self._add_call(node, path, local, training)
             else:
-                numbers = [local[id(x)] for x in _inputs_of_nested(node, inner)]
+                numbers = [local[id(x)] for x in nested_arguments(node, inner)]
                 stated = node.arguments.kwargs.get("training")
                 self.nested.append((operation, numbers))
                 outputs = self._open(inner, numbers, path + "/", training if stated is None else stated)
@@ -215,12 +169,12 @@ class Trace:
         """The shapes of what one call makes, from those of its inputs here."""
         shapes = [tuple(x.shape) for x in node.outputs]
         tensors = node.arguments.keras_tensors
-        known = {id(x): keras.KerasTensor(self.shapes[bindings[id(x)]], x.dtype) for x in tensors}
-        if any(known[id(x)].shape != tuple(x.shape) for x in tensors):
-            args, kwargs = node.arguments.fill_in(known)
+        inputs = {id(x): keras.KerasTensor(self.shapes[bindings[id(x)]], x.dtype) for x in tensors}
+        if any(inputs[id(x)].shape != tuple(x.shape) for x in tensors):
+            args, kwargs = node.arguments.fill_in(inputs)
             shapes = [tuple(x.shape) for x in tree.flatten(node.operation.compute_output_spec(*args, **kwargs))]
-        if tensors and _is_open(shapes) and not _is_open(x.shape for x in known.values()):
-            return _traced_shapes(node, known)
+        if tensors and _is_open(shapes) and not _is_open(x.shape for x in inputs.values()):
+            return _traced_shapes(node, inputs)
         return shapes
 
     def _rows(self, operation: Any, inputs: Sequence[int], shapes: list[tuple]) -> fractions.Fraction | None:

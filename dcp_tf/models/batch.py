@@ -1,4 +1,4 @@
-"""Models that state a batch size: for images in batches of any size, where they can take them."""
+"""Models with a fixed batch size, rebuilt for any batch size where they allow it."""
 
 from typing import Any
 
@@ -7,21 +7,22 @@ import numpy as np
 from keras import tree
 
 from dcp_tf.errors import UsageError, first_line
+from dcp_tf.models.functional import input_like, ordered_nodes
 
-# What a size that the model leaves open becomes in the comparison: the first one that the model takes.
+# What replaces an open size in the comparison: the first of these that the model accepts.
 _TRIAL_SIZES = (32, 64, 128, 224)
-# Two batch sizes: few images, whatever the model states, for these may be large ones.
+# Two batch sizes, both small, since the images may be large.
 _MANY, _FEW = 5, 3
 
 
 def with_open_batch(model: keras.Model) -> keras.Model:
-    """The model without the batch size that its inputs state.
+    """Returns the model without the batch size that its inputs state.
 
     Args:
         model: functional or Sequential, built. It stays as it is.
 
     Returns:
-        `model` itself if no batch size is stated, else a model of the same layers whose outputs are equal.
+        `model` itself if no batch size is stated, else a model of the same layers with equal outputs.
 
     Raises:
         UsageError: the model works with one batch size only.
@@ -36,8 +37,8 @@ def with_open_batch(model: keras.Model) -> keras.Model:
 
 
 def share_layers(model: keras.Model) -> keras.Model:
-    """Another model of the same layers, for batches of any size; the given one stays as it is."""
-    inputs = tree.map_structure(_open_input, _inputs(model))
+    """Another model of the same layers, for any batch size; the given one is not changed."""
+    inputs = tree.map_structure(lambda tensor: input_like(tensor, (None, *tensor.shape[1:])), _inputs(model))
     opened = keras.models.clone_model(model, inputs, clone_function=lambda layer: layer)
     opened._trainable = model._trainable
     return opened
@@ -48,23 +49,13 @@ def _inputs(model: keras.Model) -> Any:
     return model.inputs[0] if isinstance(model, keras.Sequential) else model.input
 
 
-def _open_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    layer = tensor._keras_history.operation
-    shape = (None, *tensor.shape[1:])
-    return keras.Input(
-        batch_shape=shape, dtype=tensor.dtype, name=layer.name, sparse=tensor.sparse, optional=layer.optional
-    )
-
-
 def _fixing_operation(model: keras.Model) -> keras.Operation | None:
     """The first operation that makes a number of rows which does not depend on the batch."""
-    graph = getattr(model, "_functional", None) or model
-    for depth in sorted(graph._nodes_by_depth, reverse=True):
-        for node in graph._nodes_by_depth[depth]:
-            before = [tensor.shape[0] for tensor in node.input_tensors if tensor.shape]
-            after = [tensor.shape[0] for tensor in node.output_tensors if tensor.shape]
-            if None in before and after and None not in after:
-                return node.operation
+    for node in ordered_nodes(getattr(model, "_functional", None) or model):
+        before = [tensor.shape[0] for tensor in node.input_tensors if tensor.shape]
+        after = [tensor.shape[0] for tensor in node.output_tensors if tensor.shape]
+        if None in before and after and None not in after:
+            return node.operation
     return None
 
 
@@ -73,7 +64,7 @@ def _require_any_batch(model: keras.Model, opened: keras.Model, stated: int | No
     size = stated or (suspect and next(x.shape[0] for x in tree.flatten(suspect.output) if x.shape))
     stateful = next((layer for layer in model._flatten_layers() if getattr(layer, "stateful", False)), None)
     reason = f"layer {stateful.name!r} is stateful" if stateful else suspect and f"{suspect.name!r} fixes it"
-    said = f"{model.name!r} is built for batches of {size or 'one number of'} images" + (
+    problem = f"{model.name!r} is built for batches of {size or 'one number of'} images" + (
         f" ({reason})" if reason else ""
     )
     advice = "build it for any batch: keras.Input(shape) without batch_size, reshapes to (-1, ...)"
@@ -81,11 +72,11 @@ def _require_any_batch(model: keras.Model, opened: keras.Model, stated: int | No
         many = _trial(opened)
         together, alone = _run(opened, many), _run(opened, tree.map_structure(lambda x: x[:_FEW], many))
     except Exception as error:  # Keras and TensorFlow raise many kinds
-        raise UsageError(f"{said}: {advice}" + ("" if reason else f" ({first_line(error)[:200]})")) from error
+        raise UsageError(f"{problem}: {advice}" + ("" if reason else f" ({first_line(error)[:200]})")) from error
     ratios = [len(x) * _FEW / max(len(y), 1) for x, y in zip(together, alone, strict=True) if x.ndim and y.ndim]
     all_answered = all(ratio == _MANY for ratio in ratios)
     if not (all_answered and _agree(together, alone)):
-        raise UsageError(f"{said}, and computes something else in others: {advice}")
+        raise UsageError(f"{problem}, and computes something else for other batch sizes: {advice}")
 
 
 def _trial(opened: keras.Model) -> Any:

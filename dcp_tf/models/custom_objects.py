@@ -1,4 +1,4 @@
-"""A user's Python file with layers and functions that a model file needs.
+"""A user's Python file with the custom layers and functions of a model file.
 
 Nothing but Keras is imported here: the check of a written file runs this module by its path, without the package.
 """
@@ -22,8 +22,8 @@ def import_custom_objects(path: str) -> dict[str, Any]:
 
     Classes with a `from_config` count (layers, models, initializers, ...), those that the file imports too, and
     functions that are defined in it or beside it. Stored code (Lambda layers) finds all names of the file, such as `tf`
-    of `import tensorflow as tf`. What lies beside the file can be imported, with `import blocks` as
-    with `from .blocks import Block`.
+    of `import tensorflow as tf`. Modules in the same folder can be imported, as `import blocks` or as
+    `from .blocks import Block`.
 
     Args:
         path: of a `.py` file. Its code is run.
@@ -40,7 +40,7 @@ def import_custom_objects(path: str) -> dict[str, Any]:
     module = _run(file)
     objects = {}
     for name, value in vars(module).items():
-        if _is_of_use(value, file.parent):
+        if _is_useful(value, file.parent):
             objects |= {name: value, value.__name__: value, f"Custom>{value.__name__}": value}
     names = {name: value for name, value in vars(module).items() if not name.startswith("__")}
     if not objects and not any(isinstance(value, types.ModuleType) for value in names.values()):
@@ -51,8 +51,8 @@ def import_custom_objects(path: str) -> dict[str, Any]:
     return objects
 
 
-def is_own(layer: keras.Layer) -> bool:
-    """Whether a layer's class is of a user's own, or of another package than Keras."""
+def is_custom(layer: keras.Layer) -> bool:
+    """Whether a layer is a custom one: its class is not from Keras."""
     return not type(layer).__module__.startswith("keras.")
 
 
@@ -62,20 +62,20 @@ def lambdas(model: keras.Model) -> list[str]:
 
 
 def unknown_names(layer: keras.layers.Lambda) -> list[str]:
-    """Names in the code of a Lambda layer that stand for nothing: a file stores the code alone."""
+    """Undefined names in the code of a Lambda layer: a file stores only the code."""
     code = getattr(layer.function, "__code__", None)
     if code is None:
         return []
-    known = layer.function.__globals__.keys() | vars(builtins).keys()
+    defined = layer.function.__globals__.keys() | vars(builtins).keys()
     used = [step.argval for step in dis.get_instructions(code) if step.opname == "LOAD_GLOBAL"]
-    return sorted({name for name in used if name not in known})
+    return sorted({name for name in used if name not in defined})
 
 
 def _run(file: pathlib.Path) -> types.ModuleType:
     """The module, under the name that a script beside it would import it by."""
-    known = sys.modules.get(file.stem)
-    if known is not None and getattr(known, "__file__", None) == str(file):
-        return known
+    loaded = sys.modules.get(file.stem)
+    if loaded is not None and getattr(loaded, "__file__", None) == str(file):
+        return loaded
     folder = types.ModuleType(f"_beside_{file.stem}")  # what "." means in the file
     folder.__path__ = [str(file.parent)]
     sys.modules[folder.__name__] = folder
@@ -84,12 +84,12 @@ def _run(file: pathlib.Path) -> types.ModuleType:
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     module.__package__ = folder.__name__
-    if known is None:  # a file called json.py must not become everyone's json
+    if loaded is None:  # a file called json.py must not become everyone's json
         sys.modules[file.stem] = module
     try:
         spec.loader.exec_module(module)
     except BaseException as error:
-        if known is None:
+        if loaded is None:
             del sys.modules[file.stem]
         if not isinstance(error, (Exception, SystemExit)):
             raise
@@ -98,7 +98,7 @@ def _run(file: pathlib.Path) -> types.ModuleType:
     return module
 
 
-def _is_of_use(value: Any, folder: pathlib.Path) -> bool:
+def _is_useful(value: Any, folder: pathlib.Path) -> bool:
     if isinstance(value, type):
         return hasattr(value, "from_config") and value.__module__.split(".")[0] not in ("keras", "tf_keras")
     if not isinstance(value, types.FunctionType):

@@ -21,7 +21,7 @@ def mobilefacenet(input_shape: tuple[int, int, int] = (112, 112, 3), embedding: 
         embedding: how many values describe a face.
 
     Returns:
-        An untrained functional model that ends in embeddings (not normalised).
+        An untrained functional model that ends in embeddings (not normalized).
     """
     inputs = keras.Input(input_shape, name="image")
     x = bn_prelu(conv(64, 3, 2, "stem_conv")(inputs), "stem")
@@ -59,7 +59,7 @@ def lresnet34e_ir(input_shape: tuple[int, int, int] = (112, 112, 3), embedding: 
         embedding: how many values describe a face.
 
     Returns:
-        An untrained functional model that ends in embeddings (not normalised).
+        An untrained functional model that ends in embeddings (not normalized).
     """
     inputs = keras.Input(input_shape, name="image")
     x = bn_prelu(conv(64, 3, 1, "stem_conv")(inputs), "stem")
@@ -105,7 +105,7 @@ def spherenet20(input_shape: tuple[int, int, int] = (112, 96, 3), embedding: int
         embedding: how many values describe a face.
 
     Returns:
-        An untrained functional model that ends in embeddings (not normalised).
+        An untrained functional model that ends in embeddings (not normalized).
     """
     return _spherenet("spherenet20", (1, 2, 4, 1), input_shape, embedding)
 

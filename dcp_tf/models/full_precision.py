@@ -1,4 +1,4 @@
-"""Models that were built to compute in 16 bits, rebuilt to compute in 32."""
+"""Models in half or mixed precision, rebuilt in float32."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def in_full_precision(model: keras.Model) -> keras.Model:
     """
     if not any(layer.compute_dtype in HALVES for layer in model._flatten_layers()):
         return model
-    with SafeModeScope(safe_mode=False):  # whatever code the model holds is in memory already
+    with SafeModeScope(safe_mode=False):  # the code that the model holds is in memory already
         rebuilt = type(model).from_config(widen(model.get_config()))
     transfer_state(model, rebuilt)
     return rebuilt

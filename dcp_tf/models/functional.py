@@ -1,6 +1,10 @@
-"""What kind of Keras model can be worked on: one whose graph of layers is known."""
+"""The graph of layers inside a functional or Sequential Keras model."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
+from keras import tree
 
 # Keras has no public name for the class of functional models.
 from keras.src.models.functional import Functional
@@ -19,7 +23,7 @@ def check_functional(model: keras.Model, input_shape: tuple[int | None, ...] | N
         The same model.
 
     Raises:
-        UsageError: it is no functional or Sequential model, or is not built and no input shape is known.
+        UsageError: it is not functional or Sequential, or it is not built and no input shape is known.
     """
     if isinstance(model, keras.Sequential):
         if not _has_graph(model) and not _build(model, input_shape):
@@ -54,3 +58,50 @@ def _build(model: keras.Sequential, input_shape: tuple[int | None, ...] | None) 
         reason = " ".join(str(error).split())
         raise UsageError(f"the Sequential model {model.name!r} cannot take {tuple(input_shape)}: {reason}") from error
     return _has_graph(model)
+
+
+def functional_graph(operation: Any) -> Any | None:
+    """The functional graph inside a model, or None where the operation must be taken as a whole.
+
+    A model whose class overrides `call` may compute anything there, so it is taken as a whole too.
+    """
+    if isinstance(operation, keras.Sequential):
+        overridden = type(operation).call is not keras.Sequential.call
+        return None if overridden else getattr(operation, "_functional", None)
+    is_functional = isinstance(operation, Functional) and type(operation).call is Functional.call
+    return operation if is_functional else None
+
+
+def ordered_nodes(graph: Any) -> list:
+    """The nodes of one functional graph (nested models unopened), producers first, without its inputs."""
+    by_depth = graph._nodes_by_depth
+    return [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth] if not node.is_input]
+
+
+def nested_arguments(node: Any, inner: Any) -> list:
+    """The tensors that a call passes to the inputs of a nested model, in their order.
+
+    Other arguments (`mask`) are left out: at run time a mask travels with its tensor.
+
+    Raises:
+        UsageError: a tensor has another rank than the input.
+    """
+    arguments = node.arguments
+    passed = arguments.args[0] if arguments.args else arguments.kwargs["inputs"]
+    by_name = isinstance(passed, Mapping) and not isinstance(inner.input, Mapping)
+    tensors = [passed[x.name] for x in inner.inputs] if by_name else tree.flatten(passed)
+    for stated, tensor in zip(inner.inputs, tensors, strict=True):
+        if len(stated.shape) != len(tensor.shape):
+            raise UsageError(
+                f"{node.operation.name!r} expects an input of shape {stated.shape} and is called on {tensor.shape}: "
+                "give the two the same number of axes"
+            )
+    return tensors
+
+
+def input_like(tensor: keras.KerasTensor, shape: Sequence[int | None]) -> keras.KerasTensor:
+    """A new model input with the name and type of a given one, and another shape (batch axis included)."""
+    layer = tensor._keras_history.operation
+    return keras.Input(
+        batch_shape=tuple(shape), dtype=tensor.dtype, name=layer.name, sparse=tensor.sparse, optional=layer.optional
+    )

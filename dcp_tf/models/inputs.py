@@ -1,15 +1,16 @@
-"""Which pixels a model expects, as far as the operations in front of its first layer with a kernel tell."""
+"""Which pixel range a model expects, inferred from the operations before its first layer with a kernel."""
 
 import dataclasses
 import inspect
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import tree
+
+from dcp_tf.models.functional import functional_graph, nested_arguments, ordered_nodes
 
 _LARGEST_UNIT = 0.1  # a model that multiplies by less than this was made for 0..255, not for 0..1
 _LARGEST_UNIT_MEAN = 1.5  # pixels of 0..1 or -1..1 have no mean beyond this
@@ -21,7 +22,7 @@ _NOT_AFFINE = 0.01  # of the span
 
 @dataclasses.dataclass(frozen=True)
 class _Reading:
-    """What a layer gets to see of a pixel: `multiplier (pixel - mean)`."""
+    """How a layer receives a pixel: `multiplier * (pixel - mean)`."""
 
     layer: str
     multiplier: float
@@ -29,7 +30,7 @@ class _Reading:
 
     @property
     def is_raw(self) -> bool:
-        """Whether this only makes sense for pixels of 0..255."""
+        """Whether this makes sense only for pixels of 0..255."""
         is_for_pixels = _PIXELS[0] <= self.mean <= _PIXELS[1]
         return is_for_pixels and (self.multiplier < _LARGEST_UNIT or self.mean > _LARGEST_UNIT_MEAN)
 
@@ -43,12 +44,12 @@ class _Reading:
 
 
 def takes_raw_pixels(model: keras.Model) -> str | None:
-    """Why a model must be given pixels of 0..255; None where nothing says so.
+    """The reason why a model needs pixels of 0..255; None if there is none.
 
-    Integer inputs say so, and what the model does to its images before the first layer with a kernel. Black, gray and
-    white images are sent through these operations in inference mode, whatever they are: layers, `keras.ops`, nested
-    models, augmentation (which does nothing then). Where the first kernel reads an affine map of the pixels, its
-    multiplier and its zero tell the range. The statistics of a BatchNormalization in front tell it too.
+    A reason is an integer input, or what the model does to its images before the first layer with a kernel. Black, gray
+    and white images are sent through these operations in inference mode, whatever they are: layers, `keras.ops`, nested
+    models, augmentation (which does nothing then). If the first kernel reads an affine map of the pixels, the map's
+    multiplier and zero give the range. So do the statistics of a BatchNormalization before it.
 
     Args:
         model: functional or Sequential.
@@ -61,30 +62,30 @@ def takes_raw_pixels(model: keras.Model) -> str | None:
 
 
 def _readings(model: keras.Model) -> tuple[list[_Reading], str | None]:
-    """What each layer that is no preprocessing gets to see of the pixels, where that is an affine map of them.
+    """The affine map of the pixels that each layer after the preprocessing receives, where it is one.
 
-    The class of the first operation that changes values comes with it.
+    Also returns the class of the first operation that changes values.
     """
     batch, *sizes = model.inputs[0].shape
     shape = (batch or 1, *(size or _OPEN_SIZE for size in sizes))
-    seen = []
+    parts = []
     for level in _LEVELS:
-        walk = _Walk()
+        preprocessing = _Preprocessing()
         image = keras.ops.full(shape, level, dtype=model.inputs[0].dtype)
         try:
-            walk.run(model, [image, *[None] * (len(model.inputs) - 1)])
-        except (ValueError, TypeError, tf.errors.OpError):  # it takes other sizes than this: nothing is told
+            preprocessing.run(model, [image, *[None] * (len(model.inputs) - 1)])
+        except (ValueError, TypeError, tf.errors.OpError):  # it takes other sizes than this
             return [], None
-        seen.append(walk.seen)
+        parts.append(preprocessing.seen)
     readings = (
         _reading(black[0], *(part[1] for part in (black, gray, white)))
-        for black, gray, white in zip(*seen, strict=True)
+        for black, gray, white in zip(*parts, strict=True)
     )
-    return [reading for reading in readings if reading is not None], walk.first
+    return [reading for reading in readings if reading is not None], preprocessing.first
 
 
 def _reading(layer: str, black: np.ndarray, gray: np.ndarray, white: np.ndarray) -> _Reading | None:
-    """The affine map behind three levels; None where values do not depend on the pixels, or in another way."""
+    """The affine map behind three levels; None if the values do not depend on the pixels, or not in an affine way."""
     span = white - black
     changes = np.abs(span) > 1e-6 * max(1.0, float(np.abs(black).max(initial=0)))
     if not changes.any():
@@ -96,8 +97,8 @@ def _reading(layer: str, black: np.ndarray, gray: np.ndarray, white: np.ndarray)
     return _Reading(layer, float(np.median(np.abs(multipliers))), float(np.median(-black[changes] / multipliers)))
 
 
-class _Walk:
-    """Sends an image through the operations in front of the first kernels.
+class _Preprocessing:
+    """Sends an image through the operations before the first kernels.
 
     Attributes:
         seen: for each tensor that a layer with a kernel reads, that layer's name and the values.
@@ -109,31 +110,28 @@ class _Walk:
         self.first: str | None = None
 
     def run(self, model: keras.Model, inputs: Sequence[Any]) -> list[Any]:
-        """The outputs of a functional model; None stands for what lies behind a kernel."""
+        """The outputs of a functional model; None for those behind a kernel."""
         graph = getattr(model, "_functional", None) or model
         known = {id(tensor): value for tensor, value in zip(graph.inputs, inputs, strict=True) if value is not None}
-        for node in _nodes(graph):
+        for node in ordered_nodes(graph):
             arguments = node.arguments.keras_tensors
             values = [known[id(tensor)] for tensor in arguments if id(tensor) in known]
             if not values:
                 continue
-            is_known = len(values) == len(arguments) and _is_preprocessing(node.operation)
-            if not is_known and not _is_functional(node.operation):
+            is_nested = functional_graph(node.operation) is not None
+            if not is_nested and not (len(values) == len(arguments) and _is_preprocessing(node.operation)):
                 self.seen += [(node.operation.name, _array(value)) for value in values]
                 continue
             outputs = self._call(node, known)
-            if self.first is None and not _is_functional(node.operation) and _differ(values[0], outputs[0]):
+            if self.first is None and not is_nested and _differ(values[0], outputs[0]):
                 self.first = type(node.operation).__name__
             known |= {id(x): y for x, y in zip(node.outputs, outputs, strict=True) if y is not None}
         return [known.get(id(tensor)) for tensor in graph.outputs]
 
     def _call(self, node: Any, known: dict[int, Any]) -> list[Any]:
         operation = node.operation
-        if _is_functional(operation):
-            given = node.arguments.args[0] if node.arguments.args else node.arguments.kwargs["inputs"]
-            if isinstance(given, dict) and not isinstance(operation.input, dict):
-                given = [given[tensor.name] for tensor in operation.inputs]
-            return self.run(operation, [known.get(id(tensor)) for tensor in tree.flatten(given)])
+        if (inner := functional_graph(operation)) is not None:
+            return self.run(operation, [known.get(id(tensor)) for tensor in nested_arguments(node, inner)])
         args, kwargs = node.arguments.fill_in(known)
         if isinstance(operation, keras.layers.BatchNormalization):
             return [_standardized(operation, args[0] if args else kwargs["inputs"])]
@@ -142,21 +140,8 @@ class _Walk:
         return tree.flatten(operation(*args, **kwargs))
 
 
-def _nodes(graph: Any) -> Iterator[Any]:
-    """The calls of a functional graph, producers first."""
-    by_depth = graph._nodes_by_depth
-    calls = itertools.chain.from_iterable(by_depth[depth] for depth in sorted(by_depth, reverse=True))
-    return (node for node in calls if not node.is_input)
-
-
-def _is_functional(operation: Any) -> bool:
-    return isinstance(operation, keras.Model) and (
-        getattr(operation, "_functional", None) is not None or hasattr(operation, "_nodes_by_depth")
-    )
-
-
 def _is_preprocessing(operation: Any) -> bool:
-    """Whether an operation has no weights but the statistics of its inputs."""
+    """Whether an operation has no weights except statistics of its inputs."""
     if not isinstance(operation, keras.layers.Layer) or isinstance(operation, keras.layers.BatchNormalization):
         return True
     statistics = {
@@ -169,7 +154,7 @@ def _is_preprocessing(operation: Any) -> bool:
 
 
 def _standardized(layer: keras.layers.BatchNormalization, inputs: Any) -> Any:
-    """What a BatchNormalization makes of its inputs before it scales them by what it learned."""
+    """The inputs of a BatchNormalization after its statistics, before its gamma and beta."""
     shape = [1] * len(inputs.shape)
     shape[layer.axis] = -1
     mean, variance = (keras.ops.reshape(x, shape) for x in (layer.moving_mean, layer.moving_variance))
@@ -177,7 +162,7 @@ def _standardized(layer: keras.layers.BatchNormalization, inputs: Any) -> Any:
 
 
 def _differ(before: Any, after: Any) -> bool:
-    """Whether values changed, and not their places alone."""
+    """Whether values changed, not only their positions."""
     return abs(float(keras.ops.max(before)) - float(keras.ops.max(after))) > 1e-3
 
 

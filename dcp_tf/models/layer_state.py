@@ -1,4 +1,4 @@
-"""All that a layer knows besides its config: weights, what it derives from them, vocabularies, constants."""
+"""The state of a layer beyond its config: weights, what it derives from them, vocabularies, constants."""
 
 import tempfile
 from collections.abc import Callable
@@ -17,18 +17,18 @@ Take = Callable[[keras.Variable, np.ndarray], np.ndarray]
 
 
 def transfer_state(old: keras.Layer, new: keras.Layer, take: Take | None = None) -> None:
-    """Gives `new` the state of `old`, with that of all layers inside of both.
+    """Copies the state of `old` and of all layers inside it to `new`.
 
-    What Keras keeps in a `.keras` file goes the way it goes through a file, so that `new` is what loading would make.
-    A layer of a user's own also hands over the numbers, arrays and tensors among its attributes.
+    State that Keras saves in a `.keras` file is copied as saving and loading would do it. For custom layers, numbers,
+    arrays and tensors among their attributes are copied too.
 
     Args:
-        old: a layer or a model. It stays as it is.
+        old: a layer or a model; it is not changed.
         new: one of the same structure, built or called.
-        take: from a variable of `old` and its value to what becomes the value in `new`; None: all of it.
+        take: maps a variable of `old` and its value to the value in `new`; None copies it unchanged.
 
     Raises:
-        UsageError: the two have layers or weights of other kinds or shapes; the layer is named.
+        UsageError: the two have layers or weights of different kinds or shapes; the error names the layer.
     """
     pairs = _pairs(old, new)
     for one, other in pairs:
@@ -40,12 +40,12 @@ def transfer_state(old: keras.Layer, new: keras.Layer, take: Take | None = None)
         )
     for variable, target in zip(old.variables, new.variables, strict=True):
         _assign(variable, target, take)
-    for one, other in reversed(pairs):  # the inner ones first: others may derive their state from them
+    for one, other in reversed(pairs):  # inner ones first: outer layers may derive their state from them
         _transfer_own(one, other)
 
 
 def _pairs(old: keras.Layer, new: keras.Layer) -> list[tuple[keras.Layer, keras.Layer]]:
-    """Each layer with the one that takes its place, outer ones first."""
+    """Each layer with its counterpart, outer ones first."""
     pairs = [(old, new)]
     inside = [layer._flatten_layers(include_self=False) for layer in (old, new)]
     kinds = [[type(layer) for layer in layers] for layers in inside]
@@ -58,7 +58,7 @@ def _pairs(old: keras.Layer, new: keras.Layer) -> list[tuple[keras.Layer, keras.
 
 
 def _build_inner_layers(old: keras.Layer, new: keras.Layer) -> None:
-    """Builds what a layer builds at its first call only: a symbolic call stops at a stated output shape."""
+    """Builds weights that a layer builds only when called: a symbolic call stops at a stated output shape."""
     if len(new.variables) < len(old.variables) and new._inbound_nodes and not isinstance(new, keras.Model):
         arguments = new._inbound_nodes[0].arguments
         with keras.name_scope(new.name):
@@ -74,7 +74,7 @@ def _assign(old: keras.Variable, new: keras.Variable, take: Take | None) -> None
 
 
 def _transfer_own(old: keras.Layer, new: keras.Layer) -> None:
-    """What the weights do not hold, of one layer without those inside of it."""
+    """Copies the state besides the weights, of one layer without its inner layers."""
     new._trainable = old._trainable
     own = [layer._trainable_variables + layer._non_trainable_variables for layer in (old, new)]
     for variable, target in zip(*own, strict=True):
@@ -87,7 +87,7 @@ def _transfer_own(old: keras.Layer, new: keras.Layer) -> None:
             _through_files(new if sliced else old, new)
         if hasattr(new, "finalize_state") and not _overrides(new, "load_own_variables"):
             new.finalize_state()
-    except Exception as error:  # of a user's own methods, which may raise anything
+    except Exception as error:  # custom methods may raise anything
         raise UsageError(
             f"layer {old.name!r} ({type(old).__name__}) cannot take the state that it gives: {first_line(error)}"
         ) from error
@@ -108,9 +108,9 @@ def _through_files(old: keras.Layer, new: keras.Layer) -> None:
 
 
 def _transfer_attributes(old: keras.Layer, new: keras.Layer) -> None:
-    known = vars(keras.Layer(name="any"))
+    keras_attributes = vars(keras.Layer(name="any"))
     for name, value in list(vars(old).items()):
-        if name in known or name.startswith("_self_"):
+        if name in keras_attributes or name.startswith("_self_"):
             continue
         if isinstance(value, tf.Variable):
             if isinstance(getattr(new, name, None), tf.Variable):
@@ -120,7 +120,7 @@ def _transfer_attributes(old: keras.Layer, new: keras.Layer) -> None:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a value is made of numbers, texts, arrays and eager tensors alone."""
+    """Whether a value consists only of numbers, strings, arrays and eager tensors."""
     if isinstance(value, dict):
         return all(_is_plain(item) for item in value.values())
     if isinstance(value, (list, tuple)):
@@ -129,6 +129,6 @@ def _is_plain(value: Any) -> bool:
 
 
 def _widened(value: Any, dtype: str) -> Any:
-    """Half floats as what the new layer computes with; all else as it is."""
+    """Half-precision tensors in the dtype of the new layer; anything else unchanged."""
     is_half = isinstance(value, tf.Tensor) and value.dtype in (tf.float16, tf.bfloat16)
     return tf.cast(value, dtype) if is_half and dtype == "float32" else value

@@ -1,4 +1,4 @@
-"""From `--model` to a model."""
+"""Loads or builds the model that `--model` names."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from dcp_tf.models.batch import with_open_batch
 from dcp_tf.models.custom_objects import import_custom_objects, unknown_names
 from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
-from dcp_tf.models.keras2.files import load_legacy
+from dcp_tf.models.keras2.files import load_keras2_file
 from dcp_tf.models.names import with_valid_names
 from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.zoo import build, zoo_normalization
@@ -42,7 +42,7 @@ class LoadedModel:
 
     Attributes:
         model: functional or Sequential, built.
-        normalization: how its images are normalised, as in `dcp_tf.data.load`; "none" where that is unknown.
+        normalization: how its images are normalized, as in `dcp_tf.data.load`; "none" where that is unknown.
         source: what it was loaded from.
     """
 
@@ -63,17 +63,17 @@ def load(
     """Loads or builds a model.
 
     Args:
-        spec: `zoo:NAME` (see `dcp_tf.models.NETWORKS`; their images are normalised as `digits` if gray and as those of
-            the network's data set if RGB), `keras:NAME` (keras.applications, normalised as each family's weights were
+        spec: `zoo:NAME` (see `dcp_tf.models.NETWORKS`; their images are normalized as `digits` if gray and as those of
+            the network's data set if RGB), `keras:NAME` (keras.applications, normalized as each family's weights were
             trained) or the path of a `.keras` or `.h5` file (one of Keras 2 is converted).
         weights: for `zoo:` None or a weights file; for `keras:` also "imagenet". A model file holds its own.
         input_shape: (H, W, C); a model file must be able to take it.
         num_classes: how many outputs; a model file must have as many (or one, for two classes).
-        custom_objects: a Python file with the layers and functions that a model file names. Its code is run.
-        allow_lambda: whether code that is stored in the model file (Lambda layers) may run.
+        custom_objects: a Python file that defines the custom layers and functions of a model file. Its code is run.
+        allow_lambda: whether code stored in the model file (Lambda layers) may run.
 
     Raises:
-        UsageError: there is no such model, it cannot be loaded, or its graph of layers is unknown.
+        UsageError: the model does not exist, cannot be loaded, or its graph of layers is unknown.
     """
     kind, _, name = spec.partition(":")
     if kind == "zoo":
@@ -93,21 +93,27 @@ def load(
             raise UsageError(str(error)) from error
     model = _read_model(pathlib.Path(spec), allow_lambda)
     _check_lambdas(model, spec)
-    model = check_functional(model, input_shape)
+    return LoadedModel(_prepare(check_functional(model, input_shape), spec, input_shape, num_classes), "none", spec)
+
+
+def _prepare(
+    model: keras.Model, spec: str, input_shape: tuple[int | None, ...] | None, num_classes: int | None
+) -> keras.Model:
+    """A user's model with valid names, any batch size, float32 layers and steps as rows; each change is logged."""
     model, renamed = with_valid_names(model)
     if renamed:
-        progress.say(f"note: TensorFlow takes no such names, so {spec} is taken with others: {_pairs(renamed)}")
-    _check_wishes(model, spec, input_shape, num_classes)
+        progress.say(f"note: TensorFlow does not allow some names in {spec}; renamed: {_pairs(renamed)}")
+    _check_shape_and_classes(model, spec, input_shape, num_classes)
     model = with_open_batch(model)
     wide = in_full_precision(model)
     if wide is not model:
-        progress.say(f"note: {spec} was built for mixed precision; it is taken with layers that compute in float32")
+        progress.say(f"note: {spec} uses mixed precision; its layers now compute in float32")
     rows = steps_as_rows(wide)
     if rows is not wide:
         progress.say(
-            f"note: the layers that {spec} calls with TimeDistributed are called once with all steps as a batch"
+            f"note: layers that {spec} wraps in TimeDistributed are now called once, with all steps as a batch"
         )
-    return LoadedModel(rows, "none", spec)
+    return rows
 
 
 def _check_lambdas(model: keras.Model, spec: str) -> None:
@@ -129,9 +135,9 @@ def _read_model(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
     if path.suffix not in (".keras", ".h5", ".hdf5"):
         raise UsageError(f"{path} is no model file by its name; expected .keras or .h5")
     try:
-        with _under_fitting_suffix(path) as readable:
+        with _with_right_suffix(path) as readable:
             if _keras_version(path).startswith(("1.", "2.")):
-                model = load_legacy(readable, str(path), allow_lambda)
+                model = load_keras2_file(readable, str(path), allow_lambda)
             else:
                 model = _load_keras_3(readable, allow_lambda)
     except UsageError:
@@ -144,7 +150,7 @@ def _read_model(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
 
 
 def _load_keras_3(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
-    """Loads the model; classes that it knows as those of a package ("mine>Block") may be registered without one."""
+    """Loads the model; classes that it names with a package ("mine>Block") may be registered without one."""
     registry = keras.saving.get_custom_objects()
     while True:
         try:
@@ -158,8 +164,8 @@ def _load_keras_3(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
 
 
 @contextlib.contextmanager
-def _under_fitting_suffix(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """The path of a model file under a name from which Keras sees its format.
+def _with_right_suffix(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a path of the model file with the suffix of its format, by which Keras chooses how to read it.
 
     Before version 2.12 Keras wrote HDF5 whatever the suffix was, and people rename files.
 
@@ -179,7 +185,7 @@ def _under_fitting_suffix(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _keras_version(path: pathlib.Path) -> str:
-    """The Keras that saved the model in `path`; empty where the file does not say."""
+    """The version of Keras that saved the model in `path`; empty if the file does not say."""
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
@@ -225,7 +231,7 @@ def _load_weights(model: keras.Model, weights: str) -> None:
         raise UsageError(f"the weights {weights} do not fit {model.name}: {reason}") from error
 
 
-def _check_wishes(
+def _check_shape_and_classes(
     model: keras.Model, spec: str, input_shape: tuple[int | None, ...] | None, num_classes: int | None
 ) -> None:
     if input_shape is not None and len(model.inputs) == 1:

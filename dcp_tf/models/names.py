@@ -1,4 +1,4 @@
-"""Names of layers and models that TensorFlow takes as scopes."""
+"""Names of layers and models that TensorFlow accepts as name scopes."""
 
 import re
 
@@ -9,30 +9,30 @@ from dcp_tf.models.layer_state import transfer_state
 
 
 def valid_name(name: str) -> str:
-    """A name without what Keras 3 (slashes) or a scope of TensorFlow (spaces, <, anything but ASCII) refuses."""
+    """A name without characters that Keras 3 (slashes) or TensorFlow scopes (spaces, <, non-ASCII) reject."""
     return re.sub(r"[^A-Za-z0-9_.-]", "_", name)
 
 
 def valid_model_name(name: str) -> str:
-    """The same for a whole model, whose scope is the outermost one: it begins with a letter, a digit or a dot."""
+    """The same for a model, the outermost scope, which must begin with a letter, a digit or a dot."""
     name = valid_name(name)
     return name if re.match(r"[A-Za-z0-9.]", name) else f"model{name}"
 
 
 def refused_names(model: keras.Model) -> list[str]:
-    """Names of the layers in a model that TensorFlow does not take as scopes; the model's own may be any."""
+    """Names of layers that TensorFlow rejects as scopes; the model's own name does not matter."""
     return [item.name for item in _named(model) if item is not model and valid_name(item.name) != item.name]
 
 
 def with_valid_names(model: keras.Model) -> tuple[keras.Model, dict[str, str]]:
-    """The model with names that TensorFlow takes; its weights lie under these names as well.
+    """The model with names that TensorFlow accepts, for its layers and for their weights.
 
     Args:
-        model: functional or Sequential. It stays as it is.
+        model: functional or Sequential; it is not changed.
 
     Returns:
-        `model` itself where all names are valid, else a copy; and old name -> new name (one of them where several had
-        the same).
+        `model` itself if all names are valid, else a copy; and a dict old name -> new name (one of them if several
+        layers had the same).
     """
     if valid_model_name(model.name) == model.name and not refused_names(model):
         return model, {}
@@ -42,7 +42,7 @@ def with_valid_names(model: keras.Model) -> tuple[keras.Model, dict[str, str]]:
     renamed = _rename(everything, model)
     for tensor in inputs:
         tensor.name = tensor._keras_history.operation.name
-    try:  # names count from the moment at which weights are made
+    try:  # weights take the name of their layer when they are created
         copy = keras.models.clone_model(model, clone_function=new_layer, recursive=True)
     finally:
         for operation, name in zip((*everything, *inputs), before, strict=True):

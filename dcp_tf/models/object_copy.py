@@ -1,4 +1,4 @@
-"""A layer copied as a Python object, for layers that nothing else can make again."""
+"""Copies a layer as a Python object, for layers that cannot be created from a config or arguments."""
 
 import collections
 import types
@@ -21,9 +21,9 @@ _CALLS = ("_inbound_nodes", "_outbound_nodes")
 
 
 def copy_object(layer: keras.Layer) -> keras.Layer:
-    """A layer with attributes, variables and inner layers of its own that are equal to those of `layer`.
+    """A copy of `layer`, its attributes, variables and inner layers.
 
-    What has no variables in it (functions, initializers, tensors) is shared.
+    Objects without variables (functions, initializers, tensors) are shared.
 
     Raises:
         TypeError: a function holds a layer or a variable of the original, or an attribute cannot be copied.

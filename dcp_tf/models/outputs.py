@@ -48,7 +48,7 @@ def _kind_of_tensor(tensor: keras.KerasTensor) -> str:
 
 
 def _activation_name(operation) -> str:
-    """The name of what a layer or operation applies last, in lower case."""
+    """The name of the last function that a layer or operation applies, in lower case."""
     activation: Callable | None = getattr(operation, "activation", None)
     if activation is None:
         return type(operation).__name__.lower()

@@ -46,6 +46,6 @@ def paper_scope(name: str) -> tuple[str, ...]:
     if _BASIC_BLOCK_NETWORK.fullmatch(name):
         return _BASIC_BLOCKS
     if name not in _PAPER_SCOPES:
-        known = ", ".join(sorted(_PAPER_SCOPES))
-        raise UsageError(f"the papers have no scope for {name!r}; they have one for {known}, preresnetN and resnetN")
+        networks = ", ".join(sorted(_PAPER_SCOPES))
+        raise UsageError(f"the papers have no scope for {name!r}; they have one for {networks}, preresnetN and resnetN")
     return _PAPER_SCOPES[name]

@@ -1,4 +1,4 @@
-"""What the networks of this folder are made of."""
+"""Building blocks of the networks in this folder."""
 
 import keras
 from keras import layers

@@ -1,27 +1,26 @@
-"""Models that call a layer on each step of a sequence, rebuilt to call it once on all steps."""
+"""Models with `TimeDistributed` layers, rebuilt to call each layer once on all steps."""
 
 from typing import Any
 
 import keras
 from keras import ops, tree
 
-# Keras has no public name for the class of functional models.
-from keras.src.models.functional import Functional
+from dcp_tf.models.functional import functional_graph, input_like
 
 
 def steps_as_rows(model: keras.Model) -> keras.Model:
-    """A model in which `TimeDistributed(layer)` became the layer itself, called once with steps as rows of the batch.
+    """Replaces `TimeDistributed(layer)` by the layer, called once with the steps as rows of the batch.
 
-    The wrapper unrolls the steps, one call of the layer for each, and hides the layer. Here (B, T, ...) becomes
-    (B T, ...) before the layer and (B, T, ...) again behind it: the same numbers, and one convolution in a TFLite file
-    in place of T. The layer takes the wrapper's name. A wrapper stays where the number of steps or a size is open, or
-    where a mask says which steps count.
+    The wrapper unrolls the steps, one call of the layer each, and hides the layer. Here (B, T, ...) becomes (B T, ...)
+    before the layer and (B, T, ...) again after it: the same numbers, and one convolution in a TFLite file instead of
+    T. The layer takes the wrapper's name. A wrapper stays if the number of steps or a size is open, or if there is a
+    mask.
 
     Args:
         model: functional or Sequential.
 
     Returns:
-        `model` itself if no wrapper goes, else a new functional model that shares its layers.
+        `model` itself if no wrapper is replaced, else a new functional model that shares its layers.
     """
     rows = _Rows()
     rebuilt = rows.model(model)
@@ -29,7 +28,7 @@ def steps_as_rows(model: keras.Model) -> keras.Model:
 
 
 class _Rows:
-    """One rebuilding: every nested model and wrapped layer is looked at once, however often it is called.
+    """One rebuild: every nested model and wrapped layer is handled once, however often it is called.
 
     Attributes:
         opened: layers that were taken out of their wrappers, by id.
@@ -46,16 +45,16 @@ class _Rows:
 
     def _rebuilt(self, model: keras.Model) -> keras.Model:
         functional = model
-        if isinstance(model, keras.Sequential):  # which has no place for the reshapes
+        if isinstance(model, keras.Sequential):  # which cannot hold the reshapes
             functional = keras.Model(model.inputs[0], model.outputs[0], name=model.name)
-        inputs = tree.map_structure(_same_input, functional.input)
+        inputs = tree.map_structure(lambda tensor: input_like(tensor, tensor.shape), functional.input)
         rebuilt = keras.models.clone_model(functional, inputs, lambda layer: layer, self._call)
         # The public setter would also reach every layer; those keep their own setting.
         rebuilt._trainable = model._trainable
         return rebuilt
 
     def _call(self, operation: keras.Operation, *args: Any, **kwargs: Any) -> Any:
-        if _is_functional(operation):
+        if functional_graph(operation) is not None:
             return self.model(operation)(*args, **kwargs)
         if not isinstance(operation, keras.layers.TimeDistributed) or not _can_go(operation, *args, **kwargs):
             return operation(*args, **kwargs)
@@ -73,23 +72,13 @@ class _Rows:
         return layer
 
 
-def _same_input(tensor: keras.KerasTensor) -> keras.KerasTensor:
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
-
-
-def _is_functional(operation: Any) -> bool:
-    """Whether the graph inside a nested model says what the model computes."""
-    if isinstance(operation, keras.Sequential):
-        return operation.built and type(operation).call is keras.Sequential.call
-    return isinstance(operation, Functional) and type(operation).call is Functional.call
-
-
 def _holds_wrappers(model: keras.Model) -> bool:
     """Whether a wrapper is among the layers of a model or of those that it calls."""
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.TimeDistributed) or (_is_functional(layer) and _holds_wrappers(layer)):
-            return True
-    return False
+    return any(
+        isinstance(layer, keras.layers.TimeDistributed)
+        or (functional_graph(layer) is not None and _holds_wrappers(layer))
+        for layer in model.layers
+    )
 
 
 def _can_go(wrapper: keras.layers.TimeDistributed, *args: Any, **kwargs: Any) -> bool:

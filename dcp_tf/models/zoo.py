@@ -21,7 +21,7 @@ class Network:
         build: takes `input_shape=` and `num_classes=` (networks for faces: `input_shape=` alone).
         input_shape: (H, W, C) of its data set.
         num_classes: of its data set; None for networks that end in embeddings.
-        normalization: of colour images, a name that `dcp_tf.data` knows.
+        normalization: of color images, a name that `dcp_tf.data` knows.
     """
 
     build: Callable[..., keras.Model]

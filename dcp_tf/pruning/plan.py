@@ -146,7 +146,7 @@ class PruningPlan:
             UsageError: the plan was made for another model, or names channels that the model does not have.
         """
         found = graph.fingerprint()
-        if self.fingerprint not in (found, graph.fingerprint(names_of_own_layers=True)):
+        if self.fingerprint not in (found, graph.fingerprint(names_of_custom_layers=True)):
             raise UsageError(
                 f"the plan was made for a model with fingerprint {self.fingerprint}, this one has {found}: "
                 "it is another model, or the plan was applied to it before"

@@ -1,4 +1,4 @@
-"""What a run found, for the reader: the table on the terminal and one self-contained HTML page."""
+"""The results of a run: the table on the terminal and one self-contained HTML page."""
 
 from dcp_tf.report.comparison import comparison_table, comparison_text, print_comparison, summarize, write_comparison
 from dcp_tf.report.page import write_report

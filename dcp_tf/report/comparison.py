@@ -1,4 +1,4 @@
-"""Methods against each other: mean and spread of their runs as a table, as Markdown and as a plot."""
+"""Comparison of methods: mean and spread of their runs as a table, as Markdown and as a plot."""
 
 import dataclasses
 import os
@@ -28,7 +28,7 @@ _INK, _MUTED, _BEFORE, _AFTER = "#1f2328", "#8b949e", "#b35bb0", "#1f6fb5"
 
 @dataclasses.dataclass(frozen=True)
 class Spread:
-    """A figure over the runs of one method.
+    """One metric over the runs of a method.
 
     Attributes:
         values: one for each run that has it.
@@ -49,13 +49,13 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class MethodRuns:
-    """What the runs of one method found.
+    """The results of the runs of one method.
 
     Attributes:
         name: of the method with its options.
-        runs: how many ended well.
-        figures: the numbers of the runs by their name in compare.json.
-        failures: a line for each run that did not end well.
+        runs: how many succeeded.
+        figures: the values of the runs by their name in compare.json.
+        failures: a line for each failed run.
     """
 
     name: str
@@ -68,10 +68,10 @@ def summarize(comparison: Mapping[str, Any]) -> list[MethodRuns]:
     """The runs of each method together, in the order in which the methods were first run.
 
     Args:
-        comparison: what `compare.json` holds.
+        comparison: the content of `compare.json`.
 
     Raises:
-        UsageError: it has not that form.
+        UsageError: it is malformed.
     """
     if not isinstance(comparison, Mapping) or not {"baseline", "runs"} <= comparison.keys():
         raise UsageError("a comparison needs a baseline and runs")
@@ -97,10 +97,10 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     """Baseline and methods: accuracy before and after fine-tuning, cost, time.
 
     Args:
-        comparison: what `compare.json` holds.
+        comparison: the content of `compare.json`.
 
     Raises:
-        UsageError: it has not that form.
+        UsageError: it is malformed.
     """
     head, *body = _cells(comparison)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
@@ -114,10 +114,10 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
 
 
 def print_comparison(comparison: Mapping[str, Any]) -> None:
-    """Prints the table on standard output, in colour on a terminal only.
+    """Prints the table on standard output, in color on a terminal only.
 
     Raises:
-        UsageError: `comparison` has not the form of compare.json.
+        UsageError: `comparison` is malformed.
     """
     console = Console(highlight=False)
     table = comparison_table(comparison)
@@ -131,7 +131,7 @@ def comparison_lines(comparison: Mapping[str, Any]) -> str:
     """The table for a narrow terminal or a log: each method with its figures below it.
 
     Raises:
-        UsageError: `comparison` has not the form of compare.json.
+        UsageError: `comparison` is malformed.
     """
     head, *body = _cells(comparison)
     lines = [_title(comparison)]
@@ -146,7 +146,7 @@ def comparison_text(comparison: Mapping[str, Any]) -> str:
     """The table in Markdown.
 
     Raises:
-        UsageError: `comparison` has not the form of compare.json.
+        UsageError: `comparison` is malformed.
     """
     cells = [[cell.replace("|", "\\|") for cell in line] for line in _cells(comparison)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
@@ -159,13 +159,13 @@ def comparison_text(comparison: Mapping[str, Any]) -> str:
 
 
 def write_comparison(comparison: Mapping[str, Any], folder: str | os.PathLike) -> list[pathlib.Path]:
-    """Writes compare.md and, where a run ended well, the plot as compare.png and compare.svg.
+    """Writes compare.md and, if a run succeeded, the plot as compare.png and compare.svg.
 
     Returns:
         The paths.
 
     Raises:
-        UsageError: `comparison` has not the form of compare.json.
+        UsageError: `comparison` is malformed.
         RunError: a file cannot be written.
     """
     folder = pathlib.Path(folder)
@@ -179,11 +179,11 @@ def draw_comparison(comparison: Mapping[str, Any], path: str | os.PathLike) -> p
     """Draws each run as a dot and each method as mean and standard deviation: top-1 before and after, selection time.
 
     Args:
-        comparison: what `compare.json` holds.
+        comparison: the content of `compare.json`.
         path: ends in .png or .svg.
 
     Raises:
-        UsageError: `comparison` has not that form.
+        UsageError: `comparison` is malformed.
         RunError: the file cannot be written.
     """
     import matplotlib
@@ -201,9 +201,9 @@ def draw_comparison(comparison: Mapping[str, Any], path: str | os.PathLike) -> p
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(3.6 * len(panels) + 1.4, 1.2 + 0.42 * len(methods)))
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (key, label, factor, colour) in zip(grid, panels, strict=True):
+        for axes, (key, label, factor, color) in zip(grid, panels, strict=True):
             spreads = [method.figures.get(key, Spread(())) for method in methods]
-            _draw_panel(axes, spreads, factor, colour)
+            _draw_panel(axes, spreads, factor, color)
             axes.set_xlabel(label)
             if key == "top1" and formats.is_number(baseline):
                 axes.axvline(factor * baseline, color=_MUTED, linestyle="--", linewidth=1)
@@ -217,13 +217,13 @@ def draw_comparison(comparison: Mapping[str, Any], path: str | os.PathLike) -> p
         return write_atomically(path, lambda name: figure.savefig(name, format=kind, dpi=160, metadata=date))
 
 
-def _draw_panel(axes, spreads: Sequence[Spread], factor: float, colour: str) -> None:
+def _draw_panel(axes, spreads: Sequence[Spread], factor: float, color: str) -> None:
     for row, spread in enumerate(spreads):
         values = [factor * value for value in spread.values]
-        axes.plot(values, [row] * len(values), "o", color=colour, alpha=0.35, markersize=4, markeredgewidth=0)
+        axes.plot(values, [row] * len(values), "o", color=color, alpha=0.35, markersize=4, markeredgewidth=0)
         if values:
             error = None if spread.deviation is None else factor * spread.deviation
-            axes.errorbar(factor * spread.mean, row, xerr=error, fmt="D", color=colour, markersize=5, capsize=3)
+            axes.errorbar(factor * spread.mean, row, xerr=error, fmt="D", color=color, markersize=5, capsize=3)
     axes.grid(axis="x", color="#d0d7de", linewidth=0.7)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)

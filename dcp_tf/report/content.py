@@ -1,22 +1,23 @@
-"""What the page says: sentences, key figures and lists, made from the records of a run."""
+"""The content of the page: sentences, key figures and bar lists, from the records of a run."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dcp_tf.report import epochs, formats, rows
-from dcp_tf.report.figures import EMBEDDING_FIGURES, of_record, primary
+from dcp_tf.report import formats, rows
+from dcp_tf.report.figures import EMBEDDING_FIGURES, is_accuracy, of_record, primary
+from dcp_tf.report.run_files import epochs
 
 
 @dataclasses.dataclass(frozen=True)
 class Bar:
-    """A line of a bar list.
+    """One line of a bar list.
 
     Attributes:
         label: what is measured.
         share: length of the bar, 0 to 1.
-        text: the figure.
-        kind: "baseline" or "pruned"; gives the colour.
+        text: the value.
+        kind: "baseline" or "pruned"; sets the color.
     """
 
     label: str
@@ -27,7 +28,7 @@ class Bar:
 
 @dataclasses.dataclass(frozen=True)
 class KeyFigure:
-    """One of the few figures at the head of the page."""
+    """One of the key figures at the top of the page."""
 
     label: str
     value: str
@@ -35,7 +36,7 @@ class KeyFigure:
 
 
 def lead(summary: Mapping[str, Any]) -> str:
-    """The result in one or two sentences, as far as it was measured."""
+    """The measured result in one or two sentences."""
     baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
     costs = [
         _fewer(baseline.get(key), pruned.get(key), noun)
@@ -61,14 +62,14 @@ def lead(summary: Mapping[str, Any]) -> str:
 
 
 def baseline_warning(summary: Mapping[str, Any]) -> list[str]:
-    """Why the baseline was not believed, and what may be the cause; nothing where it was."""
+    """Why the baseline looked wrong, and the likely cause; empty if it did not."""
     check = summary.get("baseline_check")
     lines = check.get("warning") if isinstance(check, dict) else None
     return [str(line).strip() for line in lines] if isinstance(lines, list) else []
 
 
 def _fewer(before: Any, after: Any, noun: str) -> str:
-    """Such as "49.78% fewer multiply-adds"; empty where one of the two is unknown."""
+    """Such as "49.78% fewer multiply-adds"; empty if one of the two is unknown."""
     moved = formats.change(before, after)
     if moved == formats.ABSENT:
         return ""
@@ -96,7 +97,7 @@ def _speed(summary: Mapping[str, Any]) -> str:
         return f"{text}."
     if rows.is_inconclusive(record):
         baseline = f"the baseline's {record.get('quantization')} file"
-        return f"{text}; whether that is faster than {baseline} cannot be told from the noise of the measurement."
+        return f"{text}; its difference from {baseline} is within measurement noise."
     speedup = formats.ratio(rows.speedup_of(record)[0])
     quietest = " by their quietest runs" if rows.is_of_quietest(record) else ""
     return f"{text}: {speedup} the speed of the baseline's {record.get('quantization')} file{quietest}."
@@ -188,7 +189,7 @@ def latency_bars(summary: Mapping[str, Any], benchmark: Mapping[str, Any]) -> li
 
 
 def _measured(benchmark: Mapping[str, Any]) -> dict[str, dict]:
-    """What the benchmark says of each file; `tflite.benchmark` calls the files candidates."""
+    """The benchmark result of each file; `tflite.benchmark` calls the files candidates."""
     results = benchmark.get("results") or benchmark.get("candidates") or _on_devices(benchmark)
     if not isinstance(results, dict):
         return {}
@@ -196,7 +197,7 @@ def _measured(benchmark: Mapping[str, Any]) -> dict[str, dict]:
 
 
 def _on_devices(benchmark: Mapping[str, Any]) -> dict[str, dict]:
-    """What was measured on phones."""
+    """Latencies measured on phones."""
     latencies = {}
     devices = benchmark.get("devices")
     for device in (d for d in (devices if isinstance(devices, list) else ()) if isinstance(d, dict)):
@@ -207,7 +208,7 @@ def _on_devices(benchmark: Mapping[str, Any]) -> dict[str, dict]:
 
 
 def conditions(benchmark: Mapping[str, Any]) -> dict[str, str]:
-    """Under which conditions the latencies were measured."""
+    """The conditions of the latency measurement."""
     conditions = {
         key.replace("_", " "): formats.plain(value)
         for key, value in benchmark.items()
@@ -238,7 +239,7 @@ def kernel_bars(summary: Mapping[str, Any]) -> list[Bar]:
 
 
 def pinned_groups(groups: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The names of the groups that were left alone, by the reason why."""
+    """The names of the pinned groups, by reason."""
     by_reason: dict[str, list[str]] = {}
     for group in groups:
         if group.get("pinned_because"):
@@ -256,9 +257,21 @@ def phase_bars(phases: Sequence[Mapping[str, Any]]) -> list[Bar]:
     ]
 
 
+def kept_epoch(phase: Mapping[str, Any]) -> str:
+    """Which epoch was kept and why, such as "kept epoch 7 of 10, held-out top1 95.80% (94.80% before)"; or nothing."""
+    held_out = phase.get("held_out")
+    if not isinstance(held_out, dict) or not isinstance(held_out.get("kept_epoch"), int):
+        return ""
+    metric = str(held_out.get("metric"))
+    after, before = (_history_cell(metric, held_out.get(key)) for key in ("kept", "before"))
+    if not held_out["kept_epoch"]:
+        return f"kept the model as it was before: no epoch did better, held-out {metric} {before}"
+    return f"kept epoch {held_out['kept_epoch']} of {len(epochs(phase))}, held-out {metric} {after} ({before} before)"
+
+
 def epoch_table(phase: Mapping[str, Any]) -> dict[str, Any] | None:
     """The training history of a phase as headings and lines of cells; None where there is none."""
-    history = epochs.epochs(phase)
+    history = epochs(phase)
     if not history:
         return None
     keys = list(dict.fromkeys(key for entry in history for key in entry))
@@ -271,4 +284,4 @@ def epoch_table(phase: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _history_cell(key: str, value: Any) -> str:
-    return formats.percent(value) if epochs.is_accuracy(key) else formats.short(value)
+    return formats.percent(value) if is_accuracy(key) else formats.short(value)

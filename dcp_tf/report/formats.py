@@ -1,4 +1,4 @@
-"""How figures are written, the same on the terminal and on the page."""
+"""Number formats, the same on the terminal and on the page."""
 
 import json
 import math
@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from typing import Any
 
 ABSENT = "-"
-_LARGEST_CHANGE = 100  # times a figure, beyond which a change is no percentage
+_LARGEST_CHANGE = 100  # times the value: larger changes are not shown as percentages
 
 
 def is_number(value: Any) -> bool:
-    """Whether `value` is a finite number, of Python or NumPy; truth values are none."""
+    """Whether `value` is a finite number, of Python or NumPy; booleans are not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def percent(fraction: float | None) -> str:
-    """An accuracy or a share, given as a fraction of 1: `0.9833` is "98.33%"."""
+    """An accuracy or another fraction of 1: `0.9833` is "98.33%"."""
     return f"{100 * fraction:.2f}%" if is_number(fraction) else ABSENT
 
 
@@ -28,7 +28,7 @@ def points(before: float | None, after: float | None) -> str:
 
 
 def change(before: float | None, after: float | None) -> str:
-    """The relative change of a cost: "-50.12%"; the difference where it was nearly nothing before."""
+    """The relative change of a cost: "-50.12%"; the difference if it was nearly zero before."""
     if not (is_number(before) and is_number(after)) or before == 0:
         return ABSENT
     if abs(after - before) > _LARGEST_CHANGE * abs(before):
@@ -37,7 +37,7 @@ def change(before: float | None, after: float | None) -> str:
 
 
 def difference(before: float | None, after: float | None) -> str:
-    """The difference of two figures to four digits: "+0.01234"."""
+    """The difference of two values to four digits: "+0.01234"."""
     return f"{after - before:+.4g}" if is_number(before) and is_number(after) else ABSENT
 
 
@@ -47,7 +47,7 @@ def _signed(value: float) -> str:
 
 
 def count(value: float | None) -> str:
-    """A whole number with its thousands set apart: "272,474"."""
+    """A whole number with thousands separators: "272,474"."""
     return f"{value:,.0f}" if is_number(value) else ABSENT
 
 
@@ -94,7 +94,7 @@ def decibels(value: float | None) -> str:
 
 
 def ratio(value: float | None) -> str:
-    """How many times as fast: "1.78x"."""
+    """A speedup: "1.78x"."""
     return f"{value:.2f}x" if is_number(value) else ABSENT
 
 
@@ -118,7 +118,7 @@ def duration(seconds: float | None) -> str:
 
 
 def plain(value: Any) -> str:
-    """A setting or a recorded value in full, as a reader would type it."""
+    """A setting or a recorded value in full, as a user would type it."""
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -131,7 +131,7 @@ def plain(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """A measured value to four digits; whole numbers in full, "-" for what is no number."""
+    """A measured value to four digits; whole numbers in full, "-" for anything that is not a number."""
     if not is_number(value):
         return ABSENT
     return f"{value:,}" if isinstance(value, numbers.Integral) else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""A picture of a model's channel groups: every operation a box, coloured by the group that it makes."""
+"""A plot of a model's channel groups: every operation is a box, colored by the group that it produces."""
 
 import os
 import pathlib
@@ -14,11 +14,11 @@ _PINNED = "#d0d0d0"
 def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
     """Draws the groups over the graph, from the inputs at the top to the outputs at the bottom.
 
-    Producers of one group have one colour; what makes no channels of its own is white, pinned groups are gray.
+    Producers of one group share a color; operations that produce no channels are white, pinned groups are gray.
 
     Args:
         graph: of the model.
-        path: of the picture; its suffix says the format (.png, .svg, .pdf).
+        path: of the image file; its suffix gives the format (.png, .svg, .pdf).
 
     Returns:
         The path.
@@ -27,7 +27,7 @@ def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    positions = _places(graph)
+    positions = _box_positions(graph)
     rows = 1 + max((row for row, _ in positions.values()), default=0)
     columns = 1 + max((column for _, column in positions.values()), default=0)
     figure = Figure(figsize=(max(4.0, columns * _COLUMN), max(2.0, rows * _ROW + 0.6)))
@@ -40,22 +40,22 @@ def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
     for index, call in enumerate(trace.calls):
         for source in {trace.producer[t] for t in call.inputs if t in trace.producer}:
             (y0, x0), (y1, x1) = positions[source], positions[index]
-            # What skips rows bends around the boxes between.
+            # Edges that skip rows bend around the boxes in between.
             bend = -0.25 if y1 - y0 > 1 and x0 == x1 else 0.0
             line = {"arrowstyle": "-", "color": "#909090", "linewidth": 0.6, "connectionstyle": f"arc3,rad={bend}"}
             axes.annotate("", xy=(x1, y1), xytext=(x0, y0), arrowprops=line, zorder=1)
     labels = _labels(graph)
     free = [g for g in graph.groups if g.pinned_because is None]
-    colours = {g.name: matplotlib.colors.hsv_to_rgb((i * 0.618 % 1, 0.35, 0.95)) for i, g in enumerate(free)}
+    colors = {g.name: matplotlib.colors.hsv_to_rgb((i * 0.618 % 1, 0.35, 0.95)) for i, g in enumerate(free)}
     for index, call in enumerate(trace.calls):
         row, column = positions[index]
         group = labels.get(call.path)
-        colour = "white" if group is None else colours.get(group.name, _PINNED)
+        color = "white" if group is None else colors.get(group.name, _PINNED)
         text = call.path if group is None else f"{call.path}  [{group.name}: {group.size}]"
         if group is not None and group.name == call.path:
             kind = " recurrent" if group.recurrent else " residual" if group.residual else ""
             text = f"{call.path}  [{group.size}{kind}]"
-        box = {"facecolor": colour, "edgecolor": "#606060", "linewidth": 0.5, "boxstyle": "round,pad=0.15"}
+        box = {"facecolor": color, "edgecolor": "#606060", "linewidth": 0.5, "boxstyle": "round,pad=0.15"}
         axes.text(column, row, text, ha="center", va="center", fontsize=5.5, bbox=box, zorder=2)
     title = f"{trace.model.name}: {len(free)} groups can be pruned, {len(graph.groups) - len(free)} are pinned (gray)"
     axes.text(-0.45, -1.0, title, fontsize=8, va="center")
@@ -63,8 +63,8 @@ def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
     return write_atomically(path, lambda temporary: figure.savefig(temporary, format=suffix, dpi=120))
 
 
-def _places(graph: ChannelGraph) -> dict[int, tuple[int, int]]:
-    """Per call its row (depth) and its column among the calls of that depth."""
+def _box_positions(graph: ChannelGraph) -> dict[int, tuple[int, int]]:
+    """For each call its row (depth) and its column among the calls of that depth."""
     trace = graph.trace
     depth: dict[int, int] = {}
     for index, call in enumerate(trace.calls):
@@ -78,7 +78,7 @@ def _places(graph: ChannelGraph) -> dict[int, tuple[int, int]]:
 
 
 def _labels(graph: ChannelGraph) -> dict:
-    """Operation path -> the first group that it makes."""
+    """Operation path -> the first group that it produces."""
     labels = {}
     for group in graph.groups:
         for producer in group.producers:

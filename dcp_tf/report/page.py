@@ -1,4 +1,4 @@
-"""Writes `report.html`: everything a run found on one page that needs no network and no script."""
+"""Writes `report.html`: all results of a run on one page without network access or scripts."""
 
 import os
 import pathlib
@@ -10,13 +10,13 @@ from markupsafe import Markup
 
 from dcp_tf import files
 from dcp_tf.errors import RunError
-from dcp_tf.report import content, epochs, formats, plots, rows, run_files, selection_curves, svg
+from dcp_tf.report import content, formats, plots, rows, run_files, selection_curves, svg
 
 
 def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
     """Makes `report.html` from the records in a run's folder.
 
-    Sections whose records are absent are left out, such as the TFLite files of a run without export.
+    Sections without records are left out, such as the TFLite files of a run without export.
 
     Args:
         output_dir: holds `summary.json` and perhaps `plan.json` and `benchmark.json`; receives `report.html`.
@@ -25,8 +25,8 @@ def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
         The path of the page.
 
     Raises:
-        UsageError: there is no summary, or a record has not its form.
-        RunError: the page could not be written, or was written without a figure that could not be drawn.
+        UsageError: there is no summary, or a record is malformed.
+        RunError: the page could not be written, or some plots could not be drawn.
     """
     run = run_files.read_run(output_dir)
     with svg.undrawn() as failures:
@@ -58,7 +58,10 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
     kernels = rows.kernel_rows(summary)
     layers = content.layer_bars(groups)
     trainings = [
-        {"name": ": ".join(filter(None, (str(phase.get("name", "training")), epochs.kept(phase)))), "figure": figure}
+        {
+            "name": ": ".join(filter(None, (str(phase.get("name", "training")), content.kept_epoch(phase)))),
+            "figure": figure,
+        }
         for number, phase in enumerate(phases)
         if (figure := plots.training_curves(f"training{number}", phase))
     ]
@@ -74,8 +77,8 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "latency_bars": content.latency_bars(summary, run.benchmark),
         "conditions": content.conditions(run.benchmark),
         "tradeoffs": [
-            (caption, tells_colours, figure)
-            for caption, tells_colours, figure in (
+            (caption, has_legend, figure)
+            for caption, has_legend, figure in (
                 ("Accuracy against multiply-adds", False, plots.accuracy_against_macs(summary)),
                 ("Accuracy against latency", True, plots.accuracy_against_latency(summary)),
             )
@@ -90,7 +93,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "pinned": content.pinned_groups(groups),
         "curves": curves,
         "selection_overview": plots.selection_overview(curves) if curves else None,
-        "depth_colours": plots.DEPTH_COLOURS,
+        "depth_colors": plots.DEPTH_COLORS,
         "small_figure": (selection_curves.WIDTH, selection_curves.HEIGHT),
         "trainings": trainings,
         "epoch_tables": [table for phase in phases if (table := content.epoch_table(phase))],
@@ -103,7 +106,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
 
 
 def _facts(summary: dict[str, Any]) -> dict[str, str]:
-    """The circumstances of the run in a line under the headline."""
+    """The facts of the run in the line below the headline."""
     labels = {"dataset": "data", "method": "method", "seed": "seed", "created": "made", "dcp_tf_version": "dcp_tf"}
     facts = {label: formats.plain(summary[key]) for key, label in labels.items() if summary.get(key) is not None}
     if "made" in facts:
@@ -114,10 +117,10 @@ def _facts(summary: dict[str, Any]) -> dict[str, str]:
 
 
 def _minus(text: str) -> str:
-    """Sets a true minus sign before a number, which is as wide as the plus sign."""
+    """Replaces the hyphen before a number by a minus sign, which is as wide as a plus sign."""
     return re.sub(r"(?<![\w.])-(?=\d)", "−", text)
 
 
 def _breakable(name: str) -> Markup:
-    """A name of code that may be broken after an underscore, a slash or a dot, for narrow screens."""
+    """A code name with line break opportunities after underscores, slashes and dots, for narrow screens."""
     return Markup(re.sub(r"([_/.:])", r"\1<wbr>", str(Markup.escape(name))))

@@ -1,4 +1,4 @@
-"""The figures of the page that need axes: what pruning cost and gained, how training went, how selection went."""
+"""The plots of the page: accuracy against cost, training curves, selection curves."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -6,18 +6,19 @@ from typing import Any
 
 from markupsafe import Markup
 
-from dcp_tf.report import epochs, formats, selection_curves, svg
-from dcp_tf.report.figures import Figure, of_record, primary
+from dcp_tf.report import formats, selection_curves, svg
+from dcp_tf.report.figures import Figure, is_accuracy, of_record, primary
+from dcp_tf.report.run_files import epochs
 
 MARKERS = "os^DvPX"
 LINE_LOOKS = list(itertools.product(("-", "--", ":"), (svg.PRUNED, svg.THIRD, svg.BASELINE, svg.INK)))
 # First layer to last; each shade stands out from a light and from a dark page.
-DEPTH_COLOURS = ("#3f8fd6", "#b35bb0", "#e0782f")
+DEPTH_COLORS = ("#3f8fd6", "#b35bb0", "#e0782f")
 _MIN_ACCURACY_SPAN = 2.0  # percentage points, so that noise does not look like a cliff
 
 
 def accuracy_against_macs(summary: Mapping[str, Any]) -> Markup | None:
-    """Quality over MACs: baseline, pruned before fine-tuning, pruned. None unless both models were measured."""
+    """Accuracy over MACs: baseline, pruned before fine-tuning, pruned. None unless both models were measured."""
     baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
     figure_of = primary(summary)
     stages = [
@@ -52,7 +53,7 @@ def accuracy_against_macs(summary: Mapping[str, Any]) -> Markup | None:
 
 
 def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
-    """Quality over median latency of every TFLite file, with its 10th to 90th percentile. None without latencies."""
+    """Accuracy over median latency of every TFLite file, with 10th to 90th percentile. None without latencies."""
     measured: dict[str, list[dict]] = {}
     records = list((summary.get("tflite") or {}).values())
     shown = next((f for r in records if formats.is_number(r.get((f := of_record(r)).key))), primary(summary))
@@ -89,10 +90,10 @@ def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
 
 def _latency_point(axes, record: Mapping[str, Any], shown: Figure, marker: str) -> None:
     times, value = record["latency_ms"], shown.factor * record[shown.key]
-    colour = svg.BASELINE if record.get("model") == "baseline" else svg.PRUNED
+    color = svg.BASELINE if record.get("model") == "baseline" else svg.PRUNED
     if formats.is_number(times.get("p10")) and formats.is_number(times.get("p90")):
-        axes.plot([times["p10"], times["p90"]], [value] * 2, color=colour, linewidth=2)
-    axes.plot(times["median"], value, marker, markersize=8, color=colour)
+        axes.plot([times["p10"], times["p90"]], [value] * 2, color=color, linewidth=2)
+    axes.plot(times["median"], value, marker, markersize=8, color=color)
 
 
 def _quality_axis(axes, values: Sequence[float], figure: Figure) -> None:
@@ -113,13 +114,13 @@ def _capital(text: str) -> str:
 
 def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
     """Loss and accuracy by epoch of one phase. None unless at least two epochs were recorded."""
-    history = epochs.epochs(phase)
+    history = epochs(phase)
     if len(history) < 2:
         return None
     keys = dict.fromkeys(key for entry in history for key, value in entry.items() if formats.is_number(value))
     panels = [
-        ("loss", 1, [key for key in keys if "loss" in key and key != "losses"]),  # of a single head: as good as `loss`
-        ("accuracy (%)", 100, [key for key in keys if epochs.is_accuracy(key)]),
+        ("loss", 1, [key for key in keys if "loss" in key and key != "losses"]),  # of a single head: equals `loss`
+        ("accuracy (%)", 100, [key for key in keys if is_accuracy(key)]),
     ]
     panels = [panel for panel in panels if panel[2]]
     if not panels:
@@ -130,9 +131,9 @@ def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
     def plot(figure):
         grid = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (label, factor, lines) in zip(grid, panels, strict=True):
-            for key, (dashes, colour) in zip(lines, itertools.cycle(LINE_LOOKS), strict=False):
-                known = [(epoch, factor * entry[key]) for epoch, entry in dated if formats.is_number(entry.get(key))]
-                axes.plot(*zip(*known, strict=True), linestyle=dashes, color=colour, label=key.replace("_", " "))
+            for key, (dashes, color) in zip(lines, itertools.cycle(LINE_LOOKS), strict=False):
+                points = [(epoch, factor * entry[key]) for epoch, entry in dated if formats.is_number(entry.get(key))]
+                axes.plot(*zip(*points, strict=True), linestyle=dashes, color=color, label=key.replace("_", " "))
             axes.set_ylabel(label)
             if len(lines) > 1:
                 axes.legend(fontsize=9, handlelength=1.2)
@@ -150,7 +151,7 @@ def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
 
 
 def selection_overview(curves: Sequence[selection_curves.Curve]) -> Markup | None:
-    """Every layer's loss relative to its start over the share of channels taken, coloured by depth."""
+    """Every layer's loss relative to its start over the fraction of channels selected, colored by depth."""
     curves = [curve for curve in curves if curve.loss[0][1] > 0]
     if not curves:
         return None
@@ -158,13 +159,13 @@ def selection_overview(curves: Sequence[selection_curves.Curve]) -> Markup | Non
     def plot(figure):
         from matplotlib.colors import LinearSegmentedColormap
 
-        shade = LinearSegmentedColormap.from_list("depth", DEPTH_COLOURS)
+        shade = LinearSegmentedColormap.from_list("depth", DEPTH_COLORS)
         axes = figure.subplots()
         for number, curve in enumerate(curves):
             start = curve.loss[0][1]
             line = [(100 * kept / curve.size, value / start) for kept, value in selection_curves.thinned(curve.loss)]
-            colour = shade(number / max(1, len(curves) - 1))
-            axes.plot(*zip(*line, strict=True), color=colour, linewidth=1.4 if len(curves) < 40 else 0.9)
+            color = shade(number / max(1, len(curves) - 1))
+            axes.plot(*zip(*line, strict=True), color=color, linewidth=1.4 if len(curves) < 40 else 0.9)
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
         axes.set_xlabel("channels taken (%)")

@@ -1,4 +1,4 @@
-"""The comparison of baseline and pruned model, row by row: the one source of the terminal's and the page's table."""
+"""The rows that compare baseline and pruned model, for the terminal table and for the page."""
 
 import dataclasses
 import itertools
@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dcp_tf.errors import UsageError
-from dcp_tf.report import epochs, formats
-from dcp_tf.report.figures import FIGURES, of_record, primary
+from dcp_tf.report import formats
+from dcp_tf.report.figures import FIGURES, is_accuracy, of_record, primary
 
 KNOWN_FIGURES = ("params", "macs", "nominal_macs", "flops", *FIGURES, *(f"{key}_before_finetuning" for key in FIGURES))
 
@@ -18,8 +18,8 @@ class Row:
 
     Attributes:
         label: what is compared.
-        baseline: the baseline's figure.
-        pruned: the pruned model's figure.
+        baseline: the baseline's value.
+        pruned: the pruned model's value.
         change: from baseline to pruned; the speedup for a latency.
         inconclusive: the change may be noise.
     """
@@ -41,10 +41,10 @@ class FilePair:
 
 
 def checked_summary(summary: Any) -> dict:
-    """Gives `summary` back if a report can be made from it.
+    """Returns `summary` if a report can be made from it.
 
     Raises:
-        UsageError: it is no object, or one of its sections has the wrong kind.
+        UsageError: it is not an object, or one of its sections has the wrong type.
     """
     if not isinstance(summary, dict):
         raise UsageError(f"summary.json must hold an object; received {type(summary).__name__}; run the program again")
@@ -104,21 +104,19 @@ def model_rows(summary: Mapping[str, Any], *, all_figures: bool = False) -> list
 
 
 def _other_rows(baseline: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[Row | None]:
-    """Rows of the figures that have no row of their own, such as a verification accuracy."""
+    """Rows of the metrics without a row of their own, such as a verification accuracy."""
     rows = []
     for key in dict.fromkeys([*baseline, *pruned]):
         if key in KNOWN_FIGURES:
             continue
-        write, compare = (
-            (formats.percent, formats.points) if epochs.is_accuracy(key) else (formats.short, formats.change)
-        )
+        write, compare = (formats.percent, formats.points) if is_accuracy(key) else (formats.short, formats.change)
         label = key.replace("_", " ")
         rows.append(_row(label[:1].upper() + label[1:], baseline.get(key), pruned.get(key), write, compare))
     return rows
 
 
 def _row(label: str, before: Any, after: Any, write: Callable, compare: Callable) -> Row | None:
-    """A row, or None where neither model has the figure."""
+    """A row, or None if neither model has the value."""
     if not formats.is_number(before) and not formats.is_number(after):
         return None
     return Row(label, write(before), write(after), compare(before, after))
@@ -134,7 +132,7 @@ class KernelRow:
 
     @property
     def zeros(self) -> str:
-        """The share that is zero."""
+        """The fraction that is zero."""
         return formats.percent(1 - self.kept / self.kernels)
 
 
@@ -179,13 +177,13 @@ def file_rows(pair: FilePair) -> list[Row]:
 
 
 def speedup_of(record: Mapping[str, Any]) -> tuple[Any, Any]:
-    """The speedup of a TFLite file that the measurement tells, and its interval."""
+    """The speedup of a TFLite file and its interval."""
     key = "speedup_quiet" if is_of_quietest(record) else "speedup"
     return record.get(key), record.get(f"{key}_interval")
 
 
 def is_of_quietest(record: Mapping[str, Any]) -> bool:
-    """Whether the quietest runs tell the speedup, the medians being too noisy."""
+    """Whether the speedup is taken from the quietest runs, because the medians are too noisy."""
     return record.get("speedup_by") == "quietest runs" and formats.is_number(record.get("speedup_quiet"))
 
 

@@ -1,9 +1,10 @@
-"""Reads what a run left in its folder, and refuses what no report can be made from."""
+"""Reads the files of a run's folder and rejects malformed ones."""
 
 import base64
 import dataclasses
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from dcp_tf import files
@@ -32,7 +33,7 @@ def read_run(output_dir: str | os.PathLike) -> RunFiles:
     """Reads `summary.json` and, where present, `plan.json` and `benchmark.json` of a run's folder.
 
     Raises:
-        UsageError: the folder holds no summary, or one of the files has not its form.
+        UsageError: the folder holds no summary, or one of the files is malformed.
     """
     folder = pathlib.Path(output_dir)
     if not (folder / "summary.json").is_file():
@@ -50,6 +51,22 @@ def read_run(output_dir: str | os.PathLike) -> RunFiles:
     if not isinstance(kernels, list) or not all(_is_layer(layer) for layer in kernels):
         raise UsageError(f"every layer of kernels in {folder / 'plan.json'} must have a name, a shape and kept kernels")
     return RunFiles(summary, groups, kernels, _object(folder / "benchmark.json"))
+
+
+def epochs(phase: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The history of a phase: one record per epoch, one figure per key.
+
+    A list, such as `losses` of several heads, becomes `losses 1`, `losses 2`, ...; a list of one keeps its name.
+    """
+    return [_flat(entry) for entry in phase.get("history") or [] if isinstance(entry, dict)]
+
+
+def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
+    flat = {}
+    for key, value in entry.items():
+        items = value if isinstance(value, list) else [value]
+        flat |= {key if len(items) == 1 else f"{key} {number}": item for number, item in enumerate(items, start=1)}
+    return flat
 
 
 def _object(path: pathlib.Path) -> dict[str, Any]:

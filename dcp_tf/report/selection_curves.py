@@ -1,4 +1,4 @@
-"""The course of the greedy selection in each layer, from the histories in the plan."""
+"""The loss curves of the greedy selection in each layer, from the histories in the plan."""
 
 import base64
 import dataclasses
@@ -10,21 +10,21 @@ from dcp_tf.report import formats
 
 Point = tuple[float, float]
 
-# A small figure is some 150 pixels wide: more points than this cannot be told apart, and would fill the page's file.
+# A small figure is some 150 pixels wide: more points than this would be invisible and only enlarge the file.
 MOST_POINTS = 60
 WIDTH, HEIGHT = 120, 48  # of a small figure, in its own units
 
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """The selection in one layer; every line is a list of (channels or kernels taken, loss).
+    """The selection in one layer; every line is a list of (channels or kernels selected, loss).
 
     Attributes:
         name: the group of channels, or the layer of kernels.
         size: how many channels or kernels it had.
         kept: how many the plan keeps.
         loss: the joint loss that the selection lowers.
-        parts: the terms of that loss by name, as far as they were recorded.
+        parts: the recorded terms of that loss, by name.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Curve:
 
     @property
     def lines(self) -> list[tuple[str, str]]:
-        """The lines of the small figure, the joint loss last and so on top: (name, points of an SVG polyline)."""
+        """The lines of the small figure, the joint loss last, on top: (name, points of an SVG polyline)."""
         lines = {**self.parts, "loss": self.loss}
         widest = max(taken for taken, _ in self.loss) or 1
         highest = max(value for line in lines.values() for _, value in line) or 1
@@ -68,7 +68,7 @@ def curves(groups: Sequence[Mapping[str, Any]]) -> list[Curve]:
 
 
 def kernel_curves(layers: Sequence[Mapping[str, Any]]) -> list[Curve]:
-    """The same of all layers whose kernels were chosen."""
+    """The curves of all layers whose kernels were chosen."""
     curves = (
         _curve(
             layer,

@@ -1,4 +1,4 @@
-"""Matplotlib figures as inline SVG that wears the page's colours, light or dark, and shares no id with another."""
+"""Matplotlib figures as inline SVG with the page's colors, light or dark, and unique ids."""
 
 import contextlib
 import contextvars
@@ -41,7 +41,7 @@ _STYLE = {
     "grid.linewidth": 0.7,
     "legend.frameon": False,
     "legend.labelcolor": INK,
-    "svg.fonttype": "none",  # text stays text: it can be searched, and wears the page's font
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
     "svg.hashsalt": "dcp_tf",  # the same run gives the same page
     "text.color": INK,
     "text.parse_math": False,  # a layer may be called "a$b$"
@@ -57,17 +57,17 @@ _failures: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("un
 
 
 def draw(name: str, alt: str, plot: Callable[["Figure"], None], *, width: int = 340, height: int = 260) -> Markup:
-    """Lets `plot` fill a figure and gives it as one `<svg>` element.
+    """Draws a figure with `plot` and returns it as one `<svg>` element.
 
     Args:
         name: begins every id in the element; must differ between the figures of a page.
-        alt: what a reader who cannot see the figure is told.
+        alt: the text alternative.
         plot: draws on the empty figure.
         width: in CSS pixels at scale 1; the width of a phone, so that the text keeps its size there.
         height: in CSS pixels at scale 1.
 
     Returns:
-        The element, safe to put into HTML. A sentence where the figure cannot be drawn and `undrawn` collects errors.
+        The element, safe in HTML. A sentence if the figure cannot be drawn and `undrawn` collects errors.
     """
     try:
         return _draw(name, alt, plot, width, height)
@@ -80,7 +80,7 @@ def draw(name: str, alt: str, plot: Callable[["Figure"], None], *, width: int = 
 
 @contextlib.contextmanager
 def undrawn() -> Iterator[list[str]]:
-    """Gives a list that gets a line for each figure that cannot be drawn inside; the page is made without it."""
+    """Yields a list that collects a line for each figure that cannot be drawn inside the block."""
     token = _failures.set([])
     try:
         yield _failures.get()
@@ -130,12 +130,12 @@ def _references(root: ElementTree.Element) -> list[str]:
 
 
 def _attribute(key: str, value: str, name: str) -> str:
-    """The value of an attribute with ids of this figure, the page's colours, and hundredths of a pixel."""
+    """The value of an attribute with ids of this figure, the page's colors, and hundredths of a pixel."""
     if key == "id":
         return f"{name}-{value}"
     if key in ("href", "clip-path"):
         return value.replace("#", f"#{name}-")
     if key == "style":
-        for colour, custom_property in _PROPERTIES.items():
-            value = value.replace(colour, f"var(--{custom_property})")
+        for color, custom_property in _PROPERTIES.items():
+            value = value.replace(color, f"var(--{custom_property})")
     return " ".join(re.sub(r"(\.\d\d)\d+", r"\1", value).split())

@@ -1,4 +1,4 @@
-"""The summary of a run as one table for the terminal, the log and the README."""
+"""The summary of a run as a table for the terminal and the log."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -20,13 +20,13 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     """Compares baseline and pruned model: accuracy, cost, and size, accuracy and latency of each quantization.
 
     Args:
-        summary: what `summary.json` holds. Figures that are absent leave their row out.
+        summary: the content of `summary.json`. Rows without values are left out.
 
     Returns:
-        A table with the columns baseline, pruned and change that fits 80 columns and needs no colours.
+        A table with the columns baseline, pruned and change that fits 80 columns and needs no colors.
 
     Raises:
-        UsageError: `summary` has not the form of a summary.
+        UsageError: `summary` is malformed.
     """
     sections = _sections(summary)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
@@ -57,7 +57,7 @@ def kernel_table(summary: Mapping[str, Any]) -> Table:
 
 
 def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
-    """The `tflite` part of a summary: one row for each file, with its size and how near it is to its Keras model."""
+    """The `tflite` part of a summary: one row for each file, with its size and how close it is to its Keras model."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     figure = next((of_record(record) for record in records.values()), FIGURES["top1"])
     quality = "top-1" if figure.key == "top1" else figure.label
@@ -87,7 +87,7 @@ def _sections(summary: Mapping[str, Any]) -> list[list[rows.Row]]:
 
 
 def _footnotes(summary: Mapping[str, Any], sections: list[list[rows.Row]]) -> list[str]:
-    """What stands under the table: its marks, and where latency was measured."""
+    """The notes below the table: its marks, and where latency was measured."""
     shown = [row for section in sections for row in section]
     notes = [FOOTNOTE] * any(row.inconclusive for row in shown) + [QUIETEST] * any("(q)" in row.change for row in shown)
     devices = dict.fromkeys(record.get("latency_device") for record in (summary.get("tflite") or {}).values())
@@ -105,10 +105,10 @@ def _title(summary: Mapping[str, Any]) -> str:
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
-    """Prints the tables of `summary` on standard output, in colour on a terminal only.
+    """Prints the tables of `summary` on standard output, in color on a terminal only.
 
     Raises:
-        UsageError: `summary` has not the form of a summary.
+        UsageError: `summary` is malformed.
     """
     console = Console(highlight=False)
     console.print(summary_table(summary))

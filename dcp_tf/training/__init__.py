@@ -7,7 +7,7 @@ from dcp_tf.training.advice import finetuning_advice
 from dcp_tf.training.checkpoint import TrainState, load_weights, save_model, save_weights
 from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_for_outputs, choose_objective
 from dcp_tf.training.custom_objective import Custom
-from dcp_tf.training.distribution import distributed, is_chief, make_strategy
+from dcp_tf.training.distribution import distributed, make_strategy
 from dcp_tf.training.embeddings import Directions, Embedding
 from dcp_tf.training.history import History
 from dcp_tf.training.loop import fit
@@ -20,7 +20,7 @@ from dcp_tf.training.losses import (
     distillation_weight,
     soft_targets,
 )
-from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, add_margin_head, embedding_network
+from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead
 from dcp_tf.training.objectives import Classification, Objective, Regression, output_shape
 from dcp_tf.training.seeds import seed_everything
 from dcp_tf.training.strided_gradients import repair_strided_gradients
@@ -50,7 +50,6 @@ __all__ = [
     "Schedule",
     "TrainConfig",
     "TrainState",
-    "add_margin_head",
     "as_objective",
     "choose_for_outputs",
     "choose_objective",
@@ -58,10 +57,8 @@ __all__ = [
     "cosine_schedule",
     "distillation_weight",
     "distributed",
-    "embedding_network",
     "finetuning_advice",
     "fit",
-    "is_chief",
     "load_weights",
     "make_strategy",
     "output_shape",

@@ -58,23 +58,6 @@ class MarginHead(keras.layers.Layer):
         return {**super().get_config(), "num_classes": self.num_classes}
 
 
-def add_margin_head(model: keras.Model, num_classes: int) -> keras.Model:
-    """Puts a `MarginHead` on a network that ends in embeddings (batch, D); the layers are shared."""
-    cosines = MarginHead(num_classes, name="margin_head")(model.output)
-    return keras.Model(model.input, cosines, name=f"{model.name}_with_margin_head")
-
-
-def embedding_network(model: keras.Model) -> keras.Model:
-    """Takes the `MarginHead` off again: the network that is verified, converted and handed over.
-
-    Raises:
-        UsageError: the model does not end in a `MarginHead`.
-    """
-    if not isinstance(model.layers[-1], MarginHead):
-        raise UsageError(f"the model {model.name} ends in {type(model.layers[-1]).__name__}, not in a MarginHead")
-    return keras.Model(model.input, model.layers[-1].input, name=model.name.removesuffix("_with_margin_head"))
-
-
 class MarginLoss(abc.ABC):
     """`-log(exp(s f(c_y)) / (exp(s f(c_y)) + sum over j != y of exp(s c_j)))`, c_j = cos(theta_j), y the own class.
 

@@ -28,8 +28,8 @@ def dots(points, size, radius=2.5):
     return Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
 
 
-def centres(image, expected, reach=6):
-    """Where the dots of an image lie: the centre of mass around where each is expected."""
+def centers(image, expected, reach=6):
+    """Where the dots of an image lie: the center of mass around where each is expected."""
     pixels, found = np.asarray(image, float), []
     for x, y in expected:
         rows, columns = np.indices(pixels.shape)
@@ -64,7 +64,7 @@ def test_noisy_points_get_the_least_squares_without_mirroring():
 
 
 def test_points_at_one_place_give_no_pose():
-    with pytest.raises(UsageError, match="all at one place"):
+    with pytest.raises(UsageError, match="all have one position"):
         similarity_transform(np.ones((5, 2)), face_template())
 
 
@@ -84,7 +84,7 @@ def test_landmarks_lie_on_the_template_after_alignment(size, angle, scale):
     image = dots(landmarks, (height, width), radius=max(1.5, scale * 1.5))
     aligned = align_face(image, landmarks, size)
     assert aligned.size == size[::-1]
-    np.testing.assert_allclose(centres(aligned, target), target, atol=0.25)
+    np.testing.assert_allclose(centers(aligned, target), target, atol=0.25)
 
 
 def test_an_aligned_face_is_left_alone():
@@ -117,7 +117,7 @@ def test_faces_with_landmarks_are_aligned_and_others_left_out(tmp_path, separato
     for split in (loaded.train, loaded.test):
         for images, _ in split.batches(4).as_numpy_iterator():
             for image in images:
-                np.testing.assert_allclose(centres(image[..., 0], face_template()), face_template(), atol=0.3)
+                np.testing.assert_allclose(centers(image[..., 0], face_template()), face_template(), atol=0.3)
     (tmp_path / "landmarks.txt").rename(tmp_path / "elsewhere.txt")
     narrow = data.load(
         f"faces:{tmp_path}",

@@ -141,7 +141,7 @@ def test_identities_may_be_numbers(tmp_path):
     assert single.class_names == ("00000002", "00000004")
 
 
-def test_gray_crops_stay_gray_unless_the_network_takes_colour(tmp_path):
+def test_gray_crops_stay_gray_unless_the_network_takes_color(tmp_path):
     for number, write in enumerate((write_folder, write_records)):
         root = write(tmp_path / str(number), shape=(10, 8))
         assert data.load(f"faces:{root}").input_shape == (10, 8, 1)

@@ -88,7 +88,7 @@ def test_images_of_many_sizes_are_brought_to_the_models_size(tmp_path):
         data.load(f"folder:{tmp_path}")
 
 
-def test_gray_files_stay_gray_unless_the_model_wants_colour(tmp_path):
+def test_gray_files_stay_gray_unless_the_model_wants_color(tmp_path):
     write_classes(tmp_path, {"a": 3, "b": 3}, shape=(6, 5))
     assert data.load(f"folder:{tmp_path}").input_shape == (6, 5, 1)
     images, _ = read(data.load(f"folder:{tmp_path}", input_shape=(6, 5, 3)).train)
@@ -180,7 +180,7 @@ def test_images_in_folders_inside_the_folder_of_a_class_are_read(tmp_path):
     np.testing.assert_array_equal(np.bincount(loaded.train.labels) + np.bincount(loaded.test.labels), [8, 8])
     (note,) = loaded.notes
     assert "16 images of 2 classes (a 8, b 8)" in note
-    assert "8 of them lie in folders inside" in note
+    assert "8 of them are in subfolders" in note
 
 
 def test_the_note_counts_what_was_left_out(tmp_path):

@@ -31,7 +31,7 @@ def test_every_normalization_has_an_expectation():
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_integer_pixels_are_normalised_as_numpy_does(name):
+def test_integer_pixels_are_normalized_as_numpy_does(name):
     np.testing.assert_allclose(batch(PIXELS, normalization=name), EXPECTED[name], rtol=1e-5, atol=2e-5)
 
 
@@ -90,7 +90,7 @@ def test_what_is_no_normalization_is_refused(kwargs, message):
 
 
 @pytest.mark.parametrize("name", ["imagenet", "caffe", "cifar10"])
-def test_colour_values_are_refused_for_gray_images(name):
+def test_color_values_are_refused_for_gray_images(name):
     with pytest.raises(UsageError, match="3 channels, but the images have 1"):
         data.load("digits", normalization=name)
 

@@ -16,7 +16,7 @@ from dcp_tf.errors import UsageError
 
 def encode(pixels, kind):
     buffer = io.BytesIO()
-    # Full colour resolution: TensorFlow blurs coarser colours a little otherwise where it decodes a window alone.
+    # Full color resolution: TensorFlow blurs coarser colors a little otherwise where it decodes a window alone.
     Image.fromarray(pixels).save(buffer, kind, **({"quality": 100, "subsampling": 0} if kind == "jpeg" else {}))
     return tf.constant(buffer.getvalue())
 
@@ -84,9 +84,9 @@ def test_where_no_window_fits_the_middle_is_taken():
     assert (left + right) / 2 == pytest.approx(125, abs=1.5)
 
 
-def test_gray_and_coloured_photographs_become_what_the_network_takes():
-    colour, gray = encode(ramp(20, 30), "png"), encode(ramp(20, 30)[..., 0], "jpeg")
-    assert central_crop(colour, (8, 8), 1).shape == (8, 8, 1)
+def test_gray_and_colored_photographs_become_what_the_network_takes():
+    color, gray = encode(ramp(20, 30), "png"), encode(ramp(20, 30)[..., 0], "jpeg")
+    assert central_crop(color, (8, 8), 1).shape == (8, 8, 1)
     assert random_crop(gray, (0, 0), (8, 8), 3).shape == (8, 8, 3)
 
 

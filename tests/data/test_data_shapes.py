@@ -29,7 +29,7 @@ def test_gray_becomes_three_equal_channels(rgb):
         np.testing.assert_allclose(got[..., channel], rgb[..., 0] / 255, rtol=1e-6)
 
 
-def test_colour_becomes_luminance(rgb):
+def test_color_becomes_luminance(rgb):
     got = convert(rgb, (12, 10, 1))
     np.testing.assert_allclose(got[..., 0], rgb / 255 @ [0.2989, 0.587, 0.114], rtol=1e-4, atol=1e-5)
 
@@ -51,7 +51,7 @@ def test_other_channel_counts_are_refused_with_both_shapes(rgb):
 
 
 def test_a_model_without_image_inputs_is_refused(rgb):
-    with pytest.raises(UsageError, match=r"takes no images.*\(64,\)"):
+    with pytest.raises(UsageError, match=r"takes no .height, width, channels. images.*\(64,\)"):
         convert(rgb, (64,))
 
 

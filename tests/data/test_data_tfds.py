@@ -208,8 +208,8 @@ def test_a_download_that_fails_says_what_to_do(tmp_path, monkeypatch, error, mes
         data.load("tfds:mnist", data_dir=str(tmp_path))
 
 
-def test_a_set_that_must_be_fetched_by_hand_is_one_line(tmp_path, caplog):
-    with pytest.raises(UsageError, match=r"imagenet2012 is not in .* must be fetched by hand: .*ILSVRC2012_img_train"):
+def test_a_set_that_must_be_downloaded_by_hand_is_one_line(tmp_path, caplog):
+    with pytest.raises(UsageError, match=r"imagenet2012 is not in .* downloaded by hand: .*ILSVRC2012_img_train"):
         data.load("tfds:imagenet2012", data_dir=str(tmp_path), input_shape=(64, 64, 3))
     assert caplog.text == ""
 

@@ -75,7 +75,7 @@ def test_classes_that_do_not_occur_do_not_count():
     assert measured == {"mean_iou": 1.0, "pixel_accuracy": 1.0}
 
 
-def test_embeddings_by_their_nearest_neighbour():
+def test_embeddings_by_their_nearest_neighbor():
     embeddings = np.array([[1, 0], [2, 0.1], [0, 1], [0.1, 3], [-1, 0], [1, 0.2]], np.float32)
     labels = np.array([0, 0, 1, 1, 2, 1])  # the fifth is alone in its class, the last is nearest to the first class
     measured = evaluation.recall_at_1(identity, in_batches(embeddings, labels, 2))

@@ -58,7 +58,7 @@ def rehearse(name, folder, *arguments):
 
 
 @pytest.mark.parametrize(("name", "mean"), [("cifar10", 0.4914), ("cifar100", 0.5071)])
-def test_networks_of_the_zoo_see_each_set_normalised_by_its_own_colours(name, mean, tmp_path):
+def test_networks_of_the_zoo_see_each_set_normalized_by_its_own_colors(name, mean, tmp_path):
     from tfds_mock_sets import write_mock_set
 
     from dcp_tf.tools.app import train_network

@@ -65,7 +65,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("kind", UNKNOWN)
-def test_unknown_layers_pin_their_neighbours_and_nothing_else(kind):
+def test_unknown_layers_pin_their_neighbors_and_nothing_else(kind):
     make, rank = UNKNOWN[kind]
     graph, _ = check(between(make(), rank=rank))
     free = {g.name for g in graph.prunable()}

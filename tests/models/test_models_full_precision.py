@@ -57,5 +57,5 @@ def test_a_model_in_float32_is_not_built_anew():
 def test_a_file_is_loaded_in_float32_with_a_line_and_can_be_converted(images, tmp_path, capsys):
     network("mixed_float16").save(tmp_path / "half.keras")
     loaded = models.load(str(tmp_path / "half.keras")).model
-    assert "was built for mixed precision; it is taken with layers that compute in float32" in capsys.readouterr().err
+    assert "uses mixed precision; its layers now compute in float32" in capsys.readouterr().err
     assert tflite.check_parity(tflite.convert(loaded), loaded, images).max_error < 1e-5

@@ -27,7 +27,7 @@ def test_odd_names_are_replaced_everywhere(odd, tmp_path, capsys):
     model.save(tmp_path / "odd.keras")
     loaded = models.load(str(tmp_path / "odd.keras")).model
     note = capsys.readouterr().err
-    assert note.count("note: TensorFlow takes no such names") == 1
+    assert note.count("note: TensorFlow does not allow some names") == 1
     assert repr(odd) in note
     np.testing.assert_array_equal(np.asarray(tf.function(loaded)(images)), expected)
     assert refused_names(loaded) == []

@@ -130,5 +130,5 @@ def test_a_model_without_steps_is_not_built_anew():
 def test_a_file_is_loaded_with_a_line(tmp_path, capsys):
     nested_model().save(tmp_path / "clips.keras")
     loaded = models.load(str(tmp_path / "clips.keras")).model
-    assert "calls with TimeDistributed are called once with all steps" in capsys.readouterr().err
+    assert "wraps in TimeDistributed are now called once, with all steps" in capsys.readouterr().err
     assert ChannelGraph(loaded).prunable()

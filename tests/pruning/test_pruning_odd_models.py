@@ -183,7 +183,7 @@ def test_a_plan_fits_the_same_model_whatever_own_layers_are_called(tmp_path):
     plan = prune(model).plan
     small, again = plan.apply(model), plan.apply(loaded)
     np.testing.assert_array_equal(np.asarray(small(DATA[0])), np.asarray(again(DATA[0])))
-    old = dataclasses.replace(plan, fingerprint=ChannelGraph(model).fingerprint(names_of_own_layers=True))
+    old = dataclasses.replace(plan, fingerprint=ChannelGraph(model).fingerprint(names_of_custom_layers=True))
     assert old.fingerprint != plan.fingerprint
     old.apply(model)
 

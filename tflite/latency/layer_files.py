@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from dcp_tf.graph import ChannelGraph, ChannelGroup
-from dcp_tf.graph.initializers import fitting_initializers
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels, OperationRecord
+from dcp_tf.graph.surgery import fitting_initializers
 from dcp_tf.graph.trace import Call
 from dcp_tf.tflite.conversion.convert import convert
 from dcp_tf.tflite.schema.subgraph import Cutter

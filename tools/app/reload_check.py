@@ -91,14 +91,14 @@ def check_custom_layers_reload(model: Any, dataset: Any) -> None:
     import keras
 
     from dcp_tf.graph import ChannelGraph, copy_model
-    from dcp_tf.models.custom_objects import is_own, lambdas
+    from dcp_tf.models.custom_objects import is_custom, lambdas
     from dcp_tf.models.layer_copies import check_config
 
-    if not (any(map(is_own, model._flatten_layers())) or lambdas(model)):
+    if not (any(map(is_custom, model._flatten_layers())) or lambdas(model)):
         return
     images, graph = _first_images(dataset), ChannelGraph(model)
     for record in graph.records.values():
-        if isinstance(record.operation, keras.Layer) and is_own(record.operation):
+        if isinstance(record.operation, keras.Layer) and is_custom(record.operation):
             check_config(record.operation)
     copy = copy_model(graph)
     with tempfile.TemporaryDirectory() as scratch:

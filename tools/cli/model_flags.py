@@ -30,10 +30,10 @@ def code_of(flags: Any) -> dict[str, Any]:
 
 def notes_on(flags: Any, model: Any) -> list[str]:
     """A line for each reason why the `.keras` files that a program writes of a model need more than plain Keras."""
-    from dcp_tf.models.custom_objects import is_own, lambdas
+    from dcp_tf.models.custom_objects import is_custom, lambdas
 
     notes = []
-    own = sorted({type(layer).__name__ for layer in model._flatten_layers() if is_own(layer)})
+    own = sorted({type(layer).__name__ for layer in model._flatten_layers() if is_custom(layer)})
     if own:
         origin = f" (in {flags.custom_objects})" if flags.custom_objects else ""
         notes.append(

@@ -1,39 +1,7 @@
-"""One small rule per kind of layer or operation. Importing this package fills the table of rules."""
+"""One small rule per kind of layer or operation. Importing this package registers all rules."""
 
-from dcp_tf.graph.rules import (
-    activation,
-    applications,
-    attention,
-    constants,
-    contraction,
-    convolution,
-    dense,
-    elementwise,
-    indexing,
-    merging,
-    normalization,
-    pooling,
-    recurrent,
-    shape,
-    sorting,
-    wrappers,
-)
+import importlib
+import pkgutil
 
-__all__ = [
-    "activation",
-    "applications",
-    "attention",
-    "constants",
-    "contraction",
-    "convolution",
-    "dense",
-    "elementwise",
-    "indexing",
-    "merging",
-    "normalization",
-    "pooling",
-    "recurrent",
-    "shape",
-    "sorting",
-    "wrappers",
-]
+for _file in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_file.name}")

@@ -14,11 +14,11 @@ from dcp_tf.graph.rules.common import operations, public
 
 
 def is_elementwise(function: Callable) -> bool:
-    """Whether an activation function treats each value alone, found by trying it on numbers."""
+    """Whether an activation function treats each value alone, determined by a trial on numbers."""
     if isinstance(function, (keras.Sequential, layers.Pipeline)):
         return all(map(is_elementwise, function.layers))
     if isinstance(function, layers.Layer):
-        # A layer may own weights that trying would build; only those that never do are known.
+        # A trial could build weights; so only layers that never have any are accepted.
         scales = isinstance(function, layers.Rescaling) and np.size(function.scale) == np.size(function.offset) == 1
         return scales or isinstance(function, (layers.ReLU, layers.LeakyReLU, layers.ELU))
     try:
@@ -31,7 +31,7 @@ def is_elementwise(function: Callable) -> bool:
 def _tried(function: Callable) -> bool:
     values = np.linspace(-3.0, 3.5, 7, dtype=np.float32)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Keras warns of a softmax over a single value, which is what tells it apart
+        warnings.simplefilter("ignore")  # Keras warns of a softmax over a single value, which distinguishes it
         return _equal_alone(function, values)
 
 
@@ -60,7 +60,7 @@ def activation(call: RuleCall) -> Labels:
 
 @register_rule(layers.Softmax, *operations(nn, "Softmax LogSoftmax Normalize"))
 def softmax(call: RuleCall) -> Labels:
-    """Softmax over an axis along which the channels lie would change with each removed channel."""
+    """A softmax along the channel axis would change with each removed channel."""
     axes = call.operation.axis
     for axis in [axes] if isinstance(axes, int) else axes:
         if call.inputs[0].shape[axis] > 1:

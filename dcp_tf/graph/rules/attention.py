@@ -1,4 +1,4 @@
-"""Attention and Einstein sums: what they read and make can be pruned, what lies between heads stays."""
+"""Attention and EinsumDense: their inputs and outputs can be pruned, channels between heads stay."""
 
 import keras
 from keras import layers

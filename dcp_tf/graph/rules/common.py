@@ -4,7 +4,10 @@ import math
 from collections.abc import Iterable
 from typing import Any
 
-from keras import layers
+import numpy as np
+from keras import KerasTensor, layers
+
+from dcp_tf.graph.rule import RuleCall
 
 
 def channel_axis(data_format: str | None, rank: int) -> int:
@@ -13,9 +16,16 @@ def channel_axis(data_format: str | None, rank: int) -> int:
 
 
 def positions(shape: tuple, axis: int) -> int | None:
-    """The number of places of one image: the product of all axes but batch and channels; None if one is unknown."""
+    """The number of positions per image: the product of all axes but batch and channels; None if one is unknown."""
     sizes = [size for i, size in enumerate(shape) if i not in (0, axis % len(shape))]
     return None if None in sizes else math.prod(sizes)
+
+
+def constant_arrays(call: RuleCall) -> list[tuple[int | str, Any]]:
+    """The arrays and nested lists among the arguments, with their position or keyword."""
+    arguments = call.call.node.arguments
+    items = [*enumerate(arguments.args), *arguments.kwargs.items()]
+    return [(key, value) for key, value in items if not isinstance(value, KerasTensor) and np.ndim(value) > 0]
 
 
 def public(names: Iterable[str]) -> list[type]:

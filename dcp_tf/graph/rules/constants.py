@@ -1,13 +1,10 @@
 """`keras.ops` that do what a layer does, with constants in place of weights: the constants follow the channels."""
 
-from typing import Any
-
 import numpy as np
-from keras import KerasTensor
 from keras.src.ops import image, nn
 
 from dcp_tf.graph.rule import Labels, RuleCall, register_rule
-from dcp_tf.graph.rules.common import channel_axis, operations
+from dcp_tf.graph.rules.common import channel_axis, constant_arrays, operations
 from dcp_tf.graph.rules.elementwise import cut_array
 
 
@@ -18,7 +15,7 @@ def depthwise(call: RuleCall) -> Labels:
         return call.opaque("whose kernel is computed")[0]
     axis = channel_axis(call.operation.data_format, len(call.input_shapes[0]))
     channels_in = call.channels(0, axis)
-    ((where, kernel),) = _constants(call)
+    ((where, kernel),) = constant_arrays(call)
     call.argument(where, cut_array({-2: channels_in}), depends_on=channels_in)
     return call.place(np.repeat(channels_in, np.shape(kernel)[-1]), axis)
 
@@ -31,7 +28,7 @@ def batch_normalization(call: RuleCall) -> Labels:
     axis = call.operation.axis
     if call.inputs[0].shape[axis] > 1:
         labels = call.channels(0, axis)
-        for where, _ in _constants(call):
+        for where, _ in constant_arrays(call):
             call.argument(where, cut_array({-1: labels}), depends_on=labels)
     return call.inputs[0]
 
@@ -42,10 +39,3 @@ def extract_patches(call: RuleCall) -> Labels:
     axis = channel_axis(call.operation.data_format, len(call.input_shapes[0]))
     channels_in = call.channels(0, axis)
     return call.place(np.tile(channels_in, call.output_shapes[0][axis] // len(channels_in)), axis)
-
-
-def _constants(call: RuleCall) -> list[tuple[int | str, Any]]:
-    """The arrays among the arguments, with their places."""
-    arguments = call.call.node.arguments
-    items = [*enumerate(arguments.args), *arguments.kwargs.items()]
-    return [(key, value) for key, value in items if not isinstance(value, KerasTensor) and np.ndim(value) > 0]

@@ -1,4 +1,4 @@
-"""Convolutions: they read channels with one axis of the kernel and make new ones with another."""
+"""Convolutions: one kernel axis reads channels, another produces new ones."""
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def convolution(call: RuleCall) -> Labels:
 
 @register_rule(*public(["DepthwiseConv1D", "DepthwiseConv2D"]))
 def depthwise(call: RuleCall) -> Labels:
-    """Kernel (*spatial, C, multiplier): channel c makes the outputs c * multiplier ... in turn."""
+    """Kernel (*spatial, C, multiplier): channel c produces outputs c * multiplier and following."""
     layer, (axis, channels_in) = call.operation, _axes(call)
     channels_out = np.repeat(channels_in, layer.depth_multiplier)
     kernel = call.weight("kernel", {-2: channels_in})

@@ -1,13 +1,12 @@
 """`keras.ops` that work on each value alone, and those that join tensors value by value."""
 
 import numpy as np
-from keras import KerasTensor
 from keras.src.ops import core, nn
 from keras.src.ops import math as math_ops
 from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
-from dcp_tf.graph.rules.common import operations
+from dcp_tf.graph.rules.common import constant_arrays, operations
 from dcp_tf.graph.rules.merging import merge
 
 _UNARY = [
@@ -58,22 +57,14 @@ def additive(call: RuleCall) -> Labels:
 
 def _joined(call: RuleCall, residual: bool) -> Labels:
     joined = merge(call, residual=residual and len(call.inputs) > 1)
-    arguments = call.call.node.arguments
-    for key, value in [*enumerate(arguments.args), *arguments.kwargs.items()]:
-        if not isinstance(value, KerasTensor) and np.size(value) > 1:
-            _cut_constant(call, key, np.shape(value), joined)
+    for key, value in constant_arrays(call):
+        if axes := _follows(call, np.shape(value), joined):
+            call.argument(key, cut_array(axes), depends_on=joined)
     return joined
 
 
-def _cut_constant(call: RuleCall, key: int | str, shape: tuple, joined: Labels) -> None:
-    """Lets an array among the arguments follow the channels of the tensor that it meets."""
-    axes = _follows(call, shape, joined)
-    if axes:
-        call.argument(key, cut_array(axes), depends_on=joined)
-
-
 def _follows(call: RuleCall, shape: tuple, joined: Labels) -> dict[int, Labels]:
-    """The axes of an array that lie along channels, with their labels."""
+    """The axes of an array along which channels vary, with their labels."""
     axes = {}
     for axis in range(-len(shape), 0):
         if shape[axis] > 1 and joined.shape[axis] > 1:
@@ -84,7 +75,7 @@ def _follows(call: RuleCall, shape: tuple, joined: Labels) -> dict[int, Labels]:
 
 
 def cut_array(axes: dict[int, Labels]):
-    """A function that takes the positions that stay out of an array or a nested list."""
+    """A function that selects the kept positions of an array or a nested list."""
 
     def cut(kept: KeptChannels, value):
         values = kept.take(np.asarray(value), axes)

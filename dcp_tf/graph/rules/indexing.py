@@ -75,15 +75,14 @@ def _range(entry: Any, size: int) -> tuple[int, int] | None:
 
 
 def _new_key(labels: Labels, entries: list, moving: dict[int, int]) -> Callable[[KeptChannels, Any], Any]:
-    """A function that writes the ranges along the channel axes anew."""
+    """A function that recomputes the ranges along the channel axes."""
 
     def change(kept: KeptChannels, old: Any) -> Any:
-        mask = kept.mask(labels)
-        if mask.all():
+        if kept.mask(labels).all():
             return old
         new = list(entries)
         for number, axis in moving.items():
-            stays = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
+            stays = kept.along(labels, axis)
             start, stop = _range(entries[number], len(stays))
             first, count = int(stays[:start].sum()), int(stays[start:stop].sum())
             new[number] = slice(first, first + count) if isinstance(entries[number], slice) else first
@@ -113,10 +112,9 @@ def take(call: RuleCall) -> Labels:
     call.part(picked)
 
     def change(kept: KeptChannels, old: Any) -> Any:
-        mask = kept.mask(labels)
-        if mask.all():
+        stays = kept.along(labels, axis)
+        if stays.all():
             return old
-        stays = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
         new = (np.cumsum(stays) - 1)[numbers[stays[numbers]]]
         return new.tolist() if isinstance(old, (list, tuple)) else new.astype(np.asarray(old).dtype)
 
@@ -126,7 +124,7 @@ def take(call: RuleCall) -> Labels:
 
 @register_rule(numpy_ops.Split)
 def split(call: RuleCall) -> list[Labels]:
-    """`keras.ops.split`: each piece has its own channels; the places of the cuts follow them."""
+    """`keras.ops.split`: each piece has its own channels, and the cut positions follow them."""
     labels, operation = call.inputs[0], call.operation
     axis = operation.axis % labels.ndim
     if axis == 0:
@@ -140,11 +138,8 @@ def split(call: RuleCall) -> list[Labels]:
         call.part(piece)
 
     def change(kept: KeptChannels, old: Any) -> Any:
-        mask = kept.mask(labels)
-        if mask.all():
-            return old
-        stays = mask.any(axis=tuple(a for a in range(mask.ndim) if a != axis))
-        return [int(stays[:cut].sum()) for cut in cuts]
+        stays = kept.along(labels, axis)
+        return old if stays.all() else [int(stays[:cut].sum()) for cut in cuts]
 
     call.config("indices_or_sections", change, depends_on=labels)
     return pieces

@@ -101,7 +101,7 @@ _ACTIVATIONS = ("activation", "recurrent_activation")
 def _states(layer: keras.Layer, of_cells: list) -> list:
     """What is known of each cell, once for each of its states."""
     cells = _cells(layer)
-    return [known for cell, known in zip(cells, of_cells, strict=True) for _ in range(_STATES.get(type(cell), 2))]
+    return [of_cell for cell, of_cell in zip(cells, of_cells, strict=True) for _ in range(_STATES.get(type(cell), 2))]
 
 
 def _without_masks(call: RuleCall) -> list[int]:

@@ -20,7 +20,7 @@ def _full(labels: Labels, shape: tuple) -> Labels:
 
 
 def moved_to(call: RuleCall, labels: Labels, before: tuple, after: tuple) -> Labels | None:
-    """Labels of a tensor of shape `before` that is reshaped to `after`; None where that cannot be told."""
+    """Labels of a tensor of shape `before` that is reshaped to `after`; None if they cannot be tracked."""
     if None not in before[1:] and None not in after[1:] and math.prod(before[1:]) == math.prod(after[1:]):
         return compress(_full(labels, before).reshape(1, *after[1:]))
     # Unknown sizes: the last axis is left alone if it is as long as before.
@@ -166,7 +166,7 @@ def repeat(call: RuleCall) -> Labels:
 
 @register_rule(numpy_ops.Stack)
 def stack(call: RuleCall) -> Labels:
-    """`keras.ops.stack`: channels that lie side by side live together."""
+    """`keras.ops.stack`: stacked channels stay or go together."""
     joined = call.inputs[0]
     for labels in call.inputs[1:]:
         call.tie(joined, labels)
@@ -181,7 +181,7 @@ def unstack(call: RuleCall) -> list[Labels]:
     labels = call.inputs[0]
     axis = call.operation.axis % labels.ndim
     if axis == 0 or labels.shape[axis] > 1:
-        return call.opaque("which takes channels or images apart")
+        return call.opaque("which unstacks channels or images")
     return [np.squeeze(labels, axis) for _ in call.output_shapes]
 
 

@@ -1,4 +1,4 @@
-"""Operations along one axis that leave each channel to itself as long as no channels lie along that axis."""
+"""Operations along one axis, which keep channels independent unless channels vary along that axis."""
 
 from keras.src.ops import math as math_ops
 from keras.src.ops import nn

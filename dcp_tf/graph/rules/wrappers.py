@@ -52,7 +52,7 @@ def _of_one_step(call: RuleCall, labels: Labels) -> Labels:
 
 @register_rule(layers.Pipeline)
 def pipeline(call: RuleCall) -> list[Labels]:
-    """Layers one after the other; those with weights would have to be told apart."""
+    """A chain of layers without weights; weights of different layers could not be distinguished."""
     if call.operation.weights:
         return call.opaque("which holds layers with weights")
     labels, changes = call.inputs, []

@@ -1,4 +1,4 @@
-"""Whether a Keras 2 model and its conversion to Keras 3 compute the same."""
+"""Checks that a Keras 2 model and its conversion to Keras 3 compute the same."""
 
 import keras
 import numpy as np
@@ -9,17 +9,17 @@ from dcp_tf.models.full_precision import HALVES, in_full_precision, widen
 
 # Largest difference of the outputs, relative to the largest output.
 _TOLERANCE = 1e-5
-# How many times the model's own answer to rounding is still rounding, and the largest difference that can be.
+# Allowed multiple of the model's own sensitivity to rounding, and the largest difference that can be rounding.
 _ROUNDINGS, _LARGEST_ROUNDING = 8, 1e-2
-# What a size that the model leaves open becomes in the comparison: the first one that the model takes.
+# What replaces an open size in the comparison: the first of these that the model accepts.
 _TRIAL_SIZES = (32, 64, 128, 224)
 
 
 def check_outputs(old, new: keras.Model) -> None:
     """Compares the outputs of a Keras 2 model and its conversion on random inputs.
 
-    Layers that compute in 16 bits are compared in 32. Where the outputs differ by more than usual, they may differ as
-    much as those of the new model alone do when each of its weights is rounded otherwise: some models magnify rounding.
+    Layers that compute in 16 bits are compared in 32. If the outputs differ by more than usual, they may differ as much
+    as those of the new model alone do when its weights are perturbed by rounding: some models amplify rounding.
 
     Raises:
         UsageError: the outputs differ, or the Keras 2 model cannot be run.
@@ -32,7 +32,7 @@ def check_outputs(old, new: keras.Model) -> None:
     if all(difference <= _TOLERANCE for difference in differences):
         return
     for number, (a, difference, rounding) in enumerate(
-        zip(expected, differences, _answers_to_rounding(new, inputs, outputs), strict=True)
+        zip(expected, differences, _rounding_sensitivity(new, inputs, outputs), strict=True)
     ):
         if not difference <= max(_TOLERANCE, min(_ROUNDINGS * rounding, _LARGEST_ROUNDING)):
             largest = _largest(a)
@@ -44,7 +44,7 @@ def check_outputs(old, new: keras.Model) -> None:
 
 
 def _old_in_full_precision(model):
-    """A copy of a Keras 2 model that computes in float32, or the model itself if it does so anyway."""
+    """A copy of a Keras 2 model that computes in float32, or the model itself if it already does."""
     if not any(layer.compute_dtype in HALVES for layer in model._flatten_layers()):
         return model
     copy = type(model).from_config(widen(model.get_config()))
@@ -59,7 +59,7 @@ def _outputs(model: keras.Model, inputs) -> list[np.ndarray]:
     return [np.asarray(tensor, np.float64) for tensor in tf.nest.flatten(model(inputs, training=False))]
 
 
-def _answers_to_rounding(model: keras.Model, inputs, outputs: list[np.ndarray]) -> list[float]:
+def _rounding_sensitivity(model: keras.Model, inputs, outputs: list[np.ndarray]) -> list[float]:
     """How far each output moves when every weight moves by the precision of float32, relative to the output."""
     weights = [weight for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)]
     values = [keras.ops.convert_to_numpy(weight) for weight in weights]

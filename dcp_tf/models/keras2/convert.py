@@ -22,10 +22,10 @@ from dcp_tf.models.names import valid_name
 
 
 def from_tf_keras(model) -> keras.Model:
-    """Converts a Keras 2 model to Keras 3 and makes sure that the outputs on random input are equal.
+    """Converts a Keras 2 model to Keras 3 and checks that the outputs on random input are equal.
 
-    Names, weights, nested models, shared layers, regularisers, initialisers and frozen layers are kept; how the model
-    was compiled is not.
+    Names, weights, nested models, shared layers, regularizers, initializers and frozen layers are kept; compile
+    settings are not.
 
     Args:
         model: a functional or Sequential tf_keras model with known input shapes.
@@ -34,8 +34,8 @@ def from_tf_keras(model) -> keras.Model:
         A Keras 3 model of the same kind.
 
     Raises:
-        UsageError: it is no such model, it holds something that cannot be converted (all of it is named), or the
-            outputs differ.
+        UsageError: it is not such a model, it holds something that cannot be converted (the error names all of it),
+            or the outputs differ.
     """
     import tf_keras  # takes seconds, and few need it
 
@@ -53,7 +53,7 @@ def no_counterpart(missing: Iterable[tuple[str, str | None]]) -> str:
     """One clause that names what cannot be converted, each kind once.
 
     Args:
-        missing: pairs of a kind ("tf.foo", "Lambda") and the name of a layer that is of it, None where it has none.
+        missing: pairs of a kind ("tf.foo", "Lambda") and the name of such a layer, None without a name.
     """
     names = collections.defaultdict(list)
     for kind, name in missing:
@@ -87,8 +87,8 @@ def _find_unknown_layers(layer) -> list[tuple[str, str | None]]:
     if isinstance(layer, tf_keras.Model):
         return _find_unknown(layer)
     if kind in ("TFOpLambda", "SlicingOpLambda"):
-        known = layer.symbol in OPERATIONS
-        return [] if known else [(f"tf.{layer.symbol or layer.function.__name__}", layer.name)]
+        is_known = layer.symbol in OPERATIONS
+        return [] if is_known else [(f"tf.{layer.symbol or layer.function.__name__}", layer.name)]
     if not can_convert(layer):
         return [(kind, layer.name)]
     return [missing for inner in inner_layers(layer) for missing in _find_unknown_layers(inner)]
@@ -98,10 +98,10 @@ def _find_unknown_layers(layer) -> list[tuple[str, str | None]]:
 
 
 class _Converter:
-    """Converts one model with all of its nested models. A layer that is shared stays shared."""
+    """Converts one model with all of its nested models. Shared layers stay shared."""
 
     def __init__(self):
-        self._done: dict[int, keras.layers.Layer] = {}
+        self._converted: dict[int, keras.layers.Layer] = {}
 
     def model(self, model) -> keras.Model:
         import tf_keras
@@ -155,7 +155,7 @@ class _Converter:
         else:
             new = self._layer(layer)
             try:
-                args, kwargs = _with_states_apart(new, args, kwargs)
+                args, kwargs = _with_initial_states(new, args, kwargs)
                 outputs = new(*args, **kwargs)
             except (ValueError, TypeError) as error:
                 raise _cannot(layer, error) from error
@@ -166,13 +166,13 @@ class _Converter:
     def _layer(self, layer) -> keras.layers.Layer:
         import tf_keras
 
-        if id(layer) not in self._done:
+        if id(layer) not in self._converted:
             try:
                 is_model = isinstance(layer, tf_keras.Model)
-                self._done[id(layer)] = self.model(layer) if is_model else convert_layer(layer, self._layer)
+                self._converted[id(layer)] = self.model(layer) if is_model else convert_layer(layer, self._layer)
             except (ValueError, TypeError) as error:
                 raise error if isinstance(error, UsageError) else _cannot(layer, error) from error
-        return self._done[id(layer)]
+        return self._converted[id(layer)]
 
     def _copy_weights(self, old, new: keras.layers.Layer) -> None:
         if isinstance(new, keras.Model):
@@ -183,8 +183,10 @@ class _Converter:
             raise _cannot(old, error) from error
 
 
-def _with_states_apart(layer: keras.layers.Layer, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-    """Keras 2 hands a recurrent layer the states that it begins with behind the sequence, in one list."""
+def _with_initial_states(
+    layer: keras.layers.Layer, args: tuple, kwargs: dict[str, Any]
+) -> tuple[tuple, dict[str, Any]]:
+    """Keras 2 passes a recurrent layer its initial states after the sequence, in one list."""
     recurrent = isinstance(layer, keras.layers.RNN | keras.layers.Bidirectional)
     if not recurrent or not args or not isinstance(args[0], list | tuple):
         return args, kwargs
@@ -205,7 +207,7 @@ def _input_name(tensor) -> str:
 
 
 def _constant(value: Any) -> Any:
-    """Tensors among the arguments become plain numbers or arrays, which a Keras 3 file can hold."""
+    """Converts tensors among the arguments to numbers or arrays, which a Keras 3 file can hold."""
     if isinstance(value, tf.Tensor | tf.Variable):
         value = value.numpy()
     if isinstance(value, np.ndarray | np.generic):
@@ -232,27 +234,27 @@ def _fitting_arguments(layer, args: tuple, kwargs: dict[str, Any]) -> tuple[tupl
     """The arguments that the function in the table takes.
 
     Raises:
-        ValueError: there are others that matter.
+        ValueError: other arguments matter.
     """
     parameters = inspect.signature(OPERATIONS[layer.symbol]).parameters
     if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values()):
         return args, {}
-    # Functions of TensorFlow 1 have other parameters between those that matter, so the position tells nothing.
+    # Functions of TensorFlow 1 have other parameters in between, so positions are unreliable.
     signature = inspect.signature(layer.function)
-    given = signature.bind(*args, **kwargs).arguments
-    extra = {key for key in given if key not in ("name", *parameters)}
-    if any(_matters(given[key], signature.parameters[key].default) for key in extra):
+    bound = signature.bind(*args, **kwargs).arguments
+    extra = {key for key in bound if key not in ("name", *parameters)}
+    if any(_matters(bound[key], signature.parameters[key].default) for key in extra):
         raise ValueError(f"it uses more of tf.{layer.symbol} than {', '.join(parameters)}")
-    return (), {key: value for key, value in given.items() if key in parameters}
+    return (), {key: value for key, value in bound.items() if key in parameters}
 
 
 def _matters(value: Any, default: Any) -> bool:
-    """Whether an argument is neither left out nor switched off."""
+    """Whether an argument has an effect: it is neither omitted nor disabled."""
     return not (value is None or value is False or value is default or (np.ndim(value) == 0 and value == default))
 
 
 def _name_operations(outputs: Any, inputs: Any, name: str, names: set[str]) -> None:
-    """Names the operations from `inputs` to `outputs` after their layer: Keras' own names may be those of layers."""
+    """Names the operations from `inputs` to `outputs` after their layer: Keras' default names may clash with layers."""
     seen = {id(tensor) for tensor in _keras_tensors(inputs)}
     pending = _keras_tensors(outputs)
     numbered = (f"{name}_{count}" for count in itertools.count(1))

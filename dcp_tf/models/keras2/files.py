@@ -16,23 +16,23 @@ from dcp_tf.models.keras2.convert import from_tf_keras, no_counterpart
 from dcp_tf.models.keras2.operations import OPERATIONS
 
 _WEIGHTS = "model.weights.h5"
-# How the weights of a model's layers are filed by Keras 2.13 and 2.14.
+# The key under which Keras 2.13 and 2.14 store the weights of a model's layers.
 _OLD_CONTAINER = "_layer_checkpoint_dependencies"
 
 
-def load_legacy(path: pathlib.Path, name: str, allow_lambda: bool = False) -> keras.Model:
+def load_keras2_file(path: pathlib.Path, name: str, allow_lambda: bool = False) -> keras.Model:
     """Loads a `.h5` or `.keras` file that Keras 2 saved, as a Keras 3 model.
 
-    Code in the file (Lambda layers) is not run unless that is asked for. How the model was compiled is not looked at.
+    Code in the file (Lambda layers) does not run unless it is allowed. The compile settings are ignored.
 
     Args:
         path: of the file, with the suffix of its format.
-        name: what messages call the file.
+        name: of the file in messages.
         allow_lambda: whether code in the file may run.
 
     Raises:
-        UsageError: something in it cannot be converted; all of it is named.
-        Exception: of any kind that tf_keras raises, where it cannot load the file.
+        UsageError: something in it cannot be converted; the error names all of it.
+        Exception: of any kind that tf_keras raises if it cannot load the file.
     """
     import tf_keras
 
@@ -44,8 +44,8 @@ def load_legacy(path: pathlib.Path, name: str, allow_lambda: bool = False) -> ke
     if missing:
         raise UsageError(f"{name} was saved by Keras 2 and cannot be converted to Keras 3: {no_counterpart(missing)}")
     with _with_spectral_normalization() as classes:
-        if is_archive and _is_filed_otherwise(path):
-            return from_tf_keras(_load_by_walking(path, config, name, classes, safe_mode=not allow_lambda))
+        if is_archive and _has_old_weight_names(path):
+            return from_tf_keras(_load_by_traversal(path, config, name, classes, safe_mode=not allow_lambda))
         return from_tf_keras(
             tf_keras.models.load_model(path, compile=False, custom_objects=classes, safe_mode=not allow_lambda)
         )
@@ -53,7 +53,7 @@ def load_legacy(path: pathlib.Path, name: str, allow_lambda: bool = False) -> ke
 
 @contextlib.contextmanager
 def _with_spectral_normalization() -> Iterator[dict[str, type]]:
-    """The layer that tf_keras does not find by its name, and whose input specification it takes from Keras 3."""
+    """The layer that tf_keras does not find by name, with an input specification that is not from Keras 3."""
     import tf_keras
 
     specification = tf.keras.layers.InputSpec
@@ -76,7 +76,7 @@ def _read_config(path: pathlib.Path, is_archive: bool) -> Any:
 
 
 def _find_unknown_in_config(config: Any) -> list[tuple[str, str | None]]:
-    """Looks for what must not even be loaded: code, and calls of TensorFlow functions outside the table.
+    """Finds what must not even be loaded: code, and calls of TensorFlow functions outside the table.
 
     Returns:
         Pairs of a kind and the name of a layer, as `no_counterpart` takes them.
@@ -102,10 +102,10 @@ def _find_unknown_in_config(config: Any) -> list[tuple[str, str | None]]:
     return [missing for value in values for missing in _find_unknown_in_config(value)]
 
 
-# Weights under other names than today's tf_keras gives them
+# Weights under the names of older versions
 
 
-def _is_filed_otherwise(path: pathlib.Path) -> bool:
+def _has_old_weight_names(path: pathlib.Path) -> bool:
     with _open_weights(path) as file:
         names = list(file)
     return any(_OLD_CONTAINER in name or "\\" in name for name in names)
@@ -117,15 +117,17 @@ def _open_weights(path: pathlib.Path) -> Iterator[h5py.File]:
         yield file
 
 
-def _load_by_walking(path: pathlib.Path, config: dict[str, Any], name: str, classes: dict[str, type], safe_mode: bool):
-    """Builds the model from its config and finds the weights of each part where older versions filed them.
+def _load_by_traversal(
+    path: pathlib.Path, config: dict[str, Any], name: str, classes: dict[str, type], safe_mode: bool
+):
+    """Builds the model from its config and finds the weights of each part under the names of older versions.
 
-    Keras walks through everything that a model holds and files weights under the attributes on the way. The order of
-    the walk, and whether parts that come up again are counted, changed between versions. The walk that leads to
-    exactly the weights in the file is the right one.
+    Keras traverses all that a model holds and names weights after the attributes on the way. The order of the
+    traversal, and whether repeated parts are counted, changed between versions. The right traversal is the one that
+    finds exactly the weights in the file.
 
     Raises:
-        UsageError: no walk does.
+        UsageError: no traversal does.
     """
     from tf_keras.saving import deserialize_keras_object
 
@@ -159,7 +161,7 @@ def _values_by_path(file: h5py.File) -> dict[str, dict[str, Any]]:
 
 
 def _parts(holder, path: str, visited: set[int], reverse: bool, counts_again: bool) -> Iterator[tuple[Any, str]]:
-    """Everything with weights that `holder` is and holds, with the path under which Keras 2 files it."""
+    """Everything with weights that `holder` is and holds, with its path in files of Keras 2."""
     from tf_keras.src.saving.saving_lib import ATTR_SKIPLIST
 
     if id(holder) in visited:
@@ -172,7 +174,7 @@ def _parts(holder, path: str, visited: set[int], reverse: bool, counts_again: bo
             continue
         try:
             child = getattr(holder, name)
-        except Exception:  # any kind, as Keras does: attributes may be properties that are not ready
+        except Exception:  # of any kind, as in Keras: a property may not be ready
             continue
         below = f"{path}/{name}".lstrip("/")
         if _is_layer(child):
@@ -183,7 +185,7 @@ def _parts(holder, path: str, visited: set[int], reverse: bool, counts_again: bo
 
 
 def _named_items(container, visited: set[int], counts_again: bool) -> Iterator[tuple[Any, str]]:
-    """The layers in a container by their kinds, numbered where a kind comes again."""
+    """The layers in a container by kind, numbered if a kind repeats."""
     from tf_keras.src.utils.generic_utils import to_snake_case
 
     counts: dict[str, int] = {}
@@ -202,7 +204,7 @@ def _is_layer(item: Any) -> bool:
 
 
 def _fits(parts: list[tuple[Any, str]], values: dict[str, dict[str, Any]]) -> bool:
-    """Whether each part finds as many variables as it has, of their shapes, and none is left over."""
+    """Whether each part finds all of its variables, with their shapes, and none is left over."""
     matched = set()
     for part, path in parts:
         own = [*part._trainable_weights, *part._non_trainable_weights]

@@ -1,4 +1,4 @@
-"""TensorFlow functions that take several `keras.ops`, with the arguments that TensorFlow has for them."""
+"""TensorFlow functions that need several `keras.ops`, with TensorFlow's arguments."""
 
 import math
 
@@ -94,7 +94,7 @@ def per_image_standardization(image):
     return ops.divide(ops.subtract(image, ops.mean(image, axes, keepdims=True)), deviation)
 
 
-# Shapes and places
+# Shapes and positions
 
 
 def pad(tensor, paddings, mode="CONSTANT", constant_values=0):
@@ -162,7 +162,7 @@ def unstack(value, num=None, axis=0):
     axis %= len(value.shape)
     count = num or value.shape[axis]
     if axis == 0 or count is None:
-        raise ValueError("it takes the images of the batch apart" if axis == 0 else "the size of its axis is open")
+        raise ValueError("it unstacks the batch" if axis == 0 else "the size of its axis is open")
     return [value[(slice(None),) * axis + (index,)] for index in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""From a Keras 2 layer to the same layer of Keras 3, without its weights."""
+"""Converts a Keras 2 layer to the same layer of Keras 3, without its weights."""
 
 import inspect
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from keras.src.applications import convnext, inception_resnet_v2
 from dcp_tf.models.keras2.weights import check_hard_sigmoid, needs_own_activation
 from dcp_tf.models.names import valid_name
 
-# Keys of Keras 2 configs that say how something is computed or was built, not what.
-_NO_MATTER = {
+# Keys of Keras 2 configs that do not affect the outputs.
+_IRRELEVANT = {
     *("batch_input_shape", "fused", "implementation", "input_length", "key_shape", "query_shape", "rng_type"),
     *("trainable", "value_shape"),  # trainable is set after the layer is made: not all constructors take it
 }
-# Layers of Keras 2 that need more than their config (a vocabulary, code, another layer), or do not exist any more.
+# Layers of Keras 2 that need more than their config (a vocabulary, code, another layer), or no longer exist.
 _NOT_CONVERTED = {
     *("AbstractRNNCell", "Wrapper", "Layer"),
     *("DenseFeatures", "Discretization", "Hashing", "HashedCrossing", "IntegerLookup", "StringLookup"),
@@ -32,7 +32,7 @@ _OF_APPLICATIONS = {
 
 
 def can_convert(layer) -> bool:
-    """Whether there is a Keras 3 layer for this layer of Keras 2, as far as its kind can tell."""
+    """Whether there is a Keras 3 layer of the same kind."""
     return _find_class(layer) is not None
 
 
@@ -78,7 +78,7 @@ def _find_class(layer) -> type | None:
 def _config(layer) -> dict[str, Any]:
     config = dict(layer.get_config())
     config["name"] = valid_name(config["name"])
-    config["dtype"] = layer._dtype_policy.name  # the config may hold a Keras 2 object in its place
+    config["dtype"] = layer._dtype_policy.name  # the config may hold a Keras 2 object instead
     return config
 
 
@@ -95,13 +95,13 @@ def _from_config(kind: type, config: dict[str, Any]) -> layers.Layer:
         known |= {"name", "dtype", "activity_regularizer"}
     if issubclass(kind, layers.RNN):
         known |= {"zero_output_for_mask"}
-    lost = {key: value for key, value in config.items() if key not in known and key not in _NO_MATTER}
+    lost = {key: value for key, value in config.items() if key not in known and key not in _IRRELEVANT}
     lost = {key: value for key, value in lost.items() if not (value is None or value is False)}
     if lost.get("groups") == 1:
         del lost["groups"]
     if lost:
-        said = ", ".join(f"{key}={value!r}" for key, value in lost.items())
-        raise ValueError(f"Keras 3's {kind.__name__} knows no {said}")
+        settings = ", ".join(f"{key}={value!r}" for key, value in lost.items())
+        raise ValueError(f"Keras 3's {kind.__name__} has no {settings}")
     arguments = {key: value for key, value in config.items() if key in known}
     holds_layer = any(isinstance(value, layers.Layer) for value in arguments.values())
     layer = kind(**arguments) if holds_layer else kind.from_config(arguments)
@@ -125,7 +125,7 @@ def _batch_normalization(layer) -> layers.Layer:
     config = _config(layer)
     axis = np.atleast_1d(config["axis"]).tolist()
     if len(axis) > 1:
-        raise ValueError(f"Keras 3's BatchNormalization normalises one axis, not {axis}")
+        raise ValueError(f"Keras 3's BatchNormalization normalizes one axis, not {axis}")
     return _from_config(layers.BatchNormalization, {**config, "axis": axis[0]})
 
 
@@ -135,7 +135,7 @@ def _leaky_relu(layer) -> layers.Layer:
 
 
 def _lambda(layer) -> layers.Layer:
-    """The same Python function, which is in memory already: it works on TensorFlow's tensors in both versions."""
+    """The same Python function, already in memory: it works on TensorFlow tensors in both versions."""
     shape = layer._output_shape
     return layers.Lambda(
         layer.function,
@@ -148,7 +148,7 @@ def _lambda(layer) -> layers.Layer:
 
 
 def _separable(layer) -> layers.Layer:
-    # What is said of "the kernel" is of no use to Keras 2 either: there are two, with settings of their own.
+    # Keras 2 ignores the settings of "the kernel" too: there are two kernels, with their own settings.
     unused = ("kernel_initializer", "kernel_regularizer", "kernel_constraint")
     config = {key: value for key, value in _config(layer).items() if key not in unused}
     return _from_config(_find_class(layer), config)

@@ -1,7 +1,7 @@
 """Sizes of tensors in the graphs of Keras 2 models: `tf.shape(x)`, its entries, and arithmetic with them.
 
-In Keras 2 they are tensors. Here they are plain numbers, for Keras 3 knows all sizes but that of the batch, which
-`BATCH` stands for.
+In Keras 2 they are tensors. Here they are plain numbers, since Keras 3 knows all sizes except the batch size, which
+`BATCH` represents.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 class _Batch:
-    """The number of images in the batch, which nothing can be computed from."""
+    """The symbolic batch size; nothing can be computed from it."""
 
     def __repr__(self) -> str:
         return "BATCH"
@@ -21,7 +21,7 @@ BATCH = _Batch()
 
 
 class Sizes:
-    """A vector of sizes: whole numbers and `BATCH`. It is no sequence, so that TensorFlow takes it for one value."""
+    """A vector of sizes: whole numbers and `BATCH`. It is not a sequence, so that TensorFlow treats it as one value."""
 
     def __init__(self, entries):
         self.entries = tuple(entries)
@@ -41,7 +41,7 @@ def sizes_of(tensor) -> Sizes:
 
 
 def listed(value: Any) -> list:
-    """The entries of a vector of sizes, whatever holds them: `Sizes`, an array, or a sequence of numbers and BATCH."""
+    """The entries of a vector of sizes: `Sizes`, an array, or a sequence of numbers and BATCH."""
     return list(value.entries) if isinstance(value, Sizes) else list(value)
 
 
@@ -89,7 +89,7 @@ def _concat(values, axis, name=None) -> Sizes:
     return Sizes(entry for part in values for entry in listed(part))
 
 
-# Functions that hand BATCH on untouched.
+# Functions that pass BATCH through.
 _PASSING_BATCH = {
     "__operators__.getitem": _item,
     "cast": lambda x, dtype, name=None: x,

@@ -1,8 +1,8 @@
-"""The weights of a Keras 2 layer, as its Keras 3 layer needs them.
+"""Copies the weights of a Keras 2 layer in the form that its Keras 3 layer needs.
 
 Both versions have a function `hard_sigmoid`, and the two differ: clip(0.2 x + 0.5, 0, 1) in Keras 2, clip(x / 6 + 0.5,
-0, 1) in Keras 3. What Keras 2 computes of x, Keras 3 computes of 1.2 x. So where x is linear in weights, these weights
-times 1.2 give the same outputs.
+0, 1) in Keras 3. Keras 2 at x equals Keras 3 at 1.2 x. So if x is linear in weights, these weights times 1.2 give the
+same outputs.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _LINEAR = {
     **{f"DepthwiseConv{rank}D": ("depthwise_kernel", "bias") for rank in (1, 2)},
     **{f"SeparableConv{rank}D": ("pointwise_kernel", "bias") for rank in (1, 2)},
 }
-# Gates by their place along the last axis of each weight: those of the recurrent activation, and the candidate state.
+# Gates by their position along the last axis of each weight: of the recurrent activation, and the candidate state.
 _GATES = {
     **dict.fromkeys(("LSTM", "LSTMCell", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D"), ((0, 1, 3), 2, 4)),
     **dict.fromkeys(("GRU", "GRUCell"), ((0, 1), 2, 3)),
@@ -34,7 +34,7 @@ def hard_sigmoid_entries(config: dict) -> list[str]:
 
 
 def check_hard_sigmoid(kind: str, config: dict) -> None:
-    """Makes sure that scaled weights can stand for the `hard_sigmoid` in a config.
+    """Checks that scaled weights can reproduce the `hard_sigmoid` in a config.
 
     Raises:
         ValueError: they cannot.

@@ -146,11 +146,10 @@ def _activations(graph: ChannelGraph, group: ChannelGroup) -> list[int]:
 
 def _of_labels(graph: ChannelGraph, group: ChannelGroup, means: dict[int, np.ndarray]) -> np.ndarray:
     """Means over everything that carries each of the group's channels."""
-    number = np.full(int(graph.class_of_label.max()) + 1, -1)
-    number[group.classes] = np.arange(group.size)
+    channel_of_label = graph.channel_of_label(group)
     sums, counts = np.zeros(group.size), np.zeros(group.size)
     for tensor, mean in means.items():
-        channel = np.broadcast_to(number[graph.class_of_label[graph.labels[tensor]]], mean.shape).ravel()
+        channel = np.broadcast_to(channel_of_label[graph.labels[tensor]], mean.shape).ravel()
         mine = channel >= 0
         sums += np.bincount(channel[mine], mean.ravel()[mine], group.size)
         counts += np.bincount(channel[mine], minlength=group.size)

@@ -114,8 +114,7 @@ def _distances(filters: np.ndarray) -> np.ndarray:
 
 def _gammas(graph: ChannelGraph, group: ChannelGroup) -> list[tuple[np.ndarray, np.ndarray]]:
     """The gammas that scale a group's channels, each with the channel per position (-1: of another group)."""
-    number = np.full(int(graph.class_of_label.max()) + 1, -1)
-    number[group.classes] = np.arange(group.size)
+    channel_of_label = graph.channel_of_label(group)
     found = []
     for record in graph.records.values():
         layer = record.operation
@@ -123,7 +122,7 @@ def _gammas(graph: ChannelGraph, group: ChannelGroup) -> list[tuple[np.ndarray, 
             continue
         for index, by_axis in record.weights.items():
             if layer.weights[index] is layer.gamma:
-                channel = number[graph.class_of_label[by_axis[0]]]
+                channel = channel_of_label[by_axis[0]]
                 if (channel >= 0).any():
                     found.append((keras.ops.convert_to_numpy(layer.gamma), channel))
     return found

@@ -16,6 +16,7 @@ from tf_keras import layers
 
 from dcp_tf import models
 from dcp_tf.errors import UsageError
+from dcp_tf.models.keras2 import operations
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
 WEIGHTS = "model.weights.h5"
@@ -173,7 +174,7 @@ def test_rounding_is_no_difference(seed):
 
 
 def test_a_real_difference_in_a_steep_model_is_one(monkeypatch):
-    monkeypatch.setitem(models.legacy.OPERATIONS, "nn.relu", lambda features: keras.ops.relu(features) + 0.3)
+    monkeypatch.setitem(operations.OPERATIONS, "nn.relu", lambda features: keras.ops.relu(features) + 0.3)
     old = steep(0)
     inputs = tf_keras.Input((16, 16, 3))
     with pytest.raises(UsageError, match="computes something else"):

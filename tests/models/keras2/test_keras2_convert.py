@@ -10,6 +10,7 @@ from tf_keras import layers
 
 from dcp_tf import models
 from dcp_tf.errors import UsageError
+from dcp_tf.models.keras2 import operations
 
 
 def sequence(x):
@@ -259,7 +260,7 @@ def test_what_is_no_keras_2_model_is_refused():
 
 
 def test_a_difference_is_noticed(monkeypatch):
-    monkeypatch.setitem(models.legacy.OPERATIONS, "nn.relu", lambda features: features * 1.0001)
+    monkeypatch.setitem(operations.OPERATIONS, "nn.relu", lambda features: features * 1.0001)
     with pytest.raises(UsageError, match=r"computes something else in Keras 3: its output 0"):
         models.from_tf_keras(model_of(lambda x: tf.nn.relu(x)))
 
