@@ -18,27 +18,21 @@ if __package__ in (None, ""):
 
 import json
 
-from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.budget import Budget
+from dcp_tf.settings.scope import Scope
 from dcp_tf.tools.cli import data_flags, model_flags
-from dcp_tf.tools.cli.flags_from_settings import read_numbers
+from dcp_tf.tools.cli.flags_from_settings import define, read_numbers
 from dcp_tf.tools.cli.program import Program
-from dcp_tf.tools.cli.pruning_flags import read_target
+from dcp_tf.tools.cli.pruning_flags import define_targets, read_target
 
 PROGRAM = Program("inspect_model", __doc__)
 data_flags.define_model(PROGRAM)
 PROGRAM.list("input_shape", [], "The shape of one input (32,32,3 or 20,5), where the model leaves sizes open.")
 PROGRAM.section("What pruning would leave")
-PROGRAM.share("rate", None, "Count the model with this share of channels removed from each group.")
-PROGRAM.string("target_macs", None, "Find the widths for at most so many multiply-accumulates, as a number or 60%.")
-PROGRAM.string("target_params", None, "Find the widths for at most so many parameters, as a number or 60%.")
-PROGRAM.string("target_bytes", None, "Find the widths for at most so many bytes of float32 weights, a number or 60%.")
-PROGRAM.integer("round_to", ROUND_TO, "Widths are the nearest multiple of it, as in prune.", lower=1)
-PROGRAM.integer("min_channels", 1, "Fewest channels that a group keeps.", lower=1)
-PROGRAM.boolean("prune_residual", False, "Residual streams lose channels too.")
-PROGRAM.boolean(
-    "ignore_statistics", False, "Free channels also where LayerNormalization and its like take statistics over them."
-)
+define(PROGRAM, Budget, ["rate"], {"rate": {"default": None}})
+define_targets(PROGRAM)
+define(PROGRAM, Scope, ["round_to", "min_channels", "prune_residual", "ignore_statistics"])
 PROGRAM.boolean(
     "paper_scope", False, "For zoo: networks, the groups that the papers prune, with --round_to=1 unless it is given."
 )

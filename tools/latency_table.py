@@ -15,10 +15,10 @@ if __package__ in (None, ""):
 
 import contextlib
 
-from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.scope import Scope
 from dcp_tf.tools.cli import android_flags, data_flags, model_flags
-from dcp_tf.tools.cli.flags_from_settings import read_numbers
+from dcp_tf.tools.cli.flags_from_settings import define, read_numbers
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("latency_table", __doc__)
@@ -30,8 +30,7 @@ PROGRAM.enum("device", "host", ("host", "android"), "Where to measure.")
 PROGRAM.string("quantization", "float32", "Mode of the files: float32, float16, dynamic, int8, int16x8.")
 PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
 PROGRAM.list("levels", ["0.25", "0.5", "0.75"], "Shares of each group's channels to measure; 1 is always among them.")
-PROGRAM.integer("round_to", ROUND_TO, "Widths are multiples of it.", lower=1)
-PROGRAM.boolean("prune_residual", False, "Let the groups of residual streams change too: more widths to measure.")
+define(PROGRAM, Scope, ["round_to", "prune_residual"])
 PROGRAM.list("cpu", [], "Host: pin the measuring process to these processors; by default to none.")
 android_flags.define_android(PROGRAM)
 PROGRAM.enum("delegate", "cpu", ("cpu", "gpu", "nnapi"), "What runs the kernels.")

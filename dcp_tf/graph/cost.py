@@ -52,6 +52,11 @@ class Cost:
     uncounted: tuple[str, ...]
     activations: int | None
 
+    @property
+    def bytes(self) -> int:
+        """What the weights take as float32; a TFLite file adds its graph to that."""
+        return 4 * self.params
+
     def __repr__(self) -> str:
         figures = {"parameters": self.params, "MACs": self.macs, "FLOPs": self.flops}
         shown = ", ".join(f"{'?' if value is None else f'{value:,}'} {name}" for name, value in figures.items())

@@ -4,98 +4,22 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
-from dcp_tf.field_types import check_fields
 from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost
 from dcp_tf.graph.cost import sliced_shape
 from dcp_tf.graph.rule import KeptChannels
 from dcp_tf.pruning.widths import kept_at_rate
+from dcp_tf.settings.budget import Target
 
 _SHARES = 10_000  # the shares of kernels that a target can ask for, or as many as the largest layer has kernels
 _ROUNDS = 5  # of choosing and measuring
 _CLOSE = 0.93  # of a target: what is measured above it and within the target will do
 _CAUTION = 0.97  # of the measured savings are counted on, as the next measurement differs by some percent
 _LEAST_SAVED = 0.01  # of the full cost: what a measurement without any saving counts as
-MEASURES: dict[str, Callable[[Cost], int]] = {
-    "macs": lambda cost: cost.macs,
-    "params": lambda cost: cost.params,
-    # What the weights take as float32; a TFLite file adds its graph to that.
-    "bytes": lambda cost: 4 * cost.params,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """What the pruned model may cost.
-
-    Attributes:
-        measure: "macs", "params", "bytes" (of float32 weights), or with `cost` "latency" in milliseconds or "file" in
-            bytes of a TFLite file.
-        text: an absolute number (of milliseconds as in "4.5ms"), or a share of the baseline such as "60%".
-        cost: for those two: what the model takes at some widths (group -> channels that stay; groups that are not named
-            keep all), such as `LatencyTable.predict`.
-        origin: for those two: tells where `cost` comes from, as a run goes on only with the same.
-        measured: for those two: what the model really takes at some widths, in the unit of `cost`, which only foretells
-            it; see `meet`.
-    """
-
-    EXAMPLE: ClassVar[str] = 'dcp_tf.Target("macs", "50%")'
-
-    measure: str
-    text: str
-    cost: Callable[[Mapping[str, int]], float] | None = dataclasses.field(default=None, repr=False)
-    origin: str = ""
-    measured: Callable[[Mapping[str, int]], float] | None = dataclasses.field(default=None, repr=False)
-
-    def __post_init__(self):
-        check_fields(self)
-        if (self.cost is None) != (self.measure in MEASURES):
-            raise UsageError(
-                f"a target is one of {', '.join(MEASURES)}, or latency or file with a cost. Received: {self.measure!r}"
-            )
-        self.limit(1)
-
-    def limit(self, baseline: float) -> float:
-        """The largest cost that is allowed; a whole number but of latency.
-
-        Raises:
-            UsageError: the text is neither a positive number nor a percentage below 100.
-        """
-        text = self.text.strip()
-        try:
-            share = text.endswith("%")
-            number = float(text.removesuffix("%") if share or self.cost is None else text.removesuffix("ms"))
-            if number <= 0 or not np.isfinite(number) or (share and number >= 100):
-                raise ValueError
-        except ValueError as error:
-            raise UsageError(
-                f"the target for {self.measure} must be a positive number{' of ms' * (self.measure == 'latency')} or a "
-                f"share of the baseline below 100%, received {self.text!r}"
-            ) from error
-        limit = number / 100 * baseline if share else number
-        return limit if self.cost else int(limit)
-
-    def pricing(self, graph: ChannelGraph) -> Callable[[Mapping[str, int]], float]:
-        """What the model costs at some widths, group -> channels that stay; groups that are not named keep all."""
-        if self.cost is not None:
-            return self.cost
-        measure = MEASURES[self.measure]
-        return lambda widths: measure(cost_at(graph, widths))
-
-    def show(self, cost: float) -> str:
-        """A cost with its unit."""
-        if self.measure == "file":
-            return f"{cost:,.0f} bytes"
-        return f"{cost:,.3f} ms" if self.cost else f"{cost:,} {self.measure}"
-
-    def settings(self) -> dict[str, str]:
-        """What JSON files say of it."""
-        return {"measure": self.measure, "text": self.text, **({"origin": self.origin} if self.cost else {})}
 
 
 def meet(target: Target, choose: Callable[[Target], dict[str, int]]) -> dict[str, int]:
@@ -132,6 +56,11 @@ def meet(target: Target, choose: Callable[[Target], dict[str, int]]) -> dict[str
         if widths == before:
             break
     return best[1] or widths
+
+
+def pricing(target: Target, graph: ChannelGraph) -> Callable[[Mapping[str, int]], float]:
+    """What the model costs at some widths, group -> channels that stay; groups that are not named keep all."""
+    return target.cost or (lambda widths: getattr(cost_at(graph, widths), target.measure))
 
 
 def cost_at(graph: ChannelGraph, widths: Mapping[str, int]) -> Cost:
@@ -204,7 +133,7 @@ class Widths:
         Raises:
             UsageError: even the narrowest widths cost more, or the target asks for nothing.
         """
-        cost = target.pricing(self._graph)
+        cost = pricing(target, self._graph)
         free = [g for g in self._groups if g.name not in self._rates]
         if not free:
             raise UsageError("a target needs groups without a rate of their own")
@@ -262,7 +191,7 @@ def kernel_rate(graph: ChannelGraph, kept: KeptChannels, layers: Sequence[str], 
         UsageError: the target is not reached even without these layers, or asks for nothing.
     """
     cost = count_cost(graph, kept)
-    full, limit = (MEASURES[target.measure](c) for c in (cost, count_cost(graph)))
+    full, limit = (getattr(c, target.measure) for c in (cost, count_cost(graph)))
     limit = target.limit(limit)
     kernels, costs = [], []
     for name in layers:

@@ -4,23 +4,22 @@ import dataclasses
 from collections.abc import Sequence
 from typing import ClassVar
 
-from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.elimination.thinet_lasso import Chooser, check_layers, lasso, thinet
 from dcp_tf.pruning.importance.weights import check_filters, check_scales
 from dcp_tf.pruning.methods import Guided, Method
+from dcp_tf.settings.importance import Refit
+from dcp_tf.settings.selection import Heads
+from dcp_tf.settings.table import documented, same_setting
 
 
+@documented
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Criterion(Guided):
+class Criterion(Refit, Guided):
     """A criterion that ranks the channels of each group in one shot.
 
-    Attributes:
-        update: whether the weights that read the remaining channels are fitted as DCP's are, layer by layer, with all
-            settings of `Guided`. Without it the remaining weights stay as they are, and those settings have no meaning.
+    Without `update` the remaining weights stay as they are, and the settings of `Guided` have no meaning.
     """
-
-    update: bool = False
 
     @property
     def guided(self) -> bool:
@@ -142,34 +141,22 @@ class Lasso(_Reconstruction):
         return lasso
 
 
+@documented
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WidthMultiplier(Method):
     """The same shape without any choice: the first channels stay, and all weights are drawn anew.
 
     The network is trained from scratch with the schedule of the fine-tuning; it shows what the choice is worth
-    (width multiplier, Howard et al. 2017, arXiv:1704.04861; WM in Liu et al. 2021).
-
-    Attributes:
-        auxiliary_losses: how many auxiliary classifiers take part in the training; with any it is WM+ of the paper.
-        auxiliary_layers: names of layers to put them at instead.
+    (width multiplier, Howard et al. 2017, arXiv:1704.04861; WM in Liu et al. 2021). With auxiliary classifiers, which
+    take part in that training, it is WM+ of the paper.
     """
 
     name: ClassVar[str] = "width_multiplier"
-    auxiliary_losses: int = 0
-    auxiliary_layers: tuple[str, ...] = ()
-
-    def __post_init__(self):
-        super().__post_init__()
-        object.__setattr__(self, "auxiliary_layers", tuple(self.auxiliary_layers))
-        if self.auxiliary_losses < 0:
-            raise UsageError(f"auxiliary_losses must be 0 or more, received {self.auxiliary_losses}")
+    from_scratch: ClassVar[bool] = True
+    auxiliary_losses: int = same_setting(Heads, "auxiliary_losses", 0)
+    auxiliary_layers: tuple[str, ...] = same_setting(Heads, "auxiliary_layers", ())
 
     @property
     def uses_heads(self) -> bool:
         """Whether it is WM+."""
         return bool(self.auxiliary_losses or self.auxiliary_layers)
-
-    @property
-    def from_scratch(self) -> bool:
-        """True."""
-        return True

@@ -1,8 +1,10 @@
 """What makes a frozen dataclass a table of settings: each field has its help, choices and range beside its default."""
 
 import dataclasses
+import inspect
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -106,10 +108,19 @@ def check(settings: Any) -> None:
             raise UsageError(f"{name} must be {rule.expected()}, received {value!r}", setting=named)
 
 
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """A table of settings; what is wrong with several together, subclasses find after this."""
+
+    def __post_init__(self):
+        check(self)
+
+
 def documented(settings: _Class) -> _Class:
     """Lists the fields in a class's docstring, as `help()` shows it."""
-    lines = [f"    {name}: {plain_text(rule.about)}" for name, rule in rules(settings).items() if rule.about]
-    settings.__doc__ = "\n".join([f"{settings.__doc__}\n\nAttributes:", *lines])
+    lines = [f"{name}: {plain_text(rule.about)}" for name, rule in rules(settings).items() if rule.about]
+    wrapped = (textwrap.fill(line, 110, initial_indent=" " * 4, subsequent_indent=" " * 8) for line in lines)
+    settings.__doc__ = "\n".join([f"{inspect.cleandoc(settings.__doc__)}\n\nAttributes:", *wrapped])
     return settings
 
 

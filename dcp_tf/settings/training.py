@@ -4,7 +4,7 @@ import dataclasses
 import types
 
 from dcp_tf.settings.schedules import Schedule, cosine_schedule, step_schedule
-from dcp_tf.settings.table import check, documented, setting
+from dcp_tf.settings.table import Settings, documented, setting
 
 # Of a fine-tuning whose length nobody set: ten epochs of some hundred images have hardly any steps of 128.
 FEW_IMAGES = types.MappingProxyType({"min_steps": 300, "min_batch_size": 32, "max_epochs": 100})
@@ -14,7 +14,7 @@ _FIXED = "one value has served all runs so far"
 
 @documented
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Settings):
     """How to train; the defaults are those of Liu et al. 2021 on CIFAR-10, with a cosine in place of steps."""
 
     epochs: int = setting(about="Passes over the training images; 0 trains nothing.", lower=0)
@@ -99,7 +99,7 @@ class TrainConfig:
     seed: int = setting(0, "Of everything that is drawn. Equal seeds, equal results.", lower=0, upper=2**32 - 1)
 
     def __post_init__(self):
-        check(self)
+        super().__post_init__()
         self.rate()
 
     def for_inputs(self, count: int) -> "TrainConfig":

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, count_cost
-from dcp_tf.pruning.budget import MEASURES, Target, Widths, matching, meet, profile
+from dcp_tf.pruning.budget import Target, Widths, matching, meet, profile
+from dcp_tf.settings.budget import MEASURES
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,9 @@ def graph():
 def test_a_target_is_met_within_one_step_and_never_exceeded(graph, measure, percent, round_to, minimum):
     widths = Widths(graph, graph.prunable(), round_to, minimum)
     target = Target(measure, f"{percent}%")
-    limit = target.limit(MEASURES[measure](count_cost(graph)))
+    limit = target.limit(getattr(count_cost(graph), measure))
     found = widths.within(target)
-    assert MEASURES[measure](widths.cost(found)) <= limit
+    assert getattr(widths.cost(found), measure) <= limit
     for group in graph.prunable():
         assert min(minimum, group.size) <= found[group.name] <= group.size
         assert found[group.name] == group.size or group.size <= round_to or found[group.name] % round_to == 0
@@ -39,7 +40,7 @@ def test_a_target_is_met_within_one_step_and_never_exceeded(graph, measure, perc
             (w for w in range(found[group.name] + 1, group.size + 1) if w == group.size or w % round_to == 0), None
         )
         if wider is not None:
-            assert MEASURES[measure](widths.cost(found | {group.name: wider})) > limit
+            assert getattr(widths.cost(found | {group.name: wider}), measure) > limit
 
 
 def test_the_cost_at_some_widths_is_that_of_the_rebuilt_model(graph):
@@ -128,7 +129,7 @@ def test_what_is_no_latency_is_refused(graph):
 
 def latency(graph, text, off, known):
     """A target whose measured savings are `off` times those that are foretold; `known` sees what is measured."""
-    foretold = lambda widths: 2e-6 * MEASURES["macs"](Widths(graph, graph.prunable()).cost(widths))  # noqa: E731
+    foretold = lambda widths: 2e-6 * Widths(graph, graph.prunable()).cost(widths).macs  # noqa: E731
     full = foretold({})
 
     def measured(widths):

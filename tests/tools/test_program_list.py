@@ -37,6 +37,6 @@ def test_rates_are_taken_in_percent(text, rate):
     for program in (prune, inspect_model):
         assert program.PROGRAM.flags["rate"].parser.parse(text) == rate
     assert prune.PROGRAM.flags["distillation"].parser.parse(text) == rate
-    from dcp_tf.tools.cli.pruning_flags import read_rates
+    from dcp_tf.tools.cli.flags_from_settings import read_rates
 
     assert read_rates([f"stage1_.*={text}"]) == (("stage1_.*", rate),)

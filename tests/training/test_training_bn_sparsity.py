@@ -50,5 +50,5 @@ def test_gammas_shrink_the_more_the_larger_the_factor():
 def test_a_model_without_scales_and_a_negative_factor_are_refused():
     with pytest.raises(UsageError, match="needs BatchNormalization"):
         train(net(norm=False), 1e-4)
-    with pytest.raises(UsageError, match="bn_sparsity to be 0 or more"):
+    with pytest.raises(UsageError, match="bn_sparsity must be 0 or more"):
         TrainConfig(epochs=1, bn_sparsity=-1.0)

@@ -1,15 +1,18 @@
 """Whether the settings on the command line mean something to the method that was chosen."""
 
-import dataclasses
 from typing import Any
 
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.selection import Selection
+from dcp_tf.tools.cli.flags_from_settings import flag_names
+from dcp_tf.tools.cli.training_flags import PHASES
 
 # Criteria that look at images though nothing is fitted, and the flags that say at which.
 _LOOKING, _IMAGES = ("taylor", "apoz"), ("selection_samples", "selection_batch")
 # Flags that only the training with auxiliary losses reads.
-_OF_HEADS = ("aux_epochs", "aux_lr", "aux_schedule", "aux_boundaries", "auxiliary_trains")
+_OF_HEADS = {"auxiliary_trains", *(change["flag"] for change in PHASES["auxiliary"][1].values())}
+_OF_SELECTION = set(flag_names(Selection).values())
 
 
 def check_given(flags: Any, method: Any) -> None:
@@ -30,7 +33,8 @@ def check_given(flags: Any, method: Any) -> None:
     targets = [name for name in given if name.startswith("target_")]
     if "rate" in given and targets:
         raise UsageError(f"give --rate or --{targets[0]}, not both: the target sets the rate")
-    owners = {name: [key for key, kind in METHODS.items() if _setting(name) in _fields(kind)] for name in given}
+    flags_of = {key: set(flag_names(kind).values()) for key, kind in METHODS.items()}
+    owners = {name: [key for key, known in flags_of.items() if name in known] for name in given}
     idle = []
     for name, methods in owners.items():
         if methods and method.name not in methods:
@@ -44,21 +48,10 @@ def check_given(flags: Any, method: Any) -> None:
         progress.say(f"note: --{', --'.join(idle)} {has} no effect with --method={method.name} and the other settings")
 
 
-def _fields(kind: type) -> set[str]:
-    return {field.name for field in dataclasses.fields(kind) if field.init}
-
-
-def _setting(name: str) -> str:
-    """The setting of methods that a flag sets."""
-    return "reconstruction" if name == "losses" else name
-
-
 def _is_read(name: str, method: Any) -> bool:
     """Whether a setting that the method has, or any setting of training, counts in the state that it is in."""
-    from dcp_tf.pruning.methods import Guided, Method
-
     if name in _OF_HEADS:
         return method.uses_heads and not method.from_scratch
-    if method.guided or _setting(name) not in _fields(Guided) - _fields(Method):
+    if method.guided or name not in _OF_SELECTION:
         return True
     return (name in _IMAGES and (method.name in _LOOKING or method.allocates == "global")) or method.from_scratch

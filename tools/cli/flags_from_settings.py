@@ -75,11 +75,12 @@ def read(values: Mapping[str, Any], settings: Any, changes: Changes = _NONE, **g
         UsageError: a value cannot be; it names the flags.
     """
     names = flag_names(settings, changes)
+    by_hand = {name for name, rule in rules(settings).items() if rule.by_hand}
     types_of = {field.name: field.type for field in dataclasses.fields(settings)}
     taken = {
         field: _value(values[flag], types_of[field], flag)
         for field, flag in names.items()
-        if values.get(flag) is not None and field not in given
+        if values.get(flag) is not None and field not in by_hand | given.keys()
     }
     try:
         if isinstance(settings, type):
@@ -104,7 +105,7 @@ def _value(value: Any, kind: Any, flag: str) -> Any:
         return value
     (kind, *_) = typing.get_args(kind)
     if typing.get_origin(kind) is tuple:
-        return _read_pairs(value, flag)
+        return read_rates(value, flag)
     return tuple(value) if kind is str else read_numbers(flag, value, kind)
 
 
@@ -116,7 +117,8 @@ def read_numbers(name: str, texts: Sequence[str], kind: type = float) -> tuple[A
         raise UsageError(f"--{name} takes numbers with commas between them, received {','.join(texts)}") from error
 
 
-def _read_pairs(entries: Sequence[str], flag: str) -> tuple[tuple[str, float], ...]:
+def read_rates(entries: Sequence[str], flag: str = "rates") -> tuple[tuple[str, float], ...]:
+    """`PATTERN=RATE` entries as pairs; raises UsageError where one has another form."""
     pairs = []
     for entry in entries:
         pattern, _, rate = entry.rpartition("=")

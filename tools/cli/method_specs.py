@@ -8,16 +8,19 @@ from typing import Any
 from absl import flags as absl_flags
 
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.budget import MEASURES, Budget, KernelRate
+from dcp_tf.settings.importance import METHODS
+from dcp_tf.settings.scope import Scope
 from dcp_tf.tools.cli import pruning_flags
-from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.flags_from_settings import flag_names
+from dcp_tf.tools.cli.program import Program, name_flags
 
 # Options are the flags of `prune`; these set what is pruned and what it may cost, which all variants have in common.
-COMMON = (
-    *("method", "rate", "rates", "round_to", "min_channels", "prune_residual", "ignore_statistics", "exclude"),
-    "kernel_rate",
-    *(f"target_{measure}" for measure in pruning_flags.TARGETS),
-)
-_FIELDS = {"losses": "discrimination"}  # where a flag sets a setting of another name
+COMMON = {
+    "method",
+    *(flag for settings in (Scope, Budget, KernelRate) for flag in flag_names(settings).values()),
+    *(f"target_{measure}" for measure in MEASURES),
+} - {"allocation"}
 
 _PROGRAM = Program("variant", "")
 pruning_flags.define_pruning(_PROGRAM)
@@ -55,14 +58,14 @@ def read_variants(labels: Sequence[str], flags: Any) -> list[Variant]:
             raise UsageError(f"{same} and {label} are the same")
         variants.append(variant)
     if not variants:
-        raise UsageError(f"--methods names no method; choose among {', '.join(pruning_flags.METHODS)}")
+        raise UsageError(f"--methods names no method; choose among {', '.join(METHODS)}")
     return variants
 
 
 def _read(label: str, flags: Any) -> Any:
     name, *options = label.split(":")
-    if name not in pruning_flags.METHODS:
-        raise UsageError(f"unknown method {name!r}; choose among {', '.join(pruning_flags.METHODS)}")
+    if name not in METHODS:
+        raise UsageError(f"unknown method {name!r}; choose among {', '.join(METHODS)}")
     values = copy.deepcopy(_PROGRAM.flags)
     for common in values:
         if common in flags:
@@ -73,16 +76,16 @@ def _read(label: str, flags: Any) -> Any:
         values([label, f"--method={name}", *(f"--{option}" for option in options)])
         return pruning_flags.read_method(values)
     except (absl_flags.Error, UsageError) as error:
+        line = name_flags(error) if isinstance(error, UsageError) else str(error)
         # Without options it is the program's own flags that are wrong.
-        raise UsageError(f"{label}: {error}" if options else str(error)) from error
+        raise UsageError(f"{label}: {line}" if options else line) from error
 
 
 def _check_option(label: str, name: str, option: str) -> None:
-    from dcp_tf.pruning import METHODS
+    from dcp_tf.pruning import METHODS as CLASSES
 
     if option in COMMON and option != "method":
         raise UsageError(f"{label}: all methods have the same {option}; give --{option} for all")
-    settings = {field.name for field in dataclasses.fields(METHODS[name]) if field.init}
-    known = [f for f in _PROGRAM.flags if f not in COMMON and _FIELDS.get(f, f) in settings]
+    known = set(flag_names(CLASSES[name]).values()) & {*_PROGRAM.flags} - COMMON
     if option not in known:
         raise UsageError(f"{label}: {name} has no option {option!r}; there are {', '.join(sorted(known))}")

@@ -1,9 +1,9 @@
 """`--plan`: channels that were chosen before."""
 
-import dataclasses
 from typing import Any
 
 from dcp_tf.errors import UsageError
+from dcp_tf.tools.cli.flags_from_settings import flag_names
 from dcp_tf.tools.cli.program import Program
 
 
@@ -27,10 +27,7 @@ def given_plan(flags: Any) -> Any:
         return None
     from dcp_tf.pruning import METHODS, GivenPlan, PruningPlan
 
-    settings = {field.name for method in METHODS.values() for field in dataclasses.fields(method)} | {
-        "method",
-        "losses",
-    }
+    settings = {"method", *(flag for method in METHODS.values() for flag in flag_names(method).values())}
     given = [n for n in flags if flags[n].present and (n in settings or n.startswith("target_"))]
     if given:
         raise UsageError(f"--plan says which channels stay: leave out --{', --'.join(given)}")

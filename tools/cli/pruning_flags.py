@@ -3,132 +3,54 @@
 import dataclasses
 from typing import Any
 
-from dcp_tf.defaults import ROUND_TO
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.budget import MEASURES, Adaptive, Budget, KernelRate, Target
+from dcp_tf.settings.importance import Choice, Refit
+from dcp_tf.settings.scope import Scope
+from dcp_tf.settings.selection import LOSSES, Heads, Images, Search
+from dcp_tf.settings.table import rules
 from dcp_tf.tools.app.deployment import Deployment
 from dcp_tf.tools.app.file_target import FileTarget, read_file_target
 from dcp_tf.tools.app.latency_target import LatencyTarget, read_latency_target
 from dcp_tf.tools.cli.flag_checks import check_given
+from dcp_tf.tools.cli.flags_from_settings import define, read, values_of
 from dcp_tf.tools.cli.plan_flag import given_plan
-from dcp_tf.tools.cli.program import Program, read_share
+from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.qat_flags import define_qat, read_qat
 from dcp_tf.tools.cli.training_flags import define_phase, define_recipe, read_training
-
-METHODS = (
-    *("dcp", "adapt_dcp", "dkp", "dcp_dkp", "adapt_dkp"),
-    *("random", "l1", "l2", "fpgm", "bn_scale", "taylor", "apoz", "thinet", "lasso"),
-    "width_multiplier",
-)
-TARGETS = {
-    "macs": "Multiply-accumulates",
-    "params": "Parameters",
-    "bytes": "Bytes of the float32 weights, not of what is shipped",
-}
-SCORES = ("paper", "code", "reduction")
-LOSSES = {"joint": (1.0, 1.0), "reconstruction": (1.0, 0.0), "discrimination": (0.0, 1.0)}
 
 
 def define_pruning(program: Program) -> None:
     """Which channels go, and how they are chosen."""
     program.section("Which channels go")
-    define_method(program)
+    define(program, Choice)
     define_groups(program)
-
-
-def define_method(program: Program) -> None:
-    """How channels are chosen."""
-    program.enum(
-        "method",
-        "dcp",
-        METHODS,
-        "How channels are chosen. dcp: those that the losses need most, at a fixed rate; adapt_dcp: the same, each "
-        "group as wide as its loss needs; dkp, adapt_dkp: the same with single kernels (all weights between one "
-        "channel and one filter), whose zeros make files smaller and few devices faster; dcp_dkp: channels first, then "
-        "kernels of what is left; random: by chance; l1, l2: the filters with the largest weights; fpgm: the "
-        "filters farthest from the others; bn_scale: the largest BatchNormalization scales; taylor: those without "
-        "which the loss would change most, to first order; apoz: those that are zero least often; thinet, lasso: those "
-        "from which the next layers' outputs can be made again; width_multiplier: none of these, a network of the "
-        "same shape is trained from scratch with the schedule of the fine-tuning.",
-    )
 
 
 def define_groups(program: Program) -> None:
     """Which groups lose how many channels, and the settings of the methods."""
-    _define_amounts(program)
-    _define_exceptions(program)
-    _define_targets(program)
+    for settings in (Budget, KernelRate, Adaptive, Scope):
+        define(program, settings)
+    define_targets(program)
     program.section("How dcp, dkp and their variants choose")
-    _define_guides(program)
-    _define_search(program)
-    program.float(
-        "recover",
-        None,
-        "Minutes, at most, in which all weights of the pruned model are fitted together to the outputs of the "
-        "baseline's blocks, on the selection's images and without labels; 0: not at all. Without the flag as long as "
-        "some passes over the images take, for --selection=exact not at all.",
-    )
-    _define_selection_data(program)
-
-
-def _define_amounts(program: Program) -> None:
-    """How many channels all groups lose."""
-    program.share(
-        "rate",
-        program.defaults.get("rate", 0.5),
-        "Share of channels to remove from each group, as 0.3 or 30%; for dkp share of kernels to remove from each "
-        "layer; for adapt_dcp and adapt_dkp the least share.",
-    )
-    program.share("kernel_rate", 0.3, "For dcp_dkp: share of the remaining kernels to remove from each layer.")
-    program.float(
-        "epsilon",
-        1e-4,
-        "For adapt_dcp and adapt_dkp: relative fall of the loss, per step of the selection, at which a group has "
-        "enough channels, or a layer enough kernels.",
-    )
+    define(program, Refit)
     program.enum(
-        "allocation",
-        None,
-        ("uniform", "global"),
-        "uniform: all groups lose the same share; global: the channels that are worth least go first, whatever group "
-        "they are in, until the model costs as little as with --rate or --target_*. Without the flag global for dcp "
-        "and adapt_dcp (the widest that its groups may stay) with --target_*, uniform for all else.",
+        "losses",
+        next(iter(LOSSES)),
+        LOSSES,
+        "What guides the choice: reconstruction of the layer's outputs, discrimination by a classifier behind it, or "
+        "both (joint).",
     )
-    program.integer(
-        "round_to",
-        program.defaults.get("round_to", ROUND_TO),
-        "The channels that a group keeps are the nearest multiple of it, which suits hardware (on Arm 16 in int8, 8 in "
-        "float32); 1: exactly the rate. Groups no wider than it follow the plain rate. Kernels are not rounded, and "
-        "channels that no kernel reads any more all go.",
-        lower=1,
+    define(
+        program, Heads, ["auxiliary_losses", "auxiliary_layers", "per_stage"], {"auxiliary_losses": {"default": None}}
     )
-    program.integer("min_channels", 1, "Fewest channels that a group keeps.", lower=1)
+    define(program, Search)
+    define(program, Images)
 
 
-def _define_exceptions(program: Program) -> None:
-    """Which groups are pruned at all, and which in a way of their own."""
-    program.boolean(
-        "prune_residual",
-        False,
-        "Prune residual streams (sums of feature maps) too, over all layers that make or read them, and the units of "
-        "recurrent layers.",
-    )
-    program.boolean(
-        "ignore_statistics",
-        False,
-        "Remove channels also where LayerNormalization and its like take statistics over them; fine-tuning mends that.",
-    )
-    program.list(
-        "exclude",
-        [],
-        "Groups that keep all channels (a,b,c), and layers that keep all kernels: regular expressions for whole names, "
-        "as inspect_model lists them.",
-    )
-    program.list("rates", [], "Rates of single groups, as in stage1_.*=0.2,head=0.7; the first that matches counts.")
-
-
-def _define_targets(program: Program) -> None:
+def define_targets(program: Program) -> None:
     """What the pruned model may cost, in place of a rate."""
-    for measure, about in TARGETS.items():
+    for measure, about in MEASURES.items():
         program.string(
             f"target_{measure}",
             None,
@@ -137,98 +59,11 @@ def _define_targets(program: Program) -> None:
         )
 
 
-def _define_guides(program: Program) -> None:
-    """Which losses guide the choice, and where the auxiliary classifiers are."""
-    program.boolean(
-        "update",
-        False,
-        "For methods that only rank channels (random to apoz): fit the weights that read the remaining channels layer "
-        "by layer as dcp does, with the settings below.",
-    )
-    program.enum(
-        "losses",
-        "joint",
-        LOSSES,
-        "What guides the choice: reconstruction of the layer's outputs, discrimination by a classifier behind it, or "
-        "both (joint).",
-    )
-    program.integer(
-        "auxiliary_losses",
-        None,
-        "Auxiliary classifiers, spread over the depth. Without the flag 2, for width_multiplier none.",
-    )
-    program.list(
-        "auxiliary_layers", [], "Layers to put the auxiliary classifiers at instead; inspect_model --layers lists them."
-    )
-    program.boolean(
-        "per_stage", False, "Fine-tune before the groups of each auxiliary classifier (the NeurIPS variant), not once."
-    )
-
-
-def _define_search(program: Program) -> None:
-    """How the channels are found that the losses need."""
-    program.enum(
-        "selection",
-        "fast",
-        ("fast", "exact"),
-        "fast: by elimination in a quadratic model of the losses, built in one pass over the images (as exact where "
-        "the model does not cover a layer); exact: step by step over the images, as the paper.",
-    )
-    program.integer(
-        "per_step",
-        None,
-        "Channels that each step of the selection adds to a group. Without the flag 2, and more in groups that keep "
-        "over 64, so that none takes over 32 steps. Kernels come in by as many times the filters of the layer (without "
-        "the flag 1, as far as it takes no more than 32 steps).",
-        lower=1,
-    )
-    program.enum(
-        "score",
-        None,
-        SCORES,
-        "For --selection=exact, which come in first. paper: those with the largest gradient of the loss (Frobenius "
-        "norm); code: the same, norms added up over the filters; reduction (without the flag): those that lower the "
-        "loss most by its slope and curvature.",
-    )
-    program.integer(
-        "selection_passes",
-        None,
-        "Passes of training over the selection's images, per step for exact, once per group or layer for fast. Without "
-        "the flag 1 and 0.",
-    )
-
-
-def _define_selection_data(program: Program) -> None:
-    """At which images the selection looks, and how many of their layer inputs are kept."""
-    program.integer(
-        "selection_samples",
-        program.defaults.get("selection_samples", 4096),
-        "Training images that the selection looks at.",
-        lower=1,
-    )
-    program.integer("selection_batch", 128, "Images per training step of the selection.", lower=1)
-    program.float("selection_lr", 0.01, "Learning rate of the selection.")
-    program.float("cache_gib", 2.0, "Memory that the selection takes beside model and images, GiB.")
-    program.float(
-        "cache_disk_gib",
-        8.0,
-        "Temporary files for what does not fit there, GiB (at most half of the free space; 0: none); what does not fit "
-        "either is computed again.",
-    )
-
-
 def define_training(program: Program) -> None:
     """How the model is fine-tuned."""
     program.section("Fine-tuning")
     define_phase(program, "auxiliary")
-    program.enum(
-        "auxiliary_trains",
-        None,
-        ("all", "heads"),
-        "What those epochs train: all: the whole model, as the paper; heads (without the flag): the auxiliary "
-        "classifiers alone, which takes a third of the time, leaves the model as it is, and measures better where "
-        "training is short.",
-    )
+    define(program, Heads, ["auxiliary_trains"])
     define_finetuning(program)
 
 
@@ -321,57 +156,27 @@ def read_job(flags: Any) -> Job:
 
 def read_method(flags: Any) -> Any:
     """The method with its settings."""
-    from dcp_tf.pruning import METHODS as CLASSES
+    from dcp_tf.pruning import METHODS
 
-    method = CLASSES[flags.method]
-    target = read_target(flags)
-    reconstruction, discrimination = LOSSES[flags.losses]
-    given = {
-        **{name: flags[name].value for name in flags},
-        "exclude": tuple(flags.exclude),
-        "rates": read_rates(flags.rates),
-        "target": target,
-        "auxiliary_layers": tuple(flags.auxiliary_layers),
-        "reconstruction": reconstruction,
-        "discrimination": discrimination,
-    }
-    taken = [field.name for field in dataclasses.fields(method) if field.init and given.get(field.name) is not None]
-    return method(**{name: given[name] for name in taken})
+    method, given = METHODS[flags.method], {"target": read_target(flags)}
+    if {"reconstruction", "discrimination"} <= rules(method).keys():
+        given["reconstruction"], given["discrimination"] = LOSSES[flags.losses]
+    return read(values_of(flags), method, **given)
 
 
-def read_target(flags: Any) -> Any:
+def read_target(flags: Any) -> Target | None:
     """The target that the flags name, or None.
 
     Raises:
         UsageError: there are several.
     """
-    from dcp_tf.pruning import Target
-
-    given = {measure: flags[f"target_{measure}"].value for measure in TARGETS}
+    given = {measure: flags[f"target_{measure}"].value for measure in MEASURES}
     targets = [Target(measure, text) for measure, text in given.items() if text is not None]
     if len(targets) > 1:
         raise UsageError(
             "give one target: --target_" + ", --target_".join(t.measure for t in targets) + " exclude each other"
         )
     return targets[0] if targets else None
-
-
-def read_rates(entries: list[str]) -> tuple[tuple[str, float], ...]:
-    """`PATTERN=RATE` entries as pairs.
-
-    Raises:
-        UsageError: an entry has another form.
-    """
-    pairs = []
-    for entry in entries:
-        pattern, equals, rate = entry.rpartition("=")
-        try:
-            pairs.append((pattern, float(read_share(rate))))
-        except ValueError:
-            equals = ""
-        if not equals or not pattern:
-            raise UsageError(f"--rates takes PATTERN=RATE with commas between them, received {entry!r}")
-    return tuple(pairs)
 
 
 def read_deployment(flags: Any) -> Deployment:

@@ -11,7 +11,7 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup, group_shares
 from dcp_tf.pruning.allocation.sensitivity import loss_rises
-from dcp_tf.pruning.budget import Target, Widths, meet
+from dcp_tf.pruning.budget import Target, Widths, meet, pricing
 from dcp_tf.pruning.importance import Evidence, Scores
 from dcp_tf.pruning.widths import kept_at_rate
 
@@ -51,7 +51,7 @@ def global_widths(
     free = [g for g in shared if g.name in prices]
 
     def choose(target: Target | None) -> dict[str, int]:
-        cost = (target or Target("macs", "1")).pricing(graph)
+        cost = pricing(target or Target("macs", "1"), graph)
         limit = target.limit(cost({})) if target else cost(uniform)
         fits = lambda widths: cost({**uniform, **widths}) <= limit  # noqa: E731
         return {**uniform, **allocate(free, prices, fits, method.round_to, method.min_channels)}

@@ -48,4 +48,4 @@ def reduction(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures
     return -sum(slopes) - 0.5 * curvatures
 
 
-SCORES: Mapping[str, Callable[..., np.ndarray]] = {"paper": paper, "code": code, "reduction": reduction}
+SCORES: Mapping[str, Callable[..., np.ndarray]] = {score.__name__: score for score in (paper, code, reduction)}

@@ -1,0 +1,140 @@
+"""How much is removed: a rate, or what the pruned model may cost."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import ClassVar
+
+from dcp_tf.errors import UsageError
+from dcp_tf.field_types import check_fields
+from dcp_tf.settings.table import Settings, documented, setting
+
+# What a model costs whatever it runs on.
+MEASURES = {
+    "macs": "Multiply-accumulates",
+    "params": "Parameters",
+    "bytes": "Bytes of the float32 weights, not of what is shipped",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What the pruned model may cost.
+
+    Attributes:
+        measure: "macs", "params", "bytes" (of float32 weights), or with `cost` "latency" in milliseconds or "file" in
+            bytes of a TFLite file.
+        text: an absolute number (of milliseconds as in "4.5ms"), or a share of the baseline such as "60%".
+        cost: for those two: what the model takes at some widths (group -> channels that stay; groups that are not named
+            keep all), such as `LatencyTable.predict`.
+        origin: for those two: tells where `cost` comes from, as a run resumes only with the same.
+        measured: for those two: what the model really takes at some widths, in the unit of `cost`, which only predicts
+            it; see `meet`.
+    """
+
+    EXAMPLE: ClassVar[str] = 'dcp_tf.Target("macs", "50%")'
+
+    measure: str
+    text: str
+    cost: Callable[[Mapping[str, int]], float] | None = dataclasses.field(default=None, repr=False)
+    origin: str = ""
+    measured: Callable[[Mapping[str, int]], float] | None = dataclasses.field(default=None, repr=False)
+
+    def __post_init__(self):
+        check_fields(self)
+        if (self.cost is None) != (self.measure in MEASURES):
+            raise UsageError(
+                f"a target is one of {', '.join(MEASURES)}, or latency or file with a cost. Received: {self.measure!r}"
+            )
+        self.limit(1)
+
+    def limit(self, baseline: float) -> float:
+        """The largest cost that is allowed; a whole number but of latency.
+
+        Raises:
+            UsageError: the text is neither a positive number nor a percentage below 100.
+        """
+        text = self.text.strip()
+        try:
+            share = text.endswith("%")
+            number = float(text.removesuffix("%") if share or self.cost is None else text.removesuffix("ms"))
+            if number <= 0 or not math.isfinite(number) or (share and number >= 100):
+                raise ValueError
+        except ValueError as error:
+            raise UsageError(
+                f"the target for {self.measure} must be a positive number{' of ms' * (self.measure == 'latency')} or a "
+                f"share of the baseline below 100%, received {self.text!r}"
+            ) from error
+        limit = number / 100 * baseline if share else number
+        return limit if self.cost else int(limit)
+
+    def show(self, cost: float) -> str:
+        """A cost with its unit."""
+        if self.measure == "file":
+            return f"{cost:,.0f} bytes"
+        return f"{cost:,.3f} ms" if self.cost else f"{cost:,} {self.measure}"
+
+    def settings(self) -> dict[str, str]:
+        """What JSON files say of it."""
+        return {"measure": self.measure, "text": self.text, **({"origin": self.origin} if self.cost else {})}
+
+
+@documented
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Budget(Settings):
+    """How much is removed."""
+
+    rate: float = setting(
+        0.5,
+        "Share of channels to remove from each group, as 0.3 or 30%; for dkp share of kernels to remove from each "
+        "layer; for adapt_dcp and adapt_dkp the least share.",
+        above=0,
+        below=1,
+        is_share=True,
+    )
+    rates: tuple[tuple[str, float], ...] = setting(
+        (), "Rates of single groups, as in stage1_.*=0.2,head=0.7; the first that matches counts."
+    )
+    allocation: str | None = setting(
+        None,
+        "uniform: all groups lose the same share; global: the channels of least importance go first, whatever group "
+        "they are in, until the model costs as little as by the rate or the target. By default global for dcp and "
+        "adapt_dcp (the widest that its groups may stay) under a target, uniform for all else.",
+        choices=("uniform", "global"),
+    )
+    target: Target | None = setting(
+        None, "What the pruned model may cost; it sets the rate, for dcp_dkp the kernel rate.", by_hand=True
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for _, rate in self.rates:
+            if not 0 < rate < 1:
+                raise UsageError(f"each of rates must be above 0 and below 1, received {rate}", setting="rates")
+
+
+@documented
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Adaptive(Settings):
+    """Widths that the selection finds."""
+
+    epsilon: float = setting(
+        1e-4,
+        "For adapt_dcp and adapt_dkp: relative fall of the loss, per step of the selection, at which a group has "
+        "enough channels, or a layer enough kernels (Liu et al. 2021, eq. 10).",
+        lower=0,
+    )
+
+
+@documented
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KernelRate(Settings):
+    """Kernels that go after channels."""
+
+    kernel_rate: float = setting(
+        0.3,
+        "For dcp_dkp: share of the remaining kernels to remove from each layer.",
+        above=0,
+        below=1,
+        is_share=True,
+    )

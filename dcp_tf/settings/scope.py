@@ -1,0 +1,41 @@
+"""Which groups of channels may be pruned, and to which widths."""
+
+import dataclasses
+import re
+
+from dcp_tf.settings.table import Settings, documented, setting
+
+
+@documented
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Scope(Settings):
+    """Which groups may be pruned, and to which widths."""
+
+    # Arm's int8 kernels step at multiples of 16 channels, its float32 kernels at 8; an int8 file is made by default
+    # (docs/measurements.md).
+    round_to: int = setting(
+        16,
+        "The channels that a group keeps are the nearest multiple of it, which suits hardware (on Arm 16 in int8, 8 in "
+        "float32); 1: exactly the rate. Groups no wider than it follow the plain rate. Kernels are not rounded, and "
+        "channels that no kernel reads any more all go.",
+        lower=1,
+    )
+    min_channels: int = setting(1, "Fewest channels that a group keeps.", lower=1)
+    prune_residual: bool = setting(
+        False,
+        "Prune residual streams (sums of feature maps) too, over all layers that make or read them, and the units of "
+        "recurrent layers.",
+    )
+    ignore_statistics: bool = setting(
+        False,
+        "Remove channels also where LayerNormalization and its like take statistics over them; fine-tuning mends that.",
+    )
+    exclude: tuple[str, ...] = setting(
+        (),
+        "Groups that keep all channels (a,b,c), and layers that keep all kernels: regular expressions for whole names, "
+        "as inspect_model lists them.",
+    )
+
+    def excludes(self, name: str) -> bool:
+        """Whether the group or layer of that name is left alone."""
+        return any(re.fullmatch(pattern, name) for pattern in self.exclude)
