@@ -1,12 +1,15 @@
-"""From a Keras model to a TFLite file that was checked and measured.
+"""Converts Keras models to TFLite files, checks the files against the models, and measures their latency.
 
-The steps, in order: `convert` makes the file (`calibration` gives the ranges of integer files, `modes` what each mode
-tells the converter, `weight_only` the files of few bits), `inspect` reads it, `unsupported_operations` runs it once,
-`Runner` runs it on images, `check_parity` compares it with its model, `first_divergence` finds the layer where they
-part, `sparse_inference_report` says whether a phone will use its zeros, `with_metadata` lets it explain itself,
-`benchmark` measures it here and `benchmark_android` on phones, `measure_latency_table` says before pruning what widths
-will take. `types` holds the vocabulary, `flatbuffer` reads tables.
-None of them imports TensorFlow before it is needed: the processes of the benchmark load this package too.
+* `conversion`: `convert` makes a file; calibration, converter options, weight-only quantization.
+* `schema`: `inspect` reads a file, `unsupported_operations` runs it once, `sparse_inference_report` checks it for
+  XNNPACK's sparse kernels, `with_metadata` adds labels and normalization.
+* `verify`: `Runner` runs a file on images, `check_parity` compares it with its model, `first_divergence` finds the
+  layer where they diverge.
+* `latency`: `benchmark` measures files on this machine, `measure_latency_table` predicts the latency of widths.
+* `android`: `benchmark_android` measures files on phones.
+* `qat`: quantization-aware training.
+
+Nothing here imports TensorFlow before it is needed, because the processes of the benchmark load this package too.
 """
 
 import importlib
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from dcp_tf.tflite.latency.latency_table import LatencyTable, measure_latency_table
     from dcp_tf.tflite.latency.timers import DeviceTimer, HostTimer, open_device
 
-# What few need is imported when it is first used: the table needs the model's graph and with it TensorFlow.
+# Imported on first use: the latency table needs the model's graph and with it TensorFlow.
 _HOME = {
     **dict.fromkeys(("AndroidSettings", "benchmark_android"), "dcp_tf.tflite.android.session"),
     "AndroidResult": "dcp_tf.tflite.android.result",

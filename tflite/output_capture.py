@@ -1,4 +1,4 @@
-"""Keeps the chatter of converter and interpreter from the user, and keeps it for the error message."""
+"""Captures the output of converter and interpreter, so that error messages can quote it."""
 
 import contextlib
 import logging
@@ -10,15 +10,15 @@ import warnings
 from collections.abc import Iterator
 
 _STANDARD = (1, 2)  # file descriptors of standard output and standard error
-_LOCK = threading.RLock()  # two threads that take turns in saving and restoring would leave the wrong target behind
+_LOCK = threading.RLock()  # two threads that save and restore concurrently would restore the wrong target
 
 
 class OutputCapture(contextlib.AbstractContextManager):
     """While entered, everything written to standard output and standard error goes to a temporary file.
 
-    C++ code writes to the file descriptors, Python code to `sys.stdout` and `sys.stderr`, which need not lead to the
-    same place (notebooks): both are redirected. Warnings and log records below the level ERROR are dropped.
-    The redirection is one of the whole process, so only the noisy call belongs inside.
+    C++ code writes to the file descriptors, Python code to `sys.stdout` and `sys.stderr`, which may be different
+    streams (notebooks): both are redirected. Warnings and log records below the level ERROR are dropped.
+    The redirection affects the whole process, so only the noisy call belongs inside.
     """
 
     def __enter__(self) -> "OutputCapture":
@@ -57,7 +57,7 @@ class OutputCapture(contextlib.AbstractContextManager):
 
     @contextlib.contextmanager
     def lifted(self) -> Iterator[None]:
-        """Lets our own progress through for a moment: inside, the file descriptors lead where they led before."""
+        """Restores the original file descriptors inside the block, for our own progress bars."""
         self._restore()
         try:
             yield
@@ -65,7 +65,7 @@ class OutputCapture(contextlib.AbstractContextManager):
             self._redirect()
 
     def tail(self, lines: int = 5) -> str:
-        """The last lines of what was said, joined into one line; to be called after the end."""
+        """The last captured lines, joined into one line; to be called after the block."""
         said = [line.strip()[:200] for line in self._text.splitlines() if line.strip()]
         return " | ".join(said[-lines:])
 
@@ -79,7 +79,7 @@ class OutputCapture(contextlib.AbstractContextManager):
 
 
 def _flush() -> None:
-    """Python's own buffers must land where they belong before a descriptor changes its target."""
+    """Flushes Python's buffers before a descriptor changes its target."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # None, a full pipe, or closed
             stream.flush()

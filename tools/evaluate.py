@@ -47,20 +47,20 @@ def main(flags) -> None:
     data_flags.require_one_output(subject)
     subject.announce()
     if flags.pairs:
-        found = run_summary.measure_figures(subject.model, dataset, subject.objective)
+        figures = run_summary.measure_figures(subject.model, dataset, subject.objective)
     else:
         from dcp_tf.data import images_per_measurement
 
         batches = dataset.test.batches(images_per_measurement(dataset.test.shape))
-        found = dict(subject.objective.evaluate(subject.model, batches))
-    baseline.report_baseline(flags, subject, figures=found, what="model")
-    found["images"] = dataset.test.size
+        figures = dict(subject.objective.evaluate(subject.model, batches))
+    baseline.report_baseline(flags, subject, figures=figures, what="model")
+    figures["images"] = dataset.test.size
     if flags.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(figures, indent=2))
         return
-    folds = found.pop("verification", None)
-    width = max(14, *map(len, found))
-    for name, value in found.items():
+    folds = figures.pop("verification", None)
+    width = max(14, *map(len, figures))
+    for name, value in figures.items():
         print(f"{name:{width}} {value:.4f}" if isinstance(value, float) else f"{name:{width}} {value:,}")
     if folds is not None:
         rows = zip(folds["folds"], folds["fold_accuracies"], folds["thresholds"], strict=True)

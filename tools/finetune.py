@@ -131,8 +131,8 @@ def _masks_of_zeros(model):
 
     masks = zero_kernel_masks(model)
     if masks:
-        held = [each for each in kernel_sparsity(model) if each.kept]
-        zeros, total = sum(each.total - each.kept for each in held), sum(each.total for each in held)
+        held = [layer for layer in kernel_sparsity(model) if layer.kept]
+        zeros, total = sum(layer.total - layer.kept for layer in held), sum(layer.total for layer in held)
         progress.say(f"kept at zero: {zeros:,} of {total:,} kernels in {len(held)} layers")
     return masks
 

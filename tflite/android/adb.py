@@ -26,14 +26,14 @@ def find_adb(path: str | None = None) -> str:
         if shutil.which(path) is None:
             raise UsageError(f"--adb={path} is no program that can be run")
         return path
-    places = [
+    folders = [
         pathlib.Path(os.environ[name], "platform-tools")
         for name in ("ANDROID_HOME", "ANDROID_SDK_ROOT")
         if os.environ.get(name)
     ]
-    for found in (shutil.which("adb"), *(shutil.which("adb", path=place) for place in places)):
-        if found:
-            return found
+    for program in (shutil.which("adb"), *(shutil.which("adb", path=folder) for folder in folders)):
+        if program:
+            return program
     raise UsageError(
         "adb is not on PATH: install Android's platform tools "
         "(https://developer.android.com/tools/releases/platform-tools) or give --adb=PATH"

@@ -136,8 +136,8 @@ def check_program(path: pathlib.Path, device: Device) -> None:
 def temperature(adb: Adb) -> float | None:
     """Degrees Celsius: of the battery, or else of the warmest processor sensor; None where neither can be read."""
     battery, _ = adb.shell("dumpsys battery")
-    if found := re.search(r"^\s*temperature: (-?\d+)\s*$", battery, re.MULTILINE):
-        return int(found[1]) / 10
+    if match := re.search(r"^\s*temperature: (-?\d+)\s*$", battery, re.MULTILINE):
+        return int(match[1]) / 10
     zones, _ = adb.shell("for z in /sys/class/thermal/thermal_zone*; do echo $(cat $z/type) $(cat $z/temp); done")
     values = [
         int(value) for kind, value in re.findall(r"^(\S+) (-?\d+)\s*$", zones, re.MULTILINE) if "cpu" in kind.lower()

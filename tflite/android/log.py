@@ -88,19 +88,19 @@ class BenchmarkLog:
 def refusal(text: str) -> str | None:
     """Why a delegate does not run the model although it was asked to, or None."""
     errors = [line for line in _lines(text, "ERROR") if not _FAILED.search(line)]
-    if found := _UNSUPPORTED.search(text):
-        return f"{found[1]} acceleration is not supported by this device or this benchmark_model"
-    if found := _FAILED.search(text):
-        return f"the {found[1]} delegate cannot be applied" + (f": {errors[0]}" if errors else "")
-    if found := _NOT_EXECUTED.search(text):
-        return f"the {found[1]} delegate runs no part of the graph: all of it would run on the CPU"
+    if match := _UNSUPPORTED.search(text):
+        return f"{match[1]} acceleration is not supported by this device or this benchmark_model"
+    if match := _FAILED.search(text):
+        return f"the {match[1]} delegate cannot be applied" + (f": {errors[0]}" if errors else "")
+    if match := _NOT_EXECUTED.search(text):
+        return f"the {match[1]} delegate runs no part of the graph: all of it would run on the CPU"
     return None
 
 
 def unknown_flags(text: str) -> str | None:
     """The flags that the tool did not know, or None."""
-    found = _UNKNOWN_FLAGS.search(text)
-    return found[1].strip() if found else None
+    match = _UNKNOWN_FLAGS.search(text)
+    return match[1].strip() if match else None
 
 
 def complaint(text: str) -> str:
@@ -121,8 +121,8 @@ def parse(text: str) -> BenchmarkLog:
         raise RunError(f"benchmark_model printed no inference timings: {complaint(text)}")
     init, first, warmup, average = (_number(value, timings[0]) / 1000 for value in timings.groups())
     measured = [line for line in _lines(text[: timings.start()]) if line.startswith("count=")]
-    found = _STATISTICS.findall(measured[-1]) if measured else []
-    statistics = {name: _number(value, measured[-1]) for name, value in found}
+    figures = _STATISTICS.findall(measured[-1]) if measured else []
+    statistics = {name: _number(value, measured[-1]) for name, value in figures}
     for time, line in ((average, timings[0]), (statistics.get("median", average), measured[-1] if measured else "")):
         if not time:
             raise RunError(
@@ -154,8 +154,8 @@ def parse(text: str) -> BenchmarkLog:
 def _lines(text: str, severity: str | None = None) -> list[str]:
     """Lines without the severity in front of them; only those of one severity if it is given."""
     pattern = re.compile(rf"^(?:({severity or 'INFO|WARN|WARNING|ERROR|VERBOSE'}): )?(.*)$")
-    found = [pattern.match(line.strip()) for line in text.splitlines()]
-    return [match[2].strip() for match in found if severity is None or match[1]]
+    matches = [pattern.match(line.strip()) for line in text.splitlines()]
+    return [match[2].strip() for match in matches if severity is None or match[1]]
 
 
 def _number(text: str, line: str) -> float:
@@ -186,8 +186,8 @@ def _share(text: str) -> str | None:
 
 def _operations(text: str) -> list[OperationTime]:
     """The rows of all "Run Order" tables of the inferences; a delegate's node gives way to the table of its inside."""
-    _, found, profile = text.partition(_PROFILE)
-    if not found:
+    _, separator, profile = text.partition(_PROFILE)
+    if not separator:
         return []
     title, inside, rows = None, False, []
     for line in profile.splitlines():

@@ -44,13 +44,8 @@ class AndroidLatency:
             "memory_init_mb": middle(self.repetitions, "memory_init"),
             "memory_overall_mb": middle(self.repetitions, "memory_overall"),
             "memory_peak_mb": self.memory_peak,
-            "speedup": self.ratio.value,
-            "speedup_low": self.ratio.low,
-            "speedup_high": self.ratio.high,
-            "conclusive": self.ratio.conclusive,
+            **self.ratio.to_json(),
             "too_noisy": self.ratio.too_noisy,
-            "speedup_quiet": self.ratio.quiet,
-            "speedup_by": "quietest runs" if self.ratio.by_quietest else "median",
             "operations": [{"kind": op.kind, "name": op.name, "ms": op.ms} for op in self.operations],
             "repetitions": [
                 {key: value for key, value in dataclasses.asdict(log).items() if key != "operations"}

@@ -297,9 +297,9 @@ def _measure(session: DeviceSession, names: list[str], settings: AndroidSettings
 def _profiles(session: DeviceSession, ran: Sequence[tuple[str, str]]) -> dict[tuple[str, str], BenchmarkLog]:
     profiles = {}
     for delegate, name in progress.bar(ran, what="Profile", unit=" runs"):
-        found = session.run(name, delegate, profile=True)
-        if isinstance(found, BenchmarkLog):
-            profiles[delegate, name] = found
+        log_or_refusal = session.run(name, delegate, profile=True)
+        if isinstance(log_or_refusal, BenchmarkLog):
+            profiles[delegate, name] = log_or_refusal
     return profiles
 
 
@@ -311,14 +311,14 @@ def _compare(
     seed: int,
 ) -> dict[str, AndroidLatency]:
     """The files that a delegate ran, each against the first of them."""
-    random, found = np.random.default_rng(seed), {}
+    random, latencies = np.random.default_rng(seed), {}
     for name in names:
         own, baseline = tuple(logs[delegate, name]), tuple(logs[delegate, names[0]])
         profile = profiles.get((delegate, name))
-        found[name] = AndroidLatency(
+        latencies[name] = AndroidLatency(
             repetitions=own,
             ratio=compare(times(baseline), times(own), LEAST_REPETITIONS, random),
             operations=profile.operations if profile else (),
             memory_peak=profile.memory_peak if profile else None,
         )
-    return found
+    return latencies

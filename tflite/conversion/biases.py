@@ -116,8 +116,8 @@ def _scale(tensor: schema.TensorT) -> np.ndarray | None:
     return None if scale is None or not len(scale) else np.asarray(scale, np.float64)
 
 
-def _equal(found: np.ndarray, assumed: np.ndarray) -> bool:
-    return len(found) in (1, len(assumed)) and bool(np.allclose(found, assumed, rtol=_TOLERANCE, atol=0))
+def _equal(scale: np.ndarray, assumed: np.ndarray) -> bool:
+    return len(scale) in (1, len(assumed)) and bool(np.allclose(scale, assumed, rtol=_TOLERANCE, atol=0))
 
 
 def _text(name: str | bytes) -> str:

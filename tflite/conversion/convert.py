@@ -146,13 +146,13 @@ def _loops(model: Any, graph: Any) -> list[str]:
     """The layers with loops; of a loop without a layer its scope in the graph."""
     layers = {layer.name for layer in _all_layers(model)}
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
-    found = []
+    names = []
     for node in nodes:
         if node.op in ("While", "StatelessWhile"):
             # Each name may end in the number of the call.
             parts = [part if part in layers else re.sub(r"_\d+$", "", part) for part in node.name.split("/")]
-            found.append(next((part for part in reversed(parts) if part in layers), node.name))
-    return list(dict.fromkeys(found))
+            names.append(next((part for part in reversed(parts) if part in layers), node.name))
+    return list(dict.fromkeys(names))
 
 
 def _concrete_call(model: Any) -> Any:

@@ -56,9 +56,9 @@ def require_zeros(model: Any) -> None:
     shares = {weight.path: _zeros(weight) for weight in model.weights if len(weight.shape) in (2, 4)}
     most = max(shares, key=shares.get, default=None)
     if most is None or shares[most] < MIN_SPARSITY:
-        found = "none" if most is None else f"at most {shares[most]:.0%} (in {most})"
+        zeros = "none" if most is None else f"at most {shares[most]:.0%} (in {most})"
         raise UsageError(
-            f"{model.name!r} has too few zeros for quantization='sparse': {found} of a weight is zero and the encoding "
+            f"{model.name!r} has too few zeros for quantization='sparse': {zeros} of a weight is zero and the encoding "
             f"starts at {MIN_SPARSITY:.0%}; prune kernels first (method dkp), or export float32"
         )
 

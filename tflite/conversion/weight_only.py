@@ -40,8 +40,8 @@ def quantize_weights(content: bytes, bits: int) -> bytes:
     silence = OutputCapture()
     try:
         with silence:
-            found = quantizer.Quantizer(content, recipes[bits]()).quantize().quantized_model
+            smaller = quantizer.Quantizer(content, recipes[bits]()).quantize().quantized_model
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise RunError(f"ai-edge-quantizer cannot store the weights in {bits} bits: {first}") from error
-    return bytes(found)
+    return bytes(smaller)

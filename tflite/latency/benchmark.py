@@ -20,24 +20,24 @@ from dcp_tf.tflite.latency.speedup import Speedup, compare
 from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, machine_name, measure_interleaved
 from dcp_tf.tflite.types import Latency, TFLiteFile, read_content
 
-MIN_RUNS = 10  # fewer paired runs say nothing about a ratio
+MIN_RUNS = 10  # fewer paired runs are inconclusive
 
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkResult:
-    """What was measured, and how.
+    """Measured latencies and memory, and the conditions of the measurement.
 
     Attributes:
-        latencies: per candidate, in the order given; ratios are to the first.
-        ratios: per candidate, the ratio to the first and whether it can be believed.
-        memory: per candidate the largest memory that its process held, and how much of it came with the model (MiB);
-            None where the system does not tell.
-        operations: per candidate the times of its operations; None if they were not asked for.
+        latencies: per candidate, in the given order.
+        ratios: per candidate, the speedup over the first one, and whether it is conclusive.
+        memory: per candidate the peak memory of its process, and the part of it that the model takes (MiB); None if the
+            system does not report it.
+        operations: per candidate the times of its operations; None without a profile.
         threads: threads of the kernels.
-        cpus: the processors that the processes were pinned to; none: all.
+        cpus: the processors that the processes were pinned to; empty: all.
         warmup: inferences of each candidate before the first measured one.
         seed: of the inputs and the bootstrap.
-        machine: processor and system that it ran on.
+        machine: processor and system.
     """
 
     latencies: dict[str, Latency]
@@ -64,12 +64,12 @@ class BenchmarkResult:
         }
 
     def _candidate(self, name: str) -> dict[str, Any]:
-        found = dataclasses.asdict(self.latencies[name]) | {"too_noisy": self.ratios[name].too_noisy}
+        figures = dataclasses.asdict(self.latencies[name]) | {"too_noisy": self.ratios[name].too_noisy}
         peak, model = self.memory[name] or (None, None)
-        found |= {"peak_memory_mib": peak, "model_memory_mib": model}
+        figures |= {"peak_memory_mib": peak, "model_memory_mib": model}
         if self.operations is not None:
-            found["operations"] = [dataclasses.asdict(operation) for operation in self.operations[name]]
-        return found
+            figures["operations"] = [dataclasses.asdict(operation) for operation in self.operations[name]]
+        return figures
 
     def table(self):
         """A `rich.table.Table` for the terminal."""
@@ -113,13 +113,13 @@ def benchmark(
     """Measures files against each other.
 
     Args:
-        candidates: name -> converted model or path of a .tflite file. The first is what the others are compared with.
+        candidates: name -> converted model or path of a .tflite file. The others are compared with the first.
         threads: threads of the kernels.
         runs: measured samples of each candidate; a sample of a very small model is the mean of several inferences.
         warmup: inferences of each candidate that are not measured.
         seed: of the inputs' noise and of the bootstrap.
-        cpus: processors to pin the measuring processes to; none: all.
-        profile: measure the time of every operation too.
+        cpus: processors to pin the measuring processes to; empty: all.
+        profile: whether to measure the time of every operation too.
 
     Raises:
         UsageError: a number is out of range, a file is missing, it holds no TFLite model, or a processor cannot be
@@ -147,8 +147,8 @@ def benchmark(
         memory = [_model_share(watch.memory()) for watch in stopwatches]
     random = np.random.default_rng(seed)
     ratios = [compare(times[0], row, MIN_RUNS, random) for row in times]
-    latencies = [_latency(*each) for each in zip(times, ratios, repeats, delegates, strict=True)]
-    # The baseline itself: nothing is left to decide.
+    latencies = [_latency(*measured) for measured in zip(times, ratios, repeats, delegates, strict=True)]
+    # The baseline itself: there is nothing to decide.
     latencies[0] = dataclasses.replace(latencies[0], conclusive=True)
     return BenchmarkResult(
         latencies=dict(zip(names, latencies, strict=True)),
@@ -195,12 +195,5 @@ def _latency(times: np.ndarray, ratio: Speedup, repeats: int, delegate: str | No
         runs=len(times),
         invocations_per_run=repeats,
         delegate=delegate,
-        speedup=ratio.value,
-        speedup_low=ratio.low,
-        speedup_high=ratio.high,
-        conclusive=ratio.conclusive,
-        speedup_quiet=ratio.quiet,
-        speedup_quiet_low=ratio.quiet_low,
-        speedup_quiet_high=ratio.quiet_high,
-        speedup_by="quietest runs" if ratio.by_quietest else "median",
+        **ratio.to_json(),
     )

@@ -1,8 +1,8 @@
-"""Predicts the latency of a model at any widths of its channel groups, from measurements that are made once.
+"""Predicts the latency of a model at any widths of its channel groups, from measurements taken once.
 
-Every layer that multiplies is measured by itself as a small TFLite file, at a grid of widths of what it reads and
-makes. A layer is faster alone than inside its network, where others have used the caches. So whole models are measured
-too, at full width and with all groups at each level of the grid, and one factor is fitted:
+Every layer with multiplications is measured in isolation as a small TFLite file, at a grid of input and output widths.
+A layer runs faster in isolation than inside its network, where other layers fill the caches. So whole models are
+measured too, at full width and with all groups at each level of the grid, and one factor is fitted:
 
     latency(widths) = full model + factor * sum over layers of (layer at its widths - layer at full width)
 """
@@ -27,7 +27,7 @@ LEVELS = (0.25, 0.5, 0.75, 1.0)
 
 @dataclasses.dataclass(frozen=True)
 class LayerTimes:
-    """What a layer takes on its grid.
+    """Measured times of a layer on its grid.
 
     Attributes:
         name: of the layer.
@@ -64,11 +64,11 @@ class Anchor:
 
 @dataclasses.dataclass(frozen=True)
 class Measurements:
-    """What a table holds beside the model's graph; all of it is in the JSON file.
+    """What a table holds apart from the model's graph; the JSON file holds all of it.
 
     Attributes:
         fingerprint: of the model.
-        machine: what it was measured on.
+        machine: the machine that was measured.
         quantization: of the files.
         threads: of the kernels.
         round_to: widths of the grid are multiples of it.
@@ -98,7 +98,7 @@ class LatencyTable:
 
     Attributes:
         measurements: as given.
-        factor: how much of a layer's saving alone is saved in the network; fitted to the anchors.
+        factor: the part of an isolated layer's saving that remains in the network; fitted to the anchors.
         baseline_ms: measured latency at full width.
 
     Raises:
@@ -124,7 +124,7 @@ class LatencyTable:
         """Milliseconds of one inference.
 
         Args:
-            widths: group -> kept channels; groups that are not named keep all.
+            widths: group -> kept channels; other groups keep all.
 
         Raises:
             UsageError: a group is not in the table, or has not that many channels.
@@ -137,7 +137,7 @@ class LatencyTable:
         return self.baseline_ms + self.factor * (self._alone({**self._sizes, **widths}) - self._alone(self._sizes))
 
     def _alone(self, widths: Mapping[str, int]) -> float:
-        """The sum of all layers measured by themselves."""
+        """The sum of the latencies of all layers in isolation."""
         return sum(times.at([axis.count(widths) for axis in layer.axes]) for layer, times in self._layers)
 
     def _fit(self) -> float:
@@ -160,7 +160,7 @@ class LatencyTable:
         """Reads what `save` wrote.
 
         Raises:
-            UsageError: it is no such file, or of another model.
+            UsageError: the file is no latency table, or one of another model.
         """
         content = files.read_json(path)
         try:
@@ -191,13 +191,13 @@ def measure_latency_table(
 
     Args:
         model: a functional Keras model with fixed input sizes, or its graph.
-        levels: shares of each group's channels to measure, in 0..1; 1 is always among them.
+        levels: shares of each group's channels to measure, in 0..1; 1 is always added.
         quantization: mode of the files, such as "float32" or "int8" (which "qat" files equal).
         threads: threads of the kernels, as the timer uses them.
         round_to: widths are multiples of it.
-        residual: let the groups of residual streams change too: more widths to measure.
+        residual: also vary the groups of residual streams, which means more widths to measure.
         timer: what measures; a `HostTimer` if None.
-        cache: a JSON file. If it holds the same measurement it is read, else it is written.
+        cache: a JSON file that is read if it holds the same measurement, and written otherwise.
 
     Raises:
         UsageError: the model has no group to prune, or an argument is out of range.
@@ -238,12 +238,12 @@ def _measured(graph, groups, levels, quantization, threads, round_to, timer, cac
 
 
 def _holds(cache: str | os.PathLike, asked: Mapping[str, Any]) -> bool:
-    """Whether a file is of the same measurement."""
+    """Whether a file holds the requested measurement."""
     content = files.read_json(cache)
     if not isinstance(content, dict):
         return False
-    found = {name: tuple(value) if isinstance(value := content.get(name), list) else value for name in asked}
-    return found == dict(asked)
+    stored = {name: tuple(value) if isinstance(value := content.get(name), list) else value for name in asked}
+    return stored == dict(asked)
 
 
 def _width(group: ChannelGroup, level: float, round_to: int) -> int:
@@ -259,25 +259,25 @@ def _measure_anchors(graph, widths, quantization, timer) -> tuple[Anchor, ...]:
     for level in progress.bar(order, what="Converting", unit=" models"):
         kept = graph.kept({name: range(width) for name, width in widths[level].items()})
         contents[str(level)] = convert_for_timing(rebuild(graph, kept), quantization)
-    found = timer.measure(contents)
-    return tuple(Anchor(level, dict(widths[level]), found[str(level)]) for level in order)
+    latencies = timer.measure(contents)
+    return tuple(Anchor(level, dict(widths[level]), latencies[str(level)]) for level in order)
 
 
 def _measure_layers(graph, groups, widths, quantization, timer) -> tuple[LayerTimes, ...]:
-    """Every layer on its grid; what is equal is measured once."""
+    """Every layer on its grid; equal layers are measured once."""
     makers = LayerFiles(graph, quantization)
-    grids, wanted = {}, {}
+    grids, layers = {}, {}
     for layer in layers_of(graph, groups):
         points = _grid(layer, widths)
         keys = np.empty([len(counts) for counts, _ in points], object)
-        for place in np.ndindex(keys.shape):
-            at = {
-                name: width for (_, options), i in zip(points, place, strict=True) for name, width in options[i].items()
-            }
-            keys[place] = makers.key(layer, at)
-            wanted.setdefault(keys[place], (layer, at))
+        for position in np.ndindex(keys.shape):
+            at: dict[str, int] = {}
+            for (_, options), index in zip(points, position, strict=True):
+                at |= options[index]
+            keys[position] = makers.key(layer, at)
+            layers.setdefault(keys[position], (layer, at))
         grids[layer.name] = (tuple(counts for counts, _ in points), keys)
-    times = _measure_files(makers, wanted, [keys.ravel().tolist() for _, keys in grids.values()], timer)
+    times = _measure_files(makers, layers, [keys.ravel().tolist() for _, keys in grids.values()], timer)
     return tuple(
         LayerTimes(name, counts, np.vectorize(times.__getitem__, otypes=[float])(keys))
         for name, (counts, keys) in grids.items()
@@ -293,32 +293,32 @@ def _grid(layer: Layer, widths: Mapping[float, Mapping[str, int]]) -> list[tuple
     return points
 
 
-def _measure_files(makers: LayerFiles, wanted: Mapping, batches: Sequence[list[str]], timer: Timer) -> dict[str, float]:
+def _measure_files(makers: LayerFiles, layers: Mapping, batches: Sequence[list[str]], timer: Timer) -> dict[str, float]:
     """Key -> milliseconds. Runs of the files of one layer are interleaved; those that others share, with the first."""
-    contents = makers.make(wanted)
+    contents = makers.make(layers)
     times: dict[str, float] = {}
-    with progress.bar(what="Layers", total=len(wanted), unit=" files") as bar:
+    with progress.bar(what="Layers", total=len(layers), unit=" files") as bar:
         for batch in batches:
             missing = [key for key in dict.fromkeys(batch) if key not in times]
             if missing:
-                # `make` yields in the order of `wanted`, which is the order of the batches.
-                found = timer.measure(
+                # `make` yields in the order of `layers`, which is the order of the batches.
+                latencies = timer.measure(
                     {f"layer file {i}": content for i, content in enumerate(_take(contents, missing))}
                 )
-                times.update(zip(missing, found.values(), strict=True))
+                times.update(zip(missing, latencies.values(), strict=True))
                 bar.update(len(missing))
     return times
 
 
 def _take(contents: Iterator[tuple[str, bytes]], keys: Sequence[str]) -> list[bytes]:
-    found = [next(contents) for _ in keys]
-    if [key for key, _ in found] != list(keys):
+    pairs = [next(contents) for _ in keys]
+    if [key for key, _ in pairs] != list(keys):
         raise AssertionError("the files are made in another order than they are measured")
-    return [content for _, content in found]
+    return [content for _, content in pairs]
 
 
 def _interpolate(points: np.ndarray, values: np.ndarray, count: float) -> np.ndarray:
-    """Along the first axis of `values`; the first and the last segment go on beyond the points."""
+    """Along the first axis of `values`; the first and the last segment are extrapolated."""
     if len(points) == 1:
         return values[0]
     segment = int(np.clip(np.searchsorted(points, count) - 1, 0, len(points) - 2))

@@ -17,35 +17,35 @@ from dcp_tf.tflite.conversion.convert import convert
 from dcp_tf.tflite.schema.subgraph import Cutter
 from dcp_tf.tflite.types import Quantization
 
-WEIGHTS_AT_ONCE = 4_000_000  # of the layers that are converted together: 16 MB
+WEIGHTS_AT_ONCE = 4_000_000  # of the layers in one conversion: 16 MB
 LAYERS_AT_ONCE = 40
 CALIBRATION_SAMPLES = 2  # ranges of int8 do not matter for the time
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """A number of channels that a layer sees, as it follows from the widths of groups.
+    """The number of channels on one side of a layer, as a function of the widths of groups.
 
     Attributes:
-        fixed: channels that no group of the table changes.
-        per_channel: group -> how many channels here hang on one channel of the group.
+        fixed: channels that no group changes.
+        per_channel: group -> channels on this axis for each channel of the group.
     """
 
     fixed: float
     per_channel: Mapping[str, float]
 
     def count(self, widths: Mapping[str, int]) -> float:
-        """Channels at some widths of the groups."""
-        return self.fixed + sum(each * widths[name] for name, each in self.per_channel.items())
+        """The number of channels at given widths."""
+        return self.fixed + sum(channels * widths[name] for name, channels in self.per_channel.items())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layer:
-    """One call of one layer that multiplies.
+    """One call of a layer with multiplications.
 
     Attributes:
-        name: of the layer, with the number of the call if there are several.
-        axes: what it reads and what it makes; one axis where both follow the same groups.
+        name: of the layer, with the number of the call if it is called several times.
+        axes: the input and output channels; one axis if both depend on the same groups.
     """
 
     name: str
@@ -55,25 +55,24 @@ class Layer:
 
 
 def layers_of(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> list[Layer]:
-    """The layers whose time follows the widths of the groups: convolutions, dense layers and the like.
+    """The layers whose time depends on the widths of the groups: convolutions, dense layers and the like.
 
     Calls with several tensors (attention) are left out.
     """
-    found: list[Layer] = []
+    layers: list[Layer] = []
     for record, call, multiplications in graph.multiplications:
         axes = _axes(graph, groups, call)
         if multiplications and axes and len(call.inputs) == 1:
-            calls = sum(layer.record is record for layer in found)
-            found.append(Layer(record.path + (f"#{calls + 1}" if calls else ""), axes, record, call))
-    return found
+            calls = sum(layer.record is record for layer in layers)
+            layers.append(Layer(record.path + (f"#{calls + 1}" if calls else ""), axes, record, call))
+    return layers
 
 
 def _axes(graph: ChannelGraph, groups: Sequence[ChannelGroup], call: Call) -> tuple[Axis, ...]:
-    read, made = (_axis(graph, groups, tensor) for tensor in (call.inputs[0], call.outputs[0]))
-    if set(read.per_channel) & set(made.per_channel):
-        return (Axis(read.fixed, {**made.per_channel, **read.per_channel}),)
-    axes = tuple(axis for axis in (read, made) if axis.per_channel)
-    return axes
+    read, written = (_axis(graph, groups, tensor) for tensor in (call.inputs[0], call.outputs[0]))
+    if set(read.per_channel) & set(written.per_channel):
+        return (Axis(read.fixed, {**written.per_channel, **read.per_channel}),)
+    return tuple(axis for axis in (read, written) if axis.per_channel)
 
 
 def _axis(graph: ChannelGraph, groups: Sequence[ChannelGroup], tensor: int) -> Axis:
@@ -83,12 +82,12 @@ def _axis(graph: ChannelGraph, groups: Sequence[ChannelGroup], tensor: int) -> A
         share = np.isin(classes, group.classes).sum() / group.size
         if share:
             per_channel[group.name] = float(share)
-    changing = sum(each * graph.group(name).size for name, each in per_channel.items())
+    changing = sum(channels * graph.group(name).size for name, channels in per_channel.items())
     return Axis(float(len(classes) - changing), per_channel)
 
 
 class LayerFiles:
-    """Makes one-layer files; equal layers at equal widths are one file.
+    """Makes one-layer files; equal layers at equal widths share a file.
 
     Args:
         graph: of the model.
@@ -105,18 +104,18 @@ class LayerFiles:
         config = {k: v for k, v in self._config(layer, kept).items() if k != "name" and not k.endswith("_initializer")}
         return json.dumps([type(layer.record.operation).__name__, config, self._shape(layer, kept)], default=str)
 
-    def make(self, wanted: Mapping[str, tuple[Layer, Mapping[str, int]]]) -> Iterator[tuple[str, bytes]]:
-        """Converts layers, several at once: each conversion takes half a second whatever it converts.
+    def make(self, layers: Mapping[str, tuple[Layer, Mapping[str, int]]]) -> Iterator[tuple[str, bytes]]:
+        """Converts layers in batches, because the overhead of a conversion is half a second.
 
         Args:
-            wanted: key -> layer and widths.
+            layers: key -> layer and widths.
 
         Yields:
-            Key and bytes of the file, in the order of `wanted`.
+            Key and bytes of the file, in the order of `layers`.
         """
         waiting: dict[str, Any] = {}
         weights = 0
-        for key, (layer, widths) in wanted.items():
+        for key, (layer, widths) in layers.items():
             waiting[key] = self._layer_model(layer, self._kept(widths))
             weights += sum(math.prod(weight.shape) for weight in waiting[key].weights)
             if weights > WEIGHTS_AT_ONCE or len(waiting) >= LAYERS_AT_ONCE:
@@ -159,7 +158,7 @@ class LayerFiles:
 
 
 def convert_for_timing(model: Any, quantization: str) -> bytes:
-    """A file for measurements of time alone: integer ones are calibrated on noise."""
+    """A file for timing only: integer files are calibrated on noise."""
     mode = Quantization.parse(quantization)
     if not mode.is_calibrated:
         return convert(model, mode).content

@@ -1,4 +1,4 @@
-"""Measures whole models at chosen widths, as the prediction of a latency table may be some percent off."""
+"""Measures whole models at chosen widths, because a latency table's prediction can be some percent off."""
 
 import contextlib
 import os
@@ -13,12 +13,12 @@ from dcp_tf.tflite.latency.timers import HostTimer, Timer
 
 
 class ModelLatency:
-    """What a model takes at some widths: its file is measured interleaved with that of the full model.
+    """Latency of a model at given widths: its file is measured interleaved with that of the full model.
 
     Args:
         graph: of the model, with fixed input sizes.
-        table: of that model; its quantization and threads are used, and its time of the full model is the scale.
-        cache: a JSON file that keeps what was measured; what it holds is not measured again.
+        table: of that model; its quantization and threads are used, and its latency of the full model is the scale.
+        cache: a JSON file of measurements; widths that it holds are not measured again.
         timer: what measures; a `HostTimer` if None.
 
     Example:
@@ -44,7 +44,7 @@ class ModelLatency:
         """Milliseconds of one inference.
 
         Args:
-            widths: group -> kept channels; groups that are not named keep all.
+            widths: group -> kept channels; other groups keep all.
 
         Raises:
             RunError: the converter or the timer failed, or the cache cannot be written.
@@ -64,5 +64,5 @@ class ModelLatency:
         contents = {"full": self._full, "pruned": convert_for_timing(rebuild(graph, kept), measurements.quantization)}
         own = HostTimer(measurements.threads) if self._timer is None else contextlib.nullcontext(self._timer)
         with own as timer:
-            found = timer.measure(contents)
-        return found["pruned"] / found["full"] * self._table.baseline_ms
+            latencies = timer.measure(contents)
+        return latencies["pruned"] / latencies["full"] * self._table.baseline_ms

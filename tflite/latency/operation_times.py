@@ -1,9 +1,9 @@
-"""How long each operation of a file takes on this machine.
+"""Time of each operation of a file on this machine.
 
-The interpreter's Python interface has no profiler. What it can do is run files: the file cut after operation k and the
-one cut after k - 1 are measured interleaved, and the median of the paired differences is the time of operation k. That
-counts what the operation costs inside its network, kernels fused by the delegate included; an operation that is fused
-into its successor (a PAD, for instance) shows up as about nothing. No time is below 0, though a difference may be.
+The interpreter's Python interface has no profiler. So the file cut after operation k and the file cut after operation
+k - 1 are measured interleaved, and the median of the paired differences is the time of operation k. This counts the
+cost of the operation inside its network, including kernels fused by the delegate; an operation that is fused into its
+successor (a PAD, for instance) shows about 0 ms. Negative differences count as 0.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ def time_operations(
     Args:
         content: of the file.
         threads: threads of the kernels.
-        cpus: processors to run on; none: all.
+        cpus: processors to run on; empty: all.
         runs: paired measurements of each operation.
         seed: of the inputs.
         what: name of the progress bar.
@@ -55,11 +55,11 @@ def time_operations(
         One entry for each operation, in running order.
 
     Raises:
-        UsageError: the file cannot be taken apart.
+        UsageError: the file cannot be cut into parts.
         RunError: the measuring process died.
     """
     cutter = Cutter(content)
-    found, previous = [], 1
+    operations, previous = [], 1
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dcp_tf-profile-")))
         stopwatch = stack.enter_context(Stopwatch(threads, seed, cpus))
@@ -78,8 +78,8 @@ def time_operations(
                 stopwatch.unload(str(number - 1))
             previous = current
             low, ms, high = (max(0.0, float(value)) for value in np.percentile(times, (25, 50, 75)))
-            found.append(OperationTime(kind, name, ms, low, high))
-    return found
+            operations.append(OperationTime(kind, name, ms, low, high))
+    return operations
 
 
 def operations_table(operations: Sequence[OperationTime], name: str, longest: int = 20):

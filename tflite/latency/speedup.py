@@ -1,31 +1,32 @@
-"""How much faster one file is than another, and whether the measurement can tell."""
+"""How much faster one file is than another, and whether the measurement is conclusive."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from dcp_tf.errors import RunError
 
 RESAMPLES = 2000  # of the bootstrap
-MAX_INTERVAL = 0.25  # a 95 % interval wider than this fraction of its ratio says nothing
+MAX_INTERVAL = 0.25  # a 95% interval wider than this fraction of its ratio is inconclusive
 BLOCKS = 7  # of neighbouring pairs; that all of them agree randomly happens once in 2 ** 6 times
-MIN_BLOCK = 4  # pairs in a block: fewer seldom hold an undisturbed run of each file
-MAX_QUIET_RANGE = 0.5  # quietest runs whose ratios lie further apart than this fraction say nothing
+MIN_BLOCK = 4  # pairs in a block: smaller blocks rarely hold an undisturbed run of each file
+MAX_QUIET_RANGE = 0.5  # a wider relative range of the quietest runs' ratios is inconclusive
 
 
 @dataclasses.dataclass(frozen=True)
 class Speedup:
-    """Time of a baseline over the time of a candidate.
+    """Time of a baseline divided by the time of a candidate.
 
     Attributes:
-        value: median over paired runs; 2.0 means twice as fast.
-        low: lower end of the 95 % bootstrap interval.
+        value: median over paired runs; 2.0: twice as fast.
+        low: lower end of the 95% bootstrap interval.
         high: upper end.
-        runs: pairs that it comes from.
-        least: fewer pairs than this cannot tell.
-        quiet: the same ratio of the quietest runs. Whatever else a machine does makes runs longer, never shorter, so
-            they tell where medians drown in noise. None where there are too few pairs.
-        quiet_low: lower end of its interval, which holds with a probability of 98 %.
+        runs: number of pairs.
+        least: fewer pairs than this are inconclusive.
+        quiet: the same ratio of the quietest runs. Other load makes runs longer, never shorter, so they can be
+            conclusive when the medians are too noisy. None with too few pairs.
+        quiet_low: lower end of its 98% interval.
         quiet_high: upper end.
     """
 
@@ -40,17 +41,17 @@ class Speedup:
 
     @property
     def too_noisy(self) -> bool:
-        """Whether the machine was too noisy for the ratio to mean anything."""
+        """Whether the interval is too wide for a conclusion."""
         return self.runs >= self.least and self.high - self.low > MAX_INTERVAL * self.value
 
     @property
     def by_median(self) -> bool:
-        """Whether the medians say that one is faster: enough runs, a narrow interval, on one side of 1."""
+        """Whether the medians are conclusive: enough runs, and a narrow interval on one side of 1."""
         return self.runs >= self.least and not self.too_noisy and (self.low > 1 or self.high < 1)
 
     @property
     def by_quietest(self) -> bool:
-        """Whether the medians cannot say it, but the quietest runs of all parts of the measurement do."""
+        """Whether the medians are inconclusive, but the quietest runs of all blocks are conclusive."""
         if self.by_median or self.quiet is None or self.runs < self.least:
             return False
         narrow = self.quiet_high - self.quiet_low <= MAX_QUIET_RANGE * self.quiet
@@ -58,11 +59,24 @@ class Speedup:
 
     @property
     def conclusive(self) -> bool:
-        """Whether it says that one is faster."""
+        """Whether one of the two is faster beyond noise."""
         return self.by_median or self.by_quietest
 
+    def to_json(self) -> dict[str, Any]:
+        """The figures as benchmark.json holds them; the fields of `Latency` have the same names."""
+        return {
+            "speedup": self.value,
+            "speedup_low": self.low,
+            "speedup_high": self.high,
+            "conclusive": self.conclusive,
+            "speedup_quiet": self.quiet,
+            "speedup_quiet_low": self.quiet_low,
+            "speedup_quiet_high": self.quiet_high,
+            "speedup_by": "quietest runs" if self.by_quietest else "median",
+        }
+
     def text(self) -> str:
-        """For a table; no number where the measurement cannot carry one."""
+        """For a table; no number if the measurement is too noisy."""
         if self.runs < self.least:
             return f"too few runs ({self.runs} of {self.least})"
         if self.by_quietest:
@@ -79,7 +93,7 @@ def compare(baseline: np.ndarray, times: np.ndarray, least: int, random: np.rand
     Args:
         baseline: times of the baseline, shape (runs,).
         times: times of the candidate in the same runs.
-        least: pairs below which nothing can be said.
+        least: smallest number of pairs for a conclusion.
         random: of the bootstrap.
 
     Raises:
@@ -94,14 +108,14 @@ def compare(baseline: np.ndarray, times: np.ndarray, least: int, random: np.rand
 
 
 def _quietest(baseline: np.ndarray, times: np.ndarray) -> tuple[float, float, float] | tuple[()]:
-    """The ratio of the quickest runs, block by block: their median, and the least and the greatest of them.
+    """The ratios of the fastest runs of each block: their median, minimum and maximum.
 
-    Neighbouring pairs meet the same disturbances, so blocks of them are compared. For blocks of which each is as likely
-    to lie above the true ratio as below, the range of all holds it with a probability of 1 - 2 / 2 ** BLOCKS.
+    Neighboring pairs share their disturbances, so blocks of them are compared. If each block is equally likely to lie
+    above or below the true ratio, the range of all blocks holds it with a probability of 1 - 2 / 2 ** BLOCKS.
     """
     size = len(baseline) // BLOCKS
     if size < MIN_BLOCK:
         return ()
-    quickest = (row[: size * BLOCKS].reshape(BLOCKS, size).min(axis=1) for row in (baseline, times))
-    ratios = np.divide(*quickest)
+    fastest = (row[: size * BLOCKS].reshape(BLOCKS, size).min(axis=1) for row in (baseline, times))
+    ratios = np.divide(*fastest)
     return float(np.median(ratios)), float(ratios.min()), float(ratios.max())

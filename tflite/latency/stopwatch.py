@@ -1,4 +1,4 @@
-"""Times TFLite files on this machine, in processes of their own."""
+"""Times TFLite files on this machine, each in its own process."""
 
 import contextlib
 import json
@@ -18,27 +18,27 @@ import dcp_tf
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 
-SAMPLE_MS = 5.0  # a sample lasts at least this long: a timer and a scheduler are too coarse for less
+SAMPLE_MS = 5.0  # shortest sample: timer and scheduler are too coarse for shorter ones
 
 
 class Stopwatch(contextlib.AbstractContextManager):
-    """A process that loads files and times them; see worker.py for what passes through the pipes.
+    """A process that loads files and times them; worker.py describes the protocol.
 
     Args:
         threads: threads of the kernels.
         seed: of the inputs.
-        cpus: the processors that it may run on; none: all.
+        cpus: the processors that it may run on; empty: all.
 
     Raises:
         RunError: (any method) the process died.
     """
 
     def __init__(self, threads: int, seed: int = 0, cpus: Sequence[int] = ()):
-        # The folder that holds the package is the working directory, where Python looks first: this works in a
-        # checkout and when installed, and nothing that lies in the user's own folder can get in the way.
+        # The package's parent folder is the working directory, which Python searches first. This works in a checkout
+        # and when installed, and files in the user's folder cannot shadow modules.
         root = pathlib.Path(dcp_tf.__file__).resolve().parent.parent
-        places = [str(root), os.environ.get("PYTHONPATH")]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(place for place in places if place)}
+        paths = [str(root), os.environ.get("PYTHONPATH")]
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
         arguments = [str(threads), str(seed), *([",".join(map(str, cpus))] if cpus else [])]
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         self._process = subprocess.Popen(
@@ -57,10 +57,10 @@ class Stopwatch(contextlib.AbstractContextManager):
         self._errors.close()
 
     def load(self, name: str, path: pathlib.Path) -> str | None:
-        """Loads a file; returns the delegate that runs it, None for the built-in kernels.
+        """Loads a file; returns the delegate that runs it, or None for the built-in kernels.
 
         Raises:
-            UsageError: it cannot be run.
+            UsageError: the file cannot be run.
         """
         answer = self._ask(name, {"load": name, "path": str(path)})
         if "error" in answer:
@@ -68,7 +68,7 @@ class Stopwatch(contextlib.AbstractContextManager):
         return answer["delegate"]
 
     def unload(self, name: str) -> None:
-        """Frees a file."""
+        """Unloads a file."""
         self._ask(name, {"unload": name})
 
     def measure(self, name: str, invocations: int) -> float:
@@ -76,23 +76,23 @@ class Stopwatch(contextlib.AbstractContextManager):
         return self._ask(name, {"measure": name, "invocations": invocations})["ms"]
 
     def settle(self, name: str, warmup: int, sample_ms: float = SAMPLE_MS) -> int:
-        """Warms a file up; returns how many inferences in a row make a sample long enough."""
+        """Warms a file up; returns the number of inferences that make a sample long enough."""
         if warmup:
             self.measure(name, warmup)
         invocations = 1
-        # The least of three: one that was interrupted must not pass for a long inference.
+        # The minimum of three: an interruption must not pass for a long inference.
         while (elapsed := min(self.measure(name, invocations) for _ in range(3)) * invocations) < sample_ms:
             growth = min(10.0, 1.2 * sample_ms / max(elapsed, 1e-6))
             invocations = max(invocations + 1, math.ceil(invocations * growth))
         return invocations
 
     def memory(self) -> tuple[float, float] | None:
-        """The largest memory that the process has held, and what it held without a model (MiB); None: unknown."""
+        """Peak memory of the process, and its memory without a model (MiB); None if unknown."""
         answer = self._ask("a model", {"memory": True})
         return None if answer["peak_mib"] is None else (answer["peak_mib"], answer["idle_mib"])
 
     def _ask(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.suppress(BrokenPipeError):  # a dead process gives no answer, which is seen below
+        with contextlib.suppress(BrokenPipeError):  # a dead process sends no answer, which is handled below
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -118,10 +118,10 @@ def measure_interleaved(
     """Measures files so that a change of the machine's speed meets all of them: A B C, B C A, C A B, ...
 
     Args:
-        stopwatches: the process of each file (the same one may serve several).
-        names: under which each is loaded there.
-        repeats: inferences in a row of a sample of each.
-        runs: samples of each.
+        stopwatches: the process of each file (files may share one).
+        names: the name of each file in its process.
+        repeats: inferences per sample of each file.
+        runs: samples of each file.
         what: the progress bar's name; None: no bar.
 
     Returns:

@@ -16,15 +16,15 @@ from dcp_tf.tflite.android.result import times
 from dcp_tf.tflite.android.session import AndroidSettings, DeviceSession
 from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, interleaved, machine_name, measure_interleaved
 
-SAMPLE_MS = 1.0  # short: between two interruptions there is room for undisturbed samples
-UNDISTURBED = 10  # percentile: whatever else the machine does makes samples longer, never shorter
+SAMPLE_MS = 1.0  # short, so that undisturbed samples fit between two interruptions
+UNDISTURBED = 10  # percentile: other load makes samples longer, never shorter
 
 
 class Timer(Protocol):
-    """Times files against each other.
+    """Times files interleaved.
 
     Attributes:
-        machine: what they run on, and how.
+        machine: the machine, the delegate and the cores.
     """
 
     machine: str
@@ -34,13 +34,13 @@ class Timer(Protocol):
 
 
 class HostTimer(contextlib.AbstractContextManager):
-    """Times files on this machine, in one process, as they are when nothing else runs.
+    """Times files on this machine in one process, undisturbed by other load.
 
     Args:
         threads: threads of the kernels.
-        runs: samples of each file; their tenth percentile counts.
+        runs: samples of each file; the result is their tenth percentile.
         seed: of the inputs.
-        cpus: processors to run on; none: all.
+        cpus: processors to run on; empty: all.
 
     Raises:
         UsageError: a processor cannot be used.
@@ -72,10 +72,10 @@ class HostTimer(contextlib.AbstractContextManager):
 
 
 def open_device(settings: AndroidSettings) -> DeviceSession:
-    """A session for a `DeviceTimer`, on one device: short runs, of which there are many.
+    """A session for a `DeviceTimer` on one device, with many short runs.
 
     Raises:
-        UsageError: there is no such device, or a setting does not fit it.
+        UsageError: there is no such device, or a setting does not fit the device.
         RunError: the device refused something.
     """
     settings.program()
@@ -91,7 +91,7 @@ class DeviceTimer:
     """Times files on an Android device.
 
     Args:
-        session: with the device; its settings say how often each file is measured.
+        session: with the device; its settings give the number of repetitions.
         delegate: "cpu", "gpu" or "nnapi".
     """
 
@@ -107,7 +107,7 @@ class DeviceTimer:
         """See `Timer`.
 
         Raises:
-            RunError: the device went away, or the delegate refuses a file.
+            RunError: the device disconnected, or the delegate refuses a file.
         """
         names = list(contents)
         logs: dict[str, list] = {name: [] for name in names}

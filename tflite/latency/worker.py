@@ -3,11 +3,11 @@
 It reads one JSON request a line from standard input and answers each with one line on standard output:
 
     {"load": NAME, "path": FILE}             {"delegate": "XNNPACK" or null}, or {"error": ...}
-    {"measure": NAME, "invocations": N}      {"ms": the mean time of N inferences in a row}
+    {"measure": NAME, "invocations": N}      {"ms": the mean time of N consecutive inferences}
     {"unload": NAME}                         {}
-    {"memory": true}                         {"peak_mib": ..., "idle_mib": ...}, null where the system does not tell
+    {"memory": true}                         {"peak_mib": ..., "idle_mib": ...}, null if the system does not report it
 
-It ends when standard input ends, so it never outlives the process that started it.
+It exits when standard input closes, so it never outlives its parent process.
 """
 
 import json
@@ -23,7 +23,7 @@ from ai_edge_litert.interpreter import Interpreter
 def main(threads: int, seed: int, cpus: list[int]) -> None:
     """Serves requests."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # whatever the interpreter prints must not land between the answers
+    os.dup2(2, 1)  # output of the interpreter must not mix with the answers
     if cpus:
         os.sched_setaffinity(0, cpus)  # threads that are started later inherit it
     loaded: dict[str, Interpreter] = {}
@@ -50,27 +50,26 @@ def _load(loaded: dict[str, Interpreter], request: dict, threads: int, seed: int
         return {"error": str(error)}
     fill_inputs(interpreter, np.random.default_rng(seed))
     loaded[request["load"]] = interpreter
-    # The operations that a delegate took over are followed by one called DELEGATE for each part of the graph that it
-    # runs. XNNPACK is the only delegate that is applied by default.
+    # A delegate adds an operation called DELEGATE for each part of the graph that it runs. XNNPACK is the only default.
     delegated = any(operation["op_name"] == "DELEGATE" for operation in interpreter._get_ops_details())
     return {"delegate": "XNNPACK" if delegated else None}
 
 
 def fill_inputs(interpreter: Interpreter, random: np.random.Generator) -> None:
-    """Gives the inputs noise: zeros would let some kernels be faster than on images."""
+    """Fills the inputs with noise, because some kernels are faster on zeros than on images."""
     for detail in interpreter.get_input_details():
         if np.issubdtype(detail["dtype"], np.floating):
             values = random.random(detail["shape"])
         elif detail["dtype"] in (np.int8, np.uint8):
             limits = np.iinfo(detail["dtype"])
             values = random.integers(limits.min, limits.max, detail["shape"])
-        else:  # indices and flags: zero is always allowed
+        else:  # indices and flags: zero is always valid
             values = np.zeros(detail["shape"])
         interpreter.set_tensor(detail["index"], values.astype(detail["dtype"]))
 
 
 def measure(interpreter: Interpreter, invocations: int) -> float:
-    """Mean milliseconds of one inference out of `invocations` in a row."""
+    """Mean milliseconds of one inference over `invocations` consecutive ones."""
     start = time.perf_counter_ns()
     for _ in range(invocations):
         interpreter.invoke()
@@ -78,7 +77,7 @@ def measure(interpreter: Interpreter, invocations: int) -> float:
 
 
 def _memory(field: str) -> float | None:
-    """MiB of this process from Linux' /proc (getrusage would count what the parent held when it forked)."""
+    """MiB of this process from Linux' /proc (getrusage would include the parent's memory at the fork)."""
     try:
         status = pathlib.Path("/proc/self/status").read_text(encoding="utf-8")
     except OSError:

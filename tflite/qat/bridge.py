@@ -153,11 +153,11 @@ class _Builder:
         if key in self._made and has_counterpart(call.operation):
             return self._made[key]
         name = self._names[key] if key not in self._made else _unused(self._names[key], self._used)
-        made = make_layers(call, name, freeze_batch_norm=self._freeze_batch_norm)
-        self._used.update(layer.name for layer in made)
+        layers = make_layers(call, name, freeze_batch_norm=self._freeze_batch_norm)
+        self._used.update(layer.name for layer in layers)
         if self._wrap is not None:
-            made = [self._wrap(call, layer, layer is made[-1]) for layer in made]
-        self._made[key] = made
+            layers = [self._wrap(call, layer, layer is layers[-1]) for layer in layers]
+        self._made[key] = layers
         return self._made[key]
 
     def _copy_weights(self, operation: Any, layer: Any) -> None:
@@ -180,10 +180,10 @@ def _layer_names(trace: Any) -> dict[int, str]:
 
 
 def _unused(name: str, used: Any) -> str:
-    number, found = 1, name
-    while found in used:
-        number, found = number + 1, f"{name}_{number}"
-    return found
+    number, unused = 1, name
+    while unused in used:
+        number, unused = number + 1, f"{name}_{number}"
+    return unused
 
 
 def _one_or_all(values: list) -> Any:
@@ -230,10 +230,10 @@ def _check_outputs(model: Any, built: Any) -> None:
 
     random = np.random.default_rng(0)
     inputs = [_random_input([x.shape[0] or 2, *x.shape[1:]], x.dtype, random) for x in model.inputs]
-    found = tf.nest.flatten(built(_one_or_all(inputs), training=False))
+    outputs = tf.nest.flatten(built(_one_or_all(inputs), training=False))
     low = any(layer.compute_dtype != "float32" for layer in model._flatten_layers() if isinstance(layer, keras.Layer))
     tolerance = _TOLERANCE_LOW_PRECISION if low else _TOLERANCE
-    for number, (a, b) in enumerate(zip(infer(model, inputs), found, strict=True)):
+    for number, (a, b) in enumerate(zip(infer(model, inputs), outputs, strict=True)):
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
         error = float(np.abs(a - b).max() / max(np.abs(a).max(), 1e-12))
         if not error <= tolerance:

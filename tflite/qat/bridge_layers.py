@@ -103,14 +103,14 @@ def make_layers(call: Call, name: str, *, freeze_batch_norm: bool = False) -> li
     freeze = freeze_batch_norm and type(operation) is layers.BatchNormalization
     kind = FrozenBatchNormalization if freeze else _counterpart(operation)
     try:
-        made = [kind(**_settings(operation, kind, name))]
+        tf_layers = [kind(**_settings(operation, kind, name))]
     except (TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UsageError(f"{_described(operation)} cannot be made in tf_keras: {reason}") from error
     activation = getattr(operation, "activation", None)
     if activation is not None and _name_of(activation) not in _INSIDE:
-        made.append(_activation(activation, f"{name}_activation"))
-    return made
+        tf_layers.append(_activation(activation, f"{name}_activation"))
+    return tf_layers
 
 
 def has_counterpart(operation: Any) -> bool:

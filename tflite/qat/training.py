@@ -106,7 +106,7 @@ class QatStep:
         variables = [twin for _, twin in self._trained]
         with tf.GradientTape() as tape, quantizers_in("train"):
             outputs = tf.nest.flatten(self._model(images, training=True))
-            loss = tf.add_n([self._loss_of(*each, labels, teacher_outputs) for each in self._heads(outputs)])
+            loss = tf.add_n([self._loss_of(*head, labels, teacher_outputs) for head in self._heads(outputs)])
         gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), _CLIP_NORM)
         for gradient, velocity, (weight, twin) in zip(gradients, self._velocities, self._trained, strict=True):
             if gradient is not None:
@@ -188,10 +188,10 @@ def _resolve_masks(pairs: Pairs, masks: Mapping[str | int, np.ndarray]) -> dict[
     """Masks by the `id()` of the Keras 3 weight; sets what they remove to zero."""
     resolved = {}
     for key, mask in masks.items():
-        found = [(weight, twin) for weight, twin in pairs if key in (weight.path, id(weight))]
-        if len(found) != 1:
+        matches = [(weight, twin) for weight, twin in pairs if key in (weight.path, id(weight))]
+        if len(matches) != 1:
             raise UsageError(f"Expected the path or id of one weight as key of a mask. Received: {key!r}")
-        weight, twin = found[0]
+        weight, twin = matches[0]
         mask = np.asarray(mask)
         if mask.shape != tuple(weight.shape) or not np.isin(mask, (0, 1)).all():
             raise UsageError(

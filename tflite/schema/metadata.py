@@ -166,15 +166,15 @@ def _own(entry: bytes) -> Metadata:
 
 def _foreign(content: bytes, entry: bytes, graph: schema.SubGraph) -> Metadata:
     """What the standard's metadata tell, in our words."""
-    told = read_standard(content, entry, graph)
+    standard = read_standard(content, entry, graph)
     return Metadata(
-        told.name,
+        standard.name,
         quantization="",
-        labels=told.labels,
-        normalization=_name_of(told.mean, told.std) if told.mean else None,
-        mean=told.mean,
-        std=told.std,
-        outputs=told.outputs,
+        labels=standard.labels,
+        normalization=_name_of(standard.mean, standard.std) if standard.mean else None,
+        mean=standard.mean,
+        std=standard.std,
+        outputs=standard.outputs,
         dcp_tf_version="",
     )
 

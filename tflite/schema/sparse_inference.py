@@ -1,10 +1,10 @@
-"""Will XNNPACK's sparse kernels take a graph?
+"""Reports whether XNNPACK's sparse kernels accept a graph.
 
-On Arm, XNNPACK has 1x1 convolutions that skip zero weights. They work on channels-first images, so XNNPACK uses them
-only for a part of a graph that it can turn to channels-first as a whole: it starts with a convolution that can read
-channels-last images, ends with a mean over height and width, and holds nothing in between that exists for
-channels-last images alone. One operation that does not fit, and the whole part runs as if there were no zeros, without
-a word. This module names each such operation.
+On Arm, XNNPACK has 1x1 convolutions that skip zero weights. They need channels-first images, so XNNPACK uses them only
+for a part of a graph that it can convert to channels-first completely: the part starts with a convolution that reads
+channels-last images, ends with a mean over height and width, and contains no operation without a channels-first
+kernel. A single unsuitable operation makes XNNPACK run the whole part dense, without a message. This module names each
+such operation.
 """
 
 import dataclasses
@@ -24,17 +24,18 @@ _UNARY = {
     *("ABS", "CEIL", "COS", "ELU", "EXP", "FLOOR", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC", "NEG"),
     *("RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "ROUND", "RSQRT", "SIN", "SQRT", "SQUARE", "TANH"),
 }
+_CONVOLUTIONS = {"CONV_2D": schema.Conv2DOptions, "DEPTHWISE_CONV_2D": schema.DepthwiseConv2DOptions}
 _SAME = schema.Padding.SAME
 
 
 @dataclasses.dataclass(frozen=True)
 class SparseReport:
-    """Whether XNNPACK on Arm will run a graph with its sparse kernels.
+    """Whether XNNPACK on Arm runs a graph with its sparse kernels.
 
     Attributes:
-        blockers: what prevents it, one line each, first of all operations as "NAME (output tensor): reason".
-        density: share of the weights of the 1x1 convolutions that are not zero; None where there are none.
-        pointwise: how many 1x1 convolutions lie in the part of the graph that would be sparse.
+        blockers: what prevents it, one line each; first the operations, as "NAME (output tensor): reason".
+        density: fraction of nonzero weights in the 1x1 convolutions; None without 1x1 convolutions.
+        pointwise: number of 1x1 convolutions in the part of the graph that would be sparse.
     """
 
     blockers: tuple[str, ...]
@@ -56,11 +57,11 @@ class SparseReport:
 
 
 def sparse_inference_report(source: Any) -> SparseReport:
-    """Says whether XNNPACK's sparse kernels (Arm) will take a graph, and names what prevents it.
+    """Reports whether XNNPACK's sparse kernels (Arm) accept a graph, and what prevents it.
 
     Args:
-        source: a Keras model, a converted model, or the path of a .tflite file. Of a Keras model only the graph and
-            the zeros are judged; a file must also store its weights in the sparse encoding (mode "sparse").
+        source: a Keras model, a converted model, or the path of a .tflite file. For a Keras model only the graph and
+            the zeros are checked; a file must also store its weights in the sparse encoding (mode "sparse").
 
     Raises:
         UsageError: there is no such file or it holds no TFLite model, or the model cannot be converted.
@@ -77,7 +78,7 @@ def sparse_inference_report(source: Any) -> SparseReport:
 
 
 class _Check:
-    """The main graph of a file, with what makes each tensor and what reads it."""
+    """The main graph of a file, with the producer and the consumers of each tensor."""
 
     def __init__(self, content: bytes):
         self._model = schema.Model.GetRootAs(content, 0)
@@ -114,20 +115,20 @@ class _Check:
         return SparseReport(tuple(blockers), density, len(pointwise))
 
     def _upstream(self, ends: list[int]) -> list[int]:
-        """The operations that the ends depend on, and they themselves, less those that only unpack weights."""
-        found, waiting = set(), list(ends)
+        """The operations that the ends depend on, and the ends, without operations that only unpack weights."""
+        upstream, waiting = set(), list(ends)
         while waiting:
             number = waiting.pop()
-            if number not in found:
-                found.add(number)
+            if number not in upstream:
+                upstream.add(number)
                 waiting += [self._maker[index] for index in self._activations(number) if index in self._maker]
-        return sorted(found)
+        return sorted(upstream)
 
     def _activations(self, number: int) -> list[int]:
         return [index for index in flatbuffer.read_tensors(self._operators[number][1]) if index in self._computed]
 
     def _objection(self, number: int, part: list[int], stems: list[int]) -> str | None:
-        """Why an operation cannot be in a sparse part; None if it can."""
+        """Why an operation cannot run sparse; None if it can."""
         name, operator = self._operators[number]
         if any(not self._is_float(index) for index in (*self._activations(number), operator.Outputs(0))):
             return "computes in integers; sparse kernels compute in floats"
@@ -170,10 +171,8 @@ class _Check:
 
     def _refused_stem(self, number: int) -> str:
         name, _ = self._operators[number]
-        wanted = "the first operation must be a 3x3 convolution of stride 2 with padding 1 on each side and 3 channels"
-        if name != "CONV_2D":
-            return wanted
-        return f"{wanted}; this one has {', '.join(self._stem_faults(number))}"
+        rule = "the first operation must be a 3x3 convolution of stride 2 with padding 1 on each side and 3 channels"
+        return rule if name != "CONV_2D" else f"{rule}; this one has {', '.join(self._stem_faults(number))}"
 
     def _refused_convolution(self, number: int) -> str:
         shape = self._shape(self._operators[number][1].Inputs(1))
@@ -227,9 +226,7 @@ class _Check:
     def _padding(self, number: int) -> tuple[int, ...] | None:
         """Zeros at top, bottom, left and right, those of a PAD before it included; None where XNNPACK cannot know."""
         name, operator = self._operators[number]
-        options = flatbuffer.options(
-            operator, {"CONV_2D": schema.Conv2DOptions}.get(name, schema.DepthwiseConv2DOptions)
-        )
+        options = flatbuffer.options(operator, _CONVOLUTIONS[name])
         height, width = self._shape(operator.Inputs(1))[1:3]
         if options.Padding() == _SAME:
             if (options.StrideH(), options.StrideW()) != (1, 1):
@@ -244,11 +241,10 @@ class _Check:
     def _merges(self, number: int) -> bool:
         """Whether XNNPACK makes a PAD part of the convolution that reads it."""
         readers = self._readers.get(self._operators[number][1].Outputs(0), [])
-        kinds = {"CONV_2D": schema.Conv2DOptions, "DEPTHWISE_CONV_2D": schema.DepthwiseConv2DOptions}
-        if len(readers) != 1 or self._operators[readers[0]][0] not in kinds:
+        if len(readers) != 1 or self._operators[readers[0]][0] not in _CONVOLUTIONS:
             return False
         name, reader = self._operators[readers[0]]
-        if flatbuffer.options(reader, kinds[name]).Padding() == _SAME:
+        if flatbuffer.options(reader, _CONVOLUTIONS[name]).Padding() == _SAME:
             return False
         amounts = flatbuffer.constant(self._model, self._graph.Tensors(self._operators[number][1].Inputs(1)))
         return amounts is not None and amounts.shape == (4, 2) and not amounts[[0, 3]].any()

@@ -113,11 +113,11 @@ def _normalization(described: _Table, graph: schema.SubGraph) -> tuple[tuple[flo
 
 def _labels(content: bytes, described: _Table, classes: Sequence[int]) -> tuple[str, ...]:
     """The lines of the file that names the classes of an output; empty where none has one line for each."""
-    wanted = (fields.AXIS_LABELS, fields.UNKNOWN_FILE)
+    types = (fields.AXIS_LABELS, fields.UNKNOWN_FILE)
     names = [
         file.text(fields.FILE_NAME)
         for file in described.tables(fields.TENSOR_FILES)
-        if file.byte(fields.FILE_TYPE) in wanted
+        if file.byte(fields.FILE_TYPE) in types
     ]
     if not names or not zipfile.is_zipfile(io.BytesIO(content)):
         return ()

@@ -95,7 +95,7 @@ class Cutter:
             outputs=_positions(outputs, position),
         )
         graphs = [graph, *self._model.subgraphs[1:]]
-        stored = {tensor.buffer for each in graphs for tensor in each.tensors}
+        stored = {tensor.buffer for subgraph in graphs for tensor in subgraph.tensors}
         # Signatures and metadata speak of tensors by their old numbers.
         part = _changed(
             self._model,

@@ -1,4 +1,4 @@
-"""Where a file leaves its Keras model: intermediate tensors of both, side by side."""
+"""Finds where a file diverges from its Keras model by comparing intermediate tensors."""
 
 import dataclasses
 import os
@@ -14,18 +14,18 @@ from dcp_tf.tflite.types import Quantization, TFLiteFile
 from dcp_tf.tflite.verify.parity import LIMITS, relative_error
 from dcp_tf.tflite.verify.runner import Runner
 
-SAMPLES = 8  # a fault of a layer shows on any image
+SAMPLES = 8  # any image shows the fault of a layer
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerError:
-    """How far one tensor of a file is from the same tensor of the Keras model.
+    """The difference between a tensor of a file and the same tensor of the Keras model.
 
     Attributes:
-        tensor: its name in the file, the first of the operations that were merged into it.
-        operation: what computes it, such as CONV_2D.
+        tensor: its name in the file, up to the first merged operation.
+        operation: the operation that computes it, such as CONV_2D.
         layer: path of the Keras layer, such as "block1_conv" or "backbone/stem"; "input" for the quantized images.
-        error: mean absolute difference as a share of the Keras tensor's spread.
+        error: mean absolute difference relative to the spread of the Keras tensor.
     """
 
     tensor: str
@@ -40,17 +40,17 @@ class LayerError:
 def first_divergence(
     file: TFLiteFile | str | os.PathLike, model: Any, images: Any, limit: float | None = None
 ) -> LayerError | None:
-    """The first tensor, in the order in which the file computes, that is further from Keras than its mode allows.
+    """The first tensor, in execution order, that differs from Keras by more than its mode allows.
 
     Args:
         file: the converted model, or the path of its file.
         model: the Keras model that it was converted from.
-        images: inputs (N, ...) as the model takes them, or one such array for each input; the first ones are used.
-        limit: mean error as a share of a tensor's spread; by default that of the file's mode (`parity.LIMITS`), and
-            that of float32 for a path.
+        images: inputs (N, ...) as the model takes them, or one such array for each input; the first few are used.
+        limit: largest mean error relative to a tensor's spread; by default that of the file's mode
+            (`parity.LIMITS`), and that of float32 for a path.
 
     Returns:
-        The first tensor beyond the limit, or None where every tensor that could be compared is within it.
+        The first tensor beyond the limit, or None if all compared tensors are within it.
 
     Raises:
         UsageError: the images do not fit.
@@ -65,10 +65,10 @@ def first_divergence(
 
 
 def compare_layers(file: TFLiteFile | str | os.PathLike, model: Any, images: Any) -> list[LayerError]:
-    """Compares all tensors of a file that its Keras model has too, in the order in which the file computes them.
+    """Compares all tensors of a file that its Keras model has too, in execution order.
 
     The converter names a tensor after the operations of the model that it merged, so the last of them gives the values
-    to compare with. Tensors that the converter made up, or whose axes it moved, are left out.
+    to compare with. Tensors that the converter added, or whose axes it moved, are left out.
 
     Args:
         file: as for `first_divergence`.
@@ -86,22 +86,23 @@ def compare_layers(file: TFLiteFile | str | os.PathLike, model: Any, images: Any
         raise UsageError("there are no images to compare on; give at least one")
     runner = Runner(file, keep_tensors=True)
     reference = _Reference(model, arrays)
-    pairs = [(tensor, place) for tensor in runner.tensors() if (place := reference.find(tensor.name, tensor.shape))]
-    expected = reference.values([place for _, place in pairs])
-    found = runner.tensor_values([tensor.index for tensor, _ in pairs], arrays)
+    names = ((tensor, reference.find(tensor.name, tensor.shape)) for tensor in runner.tensors())
+    pairs = [(tensor, keras_tensor) for tensor, keras_tensor in names if keras_tensor]
+    expected = reference.values([keras_tensor for _, keras_tensor in pairs])
+    actual = runner.tensor_values([tensor.index for tensor, _ in pairs], arrays)
     return [
         LayerError(
             tensor.name.split(";")[0],
             tensor.operation,
-            reference.layer(place),
-            float(relative_error(ours.reshape(theirs.shape), theirs).mean()),
+            reference.layer(keras_tensor),
+            float(relative_error(value.reshape(expected_value.shape), expected_value).mean()),
         )
-        for (tensor, place), ours, theirs in zip(pairs, found, expected, strict=True)
+        for (tensor, keras_tensor), value, expected_value in zip(pairs, actual, expected, strict=True)
     ]
 
 
 class _Reference:
-    """The Keras model as a graph whose tensors can be asked for by name."""
+    """The Keras model as a graph whose tensors can be fetched by name."""
 
     def __init__(self, model: Any, arrays: Sequence[np.ndarray]):
         import tensorflow as tf
@@ -117,7 +118,7 @@ class _Reference:
         self._arrays = [array.astype(tensor.dtype) for tensor, array in zip(model.inputs, arrays, strict=True)]
 
     def find(self, name: str, shape: tuple[int, ...]) -> str | None:
-        """The name of the graph's tensor that a tensor of the file stands for."""
+        """The name of the graph's tensor that corresponds to a tensor of the file."""
         if match := re.match(r"input (\d+)$", name):
             return self._inputs[int(match[1])].name
         if match := re.match(r"output (\d+)$", name):
@@ -144,23 +145,23 @@ class _Reference:
         for row in range(len(self._arrays[0])):
             results = fetch(*(tf.constant(array[row : row + 1]) for array in self._arrays))
             rows.append([np.asarray(result) for result in results])
-        found = {name: np.concatenate(parts) for name, parts in zip(unique, zip(*rows, strict=True), strict=True)}
-        return [found[name] for name in names]
+        by_name = {name: np.concatenate(parts) for name, parts in zip(unique, zip(*rows, strict=True), strict=True)}
+        return [by_name[name] for name in names]
 
     def layer(self, name: str) -> str:
-        """The path of the layer that makes a tensor of the graph."""
+        """The path of the layer that computes a tensor of the graph."""
         if any(tensor.name == name for tensor in self._inputs):
             return "input"
-        layer, found = self._model, []
+        layer, path = self._model, []
         for scope in name.split("/")[1:-1]:
-            inner = {each.name: each for each in getattr(layer, "layers", ())}
+            inner = {sublayer.name: sublayer for sublayer in getattr(layer, "layers", ())}
             # Keras enters the scope of a layer twice for each call, so the one of the operations is always numbered.
             own = re.sub(r"_\d+$", "", scope)
             layer = inner.get(own if own in inner else scope)
             if layer is None:
                 break
-            found.append(layer.name)
-        return "/".join(found) or name.rpartition("/")[0] or name
+            path.append(layer.name)
+        return "/".join(path) or name.rpartition("/")[0] or name
 
 
 def _significant(shape: Any) -> list[int]:

@@ -1,4 +1,4 @@
-"""Does the file compute what its Keras model computes?"""
+"""Compares the outputs of a file with those of its Keras model."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from dcp_tf.tflite.verify.runner import Runner
 
 @dataclasses.dataclass(frozen=True)
 class Limit:
-    """How far a file of one mode may be from its model; errors are shares of the outputs' spread.
+    """The tolerance of a mode; errors are relative to the spread of the outputs.
 
     Attributes:
-        near: a mean error up to this is always good enough.
-        far: one up to this is good enough where the decisions agree.
-        agreement: the share of samples on which they must agree then.
-        max_error: the largest single error, where the mode rounds nothing; None: any.
+        near: a mean error up to this is always accepted.
+        far: a mean error up to this is accepted if the predictions agree.
+        agreement: the fraction of samples on which they must agree then.
+        max_error: the largest single error, for modes without rounding; None: no limit.
     """
 
     near: float
@@ -65,21 +65,21 @@ def check_parity(
     outputs: str = "logits",
     independent: bool = False,
 ) -> Parity:
-    """Runs a file and its Keras model over the whole of a set and compares the outputs.
+    """Runs a file and its Keras model on all samples and compares the outputs.
 
     Args:
         file: the converted model, or the path of its file.
         model: the Keras model that it was converted from.
         images: inputs (N, ...) as the model takes them, or one such array for each input.
         labels: class numbers (N,), for the accuracies. They belong to the first output.
-        outputs: what the model gives. "logits" and "embeddings": errors are relative to the standard deviation of the
+        outputs: kind of the outputs. "logits" and "embeddings": errors are relative to the standard deviation of the
             Keras outputs; "probabilities": they are absolute, since the spread of a probability is 1.
-            Embeddings decide nothing, so they have no agreement, but cosines.
-        independent: whether each value is a yes / no decision of its own, as of several classes at once. Labels must be
-            left out then.
+            Embeddings have cosines in place of an agreement.
+        independent: whether each output is a separate yes / no decision, as in multi-label classification. Labels
+            must be left out then.
 
     Returns:
-        The comparison; of several outputs the worst error counts, and the first decides.
+        The comparison. Of several outputs the largest error counts, and the agreement is that of the first.
 
     Raises:
         UsageError: the images or labels do not fit.
@@ -120,15 +120,15 @@ def check_parity(
 
 
 def check_tolerance(parity: Parity, quantization: str | Quantization, on_calibration: Parity | None = None) -> None:
-    """Refuses a file that is too far from its model: beyond the mode's entry in `LIMITS`.
+    """Raises RunError if a file differs from its model by more than its mode's entry in `LIMITS`.
 
     Args:
-        parity: how near it is.
-        quantization: its mode.
-        on_calibration: the same on the images that it was calibrated on; what the error advises depends on that.
+        parity: the comparison.
+        quantization: mode of the file.
+        on_calibration: the comparison on the calibration images; the advice in the error depends on it.
 
     Raises:
-        RunError: the file is not within the limits of its mode, or gave a NaN.
+        RunError: the file is beyond the limits of its mode, or its outputs hold NaN.
     """
     mode = Quantization.parse(quantization).value
     limit = LIMITS[mode]
@@ -150,13 +150,13 @@ def check_tolerance(parity: Parity, quantization: str | Quantization, on_calibra
 
 
 def _allowed(parity: Parity, limit: Limit) -> float:
-    """The mean error up to which a file is good enough."""
+    """The largest mean error that is accepted."""
     agrees = parity.top1_agreement is not None and parity.top1_agreement >= limit.agreement
     return limit.far if agrees else limit.near
 
 
 def _advice(mode: str, on_calibration: Parity | None) -> str:
-    """What could help a file that is too far from its model; ranges are at fault only where others fit better."""
+    """What to do about a file that is too far from its model; only an error on other images blames the ranges."""
     if mode not in _BETTER:
         return _ADVICE.get(mode, "")
     if on_calibration is None or on_calibration.mean_error <= _allowed(on_calibration, LIMITS[mode]):

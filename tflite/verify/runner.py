@@ -1,4 +1,4 @@
-"""Runs a TFLite file on arrays."""
+"""Runs TFLite files on arrays."""
 
 import dataclasses
 import os
@@ -18,9 +18,9 @@ class ComputedTensor:
     """A tensor that an operation of a file writes.
 
     Attributes:
-        index: its number in the file.
+        index: number of the tensor in the file.
         name: its name in the file, or "input N" for the quantized input N and "output N" for an output.
-        operation: what writes it, such as CONV_2D.
+        operation: the operation that writes it, such as CONV_2D.
         shape: its shape at batch size 1.
     """
 
@@ -31,15 +31,15 @@ class ComputedTensor:
 
 
 class Runner:
-    """An interpreter for a file, with floats going in and out whatever the file computes in.
+    """An interpreter for a file, with float inputs and outputs whatever type the file computes in.
 
-    Samples go through one by one, as on the device. Resizing the file to larger batches gains little and fails in
+    Samples run one by one, as on the device. Resizing the file to larger batches gains little and fails in
     XNNPACK on files with a RESHAPE (docs/decisions/055).
 
     Args:
         source: a converted model, or the path of a .tflite file.
         threads: threads of the kernels.
-        keep_tensors: whether intermediate tensors can be read; they take memory and time.
+        keep_tensors: whether intermediate tensors can be read, which takes memory and time.
 
     Raises:
         UsageError: there is no such file, or it holds no TFLite model.
@@ -96,16 +96,16 @@ class Runner:
         return results[0] if len(results) == 1 else results
 
     def tensors(self) -> list[ComputedTensor]:
-        """What the file computes from its inputs, in the order of its operations; for a runner that keeps tensors."""
+        """The tensors that depend on the inputs, in execution order; for a runner that keeps tensors."""
         details = {detail["index"]: detail for detail in self._interpreter.get_tensor_details()}
         outputs = {detail["index"]: number for number, detail in enumerate(self._outputs)}
         inputs = {detail["index"]: number for number, detail in enumerate(self._inputs)}
-        found: dict[int, ComputedTensor] = {}
+        computed: dict[int, ComputedTensor] = {}
         for operation in self._interpreter._get_ops_details():
-            if not any(int(index) in found or int(index) in inputs for index in operation["inputs"]):
+            if not any(int(index) in computed or int(index) in inputs for index in operation["inputs"]):
                 continue  # it unpacks a weight
             for index in map(int, operation["outputs"]):
-                if operation["op_name"] == "DELEGATE" or index in found:
+                if operation["op_name"] == "DELEGATE" or index in computed:
                     continue  # a delegate computes what is listed before it
                 detail = details[index]
                 name = detail["name"]
@@ -114,8 +114,8 @@ class Runner:
                 elif index in outputs:
                     name = f"output {outputs[index]}"
                 shape = tuple(int(size) for size in detail["shape"])
-                found[index] = ComputedTensor(index, name, operation["op_name"], shape)
-        return list(found.values())
+                computed[index] = ComputedTensor(index, name, operation["op_name"], shape)
+        return list(computed.values())
 
     def tensor_values(self, indices: Sequence[int], images: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Runs the file on every sample and returns intermediate tensors as floats, each (N, ...)."""
@@ -152,7 +152,7 @@ class Runner:
 def _signature_details(interpreter: Interpreter) -> tuple[list[dict], list[dict]]:
     """Inputs and outputs by the names in the file's signature, which `convert` numbers; else in the file's own order.
 
-    The converter shuffles several inputs, so their places in the file say nothing about the model.
+    The converter shuffles several inputs, so their order in the file says nothing about the model.
     """
     if len(interpreter.get_signature_list()) != 1:
         return interpreter.get_input_details(), interpreter.get_output_details()
@@ -163,7 +163,7 @@ def _signature_details(interpreter: Interpreter) -> tuple[list[dict], list[dict]
 
 
 def _encode(values: np.ndarray, detail: dict) -> np.ndarray:
-    """Floats as the input wants them: q = round(x / scale) + zero point, held within the type."""
+    """Floats in the type of the input: q = round(x / scale) + zero point, clipped to the type."""
     scale, zero_point = detail["quantization"]
     if scale == 0:
         return values.astype(detail["dtype"])

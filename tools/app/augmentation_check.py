@@ -53,17 +53,17 @@ def _accuracies(model: Any, train: Any, objective: Any, seed: int) -> tuple[floa
     from dcp_tf.evaluation import top1_classes
     from dcp_tf.training.objectives import predictions
 
-    some = train.take(train.balanced_subset(_IMAGES, seed))
-    if some.labels is None:
-        outputs, _ = predictions(model, some, some.size)
+    images = train.take(train.balanced_subset(_IMAGES, seed))
+    if images.labels is None:
+        outputs, _ = predictions(model, images, images.size)
         if getattr(objective, "multilabel", False):
             answers = np.asarray(objective.loss.as_probabilities(outputs) > 0.5, np.float32)
         else:
             answers = top1_classes(outputs, objective.outputs_kind)
-        some = dataclasses.replace(some, labels=answers)
-    found = []
+        images = dataclasses.replace(images, labels=answers)
+    accuracies = []
     for changed in (False, True):
-        batches = some.batches(64, augment=changed, seed=seed)
+        batches = images.batches(64, augment=changed, seed=seed)
         bar = progress.bar(batches, what="looking at augmented images" if changed else "looking at images")
-        found.append(objective.evaluate(model, bar)[objective.primary])
-    return found[0], found[1]
+        accuracies.append(objective.evaluate(model, bar)[objective.primary])
+    return accuracies[0], accuracies[1]

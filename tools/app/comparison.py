@@ -127,7 +127,7 @@ def run(
         shutil.rmtree(state, ignore_errors=True)
         measured = run_summary.measure_model(subject.model, subject.dataset, subject.objective, baseline_check.figures)
         before = {"baseline": measured, "runs": []}
-    found = {
+    content = {
         "dcp_tf_version": dcp_tf.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "model": subject.source,
@@ -139,18 +139,18 @@ def run(
         "baseline_check": baseline_check.to_json(),
         "runs": [record for record in before["runs"] if "failure" not in record],
     }
-    done = {(record["method"], record["seed"]) for record in found["runs"]}
+    done = {(record["method"], record["seed"]) for record in content["runs"]}
     # Seed by seed, so that a stopped comparison has something to compare.
     waiting = [(v, seed) for seed in seeds for v in variants if (v.label, seed) not in done]
-    write_json(folder / FILE, found)
+    write_json(folder / FILE, content)
     started = time.perf_counter()
     for number, (variant, seed) in enumerate(waiting, start=1):
         progress.say(f"run {number} of {len(waiting)}: {variant.label}, seed {seed}")
-        found["runs"].append(attempt(subject, variant, seed, schedule, state))
-        write_json(folder / FILE, found)
+        content["runs"].append(attempt(subject, variant, seed, schedule, state))
+        write_json(folder / FILE, content)
         left = (time.perf_counter() - started) / number * (len(waiting) - number)
-        progress.say(_line(found["runs"][-1], left))
-    return found
+        progress.say(_line(content["runs"][-1], left))
+    return content
 
 
 def measure(

@@ -19,8 +19,8 @@ def file_table(name: str, record: Mapping[str, Any]) -> Table:
     table = Table(title=name, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
     table.add_column("what", no_wrap=True)
     table.add_column("found", overflow="fold")
-    for what, found in _rows(record):
-        table.add_row(what, found)
+    for what, value in _rows(record):
+        table.add_row(what, value)
     return table
 
 

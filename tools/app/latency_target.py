@@ -159,17 +159,17 @@ def _check_table(table: Any, path: pathlib.Path, asked: LatencyTarget, method: A
     from dcp_tf.graph import ChannelGraph
     from dcp_tf.pruning.prune import choose_groups
 
-    found = table.measurements
-    for flag, value, wanted in (
-        ("latency_quantization", found.quantization, asked.quantization),
-        ("threads", found.threads, asked.threads),
+    measurements = table.measurements
+    for flag, value, required in (
+        ("latency_quantization", measurements.quantization, asked.quantization),
+        ("threads", measurements.threads, asked.threads),
     ):
-        if value != wanted:
+        if value != required:
             raise UsageError(
-                f"{path} was measured with --{flag}={value}, this run has --{flag}={wanted}: make them equal"
+                f"{path} was measured with --{flag}={value}, this run has --{flag}={required}: make them equal"
             )
     groups = choose_groups(ChannelGraph(subject.model, [shape], method.ignore_statistics), method)
-    missing = [group.name for group in groups if group.name not in found.groups]
+    missing = [group.name for group in groups if group.name not in measurements.groups]
     if missing:
         raise UsageError(
             f"{path} does not know {len(missing)} of the groups to prune: {', '.join(missing[:5])}"

@@ -136,9 +136,9 @@ def _compare(row: SweepRow, seed: int) -> None:
     row.rebuild_seconds = time.perf_counter() - started
     row.params_kept = count_cost(graph, kept).params / count_cost(graph).params
     images = np.random.default_rng(seed).normal(size=(2, *model.inputs[0].shape[1:])).astype(row.precision)
-    expected, found = (keras.ops.convert_to_numpy(m(images, training=False)) for m in (masked(graph, kept), small))
-    row.error = float(np.abs(expected - found).max() / max(np.abs(expected).max(), 1e-12))
-    _load_elsewhere(small, images, found)
+    expected, outputs = (keras.ops.convert_to_numpy(m(images, training=False)) for m in (masked(graph, kept), small))
+    row.error = float(np.abs(expected - outputs).max() / max(np.abs(expected).max(), 1e-12))
+    _load_elsewhere(small, images, outputs)
 
 
 def random_plan(graph: Any, rate: float, seed: int) -> dict[str, Any]:
@@ -199,15 +199,15 @@ def table(rows: list[SweepRow]) -> Any:
 
     passed = sum(row.failure is None for row in rows)
     title = f"keras.applications at a random plan of {RATE:.0%}: {passed} of {len(rows)}"
-    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    sweep_table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     for heading in ("network", "groups", "free", "shrinks", "params", "error", "trace s", "rebuild s"):
-        made.add_column(heading, justify="left" if heading == "network" else "right", no_wrap=True)
+        sweep_table.add_column(heading, justify="left" if heading == "network" else "right", no_wrap=True)
     for r in rows:
         if r.failure is not None:
-            made.add_row(r.network, "FAILED")
+            sweep_table.add_row(r.network, "FAILED")
             continue
         cells = (f"{r.groups}", f"{r.prunable}", f"{r.shrinkable:.0%}", f"{r.params_kept:.1%}")
-        made.add_row(
+        sweep_table.add_row(
             r.network,
             *cells,
             f"{r.error:.0e}{'*' * (r.precision == 'float64')}",
@@ -215,10 +215,10 @@ def table(rows: list[SweepRow]) -> Any:
             f"{r.rebuild_seconds:.2f}",
         )
     failures = "".join(f"\n{r.network}: {r.failure}" for r in rows if r.failure is not None)
-    made.caption = (
+    sweep_table.caption = (
         "free: groups that can be pruned; shrinks: share of the convolution parameters in layers that can lose "
         "channels; params: share that is left; error: rebuilt against masked, of the largest output "
         f"(*: compared in float64){failures}"
     )
-    made.caption_justify = "left"
-    return made
+    sweep_table.caption_justify = "left"
+    return sweep_table

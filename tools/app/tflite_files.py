@@ -186,8 +186,8 @@ def _with_cause(error: RunError, parity: Any, mode: Any, on_calibration: Any) ->
 def _where(file: Any, model: Any, images: Any) -> str:
     from dcp_tf import tflite
 
-    found = tflite.first_divergence(file, model, images)
-    return f"first beyond the limit: {found}" if found else "each layer by itself is within the limit"
+    layer = tflite.first_divergence(file, model, images)
+    return f"first beyond the limit: {layer}" if layer else "each layer by itself is within the limit"
 
 
 def _finite(value: Any) -> Any:

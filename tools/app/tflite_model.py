@@ -47,23 +47,23 @@ def read_about(path: str) -> tuple[Any, list[str]]:
 
 def override_by_metadata(path: str, run_record: data_flags.RunRecord) -> data_flags.RunRecord:
     """What a file says about itself, and for all else what the summary of the run beside it says."""
-    about, _ = read_about(path)
-    if about is None:
+    metadata, _ = read_about(path)
+    if metadata is None:
         return run_record
-    told = dataclasses.replace(run_record, path=f"the metadata of {path}")
-    if about.loss in data_flags.TASK_LOSSES:
-        told = dataclasses.replace(told, loss=about.loss)
-    if about.outputs == "logits":
-        told = dataclasses.replace(told, outputs="logits")
-    elif about.outputs == "probabilities":
-        told = dataclasses.replace(told, outputs=_ACTIVATIONS.get(about.loss, "probabilities"))
-    if about.normalization in data_flags.NORMALIZATIONS:
-        return dataclasses.replace(told, normalization=about.normalization, mean=None, std=None)
-    if about.mean and about.std:
+    record = dataclasses.replace(run_record, path=f"the metadata of {path}")
+    if metadata.loss in data_flags.TASK_LOSSES:
+        record = dataclasses.replace(record, loss=metadata.loss)
+    if metadata.outputs == "logits":
+        record = dataclasses.replace(record, outputs="logits")
+    elif metadata.outputs == "probabilities":
+        record = dataclasses.replace(record, outputs=_ACTIVATIONS.get(metadata.loss, "probabilities"))
+    if metadata.normalization in data_flags.NORMALIZATIONS:
+        return dataclasses.replace(record, normalization=metadata.normalization, mean=None, std=None)
+    if metadata.mean and metadata.std:
         # The file's values are for pixels of 0 to 255, those of the flags for pixels of 0 to 1.
-        mean, std = (tuple(value / 255.0 for value in values) for values in (about.mean, about.std))
-        return dataclasses.replace(told, normalization=None, mean=mean, std=std)
-    return told
+        mean, std = (tuple(value / 255.0 for value in values) for values in (metadata.mean, metadata.std))
+        return dataclasses.replace(record, normalization=None, mean=mean, std=std)
+    return record
 
 
 def with_labels_of(labels: Sequence[str], dataset: Any, notes: list[str]) -> Any:
@@ -89,15 +89,15 @@ def with_labels_of(labels: Sequence[str], dataset: Any, notes: list[str]) -> Any
             f"others ({shown}): classes are taken by their order"
         )
         return dataset
-    places = np.array([numbers[_plain(name)] for name in names], np.int32)
-    if np.array_equal(places, np.arange(len(places))) and len(names) == len(labels):
+    class_numbers = np.array([numbers[_plain(name)] for name in names], np.int32)
+    if np.array_equal(class_numbers, np.arange(len(class_numbers))) and len(names) == len(labels):
         return dataset
     notes.append(
         f"classes: {len(names)} of {dataset.name} are among the {len(labels)} that the file names, and are measured by "
         "their names"
     )
     return dataclasses.replace(
-        dataset, test=test.with_labels(places[test.labels]), class_names=tuple(labels), num_classes=len(labels)
+        dataset, test=test.with_labels(class_numbers[test.labels]), class_names=tuple(labels), num_classes=len(labels)
     )
 
 
