@@ -1,4 +1,4 @@
-"""The vocabulary of this package: what is converted, what was read off a file, what was measured."""
+"""The types that the package shares: modes, files, inspection, parity and latency."""
 
 import dataclasses
 import enum
@@ -11,7 +11,7 @@ from dcp_tf.errors import UsageError
 
 
 class Quantization(str, enum.Enum):
-    """How the numbers of a file are stored and computed.
+    """How a file stores its weights and computes.
 
     | mode | weights | computes in | for |
     |---|---|---|---|
@@ -19,10 +19,10 @@ class Quantization(str, enum.Enum):
     | float16 | 16-bit floats | floats (16-bit ones on a GPU) | GPUs; half the size |
     | dynamic | int8, large layers only | int8 products, float sums | CPUs, without calibration data |
     | int8 | int8 per channel | int8 | CPUs, DSPs, NPUs |
-    | qat | int8 per channel, trained for it | int8 | where int8 loses too much and there is training data |
-    | int16x8 | int8 per channel | int16 activations | where int8 loses too much |
-    | sparse | floats, zeros left out | floats | kernel-pruned weights |
-    | weight_only_int4, weight_only_int8 | int4 or int8 per channel | floats | the size of the file |
+    | qat | int8 per channel, after training with rounding | int8 | if int8 loses accuracy and there is training data |
+    | int16x8 | int8 per channel | int16 activations | if int8 loses accuracy |
+    | sparse | floats without the zeros | floats | kernel-pruned weights |
+    | weight_only_int4, weight_only_int8 | int4 or int8 per channel | floats | small files |
     """
 
     FLOAT32 = "float32"
@@ -37,17 +37,17 @@ class Quantization(str, enum.Enum):
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the ranges of activations are measured on representative data."""
+        """Whether the mode calibrates the ranges of activations on representative data."""
         return self in (Quantization.INT8, Quantization.INT16X8)
 
     @property
     def is_integer(self) -> bool:
-        """Whether every operation shall compute in integers."""
+        """Whether all operations compute in integers."""
         return self.is_calibrated or self is Quantization.QAT
 
     @property
     def weight_bits(self) -> int | None:
-        """Bits of a weight in the modes that quantize nothing else; None in the others."""
+        """Bits of a weight in the weight-only modes; None in the others."""
         return {Quantization.WEIGHT_ONLY_INT4: 4, Quantization.WEIGHT_ONLY_INT8: 8}.get(self)
 
     @classmethod
@@ -66,7 +66,7 @@ class Quantization(str, enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class TFLiteFile:
-    """A converted model: its bytes, and where they were saved (None: only in memory)."""
+    """A converted model: its bytes, its mode, and its path (None: only in memory)."""
 
     content: bytes = dataclasses.field(repr=False)
     quantization: Quantization
@@ -76,7 +76,7 @@ class TFLiteFile:
         """Writes the file atomically and returns it with its path.
 
         Raises:
-            RunError: it cannot be written; what stood at `path` is untouched.
+            RunError: the file cannot be written; an earlier file at `path` stays as it was.
         """
         return dataclasses.replace(self, path=files.write_bytes(path, self.content))
 
@@ -102,7 +102,7 @@ def read_content(source: TFLiteFile | str | os.PathLike) -> bytes:
 
 
 def source_name(source: TFLiteFile | str | os.PathLike) -> str:
-    """What an error message calls a file."""
+    """The name of a file in error messages."""
     path = source.path if isinstance(source, TFLiteFile) else source
     return "the converted model" if path is None else str(path)
 
@@ -118,15 +118,15 @@ class TensorInfo:
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """What a file holds.
+    """The content of a file.
 
     Attributes:
-        operations: how often each operation occurs, such as {"CONV_2D": 35}.
-        tensor_types: how many tensors of each type there are.
-        float_operations: operations that compute on floats, as "NAME (output tensor)". The QUANTIZE at a float input
-            and the DEQUANTIZE at a float output of an integer file are not among them.
-        conversions: the QUANTIZE and DEQUANTIZE of activations in the middle of the graph, as "NAME TYPE to TYPE
-            (output tensor)". From one integer type to the same one only the scale changes, as before a CONCATENATION.
+        operations: number of occurrences of each operation, such as {"CONV_2D": 35}.
+        tensor_types: number of tensors of each type.
+        float_operations: operations that compute on floats, as "NAME (output tensor)", without the QUANTIZE at a float
+            input and the DEQUANTIZE at a float output of an integer file.
+        conversions: QUANTIZE and DEQUANTIZE operations on activations inside the graph, as "NAME TYPE to TYPE
+            (output tensor)". Between equal integer types only the scale changes, as before a CONCATENATION.
         inputs: the inputs of the main graph.
         outputs: the outputs of the main graph.
         macs: multiply-accumulates of one inference at batch size 1.
@@ -143,7 +143,7 @@ class Inspection:
     size: int
 
     def difference(self, baseline: "Inspection") -> dict[str, int]:
-        """How many more (or, below 0, fewer) of each operation there are than in `baseline`; equal ones left out."""
+        """Changes in the number of each operation against `baseline`, without those that did not change."""
         counts = {name: self.operations.get(name, 0) - count for name, count in baseline.operations.items()}
         counts |= {name: count for name, count in self.operations.items() if name not in baseline.operations}
         return {name: change for name, change in sorted(counts.items()) if change}
@@ -151,18 +151,18 @@ class Inspection:
 
 @dataclasses.dataclass(frozen=True)
 class Parity:
-    """How near a file is to its Keras model on a set of samples.
+    """Comparison of the outputs of a file with those of its Keras model.
 
     Attributes:
         max_error: the largest absolute difference, relative to the spread of the Keras outputs.
         mean_error: the mean absolute difference, relative to the same spread.
-        top1_agreement: fraction of samples on which both decide alike; None for embeddings.
+        top1_agreement: fraction of samples with equal predictions; None for embeddings.
         top1: accuracy of the file as a fraction of 1; None without labels.
         keras_top1: accuracy of the Keras model; None without labels.
-        samples: how many samples were compared.
-        snr_db: power of the Keras outputs over the power of the error, decibels; infinite where they are equal.
-        cosine_min: the smallest cosine between a sample's embedding by the file and by the Keras model; None for all
-            that is no embedding of two values or more.
+        samples: number of compared samples.
+        snr_db: power of the Keras outputs over the power of the error, in decibels; infinite for equal outputs.
+        cosine_min: the smallest cosine between the embeddings of a sample by the file and by the Keras model; None for
+            other outputs and for embeddings of one value.
         cosine_mean: the mean of these cosines.
     """
 
@@ -185,18 +185,18 @@ class Latency:
         median_ms: median over the runs, milliseconds; p10_ms and p90_ms are the percentiles.
         p10_ms: tenth percentile.
         p90_ms: ninetieth percentile.
-        runs: measured samples.
-        invocations_per_run: inferences that one sample averages over (more than 1 for very small models).
-        delegate: "XNNPACK", or None where the built-in kernels ran everything.
+        runs: number of samples.
+        invocations_per_run: inferences per sample (more than 1 for very small models).
+        delegate: "XNNPACK", or None if the built-in kernels ran everything.
         speedup: time of the first candidate over the time of this one (2.0: twice as fast), median of paired runs.
         speedup_low: lower end of the 95 % bootstrap interval of `speedup`.
         speedup_high: upper end of it.
-        conclusive: whether the measurement tells the two apart: the interval of `speedup`, or where that cannot tell
-            that of `speedup_quiet`, is narrow and lies on one side of 1. True for the first candidate itself.
-        speedup_quiet: the speedup of the quietest runs, see `ratio.Speedup`; None where there are too few.
+        conclusive: whether the interval of `speedup`, or else that of `speedup_quiet`, is narrow and lies on one side
+            of 1. True for the first candidate itself.
+        speedup_quiet: the speedup of the quietest runs, see `speedup.Speedup`; None with too few runs.
         speedup_quiet_low: lower end of its 98 % interval.
         speedup_quiet_high: upper end of it.
-        speedup_by: "median" or "quietest runs", which of the two tells.
+        speedup_by: "median" or "quietest runs", which of the two decides.
     """
 
     median_ms: float

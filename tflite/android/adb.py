@@ -1,4 +1,4 @@
-"""Talks to Android devices through the adb program."""
+"""Runs commands on Android devices through adb."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ def find_adb(path: str | None = None) -> str:
     """The adb program: the given one, the one on PATH, or the one in the Android SDK.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is no adb.
     """
     if path is not None:
         if shutil.which(path) is None:
@@ -45,10 +45,10 @@ def choose_devices(adb: str, serials: Sequence[str] = ()) -> list[str]:
 
     Args:
         adb: the program.
-        serials: the wanted devices; none: the only one that is connected.
+        serials: the devices; empty: the only connected one.
 
     Raises:
-        UsageError: there is no such device, several without a choice, or one that cannot be used yet.
+        UsageError: there is no such device, several are connected without a choice, or one is not ready.
         RunError: adb does not work.
     """
     states = _states(adb)
@@ -112,22 +112,22 @@ class Adb:
             What it printed (both streams), and its exit code.
 
         Raises:
-            DeviceLostError: the device went away.
-            RunError: it does not answer.
+            DeviceLostError: the device disconnected.
+            RunError: the device does not answer.
         """
-        # adb gives the exit code of the command on Android 7 and later only, and its own where the device is lost.
+        # adb passes on the exit code only since Android 7, and returns its own code if the device is lost.
         done = self._call("shell", f"( {command} ) 2>&1; echo {_EXIT_MARK}$?", timeout=timeout)
         output, mark, code = done.stdout.rpartition(_EXIT_MARK)
         if not mark or not code.strip().isdecimal():
-            said = _last_line(done.stderr) or f"adb ended with code {done.returncode}"
-            raise DeviceLostError(f"device {self.serial} was lost ({said}): check the cable and run again")
+            reason = _last_line(done.stderr) or f"adb ended with code {done.returncode}"
+            raise DeviceLostError(f"device {self.serial} was lost ({reason}): check the cable and run again")
         return output, int(code)
 
     def checked_shell(self, command: str, timeout: float = 60) -> str:
         """Like `shell`, for commands that must succeed.
 
         Raises:
-            RunError: it failed, or the device went away.
+            RunError: the command failed, or the device disconnected.
         """
         output, code = self.shell(command, timeout)
         if code != 0:
@@ -138,21 +138,21 @@ class Adb:
         """Copies a file to the device.
 
         Raises:
-            RunError: it cannot be copied, or the device went away.
+            RunError: the file cannot be copied, or the device disconnected.
         """
         done = self._call("push", str(source), target, timeout=600)
         if done.returncode != 0:
-            said = _last_line(done.stderr) or _last_line(done.stdout)
-            if any(sign in said for sign in _LOST) and "failed to copy" not in said:
-                raise DeviceLostError(f"device {self.serial} was lost ({said}): check the cable and run again")
-            raise RunError(f"{source.name} cannot be copied to device {self.serial}: {said}")
+            reason = _last_line(done.stderr) or _last_line(done.stdout)
+            if any(sign in reason for sign in _LOST) and "failed to copy" not in reason:
+                raise DeviceLostError(f"device {self.serial} was lost ({reason}): check the cable and run again")
+            raise RunError(f"{source.name} cannot be copied to device {self.serial}: {reason}")
 
     def _call(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess:
         return _call([self.program, "-s", self.serial, *arguments], timeout)
 
 
 def _call(command: list[str], timeout: float) -> subprocess.CompletedProcess:
-    """Runs adb away from the terminal's Ctrl-C, which would reach it too and keep it from cleaning up afterwards."""
+    """Runs adb in its own session, because the terminal's Ctrl-C would stop it before it can clean up."""
     try:
         return subprocess.run(
             command,

@@ -1,4 +1,4 @@
-"""What is to be known of an Android device before measuring on it: its name, its cores, how warm it is."""
+"""Properties of an Android device that measurements depend on: model, cores, temperature."""
 
 import dataclasses
 import pathlib
@@ -10,7 +10,7 @@ from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.android.adb import Adb
 
-POLL_SECONDS = 10.0  # between two looks at the thermometer
+POLL_SECONDS = 10.0  # between two readings of the temperature
 _FREQUENCIES = "for f in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/cpuinfo_max_freq; do echo $f $(cat $f); done"  # kHz
 _MACHINES = {183: "arm64-v8a", 40: "armeabi-v7a", 62: "x86_64", 3: "x86"}  # e_machine of an ELF file
 
@@ -25,8 +25,8 @@ class Device:
         soc: system on a chip.
         android: version of Android.
         sdk: its API level.
-        abis: kinds of native programs that it runs, the preferred one first.
-        cores: core -> largest frequency in kHz; empty where the device does not tell.
+        abis: supported native ABIs, the preferred one first.
+        cores: core -> largest frequency in kHz; empty if the device does not report it.
     """
 
     serial: str
@@ -39,10 +39,10 @@ class Device:
 
 
 def read_device(adb: Adb) -> Device:
-    """Asks a device what it is.
+    """Reads the properties of a device.
 
     Raises:
-        RunError: it does not answer.
+        RunError: the device does not answer.
     """
     properties = dict(re.findall(r"^\[(.+?)\]: \[(.*?)\]\s*$", adb.checked_shell("getprop"), re.MULTILINE))
 
@@ -68,16 +68,16 @@ def core_mask(device: Device, which: str, threads: int) -> int | None:
     """The cores to run on as a bit mask.
 
     Args:
-        device: to choose on.
-        which: "big" (the fastest kind of core, and the next one if there are fewer than threads), "little" (the same
-            from the slow end), "all", or a mask in hexadecimal such as "f0".
-        threads: how many cores are needed.
+        device: the device.
+        which: "big" (the fastest cores, and the next kind if there are fewer than threads), "little" (the slowest
+            cores likewise), "all", or a mask in hexadecimal such as "f0".
+        threads: number of cores needed.
 
     Returns:
-        The mask; None for "all", where nothing is pinned.
+        The mask; None for "all" (no pinning).
 
     Raises:
-        UsageError: it is none of these, the device has no such core, or it does not tell its frequencies.
+        UsageError: `which` is none of these, the device has no such core, or does not report its frequencies.
     """
     if which == "all":
         return None
@@ -118,7 +118,7 @@ def describe_cores(device: Device, mask: int | None) -> str:
 
 
 def check_program(path: pathlib.Path, device: Device) -> None:
-    """Raises UsageError where a file is no program for this device."""
+    """Raises UsageError if a file is no program for this device."""
     try:
         with path.open("rb") as file:
             head = file.read(20)
@@ -134,7 +134,7 @@ def check_program(path: pathlib.Path, device: Device) -> None:
 
 
 def temperature(adb: Adb) -> float | None:
-    """Degrees Celsius: of the battery, or else of the warmest processor sensor; None where neither can be read."""
+    """Degrees Celsius: of the battery, or else of the warmest processor sensor; None if neither can be read."""
     battery, _ = adb.shell("dumpsys battery")
     if match := re.search(r"^\s*temperature: (-?\d+)\s*$", battery, re.MULTILINE):
         return int(match[1]) / 10
@@ -146,7 +146,7 @@ def temperature(adb: Adb) -> float | None:
 
 
 def wait_until_cool(adb: Adb, limit: float, minutes: float) -> tuple[float | None, bool]:
-    """Waits until a device is no warmer than a limit.
+    """Waits until a device has cooled down to a limit.
 
     Args:
         adb: the device.
@@ -157,7 +157,7 @@ def wait_until_cool(adb: Adb, limit: float, minutes: float) -> tuple[float | Non
         The temperature at the end (None: it cannot be read), and whether it is within the limit.
 
     Raises:
-        RunError: the device went away.
+        RunError: the device disconnected.
     """
     now = temperature(adb)
     if now is None or now <= limit:

@@ -1,14 +1,14 @@
-"""Reads what TFLite's benchmark_model prints.
+"""Parses the output of TFLite's benchmark_model.
 
-The lines that count, as the tool has written them since 2020 (with or without "INFO: " before them):
+The relevant lines, as the tool has printed them since 2020 (with or without "INFO: " before them):
 
     count=50 first=14941 curr=14066 min=13728 max=16145 avg=14290.9 std=452 p5=13800 median=14250 p95=15100
     Inference timings in us: Init: 52687, First inference: 19105, Warmup (avg): 14452.5, Inference (avg): 14290.9
     Memory footprint delta from the start of the tool (MB): init=21.9492 overall=34.5234
     Explicitly applied GPU delegate, and the model graph will be completely executed by the delegate.
 
-The percentiles are printed since 2025 only. The profile is a table for each part of the graph; [avg ms] there is the
-mean of one call, so that an operation costs [avg ms] times [times called].
+Percentiles are only printed since 2025. The profile has a table for each part of the graph; its [avg ms] is the mean of
+one call, so an operation takes [avg ms] times [times called].
 """
 
 import dataclasses
@@ -45,25 +45,25 @@ _DELEGATE_NODE = re.compile(r"TfLite\w*Delegate(V2)?$", re.IGNORECASE)
 
 @dataclasses.dataclass(frozen=True)
 class BenchmarkLog:
-    """What one run of benchmark_model measured; times in milliseconds, memory in MB as the tool counts it.
+    """Measurements of one run of benchmark_model; times in milliseconds, memory in MB as the tool counts it.
 
     Attributes:
-        count: measured inferences.
-        average: mean of them.
-        deviation: standard deviation, None where the tool gives none (a single inference).
-        least: the fastest one.
-        most: the slowest one.
-        p5: fifth percentile, None if the tool is too old to print percentiles.
+        count: number of inferences.
+        average: mean of the inferences.
+        deviation: standard deviation; None for a single inference.
+        least: the fastest inference.
+        most: the slowest inference.
+        p5: fifth percentile; None in the output of older tools.
         median: likewise.
         p95: likewise.
-        init: loading the model and applying the delegate.
+        init: time to load the model and apply the delegate.
         first: the first inference.
         warmup: mean of the warm-up.
-        memory_init: growth of the process while it loaded, None where the system does not tell.
+        memory_init: growth of the process during loading; None if unknown.
         memory_overall: growth until the end.
-        memory_peak: the largest footprint, None if it was not asked for.
-        applied: how much of the graph the delegate runs: "completely", "partially (3 parts)" or "not applied"; None
-            where the tool does not say.
+        memory_peak: peak footprint; None without a profile.
+        applied: the part of the graph that the delegate runs: "completely", "partially (3 parts)" or "not applied";
+            None if unknown.
         operations: of the profile, empty without one.
     """
 
@@ -86,7 +86,7 @@ class BenchmarkLog:
 
 
 def refusal(text: str) -> str | None:
-    """Why a delegate does not run the model although it was asked to, or None."""
+    """The reason why a requested delegate does not run the model, or None."""
     errors = [line for line in _lines(text, "ERROR") if not _FAILED.search(line)]
     if match := _UNSUPPORTED.search(text):
         return f"{match[1]} acceleration is not supported by this device or this benchmark_model"
@@ -98,23 +98,23 @@ def refusal(text: str) -> str | None:
 
 
 def unknown_flags(text: str) -> str | None:
-    """The flags that the tool did not know, or None."""
+    """The flags that the tool rejected, or None."""
     match = _UNKNOWN_FLAGS.search(text)
     return match[1].strip() if match else None
 
 
 def complaint(text: str) -> str:
-    """The line that says best why the tool failed."""
+    """The most informative line about a failure of the tool."""
     errors = [line for line in _lines(text, "ERROR") if line]
     others = [line.strip() for line in text.splitlines() if line.strip()]
     return (errors or others or ["it printed nothing"])[-1][:300]
 
 
 def parse(text: str) -> BenchmarkLog:
-    """Reads the log of a run that ended well.
+    """Parses the log of a successful run.
 
     Raises:
-        RunError: it does not hold what benchmark_model prints at the end, or an inference took no time.
+        RunError: the log lacks the final lines of benchmark_model, or an inference took no time.
     """
     timings = _TIMINGS.search(text)
     if timings is None:
@@ -152,7 +152,7 @@ def parse(text: str) -> BenchmarkLog:
 
 
 def _lines(text: str, severity: str | None = None) -> list[str]:
-    """Lines without the severity in front of them; only those of one severity if it is given."""
+    """Lines without their severity prefix; with `severity` only those lines."""
     pattern = re.compile(rf"^(?:({severity or 'INFO|WARN|WARNING|ERROR|VERBOSE'}): )?(.*)$")
     matches = [pattern.match(line.strip()) for line in text.splitlines()]
     return [match[2].strip() for match in matches if severity is None or match[1]]
@@ -185,7 +185,7 @@ def _share(text: str) -> str | None:
 
 
 def _operations(text: str) -> list[OperationTime]:
-    """The rows of all "Run Order" tables of the inferences; a delegate's node gives way to the table of its inside."""
+    """The rows of all "Run Order" tables; the table of a delegate's operations replaces the delegate's row."""
     _, separator, profile = text.partition(_PROFILE)
     if not separator:
         return []

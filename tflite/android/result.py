@@ -1,4 +1,4 @@
-"""What was measured on Android devices: as JSON and as a table."""
+"""Results of measurements on Android devices, as JSON and as tables."""
 
 import dataclasses
 from typing import Any
@@ -13,13 +13,12 @@ from dcp_tf.tflite.latency.speedup import Speedup
 
 @dataclasses.dataclass(frozen=True)
 class AndroidLatency:
-    """One file with one delegate on one device.
+    """Results of one file with one delegate on one device.
 
     Attributes:
-        repetitions: what benchmark_model said, run by run.
-        ratio: time of the baseline over the time of this one, over paired repetitions. The baseline is the first file
-            that the delegate runs.
-        operations: of a run of its own with the profiler on; empty if it was not asked for.
+        repetitions: the log of each run of benchmark_model.
+        ratio: speedup over the baseline, the first file that the delegate runs, from paired repetitions.
+        operations: from a separate run with the profiler; empty without a profile.
         memory_peak: the largest footprint of that run (MB), or None.
     """
 
@@ -30,7 +29,7 @@ class AndroidLatency:
 
     @property
     def applied(self) -> str | None:
-        """How much of the graph the delegate runs."""
+        """The part of the graph that the delegate runs."""
         return self.repetitions[-1].applied
 
     def to_json(self, threads: int) -> dict[str, Any]:
@@ -55,27 +54,27 @@ class AndroidLatency:
 
 
 def times(repetitions: tuple[BenchmarkLog, ...]) -> np.ndarray:
-    """One time for each repetition (ms): the median where the tool prints it, else the mean."""
+    """One time for each repetition (ms): the median if the tool prints it, else the mean."""
     return np.array([log.average if log.median is None else log.median for log in repetitions])
 
 
 def middle(repetitions: tuple[BenchmarkLog, ...], name: str) -> float | None:
-    """The median over the repetitions of one of their figures; None where one of them lacks it."""
+    """The median of a figure over the repetitions; None if one of them lacks it."""
     values = [getattr(log, name) for log in repetitions]
     return None if None in values else float(np.median(values))
 
 
 @dataclasses.dataclass(frozen=True)
 class DeviceResult:
-    """Everything measured on one device.
+    """Results of one device.
 
     Attributes:
-        device: which.
-        mask: of the cores that the tool was pinned to; None: all.
-        temperatures: degrees Celsius at the start of each repetition, None where they cannot be read.
-        cool: whether all of them were within the limit.
-        latencies: delegate -> file -> what was measured.
-        refused: delegate -> file -> why the delegate does not run it.
+        device: the device.
+        mask: the cores that the tool was pinned to; None: all.
+        temperatures: degrees Celsius at the start of each repetition; None if unknown.
+        cool: whether all temperatures were within the limit.
+        latencies: delegate -> file -> result.
+        refused: delegate -> file -> why the delegate rejects it.
     """
 
     device: Device
@@ -105,12 +104,12 @@ class DeviceResult:
 
 @dataclasses.dataclass(frozen=True)
 class AndroidResult:
-    """Everything measured.
+    """Results of all devices.
 
     Attributes:
-        devices: those that were measured to the end.
-        failures: a line for each device that was not, and for each delegate that refused a file.
-        files: the names, in the order given.
+        devices: those that finished.
+        failures: a line for each device that failed, and for each delegate that rejected a file.
+        files: the names, in the given order.
         threads: of the kernels.
         runs: inferences of each repetition, at least.
         repetitions: runs of benchmark_model for each file and delegate.

@@ -1,8 +1,7 @@
 """Latency of TFLite files against each other on Android devices.
 
-adb copies TFLite's benchmark_model and the files into a folder of their own under /data/local/tmp, runs them
-interleaved (A B, B A, ...), pinned to chosen cores of a device that has cooled down, and removes the folder whatever
-happens.
+adb copies TFLite's benchmark_model and the files into a new folder under /data/local/tmp, runs them interleaved (A B,
+B A, ...) on chosen cores after the device has cooled down, and always removes the folder.
 """
 
 import contextlib
@@ -28,8 +27,8 @@ from dcp_tf.tflite.latency.stopwatch import interleaved
 from dcp_tf.tflite.types import TFLiteFile, read_content
 
 DELEGATES = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true"}
-LEAST_REPETITIONS = 5  # of a ratio; each is the median or mean of many inferences
-MAX_SECONDS = 60  # of the warm-up and of the measurement of one run; benchmark_model stops there
+LEAST_REPETITIONS = 5  # for a speedup; each is the median or mean of many inferences
+MAX_SECONDS = 60  # limit for the warm-up and for the measurement of one run
 DOWNLOAD = (
     "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
     "android_aarch64_benchmark_model"
@@ -42,18 +41,18 @@ class AndroidSettings:
 
     Attributes:
         benchmark_model: TFLite's benchmark_model, built for the device.
-        serials: the devices; none: the only one that is connected.
+        serials: the devices; empty: the only connected one.
         adb: the program; None: the one on PATH or in the Android SDK.
         cores: "big", "little", "all" or a mask in hexadecimal.
         delegates: of `DELEGATES`.
         threads: of the kernels.
-        runs: inferences of each repetition, at least.
-        least_seconds: that a repetition lasts at least.
+        runs: minimum number of inferences of a repetition.
+        least_seconds: minimum duration of a repetition.
         repetitions: runs of benchmark_model for each file and delegate.
-        warmup: inferences before the measured ones, at least.
-        profile: take one more run of each with the profiler on, for the time of each operation and the peak memory.
-        cool_to: degrees Celsius that the device may have when a repetition starts.
-        cool_minutes: the longest wait for that.
+        warmup: minimum number of warm-up inferences.
+        profile: whether to run each file once more with the profiler (times of operations, peak memory).
+        cool_to: highest temperature at the start of a repetition, degrees Celsius.
+        cool_minutes: longest wait for that temperature.
     """
 
     benchmark_model: str | os.PathLike | None
@@ -74,7 +73,7 @@ class AndroidSettings:
         """The path of benchmark_model.
 
         Raises:
-            UsageError: it is missing, or another setting cannot be used.
+            UsageError: it is missing, or another setting is invalid.
         """
         if self.benchmark_model is None:
             raise UsageError(
@@ -99,17 +98,16 @@ def benchmark_android(
     """Measures files against each other on one or several devices, one after another.
 
     Args:
-        candidates: name -> converted model or path of a .tflite file. The first is what the others are compared with.
-        settings: how.
+        candidates: name -> converted model or path of a .tflite file. The others are compared with the first.
+        settings: how to measure.
         seed: of the bootstrap.
 
     Returns:
-        What was measured. A device that failed while others did not, and a delegate that refused a file, are among
-        `failures`.
+        The results. If one of several devices fails, or a delegate rejects a file, `failures` says so.
 
     Raises:
         UsageError: a setting, a file or a device cannot be used.
-        RunError: the only device failed, or all of them did.
+        RunError: all devices failed.
     """
     if not candidates:
         raise UsageError("there is nothing to measure; give at least one file")
@@ -143,7 +141,7 @@ def benchmark_android(
 
 
 class DeviceSession(contextlib.AbstractContextManager):
-    """Files on a device, ready to be measured; they are gone when the session ends, however it ends.
+    """Files on a device, ready to be measured; they are always removed at the end of the session.
 
     Args:
         adb: the device.
@@ -151,13 +149,13 @@ class DeviceSession(contextlib.AbstractContextManager):
         settings: how to measure.
 
     Attributes:
-        device: what it is.
+        device: its properties.
         mask: the cores that the tool is pinned to; None: all.
-        repetitions: how often each file is to be measured.
+        repetitions: number of measurements of each file.
 
     Raises:
         UsageError: benchmark_model or the cores do not fit the device.
-        RunError: (any method) the device refused something or went away.
+        RunError: (any method) a command failed on the device, or it disconnected.
     """
 
     def __init__(self, adb: Adb, contents: Mapping[str, bytes], settings: AndroidSettings):
@@ -184,7 +182,7 @@ class DeviceSession(contextlib.AbstractContextManager):
         self._clean(running=kind is not None)
 
     def add(self, name: str, content: bytes) -> None:
-        """Copies one more file to the device."""
+        """Copies a file to the device."""
         place = f"{self._folder}/{self._copied}.tflite"
         self._copied += 1
         with tempfile.TemporaryDirectory(prefix="dcp_tf-android-") as folder:
@@ -198,7 +196,7 @@ class DeviceSession(contextlib.AbstractContextManager):
         self._adb.checked_shell(f"rm -f {self._places.pop(name)}")
 
     def cool(self) -> tuple[float | None, bool]:
-        """Waits as the settings say; returns the temperature, and whether it is within the limit."""
+        """Waits for the device to cool down; returns the temperature, and whether it is within the limit."""
         return wait_until_cool(self._adb, self._settings.cool_to, self._settings.cool_minutes)
 
     def run(self, name: str, delegate: str, profile: bool = False) -> BenchmarkLog | str:
@@ -207,10 +205,10 @@ class DeviceSession(contextlib.AbstractContextManager):
         Args:
             name: of the file.
             delegate: of `DELEGATES`.
-            profile: with the profiler on, which slows it.
+            profile: whether to use the profiler, which slows the run.
 
         Returns:
-            What it measured, or why the delegate does not run the file.
+            The parsed log, or why the delegate rejects the file.
         """
         settings = self._settings
         flags = [
@@ -242,7 +240,7 @@ class DeviceSession(contextlib.AbstractContextManager):
         return log.parse(output)
 
     def _clean(self, running: bool = True) -> None:
-        """Removes the folder; says so if it cannot, for the error that may be under way matters more."""
+        """Removes the folder; a failure is only logged, so that it does not replace another error."""
         if running:  # a tool that was interrupted keeps running on the device
             with contextlib.suppress(RunError):
                 self._adb.shell(f"pkill -f {self._folder[:-1]}[{self._folder[-1]}]/", timeout=20)
@@ -310,7 +308,7 @@ def _compare(
     profiles: Mapping[tuple[str, str], BenchmarkLog],
     seed: int,
 ) -> dict[str, AndroidLatency]:
-    """The files that a delegate ran, each against the first of them."""
+    """Results of the files that a delegate ran, compared with the first of them."""
     random, latencies = np.random.default_rng(seed), {}
     for name in names:
         own, baseline = tuple(logs[delegate, name]), tuple(logs[delegate, names[0]])

@@ -1,9 +1,9 @@
-"""Gives each operation of an integer file a bias in the scale that its kernel assumes.
+"""Rescales the biases of integer files to the scale that their kernels assume.
 
-A kernel adds the stored bias to sums of products, so it takes for granted that the scale of the bias is that of its
-input times that of its weights, channel by channel. The converter (TensorFlow 2.21) merges equal biases of int16x8
-files into one constant, in the scale of the operation that comes first: a layer that is called several times, or a
-copy of it, then adds a bias that is off by the ratio of the inputs' scales, and nothing says so.
+A kernel adds the stored bias to sums of products, so it assumes that the scale of the bias is the scale of its input
+times that of its weights, per channel. The converter (TensorFlow 2.21) merges equal biases of int16x8 files into one
+constant in the scale of the first operation. A layer that is called several times, or a copy of it, then silently adds
+a bias that is off by the ratio of the input scales.
 """
 
 import dataclasses
@@ -21,13 +21,13 @@ _TOLERANCE = 1e-4  # scales are products of rounded float32 numbers
 
 @dataclasses.dataclass(frozen=True)
 class WrongBias:
-    """A bias in another scale than its kernel assumes.
+    """A bias whose scale is not the one that its kernel assumes.
 
     Attributes:
         operation: number of the operation in the main graph.
         name: of the operation, with the tensor that it writes.
         position: of the bias among the operation's inputs.
-        scale: what the kernel assumes, one value per channel (or one for all).
+        scale: the scale that the kernel assumes, one value per channel (or one for all).
     """
 
     operation: int
@@ -37,15 +37,15 @@ class WrongBias:
 
 
 def wrong_biases(content: bytes) -> list[WrongBias]:
-    """The biases of an integer file that have another scale than input scale times weight scale."""
+    """The biases of an integer file whose scale is not input scale times weight scale."""
     return list(_wrong_biases(flatbuffer.unpack(content)))
 
 
 def with_right_biases(content: bytes) -> bytes:
-    """The same file, where each bias has the scale that its kernel assumes.
+    """The same file with all biases in the scale that their kernels assume.
 
     Raises:
-        RunError: a bias has none that fits its operation.
+        RunError: the scale of a bias does not fit its operation.
     """
     model = flatbuffer.unpack(content)
     wrong = list(_wrong_biases(model))
@@ -78,7 +78,7 @@ def _wrong_biases(model: schema.ModelT) -> Iterator[WrongBias]:
 
 
 def _rescaled(model: schema.ModelT, graph: schema.SubGraphT, index: int, wrong: WrongBias) -> int:
-    """Adds a tensor with the same bias in the scale that is assumed; returns its number."""
+    """Adds a tensor with the same bias in the assumed scale; returns its number."""
     tensor = graph.tensors[index]
     scale, dtype = _scale(tensor), _INTEGERS[tensor.type]
     content = np.asarray(model.buffers[tensor.buffer].data, np.uint8)

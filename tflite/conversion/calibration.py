@@ -1,4 +1,4 @@
-"""The samples on which the ranges of activations are measured for integer files."""
+"""The samples that calibrate the ranges of activations of integer files."""
 
 import itertools
 from collections.abc import Iterable, Iterator
@@ -8,8 +8,8 @@ import numpy as np
 
 from dcp_tf.errors import UsageError
 
-# Ranges settle after some hundred samples; each costs one run with slow reference kernels. Of an array, this many are
-# taken at even distances (files are often sorted by class); of an iterable, the first.
+# Ranges converge after some hundred samples, and each sample runs through slow reference kernels. Arrays give this many
+# samples at even distances (files are often sorted by class), iterables their first ones.
 CALIBRATION_SAMPLES = 512
 
 
@@ -22,10 +22,10 @@ def calibration_samples(model: Any, data: Any) -> tuple[Iterator[list[np.ndarray
             one array per input, or (inputs, labels), where the labels are dropped.
 
     Returns:
-        The samples, each a list with one array (1, ...) per input, and how many there are if that is known.
+        The samples, each a list with one array (1, ...) per input, and their number if it is known.
 
     Raises:
-        UsageError: there is no sample, or one does not fit the inputs; also while iterating.
+        UsageError: there is no sample, or one does not fit the inputs (raised while iterating, too).
     """
     count = len(model.inputs)
     arrays = _whole_arrays(data, count)
@@ -49,7 +49,7 @@ def calibration_samples(model: Any, data: Any) -> tuple[Iterator[list[np.ndarray
 
 
 def _whole_arrays(data: Any, count: int) -> list[np.ndarray] | None:
-    """The data as one array per input, or None if it is no such thing."""
+    """The data as one array per input, or None if it has another form."""
     if isinstance(data, np.ndarray):
         return [data] if count == 1 else None
     if count > 1 and isinstance(data, (list, tuple)) and len(data) == count:

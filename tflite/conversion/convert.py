@@ -1,4 +1,4 @@
-"""From a Keras model to the bytes of a TFLite file, and the proof that an integer file is one."""
+"""Converts a Keras model to a TFLite file, and checks that integer files compute in integers."""
 
 import re
 from collections.abc import Callable, Iterator
@@ -28,25 +28,27 @@ def convert(
 
     Args:
         model: a functional or sequential Keras 3 model with fixed input sizes, any number of inputs and outputs.
-        quantization: a mode of `Quantization`, such as "float32", or "int8": every operation in integers, weights per
+        quantization: a mode of `Quantization`, such as "float32", or "int8": all operations in integers, weights per
             channel.
         representative_data: int8 and int16x8 only, typical inputs as the model takes them: an array (N, ...), a list
             of arrays (several inputs), or an iterable of batches, with or without labels. Some hundred are enough: see
             `calibration.CALIBRATION_SAMPLES`.
         io: int8 only, "float" (floats go in and out, converted inside) or "int8" (integers go in and out).
-        allow_float: int8 and int16x8 only, whether an operation without an integer kernel may stay in float; `inspect`
-            lists those that did. Without it such a file is an error.
+        allow_float: int8 and int16x8 only, whether operations without an integer kernel may stay in float; `inspect`
+            lists them. Otherwise such a file is an error.
 
     Returns:
         The file, in memory. Its signature calls the inputs input_0, input_1 ... in the order of `model.inputs`, and
         the outputs output_0 ... in the order of `model.outputs`.
 
     Raises:
-        UsageError: an argument does not fit, a sparse file is asked of a model without zeros, or a weight_only one
-            where ai-edge-quantizer is not installed.
-        RunError: the converter has no kernel for an operation of the model, or left one in float in an integer file.
+        UsageError: an argument does not fit, a model for a sparse file has too few zeros, or ai-edge-quantizer is not
+            installed for a weight-only file.
+        RunError: the converter has no kernel for an operation, or left an operation of an integer file in float.
     """
-    from dcp_tf.models.names import with_valid_names  # here: TensorFlow's start is to be silenced first
+    from dcp_tf.models.names import (
+        with_valid_names,
+    )  # here: it imports TensorFlow, whose start-up output is captured first
 
     quantization = Quantization.parse(quantization)
     check_model(model)
@@ -85,31 +87,31 @@ def _check_arguments(quantization: Quantization, representative_data: Any, io: s
 def run_converter(
     model: Any, quantization: Quantization, data: Any, io: str = "float", allow_float: bool = False
 ) -> bytes:
-    """The bytes of a file, unchecked; the arguments are those of `convert`.
+    """The bytes of a file, without checks; the arguments are those of `convert`.
 
-    `model` may be anything with `name`, `inputs`, `input` and a call like those of a Keras model.
+    `model` may be any object with `name`, `inputs`, `input` and a call as a Keras model has.
 
     Raises:
         UsageError: the data do not fit the model.
-        RunError: the converter failed, or is known to.
+        RunError: the converter failed, or is known to fail for this model.
     """
     _refuse_half_floats(model)
-    silence = OutputCapture()
+    capture = OutputCapture()
     samples, total = (None, None) if data is None else calibration_samples(model, data)
     bar = None if samples is None else progress.bar(what="Calibration", total=total, unit=" samples")
     try:
-        with silence:
+        with capture:
             concrete = _concrete_call(model)
             if data is not None:
                 _refuse_loops(model, concrete, quantization)
             converter = _converter(concrete)
-            named = None if samples is None else _named(_watched(samples, bar, silence))
+            named = None if samples is None else _named(_watched(samples, bar, capture))
             configure(converter, quantization, named, io, allow_float)
             content = converter.convert()
     except (UsageError, RunError):
         raise
     except Exception as error:  # the converter raises its own, ValueError, RuntimeError, TypeError, and more
-        raise RunError(_explain(model, error, silence)) from error
+        raise RunError(_explain(model, error, capture)) from error
     finally:
         if bar is not None:
             bar.close()
@@ -117,7 +119,7 @@ def run_converter(
 
 
 def _refuse_half_floats(model: Any) -> None:
-    """Half floats would fail without a reason."""
+    """Rejects mixed precision, for which the converter's error gives no reason."""
     layers = list(_all_layers(model))
     halves = sorted({layer.compute_dtype for layer in layers if layer.compute_dtype in ("float16", "bfloat16")})
     if halves:
@@ -134,7 +136,7 @@ def _all_layers(model: Any) -> Iterator[Any]:
 
 
 def _refuse_loops(model: Any, concrete: Any, quantization: Quantization) -> None:
-    """Calibrating a loop ends the whole process (TensorFlow 2.21), be it of a recurrent layer or of `keras.ops.map`."""
+    """Rejects loops (recurrent layers, `keras.ops.map`): calibrating one kills the process (TensorFlow 2.21)."""
     if loops := _loops(model, concrete.graph.as_graph_def()):
         raise RunError(
             f"TFLite cannot calibrate the loops of {model.name!r} ({', '.join(loops[:3])}) for {quantization.value}; "
@@ -143,13 +145,13 @@ def _refuse_loops(model: Any, concrete: Any, quantization: Quantization) -> None
 
 
 def _loops(model: Any, graph: Any) -> list[str]:
-    """The layers with loops; of a loop without a layer its scope in the graph."""
+    """The layers with loops; for a loop without a layer, its scope in the graph."""
     layers = {layer.name for layer in _all_layers(model)}
     nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
     names = []
     for node in nodes:
         if node.op in ("While", "StatelessWhile"):
-            # Each name may end in the number of the call.
+            # A name can end in the number of the call.
             parts = [part if part in layers else re.sub(r"_\d+$", "", part) for part in node.name.split("/")]
             names.append(next((part for part in reversed(parts) if part in layers), node.name))
     return list(dict.fromkeys(names))
@@ -176,22 +178,22 @@ def _concrete_call(model: Any) -> Any:
 
 
 def _converter(concrete: Any) -> Any:
-    """A converter of such a graph."""
+    """A converter for a concrete function."""
     import tensorflow as tf
 
     owner = tf.Module()
-    owner.weights = list(concrete.variables)  # the converter freezes only what it finds through this object
+    owner.weights = list(concrete.variables)  # the converter only freezes variables of this object
     return tf.lite.TFLiteConverter.from_concrete_functions([concrete], owner)
 
 
 def _numbered(word: str, count: int) -> list[str]:
-    """Names whose alphabetical order is the order of their numbers: signatures are stored sorted by name."""
+    """Names whose alphabetical order is numeric, because signatures are stored sorted by name."""
     width = len(str(count - 1))
     return [f"{word}_{number:0{width}d}" for number in range(count)]
 
 
 def _named(samples: Iterator[list]) -> Callable[[], Iterator[dict]]:
-    """The samples by the names of the inputs, in the form that the converter calls for."""
+    """The samples as dictionaries by input name, in the form that the converter takes."""
 
     def dataset() -> Iterator[dict]:
         for sample in samples:
@@ -200,16 +202,16 @@ def _named(samples: Iterator[list]) -> Callable[[], Iterator[dict]]:
     return dataset
 
 
-def _watched(samples: Iterator[list], bar: Any, silence: OutputCapture) -> Iterator[list]:
-    """Passes the samples on and moves the bar, which must be seen although the converter is silenced."""
+def _watched(samples: Iterator[list], bar: Any, capture: OutputCapture) -> Iterator[list]:
+    """Yields the samples and updates the bar, which stays visible while the converter's output is captured."""
     for sample in samples:
         yield sample
-        with silence.lifted():
+        with capture.lifted():
             bar.update()
 
 
-def _explain(model: Any, error: Exception, silence: OutputCapture) -> str:
-    """One line that names the operations the converter could not take, or else the end of what it said."""
+def _explain(model: Any, error: Exception, capture: OutputCapture) -> str:
+    """One line that names the unsupported operations, or else the last lines of the converter's output."""
     refused = {}
     for entry in getattr(error, "errors", []):
         scope = entry.location.call[0].name.split("@")[0] if entry.location.call else ""
@@ -228,12 +230,12 @@ def _explain(model: Any, error: Exception, silence: OutputCapture) -> str:
             "(such as of inputs of whole numbers in int16x8); choose int8, float16 or dynamic"
         )
     first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-    said = silence.tail()
-    return f"{model.name!r} cannot be converted to TFLite: {first}" + (f" (converter: {said})" if said else "")
+    output = capture.tail()
+    return f"{model.name!r} cannot be converted to TFLite: {first}" + (f" (converter: {output})" if output else "")
 
 
 def check_integer(model: Any, file: TFLiteFile) -> None:
-    """Refuses a file with operations in float.
+    """Rejects a file with operations in float.
 
     Raises:
         RunError: there are some; the line names them.

@@ -1,4 +1,4 @@
-"""What each quantization mode tells the converter."""
+"""The converter's options for each quantization mode."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,18 +10,18 @@ from dcp_tf.tflite.types import Quantization
 
 Samples = Callable[[], Iterator[dict[str, np.ndarray]]]
 
-# TFLite's encoder takes a weight over when at least this share of it is zero.
+# TFLite's encoder stores a weight sparsely if at least this fraction of it is zero.
 MIN_SPARSITY = 0.3
 
 
 def configure(
     converter: Any, quantization: Quantization, samples: Samples | None, io: str, allow_float: bool = False
 ) -> None:
-    """Sets a TFLiteConverter up for a mode.
+    """Configures a TFLiteConverter for a mode.
 
     Args:
         converter: of the float model.
-        quantization: the mode. The weight_only ones start from the plain float file and change nothing here.
+        quantization: the mode. The weight-only modes start from the float file and change nothing here.
         samples: makes the calibration samples of the calibrated modes.
         io: "float" or "int8", the inputs and outputs of int8 files.
         allow_float: whether operations without an integer kernel may stay in float.
@@ -48,7 +48,7 @@ def configure(
 
 
 def require_zeros(model: Any) -> None:
-    """Refuses a model that has nothing to gain from the sparse encoding.
+    """Rejects a model without enough zeros for the sparse encoding.
 
     Raises:
         UsageError: no kernel of `model` has enough zeros.

@@ -1,4 +1,4 @@
-"""Calls a Keras model in inference mode with a flat list of inputs, whatever nesting it was built with."""
+"""Calls a Keras model in inference mode with a flat list of inputs, whatever the structure of its inputs."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,10 +7,10 @@ from dcp_tf.errors import UsageError
 
 
 def check_model(model: Any) -> None:
-    """Refuses what cannot be converted.
+    """Rejects models that cannot be converted.
 
     Raises:
-        UsageError: `model` is no Keras model, is not built, or leaves a size other than the batch open.
+        UsageError: `model` is no Keras model, is not built, or has an open size other than the batch.
     """
     import keras
 

@@ -1,11 +1,11 @@
-"""Weights in 4 or 8 bits, everything else in float: through ai-edge-quantizer, where it is installed."""
+"""Quantizes weights alone to 4 or 8 bits with ai-edge-quantizer, if it is installed."""
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.output_capture import OutputCapture
 
 
 def require_quantizer() -> None:
-    """Proves that ai-edge-quantizer can be imported.
+    """Raises UsageError unless ai-edge-quantizer can be imported.
 
     Raises:
         UsageError: it is not installed.
@@ -20,26 +20,26 @@ def require_quantizer() -> None:
 
 
 def quantize_weights(content: bytes, bits: int) -> bytes:
-    """Stores the weights of a float file in few bits, one scale per output channel.
+    """Quantizes the weights of a float file, with one scale per output channel.
 
     Args:
         content: a float32 TFLite file.
-        bits: 4 or 8 for each weight. Where an operation takes no weights of 4 bits they stay in float.
+        bits: 4 or 8 per weight. Weights of operations without 4-bit support stay in float.
 
     Returns:
-        The smaller file: a DEQUANTIZE stands between each quantized weight and the operation that reads it.
+        The smaller file, with a DEQUANTIZE between each quantized weight and the operation that reads it.
 
     Raises:
         UsageError: ai-edge-quantizer is not installed.
-        RunError: it refused the file.
+        RunError: it rejected the file.
     """
     require_quantizer()
     from ai_edge_quantizer import quantizer, recipe
 
     recipes = {4: recipe.weight_only_wi4_afp32, 8: recipe.weight_only_wi8_afp32}
-    silence = OutputCapture()
+    capture = OutputCapture()
     try:
-        with silence:
+        with capture:
             smaller = quantizer.Quantizer(content, recipes[bits]()).quantize().quantized_model
     except (ValueError, RuntimeError, KeyError, NotImplementedError) as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -1,4 +1,4 @@
-"""The tables of a TFLite flatbuffer: names, shapes, constants, what is computed from the inputs; and writing them."""
+"""Reads and writes the tables of a TFLite flatbuffer: names, shapes, constants, computed tensors."""
 
 import contextlib
 import dataclasses
@@ -25,7 +25,7 @@ KERNEL_INPUTS = {
     "TRANSPOSE_CONV": (2, 1, 3),
 }
 
-# What reading outside of a cut or overwritten flatbuffer raises: its accessors check nothing.
+# Errors of reading a truncated or overwritten flatbuffer, whose accessors check nothing.
 DAMAGE = (struct.error, IndexError, TypeError, ValueError, AttributeError, KeyError)
 
 
@@ -39,15 +39,15 @@ def refuse_damage(source: TFLiteFile | str | os.PathLike) -> Iterator[None]:
 
 
 def code_name(code: schema.OperatorCodeT) -> str:
-    """What an entry of the table of operations is called, such as CONV_2D, or the name of a custom operation."""
+    """The name of an entry of the table of operations, such as CONV_2D, or that of a custom operation."""
     if code.customCode:
         return code.customCode if isinstance(code.customCode, str) else code.customCode.decode()
-    # Files from before 2021 fill the narrow field alone.
+    # Files from before 2021 only fill the narrow field.
     return _OPERATIONS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
 def operators(model: schema.Model, graph: schema.SubGraph) -> Iterator[tuple[str, schema.Operator]]:
-    """The operations of a graph with their names, in the order in which they run."""
+    """The operations of a graph with their names, in execution order."""
     codes = [
         schema.OperatorCodeT.InitFromObj(model.OperatorCodes(index)) for index in range(model.OperatorCodesLength())
     ]
@@ -69,7 +69,7 @@ def options(operator: schema.Operator, kind: type) -> Any:
 
 
 def read_tensors(operator: schema.Operator) -> list[int]:
-    """The numbers of the tensors that an operation reads; optional ones that are left out are not among them."""
+    """The numbers of the tensors that an operation reads; without omitted optional ones."""
     inputs = (operator.Inputs(index) for index in range(operator.InputsLength()))
     return [index for index in inputs if index >= 0]
 
@@ -90,7 +90,7 @@ def graph_outputs(graph: schema.SubGraph) -> list[int]:
 
 
 def computed_tensors(graph: schema.SubGraph) -> set[int]:
-    """The inputs of a graph and what is computed from them; all others are weights, packed or unpacked."""
+    """The inputs of a graph and the tensors that depend on them; all others are weights, packed or unpacked."""
     computed = set(graph_inputs(graph))
     for index in range(graph.OperatorsLength()):
         operator = graph.Operators(index)
@@ -110,20 +110,20 @@ def shape(tensor: schema.Tensor) -> tuple[int, ...]:
 
 
 def short_name(tensor: schema.Tensor) -> str:
-    """The last of the operations of the original model that were merged into a tensor: its name up to the first ;."""
+    """The name of a tensor up to the first ";": the last of the model's operations that were merged into it."""
     return tensor.Name().decode().split(";")[0]
 
 
 def stored(model: schema.Model, buffer: int) -> np.ndarray:
-    """The bytes of a buffer: inside of the flatbuffer, or (files of ai-edge-quantizer) behind it."""
+    """The bytes of a buffer, inside the flatbuffer or (files of ai-edge-quantizer) behind it."""
     entry = model.Buffers(buffer)
-    if entry.Offset() > 1:  # 0 and 1 say that there are none behind
+    if entry.Offset() > 1:  # 0 and 1: the buffer is inside
         return np.frombuffer(model._tab.Bytes, np.uint8, entry.Size(), entry.Offset())
     return entry.DataAsNumpy() if entry.DataLength() else np.empty(0, np.uint8)
 
 
 def constant(model: schema.Model, tensor: schema.Tensor) -> np.ndarray | None:
-    """The stored values of a tensor in its shape; None where it is computed, or stored in another form than plain."""
+    """The stored values of a tensor in its shape; None if it is computed, or stored in a sparse encoding."""
     content, dtype = stored(model, tensor.Buffer()), _DTYPES.get(type_name(tensor))
     if tensor.Sparsity() or not len(content) or dtype is None:
         return None
@@ -131,7 +131,7 @@ def constant(model: schema.Model, tensor: schema.Tensor) -> np.ndarray | None:
 
 
 def unpack(content: bytes) -> schema.ModelT:
-    """A model as objects that can be changed, with all bytes of its buffers."""
+    """A model as mutable objects, with the content of all buffers."""
     packed = schema.Model.GetRootAs(content, 0)
     model = schema.ModelT.InitFromPackedBuf(bytearray(content), 0)
     model.buffers = [schema.BufferT(data=stored(packed, index)) for index in range(packed.BuffersLength())]
@@ -139,7 +139,7 @@ def unpack(content: bytes) -> schema.ModelT:
 
 
 def pack(model: schema.ModelT) -> bytes:
-    """The file of such a model."""
+    """The bytes of a file of an unpacked model."""
     size = sum(0 if buffer.data is None else len(buffer.data) for buffer in model.buffers)
     buffers, model.buffers = model.buffers, [_AlignedBuffer(buffer.data) for buffer in model.buffers]
     builder = flatbuffers.Builder(size + 65536)
@@ -150,7 +150,7 @@ def pack(model: schema.ModelT) -> bytes:
 
 @dataclasses.dataclass(frozen=True)
 class _AlignedBuffer:
-    """A buffer that lies where the schema wants it, which the generated Python code does not see to."""
+    """A buffer with the alignment of the schema, which the generated Python code ignores."""
 
     data: np.ndarray | None
 

@@ -1,4 +1,4 @@
-"""Reads a TFLite file without running it: operations, types, what is left in float, multiply-accumulates."""
+"""Reads a TFLite file without running it: operations, types, float operations, multiply-accumulates."""
 
 import collections
 import os
@@ -11,7 +11,7 @@ from dcp_tf.tflite.types import Inspection, TensorInfo, TFLiteFile, read_content
 
 
 def inspect(source: TFLiteFile | str | os.PathLike) -> Inspection:
-    """Reads what a file holds.
+    """Reads the content of a file.
 
     Args:
         source: a converted model, or the path of a .tflite file.
@@ -70,7 +70,7 @@ def _info(tensor: schema.Tensor) -> TensorInfo:
 
 
 def _computes_in_float(name: str, operator: schema.Operator, graph: schema.SubGraph) -> bool:
-    """Whether an operation touches floats inside the graph; a QUANTIZE or DEQUANTIZE at its border does not count."""
+    """Whether an operation uses floats inside the graph, apart from a QUANTIZE or DEQUANTIZE at its border."""
     touched = (*flatbuffer.read_tensors(operator), *flatbuffer.written_tensors(operator))
     floats = {index for index in touched if flatbuffer.type_name(graph.Tensors(index)).startswith("FLOAT")}
     if name == "QUANTIZE":
@@ -81,7 +81,7 @@ def _computes_in_float(name: str, operator: schema.Operator, graph: schema.SubGr
 
 
 def _converts_inside(name: str, operator: schema.Operator, graph: schema.SubGraph, computed: set[int]) -> bool:
-    """Whether an operation only changes the type or scale of activations, and not at the border of the graph."""
+    """Whether an operation only changes the type or scale of activations, away from the border of the graph."""
     if name not in ("QUANTIZE", "DEQUANTIZE") or operator.Inputs(0) not in computed:
         return False
     border = flatbuffer.graph_inputs(graph) if name == "QUANTIZE" else flatbuffer.graph_outputs(graph)
@@ -89,7 +89,7 @@ def _converts_inside(name: str, operator: schema.Operator, graph: schema.SubGrap
 
 
 def _macs(name: str, operator: schema.Operator, graph: schema.SubGraph) -> int:
-    """Multiply-accumulates of one operation; taps in the padding count, as they do in the papers' figures."""
+    """Multiply-accumulates of one operation, including those on padding, as in the papers."""
 
     def shape(position: int) -> tuple[int, ...]:
         return flatbuffer.shape(graph.Tensors(operator.Inputs(position)))

@@ -1,4 +1,4 @@
-"""Which operations of a file this runtime has no kernel for: found by running it."""
+"""Finds the operations of a file that this runtime has no kernel for, by running the file."""
 
 import os
 
@@ -15,15 +15,15 @@ _FAILED = (RuntimeError, ValueError)
 
 
 def unsupported_operations(source: TFLiteFile | str | os.PathLike) -> list[str]:
-    """Runs a file once; where it fails, each of its operations by itself, so that all that fail are found at once.
+    """Runs a file once and, if that fails, each operation in isolation, to find all unsupported ones at once.
 
-    A converter may write operations that no kernel takes: SQUARED_DIFFERENCE in int16x8, for instance.
+    The converter can write operations that no kernel supports, such as SQUARED_DIFFERENCE in int16x8.
 
     Args:
         source: a converted model, or the path of a .tflite file.
 
     Returns:
-        The operations that fail, as "NAME (output tensor): reason"; empty where the file runs.
+        The operations that fail, as "NAME (output tensor): reason"; empty if the file runs.
 
     Raises:
         UsageError: there is no such file, or it holds no TFLite model.
@@ -43,7 +43,7 @@ def unsupported_operations(source: TFLiteFile | str | os.PathLike) -> list[str]:
 
 
 def _failure(content: bytes) -> str | None:
-    """What the runtime says of a file that it cannot run, in one line; None if it can."""
+    """The error of the runtime in one line; None if the file runs."""
     try:
         with OutputCapture():
             interpreter = Interpreter(model_content=content)

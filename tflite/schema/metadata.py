@@ -1,13 +1,13 @@
-"""What a file says about itself: class names, what to do to the pixels, and where it comes from.
+"""Metadata of a file: class names, normalization of the pixels, and origin.
 
-It is written twice. Once as the standard TFLite metadata (`TFLITE_METADATA`, with `labels.txt` in a zip archive behind
+They are written twice: as the standard TFLite metadata (`TFLITE_METADATA`, with `labels.txt` in a zip archive behind
 the model), which Android's MetadataExtractor, the Task Library and MediaPipe read:
 
     val metadata = MetadataExtractor(buffer)
     val labels = metadata.getAssociatedFile("labels.txt").bufferedReader().readLines()
 
-And once as JSON (an entry `DCP_TF_METADATA` of the model's own table), for all that the standard has no field for.
-Neither changes what the file computes; a runtime that knows nothing of them skips them.
+and as JSON (an entry `DCP_TF_METADATA` of the model's metadata table), for values without a field in the standard.
+Metadata do not change what the file computes; a runtime that does not know them ignores them.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _NO_TIME = (1980, 1, 1, 0, 0, 0)  # equal models give equal files
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """What a file says about itself.
+    """Metadata of a file.
 
     A pixel of 0..255 becomes `(pixel - mean) / std` per channel before it enters the model; an integer input is then
     quantized with the scale and zero point of its tensor.
@@ -43,14 +43,14 @@ class Metadata:
     Attributes:
         model: name of the Keras model.
         quantization: the mode of the file.
-        labels: names of the classes in the order of the outputs; empty where they are unknown.
-        normalization: name of what was done to the pixels, such as "imagenet"; None where the inputs are no images.
+        labels: names of the classes in the order of the outputs; empty if unknown.
+        normalization: name of the normalization of the pixels, such as "imagenet"; None if the inputs are no images.
         mean: one value, or one per channel in the order of `channels`.
-        std: goes with it.
-        channels: "RGB", "BGR" or "GRAY"; None where the inputs are no such images.
-        input_layout: order of an input's axes, such as "NHWC"; None where the inputs are no images.
-        outputs: "logits", "probabilities", "embeddings" or "numbers"; None where it is unknown.
-        loss: what the network was trained with, such as "softmax"; None where it is unknown.
+        std: the standard deviation, as `mean`.
+        channels: "RGB", "BGR" or "GRAY"; None for other inputs.
+        input_layout: order of the input's axes, such as "NHWC"; None if the inputs are no images.
+        outputs: "logits", "probabilities", "embeddings" or "numbers"; None if unknown.
+        loss: the loss of the training, such as "softmax"; None if unknown.
         dcp_tf_version: of the library that wrote the file.
     """
 
@@ -83,7 +83,7 @@ def image_metadata(
         normalization: a `dcp_tf.data.Normalization`, or None for inputs that are no images.
         labels: names of the classes.
         outputs: "logits", "probabilities", "embeddings" or "numbers".
-        loss: what the network was trained with, such as "softmax".
+        loss: the loss of the training, such as "softmax".
     """
     shape = tuple(model.inputs[0].shape)
     if normalization is None or len(shape) != 4:
@@ -104,7 +104,7 @@ def image_metadata(
 
 
 def with_metadata(file: TFLiteFile, metadata: Metadata) -> TFLiteFile:
-    """The same model with `metadata` in place of what it said about itself before.
+    """The same file with `metadata` in place of its earlier metadata.
 
     Raises:
         UsageError: the file is damaged.
@@ -124,13 +124,13 @@ def with_metadata(file: TFLiteFile, metadata: Metadata) -> TFLiteFile:
 
 
 def read_metadata(source: TFLiteFile | str | os.PathLike) -> Metadata | None:
-    """What a file says about itself: what `with_metadata` wrote, else what another tool wrote by the standard.
+    """The metadata that `with_metadata` wrote, or else the standard metadata that another tool wrote.
 
-    Of files of other tools `quantization` and `dcp_tf_version` are empty, and so is all else that the standard does
-    not tell.
+    In files of other tools `quantization`, `dcp_tf_version` and all fields without a counterpart in the standard are
+    empty.
 
     Returns:
-        None where it says nothing.
+        None if the file has no metadata.
 
     Raises:
         UsageError: there is no such file, it holds no TFLite model, or its metadata are damaged.
@@ -143,7 +143,7 @@ def read_metadata(source: TFLiteFile | str | os.PathLike) -> Metadata | None:
             entry = model.Metadata(index)
             entries[entry.Name().decode()] = flatbuffer.stored(model, entry.Buffer()).tobytes()
         if OWN in entries:
-            with contextlib.suppress(*flatbuffer.DAMAGE):  # the standard's entry may be whole
+            with contextlib.suppress(*flatbuffer.DAMAGE):  # the standard entry may be intact
                 return _own(entries[OWN])
         if STANDARD in entries:
             return _foreign(content, entries[STANDARD], model.Subgraphs(0))
@@ -155,7 +155,7 @@ def read_metadata(source: TFLiteFile | str | os.PathLike) -> Metadata | None:
 
 
 def _own(entry: bytes) -> Metadata:
-    """What `with_metadata` wrote; what a later version of it adds is left out."""
+    """What `with_metadata` wrote; fields of later versions are ignored."""
     written = json.loads(entry)
     known = {field.name: written[field.name] for field in dataclasses.fields(Metadata) if field.name in written}
     for name in ("mean", "std"):
@@ -165,7 +165,7 @@ def _own(entry: bytes) -> Metadata:
 
 
 def _foreign(content: bytes, entry: bytes, graph: schema.SubGraph) -> Metadata:
-    """What the standard's metadata tell, in our words."""
+    """The standard metadata as a `Metadata`."""
     standard = read_standard(content, entry, graph)
     return Metadata(
         standard.name,
@@ -180,8 +180,8 @@ def _foreign(content: bytes, entry: bytes, graph: schema.SubGraph) -> Metadata:
 
 
 def _name_of(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
-    """The name of a normalization of RGB or gray pixels of 0 to 255, "mean/std" where it has none."""
-    from dcp_tf.data import NORMALIZATIONS  # with TensorFlow, which the processes that measure do not need
+    """The name of a normalization of RGB or gray pixels of 0 to 255; "mean/std" if it has none."""
+    from dcp_tf.data import NORMALIZATIONS  # here: it imports TensorFlow
 
     for name, known in NORMALIZATIONS.items():
         pairs = zip((mean, std), _pixel_values(known), strict=True)
@@ -197,13 +197,13 @@ def _pixel_values(normalization: Any) -> tuple[tuple[float, ...], tuple[float, .
 
 
 def _labelled(metadata: Metadata, graph: schema.SubGraph) -> bool:
-    """Whether there is an output with one value for each class."""
+    """Whether an output has one value for each class."""
     shapes = [flatbuffer.shape(graph.Tensors(index)) for index in flatbuffer.graph_outputs(graph)]
     return bool(metadata.labels) and any(shape and shape[-1] == len(metadata.labels) for shape in shapes)
 
 
 def _set_entry(model: schema.ModelT, name: str, content: bytes) -> None:
-    """Fills the entry of that name in the model's metadata table, which is made if it is not there."""
+    """Sets the entry of that name in the model's metadata table."""
     model.metadata = list(model.metadata or [])
     entries = {entry.name if isinstance(entry.name, str) else entry.name.decode(): entry for entry in model.metadata}
     if name not in entries:
@@ -214,7 +214,7 @@ def _set_entry(model: schema.ModelT, name: str, content: bytes) -> None:
 
 
 def _with_archive(content: bytes, name: str, text: str) -> bytes:
-    """Puts a zip archive with one file behind a model; readers of zip look for it from the end."""
+    """Appends a zip archive with one file to a model; zip readers search from the end."""
     stream = io.BytesIO(content)
     with zipfile.ZipFile(stream, "a", zipfile.ZIP_STORED) as archive:
         archive.writestr(zipfile.ZipInfo(name, _NO_TIME), text)

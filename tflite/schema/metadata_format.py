@@ -1,6 +1,6 @@
 """Writes the standard TFLite metadata, a flatbuffer of its own (identifier M001, schema version 1).
 
-Only the tables and fields that a network for images needs are here, by their numbers in the schema.
+Only the tables and fields for image networks are here, by their numbers in the schema.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 from dcp_tf.tflite.schema import flatbuffer
 
 IDENTIFIER = b"M001"
-# Numbers of fields, table by table.
+# Field numbers of each table.
 MODEL_NAME, MODEL_DESCRIPTION, MODEL_VERSION, MODEL_SUBGRAPHS, MODEL_PARSER = 0, 1, 2, 3, 7
 GRAPH_INPUTS, GRAPH_OUTPUTS = 2, 3
 TENSOR_NAME, TENSOR_DESCRIPTION, TENSOR_CONTENT, TENSOR_UNITS, TENSOR_STATS, TENSOR_FILES = 0, 1, 3, 4, 5, 6
@@ -25,7 +25,7 @@ UNKNOWN_FILE, AXIS_LABELS = 0, 2  # AssociatedFileType; TENSOR_AXIS_LABELS
 _FEATURES, _IMAGE = 1, 2  # ContentProperties
 NORMALIZATION = 1  # ProcessUnitOptions.NormalizationOptions
 _COLORS = {"RGB": 1, "GRAY": 2}  # ColorSpaceType; the schema has none for BGR
-_PARSER_VERSION = "1.0.0"  # the oldest that knows all these fields
+_PARSER_VERSION = "1.0.0"  # the oldest with all these fields
 
 
 def standard_metadata(metadata: Any, graph: schema.SubGraph, labels_file: str | None) -> bytes:
@@ -33,7 +33,7 @@ def standard_metadata(metadata: Any, graph: schema.SubGraph, labels_file: str | 
 
     Args:
         metadata: a `Metadata`.
-        graph: the main graph of the model; each of its inputs and outputs is described.
+        graph: the main graph of the model; all its inputs and outputs are described.
         labels_file: name of the associated file with the class names, or None.
     """
     inputs = [_input(metadata, graph.Tensors(index)) for index in flatbuffer.graph_inputs(graph)]
@@ -84,7 +84,7 @@ def _output(metadata: Any, tensor: schema.Tensor, labels_file: str | None) -> di
 
 def _table(builder: flatbuffers.Builder, fields: Mapping[int, Any]) -> int:
     """Writes a table: texts, tables and lists of them (a dictionary is a table), and one-byte numbers."""
-    # Children come first: a flatbuffer is written from its end.
+    # Children first: a flatbuffer is written from its end.
     offsets = {number: _child(builder, value) for number, value in fields.items() if not isinstance(value, int)}
     builder.StartObject(max(fields, default=-1) + 1)
     for number, value in fields.items():

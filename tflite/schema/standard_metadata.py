@@ -17,14 +17,14 @@ from dcp_tf.tflite.schema import metadata_format as fields
 
 @dataclasses.dataclass(frozen=True)
 class StandardMetadata:
-    """What the standard's metadata say of a network with one input of images.
+    """Standard metadata of a network with one image input.
 
     Attributes:
-        name: of the model; empty where it has none.
-        mean: of pixels of 0 to 255; empty where no normalization is stated.
-        std: goes with it.
+        name: of the model; may be empty.
+        mean: for pixels of 0 to 255; empty without a normalization.
+        std: the standard deviation, as `mean`.
         labels: names of the classes in the order of the outputs.
-        outputs: "probabilities" where the outputs are said to lie between 0 and 1, else None.
+        outputs: "probabilities" if the stated range of the outputs is 0 to 1, else None.
     """
 
     name: str = ""
@@ -38,12 +38,12 @@ def read_standard(content: bytes, entry: bytes, graph: schema.SubGraph) -> Stand
     """Reads the entry TFLITE_METADATA and the files behind the model.
 
     Args:
-        content: of the whole file; the labels lie in a zip archive at its end.
+        content: of the whole file, which ends in a zip archive with the labels.
         entry: content of the metadata entry.
         graph: the main graph of the model.
 
     Raises:
-        flatbuffer.DAMAGE: the entry is cut or overwritten.
+        flatbuffer.DAMAGE: the entry is truncated or overwritten.
     """
     if entry[4:8] != fields.IDENTIFIER:
         raise ValueError("no metadata of the standard")
@@ -98,7 +98,7 @@ def _normalization(described: _Table, graph: schema.SubGraph) -> tuple[tuple[flo
     """Mean and std of pixels of 0 to 255."""
     tensor = graph.Tensors(flatbuffer.graph_inputs(graph)[0])
     quantization = tensor.Quantization()
-    if flatbuffer.type_name(tensor) == "UINT8":  # by the standard, pixels go into such an input as they are
+    if flatbuffer.type_name(tensor) == "UINT8":  # by the standard, such an input takes raw pixels
         if quantization is None or not quantization.ScaleLength():
             return (0.0,), (1.0,)
         return (float(quantization.ZeroPoint(0)),), (1.0 / quantization.Scale(0),)
@@ -112,7 +112,7 @@ def _normalization(described: _Table, graph: schema.SubGraph) -> tuple[tuple[flo
 
 
 def _labels(content: bytes, described: _Table, classes: Sequence[int]) -> tuple[str, ...]:
-    """The lines of the file that names the classes of an output; empty where none has one line for each."""
+    """The class names of an output from its associated file; empty if no file has one line for each class."""
     types = (fields.AXIS_LABELS, fields.UNKNOWN_FILE)
     names = [
         file.text(fields.FILE_NAME)
@@ -133,7 +133,7 @@ def _labels(content: bytes, described: _Table, classes: Sequence[int]) -> tuple[
 
 
 def _without_numbers(lines: Sequence[str]) -> tuple[str, ...]:
-    """Names alone, where each line starts with its own number, as in "0 cat", "1 dog"."""
+    """The names without line numbers, as in "0 cat", "1 dog"."""
     matches = [re.fullmatch(rf"0*{number}[\s:,;]+(\S.*)", line) for number, line in enumerate(lines)]
     return tuple(match.group(1) for match in matches) if all(matches) else tuple(lines)
 

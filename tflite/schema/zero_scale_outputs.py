@@ -1,20 +1,20 @@
-"""Operations of an integer file whose outputs were always (nearly) zero, so that XNNPACK refuses the whole file."""
+"""Finds operations of an integer file whose outputs were (nearly) always zero, for which XNNPACK rejects the file."""
 
 from ai_edge_litert import schema_py_generated as schema
 
 from dcp_tf.tflite.schema import flatbuffer
 
-_REFUSED = 256.0  # XNNPACK's kernels take no sum whose unit is that many units of the output
+_REFUSED = 256.0  # XNNPACK's kernels reject a larger ratio of the scale of sums to that of the output
 
 
 def zero_scale_outputs(content: bytes) -> list[str]:
     """The operations with such outputs, as "NAME (output tensor)".
 
-    Where all images of the calibration give zero, as behind a ReLU that nothing passes, the output gets a tiny scale,
-    and the sums of products would have to be multiplied by more than XNNPACK allows.
+    If all calibration images give zero, as after a dead ReLU, the output gets a tiny scale, and the factor that
+    rescales the sums of products exceeds XNNPACK's limit.
 
     Args:
-        content: of a .tflite file that can be read.
+        content: of a readable .tflite file.
     """
     model = schema.Model.GetRootAs(content, 0)
     graph = model.Subgraphs(0)
@@ -30,7 +30,7 @@ def zero_scale_outputs(content: bytes) -> list[str]:
 
 
 def explain(content: bytes, reason: str) -> str:
-    """Why the interpreter refuses a file, and what to do where outputs that are always zero are the cause."""
+    """The reason why the interpreter rejects a file, and what to do if zero outputs are the cause."""
     dead = zero_scale_outputs(content) if "XNNPACK" in reason.upper() else []
     if not dead:
         return reason
@@ -42,7 +42,7 @@ def explain(content: bytes, reason: str) -> str:
 
 
 def _scale(tensor: schema.Tensor) -> float:
-    """The largest scale of a tensor; 0 where it has none."""
+    """The largest scale of a tensor; 0 without one."""
     quantization = tensor.Quantization()
     scales = None if quantization is None else quantization.ScaleAsNumpy()
     return float(max(scales)) if getattr(scales, "size", 0) else 0.0

@@ -260,9 +260,9 @@ def quiet_start(first: Callable[[], Any] | None = None) -> Any:
     os.environ["KERAS_BACKEND"] = "tensorflow"
     from dcp_tf.tflite.output_capture import OutputCapture
 
-    silence = OutputCapture()
+    capture = OutputCapture()
     try:
-        with silence:
+        with capture:
             import keras
             import tensorflow as tf
 
@@ -271,5 +271,5 @@ def quiet_start(first: Callable[[], Any] | None = None) -> Any:
             tf.constant(0.0) + 1.0  # the first operation makes the device, which has messages of its own
             keras.backend.clear_session()
     except ImportError as error:
-        raise RunError(f"TensorFlow cannot be imported: {error}; {silence.tail()}") from error
+        raise RunError(f"TensorFlow cannot be imported: {error}; {capture.tail()}") from error
     return made

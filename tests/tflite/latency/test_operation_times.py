@@ -93,3 +93,7 @@ def test_control_flow_does_not_come_apart():
     content = tf.lite.TFLiteConverter.from_concrete_functions([branching.get_concrete_function()]).convert()
     with pytest.raises(UsageError, match="control flow"):
         Cutter(content)
+    cutter = Cutter(content, keep_control_flow=True)
+    assert [kind for kind, _ in cutter.names()][-1] == "IF"
+    for number in range(len(cutter)):  # a branch stays one operation, with both of its graphs
+        assert tflite.unsupported_operations(tflite.TFLiteFile(cutter.alone(number), tflite.Quantization.FLOAT32)) == []
