@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import time
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ from dcp_tf.errors import RunError, UsageError
 from dcp_tf.field_types import whole_number
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers, rebuild
 from dcp_tf.models import check_functional
+from dcp_tf.models.weights_digest import weights_digest
 from dcp_tf.pruning.allocation.global_allocation import global_widths
 from dcp_tf.pruning.arguments import check_arguments, shape_hint, usable_model
 from dcp_tf.pruning.budget import Widths, kernel_rate, matching, meet
@@ -401,7 +401,7 @@ def _fine_tune(
 def _settings(graph, train, method, objective, auxiliary, finetuning, distillation, seed) -> dict[str, Any]:
     return {
         "fingerprint": graph.fingerprint(),
-        "weights": _digest(graph.trace.model),
+        "weights": weights_digest(graph.trace.model),
         "trainable": len(graph.trace.model.trainable_variables),
         "images": train.size,
         "data": digest(train),
@@ -413,8 +413,3 @@ def _settings(graph, train, method, objective, auxiliary, finetuning, distillati
         "distillation": distillation,
         "seed": seed,
     }
-
-
-def _digest(model: keras.Model) -> int:
-    """A number that tells equal models with other weights apart: a run goes on with the model it began with."""
-    return zlib.crc32(b"".join(keras.ops.convert_to_numpy(w).tobytes() for w in model.weights))

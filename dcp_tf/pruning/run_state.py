@@ -16,6 +16,7 @@ import numpy as np
 from dcp_tf.changed_settings import describe_changes
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import read_json, write_atomically, write_json
+from dcp_tf.models.weights_digest import weights_digest
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.training import TrainState
 
@@ -69,10 +70,8 @@ class RunState:
         """
         if self._shared is None:
             return self.training(phase)
-        seen = zlib.crc32(repr(about).encode())
-        for weight in model.weights:
-            seen = zlib.crc32(keras.ops.convert_to_numpy(weight).tobytes(), seen)
-        return TrainState(self._shared / f"{phase}_{seen:08x}.npz")
+        digest = weights_digest(model, zlib.crc32(repr(about).encode()))
+        return TrainState(self._shared / f"{phase}_{digest:08x}.npz")
 
     def save_weights(self, phase: str, variables: Sequence[keras.Variable], about: Any) -> None:
         """Keeps the weights as they are in a phase, with what JSON holds about it, in one file."""

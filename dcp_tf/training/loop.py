@@ -84,7 +84,7 @@ def fit(
     """
     weights = [1.0] * len(losses) if loss_weights is None else [float(weight) for weight in loss_weights]
     split_or_batches, held_out, config = _divide(split_or_batches, config, phase, keep_best)
-    batches = _batches_of(split_or_batches, config, augment)
+    batches = batches_by_epoch(split_or_batches, config.batch_size, augment, config.seed)
     own_data = hasattr(split_or_batches, "batches")
     settings = _settings(config, phase, weights, frozen_batch_norm, masks or {}, augment if own_data else None)
     settings["held_out"] = 0 if held_out is None else held_out.size
@@ -254,12 +254,10 @@ def _label_errors() -> Iterator[None]:
         raise UsageError(f"{line.group()}. The data holds labels outside of that range") from error
 
 
-def _batches_of(source: Any, config: TrainConfig, augment: bool) -> Callable[[int], tf.data.Dataset]:
-    """From the epoch to its batches; their order depends on the seed and the epoch alone."""
+def batches_by_epoch(source: Any, batch_size: int, augment: bool, seed: int) -> Callable[[int], tf.data.Dataset]:
+    """From the epoch to its batches; their order depends only on the seed and the epoch."""
     if hasattr(source, "batches"):
-        return lambda epoch: source.batches(
-            config.batch_size, shuffle=True, augment=augment, seed=config.seed, epoch=epoch
-        )
+        return lambda epoch: source.batches(batch_size, shuffle=True, augment=augment, seed=seed, epoch=epoch)
     if callable(source):
         return source
     raise UsageError(

@@ -13,6 +13,7 @@ from dcp_tf.training.attributes import override_attribute
 from dcp_tf.training.average import MovingAverage
 from dcp_tf.training.distribution import replica_shares
 from dcp_tf.training.losses import Distillation, Loss
+from dcp_tf.training.masks import resolve_masks
 from dcp_tf.training.precision import LossScale, compute_dtype_scope
 from dcp_tf.training.smoothing import smoothed
 
@@ -75,7 +76,7 @@ class TrainStep:
         self.clip_norm = _clip_norm(losses, config)
         self._gammas = _gammas(model) if config.bn_sparsity else set()
         self._decaying = _decaying(model, config.decay) if config.weight_decay else set()
-        self._masks = _resolve_masks(model, masks or {})
+        self._masks = resolve_masks([(v, v) for v in model.weights], masks or {})
         with contextlib.nullcontext() if strategy is None else strategy.scope():
             self._optimizer = keras.optimizers.SGD(
                 learning_rate=0.0, momentum=config.momentum, nesterov=config.nesterov
@@ -306,22 +307,3 @@ def _decaying(model: keras.Model, decay: str) -> set[int]:
         spared = {id(v) for x in model._flatten_layers() if isinstance(x, depthwise) for v in x.weights}
         spared |= {id(v) for v in model.trainable_variables if v.name == "depthwise_kernel"}
     return {id(v) for v in model.trainable_variables if v.name in _KERNELS and id(v) not in spared}
-
-
-def _resolve_masks(model: keras.Model, masks: Mapping[str | int, np.ndarray]) -> dict[int, tf.Tensor]:
-    """Masks by the variable's `id()`, on the device; sets what they remove to zero."""
-    resolved = {}
-    for key, mask in masks.items():
-        found = [v for v in model.weights if key in (v.path, id(v))]
-        if len(found) != 1:
-            raise UsageError(
-                f"Expected the path or id of one weight of {model.name}. Received: {key!r}, found {len(found)}"
-            )
-        mask = np.asarray(mask)
-        if mask.shape != tuple(found[0].shape) or not np.isin(mask, (0, 1)).all():
-            raise UsageError(
-                f"Expected a mask of 0 and 1 of shape {tuple(found[0].shape)} for {key}. Received: shape {mask.shape}"
-            )
-        resolved[id(found[0])] = tf.constant(mask, found[0].dtype)
-        found[0].assign(found[0] * resolved[id(found[0])])
-    return resolved

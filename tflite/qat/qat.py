@@ -64,10 +64,11 @@ def quantization_aware_training(
     from dcp_tf.tflite.qat.bridge import pair_weights
     from dcp_tf.tflite.qat.training import QatStep, measure_ranges
     from dcp_tf.tflite.qat.training import train as run_epochs
+    from dcp_tf.training.loop import batches_by_epoch
 
-    batches = _batches_of(train, batch_size, augment, seed)
+    batches = batches_by_epoch(train, batch_size, augment, seed)
     quantized = with_quantizers(model)
-    measure_ranges(quantized, _batches_of(train, batch_size, False, seed)(0), _RANGE_BATCHES)
+    measure_ranges(quantized, batches_by_epoch(train, batch_size, False, seed)(0), _RANGE_BATCHES)
     step = QatStep(
         quantized,
         pair_weights(quantized, model),
@@ -139,16 +140,6 @@ def _check_settings(epochs: int, learning_rate: float, batch_size: int) -> None:
             "Expected epochs of 0 or more, a batch size of 1 or more and a learning rate above 0. Received: "
             f"epochs={epochs}, batch_size={batch_size}, learning_rate={learning_rate}"
         )
-
-
-def _batches_of(train: Any, batch_size: int, augment: bool, seed: int) -> Callable[[int], Any]:
-    if hasattr(train, "batches"):
-        return lambda epoch: train.batches(batch_size, shuffle=True, augment=augment, seed=seed, epoch=epoch)
-    if callable(train):
-        return train
-    raise UsageError(
-        f"Expected a data split, or a function from the epoch to batches. Received: {type(train).__name__}"
-    )
 
 
 def with_quantizers(model: Any) -> Any:

@@ -11,6 +11,7 @@ from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.qat.quantizers import quantizers_in
 from dcp_tf.training import Distillation, cosine_schedule
+from dcp_tf.training.masks import resolve_masks
 
 _MOMENTUM = 0.9
 _CLIP_NORM = 1.0  # largest norm of the gradient: rounding makes some so steep that one step undoes the training
@@ -75,7 +76,7 @@ class QatStep:
         self._weight_decay = weight_decay
         tells = hasattr(self._losses[-1], "accuracy")
         self.accuracy_name = getattr(self._losses[-1], "accuracy_name", "accuracy") if tells else None
-        self._masks = _resolve_masks(pairs, masks)
+        self._masks = resolve_masks(pairs, masks)
         self._velocities = [tf.Variable(tf.zeros_like(twin), trainable=False) for _, twin in self._trained]
         self._sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)  # samples, loss, right answers
         self._compiled = tf.function(self._step, autograph=False, reduce_retracing=True)
@@ -182,21 +183,3 @@ def _images_and_labels(batch: Any) -> tuple[Any, Any]:
     if len(parts) not in (1, 2):
         raise UsageError(f"Expected batches of images or of (images, labels). Received: tuples of {len(parts)}")
     return parts[0], parts[1] if len(parts) == 2 else None
-
-
-def _resolve_masks(pairs: Pairs, masks: Mapping[str | int, np.ndarray]) -> dict[int, tf.Tensor]:
-    """Masks by the `id()` of the Keras 3 weight; sets what they remove to zero."""
-    resolved = {}
-    for key, mask in masks.items():
-        matches = [(weight, twin) for weight, twin in pairs if key in (weight.path, id(weight))]
-        if len(matches) != 1:
-            raise UsageError(f"Expected the path or id of one weight as key of a mask. Received: {key!r}")
-        weight, twin = matches[0]
-        mask = np.asarray(mask)
-        if mask.shape != tuple(weight.shape) or not np.isin(mask, (0, 1)).all():
-            raise UsageError(
-                f"Expected a mask of 0 and 1 of shape {tuple(weight.shape)} for {weight.path}. Received: {mask.shape}"
-            )
-        resolved[id(weight)] = tf.constant(mask, tf.float32)
-        twin.assign(twin * resolved[id(weight)])
-    return resolved

@@ -240,16 +240,12 @@ def attempt(
 
 def conditions(subject: ModelAndData, schedule: Schedule) -> dict[str, Any]:
     """All that the figures of every run depend on, but for the variant and the seed."""
-    import keras
-
+    from dcp_tf.models.weights_digest import weights_digest
     from dcp_tf.training import distillation_weight
 
-    weights = 0
-    for weight in subject.model.weights:
-        weights = zlib.crc32(keras.ops.convert_to_numpy(weight).tobytes(), weights)
     return _plain(
         {
-            "weights": weights,
+            "weights": weights_digest(subject.model),
             "dataset": subject.dataset.name,
             "train_images": subject.dataset.train.size,
             "test_images": subject.dataset.test.size,
