@@ -10,7 +10,7 @@ from dcp_tf.training import TrainConfig, cosine_schedule, step_schedule
 
 def test_steps_fall_at_the_boundaries_in_epochs_or_fractions():
     for rate in (step_schedule(0.1, (40, 60)), step_schedule(0.1, (0.4, 0.6), epochs=100)):
-        assert [rate(epoch) for epoch in (0, 39.99, 40.01, 59.99, 60.01, 99)] == pytest.approx(
+        assert [rate(epoch) for epoch in (0, 39.99, 40, 59.99, 60, 99)] == pytest.approx(
             [0.1, 0.1, 0.01, 0.01, 0.001, 0.001]
         )
 

@@ -12,6 +12,7 @@ from keras import layers
 
 from dcp_tf import files, tflite
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.tflite.latency import benchmark
 from dcp_tf.tflite.latency.speedup import compare
 from dcp_tf.tflite.latency.stopwatch import Stopwatch, measure_interleaved
 
@@ -57,6 +58,13 @@ def test_result_is_json_and_a_table(light, tmp_path):
     text = printed(result.table())
     assert "too few runs" in text
     assert "XNNPACK" in text
+
+
+def test_latencies_are_the_median_and_the_outer_tenths_of_all_runs(light, monkeypatch):
+    times = np.stack([np.random.default_rng(seed).permutation(101) + 1.0 for seed in (0, 1)])
+    monkeypatch.setattr(benchmark, "measure_interleaved", lambda *_, **__: times)
+    for latency in tflite.benchmark({"a": light, "b": light}, runs=101, warmup=0).latencies.values():
+        assert (latency.p10_ms, latency.median_ms, latency.p90_ms) == (11, 51, 91)
 
 
 def printed(table):
