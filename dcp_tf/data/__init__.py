@@ -1,10 +1,10 @@
 """Image data sets: loading, splitting, normalizing, and batches that are the same for the same seed."""
 
 from dcp_tf.data.array_split import ArraySplit, load_arrays, make_array_split
-from dcp_tf.data.arrays import from_arrays, split_from_arrays
 from dcp_tf.data.data_split import DataSplit, digest, images_per_measurement
 from dcp_tf.data.faces import FaceSettings, read_identities
 from dcp_tf.data.held_out import hold_out
+from dcp_tf.data.image_arrays import from_arrays, split_from_arrays
 from dcp_tf.data.image_split import ImageDataset, ImageSplit
 from dcp_tf.data.load import load
 from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization

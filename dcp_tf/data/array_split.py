@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from dcp_tf.data.arrays import read_npz
 from dcp_tf.data.gather import all_finite, gathered
+from dcp_tf.data.image_arrays import read_npz
 from dcp_tf.data.image_split import ImageDataset, balanced_order
 from dcp_tf.data.labels import check_same_labels, class_names, class_numbers, label_array
 from dcp_tf.errors import UsageError

@@ -12,7 +12,7 @@ from PIL import Image
 from dcp_tf import progress
 from dcp_tf.data import sources
 from dcp_tf.data.folder import require_face_size
-from dcp_tf.data.preprocessing import Shape, to_shape
+from dcp_tf.data.preprocessing import Shape, decoded_shape, to_shape
 from dcp_tf.data.tfrecords import RecordIndex, index_records
 from dcp_tf.errors import UsageError
 
@@ -81,11 +81,9 @@ class FaceRecords:
         return _record_name(number - np.searchsorted(self.index.file_numbers, file), self.index.files[file])
 
     def _shape(self, input_shape: tuple[int | None, ...] | None) -> Shape:
-        height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
         first = tf.io.parse_single_example(self.index.read(tf.constant(self.numbers[0])), _IMAGE)["image"]
         first_shape = tf.io.decode_image(first, expand_animations=False).shape
-        channels = channels if channels in (1, 3) else 1 if first_shape[2] == 1 else 3
-        return height or first_shape[0], width or first_shape[1], channels
+        return decoded_shape(input_shape, first_shape[:2], gray=first_shape[2] == 1)
 
     def _image(self, number: tf.Tensor, shape: Shape) -> tf.Tensor:
         encoded = tf.io.parse_single_example(self.index.read(number), _IMAGE)["image"]

@@ -11,6 +11,7 @@ from dcp_tf.data.alignment import FACE_SIZE, absolute, read_landmarks
 from dcp_tf.data.face_records import open_face_records, record_files
 from dcp_tf.data.folder import FileDecoder, common_shape, open_images
 from dcp_tf.data.image_files import class_folders, list_images
+from dcp_tf.data.preprocessing import decoded_shape
 from dcp_tf.data.raw_dataset import RawDataset, train_test_split
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
@@ -93,9 +94,9 @@ def face_decoder(
     """A decoder for image files of faces: it aligns them if there are `landmarks`, for all of them."""
     if landmarks is None:
         return FileDecoder(files, common_shape(files, input_shape, resize=resize))
-    height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
-    shape = height or FACE_SIZE[0], width or FACE_SIZE[1], channels if channels in (1, 3) else 3
-    return FileDecoder(files, shape, np.stack([landmarks[absolute(file)] for file in files]))
+    return FileDecoder(
+        files, decoded_shape(input_shape, FACE_SIZE), np.stack([landmarks[absolute(file)] for file in files])
+    )
 
 
 def _images(root: pathlib.Path, settings: FaceSettings, input_shape: tuple[int | None, ...] | None):

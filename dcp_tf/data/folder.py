@@ -14,7 +14,7 @@ from dcp_tf import progress
 from dcp_tf.data import sources
 from dcp_tf.data.alignment import align_face
 from dcp_tf.data.image_files import class_folders, inner_folders, list_images
-from dcp_tf.data.preprocessing import Shape
+from dcp_tf.data.preprocessing import Shape, decoded_shape
 from dcp_tf.data.raw_dataset import RawDataset, train_test_split
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
@@ -111,7 +111,7 @@ def common_shape(
             another size.
     """
     first_size, gray = None, True
-    height, width, channels = (None, None, None) if input_shape is None or len(input_shape) != 3 else input_shape
+    height, width = input_shape[:2] if input_shape is not None and len(input_shape) == 3 else (None, None)
     for path in progress.bar(files, what="looking at the images", unit="image"):
         size, mode = _read_header(path)
         first_size = first_size or size
@@ -123,9 +123,7 @@ def common_shape(
         if not resize:
             require_face_size(str(path), size, (height, width), "give --landmarks, ")
         gray = gray and mode in _GRAY_MODES
-    if channels not in (1, 3):
-        channels = 1 if gray else 3
-    return height or first_size[1], width or first_size[0], channels
+    return decoded_shape(input_shape, first_size[::-1], gray)
 
 
 def require_face_size(

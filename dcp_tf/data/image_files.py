@@ -55,7 +55,7 @@ class ImageFiles:
 
 
 def class_folders(root: pathlib.Path) -> tuple[str, ...]:
-    """The names of the folders in `root`, sorted; raises UsageError where there are fewer than two."""
+    """The names of the folders in `root`, sorted; raises UsageError if there are fewer than two."""
     names = inner_folders(root)
     if len(names) < 2:
         raise UsageError(f"{root} must hold at least two folders, one per class; it holds {len(names)}")

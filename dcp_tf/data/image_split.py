@@ -30,7 +30,7 @@ class ImageSplit:
 
     Attributes:
         source: of the pixels.
-        labels: of int32 or float32, (N,) with one number for each image, or rows or maps of them, (N, ...); None where
+        labels: of int32 or float32, (N,) with one number for each image, or rows or maps of them, (N, ...); None if
             there are none.
         shape: (H, W, C) of the images in a batch.
         normalization: of the pixels.

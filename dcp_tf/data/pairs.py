@@ -25,7 +25,7 @@ class Pairs:
         right: (P,) of int64.
         same: (P,) of bool, whether both show the same person.
         fold: (P,) of int64, from 1.
-        identities: who each file shows, or None where the list does not say.
+        identities: who each file shows, or None if the list does not say.
         name: of the benchmark.
     """
 
@@ -123,7 +123,7 @@ def pairs_split(
         pairs: whose images.
         input_shape: the (H, W, C) that the model takes.
         normalization: as in `load`.
-        landmarks: a file that names all of the images, see `read_landmarks`; None where they are aligned.
+        landmarks: a file that names all of the images, see `read_landmarks`; None if they are aligned.
         resize: whether aligned images of another size are stretched; else they are an error.
 
     Raises:

@@ -32,6 +32,13 @@ def output_shape(source: Shape, model_shape: tuple[int | None, ...] | None) -> S
     return height, width, channels
 
 
+def decoded_shape(model_shape: tuple[int | None, ...] | None, size: tuple[int, int], gray: bool = False) -> Shape:
+    """The (H, W, C) to which image files are decoded: the model's, else `size` (H, W) and 1 or 3 channels."""
+    is_image = model_shape is not None and len(model_shape) == 3
+    height, width, channels = model_shape if is_image else (None, None, None)
+    return height or size[0], width or size[1], channels if channels in (1, 3) else 1 if gray else 3
+
+
 def to_shape(images: tf.Tensor, shape: Shape) -> tf.Tensor:
     """Converts channels and resizes (bilinear, antialiased when shrinking) where the shape differs.
 

@@ -128,7 +128,7 @@ def outputs_and_labels(
 
 
 def single_output(outputs: Any) -> np.ndarray:
-    """Outputs as float32; raises UsageError where a model gives several."""
+    """Outputs as float32; raises UsageError if a model gives several."""
     if isinstance(outputs, (dict, list, tuple)):
         raise UsageError(f"expected one output per image, received {len(outputs)} outputs; evaluate each alone")
     return np.asarray(outputs, np.float32)

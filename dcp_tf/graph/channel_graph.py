@@ -260,7 +260,7 @@ class ChannelGraph:
         """The kernels whose filters make the channels of a group.
 
         Returns:
-            Tuples (values, axis, channel), as for `consumers`; empty where something else than a kernel makes them.
+            Tuples (values, axis, channel), as for `consumers`; empty if something else than a kernel makes them.
         """
         channel_of_label = self.channel_of_label(group)
         kernels = []

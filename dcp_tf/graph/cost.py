@@ -117,7 +117,7 @@ def count_cost(
 
 
 def _sum(*counts: int | None) -> int | None:
-    """The sum of counts; None where one of them is unknown."""
+    """The sum of counts; None if one of them is unknown."""
     return None if None in counts else sum(counts)
 
 
@@ -170,7 +170,7 @@ def _is_statistic(operation: keras.Operation, weight: keras.Variable) -> bool:
 def _multiply(
     record: OperationRecord, multiplication: Multiplication, kept: KeptChannels
 ) -> tuple[int | None, int | None]:
-    """MACs and FLOPs; None, None where the number of positions is unknown."""
+    """MACs and FLOPs; None, None if the number of positions is unknown."""
     positions, axes = multiplication.positions, multiplication.output_axis
     if positions is None:
         return None, None

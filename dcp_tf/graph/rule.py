@@ -83,39 +83,32 @@ class OperationRecord:
     counted: bool = True
 
 
+@dataclasses.dataclass(eq=False)
 class RuleCall:
     """One call of an operation, as its rule reads it and states facts about it.
 
     Attributes:
         operation: the layer or operation.
         inputs: label arrays of the tensor arguments, one for each, with the batch axis.
-        input_shapes: shapes of the tensor arguments, with the batch axis; None where unknown.
+        input_shapes: shapes of the tensor arguments, with the batch axis; None if unknown.
         output_shapes: shapes of the outputs.
         ignore_statistics: whether channels may be removed although a layer takes statistics over them.
     """
 
-    def __init__(
-        self,
-        call: Call,
-        record: OperationRecord,
-        space: LabelSpace,
-        inputs: list[Labels],
-        input_shapes: list[tuple],
-        output_shapes: list[tuple],
-        ignore_statistics: bool = False,
-    ):
-        self.call = call
-        self.record = record
-        self.operation = call.operation
-        self.inputs = inputs
-        self.input_shapes = input_shapes
-        self.output_shapes = output_shapes
-        self.ignore_statistics = ignore_statistics
-        self.multiplications: list[Multiplication] = []
-        self.arguments: dict[int | str, tuple[Callable[[KeptChannels, Any], Any], Labels]] = {}
-        self.residual: list[Labels] = []
-        self.recurrent: list[Labels] = []
-        self._space = space
+    call: Call
+    record: OperationRecord
+    _space: LabelSpace
+    inputs: list[Labels]
+    input_shapes: list[tuple]
+    output_shapes: list[tuple]
+    ignore_statistics: bool = False
+    multiplications: list[Multiplication] = dataclasses.field(default_factory=list)
+    arguments: dict[int | str, tuple[Callable, Labels]] = dataclasses.field(default_factory=dict)
+    residual: list[Labels] = dataclasses.field(default_factory=list)
+    recurrent: list[Labels] = dataclasses.field(default_factory=list)
+
+    def __post_init__(self):
+        self.operation: keras.Operation = self.call.operation
 
     # Labels
 

@@ -97,8 +97,8 @@ class Trace:
     Attributes:
         model: the model that was traced.
         calls: every call, producers first.
-        shapes: per tensor number its shape with the batch axis, None where unknown.
-        rows: per tensor number how many rows of the batch axis belong to one image; None where unknown. More than 1
+        shapes: per tensor number its shape with the batch axis, None if unknown.
+        rows: per tensor number how many rows of the batch axis belong to one image; None if unknown. More than 1
             where `keras.ops.reshape` turns parts of an image, such as the windows of an attention, into rows.
         inputs: tensor numbers of the model's inputs, flattened.
         outputs: tensor numbers of the model's outputs, flattened.

@@ -4,7 +4,7 @@ import keras
 from keras import layers, ops
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models.parts import bn_relu, classifier, conv
+from dcp_tf.models.building_blocks import bn_relu, classifier, conv
 
 
 def cifar_resnet(
@@ -24,7 +24,7 @@ def cifar_resnet(
     Args:
         depth: 6n + 2, with n blocks per stage: 8, 14, 20, ..., 56, ..., 110.
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
         shortcuts: where a block changes the shape: "A": every second row and column, with channels of zeros on both
             sides; "B": a 1x1 convolution with BatchNormalization.
         width: the channels of the stem and of stage 1.

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from dcp_tf.models.parts import bn_prelu, conv, depthwise, prelu
+from dcp_tf.models.building_blocks import bn_prelu, conv, depthwise, prelu
 
 # Stages of (expansion, channels, blocks, stride of the first block).
 _MOBILEFACENET_STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))
@@ -18,7 +18,7 @@ def mobilefacenet(input_shape: tuple[int, int, int] = (112, 112, 3), embedding: 
 
     Args:
         input_shape: (H, W, C).
-        embedding: how many values describe a face.
+        embedding: the size of the embedding.
 
     Returns:
         An untrained functional model that ends in embeddings (not normalized).
@@ -56,7 +56,7 @@ def lresnet34e_ir(input_shape: tuple[int, int, int] = (112, 112, 3), embedding: 
 
     Args:
         input_shape: (H, W, C).
-        embedding: how many values describe a face.
+        embedding: the size of the embedding.
 
     Returns:
         An untrained functional model that ends in embeddings (not normalized).
@@ -102,7 +102,7 @@ def spherenet20(input_shape: tuple[int, int, int] = (112, 96, 3), embedding: int
 
     Args:
         input_shape: (H, W, C).
-        embedding: how many values describe a face.
+        embedding: the size of the embedding.
 
     Returns:
         An untrained functional model that ends in embeddings (not normalized).

@@ -61,7 +61,7 @@ def _build(model: keras.Sequential, input_shape: tuple[int | None, ...] | None) 
 
 
 def functional_graph(operation: Any) -> Any | None:
-    """The functional graph inside a model, or None where the operation must be taken as a whole.
+    """The functional graph inside a model, or None if the operation must be taken as a whole.
 
     A model whose class overrides `call` may compute anything there, so it is taken as a whole too.
     """

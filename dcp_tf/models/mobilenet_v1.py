@@ -6,7 +6,7 @@ from functools import partial
 import keras
 from keras import layers
 
-from dcp_tf.models.parts import bn_relu, classifier, conv, depthwise
+from dcp_tf.models.building_blocks import bn_relu, classifier, conv, depthwise
 
 # (channels, stride) of the thirteen blocks.
 _BLOCKS = (
@@ -23,7 +23,7 @@ def mobilenet_v1(input_shape: tuple[int, int, int] = (224, 224, 3), num_classes:
 
     Args:
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
 
     Returns:
         An untrained functional model that ends in logits.
@@ -38,7 +38,7 @@ def mobilenet_v1_cifar(input_shape: tuple[int, int, int] = (32, 32, 3), num_clas
 
     Args:
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
 
     Returns:
         An untrained functional model that ends in logits.
@@ -56,7 +56,7 @@ def mobilenet_v1_sparse(input_shape: tuple[int, int, int] = (224, 224, 3), num_c
     Args:
         input_shape: (H, W, C); the sparse kernels need 3 channels and sizes that can be halved five times, for at odd
             ones TFLite's converter turns the padding back into "same".
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
 
     Returns:
         An untrained functional model that ends in logits.

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models.parts import bn_relu, classifier, conv, depthwise
+from dcp_tf.models.building_blocks import bn_relu, classifier, conv, depthwise
 
 # Stages of (expansion, channels, blocks, stride of the first block).
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -21,7 +21,7 @@ def mobilenet_v2(input_shape: tuple[int, int, int] = (224, 224, 3), num_classes:
 
     Args:
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
 
     Returns:
         An untrained functional model that ends in logits.
@@ -43,7 +43,7 @@ def mobilenet_v2_cifar(input_shape: tuple[int, int, int] = (32, 32, 3), num_clas
 
     Args:
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
 
     Returns:
         An untrained functional model that ends in logits.
@@ -69,7 +69,7 @@ def mobilenet_v2_small(
 
     Args:
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
         alpha: scales all channel counts, which stay multiples of 8.
 
     Returns:

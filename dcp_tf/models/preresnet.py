@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models.parts import bn_relu, classifier, conv
+from dcp_tf.models.building_blocks import bn_relu, classifier, conv
 
 
 def preresnet(
@@ -19,7 +19,7 @@ def preresnet(
     Args:
         depth: 6n + 2, with n blocks per stage: 8, 14, 20, ..., 56, ..., 110.
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
         width: the channels of the stem and of stage 1.
 
     Returns:

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from dcp_tf.models.parts import bn_relu, classifier, conv
+from dcp_tf.models.building_blocks import bn_relu, classifier, conv
 
 _WIDTHS = (64, 128, 256, 512)
 
@@ -15,7 +15,7 @@ def resnet18(input_shape: tuple[int, int, int] = (224, 224, 3), num_classes: int
 
     Args:
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
 
     Returns:
         An untrained functional model that ends in logits.
@@ -31,7 +31,7 @@ def resnet50(input_shape: tuple[int, int, int] = (224, 224, 3), num_classes: int
 
     Args:
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
 
     Returns:
         An untrained functional model that ends in logits.

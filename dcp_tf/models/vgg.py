@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from dcp_tf.models.parts import bn_relu, classifier, conv
+from dcp_tf.models.building_blocks import bn_relu, classifier, conv
 
 _WIDTHS = (64, 128, 256, 512, 512)
 
@@ -16,7 +16,7 @@ def vgg16_cifar(input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: in
 
     Args:
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
 
     Returns:
         An untrained functional model that ends in logits.
@@ -32,7 +32,7 @@ def vgg19_cifar(input_shape: tuple[int, int, int] = (32, 32, 3), num_classes: in
 
     Args:
         input_shape: (H, W, C).
-        num_classes: how many logits come out.
+        num_classes: the number of logits.
 
     Returns:
         An untrained functional model that ends in logits.

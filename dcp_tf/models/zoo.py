@@ -69,7 +69,7 @@ def build(name: str, input_shape: tuple[int, int, int] | None = None, num_classe
     Args:
         name: its name.
         input_shape: (H, W, C); None for that of the network's data set.
-        num_classes: how many logits come out; None for that of the network's data set. Networks for faces have none.
+        num_classes: the number of logits; None for that of the network's data set. Networks for faces have none.
 
     Raises:
         UsageError: there is no network of that name, or it cannot take such images or classes.

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dcp_tf.report import formats, rows
-from dcp_tf.report.figures import EMBEDDING_FIGURES, is_accuracy, of_record, primary
+from dcp_tf.report.metrics import EMBEDDING_METRICS, file_metric, is_accuracy, primary_metric
 from dcp_tf.report.run_files import epochs
 
 
@@ -46,17 +46,17 @@ def lead(summary: Mapping[str, Any]) -> str:
     sentences = []
     if costs:
         sentences.append(f"The pruned model has {' and '.join(costs)} than its baseline")
-    figure = primary(summary)
-    before, after = baseline.get(figure.key), pruned.get(figure.key)
+    metric = primary_metric(summary)
+    before, after = baseline.get(metric.key), pruned.get(metric.key)
     if formats.is_number(before) and formats.is_number(after):
         joint = "; its" if sentences else "The"
         where = f" on {summary['dataset']}" if summary.get("dataset") else ""
-        moved = f"{joint} {figure.noun}{where} goes from {figure.write(before)} to {figure.write(after)}"
-        sentences.append(f"{moved} ({figure.compare(before, after)})")
-    elif formats.is_number(after) and figure.key.startswith("baseline_"):
-        sentences.append(f"{'; its' if sentences else 'Its'} {figure.noun} is {figure.write(after)}")
+        moved = f"{joint} {metric.noun}{where} goes from {metric.write(before)} to {metric.write(after)}"
+        sentences.append(f"{moved} ({metric.compare(before, after)})")
+    elif formats.is_number(after) and metric.key.startswith("baseline_"):
+        sentences.append(f"{'; its' if sentences else 'Its'} {metric.noun} is {metric.write(after)}")
     elif formats.is_number(before) and not pruned:
-        sentences.append(f"The baseline reaches a {figure.noun} of {figure.write(before)}")
+        sentences.append(f"The baseline reaches a {metric.noun} of {metric.write(before)}")
     text = "".join(sentences) + "." if sentences else ""
     return " ".join(part for part in (text, _speed(summary)) if part)
 
@@ -106,8 +106,9 @@ def _speed(summary: Mapping[str, Any]) -> str:
 def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
     """Accuracy, costs, and the fastest file of the pruned model, each beside its baseline."""
     baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
+    metric = primary_metric(summary)
     rows_shown = (
-        (primary(summary).label, primary(summary).key, primary(summary).write, primary(summary).compare),
+        (metric.label, metric.key, metric.write, metric.compare),
         ("MACs", "macs", formats.short_count, formats.change),
         ("Parameters", "params", formats.short_count, formats.change),
     )
@@ -130,7 +131,7 @@ def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
 
 def _nearness(record: Mapping[str, Any]) -> dict[str, str]:
     """How alike a file and its Keras model are: by decisions, of embeddings by cosines, of numbers by the SNR."""
-    if of_record(record).key in EMBEDDING_FIGURES and formats.is_number(record.get("cosine_mean")):
+    if file_metric(record).key in EMBEDDING_METRICS and formats.is_number(record.get("cosine_mean")):
         return {"Mean cosine": f"{record['cosine_mean']:.4f}", "Least cosine": f"{record['cosine_min']:.4f}"}
     if record.get("top1_agreement") is None and "snr_db" in record:
         return {"SNR": formats.decibels(record["snr_db"])}
@@ -141,10 +142,10 @@ def file_records(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The TFLite files with every figure ready to print; `details` pairs the columns' names with their cells."""
     records = []
     for name, record in (summary.get("tflite") or {}).items():
-        figure = of_record(record)
+        metric = file_metric(record)
         details = {
             "Size": formats.size(record.get("bytes")),
-            figure.label: figure.write(record.get(figure.key)),
+            metric.label: metric.write(record.get(metric.key)),
             **_nearness(record),
             "Max. error": formats.short(record.get("max_error")),
             "Latency": formats.latency(record.get("latency_ms")),
@@ -270,7 +271,7 @@ def kept_epoch(phase: Mapping[str, Any]) -> str:
 
 
 def epoch_table(phase: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The training history of a phase as headings and lines of cells; None where there is none."""
+    """The training history of a phase as headings and lines of cells; None if there is none."""
     history = epochs(phase)
     if not history:
         return None

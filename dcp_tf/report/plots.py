@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from dcp_tf.report import formats, selection_curves, svg
-from dcp_tf.report.figures import Figure, is_accuracy, of_record, primary
+from dcp_tf.report.metrics import Metric, file_metric, is_accuracy, primary_metric
 from dcp_tf.report.run_files import epochs
 
 MARKERS = "os^DvPX"
@@ -20,16 +20,16 @@ _MIN_ACCURACY_SPAN = 2.0  # percentage points, so that noise does not look like 
 def accuracy_against_macs(summary: Mapping[str, Any]) -> Markup | None:
     """Accuracy over MACs: baseline, pruned before fine-tuning, pruned. None unless both models were measured."""
     baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
-    figure_of = primary(summary)
+    metric = primary_metric(summary)
     stages = [
-        ("baseline", baseline.get("macs"), baseline.get(figure_of.key), {"color": svg.BASELINE}),
+        ("baseline", baseline.get("macs"), baseline.get(metric.key), {"color": svg.BASELINE}),
         (
             "before fine-tuning",
             pruned.get("macs"),
-            pruned.get(f"{figure_of.key}_before_finetuning"),
+            pruned.get(f"{metric.key}_before_finetuning"),
             {"color": svg.PRUNED, "markerfacecolor": svg.PAPER, "markeredgewidth": 1.8},
         ),
-        ("pruned", pruned.get("macs"), pruned.get(figure_of.key), {"color": svg.PRUNED}),
+        ("pruned", pruned.get("macs"), pruned.get(metric.key), {"color": svg.PRUNED}),
     ]
     stages = [stage for stage in stages if formats.is_number(stage[1]) and formats.is_number(stage[2])]
     if len({macs for _, macs, _, _ in stages}) < 2:
@@ -39,27 +39,27 @@ def accuracy_against_macs(summary: Mapping[str, Any]) -> Markup | None:
 
     def plot(figure):
         axes = figure.subplots()
-        shares = [figure_of.factor * value for _, _, value, _ in stages]
+        shares = [metric.factor * value for _, _, value, _ in stages]
         axes.plot([macs / factor for _, macs, _, _ in stages], shares, color=svg.MUTED, linewidth=1, linestyle=":")
         for (name, macs, _, look), share in zip(stages, shares, strict=True):
             axes.plot(macs / factor, share, "o", markersize=9, linestyle="none", label=name, **look)
-        _quality_axis(axes, shares, figure_of)
+        _quality_axis(axes, shares, metric)
         axes.set_xlim(0, 1.12 * largest / factor)
         axes.set_xlabel(f"MACs ({unit})" if unit else "MACs")
         figure.legend(loc="outside lower left", ncols=3, handletextpad=0.1, columnspacing=1.0)
 
-    alt = "; ".join(f"{name} {figure_of.write(value)} at {formats.count(macs)} MACs" for name, macs, value, _ in stages)
-    return svg.draw("macs", f"{_capital(figure_of.noun)} against multiply-adds: {alt}.", plot)
+    alt = "; ".join(f"{name} {metric.write(value)} at {formats.count(macs)} MACs" for name, macs, value, _ in stages)
+    return svg.draw("macs", f"{_capital(metric.noun)} against multiply-adds: {alt}.", plot)
 
 
 def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
     """Accuracy over median latency of every TFLite file, with 10th to 90th percentile. None without latencies."""
     measured: dict[str, list[dict]] = {}
     records = list((summary.get("tflite") or {}).values())
-    shown = next((f for r in records if formats.is_number(r.get((f := of_record(r)).key))), primary(summary))
+    metric = next((f for r in records if formats.is_number(r.get((f := file_metric(r)).key))), primary_metric(summary))
     for record in records:
         if formats.is_number((record.get("latency_ms") or {}).get("median")) and formats.is_number(
-            record.get(shown.key)
+            record.get(metric.key)
         ):
             measured.setdefault(str(record.get("quantization", "TFLite")), []).append(record)
     if not measured:
@@ -70,36 +70,36 @@ def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
         for number, (quantization, records) in enumerate(measured.items()):
             records = sorted(records, key=lambda record: record.get("model") != "baseline")
             marker = MARKERS[number % len(MARKERS)]
-            line = [(record["latency_ms"]["median"], shown.factor * record[shown.key]) for record in records]
+            line = [(record["latency_ms"]["median"], metric.factor * record[metric.key]) for record in records]
             axes.plot(*zip(*line, strict=True), color=svg.MUTED, linewidth=1, linestyle=":")
             axes.plot([], [], marker, color=svg.INK, label=quantization)
             for record in records:
-                _latency_point(axes, record, shown, marker)
-        values = [shown.factor * record[shown.key] for records in measured.values() for record in records]
-        _quality_axis(axes, values, shown)
+                _latency_point(axes, record, metric, marker)
+        values = [metric.factor * record[metric.key] for records in measured.values() for record in records]
+        _quality_axis(axes, values, metric)
         axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
         axes.set_xlabel("latency (ms)")
         figure.legend(loc="outside lower left", ncols=4, handletextpad=0.1, columnspacing=1.0)
 
     alt = "; ".join(
-        f"{name} {shown.write(record.get(shown.key))} at {formats.latency(record.get('latency_ms'))}"
+        f"{name} {metric.write(record.get(metric.key))} at {formats.latency(record.get('latency_ms'))}"
         for name, record in summary["tflite"].items()
     )
-    return svg.draw("latency", f"{_capital(shown.noun)} against latency: {alt}.", plot)
+    return svg.draw("latency", f"{_capital(metric.noun)} against latency: {alt}.", plot)
 
 
-def _latency_point(axes, record: Mapping[str, Any], shown: Figure, marker: str) -> None:
-    times, value = record["latency_ms"], shown.factor * record[shown.key]
+def _latency_point(axes, record: Mapping[str, Any], metric: Metric, marker: str) -> None:
+    times, value = record["latency_ms"], metric.factor * record[metric.key]
     color = svg.BASELINE if record.get("model") == "baseline" else svg.PRUNED
     if formats.is_number(times.get("p10")) and formats.is_number(times.get("p90")):
         axes.plot([times["p10"], times["p90"]], [value] * 2, color=color, linewidth=2)
     axes.plot(times["median"], value, marker, markersize=8, color=color)
 
 
-def _quality_axis(axes, values: Sequence[float], figure: Figure) -> None:
+def _quality_axis(axes, values: Sequence[float], metric: Metric) -> None:
     """The y axis, wide enough that a small difference looks small."""
-    axes.set_ylabel(figure.axis)
-    if not figure.is_share:
+    axes.set_ylabel(metric.axis)
+    if not metric.is_fraction:
         axes.set_ylim(min(0.0, *values), 1.12 * max(*values, 0.0) or 1.0)
         return
     low, high = min(values), max(values)

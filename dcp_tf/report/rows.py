@@ -7,9 +7,9 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.report import formats
-from dcp_tf.report.figures import FIGURES, is_accuracy, of_record, primary
+from dcp_tf.report.metrics import METRICS, file_metric, is_accuracy, primary_metric
 
-KNOWN_FIGURES = ("params", "macs", "nominal_macs", "flops", *FIGURES, *(f"{key}_before_finetuning" for key in FIGURES))
+KNOWN_KEYS = ("params", "macs", "nominal_macs", "flops", *METRICS, *(f"{key}_before_finetuning" for key in METRICS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,10 +82,10 @@ def _check_kernels(layers: Any) -> None:
 def model_rows(summary: Mapping[str, Any], *, all_figures: bool = False) -> list[Row]:
     """Accuracy and cost of the two models; `all_figures` adds FLOPs and whatever else was recorded as a number."""
     baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
-    first = primary(summary)
+    first = primary_metric(summary)
     rows = [
         _row(f.label, baseline.get(f.key), pruned.get(f.key), f.write, f.compare)
-        for f in (first, *(f for f in FIGURES.values() if f is not first))
+        for f in (first, *(f for f in METRICS.values() if f is not first))
     ]
     if formats.is_number(before := pruned.get(f"{first.key}_before_finetuning")):
         difference = first.compare(baseline.get(first.key), before)
@@ -107,7 +107,7 @@ def _other_rows(baseline: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[
     """Rows of the metrics without a row of their own, such as a verification accuracy."""
     rows = []
     for key in dict.fromkeys([*baseline, *pruned]):
-        if key in KNOWN_FIGURES:
+        if key in KNOWN_KEYS:
             continue
         write, compare = (formats.percent, formats.points) if is_accuracy(key) else (formats.short, formats.change)
         label = key.replace("_", " ")
@@ -160,7 +160,7 @@ def file_pairs(summary: Mapping[str, Any]) -> list[FilePair]:
 def file_rows(pair: FilePair) -> list[Row]:
     """Size, accuracy and latency of two TFLite files of one quantization."""
     baseline, pruned = pair.baseline or {}, pair.pruned or {}
-    f = of_record(pruned or baseline)
+    f = file_metric(pruned or baseline)
     label = f"{pair.label} {f.label if f.label != 'Top-1' else 'top-1'}"
     rows = [
         _row(f"{pair.label} size", baseline.get("bytes"), pruned.get("bytes"), formats.size, formats.change),

@@ -70,7 +70,7 @@ def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _object(path: pathlib.Path) -> dict[str, Any]:
-    """The JSON object at `path`; empty where there is no file."""
+    """The JSON object at `path`; empty if there is no file."""
     if not path.exists():
         return {}
     value = files.read_json(path)

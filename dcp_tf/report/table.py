@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dcp_tf.report import formats, rows
-from dcp_tf.report.figures import EMBEDDING_FIGURES, FIGURES, of_record
+from dcp_tf.report.metrics import EMBEDDING_METRICS, METRICS, file_metric
 
 HEADINGS = ("baseline", "pruned", "change")
 FOOTNOTE = "(?) inconclusive: within the noise of the measurement, not a gain"
@@ -59,18 +59,18 @@ def kernel_table(summary: Mapping[str, Any]) -> Table:
 def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
     """The `tflite` part of a summary: one row for each file, with its size and how close it is to its Keras model."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    figure = next((of_record(record) for record in records.values()), FIGURES["top1"])
-    quality = "top-1" if figure.key == "top1" else figure.label
-    is_embedding = figure.key in EMBEDDING_FIGURES
+    metric = next((file_metric(record) for record in records.values()), METRICS["top1"])
+    quality = "top-1" if metric.key == "top1" else metric.label
+    is_embedding = metric.key in EMBEDDING_METRICS
     decides = any(record["top1_agreement"] is not None for record in records.values())
     nearness = "cosine (least)" if is_embedding else "agrees with Keras" if decides else "SNR to Keras"
-    is_measured = any(formats.is_number(record.get(figure.key)) for record in records.values())
+    is_measured = any(formats.is_number(record.get(metric.key)) for record in records.values())
     for heading in ("file", "size", *[quality] * is_measured, nearness, "largest error"):
         table.add_column(
             heading, justify="left" if heading == "file" else "right", no_wrap=heading != "file", overflow="fold"
         )
     for name, record in records.items():
-        agreement, value = formats.percent(record["top1_agreement"]), figure.write(record.get(figure.key))
+        agreement, value = formats.percent(record["top1_agreement"]), metric.write(record.get(metric.key))
         if is_embedding and formats.is_number(record.get("cosine_mean")):
             agreement = f"{record['cosine_mean']:.4f} ({record['cosine_min']:.3f})"
         elif not decides:

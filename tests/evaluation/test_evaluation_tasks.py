@@ -89,7 +89,7 @@ def test_embeddings_by_their_nearest_neighbor():
         (evaluation.measure_multilabel, np.zeros((4, 2)), np.zeros(4), "shape"),
         (evaluation.measure_multilabel, np.zeros((4, 2)), np.zeros((4, 2)), "positive"),
         (evaluation.measure_dense, np.zeros((4, 3, 3, 2)), np.zeros((4, 2, 2)), "shape"),
-        (evaluation.recall_at_1, np.zeros((4, 2)), np.arange(4), "alone"),
+        (evaluation.recall_at_1, np.zeros((4, 2)), np.arange(4), "a single image"),
         (evaluation.recall_at_1, np.zeros((4, 2)), np.zeros((4, 2)), "class number"),
     ],
 )

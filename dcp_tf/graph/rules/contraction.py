@@ -81,7 +81,7 @@ def _contract(call: RuleCall, terms: list[str], output_term: str | None) -> Labe
     Args:
         call: with the factors among its arguments.
         terms: the axes of each factor.
-        output_term: the axes of the output; None where it is one number for each image.
+        output_term: the axes of the output; None if it is one number for each image.
     """
     operands = [(labels, shape, term) for (labels, shape), term in zip(_operands(call), terms, strict=True)]
     of_images = [term for labels, _, term in operands if labels is not None]

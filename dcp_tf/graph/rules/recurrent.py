@@ -56,7 +56,7 @@ def bidirectional(call: RuleCall) -> list[Labels]:
 
 
 def _cells(layer: keras.Layer) -> list[keras.Layer] | None:
-    """The cells of a recurrent layer in running order; None where it is no recurrent layer that is known."""
+    """The cells of a recurrent layer in running order; None if it is no recurrent layer that is known."""
     if type(layer) in _OF_ONE_CELL:
         return [layer.cell]
     if type(layer) is not layers.RNN:

@@ -90,34 +90,21 @@ def permute_layer(call: RuleCall) -> Labels:
     return call.inputs[0].transpose(0, *call.operation.dims)
 
 
-@register_rule(numpy_ops.Transpose)
-def transpose(call: RuleCall) -> Labels:
-    """`keras.ops.transpose`."""
-    axes = call.operation.axes
-    axes = tuple(reversed(range(call.inputs[0].ndim))) if axes is None else axes
-    if axes[0] != 0:
+_AXIS_MOVES = {
+    numpy_ops.Transpose: lambda operation, array: np.transpose(array, operation.axes),
+    numpy_ops.Swapaxes: lambda operation, array: np.swapaxes(array, operation.axis1, operation.axis2),
+    numpy_ops.Moveaxis: lambda operation, array: np.moveaxis(array, operation.source, operation.destination),
+}
+
+
+@register_rule(*_AXIS_MOVES)
+def move_axes(call: RuleCall) -> Labels:
+    """`keras.ops.transpose`, `swapaxes` and `moveaxis`."""
+    move = next(move for kind, move in _AXIS_MOVES.items() if isinstance(call.operation, kind))
+    numbered = np.empty(range(call.inputs[0].ndim))  # the length of each axis is its number
+    if move(call.operation, numbered).shape[0] != 0:
         return call.opaque("which moves the batch axis")[0]
-    return call.inputs[0].transpose(axes)
-
-
-@register_rule(numpy_ops.Swapaxes)
-def swapaxes(call: RuleCall) -> Labels:
-    """`keras.ops.swapaxes`."""
-    rank = call.inputs[0].ndim
-    axes = call.operation.axis1 % rank, call.operation.axis2 % rank
-    if 0 in axes and axes != (0, 0):
-        return call.opaque("which moves the batch axis")[0]
-    return np.swapaxes(call.inputs[0], *axes)
-
-
-@register_rule(numpy_ops.Moveaxis)
-def moveaxis(call: RuleCall) -> Labels:
-    """`keras.ops.moveaxis`."""
-    labels = call.inputs[0]
-    numbered = np.empty(range(labels.ndim))  # the length of each axis is its number
-    if np.moveaxis(numbered, call.operation.source, call.operation.destination).shape[0] != 0:
-        return call.opaque("which moves the batch axis")[0]
-    return np.moveaxis(labels, call.operation.source, call.operation.destination)
+    return move(call.operation, call.inputs[0])
 
 
 @register_rule(numpy_ops.Flip)

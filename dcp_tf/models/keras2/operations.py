@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 from keras import ops
 
-from dcp_tf.models.keras2 import functions as functions
+from dcp_tf.models.keras2 import functions
 from dcp_tf.models.keras2.sizes import sizes_of
 
 
@@ -45,6 +45,11 @@ def _reduction(operation: Callable) -> Callable:
     return lambda input_tensor, axis=None, keepdims=False: operation(input_tensor, axis, keepdims)
 
 
+def _same_names(prefix: str, wrap: Callable, names: str) -> dict[str, Callable]:
+    """Functions that have the same name in TensorFlow, below `tf.` and the prefix, and in keras.ops."""
+    return {prefix + name: wrap(getattr(ops, name)) for name in names.split()}
+
+
 # What to do where a function has no counterpart.
 HINTS = {
     "Lambda": "--allow_lambda runs its code",
@@ -53,6 +58,21 @@ HINTS = {
 
 # The name that Keras 2 gives a function, below `tf.`, -> what computes the same.
 OPERATIONS: dict[str, Callable] = {
+    **_same_names(
+        "math.",
+        _of_x,
+        """ceil cos cosh erf exp expm1 floor log log1p log_sigmoid logical_not negative reciprocal round rsqrt sigmoid
+        sign sin sinh sqrt square tan tanh""",
+    ),
+    **_same_names(
+        "math.",
+        _binary,
+        """add divide divide_no_nan equal greater greater_equal less less_equal logical_and logical_or logical_xor
+        maximum minimum multiply not_equal subtract""",
+    ),
+    **_same_names("math.", _of_features, "softplus"),
+    **_same_names("math.reduce_", _reduction, "all any logsumexp max mean min prod std sum"),
+    **_same_names("nn.", _of_features, "elu relu relu6 selu silu softsign"),
     "__operators__.add": _binary(ops.add),
     "__operators__.getitem": functions.get_item,
     "broadcast_to": functions.broadcast_to,
@@ -93,7 +113,6 @@ OPERATIONS: dict[str, Callable] = {
     "linalg.matrix_transpose": functions.matrix_transpose,
     "math.abs": functions.absolute,
     "math.acos": _of_x(ops.arccos),
-    "math.add": _binary(ops.add),
     "math.add_n": functions.add_n,
     "math.argmax": lambda input, axis=None, output_type="int64": ops.cast(
         ops.argmax(input, axis or 0), getattr(output_type, "name", output_type)
@@ -104,90 +123,36 @@ OPERATIONS: dict[str, Callable] = {
     "math.asin": _of_x(ops.arcsin),
     "math.atan": _of_x(ops.arctan),
     "math.atan2": lambda y, x: _binary(ops.arctan2)(y, x),
-    "math.ceil": _of_x(ops.ceil),
-    "math.cos": _of_x(ops.cos),
-    "math.cosh": _of_x(ops.cosh),
     "math.count_nonzero": lambda input, axis=None: ops.count_nonzero(input, axis),
     "math.cumprod": functions.cumulative(ops.cumprod, 1.0),
     "math.cumsum": functions.cumulative(ops.cumsum, 0.0),
-    "math.divide": _binary(ops.divide),
-    "math.divide_no_nan": _binary(ops.divide_no_nan),
-    "math.equal": _binary(ops.equal),
-    "math.erf": _of_x(ops.erf),
-    "math.exp": _of_x(ops.exp),
-    "math.expm1": _of_x(ops.expm1),
-    "math.floor": _of_x(ops.floor),
     "math.floordiv": _binary(ops.floor_divide),
     "math.floormod": _binary(ops.mod),
-    "math.greater": _binary(ops.greater),
-    "math.greater_equal": _binary(ops.greater_equal),
     "math.imag": functions.part("imag"),
     "math.is_finite": _of_x(ops.isfinite),
     "math.is_inf": _of_x(ops.isinf),
     "math.is_nan": _of_x(ops.isnan),
     "math.l2_normalize": functions.l2_normalize,
-    "math.less": _binary(ops.less),
-    "math.less_equal": _binary(ops.less_equal),
-    "math.log": _of_x(ops.log),
-    "math.log1p": _of_x(ops.log1p),
-    "math.log_sigmoid": _of_x(ops.log_sigmoid),
-    "math.logical_and": _binary(ops.logical_and),
-    "math.logical_not": _of_x(ops.logical_not),
-    "math.logical_or": _binary(ops.logical_or),
-    "math.logical_xor": _binary(ops.logical_xor),
-    "math.maximum": _binary(ops.maximum),
-    "math.minimum": _binary(ops.minimum),
-    "math.multiply": _binary(ops.multiply),
-    "math.negative": _of_x(ops.negative),
-    "math.not_equal": _binary(ops.not_equal),
     "math.pow": _binary(ops.power),
     "math.real": functions.part("real"),
-    "math.reciprocal": _of_x(ops.reciprocal),
-    "math.reduce_all": _reduction(ops.all),
-    "math.reduce_any": _reduction(ops.any),
     "math.reduce_euclidean_norm": lambda input_tensor, axis=None, keepdims=False: functions.norm(
         input_tensor, axis=axis, keepdims=keepdims
     ),
-    "math.reduce_logsumexp": _reduction(ops.logsumexp),
-    "math.reduce_max": _reduction(ops.max),
-    "math.reduce_mean": _reduction(ops.mean),
-    "math.reduce_min": _reduction(ops.min),
-    "math.reduce_prod": _reduction(ops.prod),
-    "math.reduce_std": _reduction(ops.std),
-    "math.reduce_sum": _reduction(ops.sum),
     "math.reduce_variance": _reduction(ops.var),
-    "math.round": _of_x(ops.round),
-    "math.rsqrt": _of_x(ops.rsqrt),
-    "math.sigmoid": _of_x(ops.sigmoid),
-    "math.sign": _of_x(ops.sign),
-    "math.sin": _of_x(ops.sin),
-    "math.sinh": _of_x(ops.sinh),
-    "math.softplus": _of_features(ops.softplus),
-    "math.sqrt": _of_x(ops.sqrt),
-    "math.square": _of_x(ops.square),
     "math.squared_difference": lambda x, y: ops.square(_binary(ops.subtract)(x, y)),
-    "math.subtract": _binary(ops.subtract),
-    "math.tan": _of_x(ops.tan),
-    "math.tanh": _of_x(ops.tanh),
     "math.top_k": lambda input, k=1, sorted=True: ops.top_k(input, k, sorted),
     "math.truediv": _binary(ops.divide),
     "nn.avg_pool": functions.pool(ops.average_pool),
     "nn.avg_pool2d": functions.pool(ops.average_pool),
     "nn.bias_add": lambda value, bias: _binary(ops.add)(value, bias),
     "nn.depth_to_space": functions.depth_to_space,
-    "nn.elu": _of_features(ops.elu),
     "nn.gelu": lambda features, approximate=False: ops.gelu(features, approximate),
     "nn.leaky_relu": lambda features, alpha=0.2: ops.leaky_relu(features, alpha),
     "nn.local_response_normalization": functions.local_response_normalization,
     "nn.log_softmax": lambda logits, axis=-1: ops.log_softmax(logits, -1 if axis is None else axis),
     "nn.max_pool": functions.pool(ops.max_pool),
     "nn.max_pool2d": functions.pool(ops.max_pool),
-    "nn.relu": _of_features(ops.relu),
-    "nn.relu6": _of_features(ops.relu6),
-    "nn.selu": _of_features(ops.selu),
-    "nn.silu": _of_features(ops.silu),
     "nn.softmax": lambda logits, axis=-1: ops.softmax(logits, -1 if axis is None else axis),
-    "nn.softsign": _of_features(ops.softsign),
     "nn.space_to_depth": functions.space_to_depth,
     "one_hot": lambda indices, depth, axis=-1, dtype="float32": ops.one_hot(indices, depth, axis or -1, dtype),
     "ones_like": lambda input, dtype=None: ops.ones_like(input, dtype),

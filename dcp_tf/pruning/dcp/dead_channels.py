@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from dcp_tf.graph import ChannelGraph, ChannelGroup
-from dcp_tf.graph.constants import fold_constants
+from dcp_tf.graph.constant_channels import fold_constants
 from dcp_tf.pruning.problem.consumers import KernelMasks, channels_read
 
 

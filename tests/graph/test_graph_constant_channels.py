@@ -11,7 +11,7 @@ from random_graphs import random_model
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, kernel_sparsity, rebuild
-from dcp_tf.graph.constants import fold_constants
+from dcp_tf.graph.constant_channels import fold_constants
 from dcp_tf.pruning.dcp.dead_channels import remove_unread
 from dcp_tf.pruning.problem.consumers import KernelMasks, with_kernels
 from dcp_tf.pruning.problem.stages import kernel_units
