@@ -1,4 +1,4 @@
-"""In which settings two runs differ, by the names of the flags, for the one line that refuses to resume."""
+"""In which settings two runs differ, for the one line that refuses to resume."""
 
 import json
 import re
@@ -10,49 +10,39 @@ _NOT_SETTINGS = {
     **dict.fromkeys(("fingerprint", "weights"), "another model"),
     **dict.fromkeys(("images", "data"), "other training images, normalization or augmentation"),
     "objective": "another loss",
-    "trainable": "other layers are frozen, see --unfreeze",
+    "trainable": "other layers are frozen",
 }
-_FLAGS = {
-    **{f"auxiliary.{name}": f"aux_{name}" for name in ("epochs", "schedule", "boundaries")},
-    "auxiliary.learning_rate": "aux_lr",
-    "finetuning.epochs": "finetune_epochs",
-    "finetuning.learning_rate": "finetune_lr",
-    "steps_per_epoch": "max_steps_per_epoch",
-    **dict.fromkeys(("reconstruction", "discrimination"), "losses"),
-}
-# What Python sets but no flag does.
-_WITHOUT_FLAG = ("batch_norm_momentum", "factor", "masks", "momentum", "nesterov", "phase")
 _COPIES = ("auxiliary.seed", "finetuning.seed")  # of the run's seed, which counts
 _LONGEST = 40  # characters of a value
 
 
-def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """The settings that differ, as in "--seed 0 -> 1, --rate 0.5 -> 0.3"; empty where none does.
+def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple[str, list[str]]:
+    """The settings that differ, as in "seed 0 -> 1, auxiliary.epochs 3 -> 1"; empty where none does.
 
     Args:
         before: settings of the stopped run, as JSON holds them; parts may be dictionaries.
         now: of this run.
+
+    Returns:
+        The changes in words, and the names of the settings in them.
     """
     before, now = _flat(before), _flat(now)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     if "method" in changed:  # another method has other settings, which nobody changed
         changed = [key for key in changed if key == "method" or (key in before and key in now)]
-    lines = [_line(key, before.get(key), now.get(key)) for key in changed]
-    return ", ".join(dict.fromkeys(lines))
-
-
-def _line(key: str, before: Any, now: Any) -> str:
-    if key in _NOT_SETTINGS:
-        return _NOT_SETTINGS[key]
-    own = key.split(".", 1)[-1]
-    flag = _FLAGS.get(key) or _FLAGS.get(own) or own
-    if flag == "losses":
-        return "--losses"
-    return f"{'' if flag in _WITHOUT_FLAG else '--'}{flag} {_short(before)} -> {_short(now)}"
+    names: dict[str, list[str]] = {}  # by what is said of them: trainings have settings in common
+    for key in changed:
+        own = f"{key.split('.')[-1]} {_short(before.get(key))} -> {_short(now.get(key))}"
+        names.setdefault(_NOT_SETTINGS.get(key, own), []).append(key)
+    lines = [
+        line if keys[0] in _NOT_SETTINGS else f"{' and '.join(keys)} {line.partition(' ')[2]}"
+        for line, keys in names.items()
+    ]
+    return ", ".join(lines), [key for key in changed if key not in _NOT_SETTINGS]
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with those inside of parts called PART.NAME; a target counts as one, by the name of its flag."""
+    """The settings with those inside of parts called PART.NAME; a target counts as one, called by its measure."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         if key == "target" and isinstance(value, Mapping):

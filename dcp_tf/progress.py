@@ -3,7 +3,7 @@
 import contextlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from tqdm import tqdm
@@ -66,7 +66,26 @@ def bar(
     return tqdm(iterable, desc=what, total=total, unit=unit, initial=initial, leave=False, dynamic_ncols=True)
 
 
-def say(line: str) -> None:
-    """Prints one line to standard error without tearing a bar that is being drawn."""
-    tqdm.write(line, file=sys.stderr)
+def say(line: str, setting: str | Sequence[str] = ()) -> None:
+    """Prints one line to standard error without tearing a bar that is being drawn.
+
+    Args:
+        line: it calls settings by their names in Python.
+        setting: those of them that programs print as flags, as for `UsageError`.
+    """
+    names = (setting,) if isinstance(setting, str) else setting
+    tqdm.write(_naming[-1](line, names) if names else line, file=sys.stderr)
     sys.stderr.flush()
+
+
+_naming: list[Callable[[str, Sequence[str]], str]] = [lambda line, names: line]
+
+
+@contextlib.contextmanager
+def naming(settings: Callable[[str, Sequence[str]], str]) -> Iterator[None]:
+    """Inside the block `say` prints what a function makes of a line and the settings that it names."""
+    _naming.append(settings)
+    try:
+        yield
+    finally:
+        _naming.pop()

@@ -141,6 +141,7 @@ def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
     from dcp_tf import progress
     from dcp_tf.data import digest, images_per_measurement
     from dcp_tf.training import Distillation, TrainState, finetuning_advice, fit
+    from dcp_tf.training.advice import ADVISED
 
     objective, train, test = subject.objective, subject.dataset.train, subject.dataset.test
     loss, at_once = objective.loss, images_per_measurement(test.shape)
@@ -157,11 +158,11 @@ def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
         checkpoint=TrainState(state, {"data": digest(train), "teacher": flags.teacher, "distillation": share}),
         log_dir=str(folder / "events"),
         keep_best=True,
-        lr_setting="--finetune_lr",
+        lr_setting="finetuning.learning_rate",
     )
     phase = history.phase("fine-tuning", time.perf_counter() - started, distillation=share)
     if line := finetuning_advice(history, config, objective, teacher, train):
-        progress.say(line)
+        progress.say(line, ADVISED)
     return phase
 
 

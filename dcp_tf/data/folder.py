@@ -118,10 +118,11 @@ def common_shape(
         if size != first_size and (height is None or width is None):
             raise UsageError(
                 f"the images differ in size: {files[0]} is {first_size[0]} x {first_size[1]} and {path} is "
-                f"{size[0]} x {size[1]} pixels; give an input size (--image_size) or a model with a fixed one"
+                f"{size[0]} x {size[1]} pixels; give an input size or a model with a fixed one",
+                setting="image_size",
             )
         if not resize:
-            require_face_size(str(path), size, (height, width), "give --landmarks, ")
+            require_face_size(str(path), size, (height, width), "give landmarks, ")
         gray = gray and mode in _GRAY_MODES
     return decoded_shape(input_shape, first_size[::-1], gray)
 
@@ -133,7 +134,8 @@ def require_face_size(
     if any(required not in (None, actual) for required, actual in zip(model_size, size[::-1], strict=True)):
         raise UsageError(
             f"{what} has {size[1]} x {size[0]} pixels (height x width), but the model takes "
-            f"{model_size[0]} x {model_size[1]}: align the faces to that size, {advice}or --resize to stretch them"
+            f"{model_size[0]} x {model_size[1]}: align the faces to that size, {advice}or resize=True to stretch them",
+            setting=("landmarks", "resize") if advice else "resize",
         )
 
 

@@ -142,8 +142,9 @@ def _open(name: str, data_dir: str | None) -> Any:
         names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
         contents = f"{folder} holds {', '.join(names)}" if names else f"there is none in {root} either"
         raise UsageError(
-            f"TensorFlow Datasets knows no data set {name!r}, {contents}; check --data_dir and the name (NAME, "
-            "NAME/CONFIG or NAME:VERSION)"
+            f"TensorFlow Datasets knows no data set {name!r}, {contents}; check data_dir and the name (NAME, "
+            "NAME/CONFIG or NAME:VERSION)",
+            setting="data_dir",
         ) from error
     except Exception as error:
         raise UsageError(f"TensorFlow Datasets cannot open {name!r}: {first_line(error)}") from error
@@ -165,14 +166,14 @@ def _check_data_dir(name: str, data_dir: str | None) -> None:
     if folder is None or folder.name != re.split("[:/]", name)[0] or (folder / folder.name).is_dir():
         return
     if any(next(folder.glob(f"{depth}dataset_info.json"), None) for depth in ("*/", "*/*/")):
-        raise UsageError(f"--data_dir is the folder that holds {folder.name}: give --data_dir={folder.parent}")
+        raise UsageError(f"give the folder that holds {folder.name}, data_dir={folder.parent}", setting="data_dir")
 
 
 def _prepare(name: str, builder: Any, data_dir: str | None) -> None:
     """Downloads the data set."""
     where = builder.data_path.parent
     advice = (
-        f"give the --data_dir that holds it, or prepare it where there is a network: tfds build {name} --data_dir=DIR"
+        f"give the data_dir that holds it, or prepare it where there is a network: tfds build {name} --data_dir=DIR"
     )
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         _check_manual_files(name, builder, data_dir, advice)
@@ -182,11 +183,12 @@ def _prepare(name: str, builder: Any, data_dir: str | None) -> None:
     except ImportError as error:
         raise UsageError(
             f"{name} is not in {where}, and to download it TensorFlow Datasets needs a package "
-            f"that is not installed ({first_line(error)}); install that, or give the --data_dir that holds {name}"
+            f"that is not installed ({first_line(error)}); install that, or give the data_dir that holds {name}",
+            setting="data_dir",
         ) from error
     except Exception as error:  # anything from no network to a changed web page
         raise UsageError(
-            f"{name} is not in {where} and cannot be downloaded ({first_line(error)}); {advice}"
+            f"{name} is not in {where} and cannot be downloaded ({first_line(error)}); {advice}", setting="data_dir"
         ) from error
 
 
@@ -198,7 +200,8 @@ def _check_manual_files(name: str, builder: Any, data_dir: str | None, advice: s
     if not manual.is_dir() or not any(manual.iterdir()):
         steps = " ".join(builder.MANUAL_DOWNLOAD_INSTRUCTIONS.replace("manual_dir", str(manual)).split())
         raise UsageError(
-            f"{name} is not in {builder.data_path.parent} and must be downloaded by hand: {steps} Or {advice}"
+            f"{name} is not in {builder.data_path.parent} and must be downloaded by hand: {steps} Or {advice}",
+            setting="data_dir",
         )
 
 
@@ -241,7 +244,8 @@ def _describe(
         return (height, width, channels), False, tuple(label.names)
     if input_shape is None or len(input_shape) != 3 or None in input_shape[:2]:
         raise UsageError(
-            f"the images of tfds:{name} differ in size; give an input size (--image_size) or a model with a fixed one"
+            f"the images of tfds:{name} differ in size; give an input size or a model with a fixed one",
+            setting="image_size",
         )
     return (input_shape[0], input_shape[1], channels), True, tuple(label.names)
 

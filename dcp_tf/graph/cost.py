@@ -98,7 +98,8 @@ def count_cost(
             if multiplication.positions is None and not open_sizes:
                 raise UsageError(
                     f"the output size of {call.path!r} is unknown; state the shape of one input, such as "
-                    "input_shape=(224, 224, 3) or (20, 5) (--input_shape=20,5)"
+                    "input_shape=(224, 224, 3)",
+                    setting="input_shape",
                 )
             call_macs, call_flops = _multiply(record, multiplication, kept)
             macs[key], flops[key] = _sum(macs[key], call_macs), _sum(flops[key], call_flops)

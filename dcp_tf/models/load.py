@@ -31,7 +31,7 @@ _UNKNOWN_OBJECT = re.compile(
 )
 _PACKAGED = re.compile(r"'registered_name': '([^'>]+>([^']+))'")
 _UNSTORED = (
-    "which no model file stores: --custom_objects=FILE.py with the imports that the code needs, such as "
+    "which no model file stores: custom_objects=FILE.py with the imports that the code needs, such as "
     "`import tensorflow as tf`, gives it to the layer"
 )
 
@@ -119,7 +119,10 @@ def _prepare(
 def _check_lambdas(model: keras.Model, spec: str) -> None:
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.Lambda) and (names := unknown_names(layer)):
-            raise UsageError(f"{spec} cannot be used: its Lambda layer {layer.name!r} uses {names[0]!r}, {_UNSTORED}")
+            raise UsageError(
+                f"{spec} cannot be used: its Lambda layer {layer.name!r} uses {names[0]!r}, {_UNSTORED}",
+                setting="custom_objects",
+            )
 
 
 def _pairs(renamed: dict[str, str]) -> str:
@@ -143,7 +146,9 @@ def _read_model(path: pathlib.Path, allow_lambda: bool) -> keras.Model:
     except UsageError:
         raise
     except Exception as error:  # Keras raises nearly every kind, depending on what is wrong with the file
-        raise UsageError(f"{path} cannot be loaded: {_explain(error)}") from error
+        reason = _explain(error)
+        named = [name for name in ("custom_objects", "allow_lambda") if f"{name}=" in reason]
+        raise UsageError(f"{path} cannot be loaded: {reason}", setting=named) from error
     if not isinstance(model, keras.Model):
         raise UsageError(f"{path} holds a {type(model).__qualname__}, not a whole model")
     return model
@@ -201,13 +206,13 @@ def _explain(error: Exception) -> str:
     unknown = _UNKNOWN_OBJECT.search(text)
     if unknown:
         return (
-            f"plain Keras does not know the custom object {unknown[1]!r}: --custom_objects=FILE.py names the Python "
+            f"plain Keras does not know the custom object {unknown[1]!r}: custom_objects=FILE.py names the Python "
             "file that defines it (its code is run); in Python, give dcp_tf.prune a model that your code has loaded"
         )
     if "`Lambda` layer" in text:
         return (
-            "it holds a Lambda layer, whose code is not run from a file without --allow_lambda (say it for files that "
-            "you trust); better write it with Keras layers (Rescaling for a factor, UnitNormalization for embeddings "
+            "it holds a Lambda layer, whose code is not run from a file without allow_lambda=True (for files that you "
+            "trust); better write it with Keras layers (Rescaling for a factor, UnitNormalization for embeddings "
             "of length 1) or keras.ops"
         )
     if "shape of the Lambda's output" in text or "Model expected 0 layers" in text:  # it could not be built

@@ -40,6 +40,7 @@ from dcp_tf.training import (
     finetuning_advice,
     fit,
 )
+from dcp_tf.training.advice import ADVISED
 from dcp_tf.training.baseline_check import check_baseline
 from dcp_tf.training.heads import find_positions
 from dcp_tf.training.label_checks import numbering_note
@@ -163,7 +164,7 @@ def prune(
 def _look(model: keras.Model, objective: Objective, train: DataSplit, validation: DataSplit | None, seed: int) -> None:
     """Says how good the model is before anything is done to it, and what is odd about the data."""
     if objective.name in ("softmax", "sigmoid") and (note := numbering_note(train.labels, output_shape(model, train))):
-        progress.say(note)
+        progress.say(note, "round_to")
     found = check_baseline(model, objective, train, validation, seed=seed)
     for line in [] if found is None else [found.headline(), *found.lines()]:
         progress.say(line)
@@ -245,8 +246,11 @@ def choose_groups(graph: ChannelGraph, method: Method) -> list[ChannelGroup]:
         return groups
     reasons = {g.pinned_because for g in graph.groups if g.pinned_because}
     kinds = {"recurrent units" if g.recurrent else "residual streams" for g in graph.prunable(True)}
-    residual = "" if method.prune_residual or not kinds else f"; {' and '.join(sorted(kinds))} need --prune_residual"
-    raise UsageError(f"the model has no group of channels to prune ({'; '.join(sorted(reasons)[:3])}{residual})")
+    residual = "" if method.prune_residual or not kinds else f"; {' and '.join(sorted(kinds))} need prune_residual=True"
+    raise UsageError(
+        f"the model has no group of channels to prune ({'; '.join(sorted(reasons)[:3])}{residual})",
+        "prune_residual" if residual else (),
+    )
 
 
 def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: Method) -> dict[str, int]:
@@ -274,7 +278,7 @@ def _announce_rounding(graph: ChannelGraph, method: Method) -> None:
     groups = choose_groups(graph, method)
     widths_at = lambda step: choose_widths(graph, groups, dataclasses.replace(method, round_to=step))  # noqa: E731
     if note := rounding_note(graph, widths_at, method.round_to):
-        progress.say(note)
+        progress.say(note, "round_to")
 
 
 def own_rates(groups: Sequence[ChannelGroup], method: Method) -> dict[str, float]:
@@ -391,11 +395,11 @@ def _fine_tune(
         phase="fine-tuning",
         log_dir=task.log_dir,
         keep_best=True,
-        lr_setting="--finetune_lr",
+        lr_setting="finetuning.learning_rate",
     )
     phases.append(history.phase("fine-tuning", time.perf_counter() - started, distillation=distillation))
     if line := finetuning_advice(history, config, objective, baseline, task.data):
-        progress.say(line)
+        progress.say(line, ADVISED)
 
 
 def _settings(graph, train, method, objective, auxiliary, finetuning, distillation, seed) -> dict[str, Any]:

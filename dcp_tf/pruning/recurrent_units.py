@@ -12,4 +12,7 @@ def announce_units(graph: ChannelGraph, method: Method) -> None:
     names = [group.name for group in graph.prunable(residual=True) if group.recurrent]
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        progress.say(f"note: recurrent units stay ({', '.join(names[:3])}{more}); --prune_residual prunes them too")
+        progress.say(
+            f"note: recurrent units stay ({', '.join(names[:3])}{more}); prune_residual=True prunes them too",
+            "prune_residual",
+        )

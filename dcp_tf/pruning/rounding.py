@@ -27,5 +27,5 @@ def rounding_note(graph: ChannelGraph, widths_at: Callable[[int], Mapping[str, i
     finer = next(step for step in (8, 4, 2, 1) if step < round_to and abs(removed(step) - plain) < _MUCH * plain)
     return (
         f"widths in multiples of {round_to} remove {rounded:.0%} of the MACs, the plain rate would remove {plain:.0%}; "
-        f"--round_to={finer} removes {removed(finer):.0%}"
+        f"round_to={finer} removes {removed(finer):.0%}"
     )

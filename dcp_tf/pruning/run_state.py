@@ -49,8 +49,12 @@ class RunState:
         about = self.folder / "settings.json"
         if resume and about.exists():
             before = read_json(about)
-            if changes := describe_changes(before, settings):
-                raise UsageError(f"cannot resume {self.folder} with other settings ({changes}); leave out --resume")
+            changes, names = describe_changes(before, settings)
+            if changes:
+                raise UsageError(
+                    f"cannot resume {self.folder} with other settings ({changes}); leave out resume=True",
+                    setting=(*names, "resume"),
+                )
             return
         if self.folder.exists():
             shutil.rmtree(self.folder)
@@ -97,7 +101,7 @@ class RunState:
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-            raise RunError(f"{path} is damaged ({error}); run again without --resume") from error
+            raise RunError(f"{path} is damaged ({error}); run again without resume=True", "resume") from error
         return about
 
     def save_selection(self, done: Sequence[GroupPlan | KernelPlan], variables: Sequence[keras.Variable]) -> None:

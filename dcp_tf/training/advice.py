@@ -7,13 +7,14 @@ from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.history import History
 from dcp_tf.training.objectives import Objective
 
+ADVISED = ("finetuning.epochs", "finetuning.learning_rate")  # the settings that an advice may name
 _NEAR = 0.01  # a smaller loss of accuracy needs no advice
 
 
 def finetuning_advice(
     history: History, config: TrainConfig, objective: Objective, baseline: keras.Model | None, data: DataSplit
 ) -> str | None:
-    """One line with flags to type; None where the accuracy is near the baseline's, or unknown.
+    """One line with settings to try; None where the accuracy is near the baseline's, or unknown.
 
     Args:
         history: of `fit(..., keep_best=True)`.
@@ -42,7 +43,7 @@ def _remedy(history: History, config: TrainConfig, metric: str) -> str:
     accuracies = [record[f"held_out_{metric}"] for record in history]
     best = accuracies.index(max(accuracies)) + 1
     if best >= 0.8 * len(history):  # it was still rising
-        return f"try --finetune_epochs={3 * len(history)}"
+        return f"try finetuning.epochs={3 * len(history)}"
     if history[-1].get(metric, 0.0) > accuracies[-1] + 0.1:  # what was learnt does not hold for other images
-        return f"more training images help, or --finetune_lr={config.learning_rate / 10:g}"
-    return f"try --finetune_lr={config.learning_rate / 3:.2g} --finetune_epochs={2 * len(history)}"
+        return f"more training images help, or finetuning.learning_rate={config.learning_rate / 10:g}"
+    return f"try finetuning.learning_rate={config.learning_rate / 3:.2g} finetuning.epochs={2 * len(history)}"

@@ -68,8 +68,12 @@ class TrainState:
         arrays = _read(self.path)
         about = _about(arrays, self.path)
         wanted = json.loads(json.dumps({**settings, **self._conditions}))
-        if changes := describe_changes(about["settings"], wanted):
-            raise UsageError(f"{self.path} was saved by a run with other settings ({changes}); delete it to start anew")
+        changes, names = describe_changes(about["settings"], wanted)
+        if changes:
+            raise UsageError(
+                f"{self.path} was saved by a run with other settings ({changes}); delete it to start anew",
+                setting=names,
+            )
         sets = [("model", list(variables)), ("optimizer", list(optimizer))]
         for kind, targets in sets:
             _check(kind, arrays, targets, self.path)

@@ -58,7 +58,7 @@ def _tpu() -> tf.distribute.Strategy:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver.connect()
     except Exception as error:  # of many kinds, by what is missing
         line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UsageError(f"no TPU was found for --strategy=tpu (which is untested on TPUs): {line}") from error
+        raise UsageError(f"no TPU was found for strategy=tpu (untested): {line}", "strategy") from error
     return tf.distribute.TPUStrategy(resolver)
 
 

@@ -31,7 +31,8 @@ def check_class_labels(labels: np.ndarray, shape: tuple, what: str, *, rows_sum_
     if not are_whole(labels):
         raise UsageError(
             f"{what} has labels of the type {labels.dtype} with fractions; classes must be integers (from 0), numbers "
-            f"to regress need --loss=mse and labels ({_axes(shape)})"
+            f"to regress need loss=mse and labels ({_axes(shape)})",
+            setting="loss",
         )
     _check_numbering(labels, shape[-1], what)
 
@@ -76,18 +77,21 @@ def _check_numbering(labels: np.ndarray, outputs: int, what: str) -> None:
     if first == 1 and high == classes:
         raise UsageError(
             f"{what} has labels from 1 to {high}; classes are numbered from 0: subtract 1 from the labels"
-            + (" (or give --loss=mse if they are numbers to regress)" if outputs == 1 else "")
+            + (" (or give loss=mse if they are numbers to regress)" if outputs == 1 else ""),
+            setting="loss",
         )
     if classes == 2 and are_two_classes(labels):
         raise UsageError(
             f"{what} has the labels {first} and {high}; the two classes are numbered 0 and 1: give (y == {high})"
-            + (" (or --loss=mse if they are numbers to regress)" if outputs == 1 else "")
+            + (" (or loss=mse if they are numbers to regress)" if outputs == 1 else ""),
+            setting="loss",
         )
     if low < 0:
         raise UsageError(f"{what} holds the negative label {low}; classes are numbered from 0")
     raise UsageError(
         f"{what} has the label {high}, but the model has {outputs} output{'s' * (outputs != 1)}; "
-        f"use a model with at least {high + 1}" + (", or --loss=mse for numbers to regress" if outputs == 1 else "")
+        f"use a model with at least {high + 1}" + (", or loss=mse for numbers to regress" if outputs == 1 else ""),
+        setting="loss",
     )
 
 
@@ -114,12 +118,14 @@ def check_rows(labels: np.ndarray, shape: tuple, what: str, *, sums_to_1: bool) 
     if labels.size and not (labels.min() >= 0 and labels.max() <= 1):
         raise UsageError(
             f"{what} has rows of labels between {labels.min():g} and {labels.max():g}; those of classes are 0 and 1, "
-            "or probabilities; numbers to regress need --loss=mse"
+            "or probabilities; numbers to regress need loss=mse",
+            setting="loss",
         )
     if sums_to_1 and np.abs(labels.sum(-1, dtype=np.float64) - 1).max(initial=0) > _SUM_TOLERANCE:
         raise UsageError(
             f"{what} has rows of labels that do not sum to 1, as those of a softmax must; for several classes at once "
-            "end the model in sigmoids, or give --loss=multilabel for logits"
+            "end the model in sigmoids, or give loss=multilabel for logits",
+            setting="loss",
         )
 
 

@@ -44,7 +44,7 @@ def fit(
     log_dir: str | None = None,
     frozen_batch_norm: bool = False,
     keep_best: bool = False,
-    lr_setting: str = "the learning rate",
+    lr_setting: str = "learning_rate",
 ) -> History:
     """Trains `model` in place. The result depends on its weights, the data, the arguments and the seed alone.
 
@@ -73,7 +73,7 @@ def fit(
         frozen_batch_norm: BatchNormalization layers act as in inference and are not trained.
         keep_best: hold `config.held_out` inputs of the split out of training, and end with the weights that do best on
             them, of any epoch or from before the first; which epoch that was is logged.
-        lr_setting: the name of the learning rate in errors, such as a flag.
+        lr_setting: what errors call the learning rate.
 
     Returns:
         One record per epoch.
@@ -215,7 +215,8 @@ def _run_epoch(
     _check_finite(step, epoch, phase, lr_setting, config.learning_rate)
     if not step.weights_are_finite():
         raise RunError(
-            f"a weight became NaN in {phase} (epoch {epoch + 1}); lower {lr_setting} (now {config.learning_rate:g})"
+            f"a weight became NaN in {phase} (epoch {epoch + 1}); lower {lr_setting} (now {config.learning_rate:g})",
+            setting=lr_setting,
         )
     loss, heads, accuracy = step.means()
     record = {"epoch": epoch + 1, "loss": loss, "losses": heads, "learning_rate": learning_rate}
@@ -239,7 +240,7 @@ def _check_finite(step: TrainStep, epoch: int, phase: str, lr_setting: str, lear
     bad = step.first_bad_step()
     if bad is not None:
         place = f"{phase} (epoch {epoch + 1}, step {bad})"
-        raise RunError(f"the loss became NaN in {place}; lower {lr_setting} (now {learning_rate:g})")
+        raise RunError(f"the loss became NaN in {place}; lower {lr_setting} (now {learning_rate:g})", lr_setting)
 
 
 @contextlib.contextmanager

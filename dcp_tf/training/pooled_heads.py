@@ -214,8 +214,9 @@ def _train(
         value = float(measured())
         if not math.isfinite(value):
             raise RunError(
-                f"the loss became NaN in auxiliary fine-tuning (epoch {epoch + 1} of {last.name}); lower --aux_lr "
-                f"(now {config.learning_rate:g})"
+                f"the loss became NaN in auxiliary fine-tuning (epoch {epoch + 1} of {last.name}); lower "
+                f"auxiliary.learning_rate (now {config.learning_rate:g})",
+                setting="auxiliary.learning_rate",
             )
         if value < best:
             best, kept = value, [v.numpy() for v in variables]

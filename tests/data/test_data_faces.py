@@ -203,7 +203,7 @@ def test_faces_of_another_size_are_stretched_unless_that_is_forbidden(root):
     wrong = r"(eve_0002\.png|record 2 of .*more\.tfrecord) has 20 x 8 .* takes 10 x 8"
     with pytest.raises(UsageError, match=wrong) as caught:
         data.load(f"faces:{root}", input_shape=(10, 8, 3), faces=FaceSettings(resize=False))
-    assert ("--landmarks" in str(caught.value)) == (root / "eve").is_dir()  # crops in records have none
+    assert ("give landmarks" in str(caught.value)) == (root / "eve").is_dir()  # crops in records have none
     others = FaceSettings(leave_out=["eve"], resize=False)
     assert data.load(f"faces:{root}", input_shape=(10, 8, 3), faces=others).num_classes == 3
 

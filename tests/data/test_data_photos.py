@@ -136,5 +136,5 @@ def test_sets_that_must_be_fetched_by_hand_say_how(tmp_path):
     with pytest.raises(UsageError, match=r"downloads/manual should contain two files: ILSVRC2012_img_train\.tar") as e:
         data.load("tfds:imagenet2012", data_dir=str(tmp_path), input_shape=(32, 32, 3))
     assert "register on https://image-net.org" in str(e.value)
-    assert "--data_dir" in str(e.value)
+    assert "data_dir" in str(e.value)
     assert "\n" not in str(e.value)

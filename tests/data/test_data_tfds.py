@@ -119,7 +119,7 @@ def test_configs_and_versions_that_are_there_are_listed(tmp_path):
 @pytest.mark.parametrize("config", ["", "small"])
 def test_the_folder_of_the_set_itself_is_no_data_dir(config, tmp_path):
     write_set(tmp_path, (6, 5, 3), {"train": [0, 1, 2], "test": [0]}, lambda rng: (6, 5), config=config)
-    with pytest.raises(UsageError, match=rf"--data_dir is the folder that holds tiny: give --data_dir={tmp_path}$"):
+    with pytest.raises(UsageError, match=rf"give the folder that holds tiny, data_dir={tmp_path}$"):
         data.load("tfds:tiny", data_dir=str(tmp_path / "tiny"))
 
 
@@ -194,7 +194,7 @@ def test_sets_that_are_no_images_are_refused_before_any_download(tmp_path):
     [
         (
             OSError("no network\nmore"),
-            r"mnist is not in .* and cannot be downloaded \(no network\); give the --data_dir",
+            r"mnist is not in .* and cannot be downloaded \(no network\); give the data_dir",
         ),
         (ModuleNotFoundError("No module named 'scipy'"), r"needs a package that is not installed \(.*'scipy'\)"),
     ],

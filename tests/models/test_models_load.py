@@ -81,7 +81,7 @@ def bad_files(folder):
         "text.h5": "is no .h5 file",
         "model.pb": "expected .keras or .h5",
         "saved_model": "is a folder",
-        "custom.keras": "does not know the custom object 'Doubling': --custom_objects=FILE.py .* in Python, give",
+        "custom.keras": "does not know the custom object 'Doubling': custom_objects=FILE.py .* in Python, give",
         "custom.h5": "does not know the custom object 'Doubling'",
         "lambda.keras": "cannot be loaded: it holds a Lambda layer",
         "keras2.h5": r"'local' \(LocallyConnected2D\)",

@@ -51,10 +51,10 @@ def test_units_go_with_the_residual_streams(capsys):
 def test_a_note_tells_of_units_that_stay_and_an_error_of_those_that_are_all_there_is(capsys):
     model = reads_four_channels(lambda: layers.LSTM(6, name="read"))
     announce_units(ChannelGraph(model), dcp_tf.DCP(rate=0.5))
-    assert "recurrent units stay (read); --prune_residual prunes them too" in capsys.readouterr().err
+    assert "recurrent units stay (read); prune_residual=True prunes them too" in capsys.readouterr().err
     x = keras.Input((10, 3))
     alone = keras.Model(x, layers.Dense(4)(layers.LSTM(6, name="read")(x)))
-    with pytest.raises(UsageError, match="recurrent units need --prune_residual"):
+    with pytest.raises(UsageError, match="recurrent units need prune_residual=True"):
         choose_groups(ChannelGraph(alone), dcp_tf.DCP(rate=0.5))
 
 

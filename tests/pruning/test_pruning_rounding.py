@@ -42,7 +42,7 @@ def test_rounding_that_removes_much_more_is_named_with_a_finer_multiple():
     model = chain(32, 32)  # at .3 each keeps 23, the nearest multiple of 16 is 16
     line = note(model, 0.3, 16)
     assert "multiples of 16" in line
-    assert "--round_to=8" in line
+    assert "round_to=8" in line
 
 
 def test_rounding_that_removes_much_less_is_named():
@@ -63,6 +63,6 @@ def test_a_run_says_it_once(capsys):
     data = (images, np.arange(64) % 4)
     none = dcp_tf.TrainConfig(epochs=0, learning_rate=0.01)
     dcp_tf.prune(chain(32, 32), data, dcp_tf.L1(rate=0.3), finetuning=none)
-    assert capsys.readouterr().err.count("--round_to=8") == 1
+    assert capsys.readouterr().err.count("round_to=8") == 1
     dcp_tf.prune(chain(32, 32), data, dcp_tf.L1(rate=0.3, round_to=1), finetuning=none)
-    assert "--round_to" not in capsys.readouterr().err
+    assert "round_to" not in capsys.readouterr().err

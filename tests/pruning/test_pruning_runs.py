@@ -141,7 +141,7 @@ def test_a_run_stopped_again_and_again_gives_what_an_undisturbed_run_gives(varia
 
 def test_resuming_with_other_settings_is_refused_and_changes_nothing(some, tmp_path):
     RunState(tmp_path / "state", {"rate": 0.5}, resume=False)
-    with pytest.raises(UsageError, match=r"--rate 0.5 -> 0.3"):
+    with pytest.raises(UsageError, match=r"rate 0.5 -> 0.3"):
         RunState(tmp_path / "state", {"rate": 0.3}, resume=True)
     RunState(tmp_path / "state", {"rate": 0.5}, resume=True)
 

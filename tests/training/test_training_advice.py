@@ -28,10 +28,10 @@ def history(*accuracies, training=0.5, before=0.5):
 @pytest.mark.parametrize(
     ("accuracies", "training", "expected"),
     [
-        ((0.1, 0.2, 0.3, 0.5, 0.7), 0.7, "30.0 points below the baseline's 1.0000: try --finetune_epochs=15"),
-        ((0.1, 0.2, 0.3, 0.35, 0.4), 0.4, "50.0 points below the baseline's 1.0000: try --finetune_epochs=15"),
-        ((0.5, 0.8, 0.7, 0.7, 0.7), 1.0, "more training images help, or --finetune_lr=0.001"),
-        ((0.6, 0.4, 0.2, 0.2, 0.2), 0.2, "try --finetune_lr=0.0033 --finetune_epochs=10"),
+        ((0.1, 0.2, 0.3, 0.5, 0.7), 0.7, "30.0 points below the baseline's 1.0000: try finetuning.epochs=15"),
+        ((0.1, 0.2, 0.3, 0.35, 0.4), 0.4, "50.0 points below the baseline's 1.0000: try finetuning.epochs=15"),
+        ((0.5, 0.8, 0.7, 0.7, 0.7), 1.0, "more training images help, or finetuning.learning_rate=0.001"),
+        ((0.6, 0.4, 0.2, 0.2, 0.2), 0.2, "try finetuning.learning_rate=0.0033 finetuning.epochs=10"),
     ],
 )
 def test_what_helps_depends_on_how_training_went(accuracies, training, expected):
@@ -52,4 +52,4 @@ def test_nothing_is_said_of_a_model_as_good_as_its_baseline():
 def test_without_a_baseline_the_accuracy_should_rise():
     assert finetuning_advice(history(0.6, 0.7), CONFIG, Classification(), None, DATA) is None
     line = finetuning_advice(history(0.3, 0.4), CONFIG, Classification(), None, DATA)
-    assert line == "fine-tuning did not help: try --finetune_epochs=6, or prune less"
+    assert line == "fine-tuning did not help: try finetuning.epochs=6, or prune less"

@@ -13,8 +13,18 @@ def test_nan_stops_with_epoch_step_and_what_to_lower():
     images = IMAGES.copy()
     images[20] = np.nan
     with pytest.raises(RunError) as caught:
-        fit(convolutional(), batches(images), [LOGITS], plain(), phase="fine-tuning", lr_setting="--finetune_lr")
-    assert str(caught.value) == "the loss became NaN in fine-tuning (epoch 1, step 2); lower --finetune_lr (now 0.1)"
+        fit(
+            convolutional(),
+            batches(images),
+            [LOGITS],
+            plain(),
+            phase="fine-tuning",
+            lr_setting="finetuning.learning_rate",
+        )
+    assert (
+        str(caught.value)
+        == "the loss became NaN in fine-tuning (epoch 1, step 2); lower finetuning.learning_rate (now 0.1)"
+    )
 
 
 def test_weights_spoiled_by_the_last_step_are_noticed():

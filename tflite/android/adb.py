@@ -24,7 +24,7 @@ def find_adb(path: str | None = None) -> str:
     """
     if path is not None:
         if shutil.which(path) is None:
-            raise UsageError(f"--adb={path} is no program that can be run")
+            raise UsageError(f"adb={path} is no program that can be run", "adb")
         return path
     folders = [
         pathlib.Path(os.environ[name], "platform-tools")
@@ -36,7 +36,8 @@ def find_adb(path: str | None = None) -> str:
             return program
     raise UsageError(
         "adb is not on PATH: install Android's platform tools "
-        "(https://developer.android.com/tools/releases/platform-tools) or give --adb=PATH"
+        "(https://developer.android.com/tools/releases/platform-tools) or give adb=PATH",
+        setting="adb",
     )
 
 
@@ -61,7 +62,9 @@ def choose_devices(adb: str, serials: Sequence[str] = ()) -> list[str]:
             "with `adb devices`"
         )
     if not serials and len(states) > 1:
-        raise UsageError(f"several devices are connected ({connected}): say which, --serial={','.join(states)}")
+        raise UsageError(
+            f"several devices are connected ({connected}): say which, serials={','.join(states)}", "serials"
+        )
     chosen = list(dict.fromkeys(serials)) or list(states)
     for serial in chosen:
         _require_usable(serial, states[serial])

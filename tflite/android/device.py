@@ -85,7 +85,8 @@ def core_mask(device: Device, which: str, threads: int) -> int | None:
         return _given_mask(device, which, threads)
     if not device.cores:
         raise UsageError(
-            f"device {device.serial} does not tell its cores' frequencies: give a mask (--cores=f0) or --cores=all"
+            f"device {device.serial} does not tell its cores' frequencies: give a mask (cores=f0) or cores=all",
+            setting="cores",
         )
     chosen: list[int] = []
     for frequency in sorted(set(device.cores.values()), reverse=which == "big"):
@@ -98,12 +99,12 @@ def core_mask(device: Device, which: str, threads: int) -> int | None:
 
 def _given_mask(device: Device, which: str, threads: int) -> int:
     if not re.fullmatch(r"(0x)?[0-9a-f]+", which, re.IGNORECASE | re.ASCII):
-        raise UsageError(f"--cores takes big, little, all or a hexadecimal mask. Received: {which!r}")
+        raise UsageError(f"cores takes big, little, all or a hexadecimal mask. Received: {which!r}", setting="cores")
     mask = int(which, 16)
     cores = [core for core in range(mask.bit_length()) if mask >> core & 1]
     if len(cores) < threads or (device.cores and not set(cores) <= set(device.cores)):
         known = f" (device {device.serial} has {', '.join(map(str, device.cores))})" if device.cores else ""
-        raise UsageError(f"--cores={which} means cores {cores} for {threads} threads{known}")
+        raise UsageError(f"cores={which} means cores {cores} for {threads} threads{known}", setting="cores")
     return mask
 
 
@@ -123,13 +124,16 @@ def check_program(path: pathlib.Path, device: Device) -> None:
         with path.open("rb") as file:
             head = file.read(20)
     except OSError as error:
-        raise UsageError(f"--benchmark_model={path} cannot be read: {error.strerror or error}") from error
+        raise UsageError(
+            f"benchmark_model={path} cannot be read: {error.strerror or error}", "benchmark_model"
+        ) from error
     if head[:4] != b"\x7fELF" or len(head) < 20:
-        raise UsageError(f"--benchmark_model={path} is no Android program (not an ELF file)")
+        raise UsageError(f"benchmark_model={path} is no Android program (not an ELF file)", "benchmark_model")
     kind = _MACHINES.get(struct.unpack_from("<H", head, 18)[0], "of an unknown kind")
     if kind not in device.abis:
         raise UsageError(
-            f"--benchmark_model={path} is a program for {kind}; device {device.serial} runs {', '.join(device.abis)}"
+            f"benchmark_model={path} is a program for {kind}; device {device.serial} runs {', '.join(device.abis)}",
+            setting="benchmark_model",
         )
 
 

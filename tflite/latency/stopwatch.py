@@ -139,7 +139,7 @@ def check_cpus(cpus: Sequence[int], threads: int) -> None:
     if not cpus:
         return
     if not hasattr(os, "sched_setaffinity"):
-        raise UsageError(f"{platform.system()} cannot pin a process to processors; leave out --cpu")
+        raise UsageError(f"{platform.system()} cannot pin a process to processors; leave out cpus", "cpus")
     allowed = sorted(os.sched_getaffinity(0))
     if missing := sorted(set(cpus) - set(allowed)):
         raise UsageError(f"processor {missing[0]} is not among those that can be used here: {_ranges(allowed)}")

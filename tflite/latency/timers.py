@@ -82,7 +82,7 @@ def open_device(settings: AndroidSettings) -> DeviceSession:
     adb = find_adb(settings.adb)
     serials = choose_devices(adb, settings.serials)
     if len(serials) > 1:
-        raise UsageError(f"a latency table is of one device. Received: --serial={','.join(serials)}")
+        raise UsageError(f"a latency table is of one device. Received: serials={','.join(serials)}", "serials")
     short = dataclasses.replace(settings, runs=20, warmup=3, least_seconds=0.1, repetitions=3)
     return DeviceSession(Adb(adb, serials[0]), {}, short)
 

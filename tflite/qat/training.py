@@ -174,7 +174,8 @@ def _check(fine: bool, epoch: int, lower: str, learning_rate: float) -> None:
     if not fine:
         raise RunError(
             f"the loss or a weight became NaN in quantization-aware training (epoch {epoch + 1}); lower {lower} (now "
-            f"{learning_rate:g})"
+            f"{learning_rate:g})",
+            setting=lower,
         )
 
 

@@ -265,8 +265,9 @@ def settings_of(variant: Variant) -> dict[str, Any]:
 
 def require_same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raises UsageError unless the runs in a file were made under the conditions of now."""
-    if changes := describe_changes(before, now):
-        raise UsageError(f"cannot resume {path} under other conditions ({changes}); leave out --resume")
+    changes, names = describe_changes(before, now)
+    if changes:
+        raise UsageError(f"cannot resume {path} under other conditions ({changes}); leave out --resume", setting=names)
 
 
 def _plain(value: Any) -> Any:

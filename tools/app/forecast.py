@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from dcp_tf.errors import UsageError
+from dcp_tf.tools.cli.program import name_flags
 from dcp_tf.tools.cli.pruning_flags import read_target
 
 
@@ -23,6 +24,7 @@ def forecast(graph: Any, flags: Any) -> dict[str, Any]:
     widths = widths_at(round_to)
     kept = widths.at_rate(flags.rate) if target is None else widths.within(target)
     note = None if target else rounding_note(graph, lambda step: widths_at(step).at_rate(flags.rate), round_to)
+    note = note and name_flags(note, ["round_to"])
     before, after = count_cost(graph), widths.cost(kept)
     report = {"model": graph.trace.model.name, "rate": flags.rate}
     for name in ("params", "macs", "flops"):

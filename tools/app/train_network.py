@@ -120,6 +120,6 @@ def train(subject: ModelAndData, config: Any, state: pathlib.Path, *, log_dir: s
         checkpoint=TrainState(state, {"data": digest(images.train), "loss": objective.name}),
         phase="training",
         log_dir=log_dir,
-        lr_setting="--learning_rate",
+        lr_setting="learning_rate",
     )
     return {"name": "training", "seconds": time.perf_counter() - started, "history": list(history)}

@@ -87,7 +87,7 @@ def read(values: Mapping[str, Any], settings: Any, changes: Changes = _NONE, **g
             return settings(**taken | given)
         return dataclasses.replace(settings, **taken | given)
     except UsageError as error:
-        raise UsageError(name_flags(error, names)) from error
+        raise UsageError(name_flags(str(error), error.settings, names)) from error
 
 
 def flag_names(settings: Any, changes: Changes = _NONE) -> dict[str, str]:
@@ -114,7 +114,7 @@ def read_numbers(name: str, texts: Sequence[str], kind: type = float) -> tuple[A
     try:
         return tuple(kind(text) for text in texts if text != "")
     except ValueError as error:
-        raise UsageError(f"--{name} takes numbers with commas between them, received {','.join(texts)}") from error
+        raise UsageError(f"--{name} takes numbers with commas between them, received {','.join(texts)!r}") from error
 
 
 def read_rates(entries: Sequence[str], flag: str = "rates") -> tuple[tuple[str, float], ...]:

@@ -76,7 +76,7 @@ def _read(label: str, flags: Any) -> Any:
         values([label, f"--method={name}", *(f"--{option}" for option in options)])
         return pruning_flags.read_method(values)
     except (absl_flags.Error, UsageError) as error:
-        line = name_flags(error) if isinstance(error, UsageError) else str(error)
+        line = name_flags(str(error), error.settings) if isinstance(error, UsageError) else str(error)
         # Without options it is the program's own flags that are wrong.
         raise UsageError(f"{label}: {line}" if options else line) from error
 

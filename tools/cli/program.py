@@ -13,6 +13,7 @@ from typing import Any
 
 from absl import flags as absl_flags
 
+from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError, first_line
 
 OK, FAILED, BAD_USAGE, STOPPED = 0, 1, 2, 130
@@ -104,6 +105,7 @@ class Program:
         return "\n".join(lines)
 
     def _add(self, name: str) -> None:
+        FLAG_OF.setdefault(name, name)
         self._sections[-1][1].append(name)
 
     def run(
@@ -138,7 +140,8 @@ class Program:
             made = ()
             if main != self._help:
                 made = quiet_start(None if first is None else lambda: (first(values),)) or ()
-            code = main(values, *made) or OK
+            with progress.naming(name_flags):
+                code = main(values, *made) or OK
             sys.stdout.flush()
             return code
         except BrokenPipeError:
@@ -202,30 +205,39 @@ def _finite(value: float | None) -> bool:
     return value is None or math.isfinite(value)
 
 
-def name_flags(error: UsageError | RunError, names: Mapping[str, str] = types.MappingProxyType({})) -> str:
-    """What an error says, with flags in place of the settings that it names.
+def name_flags(text: str, settings: Sequence[str], names: Mapping[str, str] = types.MappingProxyType({})) -> str:
+    """A line of the library with flags in place of the settings that it names.
 
     Args:
-        error: its text has settings as NAME=VALUE, or else alone.
-        names: setting -> flag, where it is called otherwise.
+        text: has settings as NAME=VALUE, or else alone.
+        settings: their names in Python. One that the text does not have is added as a flag in parentheses.
+        names: setting -> flag, in place of `FLAG_OF`. What is in neither stays as it is.
     """
-    text = str(error)
-    for setting in error.settings:
-        flag = f"--{names.get(setting, FLAG_OF.get(setting, setting))}"
+    for setting in settings:
+        flag = names.get(setting, FLAG_OF.get(setting))
         name = rf"(?<![\w.-]){re.escape(setting)}"
+        if flag is None:
+            continue
         if re.search(f"{name}=", text):
-            text = re.sub(rf"""{name}=(?:(['"])(.*?)\1)?""", lambda match, flag=flag: f"{flag}={match[2] or ''}", text)
+            text = re.sub(
+                f"{name}=(True\\b|'\\w+'|\\([^()]+\\))?", lambda match, flag=flag: _assigned(flag, match[1]), text
+            )
         elif re.search(rf"{name}(?![\w.])", text):
-            text = re.sub(rf"{name}(?![\w.])", flag, text)
+            text = re.sub(rf"{name}(?![\w.])", f"--{flag}", text)
         else:
-            text = f"{text} ({flag})"
-    return text
+            text = f"{text} (--{flag})"
+    return re.sub(r"(--\w+) and \1\b", r"\1", text)  # trainings share flags
+
+
+def _assigned(flag: str, value: str | None) -> str:
+    """`--flag=VALUE` for a value that Python writes otherwise; `--flag=` where the value may stay."""
+    return f"--{flag}" if value == "True" else f"--{flag}={re.sub(r'[() ]', '', value or '').strip(chr(39))}"
 
 
 def explain(error: Exception) -> tuple[str, int]:
     """One line for the user and the exit code of an error."""
     if isinstance(error, UsageError | RunError):
-        return name_flags(error), BAD_USAGE if isinstance(error, UsageError) else FAILED
+        return name_flags(str(error), error.settings), BAD_USAGE if isinstance(error, UsageError) else FAILED
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return f"the disk is full ({error.filename}); free some space and run again", FAILED
     if isinstance(error, OSError) and error.filename is not None and error.errno in _OF_PATHS:

@@ -15,9 +15,11 @@ from dcp_tf.tools.app.latency_target import LatencyTarget, read_latency_target
 from dcp_tf.tools.cli.flag_checks import check_given
 from dcp_tf.tools.cli.flags_from_settings import define, read, values_of
 from dcp_tf.tools.cli.plan_flag import given_plan
-from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.program import FLAG_OF, Program
 from dcp_tf.tools.cli.qat_flags import define_qat, read_qat
 from dcp_tf.tools.cli.training_flags import define_phase, define_recipe, read_training
+
+FLAG_OF |= dict.fromkeys(("reconstruction", "discrimination"), "losses")
 
 
 def define_pruning(program: Program) -> None:

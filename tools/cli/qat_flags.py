@@ -85,7 +85,7 @@ def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed:
         masks=zero_kernel_masks(model),
         teacher=teacher,
         seed=seed,
-        lower="--qat_lr",
+        lower="qat.learning_rate",
     )
     images = dataset.train.representative(settings.calibration_samples, seed)
     allow_float = not settings.strict

@@ -43,7 +43,8 @@ def from_tf_keras(model) -> keras.Model:
         raise UsageError(f"expected a tf_keras model, received {type(model).__module__}.{type(model).__qualname__}")
     unknown = _find_unknown(model)
     if unknown:
-        raise UsageError(f"the Keras 2 model {model.name!r} cannot be converted to Keras 3: {no_counterpart(unknown)}")
+        line = f"the Keras 2 model {model.name!r} cannot be converted to Keras 3: {no_counterpart(unknown)}"
+        raise UsageError(line, named_settings(unknown))
     converted = _Converter().model(model)
     check_outputs(model, converted)
     return converted
@@ -61,6 +62,11 @@ def no_counterpart(missing: Iterable[tuple[str, str | None]]) -> str:
     entries = [_entry(kind, layers) for kind, layers in names.items()]
     more = f" and {len(entries) - 8} more" if len(entries) > 8 else ""
     return f"no counterpart for {', '.join(entries[:8])}{more}; write them with Keras layers in Keras 2 first"
+
+
+def named_settings(missing: Iterable[tuple[str, str | None]]) -> list[str]:
+    """The settings that `no_counterpart` names."""
+    return ["allow_lambda"] if "Lambda" in dict(missing) else []
 
 
 def _entry(kind: str, names: list[str | None]) -> str:

@@ -12,7 +12,7 @@ import keras
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models.keras2.convert import from_tf_keras, no_counterpart
+from dcp_tf.models.keras2.convert import from_tf_keras, named_settings, no_counterpart
 from dcp_tf.models.keras2.operations import OPERATIONS
 
 _WEIGHTS = "model.weights.h5"
@@ -42,7 +42,8 @@ def load_keras2_file(path: pathlib.Path, name: str, allow_lambda: bool = False) 
     if allow_lambda:
         missing = [(kind, layer) for kind, layer in missing if kind != "Lambda"]
     if missing:
-        raise UsageError(f"{name} was saved by Keras 2 and cannot be converted to Keras 3: {no_counterpart(missing)}")
+        line = f"{name} was saved by Keras 2 and cannot be converted to Keras 3: {no_counterpart(missing)}"
+        raise UsageError(line, named_settings(missing))
     with _with_spectral_normalization() as classes:
         if is_archive and _has_old_weight_names(path):
             return from_tf_keras(_load_by_traversal(path, config, name, classes, safe_mode=not allow_lambda))

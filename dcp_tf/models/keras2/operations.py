@@ -52,7 +52,7 @@ def _same_names(prefix: str, wrap: Callable, names: str) -> dict[str, Callable]:
 
 # What to do where a function has no counterpart.
 HINTS = {
-    "Lambda": "--allow_lambda runs its code",
+    "Lambda": "allow_lambda=True runs its code",
     "tf.nn.dropout": "it drops values at inference too, use the layer Dropout",
 }
 

@@ -115,7 +115,8 @@ class Cache:
             self.close()
             raise RunError(
                 f"the cache in {self._parent} cannot be written ({error.strerror or error}); free some space, or give "
-                "--cache_disk_gib=0"
+                "cache_disk_gib=0",
+                setting="cache_disk_gib",
             ) from error
 
 

@@ -50,7 +50,7 @@ class SelectionImages:
         if apart_from:
             subset = np.setdiff1d(subset, data.balanced_subset(apart_from, seed))
         if len(subset) < wanted:
-            progress.say(f"selecting on {len(subset)} images, which is what half of --cache_gib holds")
+            progress.say(f"selecting on {len(subset)} images, which is what half of cache_gib holds", "cache_gib")
         self._order = np.random.default_rng([seed, 0]).permutation(subset)
         self.total = len(self._order)
         self._is_quick = getattr(data, "in_memory", False)

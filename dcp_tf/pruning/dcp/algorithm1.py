@@ -209,7 +209,7 @@ def _fine_tune(
             checkpoint=checkpoint,
             phase="auxiliary fine-tuning" if name == "auxiliary" else name.replace("_", " "),
             log_dir=task.log_dir,
-            lr_setting="--aux_lr",
+            lr_setting="auxiliary.learning_rate",
         )
     phases.append({"name": name, "seconds": time.perf_counter() - started, "history": list(history)})
 
@@ -261,7 +261,8 @@ def _name_idle_heads(augmented: AugmentedModel, task: Task, phases: Sequence[Map
         named = ", ".join(f"{augmented.positions[n].layer} (loss {losses[n]:.3g})" for n in idle)
         progress.say(
             f"hardly better than a constant answer (loss {by_chance:.3g}): the auxiliary classifiers at {named}; train "
-            "them longer (--aux_epochs), on more images, or put them deeper (--auxiliary_layers)"
+            "them longer (auxiliary.epochs), on more images, or put them deeper (auxiliary_layers)",
+            setting=("auxiliary.epochs", "auxiliary_layers"),
         )
 
 

@@ -128,7 +128,8 @@ def check_layers(graph: ChannelGraph, groups: Sequence[ChannelGroup], name: str)
         if reason:
             raise UsageError(
                 f"{name} reconstructs the layers that read the channels of {group.name!r}, but {reason}; "
-                "exclude the group with --exclude or choose another method"
+                "leave the group out with exclude=NAME, or choose another method",
+                setting="exclude",
             )
 
 

@@ -82,7 +82,8 @@ def apoz(evidence: Evidence, groups: Sequence[ChannelGroup]) -> Scores:
         if (active == 1).all():
             raise UsageError(
                 f"apoz ranks by how often an activation is zero, and those of {name!r} never are (it has no ReLU); "
-                "exclude it with --exclude or choose another method"
+                "leave it out with exclude=NAME, or choose another method",
+                setting="exclude",
             )
     return scores
 

@@ -67,7 +67,8 @@ def check_filters(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
         if not graph.producing_kernels(group):
             raise UsageError(
                 f"the channels of {group.name!r} are not made by filters that could be ranked by their weights; "
-                "exclude it with --exclude or choose another method"
+                "leave it out with exclude=NAME, or choose another method",
+                setting="exclude",
             )
 
 
@@ -77,7 +78,8 @@ def check_scales(graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
         if not _gammas(graph, group):
             raise UsageError(
                 f"bn_scale ranks by BatchNormalization's gamma, and the channels of {group.name!r} pass none; "
-                "exclude it with --exclude or choose another method"
+                "leave it out with exclude=NAME, or choose another method",
+                setting="exclude",
             )
 
 

@@ -140,7 +140,7 @@ class ChannelProblem:
         if not selected.any():
             self._ceiling = _OUT_OF_BOUNDS * self._measure().joint
         elif not self._descend(_ATTEMPTS):
-            raise RunError(self._diverged())
+            raise RunError(self._diverged(), "selection_lr")
 
     def adopt(self, selected: np.ndarray, kernels: Sequence[np.ndarray]) -> None:
         """Takes `selected` and the kernels' values over from elsewhere.
@@ -192,7 +192,7 @@ class ChannelProblem:
 
     def _diverged(self) -> str:
         return (
-            f"the loss became NaN in the selection of {self.name}; lower --selection_lr "
+            f"the loss became NaN in the selection of {self.name}; lower selection_lr "
             f"(now {self.settings.learning_rate:g})"
         )
 
@@ -208,7 +208,7 @@ class ChannelProblem:
         """
         terms = self._measure()
         if not np.isfinite(terms.joint):
-            raise RunError(self._diverged())
+            raise RunError(self._diverged(), "selection_lr")
         return terms
 
     def _keep(self) -> None:

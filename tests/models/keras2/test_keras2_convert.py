@@ -234,7 +234,7 @@ def test_code_in_a_file_is_not_run(tmp_path):
     witness.unlink()
     for path in (tmp_path / "old.h5", tmp_path / "old.keras"):
         old.save(path)
-        with pytest.raises(UsageError, match="Lambda: --allow_lambda runs its code"):
+        with pytest.raises(UsageError, match="Lambda: allow_lambda=True runs its code"):
             models.load(str(path))
     assert not witness.exists()
 

@@ -145,6 +145,6 @@ def test_a_full_disk_is_one_clear_line_and_leaves_nothing(tmp_path, monkeypatch)
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("pathlib.Path.write_bytes", full)
-    with pytest.raises(RunError, match=r"No space left.*--cache_disk_gib=0"):
+    with pytest.raises(RunError, match=r"No space left.*cache_disk_gib=0"):
         Batches(lambda i: [tf.zeros(3)], 2, 100, cache).keep()
     assert not list(tmp_path.iterdir())

@@ -152,7 +152,7 @@ def test_a_learning_rate_that_diverges_is_lowered_until_the_loss_is_finite(net_a
     result = prune(model, split, method, auxiliary=NONE, finetuning=NONE)
     assert all(np.isfinite(np.asarray(w)).all() for w in result.model.weights)
     monkeypatch.setattr("dcp_tf.pruning.problem.problem._ATTEMPTS", 1)
-    with pytest.raises(RunError, match="lower --selection_lr"):
+    with pytest.raises(RunError, match="lower selection_lr"):
         prune(model, split, method, auxiliary=NONE, finetuning=NONE)
 
 

@@ -176,8 +176,8 @@ def test_a_planted_channel_goes_and_the_rate_holds(name, update):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("bn_scale", "'make' pass none; exclude it with --exclude"),
-        ("apoz", r"'read' never are \(it has no ReLU\); exclude it with --exclude"),
+        ("bn_scale", "'make' pass none; leave it out with exclude="),
+        ("apoz", r"'read' never are \(it has no ReLU\); leave it out with exclude="),
     ],
 )
 def test_a_group_that_cannot_be_ranked_is_named(name, message):
