@@ -1,49 +1,37 @@
-"""Every network of keras.applications: traced, pruned at random, rebuilt, compared with the masked one, reloaded."""
+"""Tests every network of keras.applications: trace, prune randomly, rebuild, compare with the masked model, reload."""
 
 import dataclasses
 import pathlib
 import re
-import subprocess
-import sys
 import tempfile
 import time
 from typing import Any
 
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
+from dcp_tf.tools.app.plain_keras import largest_difference, run_here, run_in_plain_keras
 
 RATE = 0.3
 TOLERANCE = 1e-4
 SMALL = (96, 96, 3)
 
-_LOAD_IN_PLAIN_KERAS = """
-import sys
-sys.modules["dcp_tf"] = None  # an import of it would fail
-import keras, numpy as np
-data = np.load(sys.argv[2])
-model = keras.models.load_model(sys.argv[1], compile=False)
-found = np.asarray(model(data["x"], training=False))
-error = np.abs(found - data["y"]).max() / max(np.abs(data["y"]).max(), 1e-12)
-sys.exit(0 if error <= 1e-4 else f"after loading the outputs differ by {error:.2g}")
-"""
-
 
 @dataclasses.dataclass
 class SweepRow:
-    """What was found for one network.
+    """The result of one network.
 
     Attributes:
         network: name of the constructor.
         size: height of the input images.
         groups: channel groups.
-        prunable: groups that may lose channels, residual ones included.
-        shrinkable: share of the convolution parameters that lie in layers that can shrink.
-        params_kept: parameters of the pruned model as a share of the baseline's.
+        prunable: groups that can lose channels, residual streams included.
+        shrinkable: fraction of the convolution parameters in layers that can shrink.
+        params_kept: parameters of the pruned model relative to the baseline's.
         error: largest difference between rebuilt and masked outputs, relative to the largest output.
         trace_seconds: to trace and group.
         rebuild_seconds: to build the smaller model.
-        precision: of the numbers that were compared.
-        failure: what went wrong, None if nothing did.
+        precision: floating-point type of the comparison.
+        failure: the error; None without one.
     """
 
     network: str
@@ -88,13 +76,13 @@ def sweep(only: str = "", seed: int = 0) -> list[SweepRow]:
         try:
             check(row, seed)
             if not row.error <= TOLERANCE:
-                # In some very deep networks with random weights a change of 1e-6 in the input changes the output by
-                # a third: rounding alone does that in float32. In float64 only a real difference is left.
+                # Some very deep networks with random weights amplify float32 rounding to large differences. In float64
+                # only a real difference remains.
                 row.precision = "float64"
                 check(row, seed)
             if not row.error <= TOLERANCE:
                 raise AssertionError(f"the rebuilt model differs from the masked one by {row.error:.2g}")
-        except Exception as error:  # a failure of one network is a row of the table, not the end of the sweep
+        except Exception as error:  # a failure is a row of the table and does not stop the sweep
             row.failure = f"{type(error).__name__}: {error}"
         rows.append(row)
         progress.say(f"{len(rows)}/{len(names)}  {name}: {row.failure or f'error {row.error:.1e}'}")
@@ -102,7 +90,7 @@ def sweep(only: str = "", seed: int = 0) -> list[SweepRow]:
 
 
 def check(row: SweepRow, seed: int) -> None:
-    """Fills the row of one network, computed in the row's precision; raises what goes wrong."""
+    """Fills the row of one network, computed in the row's precision."""
     import keras
 
     before = keras.config.floatx()
@@ -136,13 +124,13 @@ def _compare(row: SweepRow, seed: int) -> None:
     row.rebuild_seconds = time.perf_counter() - started
     row.params_kept = count_cost(graph, kept).params / count_cost(graph).params
     images = np.random.default_rng(seed).normal(size=(2, *model.inputs[0].shape[1:])).astype(row.precision)
-    expected, outputs = (keras.ops.convert_to_numpy(m(images, training=False)) for m in (masked(graph, kept), small))
-    row.error = float(np.abs(expected - outputs).max() / max(np.abs(expected).max(), 1e-12))
-    _load_elsewhere(small, images, outputs)
+    expected, outputs = run_here(masked(graph, kept), images)[0], run_here(small, images)[0]
+    row.error = largest_difference(outputs, expected)
+    _check_saved(small, images, outputs)
 
 
 def random_plan(graph: Any, rate: float, seed: int) -> dict[str, Any]:
-    """For each group that may be pruned (residual ones too) channels drawn by chance."""
+    """Random channels for each prunable group, residual streams included."""
     import numpy as np
 
     rng = np.random.default_rng(seed)
@@ -153,9 +141,9 @@ def random_plan(graph: Any, rate: float, seed: int) -> dict[str, Any]:
 
 
 def randomize_statistics(model: Any, seed: int) -> None:
-    """Gives BatchNorm and biases values that differ from channel to channel; equal ones would hide mistakes.
+    """Sets BatchNormalization and biases to values that differ between channels; equal ones would hide mistakes.
 
-    They stay near the usual ones: over hundreds of layers with random kernels, float32's rounding grows with them.
+    The values stay near the defaults, since float32 rounding grows with them over hundreds of random layers.
     """
     import numpy as np
 
@@ -168,7 +156,7 @@ def randomize_statistics(model: Any, seed: int) -> None:
 
 
 def _build(name: str) -> Any:
-    """The network with logits: a softmax would hide differences. Small images where it takes them."""
+    """The network with logits, because softmax would hide differences; with small images if it supports them."""
     import keras
 
     constructor = getattr(keras.applications, name)
@@ -178,18 +166,16 @@ def _build(name: str) -> Any:
         return constructor(weights=None, classifier_activation=None)
 
 
-def _load_elsewhere(model: Any, images: Any, outputs: Any) -> None:
+def _check_saved(model: Any, images: Any, outputs: Any) -> None:
     """Saves the model and loads it in a process that cannot import dcp_tf."""
-    import numpy as np
-
     with tempfile.TemporaryDirectory() as folder:
-        path, data = pathlib.Path(folder, "pruned.keras"), pathlib.Path(folder, "data.npz")
+        path = pathlib.Path(folder, "pruned.keras")
         model.save(path)
-        np.savez(data, x=images, y=outputs)
-        command = [sys.executable, "-c", _LOAD_IN_PLAIN_KERAS, str(path), str(data)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise AssertionError(f"plain Keras cannot use the saved model: {done.stderr.strip().splitlines()[-1]}")
+        (loaded,) = run_in_plain_keras(images, [path])
+    if isinstance(loaded, str):
+        raise AssertionError(f"plain Keras cannot use the saved model: {loaded}")
+    if not (error := largest_difference(loaded[0], outputs)) <= TOLERANCE:
+        raise AssertionError(f"after loading the outputs differ by {error:.2g}")
 
 
 def table(rows: list[SweepRow]) -> Any:

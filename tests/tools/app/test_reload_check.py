@@ -118,12 +118,10 @@ def test_a_file_that_is_another_model_fails_the_run_and_costs_nothing(inputs, tm
 def test_finetune_looks_at_its_file_too(inputs, tmp_path, capsys, monkeypatch):
     from dcp_tf.tools.app import reload_check
 
-    def in_this_process(scratch, images, files, targets, flags):
-        outputs = np.asarray(keras.models.load_model(files["pruned"])(images)) + 1.0
-        np.savez(targets["pruned"], outputs)
-        return {"": "it ended"}
+    def in_this_process(images, files, **_):
+        return [[np.asarray(keras.models.load_model(file)(images)) + 1.0] for file in files]
 
-    monkeypatch.setattr(reload_check, "_run_plain_keras", in_this_process)
+    monkeypatch.setattr(reload_check, "run_in_plain_keras", in_this_process)
     flags = [inputs.plain, inputs.data(), f"--output_dir={tmp_path}", "--finetune_epochs=1", "--reload_check"]
     assert finetune.run(flags) == 1
     assert "pruned.keras, loaded in plain Keras: its outputs differ" in capsys.readouterr().err
@@ -211,13 +209,13 @@ def test_help_says_that_code_runs():
 
 
 def test_differences_are_relative_and_see_infinities():
-    from dcp_tf.tools.app.reload_check import _difference
+    from dcp_tf.tools.app.plain_keras import largest_difference
 
     value = np.array([1.0, 100.0])
-    assert _difference(value, value) == 0
-    assert _difference(value + np.array([0, 1.0]), value) == pytest.approx(0.01)
-    assert _difference(np.array([np.nan, 1.0]), np.array([np.nan, 1.0])) == 0
-    assert _difference(np.array([np.nan, 1.0]), value) == np.inf
+    assert largest_difference(value, value) == 0
+    assert largest_difference(value + np.array([0, 1.0]), value) == pytest.approx(0.01)
+    assert largest_difference(np.array([np.nan, 1.0]), np.array([np.nan, 1.0])) == 0
+    assert largest_difference(np.array([np.nan, 1.0]), value) == np.inf
 
 
 class Flags(types.SimpleNamespace):
@@ -236,10 +234,10 @@ class Flags(types.SimpleNamespace):
 )
 def test_a_process_that_ends_early_is_a_failure(code, stderr, said, inputs, tmp_path, monkeypatch):
     from dcp_tf import data
-    from dcp_tf.tools.app import reload_check
+    from dcp_tf.tools.app import plain_keras, reload_check
 
     done = types.SimpleNamespace(returncode=code, stdout="", stderr=stderr)
-    monkeypatch.setattr(reload_check.subprocess, "run", lambda *_, **__: done)
+    monkeypatch.setattr(plain_keras.subprocess, "run", lambda *_, **__: done)
     model, failures = keras.models.load_model(inputs.folder / "plain.keras"), []
     dataset = data.load(f"npz:{inputs.folder / 'four.npz'}", input_shape=(8, 8, 3))
     flags = Flags(reload_check=True, debug=False)
