@@ -22,7 +22,8 @@ import json
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.app import baseline, run_summary, tflite_model
-from dcp_tf.tools.cli import data_flags, face_flags, model_flags
+from dcp_tf.tools.app.pair_verification import load_with_pairs
+from dcp_tf.tools.cli import data_flags, face_flags
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("evaluate", __doc__)
@@ -71,50 +72,9 @@ def main(flags) -> None:
 def _load(flags):
     """The model with what it is measured on."""
     if flags.pairs:
-        return _load_with_pairs(flags)
+        return load_with_pairs(flags)
     face_flags.require_pairs(flags)
     return tflite_model.load_tflite(flags) if flags.model.endswith(".tflite") else data_flags.load_model_and_data(flags)
-
-
-def _load_with_pairs(flags):
-    """The model with the images of the pairs, which are all that it is measured on."""
-    from dcp_tf import data, models, tflite
-    from dcp_tf.training.embeddings import Directions
-    from dcp_tf.training.verified import Verified
-
-    if flags["dataset"].present:
-        raise UsageError("give either --dataset or --pairs: embeddings are measured on the pairs alone")
-    face_flags.face_settings(flags)
-    pairs, notes = face_flags.read_pairs(flags), []
-    if flags.model.endswith(".tflite"):
-        runner, normalization, kind = tflite.Runner(flags.model), "none", "logits"
-        model, shape = runner.predict, tuple(runner.input_shapes[0][1:])
-        outputs = (None, *tflite.inspect(flags.model).outputs[0].shape[1:])
-    else:
-        loaded = models.load(flags.model, weights=flags.weights, **model_flags.code_of(flags))
-        model, normalization, kind = loaded.model, loaded.normalization, models.outputs_kind(loaded.model)
-        data_flags.require_one_input(flags.model, model)
-        shape, outputs = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape)
-    _require_embeddings(flags, len(shape) == 3 and kind == "logits", outputs)
-    name, mean, std = data_flags.read_normalization(flags, normalization, notes)
-    images = face_flags.pair_images(flags, pairs, shape, data.find_normalization(name, mean, std))
-    notes.append(f"verified on {pairs.size:,} pairs of {len(pairs.files):,} images ({flags.pairs})")
-    dataset = data.ImageDataset(pairs.name, images, images, 0, (), images.shape)
-    objective = Verified(Directions(), pairs)
-    return data_flags.ModelAndData(
-        model, dataset, None, "mean/std" if mean else name, flags.model, tuple(notes), objective
-    )
-
-
-def _require_embeddings(flags, is_linear: bool, outputs: tuple) -> None:
-    """Raises UsageError where the model, its run or a flag says that the outputs are no embeddings of images."""
-    loss = flags.loss if flags["loss"].present else data_flags.read_run_record(flags.model).loss
-    known = loss in ("auto", *face_flags.MARGINS) and flags.outputs != "probabilities"
-    if not is_linear or not known or len(outputs) != 2 or outputs[1] < 2:
-        raise UsageError(
-            f"--pairs verifies embeddings, but {flags.model} is no embedding network: its outputs have the shape "
-            f"{outputs}" + ("" if loss == "auto" else f", its loss is {loss}")
-        )
 
 
 def run(argv=None) -> int:

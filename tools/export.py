@@ -97,13 +97,13 @@ def main(flags) -> None:
 
 
 def compare_with_baseline(records: dict[str, dict], folder: pathlib.Path, name: str, baseline: str) -> None:
-    """Notes in each record which operations its file has more or fewer than the baseline's file of the same mode."""
-    from dcp_tf import tflite
+    """Adds to each record how its operations differ from those of the baseline's file of the same mode."""
+    from dcp_tf.tools.app.deployment import operations_change
 
     for file, record in records.items():
         other = folder / (baseline + file.removeprefix(name))
         if baseline != name and other.is_file():
-            record["operations_change"] = tflite.inspect(folder / file).difference(tflite.inspect(other))
+            record["operations_change"] = operations_change(folder / file, other)
 
 
 def run(argv=None) -> int:

@@ -13,12 +13,11 @@ import sys
 if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
-import pathlib
 import time
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tools.app import baseline, unlabelled
-from dcp_tf.tools.cli import data_flags, face_flags, model_flags, objective_flags, pruning_flags, run_flags
+from dcp_tf.tools.cli import data_flags, face_flags, model_flags, pruning_flags, run_flags
 from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.training_flags import read_training
 
@@ -42,22 +41,22 @@ def main(flags) -> None:
     if flags.distillation and not flags.teacher:
         raise UsageError("--distillation needs --teacher=BASELINE")
     from dcp_tf import progress
-    from dcp_tf.tools.app import augmentation_check, run_summary
+    from dcp_tf.tools.app import augmentation_check, finetuning, run_summary
     from dcp_tf.tools.app.reload_check import check_custom_layers_reload, reload_records
     from dcp_tf.training import save_model
 
     subject = data_flags.load_model_and_data(flags)
     data_flags.require_one_output(subject)
-    share = _share_of_teacher(flags, subject)
+    weight = finetuning.teacher_weight(flags, subject)
     config = read_training(flags, "finetuning")
-    teacher = _load_teacher(flags, subject)
+    teacher = finetuning.load_teacher(flags, subject)
     check_custom_layers_reload(subject.model, subject.dataset)
     folder, _ = run_flags.open_folder(flags, strategy=None)
     what = "teacher" if teacher else "model"
     baseline_check = baseline.report_baseline(flags, subject, model=teacher, what=what, is_trained=True)
     subject = augmentation_check.drop_harmful_augmentation(flags, subject, teacher)
     subject.announce()
-    masks = _masks_of_zeros(subject.model) if _has_pruned_kernels(flags.model) else {}
+    masks = finetuning.pruned_kernel_masks(subject.model, flags.model)
     known = run_summary.known_figures(baseline_check) if teacher is None else None
     before = run_summary.measure_model(subject.model, subject.dataset, subject.objective, known)
     metric = subject.objective.primary
@@ -66,7 +65,7 @@ def main(flags) -> None:
         before, metric = before | reference.compare(subject.model), reference.metric
     if teacher is not None and metric in before:
         progress.say(f"before fine-tuning: {metric} {before[metric]:.4f}")
-    phase = _fit(flags, subject, config, teacher, folder, masks, share)
+    phase = finetuning.fine_tune(flags, subject, config, teacher, folder, masks, weight)
     path = save_model(subject.model, folder / "pruned.keras")
     after = run_summary.measure_model(subject.model, subject.dataset, subject.objective, count_zero_kernels=bool(masks))
     if reference is not None:
@@ -78,92 +77,13 @@ def main(flags) -> None:
     content = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase]}
     if reference is not None:
         content["metric"] = metric
-    resolved = {"distillation": share}
+    resolved = {"distillation": weight}
     run_summary.write_summary(folder, started, subject, flags, resolved, baseline_check, **content)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")
     if failures:
         raise RunError("; ".join(failures))
-
-
-def _share_of_teacher(flags, subject) -> float:
-    """What share of the loss the teacher has; 0 without one.
-
-    Raises:
-        UsageError: there would be nothing to learn from, or nothing to learn from the teacher.
-    """
-    from dcp_tf.training import distillation_weight
-
-    share = distillation_weight(subject.objective.loss, flags.distillation)
-    if flags.teacher and not share:
-        raise UsageError(
-            "nothing is learnt from --teacher: --distillation is 0, or the loss has no distance to a teacher"
-        )
-    if subject.dataset.train.labels is None and not flags.teacher:
-        raise UsageError("the data has no labels: give --teacher=BASELINE")
-    return share if flags.teacher else 0.0
-
-
-def _load_teacher(flags, subject):
-    """The model of `--teacher`, None without the flag."""
-    if not flags.teacher:
-        return None
-    from dcp_tf import models
-
-    wishes = {"input_shape": subject.dataset.input_shape, "num_classes": subject.model.outputs[0].shape[-1]}
-    return models.load(flags.teacher, **wishes, **model_flags.code_of(flags)).model
-
-
-def _has_pruned_kernels(path: str) -> bool:
-    """Whether zero kernels may be pruned ones: not where the plan beside the model took channels alone."""
-    from dcp_tf.files import read_json
-
-    plan = pathlib.Path(path).parent / "plan.json"
-    found = read_json(plan) if plan.is_file() else None
-    return not isinstance(found, dict) or bool(found.get("kernels", True))
-
-
-def _masks_of_zeros(model):
-    """The masks that hold pruned kernels at zero, which is said where there are some."""
-    from dcp_tf import progress
-    from dcp_tf.graph import kernel_sparsity, zero_kernel_masks
-
-    masks = zero_kernel_masks(model)
-    if masks:
-        held = [layer for layer in kernel_sparsity(model) if layer.kept]
-        zeros, total = sum(layer.total - layer.kept for layer in held), sum(layer.total for layer in held)
-        progress.say(f"kept at zero: {zeros:,} of {total:,} kernels in {len(held)} layers")
-    return masks
-
-
-def _fit(flags, subject, config, teacher, folder, masks, share) -> dict:
-    from dcp_tf import progress
-    from dcp_tf.data import digest, images_per_measurement
-    from dcp_tf.training import Distillation, TrainState, finetuning_advice, fit
-    from dcp_tf.training.advice import ADVISED
-
-    objective, train, test = subject.objective, subject.dataset.train, subject.dataset.test
-    loss, at_once = objective.loss, images_per_measurement(test.shape)
-    state = run_flags.kept_training(flags, folder, "finetuning")
-    started = time.perf_counter()
-    history = fit(
-        objective.with_loss_head(subject.model, train),
-        train,
-        [Distillation(loss, share) if share else loss],
-        config,
-        teacher=None if teacher is None else objective_flags.teacher(objective, teacher, train),
-        masks=masks,
-        validation=lambda: {} if test.labels is None else objective.evaluate(subject.model, test.batches(at_once)),
-        checkpoint=TrainState(state, {"data": digest(train), "teacher": flags.teacher, "distillation": share}),
-        log_dir=str(folder / "events"),
-        keep_best=True,
-        lr_setting="finetuning.learning_rate",
-    )
-    phase = history.phase("fine-tuning", time.perf_counter() - started, distillation=share)
-    if line := finetuning_advice(history, config, objective, teacher, train):
-        progress.say(line, ADVISED)
-    return phase
 
 
 def run(argv=None) -> int:

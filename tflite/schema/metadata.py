@@ -86,20 +86,13 @@ def image_metadata(
         loss: the loss of the training, such as "softmax".
     """
     shape = tuple(model.inputs[0].shape)
+    metadata = Metadata(model.name, quantization, tuple(labels), outputs=outputs, loss=loss)
     if normalization is None or len(shape) != 4:
-        return Metadata(model.name, quantization, tuple(labels), outputs=outputs, loss=loss)
+        return metadata
     mean, std = _pixel_values(normalization)
-    return Metadata(
-        model.name,
-        quantization,
-        tuple(labels),
-        normalization=normalization.name,
-        mean=mean,
-        std=std,
-        channels={1: "GRAY", 3: "BGR" if normalization.bgr else "RGB"}.get(shape[-1]),
-        input_layout="NHWC",
-        outputs=outputs,
-        loss=loss,
+    channels = {1: "GRAY", 3: "BGR" if normalization.bgr else "RGB"}.get(shape[-1])
+    return dataclasses.replace(
+        metadata, normalization=normalization.name, mean=mean, std=std, channels=channels, input_layout="NHWC"
     )
 
 

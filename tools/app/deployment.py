@@ -104,13 +104,17 @@ def compare_operations(records: Mapping[str, dict], folder: pathlib.Path, refere
         folder: of the files.
         reference: name of the model whose files the others are compared with.
     """
+    references = {record["quantization"]: name for name, record in records.items() if record["model"] == reference}
+    for name, record in records.items():
+        if record["model"] != reference and record["quantization"] in references:
+            record["operations_change"] = operations_change(folder / name, folder / references[record["quantization"]])
+
+
+def operations_change(file: pathlib.Path, reference: pathlib.Path) -> dict[str, int]:
+    """How many more or fewer of each operation a file has than a reference."""
     from dcp_tf import tflite
 
-    references = {r["quantization"]: tflite.inspect(folder / n) for n, r in records.items() if r["model"] == reference}
-    for name, record in records.items():
-        other = references.get(record["quantization"])
-        if other is not None and record["model"] != reference:
-            record["operations_change"] = tflite.inspect(folder / name).difference(other)
+    return tflite.inspect(file).difference(tflite.inspect(reference))
 
 
 def remove_files(folder: pathlib.Path, models: Mapping[str, Any]) -> None:

@@ -82,9 +82,7 @@ def with_sizes(job: Any, subject: Any) -> Any:
     return dataclasses.replace(job, method=_targeted(job.method, job.file, weighed.foretell, weighed.weigh))
 
 
-def judge(
-    target: FileTarget, files: Mapping[str, Mapping[str, Any]]
-) -> tuple[dict[str, Any] | None, str | None, bool | None]:
+def judge(target: FileTarget, files: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], str]:
     """Whether the target was met.
 
     Args:
@@ -92,16 +90,16 @@ def judge(
         files: the `tflite` part of summary.json.
 
     Returns:
-        The `target_file` part of summary.json, a line, and whether it was met (None: there is no such file).
+        The `target_file` part of summary.json, whose `met` is None without such a file, and a line.
     """
     sizes = {r["model"]: r["bytes"] for r in files.values() if r["quantization"] == target.mode}
     record = {"asked": target.asked, "quantization": target.mode, "bytes": sizes.get("pruned"), "met": None}
     if "pruned" not in sizes or (target.text.endswith("%") and "baseline" not in sizes):
-        return record, f"target of the {target.mode} file, {target.asked}: the files are not there", None
+        return record, f"target of the {target.mode} file, {target.asked}: the files are not there"
     limit = _targeted_limit(target, sizes.get("baseline", 0))
     met = sizes["pruned"] <= limit
     line = f"target of the {target.mode} file, {target.asked} ({limit:,.0f} bytes): it has {sizes['pruned']:,}"
-    return record | {"limit_bytes": int(limit), "met": met}, f"{line}: {'met' if met else 'missed'}", met
+    return record | {"limit_bytes": int(limit), "met": met}, f"{line}: {'met' if met else 'missed'}"
 
 
 class _Scale:

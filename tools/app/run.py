@@ -1,8 +1,8 @@
-"""The main job: prune, rebuild, fine-tune, export, measure, report."""
+"""The run of `prune` and `quickstart`: prune, rebuild, fine-tune, export, measure, report."""
 
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from dcp_tf import progress
@@ -24,28 +24,32 @@ def run(
     phases: list[dict] | None = None,
     baseline_check: Any = None,
 ) -> None:
-    """Everything after the baseline is there, down to the printed table.
+    """Runs all steps after the baseline, up to the printed table.
 
     Args:
         flags: of `prune` or `quickstart`.
         subject: the baseline and its data.
         job: what to do; `preflight.check_job` found nothing wrong with it.
-        folder: of the run; it exists.
+        folder: of the run, which exists.
         started: `time.time()` at the start.
-        phases: what was done before.
+        phases: earlier phases, such as the training of the baseline.
         baseline_check: what `baseline.report_baseline` returned; None for a baseline that was trained just now.
 
     Raises:
         UsageError: the run cannot be resumed with these flags; nothing was written.
-        RunError: a phase failed, a TFLite file does not equal its model, or the target latency was missed; what was
-            made before is there.
+        RunError: a phase failed, a TFLite file does not equal its model, or a target was missed; the results
+            of earlier steps are kept.
     """
     from dcp_tf.report import print_summary, write_report
+    from dcp_tf.training import save_model
 
     remove_leftovers(folder)
     baseline_check = baseline_check or baseline.report_baseline(flags, subject, is_trained=True)
     result = _prune(flags, subject, job, folder)
-    models = _save(subject, result, folder)
+    models = {"baseline": subject.model, "pruned": result.model}
+    for name, model in models.items():
+        save_model(model, folder / f"{name}.keras")
+    result.plan.save(folder / "plan.json")
     measured = _measure(subject, models, result, baseline_check)
     reference = unlabelled.reference(subject.model, subject.dataset, subject.objective)
     if reference is not None:
@@ -55,16 +59,14 @@ def run(
     deploying = time.perf_counter()
     failures: list[str] = []
     reloaded = reload_records(folder, models, subject.dataset, flags, failures)
-    files, undeployed = _deploy(flags, subject, job, models, folder, reference)
-    failures += undeployed + disagreements(measured, files, subject.objective.primary)
-    checked, missed = {}, []
-    with collect(failures, "the target latency", flags.debug):
-        checked, missed = _judge_latency(job, result.plan, files)
-    failures += missed
-    with collect(failures, "the target of the file", flags.debug):
-        checked |= _judge_file(job, files, failures)
+    deployment.remove_files(folder, models)  # of an earlier run
+    files, not_deployed = deployment.deploy(
+        models, subject.dataset, subject.objective, folder, job.deployment, flags.seed, reference
+    )
+    failures += not_deployed + disagreements(measured, files, subject.objective.primary)
+    targets = _judge_targets(job, result.plan, files, failures, flags.debug)
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
-    content = {"method": job.method.name, **measured, **checked, "reload_check": reloaded, "tflite": files}
+    content = {"method": job.method.name, **measured, **targets, "reload_check": reloaded, "tflite": files}
     content |= {"failures": failures, "phases": phases}
     if reference is not None:
         content["metric"] = reference.metric
@@ -80,7 +82,7 @@ def run(
 
 
 def _prune(flags: Any, subject: ModelAndData, job: Job, folder: pathlib.Path) -> Any:
-    """The `dcp_tf.PruneResult`; what the run has done lies in the folder's `state`."""
+    """The `dcp_tf.PruneResult`; finished steps are kept in the folder's `state`."""
     from dcp_tf.pruning import prune
 
     return prune(
@@ -95,13 +97,13 @@ def _prune(flags: Any, subject: ModelAndData, job: Job, folder: pathlib.Path) ->
         state_dir=folder / "state" / "pruning",
         resume=flags.resume,
         log_dir=str(folder / "events"),
-        looks_at_baseline=False,  # which was done
+        looks_at_baseline=False,  # it was checked before
         seed=flags.seed,
     )
 
 
 def _resolved(subject: ModelAndData, job: Job) -> dict[str, Any]:
-    """What the run took where flags were not given."""
+    """The values that the run used for flags that were not given."""
     from dcp_tf.training import distillation_weight
 
     method = job.method
@@ -113,17 +115,6 @@ def _resolved(subject: ModelAndData, job: Job) -> dict[str, Any]:
         resolved |= {"auxiliary_trains": method.auxiliary_trains or "heads"}
     share = distillation_weight(subject.objective.loss, job.distillation)
     return {**resolved, "distillation": share, "allocation": method.allocates}
-
-
-def _save(subject: ModelAndData, result: Any, folder: pathlib.Path) -> dict[str, Any]:
-    """Writes baseline, pruned model and plan, and returns the models by the names of their files."""
-    from dcp_tf.training import save_model
-
-    models = {"baseline": subject.model, "pruned": result.model}
-    for name, model in models.items():
-        save_model(model, folder / f"{name}.keras")
-    result.plan.save(folder / "plan.json")
-    return models
 
 
 def _measure(subject: ModelAndData, models: Mapping[str, Any], result: Any, baseline_check: Any) -> dict[str, dict]:
@@ -138,30 +129,18 @@ def _measure(subject: ModelAndData, models: Mapping[str, Any], result: Any, base
     return {**measured, "pruned": pruned}
 
 
-def _deploy(
-    flags: Any, subject: ModelAndData, job: Job, models: Mapping[str, Any], folder: pathlib.Path, reference: Any
-) -> tuple[dict[str, dict], list[str]]:
-    """The TFLite files in place of an earlier run's; see `deployment.deploy`."""
-    deployment.remove_files(folder, models)
-    dataset, objective = subject.dataset, subject.objective
-    return deployment.deploy(models, dataset, objective, folder, job.deployment, flags.seed, reference)
-
-
-def _judge_latency(job: Job, plan: Any, files: Mapping[str, dict]) -> tuple[dict[str, dict], list[str]]:
-    """What came of `--target_latency` for summary.json, and a line of failure where it was missed."""
-    if not (job.latency and files):
-        return {}, []
-    widths = {group.name: len(group.kept) for group in plan.groups}
-    judgement, line = latency_target.judge(job.latency, widths, files)
-    progress.say(line)
-    return {"target_latency": judgement}, [line] * (judgement["met"] is False)
-
-
-def _judge_file(job: Job, files: Mapping[str, dict], failures: list[str]) -> dict[str, dict]:
-    """What came of `--target_file` for summary.json; a line is added to `failures` where it was missed."""
-    if job.file is None:
-        return {}
-    record, line, met = file_target.judge(job.file, files)
-    progress.say(line)
-    failures += [line] * (met is False)
-    return {"target_file": record}
+def _judge_targets(job: Job, plan: Any, files: Mapping[str, dict], failures: list[str], debug: bool) -> dict[str, dict]:
+    """The `target_latency` and `target_file` parts of summary.json; a missed target adds a line to `failures`."""
+    judges: dict[str, Callable] = {}
+    if job.latency and files:
+        widths = {group.name: len(group.kept) for group in plan.groups}
+        judges["target_latency"] = lambda: latency_target.judge(job.latency, widths, files)
+    if job.file:
+        judges["target_file"] = lambda: file_target.judge(job.file, files)
+    records = {}
+    for name, judge in judges.items():
+        with collect(failures, f"the check of --{name}", debug):
+            records[name], line = judge()
+            progress.say(line)
+            failures += [line] * (records[name]["met"] is False)
+    return records
