@@ -60,7 +60,7 @@ def report(name: str, rate: float, flags) -> None:
 def widths(graph, name: str, rate: float, round_to: int) -> dict[str, range]:
     """The channels that stay in the groups that the papers prune."""
     from dcp_tf.models import paper_scope
-    from dcp_tf.pruning.widths import kept_at_rate
+    from dcp_tf.pruning.budget import kept_at_rate
 
     scope = paper_scope(name)
     groups = [group for group in graph.groups if any(re.fullmatch(pattern, group.name) for pattern in scope)]

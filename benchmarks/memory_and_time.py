@@ -26,10 +26,8 @@ from dcp_tf.tools.cli.program import Program
 # Function that does the work of a phase -> what the phase is called.
 PHASES = {
     "dcp_tf.pruning.prune.global_widths": "allocation",
-    "dcp_tf.pruning.dcp.algorithm1._fine_tune": "auxiliary heads",
-    "dcp_tf.pruning.dcp.algorithm1._train_heads": "auxiliary heads",
-    "dcp_tf.pruning.dcp.algorithm1.selection_batches": "selection images",
-    "dcp_tf.pruning.dcp.algorithm1.selection_images": "selection images",
+    "dcp_tf.pruning.dcp.algorithm1._train_auxiliary": "auxiliary heads",
+    "dcp_tf.pruning.dcp.stage_runner._selection_images": "selection images",
     "dcp_tf.pruning.dcp.algorithm1._select": "selection",
     "dcp_tf.pruning.prune.rebuild": "surgery",
     "dcp_tf.pruning.prune.recover_weights": "recovery",

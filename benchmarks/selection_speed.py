@@ -155,13 +155,13 @@ def block_numbers(flags, count: int) -> set[int]:
 def pruned(flags, model, train, method) -> dict:
     """Seconds of tracing, of the selection and, where it goes layer by layer, of each layer."""
     from dcp_tf import models, progress
-    from dcp_tf.pruning import check, prune
+    from dcp_tf.pruning import prepare, prune
     from dcp_tf.training import TrainConfig, as_objective
 
     kind = models.outputs_kind(model)
     objective = as_objective(None, model, train, kind)
     started = time.perf_counter()
-    check(model, train, method, objective)
+    prepare(model, train, method, objective=objective)
     tracing = time.perf_counter() - started
     timed_lines: list[tuple[float, str]] = []
     say = progress.say

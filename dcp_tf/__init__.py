@@ -14,7 +14,28 @@ if TYPE_CHECKING:
     from dcp_tf import tflite
     from dcp_tf.errors import RunError, UsageError
     from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost, register_rule
-    from dcp_tf.pruning import DCP, DCPDKP, DKP, L1, AdaptDCP, AdaptDKP, PruneResult, PruningPlan, Random, Target
+    from dcp_tf.pruning import (
+        DCP,
+        DCPDKP,
+        DKP,
+        FPGM,
+        L1,
+        L2,
+        AdaptDCP,
+        AdaptDKP,
+        APoZ,
+        BNScale,
+        Criterion,
+        Lasso,
+        PruneResult,
+        PruningPlan,
+        Random,
+        Target,
+        Taylor,
+        ThiNet,
+        WidthMultiplier,
+        register_importance,
+    )
     from dcp_tf.pruning.prune import prune  # not from the package, where the module hides it from type checkers
     from dcp_tf.training import Classification, Custom, Embedding, Objective, Regression, TrainConfig
 
@@ -24,15 +45,21 @@ __all__ = [
     "DCP",
     "DCPDKP",
     "DKP",
+    "FPGM",
     "L1",
+    "L2",
+    "APoZ",
     "AdaptDCP",
     "AdaptDKP",
+    "BNScale",
     "ChannelGraph",
     "ChannelGroup",
     "Classification",
     "Cost",
+    "Criterion",
     "Custom",
     "Embedding",
+    "Lasso",
     "Objective",
     "PruneResult",
     "PruningPlan",
@@ -40,23 +67,19 @@ __all__ = [
     "Regression",
     "RunError",
     "Target",
+    "Taylor",
+    "ThiNet",
     "TrainConfig",
     "UsageError",
+    "WidthMultiplier",
     "count_cost",
     "prune",
+    "register_importance",
     "register_rule",
     "tflite",
 ]
 
-_HOME = {
-    **dict.fromkeys(("RunError", "UsageError"), "dcp_tf.errors"),
-    **dict.fromkeys(("ChannelGraph", "ChannelGroup", "Cost", "count_cost", "register_rule"), "dcp_tf.graph"),
-    **dict.fromkeys(("DCP", "DCPDKP", "DKP", "L1", "AdaptDCP", "AdaptDKP", "Random", "Target"), "dcp_tf.pruning"),
-    **dict.fromkeys(("PruneResult", "PruningPlan", "prune"), "dcp_tf.pruning"),
-    **dict.fromkeys(
-        ("Classification", "Custom", "Embedding", "Objective", "Regression", "TrainConfig"), "dcp_tf.training"
-    ),
-}
+_HOMES = ("errors", "graph", "training", "pruning")  # each imports those before it
 
 # In a checkout `tools/` and `tflite/` lie beside this package; installation moves them into it (see setup.py).
 _CHECKOUT = pathlib.Path(__file__).resolve().parent.parent
@@ -65,10 +88,12 @@ if (_CHECKOUT / "WORKSPACE.md").is_file():
 
 
 def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
     if name == "tflite":
         return importlib.import_module("dcp_tf.tflite")
+    for home in _HOMES if name in __all__ else ():
+        module = importlib.import_module(f"dcp_tf.{home}")
+        if hasattr(module, name):
+            return getattr(module, name)
     raise AttributeError(f"module 'dcp_tf' has no attribute {name!r}")
 
 

@@ -1,19 +1,27 @@
 """Pruning: Algorithm 1 (stages), Algorithm 2 (greedy selection), stopping rules, criteria, the plan."""
 
+import importlib
+import pkgutil
+
+from dcp_tf.pruning import importance
 from dcp_tf.pruning.budget import Target, Widths, profile
+from dcp_tf.pruning.context import Context, prepare
 from dcp_tf.pruning.given_plan import GivenPlan
+from dcp_tf.pruning.importance.apoz import APoZ
+from dcp_tf.pruning.importance.bn_scale import BNScale
+from dcp_tf.pruning.importance.criterion import METHODS, Criterion, register_importance
+from dcp_tf.pruning.importance.filters import FPGM, L1, L2
+from dcp_tf.pruning.importance.reconstruction import Lasso, ThiNet
+from dcp_tf.pruning.importance.taylor import Taylor
+from dcp_tf.pruning.importance.without_choice import Random, WidthMultiplier
 from dcp_tf.pruning.kernel_methods import DCPDKP, DKP, AdaptDKP
 from dcp_tf.pruning.methods import DCP, AdaptDCP, Guided, Method
+from dcp_tf.pruning.notes import rounding_note
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan, PruningPlan
-from dcp_tf.pruning.prune import PruneResult, check, prune
-from dcp_tf.pruning.rivals import FPGM, L1, L2, APoZ, BNScale, Criterion, Lasso, Random, Taylor, ThiNet, WidthMultiplier
-from dcp_tf.pruning.rounding import rounding_note
+from dcp_tf.pruning.prune import PruneResult, prune
 
-_CLASSES = (
-    *(DCP, AdaptDCP, DKP, DCPDKP, AdaptDKP),
-    *(Random, L1, L2, FPGM, BNScale, Taylor, APoZ, ThiNet, Lasso, WidthMultiplier),
-)
-METHODS: dict[str, type[Method]] = {method.name: method for method in _CLASSES}
+for _module in pkgutil.iter_modules(importance.__path__, f"{importance.__name__}."):
+    importlib.import_module(_module.name)  # a criterion registers itself
 
 __all__ = [
     "DCP",
@@ -27,6 +35,7 @@ __all__ = [
     "AdaptDCP",
     "AdaptDKP",
     "BNScale",
+    "Context",
     "Criterion",
     "GivenPlan",
     "GroupPlan",
@@ -42,8 +51,9 @@ __all__ = [
     "ThiNet",
     "WidthMultiplier",
     "Widths",
-    "check",
+    "prepare",
     "profile",
     "prune",
+    "register_importance",
     "rounding_note",
 ]

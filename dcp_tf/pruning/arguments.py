@@ -9,10 +9,12 @@ import tensorflow as tf
 from dcp_tf.data import DataSplit
 from dcp_tf.data.tf_data_split import TfDataSplit
 from dcp_tf.errors import UsageError
+from dcp_tf.models import check_functional
 from dcp_tf.models.batch import share_layers, with_open_batch
 from dcp_tf.models.names import refused_names, valid_model_name, valid_name
 from dcp_tf.pruning.methods import Method
-from dcp_tf.training import TrainConfig
+from dcp_tf.training import Objective, TrainConfig
+from dcp_tf.training.objectives import output_shape
 
 
 def check_arguments(method: Any, auxiliary: Any, finetuning: Any, distillation: Any) -> None:
@@ -54,7 +56,29 @@ def usable_model(model: keras.Model) -> keras.Model:
     return model
 
 
-def shape_hint(expected: tuple[int | None, ...], data: DataSplit) -> str:
+def check_shapes(model: keras.Model, data: DataSplit, what: str = "the data") -> None:
+    """Raises UsageError unless the model is functional, takes such images and gives one value or more for each."""
+    check_functional(model)
+    if len(model.inputs) != 1:
+        raise UsageError(f"pruning with data needs a model with one input, {model.name!r} has {len(model.inputs)}")
+    if len(model.outputs) != 1 or len(model.outputs[0].shape) < 2:
+        shapes = [tuple(x.shape) for x in model.outputs]
+        raise UsageError(f"pruning with data needs one output of shape (batch, ...), {model.name!r} has {shapes}")
+    expected = tuple(model.inputs[0].shape[1:])
+    if len(expected) != len(data.shape) or any(e not in (None, s) for e, s in zip(expected, data.shape, strict=True)):
+        hint = _shape_hint(expected, data)
+        raise UsageError(f"the model takes images of shape {expected}, {what} has {tuple(data.shape)}{hint}")
+
+
+def check_validation(model: keras.Model, data: DataSplit, objective: Objective) -> None:
+    """Raises UsageError unless the model can be measured on the data."""
+    check_shapes(model, data, "validation_data")
+    if data.labels is None:
+        raise UsageError("validation_data has no labels to measure the model by; give some, or leave it out")
+    objective.check(data.labels, output_shape(model, data), "validation_data")
+
+
+def _shape_hint(expected: tuple[int | None, ...], data: DataSplit) -> str:
     """What may be wrong with data of another shape than the model takes, as the end of a sentence."""
     shape = tuple(data.shape)
     if len(shape) > 1 and _fits(expected, (*shape[1:], shape[0])):

@@ -1,49 +1,43 @@
-"""The rival without any pruning: a network of the same shape, trained from scratch."""
-
-from collections.abc import Sequence
+"""The baseline without any pruning: a network of the same shape, trained from scratch."""
 
 import keras
 
 from dcp_tf import progress
-from dcp_tf.data import DataSplit
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.graph.trace import Trace
 from dcp_tf.models.layer_copies import new_layer
-from dcp_tf.training import Objective
+from dcp_tf.pruning.context import Context
 from dcp_tf.training.heads import AugmentedModel, augment
 
 
-def reinitialize_weights(model: keras.Model, seed: int) -> None:
+def reinitialize_weights(graph: ChannelGraph, seed: int) -> None:
     """Sets all weights that training changes to new values from the layers' own initializers, in place.
 
     Frozen layers and layers without trainable weights (of a known mean and variance, say) keep theirs.
 
     Args:
-        model: functional or Sequential.
+        graph: of the model.
         seed: of the values.
 
     Raises:
         UsageError: a layer cannot be made from its config.
     """
     keras.utils.set_random_seed(seed)
-    operations = {id(call.operation): call.operation for call in Trace(model).calls}
-    for layer in operations.values():
-        if isinstance(layer, keras.Layer) and any(map(_is_trained, layer._flatten_layers())):
-            _draw_layer_anew(layer)
-    frozen = [o.name for o in operations.values() if isinstance(o, keras.Layer) and o.weights and not o.trainable]
+    layers = [r.operation for r in graph.records.values() if isinstance(r.operation, keras.Layer)]
+    for layer in layers:
+        if any(map(_is_trained, layer._flatten_layers())):
+            _reinitialize_layer(layer)
+    frozen = [layer.name for layer in layers if layer.weights and not layer.trainable]
     kept = f"; those of the frozen layers {', '.join(frozen)} stay" if frozen else ""
-    progress.say(f"all weights were drawn anew: the network is trained from scratch{kept}")
+    progress.say(f"all weights were reinitialized: the network is trained from scratch{kept}")
 
 
-def with_heads(
-    model: keras.Model, count: int, layers: Sequence[str], objective: Objective, data: DataSplit, seed: int
-) -> AugmentedModel:
-    """The model with new auxiliary heads, as `augment` has them, for `data` of one shape."""
-    keras.utils.set_random_seed(seed)
-    graph = ChannelGraph(model, [(None, *data.shape)])
-    data_format = keras.config.image_data_format()
-    augmented = augment(graph, count, objective, layers, data_format, objective.loss_head(model, None))
+def with_heads(context: Context, graph: ChannelGraph) -> AugmentedModel:
+    """The model of a graph with new auxiliary heads, as many as the method wants."""
+    keras.utils.set_random_seed(context.seed)
+    method, objective, data_format = context.method, context.objective, keras.config.image_data_format()
+    loss_head = objective.loss_head(graph.trace.model, None)
+    augmented = augment(graph, method.auxiliary_losses, objective, method.auxiliary_layers, data_format, loss_head)
     progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions))
     return augmented
 
@@ -54,7 +48,7 @@ def _is_trained(layer: keras.Layer) -> bool:
     return is_norm or any(variable.trainable for variable in layer._trainable_variables)
 
 
-def _draw_layer_anew(layer: keras.Layer) -> None:
+def _reinitialize_layer(layer: keras.Layer) -> None:
     fresh = _fresh(layer)
     for old, new in zip(layer._flatten_layers(), fresh._flatten_layers(), strict=True):
         if _is_trained(old):  # an adapted Normalization beside it keeps what it has learnt

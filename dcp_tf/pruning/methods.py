@@ -2,8 +2,10 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
+
+import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
@@ -55,6 +57,10 @@ class Method(Budget, Scope):
 
     def check(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
         """Raises UsageError where the method cannot choose among the channels of one of the groups."""
+
+    def score_channels(self, context: Any, groups: Sequence[ChannelGroup]) -> Mapping[str, np.ndarray] | None:
+        """The importance of each channel by group name; None for methods that choose layer by layer."""
+        return None
 
 
 @documented

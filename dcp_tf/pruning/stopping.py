@@ -5,7 +5,7 @@ import math
 from collections.abc import Sequence
 from typing import Protocol
 
-from dcp_tf.pruning.widths import kept_at_rate, round_width
+from dcp_tf.pruning.budget import kept_at_rate, round_width
 
 
 class StoppingRule(Protocol):

@@ -6,7 +6,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.experiments import EXPERIMENTS
 from dcp_tf.graph import ChannelGraph, count_cost, rebuild
 from dcp_tf.models import zoo
-from dcp_tf.pruning.prune import choose_groups, choose_widths
+from dcp_tf.pruning.context import choose_groups, choose_widths
 from dcp_tf.tools import prune, train
 from dcp_tf.tools.cli import experiment_flags, pruning_flags
 

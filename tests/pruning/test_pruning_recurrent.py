@@ -7,9 +7,8 @@ from keras import layers
 
 import dcp_tf
 from dcp_tf.errors import UsageError
-from dcp_tf.graph import ChannelGraph
-from dcp_tf.pruning.prune import choose_groups
-from dcp_tf.pruning.recurrent_units import announce_units
+from dcp_tf.pruning import prepare
+from dcp_tf.pruning.notes import announce
 from dcp_tf.training import TrainConfig
 
 NONE = TrainConfig(epochs=0)
@@ -50,12 +49,12 @@ def test_units_go_with_the_residual_streams(capsys):
 
 def test_a_note_tells_of_units_that_stay_and_an_error_of_those_that_are_all_there_is(capsys):
     model = reads_four_channels(lambda: layers.LSTM(6, name="read"))
-    announce_units(ChannelGraph(model), dcp_tf.DCP(rate=0.5))
+    announce(prepare(model, (SEQUENCES, None), dcp_tf.DCP(rate=0.5)), looks_at_baseline=False)
     assert "recurrent units stay (read); prune_residual=True prunes them too" in capsys.readouterr().err
     x = keras.Input((10, 3))
     alone = keras.Model(x, layers.Dense(4)(layers.LSTM(6, name="read")(x)))
     with pytest.raises(UsageError, match="recurrent units need prune_residual=True"):
-        choose_groups(ChannelGraph(alone), dcp_tf.DCP(rate=0.5))
+        prepare(alone, (SEQUENCES, None), dcp_tf.DCP(rate=0.5))
 
 
 WRAPPED = {

@@ -7,8 +7,8 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from dcp_tf.pruning.budget import kept_at_rate, round_width
 from dcp_tf.pruning.stopping import FixedRate, RelativeChange, RelativeChangeOrCap
-from dcp_tf.pruning.widths import kept_at_rate, round_width
 
 hypothesis.settings.load_profile("pruning")
 SIZES = st.integers(1, 600)

@@ -59,15 +59,15 @@ def check(subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule
     Raises:
         UsageError: the model, the data and the variants do not go together.
     """
-    from dcp_tf.pruning import check as check_pruning
+    from dcp_tf.pruning import prepare
 
-    train = subject.dataset.train
+    train, objective = subject.dataset.train, subject.objective
     if subject.dataset.test.labels is None:
         raise UsageError("methods are compared by their accuracy: the test images need labels")
     for variant in variants:
-        check_pruning(subject.model, train, variant.method, subject.objective, schedule.distillation)
-    if subject.objective.primary != "top1":
-        raise UsageError(f"methods are compared by top-1, but this model is measured by {subject.objective.primary}")
+        prepare(subject.model, train, variant.method, objective=objective, distillation=schedule.distillation)
+    if objective.primary != "top1":
+        raise UsageError(f"methods are compared by top-1, but this model is measured by {objective.primary}")
 
 
 def read_earlier(

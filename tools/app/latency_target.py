@@ -157,7 +157,7 @@ def _targeted(method: Any, text: str, cost: Any, origin: str) -> Any:
 def _check_table(table: Any, path: pathlib.Path, asked: LatencyTarget, method: Any, subject: Any, shape: tuple) -> None:
     """Raises UsageError unless the table says what the run asks for."""
     from dcp_tf.graph import ChannelGraph
-    from dcp_tf.pruning.prune import choose_groups
+    from dcp_tf.pruning.context import choose_groups
 
     measurements = table.measurements
     for flag, value, required in (

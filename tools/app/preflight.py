@@ -19,15 +19,15 @@ def check_job(subject: ModelAndData, job: Job) -> str:
     Raises:
         UsageError: the flags, the model and the data do not go together.
     """
-    from dcp_tf.pruning import check
-    from dcp_tf.pruning.problem.stages import kernel_units
+    from dcp_tf.pruning import prepare
 
-    model, method = subject.model, job.method
+    model, method, train = subject.model, job.method, subject.dataset.train
     check_custom_layers_reload(model, subject.dataset)
-    graph, groups = check(model, subject.dataset.train, method, subject.objective, job.distillation)
-    parts = [_count(len(groups), "group") + " of channels to prune"]
+    context = prepare(model, train, method, objective=subject.objective, distillation=job.distillation)
+    graph = context.graph
+    parts = [_count(len(context.groups), "group") + " of channels to prune"]
     if method.chooses_kernels:
-        layers = _count(len(kernel_units(graph, method.excludes)), "layer")
+        layers = _count(len(context.kernel_layers), "layer")
         parts = [*parts * method.chooses_channels, f"{layers} of kernels to prune"]
     streams = 0 if method.prune_residual else len(graph.prunable(True)) - len(graph.prunable(False))
     if streams:

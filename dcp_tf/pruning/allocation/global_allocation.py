@@ -4,23 +4,21 @@ The common rate (or the target) says what the model may cost; the channels that 
 they are in, until it costs no more.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup, group_shares
 from dcp_tf.pruning.allocation.sensitivity import loss_rises
-from dcp_tf.pruning.budget import Target, Widths, meet, pricing
-from dcp_tf.pruning.importance import Evidence, Scores
-from dcp_tf.pruning.widths import kept_at_rate
+from dcp_tf.pruning.budget import Target, Widths, kept_at_rate, meet, pricing
+from dcp_tf.pruning.context import Context, own_rates
+from dcp_tf.pruning.importance.criterion import Scores
 
 Step = tuple[float, int, int]  # price of each channel that goes, number of the group, minus the width that is left
 
 
-def global_widths(
-    evidence: Evidence, uniform: Mapping[str, int], ranking: Scores | None, fixed: Collection[str] = ()
-) -> dict[str, int]:
+def global_widths(context: Context, scores: Scores | None) -> dict[str, int]:
     """Widths at which the model costs no more than at the uniform ones, or than the method's target allows.
 
     What a channel is worth is, for a criterion, its score over the mean score of its group: most scores say nothing
@@ -29,22 +27,21 @@ def global_widths(
     what the elimination saves: the loss then rises least for the cost that is allowed.
 
     Args:
-        evidence: the trained model, its images, and the method.
-        uniform: group name -> width by the common rate.
-        ranking: scores of the channels by a criterion; None where the method chooses layer by layer.
-        fixed: groups with a rate of their own; they keep their uniform widths.
+        context: the trained model, its images, the method, and the uniform widths, which groups with a rate of their
+            own keep.
+        scores: of the channels by a criterion; None where the method chooses layer by layer.
 
     Returns:
         Group name -> width.
     """
-    graph, method = evidence.graph, evidence.method
-    groups = [graph.group(name) for name in uniform]
-    shared = [g for g in groups if g.name not in fixed]
-    if ranking is None:
-        saved = _savings(evidence, shared, uniform)
-        prices = {name: rises / max(saved[name], 1e-30) for name, rises in loss_rises(evidence, shared).items()}
+    graph, method, uniform = context.graph, context.method, context.widths
+    fixed = own_rates(context.groups, method)
+    shared = [g for g in context.groups if g.name not in fixed]
+    if scores is None:
+        saved = _savings(context, shared)
+        prices = {name: rises / max(saved[name], 1e-30) for name, rises in loss_rises(context, shared).items()}
     else:
-        prices = {g.name: np.sort(ranking[g.name]) / max(ranking[g.name].mean(), 1e-30) for g in shared}
+        prices = {g.name: np.sort(scores[g.name]) / max(scores[g.name].mean(), 1e-30) for g in shared}
     apart = [g.name for g in shared if g.name not in prices]
     if apart:
         progress.say(f"no quadratic model covers what reads {', '.join(apart)}: the common rate holds there")
@@ -56,16 +53,16 @@ def global_widths(
         fits = lambda widths: cost({**uniform, **widths}) <= limit  # noqa: E731
         return {**uniform, **allocate(free, prices, fits, method.round_to, method.min_channels)}
 
-    found = meet(method.target, choose) if method.target else choose(None)
-    shares = [found[g.name] / g.size for g in free]
+    widths = meet(method.target, choose) if method.target else choose(None)
+    shares = [widths[g.name] / g.size for g in free]
     if shares:
         progress.say(f"global allocation: groups keep {min(shares):.0%} to {max(shares):.0%} of their channels")
-    return found
+    return widths
 
 
-def _savings(evidence: Evidence, groups: Sequence[ChannelGroup], uniform: Mapping[str, int]) -> dict[str, float]:
+def _savings(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, float]:
     """Per group what each of its channels saves: shares of the multiplications or parameters, or milliseconds."""
-    graph, method = evidence.graph, evidence.method
+    graph, method, uniform = context.graph, context.method, context.widths
     if method.target is None or method.target.cost is None:
         part = 0 if method.target is not None and method.target.measure != "macs" else 1
         return {name: shares[part] / graph.group(name).size for name, shares in group_shares(graph).items()}

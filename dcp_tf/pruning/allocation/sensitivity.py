@@ -17,11 +17,11 @@ from dcp_tf.pruning.activations.cursor import ActivationCursor, compiled_for
 from dcp_tf.pruning.activations.linear import linear
 from dcp_tf.pruning.activations.memory import cache_bytes, free_compiled, images_at_once, matrix_bytes
 from dcp_tf.pruning.activations.selection_images import SelectionImages
+from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.elimination.fisher import sampled_loss
 from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, rows_of
 from dcp_tf.pruning.elimination.select import layer_sums
-from dcp_tf.pruning.importance.data import selection_set
-from dcp_tf.pruning.importance.evidence import Evidence
+from dcp_tf.pruning.importance.images import selection_set
 from dcp_tf.pruning.problem.consumers import Consumer
 from dcp_tf.pruning.problem.stages import Unit, channel_unit
 
@@ -33,7 +33,7 @@ _BATCH = 16  # images whose mean loss is one sample of it
 _SHARES = (0.75, 0.5, 0.25, 0.0)  # of the channels that stay where the loss is measured; at least one
 
 
-def loss_rises(evidence: Evidence, groups: Sequence[ChannelGroup]) -> dict[str, np.ndarray]:
+def loss_rises(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, np.ndarray]:
     """What each channel of a group is worth, in the order in which elimination takes them.
 
     Every layer that reads a group has its quadratic model of the final loss around the trained weights: the Gram matrix
@@ -42,19 +42,19 @@ def loss_rises(evidence: Evidence, groups: Sequence[ChannelGroup]) -> dict[str, 
     the loss itself is measured at some widths of each group, and the model only says how it rises in between.
 
     Args:
-        evidence: the trained model and its images.
+        context: the trained model and its images.
         groups: to be compared. Those that such models do not cover are left out.
 
     Returns:
         Group name -> rises of the loss, 0 or more, shape (size,).
     """
-    graph, rises = evidence.graph, {}
+    graph, rises = context.graph, {}
     covered = [g for g in groups if all(is_supported(record.operation) for record, *_ in graph.consumers(g))]
     units = sorted((channel_unit(graph, g) for g in covered), key=lambda unit: unit.calls[0])
-    measure = _Losses(evidence)
+    measure = _Losses(context)
     with progress.bar(what="comparing groups", total=len(units), unit="group") as bar:
-        for some in _portions(units, matrix_bytes(evidence.method.cache_gib)):
-            models = _models(evidence, [unit.consumers for unit in some])
+        for some in _portions(units, matrix_bytes(context.method.cache_gib)):
+            models = _models(context, [unit.consumers for unit in some])
             for unit in some:
                 rises[unit.name] = _rises(unit, models, measure)
                 bar.update()
@@ -116,19 +116,18 @@ class _Losses:
     which does not, is taken of the labels. Only layers from the first one on whose weights change are computed.
     """
 
-    def __init__(self, evidence: Evidence):
-        graph, objective, method = evidence.graph, evidence.objective, evidence.method
+    def __init__(self, context: Context):
+        graph, objective, method = context.graph, context.objective, context.method
         model, self._distance = graph.trace.model, objective.loss
-        teacher = objective.targets(model, evidence.data)
+        teacher = objective.targets(model, context.data)
         self._cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
-        modelled = _modelled(evidence)
-        samples = min(_MEASURED[-1], max(1, min(method.selection_samples, evidence.data.size) - modelled))
-        unlabelled = teacher if evidence.data.labels is None else None
+        modelled = _modelled(context)
+        samples = min(_MEASURED[-1], max(1, min(method.selection_samples, context.data.size) - modelled))
         # On the images that it was fitted to, a kernel of many inputs loses nothing.
-        apart_from = modelled if modelled < evidence.data.size else 0
+        apart_from = modelled if modelled < context.data.size else 0
         batch = min(_BATCH, method.selection_batch)
         self._images = SelectionImages(
-            evidence.data, samples, batch, evidence.seed, unlabelled, self._cache, apart_from
+            context.data, samples, batch, context.seed, context.labels_from_model(), self._cache, apart_from
         )
         self._wanted = self._images.labels
         if hasattr(objective.loss, "distance"):
@@ -137,7 +136,7 @@ class _Losses:
             self._distance = functools.partial(objective.loss.distance, temperature=1.0)
         self._cursor = ActivationCursor(graph.trace, self._images, self._cache)
         self._output = graph.trace.outputs[0]
-        self._loss_head = objective.loss_head(model, evidence.data)
+        self._loss_head = objective.loss_head(model, context.data)
         self._cut, self._function = -1, None
         self._before: dict[int, float] = {}
 
@@ -203,25 +202,23 @@ def _portions(units: Sequence[Unit], room: float) -> Iterator[list[Unit]]:
         yield portion
 
 
-def _modelled(evidence: Evidence) -> int:
+def _modelled(context: Context) -> int:
     """How many images the models are made from; the others measure."""
-    available = min(evidence.method.selection_samples, evidence.data.size)
+    available = min(context.method.selection_samples, context.data.size)
     return min(_MODELLED, max(1, round(_MODELLED_SHARE * available)))
 
 
-def _models(
-    evidence: Evidence, consumers: Sequence[Sequence[Consumer]]
-) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+def _models(context: Context, consumers: Sequence[Sequence[Consumer]]) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
     """Of each layer that reads a group, by path, what `Quadratic` needs.
 
     That is the Gram matrix per image, the Fisher matrix per image and place, and how many rows of data there were.
     """
-    graph = evidence.graph
+    graph = context.graph
     layers = {record.path: record.operation for of_group in consumers for record, *_ in of_group}
     collect, sums, total = None, None, 0
-    batch = images_at_once(graph.trace, evidence.method.cache_gib, evidence.method.selection_batch)
-    for images, labels in selection_set(evidence, "modelling layers", _modelled(evidence), batch):
-        collect = collect or _collector(evidence, list(layers.values()), [images, labels])
+    batch = images_at_once(graph.trace, context.method.cache_gib, context.method.selection_batch)
+    for images, labels in selection_set(context, "modelling layers", _modelled(context), batch):
+        collect = collect or _collector(context, list(layers.values()), [images, labels])
         found = collect(images, labels, tf.constant([7, total]))
         sums = found if sums is None else tf.nest.map_structure(tf.add, sums, found)
         total += int(images.shape[0])
@@ -233,10 +230,10 @@ def _models(
     return models
 
 
-def _collector(evidence: Evidence, layers: Sequence[keras.Layer], examples: list[tf.Tensor]) -> Callable:
+def _collector(context: Context, layers: Sequence[keras.Layer], examples: list[tf.Tensor]) -> Callable:
     """A compiled function: per layer the sums over a batch of `P^T P` and of `g g^T`, g being the slope of the loss."""
-    trace, objective = evidence.graph.trace, evidence.objective
-    loss_head = objective.loss_head(trace.model, evidence.data)
+    trace, objective = context.graph.trace, context.objective
+    loss_head = objective.loss_head(trace.model, context.data)
     mine = {id(layer) for layer in layers}
 
     def collect(images, labels, seed):

@@ -8,28 +8,28 @@ from typing import Any
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.data import DataSplit
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import ActivationCursor
 from dcp_tf.pruning.activations.memory import cache_bytes, images_at_once
 from dcp_tf.pruning.activations.selection_images import SelectionImages
+from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.dcp.dispatch import choose, choose_kernels
 from dcp_tf.pruning.elimination.fisher import fisher_matrices
+from dcp_tf.pruning.importance.criterion import Scores
 from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.pruning.problem.algorithm2 import Selection
 from dcp_tf.pruning.problem.consumers import ConsumerKernel, KernelMasks, with_kernels
 from dcp_tf.pruning.problem.problem import ChannelProblem, SubProblem
 from dcp_tf.pruning.problem.stages import Stage, Unit
-from dcp_tf.pruning.run_state import RunState
 from dcp_tf.pruning.stopping import FixedRate
 
 UnitPlan = GroupPlan | KernelPlan
 
 
-class Selecting:
-    """The walk over all units, and what they share.
+class StageRunner:
+    """The cursor over all units, and what they share.
 
     Attributes:
         masks: what is still there of all kernels.
@@ -38,39 +38,30 @@ class Selecting:
 
     def __init__(
         self,
+        context: Context,
         graph: ChannelGraph,
-        base: ChannelGraph,
-        widths: Mapping[str, int],
-        method: Guided,
-        images: SelectionImages,
-        state: RunState,
-        seed: int,
-        ranking: Mapping[str, np.ndarray],
+        baseline: ChannelGraph,
+        scores: Scores,
         variables: Sequence[Any],
-        cache: Cache,
     ):
         """Takes up what a stopped run has selected.
 
         Args:
+            context: of the run.
             graph: of the model that is being pruned.
-            base: of the baseline M^b.
-            widths: how many channels each group keeps at most.
-            method: with its settings.
-            images: the selection set.
-            state: where the run keeps what is done.
-            seed: of the order of the batches.
-            ranking: scores of channels, where a criterion chooses; else empty.
+            baseline: of M^b.
+            scores: of channels, where a criterion chooses; else empty.
             variables: all that a resumed run needs back.
-            cache: for layer inputs.
         """
-        self._graph, self._base, self._widths, self._method = graph, base, widths, method
-        self._images, self._labels = images, images.labels
-        self._state, self._seed, self._ranking, self._variables = state, seed, ranking, variables
-        self._cache = cache
+        self._context, self._graph, self._baseline = context, graph, baseline
+        self._method: Guided = context.method
+        self._scores, self._variables = scores, variables
+        self._images, self._cache = _selection_images(context, graph)
+        self._labels = self._images.labels
         self.masks = KernelMasks()
         self.plans: list[UnitPlan] = []
         self._fisher: Callable[[], Mapping[int, np.ndarray]] | None = None
-        self._done = state.load_selection(variables)
+        self._done = context.state.load_selection(variables)
         self._cursors = self._new_cursors()
 
     @property
@@ -86,7 +77,7 @@ class Selecting:
 
     def look_ahead(self, stages: Sequence[Stage]) -> None:
         """Tells which stages come, as one pass measures the Fisher matrices of all, where they are asked for at all."""
-        trace = self._base.trace
+        trace = self._baseline.trace
         reading = [({i for unit in stage.units for i in unit.calls}, stage.loss) for stage in stages]
         self._fisher = functools.cache(
             lambda: fisher_matrices(trace, trace.inputs, self._images, self._labels, reading)
@@ -110,7 +101,7 @@ class Selecting:
                 plan = self._select(unit, stage, bar)
             self.plans.append(plan)
             if len(self.plans) > len(self._done):
-                self._state.save_selection(self.plans, self._variables)
+                self._context.state.save_selection(self.plans, self._variables)
             bar.update()
 
     def close(self) -> None:
@@ -121,7 +112,7 @@ class Selecting:
         self._cache.close()
 
     def _new_cursors(self) -> tuple[ActivationCursor, ActivationCursor]:
-        return tuple(ActivationCursor(g.trace, self._images, self._cache) for g in (self._graph, self._base))
+        return tuple(ActivationCursor(g.trace, self._images, self._cache) for g in (self._graph, self._baseline))
 
     def _advance_to(self, cut: int) -> None:
         # A group that is read before and behind an auxiliary loss waits for a later stage: then the way is back.
@@ -137,7 +128,7 @@ class Selecting:
             return False
         is_fixed = isinstance(method.stopping(0.5), FixedRate)
         whole = (isinstance(plan, GroupPlan) and len(plan.kept) == plan.size for plan in self.plans)
-        return is_fixed and self._widths[unit.name] == unit.size and all(whole)
+        return is_fixed and self._context.widths[unit.name] == unit.size and all(whole)
 
     def _hold(self, unit: Unit, plan: UnitPlan) -> None:
         """Takes over what was selected before; the weights themselves were restored."""
@@ -165,7 +156,7 @@ class Selecting:
             passes=method.passes,
             score=method.score or "reduction",
         )
-        rng = np.random.default_rng([self._seed, number])
+        rng = np.random.default_rng([self._context.seed, number])
         problem = ChannelProblem(
             self._graph,
             unit.name,
@@ -187,7 +178,7 @@ class Selecting:
         if unit.kernels:
             selection = choose_kernels(problem, method, show)
         else:
-            selection = choose(problem, method, self._widths[unit.name], self._ranking.get(unit.name), show)
+            selection = choose(problem, method, self._context.widths[unit.name], self._scores.get(unit.name), show)
         problem.close()
         self.masks.drop(consumers, selection.selected)
         progress.say(
@@ -207,12 +198,12 @@ class Selecting:
         return KernelPlan.of(record.path, index, self.masks.matrix(consumers[0].kernel), history)
 
 
-def selection_images(
-    data: DataSplit, graph: ChannelGraph, method: Guided, seed: int, teacher: Callable | None
-) -> tuple[SelectionImages, Cache]:
+def _selection_images(context: Context, graph: ChannelGraph) -> tuple[SelectionImages, Cache]:
     """The selection set, in batches that fit into memory, and the cache for what layers make of it."""
+    method: Guided = context.method
     cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
     batch = method.selection_batch
     if method.selection == "fast" and not method.passes:  # else it is that of SGD, on which the result depends
         batch = images_at_once(graph.trace, method.cache_gib, batch)
-    return SelectionImages(data, method.selection_samples, batch, seed, teacher, cache), cache
+    samples, teacher = method.selection_samples, context.labels_from_model()
+    return SelectionImages(context.data, samples, batch, context.seed, teacher, cache), cache

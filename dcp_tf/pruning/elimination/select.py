@@ -13,10 +13,10 @@ from dcp_tf.pruning.activations.linear import dropout_variance, run_linear
 from dcp_tf.pruning.elimination.fisher import fisher_matrices, tree_sum
 from dcp_tf.pruning.elimination.kernels import MAX_WORK, eliminate_kernels, work
 from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, patches, rows_of
-from dcp_tf.pruning.importance import largest
 from dcp_tf.pruning.problem.algorithm2 import Selection
 from dcp_tf.pruning.problem.consumers import ConsumerKernel
 from dcp_tf.pruning.problem.problem import ChannelProblem
+from dcp_tf.pruning.problem.scores import largest
 from dcp_tf.pruning.stopping import StoppingRule
 
 _FEW_ROWS = 1e-2  # a ridge of this strength or more says that the layer has few rows of data for its inputs

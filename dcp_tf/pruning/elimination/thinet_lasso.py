@@ -14,9 +14,9 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.elimination.quadratic import Quadratic, is_supported
 from dcp_tf.pruning.elimination.select import quadratics
-from dcp_tf.pruning.importance import largest
 from dcp_tf.pruning.problem.algorithm2 import Selection
 from dcp_tf.pruning.problem.problem import ChannelProblem
+from dcp_tf.pruning.problem.scores import largest
 
 # From the model of each layer that reads the group, their kernels as matrices, the number of channels and the width: to
 # which channels stay, and the new kernels.

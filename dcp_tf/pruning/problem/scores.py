@@ -49,3 +49,8 @@ def reduction(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures
 
 
 SCORES: Mapping[str, Callable[..., np.ndarray]] = {score.__name__: score for score in (paper, code, reduction)}
+
+
+def largest(scores: np.ndarray, count: int) -> np.ndarray:
+    """The `count` positions with the largest scores, sorted; ties go to the lower number."""
+    return np.sort(np.argsort(-scores, kind="stable")[:count])

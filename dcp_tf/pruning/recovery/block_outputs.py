@@ -16,7 +16,6 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
-from dcp_tf.data import DataSplit
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels
@@ -25,10 +24,9 @@ from dcp_tf.pruning.activations.cursor import Batches, Tensors, compiled_for, co
 from dcp_tf.pruning.activations.linear import run_linear
 from dcp_tf.pruning.activations.memory import cache_bytes, free_compiled, images_at_once
 from dcp_tf.pruning.activations.selection_images import SelectionImages
+from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.elimination.fisher import tree_sum
-from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.recovery.statistics import match_statistics
-from dcp_tf.pruning.run_state import RunState
 from dcp_tf.training.attributes import override_attribute
 from dcp_tf.training.heads import block_ends
 from dcp_tf.training.seeds import seed_random_layers
@@ -57,54 +55,44 @@ class Comparison:
 
 
 def recover_weights(
-    base: ChannelGraph,
-    small: keras.Model,
+    context: Context,
+    baseline: ChannelGraph,
+    small: ChannelGraph,
     kept: KeptChannels,
-    method: Guided,
-    data: DataSplit,
-    state: RunState,
-    seed: int,
     masks: Mapping[str | int, np.ndarray] | None = None,
-) -> list[dict[str, Any]]:
+) -> None:
     """What follows surgery where the selection fitted the kernels: `recover`, then `match_statistics`.
 
     Args:
-        base: of the baseline.
-        small: the rebuilt model; it gets its weights here.
-        kept: what stays of `base`.
-        method: says whether and for how long.
-        data: of the selection.
-        state: where the run keeps what is done.
-        seed: of the selection set and the order of its images.
+        context: of the run; the history gets the phase, if there is one.
+        baseline: the model whose outputs count.
+        small: of the rebuilt model; it gets its weights here.
+        kept: what stays of the baseline.
         masks: as for `recover`.
-
-    Returns:
-        The phase, if there was one.
     """
-    known = state.load_weights("recovery", small.variables)
-    if known is not None:
-        return known
-    cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
-    try:
-        step = min(_BATCH_SIZE, max(1, min(method.selection_samples, data.size) // _LEAST_BATCHES))
-        at_once = images_at_once(base.trace, method.cache_gib, step)
-        images = SelectionImages(data, method.selection_samples, at_once, seed, None, cache)
-        settings = {"masks": masks, "minutes": method.recover, "seed": seed, "per_step": max(1, step // at_once)}
-        phases = []
-        if method.recovers and len(images) > 1:
-            phases.append(recover(base, small, kept, images, cache, **settings))
-        match_statistics(ChannelGraph(small, [(None, *data.shape)]).trace, images)
-        images.close()
-    finally:
-        cache.close()
-    free_compiled()
-    state.save_weights("recovery", small.variables, phases)
-    return phases
+    method, data, seed, variables = context.method, context.data, context.seed, small.trace.model.variables
+    phases = context.state.load_weights("recovery", variables)
+    if phases is None:
+        phases, cache = [], Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
+        try:
+            step = min(_BATCH_SIZE, max(1, min(method.selection_samples, data.size) // _LEAST_BATCHES))
+            at_once = images_at_once(baseline.trace, method.cache_gib, step)
+            images = SelectionImages(data, method.selection_samples, at_once, seed, None, cache)
+            settings = {"masks": masks, "minutes": method.recover, "seed": seed, "per_step": max(1, step // at_once)}
+            if method.recovers and len(images) > 1:
+                phases.append(recover(baseline, small, kept, images, cache, **settings))
+            match_statistics(small.trace, images)
+            images.close()
+        finally:
+            cache.close()
+        free_compiled()
+        context.state.save_weights("recovery", variables, phases)
+    context.history.extend(phases)
 
 
 def recover(
     base: ChannelGraph,
-    small: keras.Model,
+    small: ChannelGraph,
     kept: KeptChannels,
     batches: Sequence[Tensors],
     cache: Cache,
@@ -123,8 +111,8 @@ def recover(
 
     Args:
         base: of the baseline.
-        small: the rebuilt model; its trace has the calls of `base` in the same order. Frozen layers are fitted too, as
-            the selection does with their kernels.
+        small: of the rebuilt model; its trace has the calls of `base` in the same order. Frozen layers are fitted too,
+            as the selection does with their kernels.
         kept: what stays of `base`.
         batches: per batch the model's inputs; at least two.
         cache: keeps the baseline's values where it has room.
@@ -137,7 +125,7 @@ def recover(
         The phase: name, seconds, steps, and the loss on held-out images before and after.
     """
     started = time.perf_counter()
-    seed_random_layers(small, seed)
+    seed_random_layers(small.trace.model, seed)
     training = _Training(base, small, kept, batches, cache, masks or {}, per_step)
     with progress.bar(what="recovering", total=None, unit="step") as bar:
         steps = training.run(minutes, np.random.default_rng([seed, 1]), bar.update)
@@ -171,7 +159,7 @@ class _Training:
     def __init__(
         self,
         base: ChannelGraph,
-        small: keras.Model,
+        small: ChannelGraph,
         kept: KeptChannels,
         batches: Sequence[Tensors],
         cache: Cache,
@@ -181,7 +169,7 @@ class _Training:
         self._images, self._per_step = batches, per_step
         points = [p for p in comparisons(base, kept) if p.tensor not in base.trace.outputs]
         of_base = _Values(base, points)
-        self._of_small = _Values(ChannelGraph(small, [base.trace.shapes[t] for t in base.trace.inputs]), points)
+        self._of_small = _Values(small, points)
         function = compiled_for(lambda *images: of_base(images, points), batches[0])
         self._targets = Batches(lambda i: function(*batches[i]), len(batches), of_base.bytes(batches), cache)
         self._targets.keep()
@@ -190,8 +178,9 @@ class _Training:
         held_out = max(1, round(_HELD_OUT * len(batches)))
         self._held_out = range(len(batches) - held_out, len(batches))
         self._training = range(len(batches) - held_out)
-        with override_attribute(list(small._flatten_layers(include_self=False)), "trainable", True):
-            self._variables = list(small.trainable_variables)
+        model = small.trace.model
+        with override_attribute(list(model._flatten_layers(include_self=False)), "trainable", True):
+            self._variables = list(model.trainable_variables)
         self._masks = [masks.get(id(v), masks.get(v.path)) for v in self._variables]
         self._examples = [list(batches[0]), list(first)]
         self._measure = compiled_for(self._loss, self._examples)

@@ -17,9 +17,9 @@ from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning import DCP, DCPDKP, DKP, L1, AdaptDCP, BNScale, Target, Taylor, WidthMultiplier, Widths
 from dcp_tf.pruning.allocation.global_allocation import allocate
 from dcp_tf.pruning.allocation.sensitivity import loss_rises
-from dcp_tf.pruning.importance import Evidence
-from dcp_tf.pruning.widths import kept_at_rate
-from dcp_tf.training import TrainConfig, as_objective
+from dcp_tf.pruning.budget import kept_at_rate
+from dcp_tf.pruning.context import prepare
+from dcp_tf.training import TrainConfig
 
 hypothesis.settings.load_profile("pruning")
 NONE = TrainConfig(epochs=0)
@@ -179,16 +179,14 @@ def test_the_model_is_left_as_it_is_even_where_measuring_fails(monkeypatch):
 def test_rises_foretell_the_loss_without_dead_channels_and_leave_out_what_no_model_covers():
     model = chain()
     split = data.make_array_split(*nets.images())
-    objective = as_objective(None, model, split, "logits")
-    graph = ChannelGraph(model, [(None, *nets.SHAPE)])
-    rises = loss_rises(Evidence(graph, split, objective, DCP(**QUICK), 0), graph.prunable())
+    context = prepare(model, split, DCP(**QUICK), outputs_kind="logits")
+    rises = loss_rises(context, context.groups)
     assert {name: len(r) for name, r in rises.items()} == {"first": 8, "make": 16, "last": 8}
     assert all((r >= -1e-9).all() for r in rises.values())
     assert rises["first"].sum() > 0
     assert rises["make"][:8].sum() < 1e-2 * rises["make"][8:].sum()
-    other = nets.build(nets.separable)
-    graph = ChannelGraph(other, [(None, *nets.SHAPE)])
-    assert loss_rises(Evidence(graph, split, objective, DCP(**QUICK), 0), [graph.group("make")]) == {}
+    other = prepare(nets.build(nets.separable), split, DCP(**QUICK))
+    assert loss_rises(other, [other.graph.group("make")]) == {}
 
 
 def of_class_numbers(labels, outputs):
@@ -202,8 +200,8 @@ def test_the_worth_of_channels_is_told_by_each_loss(loss):
     labels = np.asarray(model(images))
     labels = labels if loss == "mse" else labels.argmax(-1).astype("int32")
     split = data.make_array_split(images, labels)
-    graph, objective = ChannelGraph(model, [(None, *nets.SHAPE)]), as_objective(loss, model, split)
-    rises = loss_rises(Evidence(graph, split, objective, DCP(**QUICK), 0), graph.prunable())
+    context = prepare(model, split, DCP(**QUICK), objective=loss)
+    rises = loss_rises(context, context.groups)
     assert rises["make"][:8].sum() < 1e-2 * rises["make"][8:].sum()
     assert min(rises[name].sum() for name in rises) > 1e-3 * max(rises[name].sum() for name in rises)
 

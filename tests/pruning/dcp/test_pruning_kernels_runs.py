@@ -16,10 +16,9 @@ from dcp_tf.errors import UsageError
 from dcp_tf.evaluation import accuracy
 from dcp_tf.graph import ChannelGraph, count_cost, kernel_sparsity, nominal_macs, rebuild
 from dcp_tf.pruning import DCPDKP, DKP, AdaptDKP, KernelPlan, PruningPlan, Target
-from dcp_tf.pruning.dcp.algorithm1 import Task, select_channels
-from dcp_tf.pruning.prune import check
-from dcp_tf.pruning.run_state import RunState
-from dcp_tf.training import TrainConfig, as_objective
+from dcp_tf.pruning.context import prepare
+from dcp_tf.pruning.dcp.algorithm1 import select_channels
+from dcp_tf.training import TrainConfig
 
 METHODS = {
     "dkp": lambda **s: small(0.6, DKP, **s),
@@ -108,10 +107,7 @@ def test_rebuilt_equals_masked(name, selection, some, rng):
     for variable in model.weights:  # statistics and biases that matter
         if "kernel" not in variable.path:
             variable.assign(variable + rng.uniform(0.1, 0.9, variable.shape))
-    objective = as_objective(None, model, split)
-    _, widths = check(model, split, method, objective)
-    task, phases = Task(split, objective, NONE), []
-    graph, _, (groups, kernels) = select_channels(model, widths, method, task, RunState(None, {}, False), phases)
+    graph, _, groups, kernels = select_channels(prepare(model, split, method, auxiliary=NONE))
     plan = PruningPlan(graph.fingerprint(), tuple(groups), kernels=tuple(kernels))
     rebuilt = rebuild(graph, plan.kept(graph))
     wanted = graph.trace.model(some[0]).numpy()

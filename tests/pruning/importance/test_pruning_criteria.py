@@ -10,9 +10,8 @@ import dcp_tf
 from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.pruning import METHODS, Criterion
-from dcp_tf.pruning.importance import CRITERIA, Evidence
-from dcp_tf.training import TrainConfig, as_objective, classification_loss
+from dcp_tf.pruning import METHODS, Criterion, prepare
+from dcp_tf.training import TrainConfig, classification_loss
 
 NONE = TrainConfig(epochs=0)
 BATCH = 5
@@ -24,10 +23,8 @@ def split(count=14):
 
 
 def scores_of(name, model, group="make", **settings):
-    graph = ChannelGraph(model, [(None, *nets.SHAPE)])
-    method = METHODS[name](selection_batch=BATCH, **settings)
-    objective = as_objective(None, model, split())
-    return CRITERIA[name](Evidence(graph, split(), objective, method, 0), [graph.group(group)])[group]
+    context = prepare(model, split(), METHODS[name](selection_batch=BATCH, **settings))
+    return context.method.score_channels(context, [context.graph.group(group)])[group]
 
 
 def kernel_of(model, layer="make"):

@@ -9,11 +9,10 @@ import dcp_tf
 from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, count_cost
+from dcp_tf.pruning import prepare
 from dcp_tf.pruning.budget import Target, kernel_rate
 from dcp_tf.pruning.problem.stages import StageLoss, channel_unit, in_stages, kernel_units
-from dcp_tf.pruning.prune import check
 from dcp_tf.pruning.stopping import FixedRate
-from dcp_tf.training import as_objective
 
 
 def convolutions(image, *more):
@@ -80,7 +79,7 @@ def one_convolution():
 
 def check_all(model, method):
     split = data.as_split((np.zeros((8, 6, 6, 1), "float32"), np.arange(8) % 4))
-    return check(model, split, method, as_objective(None, model, split))
+    return prepare(model, split, method)
 
 
 @pytest.mark.parametrize("model", [lambda: dense_only(1), one_convolution], ids=["one dense", "one convolution"])
@@ -91,9 +90,9 @@ def test_a_model_without_kernels_to_prune_is_refused_in_one_line(model, method):
 
 
 def test_kernels_go_where_no_channel_can():
-    graph, widths = check_all(dense_only(2), dcp_tf.DKP(rate=0.5))
-    assert [unit.name for unit in kernel_units(graph)] == ["dense0"]
-    assert widths == {"dense0": 4}
+    context = check_all(dense_only(2), dcp_tf.DKP(rate=0.5))
+    assert context.kernel_layers == ("dense0",)
+    assert context.widths == {"dense0": 4}
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def distance(graph, kept, small, batches):
 def test_block_outputs_come_nearer_on_images_that_were_not_fitted(digit_batches):
     graph, kept, small = halved(residual())
     before = distance(graph, kept, small, digit_batches[-1:])
-    phase = recover(graph, small, kept, digit_batches, Cache(2**30))
+    phase = recover(graph, ChannelGraph(small), kept, digit_batches, Cache(2**30))
     assert distance(graph, kept, small, digit_batches[-1:]) < 0.5 * before
     assert phase["distance"] < 0.5 * phase["distance_before"]
 
@@ -75,7 +75,7 @@ def test_it_never_ends_farther_away(digit_batches, monkeypatch):
     monkeypatch.setattr(block_outputs, "_RATES", (30.0,))
     graph, kept, small = halved(residual())
     before = [w.numpy() for w in small.weights]
-    phase = recover(graph, small, kept, digit_batches, Cache(2**30))
+    phase = recover(graph, ChannelGraph(small), kept, digit_batches, Cache(2**30))
     assert phase["distance"] <= phase["distance_before"]
     assert all(np.isfinite(w.numpy()).all() for w in small.weights)
     if phase["distance"] == phase["distance_before"]:
@@ -87,7 +87,7 @@ def test_baseline_and_statistics_stay(digit_batches):
     graph, kept, small = halved(residual("softmax"))
     baseline = [w.numpy() for w in graph.trace.model.weights]
     statistics = [w.numpy() for w in small.non_trainable_variables]
-    recover(graph, small, kept, digit_batches, Cache(0))
+    recover(graph, ChannelGraph(small), kept, digit_batches, Cache(0))
     for old, new in ((baseline, graph.trace.model.weights), (statistics, small.non_trainable_variables)):
         for a, b in zip(old, new, strict=True):
             np.testing.assert_array_equal(a, b.numpy())
@@ -97,7 +97,7 @@ def test_same_seed_same_weights_with_and_without_cache(digit_batches):
     results = []
     for room in (0, 2**30):
         graph, kept, small = halved(residual())
-        recover(graph, small, kept, digit_batches[:4], Cache(room), seed=5)
+        recover(graph, ChannelGraph(small), kept, digit_batches[:4], Cache(room), seed=5)
         results.append([w.numpy() for w in small.weights])
     for a, b in zip(*results, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -108,7 +108,7 @@ def test_frozen_layers_are_fitted_and_stay_frozen(digit_batches):
     for layer in model.layers:
         layer.trainable = False
     graph, kept, small = halved(model)
-    phase = recover(graph, small, kept, digit_batches, Cache(2**30))
+    phase = recover(graph, ChannelGraph(small), kept, digit_batches, Cache(2**30))
     assert phase["distance"] < phase["distance_before"]
     assert not small.trainable_variables
 
@@ -118,7 +118,7 @@ def test_masked_weights_stay_zero(digit_batches):
     kernel = small.layers[4].kernel if hasattr(small.layers[4], "kernel") else small.layers[3].kernel
     mask = (np.random.default_rng(0).random(kernel.shape) < 0.5).astype("float32")
     kernel.assign(kernel * mask)
-    recover(graph, small, kept, digit_batches, Cache(2**30), masks={kernel.path: mask})
+    recover(graph, ChannelGraph(small), kept, digit_batches, Cache(2**30), masks={kernel.path: mask})
     assert (kernel.numpy()[mask == 0] == 0).all()
     assert (kernel.numpy()[mask == 1] != 0).all()
 
@@ -126,13 +126,13 @@ def test_masked_weights_stay_zero(digit_batches):
 def test_a_model_with_skips_over_most_of_its_depth_is_compared_inside(digit_batches):
     graph, kept, small = halved(u_net())
     assert len(comparisons(graph, kept)) >= 2
-    phase = recover(graph, small, kept, digit_batches, Cache(2**30))
+    phase = recover(graph, ChannelGraph(small), kept, digit_batches, Cache(2**30))
     assert phase["distance"] < phase["distance_before"]
 
 
 def test_no_more_minutes_than_given(digit_batches):
     graph, kept, small = halved(residual())
-    assert recover(graph, small, kept, digit_batches, Cache(2**30), minutes=1e-9)["steps"] <= 12
+    assert recover(graph, ChannelGraph(small), kept, digit_batches, Cache(2**30), minutes=1e-9)["steps"] <= 12
     with pytest.raises(UsageError, match="recover"):
         DCP(recover=-1.0)
 
@@ -160,7 +160,7 @@ def test_a_step_of_several_batches_is_that_of_one_batch_of_all_their_images(digi
     for batches, per_step in (([[images], held_out], 1), ([[images[:5]], [images[5:]], held_out], 2)):
         graph, kept, small = halved(residual())
         before = np.concatenate([w.numpy().ravel() for w in small.weights])
-        assert recover(graph, small, kept, batches, Cache(2**30), per_step=per_step)["steps"] == 1
+        assert recover(graph, ChannelGraph(small), kept, batches, Cache(2**30), per_step=per_step)["steps"] == 1
         changes.append(np.concatenate([w.numpy().ravel() for w in small.weights]) - before)
     # Not quite the same: the scales of the compared tensors are those of the first batch.
     assert np.corrcoef(changes)[0, 1] > 0.9

@@ -1,0 +1,239 @@
+"""What one pruning run works with: model, data and settings, checked and resolved once."""
+
+import contextlib
+import dataclasses
+import os
+import time
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from dcp_tf.data import DataSplit, as_split, digest, images_per_measurement
+from dcp_tf.errors import UsageError
+from dcp_tf.field_types import whole_number
+from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers
+from dcp_tf.pruning.arguments import check_arguments, check_shapes, check_validation, usable_model
+from dcp_tf.pruning.budget import Widths, kernel_rate, matching, meet
+from dcp_tf.pruning.given_plan import GivenPlan
+from dcp_tf.pruning.methods import Method
+from dcp_tf.pruning.plan import PruningPlan
+from dcp_tf.pruning.problem.stages import kernel_units
+from dcp_tf.pruning.run_state import RunState
+from dcp_tf.pruning.stopping import FixedRate
+from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
+from dcp_tf.training import Distillation, Loss, Objective, as_objective, distillation_weight
+from dcp_tf.training.heads import find_positions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Context:
+    """What a run works with; `prepare` makes it.
+
+    Attributes:
+        graph: of the trained model.
+        method: with its settings; of kernels it removes the share that its target asks for.
+        groups: those that may lose channels.
+        widths: how many channels each of them keeps (at most, for methods that find widths themselves), by name.
+        kernel_layers: paths of the layers that lose kernels.
+        data: the training images.
+        validation: what is measured on, or None.
+        objective: bound to the model and the data.
+        auxiliary: how auxiliary losses are trained.
+        finetuning: how the smaller model is trained.
+        distillation: weight of the baseline's predictions in that training.
+        seed: of everything that is drawn.
+        state: where the run keeps what is done.
+        log_dir: folder for TensorBoard scalars.
+        history: one entry per finished phase: `name`, `seconds`, and what else it tells.
+    """
+
+    graph: ChannelGraph
+    method: Any
+    groups: tuple[ChannelGroup, ...]
+    widths: Mapping[str, int]
+    kernel_layers: tuple[str, ...]
+    data: DataSplit
+    validation: DataSplit | None
+    objective: Objective
+    auxiliary: TrainConfig
+    finetuning: TrainConfig
+    distillation: float
+    seed: int
+    state: RunState
+    log_dir: str | None = None
+    history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+
+    @property
+    def model(self) -> keras.Model:
+        """The trained model."""
+        return self.graph.trace.model
+
+    @property
+    def shapes(self) -> list[tuple]:
+        """The shape of a batch of images, as `ChannelGraph` takes it."""
+        return [(None, *self.data.shape)]
+
+    def labels_from_model(self) -> Callable | None:
+        """From images to what the trained model answers, where the data has no labels; else None."""
+        return self.objective.targets(self.model, self.data) if self.data.labels is None else None
+
+    def validate(self, model: keras.Model) -> Mapping[str, float]:
+        """How good a model is on the validation images; empty without any."""
+        if self.validation is None:
+            return {}
+        return self.objective.evaluate(model, self.validation.batches(images_per_measurement(self.validation.shape)))
+
+    @contextlib.contextmanager
+    def phase(self, name: str) -> Iterator[dict[str, Any]]:
+        """Times a phase and adds it to the history at its end; the block may add to the entry."""
+        entry, started = {"name": name, "seconds": 0.0}, time.perf_counter()
+        yield entry
+        entry["seconds"] = time.perf_counter() - started
+        self.history.append(entry)
+
+
+def prepare(
+    model: keras.Model,
+    train_data: Any,
+    method: Method | PruningPlan,
+    *,
+    validation_data: Any = None,
+    objective: Objective | str | Loss | None = None,
+    outputs_kind: str | None = None,
+    auxiliary: TrainConfig = AUXILIARY,
+    finetuning: TrainConfig = FINETUNING,
+    distillation: float | None = None,
+    state_dir: str | os.PathLike | None = None,
+    resume: bool = False,
+    shared_dir: str | os.PathLike | None = None,
+    log_dir: str | None = None,
+    seed: int = 0,
+) -> Context:
+    """Finds in moments all that can be wrong with the arguments of `prune`, and resolves them; they are the same.
+
+    Without `state_dir` nothing is written.
+
+    Raises:
+        UsageError: the model, the data or the settings cannot be used.
+    """
+    method = GivenPlan.of(method) if isinstance(method, PruningPlan) else method
+    check_arguments(method, auxiliary, finetuning, distillation)
+    seed = whole_number(seed, "seed")
+    data, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
+    check_shapes(model, data)
+    model = usable_model(model)
+    objective = as_objective(objective, model, data, outputs_kind)
+    if validation is not None:
+        check_validation(model, validation, objective)
+    distillation = distillation_weight(objective.loss, distillation)
+    graph = ChannelGraph(model, [(None, *data.shape)], method.ignore_statistics)
+    check_layers(graph)
+    layers = [unit.name for unit in kernel_units(graph)] if method.chooses_kernels else []
+    groups = choose_groups(graph, method, layers)
+    method.check(graph, groups)
+    if method.uses_heads:
+        find_positions(graph, method.auxiliary_losses, objective, method.auxiliary_layers)
+    widths = choose_widths(graph, groups, method)
+    layers = [name for name in layers if not method.excludes(name)]
+    if method.chooses_kernels:
+        if not layers:
+            raise UsageError("the model has no layer whose kernels could be pruned but those that are excluded")
+        if method.target is not None:
+            kept = graph.kept({name: range(width) for name, width in widths.items()})
+            method = method.with_kernel_rate(kernel_rate(graph, kept, layers, method.target))
+    elif all(widths[g.name] == g.size for g in groups) and isinstance(method.stopping(method.rate), FixedRate):
+        raise UsageError(
+            f"nothing would be removed at rate {method.rate} with round_to {method.round_to}; "
+            "raise the rate or lower round_to"
+        )
+    Distillation(objective.loss, distillation)
+    settings = {}
+    if state_dir is not None:
+        settings = {
+            "fingerprint": graph.fingerprint(),
+            "weights": weights_digest(model.weights),
+            "trainable": len(model.trainable_variables),
+            "images": data.size,
+            "data": digest(data),
+            "method": method.name,
+            **method.settings(),
+            "objective": repr(objective),
+            "auxiliary": dataclasses.asdict(auxiliary),
+            "finetuning": dataclasses.asdict(finetuning),
+            "distillation": distillation,
+            "seed": seed,
+        }
+    return Context(
+        graph,
+        method,
+        tuple(groups),
+        widths,
+        tuple(layers),
+        data,
+        validation,
+        objective,
+        dataclasses.replace(auxiliary, seed=seed),
+        dataclasses.replace(finetuning, seed=seed),
+        distillation,
+        seed,
+        RunState(state_dir, settings, resume, shared_dir),
+        log_dir,
+    )
+
+
+def choose_groups(graph: ChannelGraph, method: Method, layers: Sequence[str] = ()) -> list[ChannelGroup]:
+    """The groups that the method may prune.
+
+    Args:
+        graph: of the model.
+        method: with its settings.
+        layers: paths of the layers whose kernels could go, which `exclude` may name too.
+
+    Raises:
+        UsageError: there is none, or an excluded name does not exist.
+    """
+    if isinstance(method, GivenPlan):
+        return list(method.groups(graph))
+    for pattern in method.exclude:
+        matching(graph.groups, pattern, layers)
+    groups = [g for g in graph.prunable(method.prune_residual) if not method.excludes(g.name)]
+    if groups or not method.chooses_channels:
+        return groups
+    reasons = {g.pinned_because for g in graph.groups if g.pinned_because}
+    kinds = {"recurrent units" if g.recurrent else "residual streams" for g in graph.prunable(True)}
+    residual = "" if method.prune_residual or not kinds else f"; {' and '.join(sorted(kinds))} need prune_residual=True"
+    raise UsageError(
+        f"the model has no group of channels to prune ({'; '.join(sorted(reasons)[:3])}{residual})",
+        "prune_residual" if residual else (),
+    )
+
+
+def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: Method) -> dict[str, int]:
+    """How many channels each group keeps (at most, for methods that find widths themselves).
+
+    Raises:
+        UsageError: a pattern of `rates` matches nothing, or the target cannot be reached.
+    """
+    if isinstance(method, GivenPlan):
+        return method.widths()
+    if not method.chooses_channels:
+        return {group.name: group.size for group in groups}
+    widths = Widths(graph, groups, method.round_to, method.min_channels, own_rates(groups, method))
+    if method.target is None or method.chooses_kernels:
+        return widths.at_rate(method.rate)
+    if method.allocates == "global":  # where only what it ends in is measured
+        return widths.within(dataclasses.replace(method.target, measured=None))
+    return meet(method.target, widths.within)
+
+
+def own_rates(groups: Sequence[ChannelGroup], method: Method) -> dict[str, float]:
+    """The rates of single groups, by name; the first pattern that matches counts."""
+    rates: dict[str, float] = {}
+    for pattern, rate in method.rates:
+        for group in matching(groups, pattern):
+            rates.setdefault(group.name, rate)
+    return rates
+
+
