@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from dcp_tf.graph.channel_graph import ChannelGraph, ChannelGroup
+from dcp_tf.graph.kinds import layers_of
 from dcp_tf.graph.rule import OperationRecord
 
 # Input scales on which channels are probed: gates that are constant for small inputs may change for large ones.
@@ -85,8 +86,8 @@ def _share(graph: ChannelGraph, reader: tuple, channel: int, values: Mapping[int
     positions = np.flatnonzero(numbers == channel)
     if not np.take(kernel, positions, axis).any():
         return np.zeros(0)
-    plain = isinstance(layer, keras.layers.Dense | keras.layers.Conv1D | keras.layers.Conv2D | keras.layers.Conv3D)
-    if not plain or getattr(layer, "groups", 1) != 1 or axis != kernel.ndim - 2:
+    plain = isinstance(layer, layers_of("dense", "convolution")) and getattr(layer, "groups", 1) == 1
+    if not plain or axis != kernel.ndim - 2:
         return None
     total = None
     for call in calls:

@@ -2,17 +2,11 @@
 
 import math
 
-import keras
 import numpy as np
 
 from dcp_tf.graph.channel_graph import ChannelGraph
+from dcp_tf.graph.kinds import layers_of
 from dcp_tf.graph.rule import OperationRecord
-
-_CONVOLUTIONS = (
-    *(getattr(keras.layers, f"Conv{rank}D") for rank in "123"),
-    *(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in "123"),
-    *(getattr(keras.layers, f"{kind}Conv{rank}D") for rank in "12" for kind in ("Depthwise", "Separable")),
-)
 
 
 def shrinkable_share(graph: ChannelGraph, residual: bool = True) -> float:
@@ -28,7 +22,7 @@ def shrinkable_share(graph: ChannelGraph, residual: bool = True) -> float:
     free = np.zeros(int(graph.class_of_label.max(initial=-1)) + 1, bool)
     for group in graph.prunable(residual):
         free[group.classes] = True
-    records = [r for r in graph.records.values() if isinstance(r.operation, _CONVOLUTIONS)]
+    records = [r for r in graph.records.values() if isinstance(r.operation, layers_of())]
     total = sum(_size(r) for r in records)
     reached = sum(_size(r) for r in records if _follows(graph, r, free))
     return reached / total if total else 0.0

@@ -7,6 +7,7 @@ import numpy as np
 
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.cost import count_cost
+from dcp_tf.graph.kinds import layers_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,10 +75,7 @@ def nominal_macs(model: keras.Model, input_shape: tuple | None = None) -> int:
     return total
 
 
-_LAYERS = (
-    *(keras.layers.Dense, keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
-    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
-)
+_LAYERS = layers_of("dense", "convolution", "transposed")
 
 
 def _layers(model: keras.Model) -> list[keras.Layer]:

@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import os
 import time
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from dcp_tf.data import DataSplit, as_split, digest, images_per_measurement
 from dcp_tf.errors import UsageError
 from dcp_tf.field_types import whole_number
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers
+from dcp_tf.models.weights_digest import weights_digest
 from dcp_tf.pruning.arguments import check_arguments, check_shapes, check_validation, usable_model
 from dcp_tf.pruning.budget import Widths, kernel_rate, matching, meet
 from dcp_tf.pruning.given_plan import GivenPlan
@@ -153,7 +153,7 @@ def prepare(
     if state_dir is not None:
         settings = {
             "fingerprint": graph.fingerprint(),
-            "weights": weights_digest(model.weights),
+            "weights": weights_digest(model),
             "trainable": len(model.trainable_variables),
             "images": data.size,
             "data": digest(data),

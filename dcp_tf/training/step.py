@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
+from dcp_tf.graph.kinds import KERNEL_NAMES, layers_of
 from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.attributes import override_attribute
 from dcp_tf.training.average import MovingAverage
@@ -16,10 +17,6 @@ from dcp_tf.training.losses import Distillation, Loss
 from dcp_tf.training.masks import resolve_masks
 from dcp_tf.training.precision import LossScale, compute_dtype_scope
 from dcp_tf.training.smoothing import smoothed
-
-# The weights of convolutions and fully connected layers, as Keras names them; not BatchNormalization's gamma and beta,
-# biases and PReLU's alpha.
-_KERNELS = ("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")
 
 # Without a limit a few steep steps undo what was trained: behind recurrent layers, in networks that Adam trained, and
 # in pruned ones, whose loss with the statistics of a batch may be hundreds of times that with the stored ones.
@@ -301,9 +298,8 @@ def _decaying(model: keras.Model, decay: str) -> set[int]:
     """`id()` of the trained weights that decay, as `TrainConfig.decay` has it."""
     if decay == "all":
         return {id(v) for v in model.trainable_variables}
-    depthwise = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
     spared = set()
     if decay == "no_depthwise":
-        spared = {id(v) for x in model._flatten_layers() if isinstance(x, depthwise) for v in x.weights}
+        spared = {id(v) for x in model._flatten_layers() if isinstance(x, layers_of("depthwise")) for v in x.weights}
         spared |= {id(v) for v in model.trainable_variables if v.name == "depthwise_kernel"}
-    return {id(v) for v in model.trainable_variables if v.name in _KERNELS and id(v) not in spared}
+    return {id(v) for v in model.trainable_variables if v.name in KERNEL_NAMES and id(v) not in spared}

@@ -11,11 +11,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from dcp_tf.graph.kinds import KINDS
+
 # By class name; layers and keras.ops operations share the names.
-_KERNELS = {
-    *("Conv1D", "Conv2D", "Conv1DTranspose", "Conv2DTranspose", "Dense", "DepthwiseConv1D", "DepthwiseConv2D"),
-    *("SeparableConv1D", "SeparableConv2D"),
-}
+_KERNELS = {name for name, kind in KINDS.items() if kind.rank < 3}
 _JOINS_RELU = {*_KERNELS, "BatchNormalization", "Add", "Subtract", "Multiply"}
 _MOVES = {
     *("Cropping1D", "Cropping2D", "ExpandDims", "Flatten", "Flip", "GetItem", "Identity", "Pad", "Permute", "Ravel"),

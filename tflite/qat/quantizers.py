@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from dcp_tf.graph.kinds import KINDS
 from dcp_tf.tflite.output_capture import OutputCapture
 from dcp_tf.tflite.qat.bridge_layers import ActivationLayer, FrozenBatchNormalization, OperationLayer
 
@@ -41,19 +42,6 @@ def _import_tfmot() -> Any:
 
 
 tfmot = _import_tfmot()
-
-# By class of tf_keras: the kernels, and their axes that name an output channel.
-_KERNELS: dict[str, dict[str, tuple[int, ...]]] = {
-    "Conv1D": {"kernel": (2,)},
-    "Conv2D": {"kernel": (3,)},
-    "Conv1DTranspose": {"kernel": (1,)},
-    "Conv2DTranspose": {"kernel": (2,)},
-    "Dense": {"kernel": (1,)},
-    "DepthwiseConv1D": {"depthwise_kernel": (1, 2)},
-    "DepthwiseConv2D": {"depthwise_kernel": (2, 3)},
-    "SeparableConv1D": {"depthwise_kernel": (1, 2), "pointwise_kernel": (2,)},
-    "SteppedSeparableConv2D": {"depthwise_kernel": (2, 3), "pointwise_kernel": (3,)},
-}
 
 # The share of a training step's range in the moving average. TFMOT's .001 takes thousands of steps to follow the
 # weights; what has grown beyond its range by then is cut off.
@@ -280,7 +268,8 @@ class _Scheme(tfmot.quantization.keras.QuantizeScheme):
 
 def annotate(layer: tf_keras.layers.Layer, *, quantize_output: bool) -> tf_keras.layers.Layer:
     """Tells TFMOT what to round of a layer; layers of which nothing is rounded are returned as they are."""
-    kernels = _KERNELS.get(type(layer).__name__, {})
+    kind = KINDS.get(type(layer).__name__.removeprefix("Stepped"))
+    kernels = {} if kind is None or kind.rank == 3 else kind.kernels
     if not kernels and not quantize_output:
         return layer
     return tfmot.quantization.keras.quantize_annotate_layer(layer, LayerConfig(kernels, quantize_output))

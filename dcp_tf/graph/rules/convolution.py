@@ -2,9 +2,10 @@
 
 import numpy as np
 
+from dcp_tf.graph.kinds import layers_of
 from dcp_tf.graph.rule import Labels, RuleCall, register_rule
 from dcp_tf.graph.rules.activation import activate
-from dcp_tf.graph.rules.common import channel_axis, positions, public
+from dcp_tf.graph.rules.common import channel_axis, positions
 
 
 def _axes(call: RuleCall) -> tuple[int, Labels]:
@@ -12,7 +13,7 @@ def _axes(call: RuleCall) -> tuple[int, Labels]:
     return axis, call.channels(0, axis)
 
 
-@register_rule(*public(["Conv1D", "Conv2D", "Conv3D"]))
+@register_rule(*layers_of("convolution"))
 def convolution(call: RuleCall) -> Labels:
     """Kernel (*spatial, C / groups, filters)."""
     layer, (axis, channels_in) = call.operation, _axes(call)
@@ -38,7 +39,7 @@ def convolution(call: RuleCall) -> Labels:
     return call.place(channels_out, axis)
 
 
-@register_rule(*public(["DepthwiseConv1D", "DepthwiseConv2D"]))
+@register_rule(*layers_of("depthwise"))
 def depthwise(call: RuleCall) -> Labels:
     """Kernel (*spatial, C, multiplier): channel c produces outputs c * multiplier and following."""
     layer, (axis, channels_in) = call.operation, _axes(call)
@@ -50,7 +51,7 @@ def depthwise(call: RuleCall) -> Labels:
     return call.place(channels_out, axis)
 
 
-@register_rule(*public(["SeparableConv1D", "SeparableConv2D"]))
+@register_rule(*layers_of("separable"))
 def separable(call: RuleCall) -> Labels:
     """Depthwise kernel (*spatial, C, multiplier), pointwise kernel (1, ..., C * multiplier, filters)."""
     layer, (axis, channels_in) = call.operation, _axes(call)
@@ -67,7 +68,7 @@ def separable(call: RuleCall) -> Labels:
     return call.place(channels_out, axis)
 
 
-@register_rule(*public(["Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"]))
+@register_rule(*layers_of("transposed"))
 def transposed(call: RuleCall) -> Labels:
     """Kernel (*spatial, filters, C)."""
     layer, (axis, channels_in) = call.operation, _axes(call)

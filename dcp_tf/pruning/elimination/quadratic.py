@@ -17,6 +17,7 @@ import scipy.linalg
 import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
+from dcp_tf.graph.kinds import layers_of
 from dcp_tf.pruning.elimination.rows import RowElimination
 
 # A Gram matrix of more rows than this would take over half a GiB.
@@ -150,10 +151,10 @@ def kernel_rows(part: Quadratic) -> list[np.ndarray]:
 
 def is_supported(layer: keras.Layer) -> bool:
     """Whether the inputs of a layer can be written as one matrix that its kernel multiplies."""
-    if isinstance(layer, keras.layers.Dense):
-        return rows_of(layer) <= MAX_ROWS
-    plain = isinstance(layer, keras.layers.Conv1D | keras.layers.Conv2D) and layer.groups == 1
-    return plain and layer.data_format == "channels_last" and rows_of(layer) <= MAX_ROWS
+    if not isinstance(layer, layers_of("dense", "convolution", max_rank=2)):
+        return False
+    plain = getattr(layer, "groups", 1) == 1 and getattr(layer, "data_format", "channels_last") == "channels_last"
+    return plain and rows_of(layer) <= MAX_ROWS
 
 
 def rows_of(layer: keras.Layer) -> int:

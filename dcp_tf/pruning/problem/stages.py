@@ -3,12 +3,12 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup, OperationRecord
+from dcp_tf.graph.kinds import layers_of
 from dcp_tf.pruning.problem.consumers import Consumer
 from dcp_tf.training import Objective
 from dcp_tf.training.heads import AugmentedModel
@@ -80,11 +80,11 @@ def kernel_units(graph: ChannelGraph, exclude: Callable[[str], bool] = lambda na
     Raises:
         UsageError: the model has no such layer.
     """
-    records = [r for r in graph.records.values() if isinstance(r.operation, _CONVOLUTIONS)]
+    records = [r for r in graph.records.values() if isinstance(r.operation, layers_of("convolution", "transposed"))]
     if records:
         records = [r for r in records if not _reads_image(graph, r)]
     else:
-        records = [r for r in graph.records.values() if isinstance(r.operation, keras.layers.Dense)][:-1]
+        records = [r for r in graph.records.values() if isinstance(r.operation, layers_of("dense"))][:-1]
     units = []
     for record in records:
         calls = graph.calls_of(record)
@@ -106,12 +106,6 @@ def _reads_image(graph: ChannelGraph, record: OperationRecord) -> bool:
     image = [graph.class_of_label[graph.labels[t]].ravel() for t in graph.trace.inputs]
     read = [graph.class_of_label[record.weights[index][axis]] for index, axis in record.consumes]
     return bool(np.isin(np.concatenate(read), np.concatenate(image)).all()) if read else False
-
-
-_CONVOLUTIONS = (
-    *(keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D),
-    *(keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose),
-)
 
 
 def in_stages(graph: ChannelGraph, units: Sequence[Unit], losses: Sequence[StageLoss]) -> list[Stage]:
