@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import warnings
 
 from dcp_tf.pruning import importance
 from dcp_tf.pruning.budget import Target, Widths, profile
@@ -19,6 +20,14 @@ from dcp_tf.pruning.methods import DCP, AdaptDCP, Guided, Method
 from dcp_tf.pruning.notes import rounding_note
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan, PruningPlan
 from dcp_tf.pruning.prune import PruneResult, prune
+
+
+def check(model, data, method, objective, distillation=None):
+    """`prepare` under the name that it had in version 0.1.0."""
+    warnings.warn("dcp_tf.pruning.check is now dcp_tf.pruning.prepare", DeprecationWarning, stacklevel=2)
+    context = prepare(model, data, method, objective=objective, distillation=distillation)
+    return context.graph, context.widths
+
 
 for _module in pkgutil.iter_modules(importance.__path__, f"{importance.__name__}."):
     importlib.import_module(_module.name)  # a criterion registers itself

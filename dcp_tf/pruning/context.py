@@ -235,5 +235,3 @@ def own_rates(groups: Sequence[ChannelGroup], method: Method) -> dict[str, float
         for group in matching(groups, pattern):
             rates.setdefault(group.name, rate)
     return rates
-
-

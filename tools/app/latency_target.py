@@ -25,6 +25,7 @@ class LatencyTarget:
         mode: of the file that is measured at the end, one of the run's `--quantization`.
         path: the table; None: it is measured.
         table: a `LatencyTable`, once it is there.
+        graph: of the baseline with fixed input sizes, then too.
     """
 
     text: str
@@ -33,6 +34,7 @@ class LatencyTarget:
     mode: str
     path: str | None = None
     table: Any = None
+    graph: Any = dataclasses.field(default=None, repr=False)
 
 
 def define_latency_target(program: Program) -> None:
@@ -96,29 +98,30 @@ def with_table(job: Any, subject: Any, folder: pathlib.Path | None = None) -> An
     from dcp_tf.tflite.latency.latency_table import LatencyTable, measure_latency_table
 
     asked, method = job.latency, job.method
-    shape = (None, *subject.dataset.train.shape)
+    fixed = tflite_files.fixed_size(subject.model, subject.dataset)
+    graph = ChannelGraph(fixed, [(None, *subject.dataset.train.shape)], method.ignore_statistics)
     if asked.path is not None:
         path = pathlib.Path(asked.path)
-        table = LatencyTable.load(path, ChannelGraph(subject.model, [shape], method.ignore_statistics))
+        table = LatencyTable.load(path, graph)
     else:
         path = folder / "latency_table.json"
         progress.say(f"measuring the layers' latencies at several widths, kept in {path}")
         table = measure_latency_table(
-            ChannelGraph(tflite_files.fixed_size(subject.model, subject.dataset), [shape], method.ignore_statistics),
+            graph,
             quantization=asked.quantization,
             threads=asked.threads,
             round_to=method.round_to,
             residual=method.prune_residual,
             cache=path,
         )
-    _check_table(table, path, asked, method, subject, shape)
+    _check_table(table, path, asked, method, graph)
     where = table.measurements.machine
     progress.say(
         f"the {asked.quantization} baseline takes {table.baseline_ms:.3f} ms on {where}; {asked.text} is asked for"
     )
     origin = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     method = _targeted(method, asked.text, table.predict, f"latency table {origin}")
-    return dataclasses.replace(job, method=method, latency=dataclasses.replace(asked, table=table))
+    return dataclasses.replace(job, method=method, latency=dataclasses.replace(asked, table=table, graph=graph))
 
 
 def with_checks(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> Any:
@@ -130,7 +133,6 @@ def with_checks(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> A
         folder: of the run; what was measured is kept in it.
         resume: whether what an earlier run measured there is used.
     """
-    from dcp_tf.graph import ChannelGraph
     from dcp_tf.tflite.latency.model_latency import ModelLatency
     from dcp_tf.tflite.latency.stopwatch import machine_name
 
@@ -142,9 +144,7 @@ def with_checks(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> A
     if not resume:
         cache.unlink(missing_ok=True)
     cache.parent.mkdir(exist_ok=True)
-    model = tflite_files.fixed_size(subject.model, subject.dataset)
-    measured = ModelLatency(ChannelGraph(model, ignore_statistics=method.ignore_statistics), table, cache)
-    target = dataclasses.replace(method.target, measured=measured)
+    target = dataclasses.replace(method.target, measured=ModelLatency(job.latency.graph, table, cache))
     return dataclasses.replace(job, method=dataclasses.replace(method, target=target))
 
 
@@ -154,9 +154,8 @@ def _targeted(method: Any, text: str, cost: Any, origin: str) -> Any:
     return dataclasses.replace(method, target=Target("latency", text, cost, origin))
 
 
-def _check_table(table: Any, path: pathlib.Path, asked: LatencyTarget, method: Any, subject: Any, shape: tuple) -> None:
+def _check_table(table: Any, path: pathlib.Path, asked: LatencyTarget, method: Any, graph: Any) -> None:
     """Raises UsageError unless the table says what the run asks for."""
-    from dcp_tf.graph import ChannelGraph
     from dcp_tf.pruning.context import choose_groups
 
     measurements = table.measurements
@@ -168,8 +167,7 @@ def _check_table(table: Any, path: pathlib.Path, asked: LatencyTarget, method: A
             raise UsageError(
                 f"{path} was measured with --{flag}={value}, this run has --{flag}={required}: make them equal"
             )
-    groups = choose_groups(ChannelGraph(subject.model, [shape], method.ignore_statistics), method)
-    missing = [group.name for group in groups if group.name not in measurements.groups]
+    missing = [group.name for group in choose_groups(graph, method) if group.name not in measurements.groups]
     if missing:
         raise UsageError(
             f"{path} does not know {len(missing)} of the groups to prune: {', '.join(missing[:5])}"
