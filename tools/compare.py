@@ -18,7 +18,6 @@ if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 from dcp_tf.errors import RunError
-from dcp_tf.settings.importance import METHODS
 from dcp_tf.tools.app import baseline, run_summary
 from dcp_tf.tools.cli import data_flags, pruning_flags, run_flags
 from dcp_tf.tools.cli.program import Program
@@ -39,7 +38,7 @@ PROGRAM.section("Which methods")
 PROGRAM.list(
     "methods",
     ["random", "l1", "dcp"],
-    f"Methods to compare, each NAME or NAME:option=value:option... Names: {', '.join(METHODS)}.",
+    "Methods to compare, each NAME or NAME:option=value:option... Names and options are those of prune (--method).",
 )
 PROGRAM.integer("seeds", 3, "Runs of each method, with --seed and the seeds that follow it.", lower=1)
 data_flags.define_seed(PROGRAM, "The first seed.")

@@ -87,13 +87,22 @@ def load(
     if weights is not None:
         raise UsageError(f"the model file {spec} holds its own weights; leave out the weights {weights}")
     if custom_objects is not None:
-        try:
-            import_custom_objects(custom_objects)
-        except ImportError as error:
-            raise UsageError(str(error)) from error
+        run_custom_objects(custom_objects)
     model = _read_model(pathlib.Path(spec), allow_lambda)
     _check_lambdas(model, spec)
     return LoadedModel(_prepare(check_functional(model, input_shape), spec, input_shape, num_classes), "none", spec)
+
+
+def run_custom_objects(path: str) -> None:
+    """Lets Keras, and dcp_tf where the file registers something, know a user's own code.
+
+    Raises:
+        UsageError: there is no such file, it raises, or nothing of use is in it.
+    """
+    try:
+        import_custom_objects(path)
+    except ImportError as error:
+        raise UsageError(str(error)) from error
 
 
 def _prepare(

@@ -10,13 +10,14 @@ import keras
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.errors import RunError
+from dcp_tf.errors import RunError, UsageError
 from dcp_tf.graph import ChannelGraph, rebuild
 from dcp_tf.pruning.allocation.global_allocation import global_widths
 from dcp_tf.pruning.context import Context, prepare
 from dcp_tf.pruning.dcp.algorithm1 import select_channels
 from dcp_tf.pruning.from_scratch import reinitialize_weights, with_heads
 from dcp_tf.pruning.given_plan import GivenPlan
+from dcp_tf.pruning.importance.criterion import Scores
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.notes import announce, announce_cut
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
@@ -137,7 +138,7 @@ def select(context: Context) -> tuple[ChannelGraph, ChannelGraph, PruningPlan]:
     if isinstance(method, GivenPlan):
         return method.plan.with_zero_kernels(graph), graph, method.plan
     # The scores count to the phase that asks for them first.
-    scores = functools.cache(lambda: method.score_channels(context, context.groups))
+    scores = functools.cache(lambda: _scores(context))
     if method.allocates == "global":
         with context.phase("allocation"):
             context = dataclasses.replace(context, widths=global_widths(context, scores()))
@@ -152,6 +153,19 @@ def select(context: Context) -> tuple[ChannelGraph, ChannelGraph, PruningPlan]:
     if all(len(p.kept) == p.size for p in plan.groups) and all(p.matrix().all() for p in plan.kernels):
         raise RunError("the selection found everything necessary; raise the rate or epsilon")
     return selected, baseline, plan
+
+
+def _scores(context: Context) -> Scores | None:
+    """The scores of the method's criterion, if it has one; raises UsageError where there is not one per channel."""
+    scores = context.method.score_channels(context, context.groups)
+    for group in [] if scores is None else context.groups:
+        shape = np.shape(scores.get(group.name, ()))
+        if shape != (group.size,):
+            raise UsageError(
+                f"{context.method.name} must score each of the {group.size} channels of {group.name!r}, "
+                f"its scores have the shape {shape}"
+            )
+    return scores and {name: np.asarray(values) for name, values in scores.items()}
 
 
 def rebuild_selected(

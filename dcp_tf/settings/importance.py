@@ -4,12 +4,6 @@ import dataclasses
 
 from dcp_tf.settings.table import Settings, documented, setting
 
-METHODS = (
-    *("dcp", "adapt_dcp", "dkp", "dcp_dkp", "adapt_dkp"),
-    *("random", "l1", "l2", "fpgm", "bn_scale", "taylor", "apoz", "thinet", "lasso"),
-    "width_multiplier",
-)
-
 
 @documented
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -25,8 +19,8 @@ class Choice(Settings):
         "filters farthest from the others; bn_scale: the largest BatchNormalization scales; taylor: those without "
         "which the loss would change most, to first order; apoz: those that are zero least often; thinet, lasso: those "
         "from which the next layers' outputs can be made again; width_multiplier: none of these, a network of the "
-        "same shape is trained from scratch with the schedule of the fine-tuning.",
-        choices=METHODS,
+        "same shape is trained from scratch with the schedule of the fine-tuning. Others: what the file of "
+        "--custom_objects registers (dcp_tf.register_importance).",
     )
 
 

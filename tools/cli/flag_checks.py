@@ -8,8 +8,8 @@ from dcp_tf.settings.selection import Selection
 from dcp_tf.tools.cli.flags_from_settings import flag_names
 from dcp_tf.tools.cli.training_flags import PHASES
 
-# Criteria that look at images though nothing is fitted, and the flags that say at which.
-_LOOKING, _IMAGES = ("taylor", "apoz"), ("selection_samples", "selection_batch")
+# Flags that say which images a criterion looks at, though nothing is fitted.
+_IMAGES = ("selection_samples", "selection_batch")
 # Flags that only the training with auxiliary losses reads.
 _OF_HEADS = {"auxiliary_trains", *(change["flag"] for change in PHASES["auxiliary"][1].values())}
 _OF_SELECTION = set(flag_names(Selection).values())
@@ -54,4 +54,5 @@ def _is_read(name: str, method: Any) -> bool:
         return method.uses_heads and not method.from_scratch
     if method.guided or name not in _OF_SELECTION:
         return True
-    return (name in _IMAGES and (method.name in _LOOKING or method.allocates == "global")) or method.from_scratch
+    looks_at_images = getattr(method, "looks_at_images", False) or method.allocates == "global"
+    return (name in _IMAGES and looks_at_images) or method.from_scratch

@@ -9,7 +9,6 @@ from absl import flags as absl_flags
 
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.budget import MEASURES, Budget, KernelRate
-from dcp_tf.settings.importance import METHODS
 from dcp_tf.settings.scope import Scope
 from dcp_tf.tools.cli import pruning_flags
 from dcp_tf.tools.cli.flags_from_settings import flag_names
@@ -58,20 +57,19 @@ def read_variants(labels: Sequence[str], flags: Any) -> list[Variant]:
             raise UsageError(f"{same} and {label} are the same")
         variants.append(variant)
     if not variants:
-        raise UsageError(f"--methods names no method; choose among {', '.join(METHODS)}")
+        raise UsageError("--methods names no method, such as dcp,l1:update")
     return variants
 
 
 def _read(label: str, flags: Any) -> Any:
     name, *options = label.split(":")
-    if name not in METHODS:
-        raise UsageError(f"unknown method {name!r}; choose among {', '.join(METHODS)}")
+    method = pruning_flags.find_method(name, flags)
     values = copy.deepcopy(_PROGRAM.flags)
     for common in values:
         if common in flags:
             values[common].value = flags[common].value
     for option in options:
-        _check_option(label, name, option.partition("=")[0])
+        _check_option(label, method, option.partition("=")[0])
     try:
         values([label, f"--method={name}", *(f"--{option}" for option in options)])
         return pruning_flags.read_method(values)
@@ -81,11 +79,9 @@ def _read(label: str, flags: Any) -> Any:
         raise UsageError(f"{label}: {line}" if options else line) from error
 
 
-def _check_option(label: str, name: str, option: str) -> None:
-    from dcp_tf.pruning import METHODS as CLASSES
-
+def _check_option(label: str, method: type, option: str) -> None:
     if option in COMMON and option != "method":
         raise UsageError(f"{label}: all methods have the same {option}; give --{option} for all")
-    known = set(flag_names(CLASSES[name]).values()) & {*_PROGRAM.flags} - COMMON
+    known = set(flag_names(method).values()) & {*_PROGRAM.flags} - COMMON
     if option not in known:
-        raise UsageError(f"{label}: {name} has no option {option!r}; there are {', '.join(sorted(known))}")
+        raise UsageError(f"{label}: {method.name} has no option {option!r}; there are {', '.join(sorted(known))}")

@@ -157,13 +157,31 @@ def read_job(flags: Any) -> Job:
 
 
 def read_method(flags: Any) -> Any:
-    """The method with its settings."""
-    from dcp_tf.pruning import METHODS
+    """The method with its settings.
 
-    method, given = METHODS[flags.method], {"target": read_target(flags)}
+    Raises:
+        UsageError: a value that cannot be, or an unknown method.
+    """
+    method, given = find_method(flags.method, flags), {"target": read_target(flags)}
     if {"reconstruction", "discrimination"} <= rules(method).keys():
         given["reconstruction"], given["discrimination"] = LOSSES[flags.losses]
     return read(values_of(flags), method, **given)
+
+
+def find_method(name: str, flags: Any) -> type:
+    """The class of a method, which the file of `--custom_objects` may register.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    from dcp_tf.models.load import run_custom_objects
+    from dcp_tf.pruning import METHODS
+
+    if name not in METHODS and "custom_objects" in flags and flags.custom_objects:
+        run_custom_objects(flags.custom_objects)
+    if name not in METHODS:
+        raise UsageError(f"unknown method {name!r}; choose among {', '.join(METHODS)}")
+    return METHODS[name]
 
 
 def read_target(flags: Any) -> Target | None:

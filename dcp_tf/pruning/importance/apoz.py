@@ -30,6 +30,7 @@ class APoZ(Criterion):
     """
 
     name: ClassVar[str] = "apoz"
+    looks_at_images: ClassVar[bool] = True
 
     def score_channels(self, context: Context, groups: Sequence[ChannelGroup]) -> Scores:
         """The share of a channel's activations that are not zero: 1 - APoZ (eq. 1).

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -63,6 +63,8 @@ class Criterion(Refit, Guided):
 
     Without `update` the remaining weights stay as they are, and the settings of `Guided` have no meaning.
     """
+
+    looks_at_images: ClassVar[bool] = False  # whether the settings of the selection images matter to the scores
 
     @property
     def guided(self) -> bool:

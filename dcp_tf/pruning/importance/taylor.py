@@ -20,6 +20,7 @@ class Taylor(Criterion):
     """
 
     name: ClassVar[str] = "taylor"
+    looks_at_images: ClassVar[bool] = True
 
     def score_channels(self, context: Context, groups: Sequence[ChannelGroup]) -> Scores:
         """The squared changes (eq. 9).

@@ -54,6 +54,19 @@ def test_fields_are_settings_that_the_plan_tells(table):
     assert table["every_nth"](step=4) == EveryNth(step=4)
 
 
+def test_too_few_scores_are_refused_in_one_line():
+    @dcp_tf.register_importance
+    class TooFew(dcp_tf.Criterion):
+        name = "too_few"
+
+        def score_channels(self, context, groups):
+            return {group.name: range(group.size - (group.name == "read")) for group in groups}
+
+    split = data.make_array_split(*nets.images())
+    with pytest.raises(UsageError, match=r"too_few must score each of the 4 channels of 'read'.*\(3,\)"):
+        dcp_tf.prune(nets.build(nets.several_channels), split, TooFew(rate=0.4), finetuning=NONE)
+
+
 def test_what_is_no_criterion_is_refused_in_one_line():
     class Unnamed(dcp_tf.Criterion):
         pass
