@@ -21,7 +21,7 @@ from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import PruningPlan
 from dcp_tf.pruning.problem.stages import kernel_units
 from dcp_tf.pruning.run_state import RunState
-from dcp_tf.pruning.stopping import FixedRate
+from dcp_tf.settings.budget import Adaptive
 from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
 from dcp_tf.training import Distillation, Loss, Objective, as_objective, distillation_weight
 from dcp_tf.training.heads import find_positions
@@ -143,7 +143,7 @@ def prepare(
         if method.target is not None:
             kept = graph.kept({name: range(width) for name, width in widths.items()})
             method = method.with_kernel_rate(kernel_rate(graph, kept, layers, method.target))
-    elif all(widths[g.name] == g.size for g in groups) and isinstance(method.stopping(method.rate), FixedRate):
+    elif all(widths[g.name] == g.size for g in groups) and not isinstance(method, Adaptive):
         raise UsageError(
             f"nothing would be removed at rate {method.rate} with round_to {method.round_to}; "
             "raise the rate or lower round_to"

@@ -40,9 +40,9 @@ class Method(Budget, Scope):
                 f"{self.target.measure}"
             )
 
-    def stopping(self, rate: float) -> StoppingRule:
-        """When a group has enough channels, `rate` being the share that it shall lose."""
-        return FixedRate(rate, self.round_to, self.min_channels)
+    def stopping(self, width: int) -> StoppingRule:
+        """When a group has enough channels that keeps `width` at most."""
+        return FixedRate(self.rate, self.round_to, self.min_channels, width)
 
     def settings(self) -> dict[str, Any]:
         """All settings, as JSON files hold them."""
@@ -115,6 +115,6 @@ class AdaptDCP(Adaptive, DCP):
 
     name: ClassVar[str] = "adapt_dcp"
 
-    def stopping(self, rate: float) -> StoppingRule:
+    def stopping(self, width: int) -> StoppingRule:
         """SC2."""
-        return RelativeChangeOrCap(self.epsilon, self.round_to, self.min_channels, rate)
+        return RelativeChangeOrCap(self.epsilon, self.round_to, self.min_channels, self.rate, width)

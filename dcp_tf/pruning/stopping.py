@@ -20,15 +20,16 @@ class StoppingRule(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class FixedRate:
-    """Stops at the kept count `c - floor(rate * c)`, rounded (Liu et al. 2021, sec. 3.4)."""
+    """Stops at the kept count `c - floor(rate * c)`, rounded (Liu et al. 2021, sec. 3.4); or at `width`, if given."""
 
     rate: float
     round_to: int = 1
     minimum: int = 1
+    width: int | None = None
 
     def limit(self, size: int) -> int:
         """The kept count itself."""
-        return kept_at_rate(size, self.rate, self.round_to, self.minimum)
+        return self.width or kept_at_rate(size, self.rate, self.round_to, self.minimum)
 
     def done(self, losses: Sequence[float], kept: int, size: int) -> bool:
         """Whether the kept count is reached."""
@@ -58,10 +59,12 @@ class RelativeChange:
 
 @dataclasses.dataclass(frozen=True)
 class RelativeChangeOrCap(RelativeChange):
-    """SC2: SC1, or the kept count reaches `ceil((1 - min_rate) * c)` (Liu et al. 2021, eq. 11)."""
+    """SC2: SC1, or the count reaches `ceil((1 - min_rate) * c)` (Liu et al. 2021, eq. 11); or `width`, if given."""
 
     min_rate: float = 0.0
+    width: int | None = None
 
     def limit(self, size: int) -> int:
         """The cap, rounded."""
-        return round_width(math.ceil(round((1 - self.min_rate) * size, 9)), size, self.round_to, self.minimum)
+        cap = math.ceil(round((1 - self.min_rate) * size, 9))
+        return self.width or round_width(cap, size, self.round_to, self.minimum)

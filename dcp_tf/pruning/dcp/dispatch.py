@@ -28,7 +28,7 @@ def choose(
         ranking: scores of the channels by a criterion, where the losses shall only guide the weights.
         on_step: as for `select_greedily`.
     """
-    stopping, per_step = method.stopping(1 - width / problem.size), method.step_size(width)
+    stopping, per_step = method.stopping(width), method.step_size(width)
     if method.chooser is not None:
         return choose_in_models(problem, method.chooser, stopping.limit(problem.size))
     if method.selection == "fast" and is_fast(problem):

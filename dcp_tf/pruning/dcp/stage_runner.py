@@ -23,7 +23,7 @@ from dcp_tf.pruning.problem.algorithm2 import Selection
 from dcp_tf.pruning.problem.consumers import ConsumerKernel, KernelMasks, with_kernels
 from dcp_tf.pruning.problem.problem import ChannelProblem, SubProblem
 from dcp_tf.pruning.problem.stages import Stage, Unit
-from dcp_tf.pruning.stopping import FixedRate
+from dcp_tf.settings.budget import Adaptive
 
 UnitPlan = GroupPlan | KernelPlan
 
@@ -126,9 +126,8 @@ class StageRunner:
         method = self._method
         if unit.kernels or method.per_stage or method.passes or method.selection != "fast" or method.chooser:
             return False
-        is_fixed = isinstance(method.stopping(0.5), FixedRate)
         whole = (isinstance(plan, GroupPlan) and len(plan.kept) == plan.size for plan in self.plans)
-        return is_fixed and self._context.widths[unit.name] == unit.size and all(whole)
+        return not isinstance(method, Adaptive) and self._context.widths[unit.name] == unit.size and all(whole)
 
     def _hold(self, unit: Unit, plan: UnitPlan) -> None:
         """Takes over what was selected before; the weights themselves were restored."""
