@@ -19,7 +19,9 @@ import time
 
 import numpy as np
 
+from dcp_tf.settings.deployment import Deployment, QatSettings
 from dcp_tf.tools.cli import data_flags, qat_flags
+from dcp_tf.tools.cli.flags_from_settings import read, values_of
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("qat_accuracy", __doc__)
@@ -37,7 +39,7 @@ data_flags.define_seed(PROGRAM, "Of everything that is drawn.")
 def main(flags) -> None:
     """Prints one row for each file."""
     from dcp_tf import tflite
-    from dcp_tf.tools.app import deployment, tflite_files
+    from dcp_tf.tools.app import tflite_files
 
     subject = data_flags.load_subject(flags)
     data = subject.dataset
@@ -46,7 +48,7 @@ def main(flags) -> None:
     test = data.test.take(data.test.balanced_subset(flags.test_samples, flags.seed))
     images = np.concatenate([batch[0] for batch in test.batches(256).as_numpy_iterator()])
     model = tflite_files.fixed_size(subject.model, data)
-    settings = deployment.Deployment(calibration_samples=flags.calibration_samples, qat=qat_flags.read_qat(flags))
+    settings = Deployment(calibration_samples=flags.calibration_samples, qat=read(values_of(flags), QatSettings))
     print(f"{subject.source}: {train.size} training images, {test.size} test images", flush=True)
     print(f"{'file':10} {'top-1':>8} {'of its weights':>15} {'bytes':>10} {'operations':>11} {'s':>6}", flush=True)
     for mode in flags.modes:

@@ -17,28 +17,25 @@ import pathlib
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import readable_name
+from dcp_tf.settings.measurement import AndroidSettings, Timing
 from dcp_tf.tools.cli import android_flags, data_flags
-from dcp_tf.tools.cli.flags_from_settings import read_numbers
+from dcp_tf.tools.cli.flags_from_settings import define, flag_names, read_numbers
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("benchmark", __doc__)
 PROGRAM.section("Measurement")
 PROGRAM.paths("models", [], "The .tflite files; ratios are to the first.")
-PROGRAM.enum("device", "host", ("host", "android"), "Where to measure.")
-PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
-PROGRAM.integer("runs", 50, "Measured runs of each file (on Android: inferences of each repetition).", lower=1)
-PROGRAM.integer("warmup", 10, "Inferences of each file before the first measured one.")
+android_flags.define_device(PROGRAM)
+define(PROGRAM, Timing)
 PROGRAM.list("cpu", [], "Host: pin the measuring processes to these processors, such as 1 or 2,3; by default to none.")
-PROGRAM.boolean("profile", False, "Measure how long every operation takes too.")
 data_flags.define_seed(PROGRAM, "Of the inputs and the bootstrap.")
 PROGRAM.path("output_dir", None, "Where to write benchmark.json; by default nowhere.")
 
 
 android_flags.define_android(PROGRAM)
-PROGRAM.list("delegates", ["cpu"], "What runs the kernels: cpu (XNNPACK), gpu, nnapi, or several of them.")
-PROGRAM.integer("repetitions", 5, "Runs of benchmark_model for each file and delegate; a ratio needs 5.", lower=1)
+define(PROGRAM, AndroidSettings, ["delegates", "repetitions"])
 
-_ANDROID_ONLY = ("benchmark_model", "serial", "adb", "cores", "cool_to", "cool_minutes", "delegates", "repetitions")
+_ANDROID_ONLY = set(flag_names(AndroidSettings).values()) - set(flag_names(Timing).values())
 
 
 def main(flags) -> None:

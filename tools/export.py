@@ -17,8 +17,10 @@ if __package__ in (None, ""):
 import pathlib
 
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tools.app import baseline
 from dcp_tf.tools.cli import data_flags, face_flags, pruning_flags
+from dcp_tf.tools.cli.flags_from_settings import define
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("export", __doc__)
@@ -29,7 +31,7 @@ baseline.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 pruning_flags.define_files(PROGRAM)
 PROGRAM.path("output_dir", None, "Where the files go; by default beside the model.")
-PROGRAM.boolean("strict", False, "Operations left in float in an int8 or int16x8 file are an error (exit code 1).")
+define(PROGRAM, Deployment, ["strict"])
 PROGRAM.string(
     "baseline", "baseline", "Operations are compared with those of the files of this name in the same folder, if any."
 )

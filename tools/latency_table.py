@@ -16,6 +16,7 @@ if __package__ in (None, ""):
 import contextlib
 
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.measurement import DELEGATES, Timing
 from dcp_tf.settings.scope import Scope
 from dcp_tf.tools.cli import android_flags, data_flags, model_flags
 from dcp_tf.tools.cli.flags_from_settings import define, read_numbers
@@ -26,14 +27,14 @@ data_flags.define_model(PROGRAM)
 PROGRAM.list("input_shape", [], "Height, width and channels of the images, where the model leaves them open.")
 PROGRAM.section("Measurement")
 PROGRAM.path("output_dir", None, "Where to write latency_table.json.")
-PROGRAM.enum("device", "host", ("host", "android"), "Where to measure.")
+android_flags.define_device(PROGRAM)
 PROGRAM.string("quantization", "float32", "Mode of the files: float32, float16, dynamic, int8, int16x8.")
-PROGRAM.integer("threads", 1, "Threads of the kernels.", lower=1)
+define(PROGRAM, Timing, ["threads"])
 PROGRAM.list("levels", ["0.25", "0.5", "0.75"], "Shares of each group's channels to measure; 1 is always among them.")
 define(PROGRAM, Scope, ["round_to", "prune_residual"])
 PROGRAM.list("cpu", [], "Host: pin the measuring process to these processors; by default to none.")
 android_flags.define_android(PROGRAM)
-PROGRAM.enum("delegate", "cpu", ("cpu", "gpu", "nnapi"), "What runs the kernels.")
+PROGRAM.enum("delegate", "cpu", DELEGATES, "What runs the kernels.")
 
 
 def main(flags) -> None:

@@ -7,10 +7,10 @@ from dcp_tf.data.held_out import hold_out
 from dcp_tf.data.image_arrays import from_arrays, split_from_arrays
 from dcp_tf.data.image_split import ImageDataset, ImageSplit
 from dcp_tf.data.load import load
-from dcp_tf.data.normalization import NORMALIZATIONS, Normalization, find_normalization
 from dcp_tf.data.pairs import Pairs, pairs_split, read_pairs
 from dcp_tf.data.tf_data_split import TfDataSplit, as_split
 from dcp_tf.deprecated import renamed
+from dcp_tf.settings.normalization import NORMALIZATIONS, Normalization, find_normalization
 
 __all__ = [
     "NORMALIZATIONS",

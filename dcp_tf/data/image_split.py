@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from dcp_tf.data.gather import gathered
 from dcp_tf.data.labels import class_numbers, label_array, rank_in_class
-from dcp_tf.data.normalization import Normalization
-from dcp_tf.data.preprocessing import AUGMENTATIONS, Shape, crop_and_flip, draw_crops, output_shape, to_shape
+from dcp_tf.data.preprocessing import Shape, crop_and_flip, draw_crops, output_shape, to_shape
 from dcp_tf.data.sources import ArraySource, CroppingSource, Source
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.data import AUGMENTATIONS
+from dcp_tf.settings.normalization import Normalization
 
 # The random streams that are drawn from one seed.
 _ORDER, _CROPS, _SUBSET, _SPLIT = range(4)

@@ -7,9 +7,9 @@ from dcp_tf.data.faces import FaceSettings, raw_faces
 from dcp_tf.data.folder import raw_folder
 from dcp_tf.data.image_arrays import assemble, raw_digits, raw_npz
 from dcp_tf.data.image_split import ImageDataset
-from dcp_tf.data.normalization import Normalization, find_normalization
 from dcp_tf.data.tfds_images import raw_tfds
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.normalization import Normalization, find_normalization
 
 _NAMED = ("npz", "folder", "tfds", "faces")
 _KINDS = "digits, npz:FILE, folder:DIR, tfds:NAME or faces:DIR"

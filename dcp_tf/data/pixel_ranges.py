@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from dcp_tf.data.image_split import ImageSplit
-from dcp_tf.data.normalization import NORMALIZATIONS, Normalization
+from dcp_tf.settings.normalization import NORMALIZATIONS, Normalization
 
 _RANGES = {
     "unit": "0 to 1",

@@ -65,7 +65,6 @@ def to_shape(images: tf.Tensor, shape: Shape) -> tf.Tensor:
 # Mirroring suits only images whose mirror image has the same class: not digits, letters or traffic signs. So images
 # of unknown kind are only shifted. Aligned faces are only mirrored: a shift would undo the alignment. "crop" needs the
 # uncropped photographs, see `sources.CroppingSource`.
-AUGMENTATIONS = ("none", "shift", "flip", "mirror", "crop")
 _SHIFTED, _MIRRORED = ("shift", "flip"), ("flip", "mirror", "crop")
 
 

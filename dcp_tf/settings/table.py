@@ -6,7 +6,7 @@ import math
 import re
 import textwrap
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from dcp_tf.errors import UsageError
 from dcp_tf.field_types import check_fields
@@ -50,7 +50,7 @@ class Rule:
     def allows(self, value: Any) -> bool:
         """Whether a value of the right type is in range."""
         if self.choices:
-            return value in self.choices
+            return all(one in self.choices for one in (value if isinstance(value, tuple) else (value,)))
         limits = (self.above, self.lower, self.below, self.upper)
         if all(limit is None for limit in limits):
             return True
@@ -110,7 +110,13 @@ def check(settings: Any) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """A table of settings; what is wrong with several together, subclasses find after this."""
+    """A table of settings; what is wrong with several together, subclasses find after this.
+
+    Attributes:
+        PART: stands before the names of fields where errors and notes name them, such as "qat.".
+    """
+
+    PART: ClassVar[str] = ""
 
     def __post_init__(self):
         check(self)

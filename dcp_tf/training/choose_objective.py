@@ -8,12 +8,11 @@ import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
+from dcp_tf.settings.data import LOSSES, MARGINS
 from dcp_tf.training.custom_objective import Custom
-from dcp_tf.training.embeddings import MARGINS, Directions, Embedding
+from dcp_tf.training.embeddings import Directions, Embedding
 from dcp_tf.training.label_checks import are_two_classes, are_whole, check_reachable, is_index
 from dcp_tf.training.objectives import Classification, Objective, Regression, output_shape
-
-LOSSES = ("auto", "softmax", "sigmoid", "multilabel", "mse", *MARGINS)
 
 
 def choose_objective(

@@ -18,8 +18,7 @@ import tensorflow as tf
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.models.layer_copies import new_layer
 from dcp_tf.models.layer_state import transfer_state
-
-STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
+from dcp_tf.settings.data import STRATEGIES
 
 _CURRENT: contextvars.ContextVar[tf.distribute.Strategy | None] = contextvars.ContextVar("strategy", default=None)
 _EXAMPLE = """{"cluster": {"worker": ["host1:12345", "host2:12345"]}, "task": {"type": "worker", "index": 0}}"""

@@ -8,11 +8,12 @@ import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 from dcp_tf.evaluation import recall_at_1
+from dcp_tf.settings.data import MARGINS as NAMES
 from dcp_tf.training.head_layers import pooled_head
 from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, MarginLoss
 from dcp_tf.training.objectives import Objective, predictions
 
-MARGINS = {"arcface": ArcFace, "cosface": CosFace, "asoftmax": ASoftmax}
+MARGINS = dict(zip(NAMES, (ArcFace, CosFace, ASoftmax), strict=True))
 _PER_CLASS = 16  # images whose mean embedding is where the centre of a class begins
 
 

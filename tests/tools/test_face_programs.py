@@ -91,18 +91,6 @@ def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
-def test_the_flags_name_everything_that_the_library_has():
-    from dcp_tf.data import NORMALIZATIONS
-    from dcp_tf.data.pair_lists import PROTOCOLS
-    from dcp_tf.data.preprocessing import AUGMENTATIONS
-    from dcp_tf.training.embeddings import MARGINS
-
-    assert set(data_flags.NORMALIZATIONS) == set(NORMALIZATIONS)
-    assert set(data_flags.AUGMENTATIONS) == set(AUGMENTATIONS)
-    assert set(face_flags.PROTOCOLS) == set(PROTOCOLS)
-    assert set(face_flags.MARGINS) == set(MARGINS)
-
-
 def test_train_prune_and_verify_a_network_of_ours(faces, tmp_path, capsys):
     """`train` leaves the embedding network alone, in plain Keras; its run tells `evaluate` what it was trained on."""
     flags = ("--model=zoo:spherenet4", faces.data[0], *faces.pairs, "--epochs=2", "--batch_size=16")

@@ -9,16 +9,10 @@ from loss_cases import CASES, arrays, model, write
 from tool_inputs import SHORT
 
 from dcp_tf.tools import evaluate, finetune, prune
-from dcp_tf.tools.cli import data_flags
-from dcp_tf.training import LOSSES
 
 
 def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
-
-
-def test_the_flag_names_every_loss():
-    assert data_flags.TASK_LOSSES == LOSSES
 
 
 QUICK = ("multilabel", "regression", "unet", "embedding")

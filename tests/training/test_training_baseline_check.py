@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dcp_tf.data import find_normalization, make_array_split, split_from_arrays
-from dcp_tf.data.normalization import NORMALIZATIONS
+from dcp_tf.settings.normalization import NORMALIZATIONS
 from dcp_tf.training import Directions, choose_for_outputs
 from dcp_tf.training.baseline_check import check_baseline
 from dcp_tf.training.verified import Verified

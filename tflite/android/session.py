@@ -5,7 +5,6 @@ B A, ...) on chosen cores after the device has cooled down, and always removes t
 """
 
 import contextlib
-import dataclasses
 import os
 import pathlib
 import secrets
@@ -17,6 +16,7 @@ import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.settings.measurement import DELEGATES, DOWNLOAD, LEAST_REPETITIONS, AndroidSettings
 from dcp_tf.tflite.android import log
 from dcp_tf.tflite.android.adb import Adb, choose_devices, find_adb
 from dcp_tf.tflite.android.device import Device, check_program, core_mask, read_device, wait_until_cool
@@ -26,71 +26,7 @@ from dcp_tf.tflite.latency.speedup import compare
 from dcp_tf.tflite.latency.stopwatch import interleaved
 from dcp_tf.tflite.types import TFLiteFile, read_content
 
-DELEGATES = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true"}
-LEAST_REPETITIONS = 5  # for a speedup; each is the median or mean of many inferences
 MAX_SECONDS = 60  # limit for the warm-up and for the measurement of one run
-DOWNLOAD = (
-    "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
-    "android_aarch64_benchmark_model"
-)
-
-
-@dataclasses.dataclass(frozen=True)
-class AndroidSettings:
-    """How to measure on Android.
-
-    Attributes:
-        benchmark_model: TFLite's benchmark_model, built for the device.
-        serials: the devices; empty: the only connected one.
-        adb: the program; None: the one on PATH or in the Android SDK.
-        cores: "big", "little", "all" or a mask in hexadecimal.
-        delegates: of `DELEGATES`.
-        threads: of the kernels.
-        runs: minimum number of inferences of a repetition.
-        least_seconds: minimum duration of a repetition.
-        repetitions: runs of benchmark_model for each file and delegate.
-        warmup: minimum number of warm-up inferences.
-        profile: whether to run each file once more with the profiler (times of operations, peak memory).
-        cool_to: highest temperature at the start of a repetition, degrees Celsius.
-        cool_minutes: longest wait for that temperature.
-    """
-
-    benchmark_model: str | os.PathLike | None
-    serials: Sequence[str] = ()
-    adb: str | None = None
-    cores: str = "big"
-    delegates: Sequence[str] = ("cpu",)
-    threads: int = 1
-    runs: int = 50
-    least_seconds: float = 1.0
-    repetitions: int = LEAST_REPETITIONS
-    warmup: int = 10
-    profile: bool = False
-    cool_to: float = 35.0
-    cool_minutes: float = 10.0
-
-    def program(self) -> pathlib.Path:
-        """The path of benchmark_model.
-
-        Raises:
-            UsageError: it is missing, or another setting is invalid.
-        """
-        if self.benchmark_model is None:
-            raise UsageError(
-                "say where TFLite's benchmark_model for Android is: benchmark_model=PATH. Download the nightly build "
-                f"for 64-bit phones from {DOWNLOAD} (docs/android.md tells more)",
-                setting="benchmark_model",
-            )
-        path = pathlib.Path(self.benchmark_model)
-        if not path.is_file():
-            raise UsageError(f"there is no file {path}; benchmark_model for 64-bit phones is at {DOWNLOAD}")
-        unknown = [name for name in self.delegates if name not in DELEGATES]
-        if unknown or not self.delegates:
-            raise UsageError(f"delegates must be some of {', '.join(DELEGATES)}. Received: {unknown or 'none'}")
-        for name in ("threads", "runs", "repetitions"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} must be at least 1. Received: {getattr(self, name)}")
-        return path
 
 
 def benchmark_android(

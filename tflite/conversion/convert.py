@@ -6,6 +6,7 @@ from typing import Any
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.settings.deployment import IO, Deployment
 from dcp_tf.tflite.conversion.biases import with_right_biases
 from dcp_tf.tflite.conversion.calibration import calibration_samples
 from dcp_tf.tflite.conversion.converter_options import configure, require_zeros
@@ -21,7 +22,7 @@ def convert(
     quantization: str | Quantization = "float32",
     *,
     representative_data: Any = None,
-    io: str = "float",
+    io: str = Deployment.io,
     allow_float: bool = False,
 ) -> TFLiteFile:
     """Converts a Keras model to TFLite at batch size 1.
@@ -68,8 +69,8 @@ def convert(
 
 
 def _check_arguments(quantization: Quantization, representative_data: Any, io: str) -> None:
-    if io not in ("float", "int8"):
-        raise UsageError(f"io must be 'float' or 'int8'. Received: {io!r}")
+    if io not in IO:
+        raise UsageError(f"io must be one of {', '.join(IO)}. Received: {io!r}")
     if quantization is Quantization.QAT:
         raise UsageError("qat needs training: tflite.quantization_aware_training, then tflite.convert_qat")
     if quantization.is_calibrated and representative_data is None:
@@ -85,7 +86,7 @@ def _check_arguments(quantization: Quantization, representative_data: Any, io: s
 
 
 def run_converter(
-    model: Any, quantization: Quantization, data: Any, io: str = "float", allow_float: bool = False
+    model: Any, quantization: Quantization, data: Any, io: str = Deployment.io, allow_float: bool = False
 ) -> bytes:
     """The bytes of a file, without checks; the arguments are those of `convert`.
 

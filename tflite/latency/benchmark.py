@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.measurement import Timing
 from dcp_tf.tflite.latency.operation_times import OperationTime, time_operations
 from dcp_tf.tflite.latency.speedup import Speedup, compare
 from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, machine_name, measure_interleaved
@@ -103,9 +104,9 @@ class BenchmarkResult:
 def benchmark(
     candidates: Mapping[str, TFLiteFile | str | os.PathLike],
     *,
-    threads: int = 1,
-    runs: int = 50,
-    warmup: int = 10,
+    threads: int = Timing.threads,
+    runs: int = Timing.runs,
+    warmup: int = Timing.warmup,
     seed: int = 0,
     cpus: Sequence[int] = (),
     profile: bool = False,

@@ -10,10 +10,11 @@ from typing import Protocol
 import numpy as np
 
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.settings.measurement import AndroidSettings
 from dcp_tf.tflite.android.adb import Adb, choose_devices, find_adb
 from dcp_tf.tflite.android.device import describe_cores
 from dcp_tf.tflite.android.result import times
-from dcp_tf.tflite.android.session import AndroidSettings, DeviceSession
+from dcp_tf.tflite.android.session import DeviceSession
 from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, interleaved, machine_name, measure_interleaved
 
 SAMPLE_MS = 1.0  # short, so that undisturbed samples fit between two interruptions

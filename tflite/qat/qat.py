@@ -7,6 +7,8 @@ import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.settings.deployment import IO, Deployment, QatSettings
+from dcp_tf.settings.training import TrainConfig
 from dcp_tf.tflite.conversion.keras_inference import check_model
 from dcp_tf.tflite.types import Quantization, TFLiteFile
 
@@ -19,10 +21,10 @@ def quantization_aware_training(
     train: Any,
     losses: Sequence[Callable],
     *,
-    epochs: int = 1,
-    learning_rate: float = 1e-3,
-    batch_size: int = 64,
-    weight_decay: float = 1e-4,
+    epochs: int = QatSettings.epochs,
+    learning_rate: float = QatSettings.learning_rate,
+    batch_size: int = QatSettings.batch_size,
+    weight_decay: float = TrainConfig.weight_decay,
     augment: bool = True,
     masks: Mapping[str | int, np.ndarray] | None = None,
     teacher: Callable | None = None,
@@ -82,7 +84,7 @@ def quantization_aware_training(
 
 
 def convert_qat(
-    quantized: Any, *, representative_data: Any, io: str = "float", allow_float: bool = False
+    quantized: Any, *, representative_data: Any, io: str = Deployment.io, allow_float: bool = False
 ) -> TFLiteFile:
     """Converts what `quantization_aware_training` returned to an integer file at batch size 1.
 
@@ -100,8 +102,8 @@ def convert_qat(
         UsageError: an argument does not fit.
         RunError: the converter failed, or left an operation in float.
     """
-    if io not in ("float", "int8"):
-        raise UsageError(f"io must be 'float' or 'int8'. Received: {io!r}")
+    if io not in IO:
+        raise UsageError(f"io must be one of {', '.join(IO)}. Received: {io!r}")
     from dcp_tf.tflite.conversion.convert import check_integer
 
     try:

@@ -1,42 +1,16 @@
 """Converts the models of a run to TFLite files, checks them against the models, and measures their latency."""
 
-import dataclasses
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from dcp_tf import progress
 from dcp_tf.files import write_json
+from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tools.app import tflite_files
 from dcp_tf.tools.app.failures import collect
 from dcp_tf.tools.app.file_remarks import remarks
-from dcp_tf.tools.cli.qat_flags import QatSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class Deployment:
-    """How the TFLite files are made and measured.
-
-    Attributes:
-        quantizations: modes, such as ("float32", "int8"); none: no files.
-        io: "float" or "int8", the inputs and outputs of integer files.
-        calibration_samples: training images that calibrate integer files.
-        threads: of the benchmark.
-        runs: of the benchmark; 0: no benchmark.
-        strict: whether an operation left in float in an integer file is an error.
-        debug: whether an unexpected error ends the run, for its traceback.
-        qat: how models are trained for qat files.
-    """
-
-    quantizations: Sequence[str] = ("float32", "int8")
-    io: str = "float"
-    calibration_samples: int = 200
-    threads: int = 1
-    runs: int = 50
-    strict: bool = False
-    debug: bool = False
-    qat: QatSettings = dataclasses.field(default_factory=QatSettings)
 
 
 def deploy(

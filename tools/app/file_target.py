@@ -7,8 +7,8 @@ from typing import Any
 
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tools.app import tflite_files
-from dcp_tf.tools.app.deployment import Deployment
 from dcp_tf.tools.cli.program import Program
 
 # Bytes of a weight; what else a file holds changes little with its widths, and is measured.

@@ -4,8 +4,8 @@ import dataclasses
 from typing import Any
 
 from dcp_tf.errors import RunError, UsageError, first_line
+from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tools.app import tflite_files
-from dcp_tf.tools.app.deployment import Deployment
 from dcp_tf.tools.app.reload_check import check_custom_layers_reload
 from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.pruning_flags import Job

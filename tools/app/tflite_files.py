@@ -58,7 +58,7 @@ def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, setti
         dataset: its training images calibrate, and train for "qat".
         images: all test images.
         objective: of the model, None if it has several outputs.
-        settings: a `deployment.Deployment`.
+        settings: a `Deployment`.
         seed: of the calibration images.
 
     Raises:
@@ -79,7 +79,7 @@ def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> An
         model: a Keras model, see `fixed_size`.
         mode: of the quantization.
         dataset: its training images calibrate.
-        settings: a `deployment.Deployment`.
+        settings: a `Deployment`.
         seed: of the calibration images.
 
     Raises:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.data import LOSSES
+from dcp_tf.settings.normalization import NORMALIZATIONS
 from dcp_tf.tools.cli import data_flags, objective_flags
 
 _ACTIVATIONS = {"softmax": "softmax", "sigmoid": "sigmoid", "multilabel": "sigmoid"}  # by the loss
@@ -51,13 +53,13 @@ def override_by_metadata(path: str, run_record: data_flags.RunRecord) -> data_fl
     if metadata is None:
         return run_record
     record = dataclasses.replace(run_record, path=f"the metadata of {path}")
-    if metadata.loss in data_flags.TASK_LOSSES:
+    if metadata.loss in LOSSES:
         record = dataclasses.replace(record, loss=metadata.loss)
     if metadata.outputs == "logits":
         record = dataclasses.replace(record, outputs="logits")
     elif metadata.outputs == "probabilities":
         record = dataclasses.replace(record, outputs=_ACTIVATIONS.get(metadata.loss, "probabilities"))
-    if metadata.normalization in data_flags.NORMALIZATIONS:
+    if metadata.normalization in NORMALIZATIONS:
         return dataclasses.replace(record, normalization=metadata.normalization, mean=None, std=None)
     if metadata.mean and metadata.std:
         # The file's values are for pixels of 0 to 255, those of the flags for pixels of 0 to 1.

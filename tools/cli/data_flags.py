@@ -6,14 +6,12 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
+from dcp_tf.settings.data import AUGMENTATIONS, LOSSES
+from dcp_tf.settings.normalization import NORMALIZATIONS
 from dcp_tf.tools.app import baseline
 from dcp_tf.tools.cli import face_flags, model_flags, objective_flags
 from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
-
-AUGMENTATIONS = ("none", "shift", "flip", "mirror", "crop")
-TASK_LOSSES = ("auto", "softmax", "sigmoid", "multilabel", "mse", "arcface", "cosface", "asoftmax")
-NORMALIZATIONS = ("none", "unit", "raw", "digits", "cifar10", "cifar100", "imagenet", "tf", "face", "caffe")
 
 
 def define_model(program: Program, about: str = "The model") -> None:
@@ -88,7 +86,7 @@ def define_loss(program: Program) -> None:
     program.enum(
         "loss",
         "auto",
-        TASK_LOSSES,
+        LOSSES,
         "What the model learns. auto: read off the last activation and the labels. softmax: one class; sigmoid: one "
         "class, each with a yes / no question of its own; multilabel: several classes at once (rows of 0 and 1); mse: "
         "numbers; arcface, cosface, asoftmax: embeddings (auto: arcface for faces). Labels that are maps, (N, height, "
@@ -145,7 +143,7 @@ class RunRecord:
         std: goes with it.
         outputs: "logits", "softmax" or "sigmoid", of files also "probabilities", or None.
         path: what told it.
-        loss: one of `TASK_LOSSES`.
+        loss: one of `LOSSES`.
     """
 
     normalization: str | None = None
@@ -338,7 +336,7 @@ def _record_beside(model: str) -> RunRecord:
     if not isinstance(written, dict):
         return RunRecord()
     kind = written.get("outputs") if written.get("outputs") in ("logits", "softmax", "sigmoid") else None
-    loss = written.get("loss") if written.get("loss") in TASK_LOSSES else "auto"
+    loss = written.get("loss") if written.get("loss") in LOSSES else "auto"
     if written.get("normalization") == "mean/std":
         try:
             mean, std = (tuple(float(x) for x in written["settings"][name]) for name in ("mean", "std"))

@@ -6,29 +6,18 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools.cli.flags_from_settings import read_numbers
+from dcp_tf.settings.budget import MEASURES
+from dcp_tf.settings.data import STRATEGIES
+from dcp_tf.settings.training import TrainConfig
+from dcp_tf.tools.cli.flags_from_settings import flag_names, read_numbers
 from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.training_flags import training_config
 
-STRATEGIES = ("one", "mirrored", "multi_worker", "tpu")
-_TARGETS = ("rate", "target_macs", "target_params", "target_bytes", "target_file", "target_latency")
+_TARGETS = ("rate", *(f"target_{measure}" for measure in (*MEASURES, "file", "latency")))
 # These are read before overrides.
 _OF_THE_RUN = ("experiment", "list_experiments", "override", "output_dir", "overwrite", "strategy", "help", "debug")
 # What of the flags of train the baseline of an experiment has for itself; its data, loss and seed are those of the run.
-_OF_BASELINES = (
-    *(
-        "epochs",
-        "batch_size",
-        "learning_rate",
-        "schedule",
-        "boundaries",
-        "warmup",
-        "weight_decay",
-        "decay",
-        "clip_norm",
-    ),
-    *("label_smoothing", "mixed_precision", "ema", "max_steps_per_epoch", "bn_sparsity"),
-)
+_OF_BASELINES = tuple(flag for flag in flag_names(TrainConfig).values() if flag not in ("held_out", "seed"))
 _OF_MODELS = ("weights", "outputs", "normalization", "mean", "std", "resize")  # that are there already
 
 

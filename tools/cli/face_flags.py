@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.data import PROTOCOLS
 from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
 
-MARGINS = ("arcface", "cosface", "asoftmax")
-PROTOCOLS = ("lfw", "cfp_fp", "agedb_30")
 _PEOPLE = ("min_images", "keep_identities", "leave_out_identities", "landmarks")
 _PAIRS = ("pairs_root", "pairs_protocol", "pairs_folds")
 _LANDMARKS_FILE = "landmarks.txt"

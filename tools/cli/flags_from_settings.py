@@ -32,7 +32,7 @@ def define(program: Program, settings: Any, fields: Sequence[str] | None = None,
         default = change.pop("default", default)
         rule = dataclasses.replace(field.metadata["rule"], **change)
         if rule.python_only is None and not rule.by_hand:
-            FLAG_OF[field.name] = field.metadata["rule"].flag or field.name
+            FLAG_OF[settings.PART + field.name] = field.metadata["rule"].flag or field.name
             _define_flag(program, rule.flag or field.name, field.type, default, rule)
 
 
@@ -42,7 +42,9 @@ def _define_flag(program: Program, name: str, kind: Any, default: Any, rule: Rul
     kinds = [one for one in typing.get_args(kind) if one is not types.NoneType]
     if isinstance(kind, types.UnionType) and len(kinds) == 1:
         kind = kinds[0]
-    if rule.choices:
+    if typing.get_origin(kind) is tuple:
+        program.list(name, [str(value) for value in default], about)
+    elif rule.choices:
         program.enum(name, default, rule.choices, about)
     elif kind is bool:
         program.boolean(name, default, about)
@@ -50,8 +52,6 @@ def _define_flag(program: Program, name: str, kind: Any, default: Any, rule: Rul
         program.integer(name, default, about, lower=int(rule.lower or 0), upper=rule.upper)
     elif kind is float:
         (program.share if rule.is_share else program.float)(name, default, about)
-    elif typing.get_origin(kind) is tuple:
-        program.list(name, [str(value) for value in default], about)
     else:
         (program.path if rule.is_path else program.string)(name, default, about)
 

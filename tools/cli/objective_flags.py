@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools.cli.face_flags import MARGINS
+from dcp_tf.settings.data import MARGINS
 
 _CLASSES = ("softmax", "sigmoid")  # losses of one class
 _MAPS_OF_LABELS = "labels are maps, which would not move with them"

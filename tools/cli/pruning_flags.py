@@ -5,18 +5,17 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.budget import MEASURES, Adaptive, Budget, KernelRate, Target
+from dcp_tf.settings.deployment import Deployment, QatSettings
 from dcp_tf.settings.importance import Choice, Refit
 from dcp_tf.settings.scope import Scope
 from dcp_tf.settings.selection import LOSSES, Heads, Images, Search
 from dcp_tf.settings.table import rules
-from dcp_tf.tools.app.deployment import Deployment
 from dcp_tf.tools.app.file_target import FileTarget, read_file_target
 from dcp_tf.tools.app.latency_target import LatencyTarget, read_latency_target
 from dcp_tf.tools.cli.flag_checks import check_given
 from dcp_tf.tools.cli.flags_from_settings import define, read, values_of
 from dcp_tf.tools.cli.plan_flag import given_plan
 from dcp_tf.tools.cli.program import FLAG_OF, Program
-from dcp_tf.tools.cli.qat_flags import define_qat, read_qat
 from dcp_tf.tools.cli.training_flags import define_phase, define_recipe, read_training
 
 FLAG_OF |= dict.fromkeys(("reconstruction", "discrimination"), "losses")
@@ -88,28 +87,14 @@ def define_deployment(program: Program) -> None:
     """Which files are made and how they are measured."""
     define_files(program)
     program.section("Latency")
-    program.integer("threads", 1, "Threads of the latency benchmark.", lower=1)
-    program.integer("benchmark_runs", 50, "Measured runs of each file; 0: no benchmark.")
+    define(program, Deployment, ["threads", "runs"])
 
 
 def define_files(program: Program) -> None:
     """Which TFLite files are made."""
     program.section("TFLite files")
-    program.list(
-        "quantization",
-        ["float32", "int8"],
-        "Files to make, with commas between them: float32, float16 (for GPUs), dynamic (int8 weights, no calibration), "
-        "int8, qat (int8 after training for it), int16x8, sparse (kernel-pruned weights without their zeros), "
-        "weight_only_int4, weight_only_int8 (small files; need pip install 'dcp_tf[edge]'); empty: none.",
-    )
-    program.enum("int8_io", "float", ("float", "int8"), "Inputs and outputs of int8 and qat files.")
-    program.integer(
-        "calibration_samples",
-        200,
-        "Training images, drawn evenly of all classes, that calibrate integer files.",
-        lower=1,
-    )
-    define_qat(program)
+    define(program, Deployment, ["quantizations", "io", "calibration_samples"])
+    define(program, QatSettings)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,14 +199,5 @@ def read_deployment(flags: Any) -> Deployment:
             raise UsageError(f"unknown quantization {mode!r}; choose among {', '.join(known)}")
         if Quantization(mode).weight_bits:
             require_quantizer()
-    measured = {"threads": flags.threads, "runs": flags.benchmark_runs} if "benchmark_runs" in flags else {"runs": 0}
-    strict = "strict" in flags and flags.strict
-    return Deployment(
-        list(dict.fromkeys(modes)),
-        flags.int8_io,
-        flags.calibration_samples,
-        strict=strict,
-        debug=flags.debug,
-        qat=read_qat(flags),
-        **measured,
-    )
+    values = {"benchmark_runs": 0} | values_of(flags) | {"quantization": list(dict.fromkeys(modes))}
+    return read(values, Deployment, debug=flags.debug, qat=read(values, QatSettings))

@@ -4,50 +4,6 @@ import dataclasses
 from typing import Any
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools.cli.program import Program
-
-
-@dataclasses.dataclass(frozen=True)
-class QatSettings:
-    """How a model is trained before it becomes a qat file.
-
-    Attributes:
-        epochs: passes over the training images; 0 only measures ranges.
-        learning_rate: the highest rate.
-        batch_size: images per step.
-        distillation: share of the float model's predictions in the loss, 0 to 1.
-    """
-
-    epochs: int = 1
-    learning_rate: float = 1e-3
-    batch_size: int = 64
-    distillation: float = 0.5
-
-
-def define_qat(program: Program) -> None:
-    """`--qat_epochs` and what else `--quantization=qat` takes."""
-    default = QatSettings()
-    program.integer("qat_epochs", default.epochs, "qat: epochs of training with rounded weights and activations.")
-    program.float("qat_lr", default.learning_rate, "qat: the highest learning rate; it falls along a cosine.")
-    program.integer("qat_batch_size", default.batch_size, "qat: images per step.", lower=1)
-    program.float(
-        "qat_distillation",
-        default.distillation,
-        "qat: share of the float model's predictions in the loss, 0 to 1. Embeddings learn from those alone.",
-    )
-
-
-def read_qat(flags: Any) -> QatSettings:
-    """How to train.
-
-    Raises:
-        UsageError: a value is out of range.
-    """
-    if not flags.qat_lr:
-        raise UsageError("--qat_lr must be above 0; --qat_epochs=0 leaves the training out")
-    if flags.qat_distillation > 1:
-        raise UsageError(f"--qat_distillation must be 0 to 1. Received: {flags.qat_distillation:g}")
-    return QatSettings(flags.qat_epochs, flags.qat_lr, flags.qat_batch_size, flags.qat_distillation)
 
 
 def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed: int) -> tuple[Any, Any]:
@@ -59,7 +15,7 @@ def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed:
         model: a Keras model of known sizes; it stays as it is.
         dataset: its training images train and calibrate.
         objective: of the model, None if it has several outputs.
-        settings: a `deployment.Deployment`.
+        settings: a `Deployment`.
         seed: of everything that is drawn.
 
     Returns:

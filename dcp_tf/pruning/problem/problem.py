@@ -15,6 +15,8 @@ from dcp_tf.pruning.problem.algorithm2 import LossTerms
 from dcp_tf.pruning.problem.consumers import ConsumerKernel, biases_of
 from dcp_tf.pruning.problem.scores import SCORES
 from dcp_tf.pruning.problem.stages import StageLoss
+from dcp_tf.settings.selection import Search
+from dcp_tf.settings.training import TrainConfig
 
 _ATTEMPTS = 4  # of a sub-problem whose loss grows out of bounds, each at a tenth of the learning rate before
 _OUT_OF_BOUNDS = 10  # times the loss without any channel
@@ -34,11 +36,11 @@ class SubProblem:
         score: by which atoms come in, one of `scores.SCORES`.
     """
 
-    reconstruction: float = 1.0
-    discrimination: float = 1.0
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
+    reconstruction: float = Search.reconstruction
+    discrimination: float = Search.discrimination
+    learning_rate: float = Search.selection_lr
+    momentum: float = TrainConfig.momentum
+    weight_decay: float = TrainConfig.weight_decay
     passes: int = 1
     score: str = "paper"
 

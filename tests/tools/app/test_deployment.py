@@ -7,9 +7,9 @@ import pytest
 from tool_inputs import SHORT, plain_model
 
 from dcp_tf import data, tflite
+from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tools import prune
 from dcp_tf.tools.app import deployment, tflite_files
-from dcp_tf.tools.app.deployment import Deployment
 from dcp_tf.tools.app.file_remarks import remarks
 
 

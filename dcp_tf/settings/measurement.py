@@ -1,0 +1,74 @@
+"""How the latency of TFLite files is measured, here and on Android devices."""
+
+import dataclasses
+import os
+import pathlib
+
+from dcp_tf.errors import UsageError
+from dcp_tf.settings.table import Settings, documented, setting
+
+# What runs the kernels, and how benchmark_model is told.
+DELEGATES = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true"}
+LEAST_REPETITIONS = 5  # for a speedup; each is the median or mean of many inferences
+DOWNLOAD = (
+    "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"
+    "android_aarch64_benchmark_model"
+)
+
+
+@documented
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Timing(Settings):
+    """How often a file is run."""
+
+    threads: int = setting(1, "Threads of the kernels.", lower=1)
+    runs: int = setting(50, "Measured runs of each file (on Android: inferences of each repetition).", lower=1)
+    warmup: int = setting(10, "Inferences of each file before the first measured one.", lower=0)
+    profile: bool = setting(False, "Measure how long every operation takes too.")
+
+
+@documented
+@dataclasses.dataclass(frozen=True)
+class AndroidSettings(Timing):
+    """How to measure on Android."""
+
+    benchmark_model: str | os.PathLike | None = setting(
+        about="TFLite's benchmark_model, built for the device; without it the error says where it is."
+    )
+    serials: tuple[str, ...] = setting(
+        (), "The devices, as `adb devices` calls them; by default the only one that is connected.", flag="serial"
+    )
+    adb: str | None = setting(None, "The adb program; by default the one on PATH or in the Android SDK.", is_path=True)
+    cores: str = setting("big", "Where to run: big, little, all, or a mask of cores in hexadecimal, such as f0.")
+    delegates: tuple[str, ...] = setting(
+        ("cpu",), "What runs the kernels: cpu (XNNPACK), gpu, nnapi, or several of them.", choices=tuple(DELEGATES)
+    )
+    least_seconds: float = setting(
+        1.0, "Minimum duration of a repetition, in seconds.", above=0, python_only="the runs decide"
+    )
+    repetitions: int = setting(
+        LEAST_REPETITIONS,
+        f"Runs of benchmark_model for each file and delegate; a ratio needs {LEAST_REPETITIONS}.",
+        lower=1,
+    )
+    cool_to: float = setting(35.0, "Wait until the device has at most this temperature (degrees Celsius).")
+    cool_minutes: float = setting(10.0, "The longest wait; after it the measurement goes on and says so.", lower=0)
+
+    def program(self) -> pathlib.Path:
+        """The path of benchmark_model.
+
+        Raises:
+            UsageError: it is missing, or no delegate is given.
+        """
+        if self.benchmark_model is None:
+            raise UsageError(
+                "say where TFLite's benchmark_model for Android is: benchmark_model=PATH. Download the nightly build "
+                f"for 64-bit phones from {DOWNLOAD} (docs/android.md tells more)",
+                setting="benchmark_model",
+            )
+        path = pathlib.Path(self.benchmark_model)
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}; benchmark_model for 64-bit phones is at {DOWNLOAD}")
+        if not self.delegates:
+            raise UsageError(f"delegates must be some of {', '.join(DELEGATES)}. Received: none", setting="delegates")
+        return path
