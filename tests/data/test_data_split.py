@@ -47,3 +47,26 @@ def test_all_give_the_same_inputs_and_labels(split):
 )
 def test_large_images_are_measured_a_few_at_a_time(shape, images):
     assert data.images_per_measurement(shape) == images
+
+
+PHOTOS, CLASSES = np.random.default_rng(0).random((20, 4, 4, 3)).astype("float32"), np.arange(20) % 3
+
+
+def test_equal_data_have_equal_digests_and_other_data_others():
+    first = data.digest(data.as_split((PHOTOS, CLASSES)))
+    assert first == data.digest(data.as_split((PHOTOS.copy(), CLASSES.copy())))
+    assert first != data.digest(data.as_split((1 - PHOTOS, CLASSES)))
+    assert first != data.digest(data.as_split((PHOTOS, 2 - CLASSES)))
+    assert first != data.digest(data.as_split((PHOTOS[:19], CLASSES[:19])))
+
+
+def test_data_without_labels_and_images_of_other_shapes_have_one():
+    assert data.digest(data.as_split(PHOTOS)) != data.digest(data.as_split(PHOTOS * 0.5))
+    rows = np.random.default_rng(0).random((9, 7)).astype("float32")
+    digests = [data.digest(data.as_split((x, np.arange(9) % 2))) for x in (rows, rows + 1)]
+    assert digests[0] != digests[1]
+
+
+def test_a_pipeline_that_shuffles_keeps_its_digest():
+    pipeline = tf.data.Dataset.from_tensor_slices((PHOTOS, CLASSES)).shuffle(20).batch(5)
+    assert data.digest(data.as_split(pipeline)) == data.digest(data.as_split(pipeline))
