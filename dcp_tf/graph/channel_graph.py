@@ -117,7 +117,7 @@ class ChannelGraph:
             self._label_inputs(model, [self.labels[t] for t in tensors])
 
     def _label_inputs(self, model: keras.Model, arrays: list[Labels]) -> None:
-        """A nested model states the shapes of its inputs: all of its calls have to agree on them."""
+        """Ties the inputs of a nested model over its calls, since the model states their shapes."""
         first_arrays = self.nested_inputs.setdefault(id(model), arrays)
         for first, labels, tensor in zip(first_arrays, arrays, model.inputs, strict=True):
             if first is labels or all(tensor.shape[axis] is None for axis in varying_axes(labels)):
@@ -209,7 +209,7 @@ class ChannelGraph:
         return self._by_name[name]
 
     def prunable(self, residual: bool = False) -> list[ChannelGroup]:
-        """The groups that may lose channels; residual streams only when asked for (the papers leave them)."""
+        """The groups that may lose channels; residual streams only on request (the papers leave them)."""
         return [g for g in self.groups if g.pinned_because is None and (residual or not g.residual)]
 
     def kept(self, channels: Mapping[str, Sequence[int]]) -> KeptChannels:
@@ -257,7 +257,7 @@ class ChannelGraph:
         return consumers
 
     def producing_kernels(self, group: ChannelGroup) -> list[tuple[np.ndarray, int, np.ndarray]]:
-        """The kernels whose filters make the channels of a group.
+        """The kernels whose filters produce the channels of a group.
 
         Returns:
             Tuples (values, axis, channel), as for `consumers`; empty if something else than a kernel makes them.

@@ -41,7 +41,7 @@ def fold_constants(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: in
     values = _probe(graph, sorted(tensors), seed)
     for name, channels in dead.items():
         for channel in np.flatnonzero(channels):
-            shares = [_share(graph, reader, channel, values) for reader in readers[name]]
+            shares = [_added_value(graph, reader, channel, values) for reader in readers[name]]
             if all(share is not None for share in shares):
                 for (record, index, axis, numbers, _), share in zip(readers[name], shares, strict=True):
                     _take_out(record, index, axis, numbers == channel, share)
@@ -79,7 +79,9 @@ def _probe(graph: ChannelGraph, tensors: Sequence[int], seed: int) -> Mapping[in
     return {t: keras.ops.convert_to_numpy(outputs[t]) for t in tensors}
 
 
-def _share(graph: ChannelGraph, reader: tuple, channel: int, values: Mapping[int, np.ndarray]) -> np.ndarray | None:
+def _added_value(
+    graph: ChannelGraph, reader: tuple, channel: int, values: Mapping[int, np.ndarray]
+) -> np.ndarray | None:
     """What a channel adds to each output of a layer; None if that differs between positions."""
     record, index, axis, numbers, calls = reader
     layer, kernel = record.operation, keras.ops.convert_to_numpy(record.operation.weights[index])

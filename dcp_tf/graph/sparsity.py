@@ -12,7 +12,7 @@ from dcp_tf.graph.kinds import layers_of
 
 @dataclasses.dataclass(frozen=True)
 class KernelCount:
-    """The kernels of one layer, those of each pair of an input channel and a filter.
+    """The kernels of one layer, one per pair of input channel and filter.
 
     Attributes:
         path: of the layer.
@@ -50,7 +50,7 @@ def zero_kernel_masks(model: keras.Model) -> dict[int, np.ndarray]:
 
 
 def kernel_sparsity(model: keras.Model) -> list[KernelCount]:
-    """The layers some of whose kernels are zero, in the order in which they run."""
+    """The layers with zero kernels, in running order."""
     records = [r for r in ChannelGraph(model).records.values() if isinstance(r.operation, _LAYERS)]
     stays = [_nonzero(record.operation) for record in records]
     return [
@@ -83,6 +83,6 @@ def _layers(model: keras.Model) -> list[keras.Layer]:
 
 
 def _nonzero(layer: keras.Layer) -> np.ndarray:
-    """Which kernels have any weight, (1, ..., inputs, filters)."""
+    """Which kernels are not zero, (1, ..., inputs, filters)."""
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     return (kernel != 0).any(tuple(range(kernel.ndim - 2)), keepdims=True)

@@ -92,7 +92,7 @@ def _traced_shapes(node: Any, tensors: Mapping[int, keras.KerasTensor]) -> list[
 
 
 class Trace:
-    """The calls of a model in an order in which they can run, and the tensors between them.
+    """The calls of a model in running order, and the tensors between them.
 
     Attributes:
         model: the model that was traced.
@@ -166,7 +166,7 @@ class Trace:
         return outputs
 
     def _shapes(self, node: Any, bindings: dict[int, int]) -> list[tuple]:
-        """The shapes of what one call makes, from those of its inputs here."""
+        """The output shapes of one call, from the traced shapes of its inputs."""
         shapes = [tuple(x.shape) for x in node.outputs]
         tensors = node.arguments.keras_tensors
         inputs = {id(x): keras.KerasTensor(self.shapes[bindings[id(x)]], x.dtype) for x in tensors}
@@ -178,7 +178,7 @@ class Trace:
         return shapes
 
     def _rows(self, operation: Any, inputs: Sequence[int], shapes: list[tuple]) -> fractions.Fraction | None:
-        """Rows per image of what one call makes: a reshape keeps the number of values, all else that of rows."""
+        """Rows per image of the outputs: a reshape keeps the number of values, all else the number of rows."""
         before = [self.rows[tensor] for tensor in inputs]
         if None in before:
             return None

@@ -1,4 +1,4 @@
-"""Activations: those that work on each value alone leave labels as they are."""
+"""Activations: elementwise ones pass labels through."""
 
 import functools
 import warnings
@@ -103,5 +103,5 @@ _UNCHANGED = """
 
 @register_rule(*public(_UNCHANGED.split()))
 def unchanged(call: RuleCall) -> Labels:
-    """Each value alone is changed, or none; in inference augmentations change nothing."""
+    """Elementwise in training, or the identity; in inference augmentations change nothing."""
     return call.inputs[0]

@@ -1,4 +1,4 @@
-"""The layers that some networks of `keras.applications` bring with them."""
+"""Custom layers of networks in `keras.applications`."""
 
 from keras.src.applications import convnext, inception_resnet_v2
 

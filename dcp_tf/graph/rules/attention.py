@@ -10,7 +10,7 @@ from dcp_tf.graph.rules.common import positions
 
 @register_rule(layers.MultiHeadAttention)
 def multi_head_attention(call: RuleCall) -> Labels | list[Labels]:
-    """Kernels (C, heads, size) read query, key and value; kernel (heads, size, C) makes the output.
+    """Kernels (C, heads, size) read query, key and value; kernel (heads, size, C) produces the output.
 
     The products of attention with itself have no weights; the costs leave them out.
     """
@@ -39,7 +39,7 @@ def multi_head_attention(call: RuleCall) -> Labels | list[Labels]:
 
 @register_rule(layers.EinsumDense)
 def einsum_dense(call: RuleCall) -> Labels | list[Labels]:
-    """A Dense layer along any one axis: the kernel has one axis that reads and one that makes channels."""
+    """A Dense layer along any one axis: one kernel axis reads channels, the other produces them."""
     layer = call.operation
     input_term, rest = layer.equation.replace("...", ".").replace(" ", "").split(",")
     kernel, output_term = rest.split("->")

@@ -35,7 +35,7 @@ def batch_normalization(call: RuleCall) -> Labels:
 
 @register_rule(*operations(image, "ExtractPatches"))
 def extract_patches(call: RuleCall) -> Labels:
-    """Each channel is there once for each position of a patch, position after position."""
+    """The channels are repeated once for each position of a patch."""
     axis = channel_axis(call.operation.data_format, len(call.input_shapes[0]))
     channels_in = call.channels(0, axis)
     return call.place(np.tile(channels_in, call.output_shapes[0][axis] // len(channels_in)), axis)

@@ -1,7 +1,7 @@
 """Products that sum over axes: matmul, Einstein sums, `Dot`. Channels on the axes that stay pass through.
 
-Channels that are summed over stay. A removed channel is one that no kernel reads any more, and a sum without a kernel
-would still read it.
+Channels that are summed over are pinned: a channel can be removed only if no kernel reads it any more, and a sum
+without a kernel would still read it.
 """
 
 import string
@@ -122,7 +122,7 @@ def _held(operands: list[tuple[Labels | None, tuple, str]]) -> set[str]:
 
 
 def _tied_along(call: RuleCall, labels: Labels | None, term: str, letter: str) -> Labels | None:
-    """Labels whose channels along one axis live together."""
+    """Labels whose channels along one axis are tied."""
     if labels is None or letter not in term:
         return labels
     first = labels.take([0], term.index(letter))
@@ -131,7 +131,7 @@ def _tied_along(call: RuleCall, labels: Labels | None, term: str, letter: str) -
 
 
 def _arranged(labels: Labels, term: str, output_term: str) -> Labels:
-    """Labels with the axes of the output: axes that are summed over go, those of other factors are of size 1."""
+    """Labels with the axes of the output: summed axes are dropped, axes of other factors have size 1."""
     summed = tuple(axis for axis, letter in enumerate(term) if letter not in output_term)
     labels = np.squeeze(labels, summed)
     left = [letter for letter in term if letter in output_term]

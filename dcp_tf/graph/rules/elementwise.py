@@ -45,7 +45,7 @@ def unary(call: RuleCall) -> Labels:
 
 @register_rule(*_BINARY)
 def binary(call: RuleCall) -> Labels:
-    """Values are joined position by position; array constants among the arguments are cut with the channels."""
+    """Joins values position by position; array constants among the arguments follow the channels."""
     return _joined(call, residual=False)
 
 
@@ -86,6 +86,6 @@ def cut_array(axes: dict[int, Labels]):
 
 @register_rule(numpy_ops.Clip)
 def clip(call: RuleCall) -> Labels:
-    """The limits are settings of the operation; Keras itself cannot save those that are arrays."""
+    """The limits are settings of the operation; Keras cannot save array limits."""
     limits = [np.size(getattr(call.operation, key)) for key in ("x_min", "x_max")]
     return call.inputs[0] if max(limits) == 1 else call.opaque("whose limits are arrays")[0]

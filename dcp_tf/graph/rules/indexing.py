@@ -14,7 +14,7 @@ _WHOLE = slice(None)
 
 @register_rule(numpy_ops.GetItem)
 def get_item(call: RuleCall) -> Labels:
-    """Indexing: whole channels stay, a range of channels becomes the range of those of them that stay."""
+    """Indexing: whole axes are kept; a range of channels becomes the range of its kept channels."""
     labels, rank = call.inputs[0], len(call.input_shapes[0])
     arguments = call.call.node.arguments
     where = 1 if len(arguments.args) > 1 else "key"
@@ -65,7 +65,7 @@ def _bounds(entry: Any) -> tuple:
 
 
 def _range(entry: Any, size: int) -> tuple[int, int] | None:
-    """First and one-past-last position that an index picks of an axis; None for slices with steps."""
+    """The first and one-past-last position that an index selects; None for slices with steps."""
     if isinstance(entry, numbers.Integral):
         return int(entry) % size, int(entry) % size + 1
     if any(bound is not None and not isinstance(bound, numbers.Integral) for bound in (entry.start, entry.stop)):
@@ -93,7 +93,7 @@ def _new_key(labels: Labels, entries: list, moving: dict[int, int]) -> Callable[
 
 @register_rule(numpy_ops.Take)
 def take(call: RuleCall) -> Labels:
-    """`keras.ops.take` at constant indices: of channels, those of the indices stay whose channels stay."""
+    """`keras.ops.take` at constant indices: indices of removed channels are dropped."""
     labels, arguments = call.inputs[0], call.call.node.arguments
     where = 1 if len(arguments.args) > 1 else "indices"
     indices = arguments.args[1] if where == 1 else arguments.kwargs["indices"]

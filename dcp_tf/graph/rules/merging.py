@@ -11,8 +11,8 @@ from dcp_tf.graph.rule import Labels, RuleCall, register_rule
 def merge(call: RuleCall, residual: bool) -> Labels:
     """Joins all inputs value by value, with broadcasting: positions that meet are the same channel.
 
-    An input that is stretched along an axis where another one has channels keeps all of its own: its one channel meets
-    many, so it cannot follow any of them.
+    An input that is broadcast along the channels of another one is pinned: its one channel meets many, so it cannot
+    follow any of them.
     """
     rank = len(call.output_shapes[0])
     joined = None
@@ -24,7 +24,7 @@ def merge(call: RuleCall, residual: bool) -> Labels:
     for labels, shape in followers:
         stretched = any(shape[axis] == 1 and longest[axis] > 1 for axis in range(rank))
         if stretched:
-            call.pin(labels, f"{call.call.path} spreads it over the channels of another tensor")
+            call.pin(labels, f"{call.call.path} broadcasts it over the channels of another tensor")
         elif joined is None:
             joined = labels
         else:
@@ -32,7 +32,7 @@ def merge(call: RuleCall, residual: bool) -> Labels:
             joined = np.broadcast_to(joined, np.broadcast_shapes(joined.shape, labels.shape))
             if residual:
                 call.residual.append(np.unique(joined))
-    return call.opaque("which stretches all of its inputs")[0] if joined is None else joined
+    return call.opaque("which broadcasts all of its inputs")[0] if joined is None else joined
 
 
 @register_rule(layers.Add, layers.Subtract, layers.Average, layers.Maximum, layers.Minimum)
@@ -49,7 +49,7 @@ def gate(call: RuleCall) -> Labels:
 
 @register_rule(layers.Concatenate, numpy_ops.Concatenate)
 def concatenate(call: RuleCall) -> Labels:
-    """Labels are put one after the other along the axis; along the others they meet."""
+    """Labels are concatenated along the axis; along the other axes they are tied."""
     rank = len(call.output_shapes[0])
     axis = call.operation.axis % rank
     if all(labels.shape[axis] == 1 and _one_channel_along(call, axis) for labels in call.inputs):

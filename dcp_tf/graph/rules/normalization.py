@@ -53,7 +53,7 @@ def _statistics(call: RuleCall) -> str:
 
 @register_rule(layers.GroupNormalization)
 def group_normalization(call: RuleCall) -> Labels:
-    """Statistics over groups of channels; with one channel a group it is per channel."""
+    """Statistics over groups of channels; with one channel per group it is per channel."""
     layer = call.operation
     if call.inputs[0].shape[layer.axis] == 1:
         call.pin(call.inputs[0], _statistics(call))

@@ -40,7 +40,7 @@ def over_space(call: RuleCall) -> Labels:
 
 @register_rule(*public([*_names("GlobalMaxPooling{}D"), *_names("GlobalAveragePooling{}D")]))
 def global_pooling(call: RuleCall) -> Labels:
-    """Space is gone; with `keepdims` its axes stay with size 1."""
+    """The spatial axes are removed; with `keepdims` they keep size 1."""
     axis = channel_axis(call.operation.data_format, len(call.input_shapes[0]))
     labels = call.channels(0, axis)
     return call.place(labels, axis if call.operation.keepdims else 1)

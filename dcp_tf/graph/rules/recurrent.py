@@ -1,4 +1,4 @@
-"""Recurrent layers: their kernels read the channels of a sequence, and each unit's gates live and die with it."""
+"""Recurrent layers: their kernels read the channels of a sequence, and each unit stays or goes with its gates."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ _STATES = {layers.LSTMCell: 2, layers.GRUCell: 1, layers.SimpleRNNCell: 1}
 
 @register_rule(*_OF_ONE_CELL, layers.RNN)
 def recurrent(call: RuleCall) -> list[Labels]:
-    """One cell, or several of which each reads what the one before it makes."""
+    """One cell, or a stack of cells, each of which reads the outputs of the one before."""
     layer = call.operation
     reason = _cannot_be_pruned(call, [layer])
     if reason is not None:
@@ -36,7 +36,7 @@ def recurrent(call: RuleCall) -> list[Labels]:
 
 @register_rule(layers.Bidirectional)
 def bidirectional(call: RuleCall) -> list[Labels]:
-    """One recurrent layer from the front, one from the back: unit i of both goes, for Keras wants as many in each."""
+    """A forward and a backward layer: unit i is removed from both, since Keras needs equal widths."""
     wrapper = call.operation
     pair = [wrapper.forward_layer, wrapper.backward_layer]
     reason = _cannot_be_pruned(call, pair)
@@ -56,7 +56,7 @@ def bidirectional(call: RuleCall) -> list[Labels]:
 
 
 def _cells(layer: keras.Layer) -> list[keras.Layer] | None:
-    """The cells of a recurrent layer in running order; None if it is no recurrent layer that is known."""
+    """The cells of a recurrent layer in running order; None if the layer is unknown."""
     if type(layer) in _OF_ONE_CELL:
         return [layer.cell]
     if type(layer) is not layers.RNN:
@@ -76,7 +76,7 @@ def _axis(layer: keras.Layer) -> int:
 
 
 def _cannot_be_pruned(call: RuleCall, parts: list[keras.Layer]) -> str | None:
-    """Why nothing is known of the units, or None."""
+    """Why the units cannot be pruned, or None."""
     cells = [_cells(part) for part in parts]
     if None in cells or type(parts[0]) is not type(parts[-1]):
         return "which has other cells than those of LSTM, GRU and SimpleRNN"
@@ -99,19 +99,19 @@ _ACTIVATIONS = ("activation", "recurrent_activation")
 
 
 def _states(layer: keras.Layer, of_cells: list) -> list:
-    """What is known of each cell, once for each of its states."""
+    """The entry of each cell, once for each of its states."""
     cells = _cells(layer)
     return [of_cell for cell, of_cell in zip(cells, of_cells, strict=True) for _ in range(_STATES.get(type(cell), 2))]
 
 
 def _without_masks(call: RuleCall) -> list[int]:
-    """Which inputs are the sequence and the states. A mask (boolean, of steps) holds no channels that could go."""
+    """Which inputs are the sequence and the states. A mask (boolean, per step) holds no channels."""
     tensors = call.call.node.arguments.keras_tensors
     return [which for which, tensor in enumerate(tensors) if tensor.dtype != "bool"]
 
 
 def _tie_states(call: RuleCall, units: list[Labels]) -> None:
-    """The states that a layer begins with, if it is given any, belong to its units; masks stay as they are."""
+    """Ties the initial states, if there are any, to the units of the layer; pins masks."""
     followers = _without_masks(call)
     for which in set(range(len(call.inputs))) - set(followers):
         call.pin(call.inputs[which], f"it masks steps of {call.call.path}")
@@ -121,7 +121,7 @@ def _tie_states(call: RuleCall, units: list[Labels]) -> None:
 
 
 def _units(call: RuleCall, layer: keras.Layer, key: str) -> list[Labels]:
-    """What the cells of one direction read and make: the units of each cell."""
+    """States what the cells of one direction read and make; returns the units of each cell."""
     channels_in = call.channels(_without_masks(call)[0], _axis(layer))
     positions_of_kernels = _positions(call, layer)
     units = []
@@ -133,7 +133,7 @@ def _units(call: RuleCall, layer: keras.Layer, key: str) -> list[Labels]:
 
 
 def _positions(call: RuleCall, layer: keras.Layer) -> int | None:
-    """How often a kernel is multiplied: at each step, and at each position of the states where those have space."""
+    """How often a kernel is multiplied: at each step, and at each position of convolutional states."""
     steps = call.input_shapes[_without_masks(call)[0]][1]
     if not isinstance(layer, _CONVOLUTIONAL):
         return steps
@@ -162,7 +162,7 @@ def _units_of_cell(call: RuleCall, cell: keras.Layer, key: str, channels_in: Lab
 
 
 def _follow_cells(call: RuleCall, key: str, units: list[Labels]) -> None:
-    """Says that an entry of the config, a serialized layer or cell, follows the units of its cells."""
+    """States that a config entry, a serialized layer or cell, follows the units of its cells."""
 
     def change(kept: Any, old: dict[str, Any]) -> dict[str, Any]:
         return _narrowed(old, [kept.count(labels) for labels in units])
@@ -171,7 +171,7 @@ def _follow_cells(call: RuleCall, key: str, units: list[Labels]) -> None:
 
 
 def _narrowed(serialized: dict[str, Any], widths: list[int]) -> dict[str, Any]:
-    """A serialized recurrent layer or cell whose cells have other widths, built for no shape yet."""
+    """A serialized recurrent layer or cell with other widths, unbuilt."""
     config = dict(serialized["config"])
     if "cell" in config:
         config["cell"] = _narrowed(config["cell"], widths)

@@ -23,7 +23,7 @@ def moved_to(call: RuleCall, labels: Labels, before: tuple, after: tuple) -> Lab
     """Labels of a tensor of shape `before` that is reshaped to `after`; None if they cannot be tracked."""
     if None not in before[1:] and None not in after[1:] and math.prod(before[1:]) == math.prod(after[1:]):
         return compress(_full(labels, before).reshape(1, *after[1:]))
-    # Unknown sizes: the last axis is left alone if it is as long as before.
+    # Unknown sizes: the last axis is kept if its size does not change.
     if varying_axes(labels) in ([], [len(before) - 1]) and before[-1] is not None and before[-1] == after[-1]:
         return place(np.broadcast_to(labels.ravel(), (before[-1],)), len(after) - 1, len(after))
     return None
@@ -45,7 +45,7 @@ def new_sizes(labels: Labels):
 
 @register_rule(layers.Flatten)
 def flatten(call: RuleCall) -> Labels:
-    """(N, ...) to (N, values); channels_first tensors are turned channels-last before."""
+    """(N, ...) to (N, values); channels_first tensors become channels-last first."""
     labels, shape = call.inputs[0], call.input_shapes[0]
     if len(shape) == 1:
         return labels.reshape(1, 1)
@@ -72,7 +72,7 @@ def reshape_layer(call: RuleCall) -> Labels:
 
 @register_rule(numpy_ops.Reshape)
 def reshape_operation(call: RuleCall) -> Labels:
-    """`keras.ops.reshape`: the new shape holds the batch axis, which must stay what it was."""
+    """`keras.ops.reshape`: the new shape includes the batch axis, which must not change."""
     after = tuple(call.operation.newshape)
     if not after or after[0] not in (-1, None, call.input_shapes[0][0]):
         return call.opaque("which reshapes the batch axis")[0]
@@ -119,7 +119,7 @@ def flip(call: RuleCall) -> Labels:
 
 @register_rule(numpy_ops.Roll)
 def roll(call: RuleCall) -> Labels:
-    """`keras.ops.roll` over space; rolled channels would land elsewhere once some are gone."""
+    """`keras.ops.roll` over space; rolled channels would move elsewhere once some are removed."""
     labels, axes = call.inputs[0], call.operation.axis
     axes = range(labels.ndim) if axes is None else [axes] if isinstance(axes, int) else axes
     if any(axis % labels.ndim == 0 or labels.shape[axis] > 1 for axis in axes):
@@ -174,7 +174,7 @@ def unstack(call: RuleCall) -> list[Labels]:
 
 @register_rule(*operations(nn, "DepthToSpace"))
 def depth_to_space(call: RuleCall) -> Labels:
-    """Blocks of channels become blocks of positions: one channel of each block of the input makes a channel here."""
+    """Blocks of channels become blocks of positions: one channel of each input block makes one output channel."""
     axis = channel_axis(call.operation.data_format, 4)
     rows = call.channels(0, axis).reshape(call.operation.block_size**2, -1)
     call.tie(rows[:1], rows)
@@ -183,7 +183,7 @@ def depth_to_space(call: RuleCall) -> Labels:
 
 @register_rule(*operations(nn, "SpaceToDepth"))
 def space_to_depth(call: RuleCall) -> Labels:
-    """Each channel is there once for each position of a block, block after block."""
+    """The channels are repeated once for each position of a block."""
     axis = channel_axis(call.operation.data_format, 4)
     return call.place(np.tile(call.channels(0, axis), call.operation.block_size**2), axis)
 
@@ -219,7 +219,7 @@ def squeeze(call: RuleCall) -> Labels:
 
 @register_rule(numpy_ops.Pad)
 def pad(call: RuleCall) -> Labels:
-    """`keras.ops.pad`: padding of the channel axis makes new channels, as many on each side as stay."""
+    """`keras.ops.pad`: padding of the channel axis creates new channels on both sides."""
     widths = [tuple(w) for w in call.operation.pad_width]
     labels, shape = call.inputs[0], call.input_shapes[0]
     if len(widths) == 1:
@@ -255,7 +255,7 @@ _REDUCTIONS = """
 
 @register_rule(*operations(numpy_ops, _REDUCTIONS), *operations(math_ops, "Logsumexp"), *operations(linalg, "Norm"))
 def reduce(call: RuleCall) -> Labels:
-    """Reductions over space leave channels alone; over channels they mix them."""
+    """Reductions over space keep channels; reductions over channels mix them."""
     labels = call.inputs[0]
     axes = call.operation.axis
     axes = list(range(labels.ndim)) if axes is None else [axes] if isinstance(axes, int) else list(axes)

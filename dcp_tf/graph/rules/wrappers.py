@@ -14,7 +14,7 @@ from dcp_tf.graph.rule import KeptChannels, Labels, OperationRecord, RuleCall, r
 
 @register_rule(layers.SpectralNormalization)
 def spectral_normalization(call: RuleCall) -> list[Labels]:
-    """In inference it calls its layer, whose kernel it has divided in training; `vector_u` (1, C) is for that."""
+    """In inference it only calls its layer; `vector_u` (1, C) normalizes the kernel in training."""
     wrapper = call.operation
     outputs = _run_inside(call, call)
     kernel = next(i for i, weight in enumerate(wrapper.weights) if weight is wrapper.kernel)
@@ -26,7 +26,7 @@ def spectral_normalization(call: RuleCall) -> list[Labels]:
 
 @register_rule(layers.TimeDistributed)
 def time_distributed(call: RuleCall) -> list[Labels]:
-    """(N, steps, ...): each step goes through the same layer. Models inside hide their graph from this one."""
+    """(N, steps, ...): each step goes through the same layer. The graph of a model inside is hidden."""
     if isinstance(call.operation.layer, keras.Model):
         return call.opaque(
             "which hides its model (dcp_tf.models.steps_as_rows opens it where the number of steps is known)"
@@ -45,7 +45,7 @@ def time_distributed(call: RuleCall) -> list[Labels]:
 
 
 def _of_one_step(call: RuleCall, labels: Labels) -> Labels:
-    """The labels of one step; those of all steps are tied, for the same layer reads them."""
+    """The labels of one step; the labels of all steps are tied, since one layer reads them."""
     call.tie(labels[:, :1], labels)
     return labels[:, 0]
 
@@ -73,7 +73,7 @@ def pipeline(call: RuleCall) -> list[Labels]:
 
 
 def _run_inside(call: RuleCall, inside: RuleCall) -> list[Labels]:
-    """Runs the rule of the layer inside of a wrapper, for the weights and the config of the wrapper."""
+    """Runs the rule of the layer inside a wrapper, for the weights and the config of the wrapper."""
     inside = _inside(inside, call.operation.layer)
     outputs = run_rule(inside)
     call.record.counted &= inside.record.counted
@@ -90,7 +90,7 @@ def _inside(call: RuleCall, layer: keras.Layer) -> RuleCall:
 
 
 def _change_inside(record: OperationRecord) -> Callable[[KeptChannels, dict[str, Any]], dict[str, Any]]:
-    """Changes the serialized layer: its own entries, and that it is built for no shape yet."""
+    """A change of the serialized layer: its config entries, and no build config."""
 
     def change(kept: KeptChannels, old: dict[str, Any]) -> dict[str, Any]:
         changed = {key: change_entry(kept, old["config"][key]) for key, change_entry in record.config.items()}
