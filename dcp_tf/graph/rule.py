@@ -35,18 +35,22 @@ class KeptChannels:
 
     def along(self, labels: Labels, axis: int) -> np.ndarray:
         """Which positions stay along one axis of a label array (which is a full rectangle, see `close_rectangles`)."""
-        mask = self.mask(labels)
-        return mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
+        return _any_along(self.mask(labels), axis)
 
     def counts(self, labels: Labels) -> tuple[int, ...]:
         """How many positions stay along each axis of a label array."""
-        return tuple(int(self.along(labels, axis).sum()) for axis in range(labels.ndim))
+        mask = self.mask(labels)
+        return tuple(int(_any_along(mask, axis).sum()) for axis in range(mask.ndim))
 
     def take(self, array: np.ndarray, axes: dict[int, Labels]) -> np.ndarray:
         """`array` without the removed positions along each of `axes`."""
         for axis, labels in axes.items():
             array = np.compress(self.mask(labels), array, axis=axis)
         return array
+
+
+def _any_along(mask: np.ndarray, axis: int) -> np.ndarray:
+    return mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
 
 
 @dataclasses.dataclass
