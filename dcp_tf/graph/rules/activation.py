@@ -10,7 +10,7 @@ from keras import layers, ops
 from keras.src.ops import nn
 
 from dcp_tf.graph.rule import Labels, RuleCall, register_rule
-from dcp_tf.graph.rules.common import operations, public
+from dcp_tf.graph.rules.common import axis_list, operations, public
 
 
 def is_elementwise(function: Callable) -> bool:
@@ -61,8 +61,7 @@ def activation(call: RuleCall) -> Labels:
 @register_rule(layers.Softmax, *operations(nn, "Softmax LogSoftmax Normalize"))
 def softmax(call: RuleCall) -> Labels:
     """A softmax along the channel axis would change with each removed channel."""
-    axes = call.operation.axis
-    for axis in [axes] if isinstance(axes, int) else axes:
+    for axis in axis_list(call.operation.axis, call.inputs[0].ndim):
         if call.inputs[0].shape[axis] > 1:
             call.pin(call.inputs[0], f"{call.call.path} normalizes over the channels")
     return call.inputs[0]

@@ -15,6 +15,12 @@ def channel_axis(data_format: str | None, rank: int) -> int:
     return 1 if data_format == "channels_first" else rank - 1
 
 
+def axis_list(axes: int | Iterable[int] | None, rank: int) -> list[int]:
+    """Axes as a list, counted from the front; None stands for all of them."""
+    axes = range(rank) if axes is None else [axes] if isinstance(axes, int) else axes
+    return [axis % rank for axis in axes]
+
+
 def positions(shape: tuple, axis: int) -> int | None:
     """The number of positions per image: the product of all axes but batch and channels; None if one is unknown."""
     sizes = [size for i, size in enumerate(shape) if i not in (0, axis % len(shape))]

@@ -5,7 +5,7 @@ from keras import Variable, layers
 from keras.src.ops import nn
 
 from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
-from dcp_tf.graph.rules.common import operations, public
+from dcp_tf.graph.rules.common import axis_list, operations, public
 
 
 @register_rule(layers.BatchNormalization)
@@ -24,7 +24,7 @@ def batch_normalization(call: RuleCall) -> Labels:
 def over_axes(call: RuleCall) -> Labels:
     """Statistics over the listed axes: removing a channel there would change all the others."""
     layer, labels = call.operation, call.inputs[0]
-    axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
+    axes = axis_list(layer.axis, labels.ndim)
     moving = [index for index, axis in enumerate(axes) if labels.shape[axis] > 1]
     if not call.ignore_statistics:
         if moving:
@@ -41,8 +41,7 @@ def over_axes(call: RuleCall) -> Labels:
 @register_rule(*operations(nn, "LayerNorm RMSNorm"))
 def over_axes_of_an_operation(call: RuleCall) -> Labels:
     """`keras.ops.layer_normalization` and its like; scale and offset are constants or other tensors."""
-    axes = call.operation.axis
-    if any(call.inputs[0].shape[axis] > 1 for axis in ([axes] if isinstance(axes, int) else axes)):
+    if any(call.inputs[0].shape[axis] > 1 for axis in axis_list(call.operation.axis, call.inputs[0].ndim)):
         call.pin(call.inputs[0], _statistics(call))
     return call.inputs[0] if len(call.inputs) == 1 else call.opaque("which is scaled by another tensor")[0]
 

@@ -11,7 +11,7 @@ from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.labels import compress, place, varying_axes
 from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
-from dcp_tf.graph.rules.common import channel_axis, operations
+from dcp_tf.graph.rules.common import axis_list, channel_axis, operations
 
 
 def _full(labels: Labels, shape: tuple) -> Labels:
@@ -110,19 +110,15 @@ def move_axes(call: RuleCall) -> Labels:
 @register_rule(numpy_ops.Flip)
 def flip(call: RuleCall) -> Labels:
     """`keras.ops.flip`."""
-    axes = call.operation.axis
-    axes = list(range(call.inputs[0].ndim)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
-    if any(axis % call.inputs[0].ndim == 0 for axis in axes):
-        return call.opaque("which moves images within the batch")[0]
-    return np.flip(call.inputs[0], axes)
+    axes = axis_list(call.operation.axis, call.inputs[0].ndim)
+    return call.opaque("which moves images within the batch")[0] if 0 in axes else np.flip(call.inputs[0], axes)
 
 
 @register_rule(numpy_ops.Roll)
 def roll(call: RuleCall) -> Labels:
     """`keras.ops.roll` over space; rolled channels would move elsewhere once some are removed."""
-    labels, axes = call.inputs[0], call.operation.axis
-    axes = range(labels.ndim) if axes is None else [axes] if isinstance(axes, int) else axes
-    if any(axis % labels.ndim == 0 or labels.shape[axis] > 1 for axis in axes):
+    labels = call.inputs[0]
+    if any(axis == 0 or labels.shape[axis] > 1 for axis in axis_list(call.operation.axis, labels.ndim)):
         return call.opaque("which rolls channels or images")[0]
     return labels
 
@@ -197,13 +193,9 @@ def repeat_vector(call: RuleCall) -> Labels:
 @register_rule(numpy_ops.ExpandDims)
 def expand_dims(call: RuleCall) -> Labels:
     """`keras.ops.expand_dims`."""
-    labels = call.inputs[0]
-    axes = call.operation.axis
-    axes = [axes] if isinstance(axes, int) else list(axes)
-    rank = labels.ndim + len(axes)
-    if any(axis % rank == 0 for axis in axes):
-        return call.opaque("which moves the batch axis")[0]
-    return np.expand_dims(labels, tuple(axes))
+    labels, rank = call.inputs[0], len(call.output_shapes[0])
+    axes = axis_list(call.operation.axis, rank)
+    return call.opaque("which moves the batch axis")[0] if 0 in axes else np.expand_dims(labels, tuple(axes))
 
 
 @register_rule(numpy_ops.Squeeze)
@@ -213,8 +205,7 @@ def squeeze(call: RuleCall) -> Labels:
     axes = call.operation.axis
     if axes is None:
         axes = [axis for axis, size in enumerate(shape) if size == 1 and axis > 0]
-    axes = [axes] if isinstance(axes, int) else list(axes)
-    return np.squeeze(labels, tuple(axis % labels.ndim for axis in axes))
+    return np.squeeze(labels, tuple(axis_list(axes, labels.ndim)))
 
 
 @register_rule(numpy_ops.Pad)
@@ -257,9 +248,7 @@ _REDUCTIONS = """
 def reduce(call: RuleCall) -> Labels:
     """Reductions over space keep channels; reductions over channels mix them."""
     labels = call.inputs[0]
-    axes = call.operation.axis
-    axes = list(range(labels.ndim)) if axes is None else [axes] if isinstance(axes, int) else list(axes)
-    axes = sorted(axis % labels.ndim for axis in axes)
+    axes = axis_list(call.operation.axis, labels.ndim)
     if 0 in axes:
         return call.opaque("which mixes the images of a batch")[0]
     if any(labels.shape[axis] > 1 for axis in axes):
