@@ -221,8 +221,8 @@ TRAINING = (
     ),
     Fault(
         "a resumed run takes other settings",
-        "if changes := describe_changes(before, settings):",
-        "if changes := describe_changes(settings, settings):",
+        "changes, names = describe_changes(before, settings)",
+        "changes, names = describe_changes(settings, settings)",
         "test_another_setting_than_the_killed_run_had_is_refused",
     ),
 )
