@@ -3,8 +3,8 @@
     python -m dcp_tf.tools.benchmark --models=runs/mine/baseline_int8.tflite,runs/mine/pruned_int8.tflite
     python -m dcp_tf.tools.benchmark --models=A.tflite,B.tflite --device=android --benchmark_model=PATH
 
-The files take turns, so that whatever else the machine does slows all of them. Where it is too noisy to tell which one
-is faster, the table says so in place of a ratio. docs/android.md tells how to measure on a phone.
+The runs are interleaved, so that other load slows all files alike. If the measurement is too noisy, the table says so
+in place of a speedup. docs/android.md describes how to measure on a phone.
 """
 
 import os
@@ -24,12 +24,12 @@ from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("benchmark", __doc__)
 PROGRAM.section("Measurement")
-PROGRAM.paths("models", [], "The .tflite files; ratios are to the first.")
+PROGRAM.paths("models", [], "The .tflite files; speedups are over the first.")
 android_flags.define_device(PROGRAM)
 define(PROGRAM, Timing)
-PROGRAM.list("cpu", [], "Host: pin the measuring processes to these processors, such as 1 or 2,3; by default to none.")
+PROGRAM.list("cpu", [], "Host: pin the measuring processes to these processors, such as 1 or 2,3; default: no pinning.")
 data_flags.define_seed(PROGRAM, "Of the inputs and the bootstrap.")
-PROGRAM.path("output_dir", None, "Where to write benchmark.json; by default nowhere.")
+PROGRAM.path("output_dir", None, "Where to write benchmark.json; by default it is not written.")
 
 
 android_flags.define_android(PROGRAM)

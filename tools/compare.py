@@ -7,8 +7,8 @@ A method may have options of its own, NAME:option=value:option...: dcp:selection
 l1:update. Options are the flags of "How dcp, dkp and their variants choose" and the like; what a variant does not
 name, the flags say for all. All variants prune the same groups within the same target; adaptive methods may end
 cheaper, which the table shows. --output_dir receives compare.json (every run), compare.md (the table), compare.png and
-compare.svg (the plot). Every finished run is kept, and --resume goes on with the others, more methods and more seeds
-included.
+compare.svg (the plot). Every finished run is kept, and --resume runs the others, including more methods and more
+seeds.
 """
 
 import os

@@ -1,11 +1,12 @@
-r"""Converts a Keras model to TFLite files and proves that they compute the same.
+r"""Converts a Keras model to TFLite files and checks that they compute the same.
 
     python -m dcp_tf.tools.export --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --quantization=int8 \
         --output_dir=runs/mine
 
-The files are called NAME_MODE.tflite (NAME_int8_io8.tflite with integers going in and out). Each is run on all test
-images and compared with its Keras model; one that computes something else is not written, and the first layer that
-differs is named. What each holds is printed and stands in export.json: operations, types, what was left in float, MACs.
+The files are called NAME_MODE.tflite (NAME_int8_io8.tflite with integer inputs and outputs). Each file runs on all test
+images and is compared with its Keras model. A file that computes something else is not written, and the first layer
+that differs is named. The content of each file is printed and stored in export.json: operations, float operations,
+types, MACs.
 """
 
 import os
@@ -30,12 +31,12 @@ data_flags.define_outputs(PROGRAM)
 baseline.define_expected(PROGRAM)
 face_flags.define_pairs(PROGRAM)
 pruning_flags.define_files(PROGRAM)
-PROGRAM.path("output_dir", None, "Where the files go; by default beside the model.")
+PROGRAM.path("output_dir", None, "Folder for the files; default: the folder of the model.")
 define(PROGRAM, Deployment, ["strict"])
 PROGRAM.string(
-    "baseline", "baseline", "Operations are compared with those of the files of this name in the same folder, if any."
+    "baseline", "baseline", "Compare operations with those of the files of this name in the same folder, if any."
 )
-PROGRAM.string("name", None, "What the names of the files start with; by default the model's name.")
+PROGRAM.string("name", None, "Prefix of the file names; default: the model's name.")
 data_flags.define_seed(PROGRAM, "Draws the calibration images.")
 
 

@@ -1,4 +1,4 @@
-r"""Trains a pruned model on, with or without its baseline as a teacher.
+r"""Fine-tunes a pruned model further, with or without its baseline as a teacher.
 
     python -m dcp_tf.tools.finetune --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --finetune_epochs=20 \
         --teacher=runs/mine/baseline.keras --output_dir=runs/mine_longer
@@ -23,7 +23,7 @@ from dcp_tf.tools.cli.training_flags import read_training
 
 PROGRAM = Program("finetune", __doc__)
 data_flags.define_model(PROGRAM, about="The pruned model")
-PROGRAM.path("teacher", None, "The baseline, to learn from: a path to a .keras / .h5 file.")
+PROGRAM.path("teacher", None, "The baseline as a teacher for distillation: a path to a .keras / .h5 file.")
 data_flags.define_dataset(PROGRAM)
 data_flags.define_outputs(PROGRAM)
 baseline.define_expected(PROGRAM)

@@ -6,8 +6,8 @@
     python -m dcp_tf.tools.inspect_model --model=zoo:resnet50 --rate=0.5 --paper_scope --json
     python -m dcp_tf.tools.inspect_model --sweep --only=MobileNet
 
-A group is a set of channels that have the same layers making and reading them; each channel of it can go on its own.
-The names are those that prune takes for --exclude.
+A group is a set of channels with the same producers and consumers; each of its channels can be removed on its own. Its
+name is what prune takes for --exclude.
 """
 
 import os
@@ -28,7 +28,7 @@ from dcp_tf.tools.cli.pruning_flags import define_targets, read_target
 
 PROGRAM = Program("inspect_model", __doc__)
 data_flags.define_model(PROGRAM)
-PROGRAM.list("input_shape", [], "The shape of one input (32,32,3 or 20,5), where the model leaves sizes open.")
+PROGRAM.list("input_shape", [], "The shape of one input (32,32,3 or 20,5), if the model leaves sizes open.")
 PROGRAM.section("What pruning would leave")
 define(PROGRAM, Budget, ["rate"], {"rate": {"default": None}})
 define_targets(PROGRAM)

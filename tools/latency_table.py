@@ -1,10 +1,10 @@
-"""Measures how the latency of a model follows the widths of its layers, and writes it down as a table.
+"""Measures how the latency of a model depends on the widths of its layers, and writes a table.
 
     python -m dcp_tf.tools.latency_table --model=zoo:mobilenet_v2 --output_dir=runs/mine
     python -m dcp_tf.tools.latency_table --model=mine.keras --quantization=int8 --device=android --benchmark_model=PATH
 
-latency_table.json predicts the latency of the model at any widths of its channel groups, so that widths can be chosen
-for a latency. A table that is there already, of the same model on the same machine, is not measured again.
+latency_table.json predicts the latency of the model at any widths of its channel groups, so that prune can choose
+widths for a target latency. An existing table of the same model and machine is not measured again.
 """
 
 import os
@@ -24,21 +24,21 @@ from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("latency_table", __doc__)
 data_flags.define_model(PROGRAM)
-PROGRAM.list("input_shape", [], "Height, width and channels of the images, where the model leaves them open.")
+PROGRAM.list("input_shape", [], "Height, width and channels of the images, if the model leaves them open.")
 PROGRAM.section("Measurement")
 PROGRAM.path("output_dir", None, "Where to write latency_table.json.")
 android_flags.define_device(PROGRAM)
 PROGRAM.string("quantization", "float32", "Mode of the files: float32, float16, dynamic, int8, int16x8.")
 define(PROGRAM, Timing, ["threads"])
-PROGRAM.list("levels", ["0.25", "0.5", "0.75"], "Shares of each group's channels to measure; 1 is always among them.")
+PROGRAM.list("levels", ["0.25", "0.5", "0.75"], "Fractions of each group's channels to measure; 1 is always added.")
 define(PROGRAM, Scope, ["round_to", "prune_residual"])
-PROGRAM.list("cpu", [], "Host: pin the measuring process to these processors; by default to none.")
+PROGRAM.list("cpu", [], "Host: pin the measuring process to these processors; default: no pinning.")
 android_flags.define_android(PROGRAM)
-PROGRAM.enum("delegate", "cpu", DELEGATES, "What runs the kernels.")
+PROGRAM.enum("delegate", "cpu", DELEGATES, "The delegate.")
 
 
 def main(flags) -> None:
-    """Measures and writes latency_table.json; prints the whole models that were measured, with their prediction."""
+    """Measures and writes latency_table.json; prints the measured whole models with their predictions."""
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
     if not flags.output_dir:

@@ -2,7 +2,7 @@
 
     python -m dcp_tf.tools.report --output_dir=runs/mine
 
-The page stands on its own: no script, no network, readable on a phone.
+The page is self-contained: no scripts, no network access, readable on a phone.
 """
 
 import os

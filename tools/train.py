@@ -1,4 +1,4 @@
-"""Trains a network of ours, so that there is something to prune.
+"""Trains a network of the zoo or of keras.applications, so that there is something to prune.
 
     python -m dcp_tf.tools.train --model=zoo:preresnet56 --dataset=tfds:cifar10 --epochs=100 --output_dir=runs/resnet
     python -m dcp_tf.tools.train --model=zoo:mobilefacenet --dataset=faces:DIR --loss=arcface --output_dir=runs/faces

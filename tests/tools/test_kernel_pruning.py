@@ -125,7 +125,7 @@ def test_settings_that_mean_nothing_to_a_method_are_refused(method, flag, inputs
 def test_a_score_needs_the_exact_selection(inputs, tmp_path, capsys):
     given = [inputs.residual, inputs.data(), f"--output_dir={tmp_path}", *FLAGS, "--method=dkp", "--score=code"]
     assert prune.run(given) == 2
-    assert "selection='exact'" in capsys.readouterr().err
+    assert "--selection=exact" in capsys.readouterr().err
 
 
 def test_a_model_without_kernels_is_one_line(inputs, tmp_path, capsys):

@@ -1,24 +1,24 @@
-"""Whether a model bears the changes that training makes to images by default."""
+"""Checks that a model recognizes augmented training images before it is trained on them."""
 
 import dataclasses
 from typing import Any
 
 from dcp_tf.tools.cli.data_flags import ModelAndData
 
-_IMAGES = 512  # more would tell little: only large losses count
-_SHARE, _POINTS = 0.1, 0.05  # of what the model tells right: losses beyond both are no accident
+_IMAGES = 512  # enough to detect large losses
+_SHARE, _POINTS = 0.1, 0.05  # relative and absolute loss of accuracy; larger ones are no accident
 
 
 def drop_harmful_augmentation(flags: Any, subject: ModelAndData, teacher: Any = None) -> ModelAndData:
-    """The subject without random changes to its training images where a model does not recognise them then.
+    """Turns the default augmentation off if the accuracy collapses on augmented images.
 
-    A model that never saw such images would be taught them at the cost of what it knows, by a baseline that is wrong
-    about them. What the user asks for by `--augmentation` is done without a look.
+    A model that never saw such images would learn them at the cost of its accuracy, from a baseline that is wrong
+    about them. An augmentation that the user asked for stays.
 
     Args:
         flags: of a program that trains.
-        subject: a trained model, its data and its objective.
-        teacher: the model that is asked, None for the subject's own.
+        subject: a trained model with its data and its objective.
+        teacher: the model to check; None: the subject's own.
     """
     train, objective = subject.dataset.train, subject.objective
     augmentation = getattr(train, "augmentation", "none")
@@ -43,9 +43,9 @@ def _trains(flags: Any) -> bool:
 
 
 def _accuracies(model: Any, train: Any, objective: Any, seed: int) -> tuple[float, float]:
-    """The objective's figure on training images as they are and as they are changed; their own labels may be missing.
+    """The objective's figure on original and on augmented training images.
 
-    Without labels the model's answers for the unchanged images stand for them.
+    Without labels the predictions for the original images are the labels.
     """
     import numpy as np
 

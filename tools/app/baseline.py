@@ -48,7 +48,7 @@ def report_baseline(
         model: the model to measure; None: the subject's own.
         figures: the figures of the test images, if they are known.
         what: what the log calls the model.
-        is_trained: whether its weights mean something; None: unless they are a network's random ones.
+        is_trained: whether the weights are trained; None: read off the flags.
 
     Returns:
         A `dcp_tf.training.BaselineCheck`, or None if nothing can be measured.

@@ -1,4 +1,4 @@
-"""Runs several methods with several seeds on one model; every finished run is kept."""
+"""Runs several methods with several seeds on one model, and keeps every finished run."""
 
 import dataclasses
 import datetime
@@ -26,13 +26,13 @@ FILE = "compare.json"
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """How every variant is trained.
+    """How all variants are trained.
 
     Attributes:
         auxiliary: the training with auxiliary losses.
         finetuning: the training of the pruned models.
-        distillation: share of the baseline's predictions in that; None as in `dcp_tf.prune`.
-        train_samples: how many training images are used for everything, None for all.
+        distillation: weight of the distillation loss; None as in `dcp_tf.prune`.
+        train_samples: number of training images to use; None: all.
     """
 
     auxiliary: Any
@@ -47,17 +47,17 @@ class Schedule:
         return train.take(train.balanced_subset(self.train_samples, seed))
 
     def to_json(self) -> dict[str, Any]:
-        """All of it but the distillation, by name; the seed is that of each run."""
+        """All settings except the distillation, by name; seeds belong to the runs."""
         phases = {"auxiliary": dataclasses.asdict(self.auxiliary), "finetuning": dataclasses.asdict(self.finetuning)}
         settings = {f"{phase} {k}": v for phase, config in phases.items() for k, v in config.items() if k != "seed"}
         return settings | {"train_samples": self.train_samples}
 
 
 def check(subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule) -> None:
-    """Finds in moments all that can be wrong with the input.
+    """Checks the input before anything runs.
 
     Raises:
-        UsageError: the model, the data and the variants do not go together.
+        UsageError: the model, the data and the variants do not fit together.
     """
     from dcp_tf.pruning import prepare
 
@@ -73,10 +73,10 @@ def check(subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule
 def read_earlier(
     folder: str | os.PathLike, subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule
 ) -> dict[str, Any] | None:
-    """The comparison that was stopped in a folder, None if there is none.
+    """The stopped comparison in a folder; None if there is none.
 
     Raises:
-        UsageError: its runs were made under other conditions, or its file is damaged.
+        UsageError: it ran under other conditions, or its file is damaged.
     """
     path = pathlib.Path(folder) / FILE
     if not path.exists():
@@ -102,20 +102,20 @@ def run(
     before: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Runs every variant with every seed; compare.json in the folder holds what is done at any moment.
+    """Runs every variant with every seed; compare.json in the folder always holds the finished runs.
 
     Args:
-        subject: the model and its data; `check` found nothing wrong with them.
+        subject: the model and its data, checked by `check`.
         variants: what to compare.
-        seeds: the runs of each.
-        schedule: of all.
-        folder: for compare.json, and for what a stopped comparison goes on with (`state/`).
+        seeds: the runs of each variant.
+        schedule: of all variants.
+        folder: for compare.json, and for the state that a stopped comparison resumes from (`state/`).
         baseline_check: what `baseline.report_baseline` returned.
-        before: what `read_earlier` found; its runs are not made again, but for those that failed.
+        before: what `read_earlier` returned; only its failed runs run again.
         settings: the flags, for the record.
 
     Returns:
-        What compare.json holds. A run that failed has a `failure` in place of its figures.
+        The content of compare.json. A failed run has a `failure` in place of its figures.
 
     Raises:
         RunError: compare.json cannot be written.
@@ -140,7 +140,7 @@ def run(
         "runs": [record for record in before["runs"] if "failure" not in record],
     }
     done = {(record["method"], record["seed"]) for record in content["runs"]}
-    # Seed by seed, so that a stopped comparison has something to compare.
+    # Seed by seed, so that a stopped comparison can compare methods.
     waiting = [(v, seed) for seed in seeds for v in variants if (v.label, seed) not in done]
     write_json(folder / FILE, content)
     started = time.perf_counter()
@@ -161,9 +161,9 @@ def measure(
     Args:
         subject: the model and its data.
         variant: how to prune.
-        seed: of everything that is drawn.
+        seed: of all random choices.
         schedule: how to train.
-        state: folder with which a stopped run goes on, and in which variants share the auxiliary fine-tuning.
+        state: folder that a stopped run resumes from, and in which variants share the auxiliary fine-tuning.
 
     Returns:
         Cost (of methods that choose kernels also the MACs without zeros), for each group how many of how many channels
@@ -229,7 +229,7 @@ def _of_kept_epoch(result: Any, epochs: Sequence[float]) -> float | None:
 def attempt(
     subject: ModelAndData, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path
 ) -> dict[str, Any]:
-    """As `measure`; but a failure is a line of the table (`failure`), not the end of the comparison."""
+    """As `measure`, but an error becomes the `failure` of the record."""
     try:
         return measure(subject, variant, seed, schedule, state)
     except RunError as error:
@@ -239,7 +239,7 @@ def attempt(
 
 
 def conditions(subject: ModelAndData, schedule: Schedule) -> dict[str, Any]:
-    """All that the figures of every run depend on, but for the variant and the seed."""
+    """Everything that the figures depend on, apart from the variant and the seed."""
     from dcp_tf.models.weights_digest import weights_digest
     from dcp_tf.training import distillation_weight
 
@@ -264,14 +264,14 @@ def settings_of(variant: Variant) -> dict[str, Any]:
 
 
 def require_same(path: pathlib.Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raises UsageError unless the runs in a file were made under the conditions of now."""
+    """Raises UsageError unless the runs in a file were made under the current conditions."""
     changes, names = describe_changes(before, now)
     if changes:
         raise UsageError(f"cannot resume {path} under other conditions ({changes}); leave out --resume", setting=names)
 
 
 def _plain(value: Any) -> Any:
-    """The value as JSON gives it back."""
+    """The value after a round trip through JSON."""
     return json.loads(json.dumps(value, default=str))
 
 

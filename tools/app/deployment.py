@@ -22,20 +22,19 @@ def deploy(
     seed: int,
     reference: Any = None,
 ) -> tuple[dict[str, dict], list[str]]:
-    """Converts, checks and measures.
+    """Converts, checks and measures the models of a run.
 
     Args:
         models: "baseline" and "pruned".
-        dataset: calibrates on its train images and compares on all of its test images.
-        objective: of the models, None if they have several outputs.
-        folder: where the files go.
-        settings: which files, and how they are measured.
+        dataset: training images for calibration, test images for the comparison.
+        objective: of the models; None if they have several outputs.
+        folder: for the files.
+        settings: which files to make, and how to measure them.
         seed: of the calibration images and the benchmark.
-        reference: what the baseline gives for images without labels, see `unlabelled.Reference`; None where there are
-            labels or no baseline.
+        reference: the baseline's outputs for images without labels, see `unlabelled.Reference`; None otherwise.
 
     Returns:
-        The `tflite` part of summary.json, and a line for each file that could not be made or is not what its model is.
+        The `tflite` part of summary.json, and a line for each file that could not be made or differs from its model.
     """
     records: dict[str, dict] = {}
     failures: list[str] = []
@@ -44,15 +43,15 @@ def deploy(
         models = {name: tflite_files.fixed_size(model, dataset) for name, model in models.items()}
         for mode, name in itertools.product(settings.quantizations, models):
             if mode == "sparse" and name == "baseline" and len(models) > 1:
-                continue  # it was not pruned, so it has no zeros to leave out
+                continue  # it was not pruned, so it has no zeros
             path = folder / tflite_files.file_name(name, mode, settings.io)
             progress.say(f"converting {path.name}")
             with collect(failures, path.name, settings.debug):
-                checked = tflite_files.make(models[name], mode, dataset, images, objective, settings, seed)
-                checked.file.save(path)
-                records[path.name] = {"model": name, **checked.record, "operations_change": None}
+                file, record = tflite_files.make(models[name], mode, dataset, images, objective, settings, seed)
+                file.save(path)
+                records[path.name] = {"model": name, **record, "operations_change": None}
                 if reference is not None:
-                    records[path.name] |= reference.compare_file(checked.file)
+                    records[path.name] |= reference.compare_file(file)
         compare_operations(records, folder, next(iter(models)))
     if settings.runs and records:
         with collect(failures, "latency", settings.debug):
@@ -71,12 +70,12 @@ def _test_images(dataset: Any) -> Any:
 
 
 def compare_operations(records: Mapping[str, dict], folder: pathlib.Path, reference: str) -> None:
-    """Notes in each record how many more or fewer of each operation its file has than the reference of its mode.
+    """Adds to each record how the operations of its file differ from those of the reference's file of the same mode.
 
     Args:
         records: the `tflite` part of summary.json.
         folder: of the files.
-        reference: name of the model whose files the others are compared with.
+        reference: name of the model that the others are compared with.
     """
     references = {record["quantization"]: name for name, record in records.items() if record["model"] == reference}
     for name, record in records.items():
@@ -85,14 +84,14 @@ def compare_operations(records: Mapping[str, dict], folder: pathlib.Path, refere
 
 
 def operations_change(file: pathlib.Path, reference: pathlib.Path) -> dict[str, int]:
-    """How many more or fewer of each operation a file has than a reference."""
+    """The changes in the number of each operation against a reference."""
     from dcp_tf import tflite
 
     return tflite.inspect(file).difference(tflite.inspect(reference))
 
 
 def remove_files(folder: pathlib.Path, models: Mapping[str, Any]) -> None:
-    """Deletes the TFLite files and the benchmark of an earlier run, which are not those of the new models."""
+    """Deletes the TFLite files and the benchmark of an earlier run."""
     for name in models:
         for path in folder.glob(f"{name}_*.tflite"):
             path.unlink()

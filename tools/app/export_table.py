@@ -1,4 +1,4 @@
-"""What `export` prints of each TFLite file: what it holds, how near it is to its model, what to look out for."""
+"""The table that `export` prints for each TFLite file."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from dcp_tf.report import formats
 
 
 def file_table(name: str, record: Mapping[str, Any]) -> Table:
-    """The record of one file as a table of two columns that fits 100 columns.
+    """The record of a file as a table of two columns, at most 100 characters wide.
 
     Args:
         name: of the file.
-        record: as `deployment.deploy` gives it.
+        record: as `deployment.deploy` returns it.
     """
     table = Table(title=name, title_justify="left", title_style="bold", box=box.SIMPLE, show_header=False)
     table.add_column("what", no_wrap=True)

@@ -1,4 +1,4 @@
-"""A step that fails costs what it makes, not the rest of the run."""
+"""Collects the errors of steps, so that a failed step does not stop the run."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from dcp_tf.tools.cli.program import explain
 
 @contextlib.contextmanager
 def collect(failures: list[str], what: str, debug: bool = False) -> Iterator[None]:
-    """Goes on behind the block where something in it fails.
+    """Continues after the block if something in it fails.
 
     Args:
-        failures: gets a line that names `what` then; programs that collected some end with exit code 1.
-        what: that is made in the block, such as the name of a file.
-        debug: whether an error that is nobody's known one ends the run, for its traceback.
+        failures: gets a line that names `what`; programs with failures end with exit code 1.
+        what: the result of the block, such as the name of a file.
+        debug: whether an unexpected error stops the run, for its traceback.
     """
     try:
         yield

@@ -1,10 +1,10 @@
-"""What users would not expect of their TFLite files, a line for each remark."""
+"""Remarks on TFLite files: float operations, low SNR, no gain in size or speed."""
 
 import math
 from collections.abc import Mapping
 from typing import Any
 
-LOW_SNR_DB = 15.0  # an error of some 18 % of the outputs
+LOW_SNR_DB = 15.0  # an error of about 18% of the outputs
 
 
 def remarks(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -38,7 +38,7 @@ def larger_than_baseline(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def slower_than_float(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """A line for each integer file that was measured to be slower than the float32 file of the same model.
+    """A line for each integer file that is measurably slower than the float32 file of the same model.
 
     Args:
         records: the `tflite` part of summary.json.

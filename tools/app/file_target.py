@@ -1,4 +1,4 @@
-"""`--target_file`: what the TFLite file that is shipped may take, in bytes."""
+"""`--target_file`: an upper limit for the size of a TFLite file."""
 
 import dataclasses
 import re
@@ -11,20 +11,20 @@ from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tools.app import tflite_files
 from dcp_tf.tools.cli.program import Program
 
-# Bytes of a weight; what else a file holds changes little with its widths, and is measured.
+# Bytes per weight; the rest of a file hardly depends on the widths, and is measured.
 _WEIGHT_BYTES = {"float32": 4.0, "float16": 2.0, "weight_only_int4": 0.5}
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "KIB": 1024, "MIB": 1024**2}
-_SAMPLES = 2  # calibrate the files that are only weighed
+_SAMPLES = 2  # for the calibration of files whose size alone matters
 
 
 @dataclasses.dataclass(frozen=True)
 class FileTarget:
-    """What `--target_file` asks for.
+    """The value of `--target_file`.
 
     Attributes:
         mode: of the file.
-        asked: its size as the user said it.
-        text: the same as a share of the baseline's file, such as "60%", or a number of bytes.
+        asked: the size as the user stated it.
+        text: the size as a fraction of the baseline's file, such as "60%", or a number of bytes.
     """
 
     mode: str
@@ -38,16 +38,16 @@ def define_file_target(program: Program) -> None:
         "target_file",
         None,
         "Size of the pruned TFLite file of a mode at most, as MODE:SIZE: int8:60% (of the baseline's file), "
-        "int8:200KiB, float16:1.5MB; sets the rate. Files of the chosen widths are weighed before the selection, the "
-        "exported one at the end; exit code 1 if it is larger.",
+        "int8:200KiB, float16:1.5MB; sets the rate. The size at the chosen widths is measured before the selection, "
+        "that of the exported file at the end; exit code 1 if it is larger.",
     )
 
 
 def read_file_target(flags: Any, method: Any, deployment: Deployment) -> FileTarget | None:
-    """The target that the flags name, or None.
+    """The target that the flags state, or None.
 
     Raises:
-        UsageError: it is none, another one is given too, or the run makes no such file.
+        UsageError: the value is invalid, there is another target, or the run makes no such file.
     """
     if flags.target_file is None:
         return None
@@ -67,26 +67,26 @@ def read_file_target(flags: Any, method: Any, deployment: Deployment) -> FileTar
 
 
 def with_sizes(job: Any, subject: Any) -> Any:
-    """The job with a method that knows what the file takes at its widths.
+    """The job with a method that knows the size of the file at given widths.
 
     Args:
         job: a `pruning_flags.Job` with a file target.
         subject: the baseline and its data.
 
     Raises:
-        UsageError: the method has no such target.
+        UsageError: the method takes no such target.
         RunError: the baseline cannot be converted.
     """
-    weighed = _Scale(job, subject)
-    progress.say(f"the baseline's {job.file.mode} file takes {weighed.full:,} bytes; {job.file.asked} is asked for")
-    return dataclasses.replace(job, method=_targeted(job.method, job.file, weighed.foretell, weighed.weigh))
+    sizes = _FileSizes(job, subject)
+    progress.say(f"the baseline's {job.file.mode} file takes {sizes.full:,} bytes; {job.file.asked} is asked for")
+    return dataclasses.replace(job, method=_targeted(job.method, job.file, sizes.predict, sizes.measure))
 
 
 def judge(target: FileTarget, files: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, Any], str]:
     """Whether the target was met.
 
     Args:
-        target: what was asked for.
+        target: the target.
         files: the `tflite` part of summary.json.
 
     Returns:
@@ -102,8 +102,8 @@ def judge(target: FileTarget, files: Mapping[str, Mapping[str, Any]]) -> tuple[d
     return record | {"limit_bytes": int(limit), "met": met}, f"{line}: {'met' if met else 'missed'}"
 
 
-class _Scale:
-    """Weighs files of a model at several widths."""
+class _FileSizes:
+    """Sizes of files of a model at several widths."""
 
     def __init__(self, job: Any, subject: Any):
         from dcp_tf.graph import ChannelGraph
@@ -116,13 +116,13 @@ class _Scale:
         self._params = self._params_at({})
         self.full = self._size(model)
 
-    def foretell(self, widths: Mapping[str, int]) -> float:
-        """Bytes of the file at some widths, by how many weights there are."""
+    def predict(self, widths: Mapping[str, int]) -> float:
+        """The predicted size of the file at given widths, from the number of weights."""
         fewer = self._params - self._params_at(widths)
         return self.full - _WEIGHT_BYTES.get(self._mode, 1.0) * fewer
 
-    def weigh(self, widths: Mapping[str, int]) -> float:
-        """Bytes of a file at some widths; which channels stay does not matter for it."""
+    def measure(self, widths: Mapping[str, int]) -> float:
+        """The measured size of a file at given widths; it does not depend on which channels stay."""
         from dcp_tf.graph import rebuild
 
         return float(self._size(rebuild(self._graph, self._kept(widths))))
@@ -142,10 +142,10 @@ class _Scale:
 
 
 def _in_bytes(text: str) -> str:
-    """A size as a share or a number of bytes.
+    """A size as a fraction or a number of bytes.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is no size.
     """
     match = re.fullmatch(r"\s*([\d.,_]+)\s*(%|[KMkm]?[iI]?[bB]?)\s*", text)
     if match and match.group(2) == "%":

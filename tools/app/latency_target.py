@@ -1,4 +1,4 @@
-"""`--target_latency`: widths that a table of measured latencies predicts to be fast enough, and whether they are."""
+"""`--target_latency`: chooses widths by a table of measured latencies, and checks the latency of the result."""
 
 import dataclasses
 import hashlib
@@ -11,20 +11,20 @@ from dcp_tf.errors import UsageError
 from dcp_tf.tools.app import tflite_files
 from dcp_tf.tools.cli.program import Program
 
-_FILES = {"float32": ("float32",), "int8": ("int8", "qat")}  # which files the table of a quantization foretells
+_FILES = {"float32": ("float32",), "int8": ("int8", "qat")}  # the files whose latency a table predicts
 
 
 @dataclasses.dataclass(frozen=True)
 class LatencyTarget:
-    """What `--target_latency` asks for.
+    """The value of `--target_latency`.
 
     Attributes:
-        text: a share of the baseline's latency as in "60%", or milliseconds as in "4.5ms".
+        text: a fraction of the baseline's latency, such as "60%", or milliseconds, such as "4.5ms".
         quantization: "float32" or "int8".
         threads: of the kernels.
-        mode: of the file that is measured at the end, one of the run's `--quantization`.
-        path: the table; None: it is measured.
-        table: a `LatencyTable`, once it is there.
+        mode: mode of the file that is measured at the end, one of the run's `--quantization`.
+        path: of the table; None: the table is measured.
+        table: the `LatencyTable`, once it exists.
         graph: of the baseline with fixed input sizes, then too.
     """
 
@@ -38,7 +38,7 @@ class LatencyTarget:
 
 
 def define_latency_target(program: Program) -> None:
-    """`--target_latency` and what goes with it."""
+    """`--target_latency` and its companions."""
     program.string(
         "target_latency",
         None,
@@ -57,10 +57,10 @@ def define_latency_target(program: Program) -> None:
 
 
 def read_latency_target(flags: Any, method: Any, deployment: Any) -> LatencyTarget | None:
-    """The target that the flags name, or None.
+    """The target that the flags state, or None.
 
     Raises:
-        UsageError: it is none, another one is given too, the method has none, or nothing would measure the result.
+        UsageError: the value is invalid, there is another target, the method takes none, or no file is measured.
     """
     if flags.target_latency is None:
         for name in ("latency_table", "latency_quantization"):
@@ -82,16 +82,15 @@ def read_latency_target(flags: Any, method: Any, deployment: Any) -> LatencyTarg
 
 
 def with_table(job: Any, subject: Any, folder: pathlib.Path | None = None) -> Any:
-    """The job with a method that knows what its widths cost.
+    """The job with a method that knows the latency of its widths.
 
     Args:
         job: a `pruning_flags.Job` with a latency target.
         subject: the baseline and its data.
-        folder: where the table is kept if it has to be measured; a table that is there of the same model, machine and
-            settings is not measured again.
+        folder: for the table if it is measured; an existing table of the same model, machine and settings is reused.
 
     Raises:
-        UsageError: the table is of another model or other settings, or lacks a group that the method prunes.
+        UsageError: the table is for another model or other settings, or lacks a group that the method prunes.
         RunError: measuring failed.
     """
     from dcp_tf.graph import ChannelGraph
@@ -125,13 +124,13 @@ def with_table(job: Any, subject: Any, folder: pathlib.Path | None = None) -> An
 
 
 def with_checks(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> Any:
-    """The job with a method that measures the widths it chooses, where the table is of this machine.
+    """The job with a method that measures the chosen widths, if the table is from this machine.
 
     Args:
         job: what `with_table` returned.
         subject: the baseline and its data.
-        folder: of the run; what was measured is kept in it.
-        resume: whether what an earlier run measured there is used.
+        folder: of the run; it keeps the measurements.
+        resume: whether to reuse the measurements of an earlier run.
     """
     from dcp_tf.tflite.latency.model_latency import ModelLatency
     from dcp_tf.tflite.latency.stopwatch import machine_name
@@ -155,7 +154,7 @@ def _targeted(method: Any, text: str, cost: Any, origin: str) -> Any:
 
 
 def _check_table(table: Any, path: pathlib.Path, asked: LatencyTarget, method: Any, graph: Any) -> None:
-    """Raises UsageError unless the table says what the run asks for."""
+    """Raises UsageError unless the table fits the run."""
     from dcp_tf.pruning.context import choose_groups
 
     measurements = table.measurements
@@ -177,17 +176,17 @@ def _check_table(table: Any, path: pathlib.Path, asked: LatencyTarget, method: A
 
 
 def judge(asked: LatencyTarget, widths: Mapping[str, int], files: Mapping[str, dict]) -> tuple[dict[str, Any], str]:
-    """Whether the target was met, by what the benchmark of the run measured.
+    """Whether the target was met, by the benchmark of the run.
 
-    Shares of the baseline's latency are compared, as milliseconds of another hour may be others on the same machine.
+    Latencies are compared relative to the baseline's, because milliseconds vary over time on the same machine.
 
     Args:
-        asked: with its table.
-        widths: group -> channels that stayed.
+        asked: the target, with its table.
+        widths: group -> kept channels.
         files: the `tflite` part of summary.json.
 
     Returns:
-        The `target_latency` part of summary.json, whose `met` is None where the measurement cannot tell, and a line.
+        The `target_latency` part of summary.json, whose `met` is None if the measurement is inconclusive, and a line.
     """
     from dcp_tf.pruning import Target
     from dcp_tf.report import rows

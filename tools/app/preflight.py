@@ -10,14 +10,14 @@ from dcp_tf.tools.app.reload_check import check_custom_layers_reload
 from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.pruning_flags import Job
 
-_SAMPLES = 2  # of a trial, whose ranges are of no use
+_SAMPLES = 2  # for the calibration of trial files
 
 
 def check_job(subject: ModelAndData, job: Job) -> str:
-    """Finds in moments all that can be wrong with the input, and says in one line what the job will do.
+    """Checks the input before anything runs, and returns a line that says what the job will do.
 
     Raises:
-        UsageError: the flags, the model and the data do not go together.
+        UsageError: the flags, the model and the data do not fit together.
     """
     from dcp_tf.pruning import prepare
 
@@ -41,10 +41,10 @@ def check_job(subject: ModelAndData, job: Job) -> str:
 
 
 def drop_impossible_files(flags: Any, subject: ModelAndData, job: Job) -> tuple[Job, list[str]]:
-    """The job without the TFLite files that cannot be made of the model, and a line for each change.
+    """The job without the TFLite files that the model does not allow, and a line for each change.
 
     Raises:
-        UsageError: one that the user asked for cannot be made.
+        UsageError: a file that the user asked for cannot be made.
     """
     deployment, notes = possible_files(job.deployment, flags["quantization"].present, subject)
     if job.latency and job.latency.mode not in deployment.quantizations:
@@ -53,18 +53,18 @@ def drop_impossible_files(flags: Any, subject: ModelAndData, job: Job) -> tuple[
 
 
 def possible_files(settings: Deployment, is_asked: bool, subject: Any) -> tuple[Deployment, list[str]]:
-    """Leaves out the files that cannot be made; a default int8 file makes way for a dynamic one.
+    """Leaves out files that cannot be made; a dynamic file replaces a default int8 file.
 
     Args:
         settings: which files.
-        is_asked: whether the user said which; else they are the defaults.
-        subject: the model, trained or not, with its data.
+        is_asked: whether the user chose them; else they are the defaults.
+        subject: the model (trained or not) with its data.
 
     Returns:
         The files that can be made, and a line for each change.
 
     Raises:
-        UsageError: one of the files that were asked for cannot be made, or none of the default ones.
+        UsageError: a file that the user asked for cannot be made, or none of the default files.
     """
     if not settings.quantizations:
         return settings, []
@@ -86,7 +86,7 @@ def possible_files(settings: Deployment, is_asked: bool, subject: Any) -> tuple[
 
 
 def _reasons(settings: Deployment, subject: Any) -> dict[str, str]:
-    """Why files cannot be made, by their mode."""
+    """Mode -> why its file cannot be made."""
     model = tflite_files.fixed_size(subject.model, subject.dataset)
     modes, reasons = settings.quantizations, {}
     tried: dict[str, str | None] = {}
@@ -102,7 +102,7 @@ def _reasons(settings: Deployment, subject: Any) -> dict[str, str]:
     if "qat" in modes and "qat" not in reasons and (reason := _bridge_trial(model, subject.objective)):
         reasons["qat"] = reason
     floats = [mode for mode in modes if mode not in ("int8", "qat", "int16x8")]
-    # What has integer kernels or kernels for floats, as a file that may mix them shows, has all that floats need.
+    # An int8 file that may mix integer and float kernels shows that float files can be made, too.
     needs_trial = settings.strict or tried.get("int8", "untried") is not None
     if floats and needs_trial and (reason := fails("float32")):
         reasons |= dict.fromkeys(floats, reason)
@@ -110,7 +110,7 @@ def _reasons(settings: Deployment, subject: Any) -> dict[str, str]:
 
 
 def _trial(model: Any, mode: str, dataset: Any, settings: Deployment) -> str | None:
-    """Why a file cannot be made, or not be run here; None where it can."""
+    """Why a file cannot be made or run here; None if it can."""
     from dcp_tf import tflite
 
     try:
@@ -118,13 +118,13 @@ def _trial(model: Any, mode: str, dataset: Any, settings: Deployment) -> str | N
         missing = tflite.unsupported_operations(tflite_files.convert(model, mode, dataset, few, seed=0))
     except (RunError, UsageError) as error:
         return str(error)
-    except Exception:  # nothing is known of what it says of a trained model; then it costs that file alone
+    except Exception:  # an unknown error on an untrained model; later it only costs this file
         return None
     return f"operations cannot be run in {mode}: {'; '.join(missing[:3])}" if missing else None
 
 
 def _bridge_trial(model: Any, objective: Any) -> str | None:
-    """Why a model cannot be trained for a qat file; None where it can."""
+    """Why a model cannot be trained for a qat file; None if it can."""
     from dcp_tf.tflite.qat.bridge import to_tf_keras
     from dcp_tf.tflite.qat.qat import with_quantizers
 
@@ -135,7 +135,7 @@ def _bridge_trial(model: Any, objective: Any) -> str | None:
         with_quantizers(model)
     except UsageError as error:
         return str(error)
-    except Exception as error:  # TFMOT raises anything where it does not know a layer
+    except Exception as error:  # TFMOT raises arbitrary errors for unknown layers
         return f"its layers cannot be trained with rounded weights: {first_line(error)}"
     return None
 

@@ -1,4 +1,4 @@
-"""One TFLite file of a model: made, described, and checked against the model."""
+"""Converts a model to a TFLite file, adds metadata, and checks the file against the model."""
 
 import dataclasses
 import functools
@@ -11,37 +11,20 @@ from dcp_tf.tools.app.run_summary import measure_figures
 from dcp_tf.tools.cli.qat_flags import make_qat_file
 
 
-@dataclasses.dataclass(frozen=True)
-class CheckedFile:
-    """A file that computes what its model computes.
-
-    Attributes:
-        file: the converted model, in memory.
-        inspection: what it holds.
-        parity: how near it is to its model.
-        record: all of that as JSON values, as it stands in summary.json and export.json.
-    """
-
-    file: Any
-    inspection: Any
-    parity: Any
-    record: dict[str, Any]
-
-
 def file_name(name: str, mode: str, io: str) -> str:
-    """What a file is called: NAME_MODE.tflite, and NAME_MODE_io8.tflite if integers go in and out."""
+    """NAME_MODE.tflite, or NAME_MODE_io8.tflite with integer inputs and outputs."""
     return f"{name}_{mode}{'_io8' if io == 'int8' and mode in ('int8', 'qat') else ''}.tflite"
 
 
 def fixed_size(model: Any, dataset: Any) -> Any:
-    """The model for images of the data set's size, which TFLite needs to know."""
+    """The model with the image size of the data set, because TFLite needs fixed sizes."""
     import keras
 
     from dcp_tf.graph.trace import Trace
 
     if None not in model.inputs[0].shape[1:]:
         return model
-    # Called anew layer by layer, so that groups and layers keep the names they have in the open model.
+    # Called layer by layer, so that groups and layers keep their names.
     trace = Trace(model)
     image = keras.Input(dataset.input_shape, dtype=model.inputs[0].dtype)
     values = trace.run({trace.inputs[0]: image}, trace.outputs)
@@ -49,21 +32,21 @@ def fixed_size(model: Any, dataset: Any) -> Any:
     return keras.Model(image, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
 
 
-def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, settings: Any, seed: int) -> CheckedFile:
-    """One TFLite file of a model, checked against it.
+def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, settings: Any, seed: int) -> tuple:
+    """Makes a TFLite file of a model and checks it.
 
     Args:
         model: a Keras model, see `fixed_size`.
-        mode: of the quantization.
-        dataset: its training images calibrate, and train for "qat".
+        mode: quantization mode.
+        dataset: its training images are used for calibration, and for training in mode "qat".
         images: all test images.
         objective: of the model, None if it has several outputs.
         settings: a `Deployment`.
         seed: of the calibration images.
 
     Raises:
-        UsageError: the model is not one for this mode.
-        RunError: it cannot be converted, or the file is too far from its model.
+        UsageError: the model does not suit this mode.
+        RunError: the model cannot be converted, or the file differs too much from it.
     """
     if mode == "qat":
         file, source = make_qat_file(model, dataset, objective, settings, seed)
@@ -73,18 +56,18 @@ def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, setti
 
 
 def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> Any:
-    """One TFLite file for images of the data set's size; integer ones are calibrated on training images.
+    """Converts a model; integer files are calibrated on training images.
 
     Args:
         model: a Keras model, see `fixed_size`.
-        mode: of the quantization.
-        dataset: its training images calibrate.
+        mode: quantization mode.
+        dataset: its training images are used for calibration.
         settings: a `Deployment`.
         seed: of the calibration images.
 
     Raises:
-        UsageError: the model is not one for this mode.
-        RunError: it cannot be converted.
+        UsageError: the model does not suit this mode.
+        RunError: the model cannot be converted.
     """
     from dcp_tf import tflite
 
@@ -100,7 +83,7 @@ def _calibration_images(dataset: Any, settings: Any, seed: int) -> Any:
 
 
 def described(file: Any, model: Any, dataset: Any, objective: Any) -> Any:
-    """The file with what is known of its model and its data as metadata."""
+    """The file with metadata about its model and its data."""
     from dcp_tf import tflite
 
     normalization = getattr(dataset.train, "normalization", None)
@@ -117,20 +100,23 @@ def check(
     images: Any,
     objective: Any,
     calibration_images: Callable[[], Any] | None = None,
-) -> CheckedFile:
-    """Lets a file explain itself, runs it on all test images, and compares it with its model.
+) -> tuple[Any, dict[str, Any]]:
+    """Adds metadata to a file, runs it on all test images, and compares it with its model.
 
     Args:
         file: the converted model.
-        model: the Keras model that it was made of.
-        dataset: names its classes, and says what was done to its images.
+        model: the Keras model that it was converted from.
+        dataset: its class names and normalization become metadata.
         images: all test images.
         objective: of the model, None if it has several outputs.
-        calibration_images: gives what integer files were calibrated on, to tell why one is too far off.
+        calibration_images: returns the calibration images of integer files, to find the cause of a large error.
+
+    Returns:
+        The file with metadata, and its record for summary.json and export.json.
 
     Raises:
-        RunError: an operation has no kernel, or the file is too far from its model; the line names the first layer
-            where it is.
+        RunError: an operation has no kernel, or the file differs too much from its model; the line names the first
+            layer where it does.
     """
     from dcp_tf import tflite
     from dcp_tf.graph import count_cost
@@ -169,11 +155,11 @@ def check(
     if mode == "sparse":
         sparse = tflite.sparse_inference_report(file)
         record["sparse_inference"] = {"accepted": sparse.accepted, **dataclasses.asdict(sparse)}
-    return CheckedFile(file, inspection, parity, record)
+    return file, record
 
 
 def _with_cause(error: RunError, parity: Any, mode: Any, on_calibration: Any) -> RunError:
-    """The error as it reads once it is known whether the images of the calibration are at fault."""
+    """The error with advice that depends on whether the calibration images are the cause."""
     from dcp_tf import tflite
 
     try:

@@ -1,4 +1,4 @@
-"""A .tflite file with the data set it is for; what the file says about itself comes before what lies beside it."""
+"""Loads a .tflite file with its data set; its metadata take precedence over the summary beside it."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ def load_tflite(flags: Any) -> Any:
 
 
 def read_about(path: str) -> tuple[Any, list[str]]:
-    """What a file says about itself (None for nothing), and a note where that cannot be read."""
+    """The metadata of a file (None without any), and a note if they are damaged."""
     from dcp_tf import tflite
 
     try:
@@ -48,7 +48,7 @@ def read_about(path: str) -> tuple[Any, list[str]]:
 
 
 def override_by_metadata(path: str, run_record: data_flags.RunRecord) -> data_flags.RunRecord:
-    """What a file says about itself, and for all else what the summary of the run beside it says."""
+    """The metadata of a file, completed by the summary of the run beside it."""
     metadata, _ = read_about(path)
     if metadata is None:
         return run_record
@@ -62,19 +62,19 @@ def override_by_metadata(path: str, run_record: data_flags.RunRecord) -> data_fl
     if metadata.normalization in NORMALIZATIONS:
         return dataclasses.replace(record, normalization=metadata.normalization, mean=None, std=None)
     if metadata.mean and metadata.std:
-        # The file's values are for pixels of 0 to 255, those of the flags for pixels of 0 to 1.
+        # Metadata are for pixels of 0 to 255, flags for pixels of 0 to 1.
         mean, std = (tuple(value / 255.0 for value in values) for values in (metadata.mean, metadata.std))
         return dataclasses.replace(record, normalization=None, mean=mean, std=std)
     return record
 
 
 def with_labels_of(labels: Sequence[str], dataset: Any, notes: list[str]) -> Any:
-    """The data set with the class numbers of a model, where names tell which class is which.
+    """The data set with the class numbers of a model, matched by name.
 
     Args:
         labels: names of the model's classes in the order of its outputs.
-        dataset: its classes may be others, fewer, or in another order.
-        notes: gets a line where numbers changed, or names do not fit.
+        dataset: its classes may differ, be fewer, or have another order.
+        notes: gets a line if numbers changed or names do not match.
     """
     names, test = tuple(getattr(dataset, "class_names", ())), dataset.test
     have_only_numbers = names == tuple(map(str, range(len(names))))

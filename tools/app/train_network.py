@@ -20,16 +20,16 @@ def build(
     faces: Any = None,
     image_size: int | None = None,
 ) -> ModelAndData:
-    """Builds `zoo:NAME` or `keras:NAME` for a data set; its weights are still random.
+    """Builds `zoo:NAME` or `keras:NAME` with random weights for a data set.
 
     Args:
         model: `zoo:NAME`, or `keras:NAME` without weights.
         dataset: as `--dataset`.
-        seed: draws the weights and, where the data set does not say, which images are for testing.
+        seed: of the weights and, if the data set has no test images, of the split.
         data_dir: of TensorFlow Datasets.
         loss: as `--loss`.
         augmentation: as `--augmentation`.
-        faces: which people of `faces:DIR` are read; see `dcp_tf.data.FaceSettings`.
+        faces: which identities of `faces:DIR` to read; see `dcp_tf.data.FaceSettings`.
         image_size: as `--image_size`.
 
     Raises:
@@ -70,7 +70,7 @@ def build(
 
 
 def build_as_flags_say(flags: Any, model: str, image_size: int | None) -> ModelAndData:
-    """As `build`, with the data, the seed and the loss that the flags name, measured on `--pairs` where they are given.
+    """As `build`, with the data, the seed and the loss of the flags; verified on `--pairs` if they are given.
 
     Raises:
         UsageError: as `build`, or the user's own arrays are of another shape than `keras:NAME` takes.
@@ -91,19 +91,19 @@ def build_as_flags_say(flags: Any, model: str, image_size: int | None) -> ModelA
 
 
 def train(subject: ModelAndData, config: Any, state: pathlib.Path, *, log_dir: str | None = None) -> dict[str, Any]:
-    """Trains a built network in place; goes on with what `state` holds.
+    """Trains a built network in place; resumes from `state`.
 
     Args:
         subject: the network and its data.
         config: how to train.
-        state: file that keeps the epochs that are done.
+        state: file that keeps the finished epochs.
         log_dir: folder for TensorBoard scalars.
 
     Returns:
         The phase for the summary.
 
     Raises:
-        UsageError: `state` was kept by a training with other settings or on other data.
+        UsageError: `state` is from a training with other settings or data.
         RunError: the loss became NaN, or `state` cannot be written.
     """
     from dcp_tf.data import digest, images_per_measurement

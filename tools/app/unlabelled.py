@@ -1,4 +1,4 @@
-"""How good models are where there are no labels: by how near they are to the baseline."""
+"""Measures models on images without labels by comparing their outputs with the baseline's."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,18 +8,18 @@ import numpy as np
 
 from dcp_tf.tools.app.file_remarks import LOW_SNR_DB
 
-_VALUES = 2**26  # of the baseline's outputs that are held
+_VALUES = 2**26  # limit for the baseline's outputs in memory
 _BATCH = 64
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Reference:
-    """What the baseline gives for the test images.
+    """The baseline's outputs for the test images.
 
     Attributes:
         images: (N, ...).
-        outputs: the baseline's.
-        objective: what the models are for.
+        outputs: of the baseline.
+        objective: of the models.
     """
 
     images: np.ndarray
@@ -28,28 +28,28 @@ class Reference:
 
     @property
     def metric(self) -> str:
-        """Name of the figure that stands for the others."""
+        """Name of the primary figure."""
         return f"baseline_{self.objective.fidelity}"
 
     def compare(self, model_or_predict: Any) -> dict[str, float]:
-        """The figures of a model, or a function from images to outputs; see `dcp_tf.evaluation.fidelity`."""
+        """The figures of a model or of a function from images to outputs; see `dcp_tf.evaluation.fidelity`."""
         from dcp_tf.evaluation import fidelity, predict_function
 
         batches = (self.images[start : start + _BATCH] for start in range(0, len(self.images), _BATCH))
         return fidelity(predict_function(model_or_predict), batches, self.outputs, self.objective.decide)
 
     def compare_file(self, file: Any) -> dict[str, float]:
-        """As `compare`, of a TFLite file."""
+        """As `compare`, for a TFLite file."""
         from dcp_tf import tflite
 
         return self.compare(tflite.Runner(file).predict)
 
     def remarks(self, measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
-        """A line for each model or file whose outputs, images or numbers, are far from the baseline's."""
+        """A line for each model or file whose outputs (images or numbers) differ much from the baseline's."""
         lines = []
         for name, figures in measured.items():
             snr = figures.get("baseline_snr_db")
-            is_own = figures.get("model") == "baseline"  # which is compared with its own model already
+            is_own = figures.get("model") == "baseline"  # the file was compared with its own model
             if self.objective.fidelity == "r2" and snr is not None and snr < LOW_SNR_DB and not is_own:
                 lines.append(
                     f"warning: the outputs of {name} are {snr:.1f} dB above what they differ by from the baseline's "
@@ -59,7 +59,7 @@ class Reference:
 
 
 def reference(model: Any, dataset: Any, objective: Any) -> Reference | None:
-    """What the baseline gives for the test images, where they have no labels to measure by; else None."""
+    """The baseline's outputs for test images without labels; None if they have labels."""
     if dataset.test.labels is not None or objective is None:
         return None
     from dcp_tf.training import output_shape
