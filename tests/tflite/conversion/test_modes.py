@@ -76,8 +76,7 @@ def test_fewer_bits_make_a_smaller_file():
     inputs = keras.Input((16,))
     model = keras.Model(inputs, layers.Dense(8)(layers.Dense(500, activation="relu")(inputs)))
     sizes = [len(tflite.convert(model, m).content) for m in ("float32", "weight_only_int8", "weight_only_int4")]
-    assert sizes == sorted(sizes, reverse=True)
-    assert sizes[1] < 0.5 * sizes[0]
+    assert sizes[2] < sizes[1] < 0.5 * sizes[0]
 
 
 def elu():

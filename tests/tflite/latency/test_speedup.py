@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dcp_tf.tflite.latency.speedup import BLOCKS, MIN_BLOCK, compare
+from dcp_tf.tflite.latency.speedup import BLOCKS, MIN_BLOCK, Speedup, compare
 
 RUNS = 50
 
@@ -71,6 +71,14 @@ def test_the_quietest_runs_speak_only_where_the_medians_do_not():
     assert ratio.by_quietest
     assert "quietest runs" in ratio.text()
     assert ratio.text().startswith(f"{ratio.quiet:.2f} ({ratio.quiet_low:.2f} to {ratio.quiet_high:.2f})")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "conclusive"), [(1.3, 1.6, True), (0.6, 0.8, True), (0.9, 1.2, False), (1.1, 2.0, False)]
+)
+def test_the_quietest_runs_tell_in_a_narrow_interval_on_one_side_of_1(low, high, conclusive):
+    noisy = {"value": 1.0, "low": 0.5, "high": 2.0, "runs": 50, "least": 10}
+    assert Speedup(**noisy, quiet=(low + high) / 2, quiet_low=low, quiet_high=high).conclusive is conclusive
 
 
 def test_few_runs_have_no_quietest_ones():

@@ -30,6 +30,15 @@ def test_accuracies_are_those_of_numpy(model, file):
     assert parity.samples == 50
 
 
+def test_rounding_of_constant_outputs_is_no_error_of_their_spread():
+    inputs = keras.Input((4,))
+    dense = layers.Dense(1, kernel_initializer="zeros", bias_initializer=keras.initializers.Constant(0.3))
+    constant = keras.Model(inputs, dense(inputs))
+    ramp = np.linspace(0, 1, 80, dtype="float32").reshape(20, 4)
+    dense.kernel.assign(np.full((4, 1), 1e-7))
+    assert tflite.check_parity(tflite.convert(constant, "float16"), constant, ramp).mean_error < 1
+
+
 def test_another_model_s_file_is_refused(model, file):
     other = nets.settle(keras.models.clone_model(model), seed=7)
     parity = tflite.check_parity(file, other, nets.images())
