@@ -2,7 +2,7 @@
 
 import pytest
 
-from dcp_tf import data, tflite
+from dcp_tf import data, graph, tflite
 
 RENAMED = [
     (data, "DatasetSplit", "TfDataSplit"),
@@ -11,6 +11,8 @@ RENAMED = [
     (data, "Split", "ImageSplit"),
     (data, "load_plain", "load_arrays"),
     (data, "plain_split", "make_array_split"),
+    (graph, "group_shares", "group_fractions"),
+    (graph, "shrinkable_share", "shrinkable_fraction"),
     (tflite, "require", "check_tolerance"),
 ]
 
@@ -22,7 +24,7 @@ def test_an_old_name_is_the_new_thing_and_warns(module, old, new):
     assert warnings[0].filename == __file__
 
 
-@pytest.mark.parametrize("module", [data, tflite])
+@pytest.mark.parametrize("module", [data, graph, tflite])
 def test_other_names_stay_unknown(module):
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         module.nothing  # noqa: B018

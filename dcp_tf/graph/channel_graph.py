@@ -240,6 +240,13 @@ class ChannelGraph:
         channel_of_class[group.classes] = np.arange(group.size)
         return channel_of_class[self.class_of_label]
 
+    def group_of_label(self) -> np.ndarray:
+        """For each label the index of its group in `groups`, `len(groups)` if it belongs to none."""
+        group_of_class = np.full(self._class_count, len(self.groups))
+        for index, group in enumerate(self.groups):
+            group_of_class[group.classes] = index
+        return group_of_class[self.class_of_label]
+
     def consumers(self, group: ChannelGroup) -> list[tuple[OperationRecord, int, int, np.ndarray]]:
         """Every kernel axis that reads the group.
 

@@ -5,7 +5,6 @@ import dataclasses
 import math
 
 import keras
-import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.channel_graph import ChannelGraph
@@ -158,11 +157,11 @@ def sliced_shape(record: OperationRecord, index: int, kept: KeptChannels) -> tup
 def count_params(record: OperationRecord, kept: KeptChannels) -> int:
     """The parameters of one operation in the rebuilt model, statistics left out."""
     weights = getattr(record.operation, "weights", ())
-    counted = [i for i, w in enumerate(weights) if not _is_statistic(record.operation, w)]
+    counted = [i for i, w in enumerate(weights) if not is_statistic(record.operation, w)]
     return sum(math.prod(sliced_shape(record, i, kept)) for i in counted)
 
 
-def _is_statistic(operation: keras.Operation, weight: keras.Variable) -> bool:
+def is_statistic(operation: keras.Operation, weight: keras.Variable) -> bool:
     """Whether a weight was measured on data, not trained: the papers do not count those."""
     names = next((n for kind, n in _STATISTICS.items() if isinstance(operation, kind)), ())
     return any(weight is getattr(operation, name, None) for name in names)
@@ -180,36 +179,3 @@ def _multiply(
     if multiplication.bias or axes is None:
         return macs, 2 * macs
     return macs, 2 * macs - positions * math.prod(shape[axis] for axis in ([axes] if isinstance(axes, int) else axes))
-
-
-def group_shares(graph: ChannelGraph) -> dict[str, tuple[float, float | None]]:
-    """The fractions of parameters and MACs that depend on each group, by group name.
-
-    They are what would be removed with all channels of the group. A kernel depends on the group that it reads and on
-    the group that it produces, so the fractions of all groups add up to more than 1. The fraction of the MACs is None
-    where sizes are open.
-    """
-    names = [g.name for g in graph.groups]
-    number = np.full(int(graph.class_of_label.max(initial=-1)) + 1, len(names))
-    for i, group in enumerate(graph.groups):
-        number[group.classes] = i
-    params, macs = np.zeros(len(names) + 1), np.zeros(len(names) + 1)
-    parts: dict[tuple[int, int], np.ndarray] = {}
-    for key, record in graph.records.items():
-        for index, by_axis in record.weights.items():
-            stays = np.ones(len(names) + 1)
-            for labels in by_axis.values():
-                stays *= 1 - np.bincount(number[graph.class_of_label[labels]], minlength=len(names) + 1) / len(labels)
-            parts[key, index] = 1 - stays
-            if not _is_statistic(record.operation, record.operation.weights[index]):
-                params += parts[key, index] * math.prod(record.operation.weights[index].shape)
-    for record, _, multiplications in graph.multiplications:
-        for multiplication in multiplications:
-            weight, positions = multiplication.weight, multiplication.positions
-            part = parts.get((id(record.operation), weight))
-            if part is not None and positions is not None:
-                macs += part * positions * math.prod(record.operation.weights[weight].shape)
-    total = count_cost(graph, open_sizes=True)
-    of_params = params / max(total.params, 1)
-    of_macs = None if total.macs is None else macs / max(total.macs, 1)
-    return {name: (float(of_params[i]), None if of_macs is None else float(of_macs[i])) for i, name in enumerate(names)}

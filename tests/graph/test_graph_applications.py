@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from equivalence import TOLERANCE, difference, example_inputs, outputs, random_plan, randomize
 
-from dcp_tf.graph import ChannelGraph, apply_masks, count_cost, rebuild, shrinkable_share
+from dcp_tf.graph import ChannelGraph, apply_masks, count_cost, rebuild, shrinkable_fraction
 
 # The smallest image that each family takes.
 SIZES = {"Inception": 75, "Xception": 71, "NASNet": 64, "ResNet": 64, "VGG": 64, "DenseNet": 64, "MobileNet": 64}
@@ -85,7 +85,7 @@ def check_application(name, rate=0.3):
     assert np.isfinite(full[0]).all()
     assert difference(original, full) > 100 * TOLERANCE, "the plan removes nothing that matters: nothing was tested"
     assert error < TOLERANCE
-    share = shrinkable_share(graph)
+    share = shrinkable_fraction(graph)
     if name.startswith(REACHED):
         assert share >= 0.9
     return len(graph.groups), share, analysed - start, rebuilt - analysed, error

@@ -11,9 +11,9 @@ from dcp_tf.tools.cli import narrow_tables
 
 def describe(graph: Any, cost: Any) -> dict[str, Any]:
     """What --json prints."""
-    from dcp_tf.graph import group_shares
+    from dcp_tf.graph import group_fractions
 
-    shares = group_shares(graph)
+    shares = group_fractions(graph)
     return {
         "model": graph.trace.model.name,
         "fingerprint": graph.fingerprint(),

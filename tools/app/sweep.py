@@ -105,7 +105,7 @@ def _compare(row: SweepRow, seed: int) -> None:
     import keras
     import numpy as np
 
-    from dcp_tf.graph import ChannelGraph, count_cost, masked, rebuild, shrinkable_share
+    from dcp_tf.graph import ChannelGraph, count_cost, masked, rebuild, shrinkable_fraction
 
     keras.backend.clear_session()
     keras.utils.set_random_seed(seed)
@@ -117,7 +117,7 @@ def _compare(row: SweepRow, seed: int) -> None:
     row.trace_seconds = time.perf_counter() - started
     plan = random_plan(graph, RATE, seed)
     row.groups, row.prunable = len(graph.groups), len(plan)
-    row.shrinkable = shrinkable_share(graph)
+    row.shrinkable = shrinkable_fraction(graph)
     kept = graph.kept(plan)
     started = time.perf_counter()
     small = rebuild(graph, kept)

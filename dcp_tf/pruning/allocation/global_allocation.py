@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.graph import ChannelGroup, group_shares
+from dcp_tf.graph import ChannelGroup, group_fractions
 from dcp_tf.pruning.allocation.sensitivity import loss_rises
 from dcp_tf.pruning.budget import Target, Widths, kept_at_rate, meet, pricing
 from dcp_tf.pruning.context import Context, own_rates
@@ -65,7 +65,7 @@ def _savings(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, floa
     graph, method, uniform = context.graph, context.method, context.widths
     if method.target is None or method.target.cost is None:
         part = 0 if method.target is not None and method.target.measure != "macs" else 1
-        return {name: shares[part] / graph.group(name).size for name, shares in group_shares(graph).items()}
+        return {name: shares[part] / graph.group(name).size for name, shares in group_fractions(graph).items()}
     cost, narrowest = method.target.cost, Widths(graph, groups, method.round_to, method.min_channels).at_rate(1.0)
     # Beside the widths that the others will have about; over the whole range, as single steps of measured times are
     # small beside their noise.
