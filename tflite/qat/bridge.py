@@ -1,4 +1,4 @@
-"""Keras 3 models in tf_keras (Keras 2), the only Keras that TFMOT works on: equal outputs, equal weights."""
+"""Rebuilds Keras 3 models in tf_keras (Keras 2), which TFMOT needs, with equal outputs and weights."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,23 +7,23 @@ import numpy as np
 
 from dcp_tf.errors import UsageError
 
-# Largest difference of the outputs, relative to the largest output. The order of sums alone differs: 1e-6 is usual.
+# Largest difference of the outputs, relative to the largest output. Only the order of sums differs: 1e-6 is typical.
 _TOLERANCE = 1e-4
-_TOLERANCE_LOW_PRECISION = 5e-2  # where the model computes in half precision: its copy computes in float32
+_TOLERANCE_LOW_PRECISION = 5e-2  # if the model computes in half precision: its copy computes in float32
 _QUANTIZED = ("QuantizeAnnotate", "QuantizeWrapperV2")  # TFMOT's wrappers
 
 Wrap = Callable[[Any, Any, bool], Any]
 
 
 def to_tf_keras(model: Any) -> Any:
-    """Rebuilds a functional or Sequential Keras 3 model in tf_keras and makes sure that the outputs are equal.
+    """Rebuilds a functional or Sequential Keras 3 model in tf_keras and checks that the outputs are equal.
 
-    Nested models become part of one flat model; shared layers stay shared. Layers are called by their paths, such as
-    "backbone_a" for "a" in "backbone", and an activation other than ReLU becomes a layer of its own after its layer.
-    Initializers, regularizers and constraints are left behind.
+    Nested models become part of one flat model; shared layers stay shared. Layers are named by their paths, such as
+    "backbone_a" for "a" in "backbone", and an activation other than ReLU becomes a separate layer after its layer.
+    Initializers, regularizers and constraints are dropped.
 
     Args:
-        model: with known sizes, apart from the batch.
+        model: with fixed sizes, apart from the batch.
 
     Returns:
         A `tf_keras.Model` with the inputs and outputs of `model`, flattened.
@@ -40,7 +40,7 @@ def to_tf_keras(model: Any) -> Any:
 
 
 def copy_back(tf_model: Any, model: Any) -> None:
-    """Copies the weights of a bridged model, quantized or not, into the Keras 3 model that it was made from.
+    """Copies the weights of a bridged model, quantized or not, into its original Keras 3 model.
 
     Args:
         tf_model: what `to_tf_keras` or `quantization_aware_training` returned.
@@ -54,10 +54,10 @@ def copy_back(tf_model: Any, model: Any) -> None:
 
 
 def pair_weights(tf_model: Any, model: Any) -> list[tuple[Any, Any]]:
-    """Every weight of a Keras 3 model, beside the variable that stands for it in its bridged model.
+    """Pairs of a weight of a Keras 3 model and its variable in the bridged model.
 
     Raises:
-        UsageError: one of them has none.
+        UsageError: a weight has no counterpart.
     """
     from dcp_tf.graph.trace import Trace
     from dcp_tf.tflite.qat.bridge_layers import has_counterpart
@@ -74,13 +74,13 @@ def pair_weights(tf_model: Any, model: Any) -> list[tuple[Any, Any]]:
 
 
 def build(model: Any, wrap: Wrap | None = None, *, freeze_batch_norm: bool = False) -> Any:
-    """`to_tf_keras` without its check, and with layers that are wrapped.
+    """`to_tf_keras` without the check, and with wrapped layers.
 
     Args:
         model: as `to_tf_keras` takes it.
-        wrap: from a call (see `dcp_tf.graph.trace`; None for an input of the model, which gets a linear layer), a
-            tf_keras layer made for it, and whether that is the last one, to the layer that is used.
-        freeze_batch_norm: makes every BatchNormalization use its stored statistics in training.
+        wrap: function of a call (see `dcp_tf.graph.trace`; None for an input, which gets a linear layer), its tf_keras
+            layer, and whether that is the call's last layer; returns the layer to use.
+        freeze_batch_norm: whether BatchNormalization uses its stored statistics in training.
 
     Returns:
         The tf_keras model, with the weights of `model`.
@@ -122,7 +122,7 @@ class _Builder:
     def _first_layer(self, index: int, tensor: Any) -> Any:
         import tf_keras
 
-        if self._wrap is None or not tensor.dtype.is_floating:  # whole numbers are exact
+        if self._wrap is None or not tensor.dtype.is_floating:  # integers are exact
             return tensor
         name = f"bridge_input_{index}_quantized"
         return self._wrap(None, tf_keras.layers.Activation("linear", name=name, dtype=tensor.dtype), True)(tensor)
@@ -146,7 +146,7 @@ class _Builder:
         return value if isinstance(value, list) else [value]
 
     def _layers(self, call: Any) -> list:
-        """The layers for one call; only those with weights serve several calls."""
+        """The layers for a call; only layers with weights are shared between calls."""
         from dcp_tf.tflite.qat.bridge_layers import has_counterpart, make_layers
 
         key = id(call.operation)
@@ -169,7 +169,7 @@ class _Builder:
 
 
 def _layer_names(trace: Any) -> dict[int, str]:
-    """For every operation of a traced model, by id, the name of its tf_keras layer; it depends on the model alone."""
+    """The name of the tf_keras layer for every operation of a traced model, by id; it only depends on the model."""
     from dcp_tf.tflite.qat.bridge_layers import tf_name
 
     names: dict[int, str] = {}

@@ -1,8 +1,8 @@
-"""From one call in a Keras 3 model to the tf_keras layers that compute the same. Imports tf_keras: import it late.
+"""Converts a call in a Keras 3 model to tf_keras layers that compute the same. Imports tf_keras, so import it late.
 
-Layers with weights become the tf_keras layer of the same name, made from their config. So do the layers without weights
-that TFMOT or the placement of quantizers must be able to tell apart. Everything else (keras.ops operations, resizing,
-normalization) has no weights to train: a layer that runs the Keras 3 operation itself stands for it.
+Layers with weights become the tf_keras layer of the same name, built from their config; so do layers without weights
+that TFMOT or the placement of quantizers must distinguish. All other operations (keras.ops, resizing, normalization)
+have no weights to train, and a wrapper layer runs the Keras 3 operation itself.
 """
 
 import inspect
@@ -32,16 +32,16 @@ _SAME_ACTIVATIONS = {
     "silu": "swish",
 }
 _INSIDE = ("linear", "relu")  # activations that stay inside their layer: TFLite computes them in the same operation
-# What a config says of how weights begin and are held: they get their values from the model.
+# Config entries about the initialization of weights, whose values come from the model.
 _WEIGHT_SETTINGS = ("initializer", "regularizer", "constraint")
 
 
-# What layers hold that no config can: by id, as long as a layer holds it. TFMOT clones models through configs.
+# Objects that a config cannot hold, by id, as long as a layer holds them. TFMOT clones models through configs.
 _HELD: weakref.WeakValueDictionary = weakref.WeakValueDictionary()
 
 
 class _Holding(tf_keras.layers.Layer):
-    """A layer made of something that a config cannot say; its config is enough to clone a model, not to save it."""
+    """A layer that holds an object; its config suffices to clone a model, but not to save it."""
 
     def __init__(self, held: Any, **settings):
         super().__init__(**settings)
@@ -49,17 +49,17 @@ class _Holding(tf_keras.layers.Layer):
         _HELD[id(held)] = held
 
     def get_config(self) -> dict[str, Any]:
-        """The settings, and the id of what is held."""
+        """The settings, and the id of the object."""
         return {**super().get_config(), "held": id(self._held)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]):
-        """Makes another layer that holds the same."""
+        """Builds another layer with the same object."""
         return cls(**{**config, "held": _HELD[config["held"]]})
 
 
 class OperationLayer(_Holding):
-    """Runs a Keras 3 operation without weights, in inference mode; it holds the `Call`."""
+    """Runs a Keras 3 operation without weights in inference mode; it holds the `Call`."""
 
     def call(self, inputs):
         """Returns the output, or a list of several."""
@@ -77,7 +77,7 @@ class ActivationLayer(_Holding):
 
 
 class FrozenBatchNormalization(tf_keras.layers.BatchNormalization):
-    """Uses its stored statistics in training too, as the file will; gamma and beta are trained."""
+    """Uses its stored statistics in training, too, as the file does; gamma and beta are trained."""
 
     def call(self, inputs, training=None):
         """Returns the normalized inputs."""
@@ -85,11 +85,11 @@ class FrozenBatchNormalization(tf_keras.layers.BatchNormalization):
 
 
 def make_layers(call: Call, name: str, *, freeze_batch_norm: bool = False) -> list[tf_keras.layers.Layer]:
-    """Makes the layers for a call, to be applied one after the other: the layer, and its activation where apart.
+    """Makes the layers for a call, to be applied in order: the layer, and its activation if it is separate.
 
     Args:
         call: of a Keras 3 layer or operation.
-        name: for the first layer.
+        name: of the first layer.
         freeze_batch_norm: makes every BatchNormalization a `FrozenBatchNormalization`.
 
     Raises:
@@ -116,13 +116,13 @@ def make_layers(call: Call, name: str, *, freeze_batch_norm: bool = False) -> li
 def has_counterpart(operation: Any) -> bool:
     """Whether an operation of Keras 3 has weights, so that a layer of tf_keras must hold them.
 
-    Those of Normalization are no weights: they are learned from data once, and constants since.
+    Normalization has constants, not weights: they are computed from data once.
     """
     return bool(getattr(operation, "weights", None)) and not isinstance(operation, layers.Normalization)
 
 
 def tf_name(name: str) -> str:
-    """A path in a Keras 3 model as a name that TensorFlow takes."""
+    """A path in a Keras 3 model as a valid TensorFlow name."""
     return re.sub(r"^[^A-Za-z0-9.]", "n", re.sub(r"[^A-Za-z0-9_.\-]", "_", name))
 
 
@@ -142,7 +142,7 @@ def _described(operation: Any) -> str:
 
 
 def _counterpart(operation: Any) -> type:
-    """The tf_keras class of a Keras layer; classes of the user have none, whatever their name."""
+    """The tf_keras class of a Keras layer; custom layers have none, whatever their name."""
     name = type(operation).__name__
     kind = getattr(tf_keras.layers, name, None)
     if getattr(layers, name, None) is not type(operation) or kind is None:
@@ -154,10 +154,10 @@ def _counterpart(operation: Any) -> type:
 
 
 def _settings(operation: Any, kind: type, name: str) -> dict[str, Any]:
-    """The config in the words of tf_keras.
+    """The config as tf_keras expects it.
 
     Raises:
-        UsageError: it says something that tf_keras does not know.
+        UsageError: a setting has no counterpart in tf_keras.
     """
     known = {key for base in kind.__mro__ for key in inspect.signature(base.__init__).parameters}
     config = dict(operation.get_config())
@@ -166,8 +166,8 @@ def _settings(operation: Any, kind: type, name: str) -> dict[str, Any]:
     config = {key: value for key, value in config.items() if not key.endswith(_WEIGHT_SETTINGS)}
     lost = {key: value for key, value in config.items() if key not in known and value not in (None, False)}
     if lost:
-        said = ", ".join(f"{key}={value!r}" for key, value in lost.items())
-        raise UsageError(f"{_described(operation)}: tf_keras knows no {said}")
+        shown = ", ".join(f"{key}={value!r}" for key, value in lost.items())
+        raise UsageError(f"{_described(operation)}: tf_keras knows no {shown}")
     config = {key: value for key, value in config.items() if key in known}
     if "activation" in config:
         config["activation"] = inside if (inside := _name_of(operation.activation)) in _INSIDE else "linear"
@@ -185,6 +185,6 @@ def _activation(function: Any, name: str) -> tf_keras.layers.Layer:
 
 
 def _name_of(function: Any) -> str | None:
-    """The name of a Keras activation function; None for functions of the user and layers."""
+    """The name of a Keras activation function; None for custom functions and layers."""
     name = getattr(function, "__name__", None)
     return name if name and getattr(keras.activations, name, None) is function else None

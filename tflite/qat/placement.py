@@ -1,8 +1,8 @@
-"""Which tensors of a network TFLite keeps in 8 bits, and so which ones training must see rounded.
+"""Decides which tensors are rounded in training: those that TFLite stores in 8 bits.
 
-TFLite rounds what an operation hands on, after everything that it computes in the same operation. BatchNormalization
-becomes part of the convolution before it, ReLU part of the convolution or the sum before it, and operations that only
-move values, or take the largest, hand on the integers that they get.
+TFLite rounds the output of an operation, after everything that is fused into it. BatchNormalization is fused into the
+preceding convolution, ReLU into the preceding convolution or sum, and operations that only move values or take a
+maximum pass integers through.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ import numpy as np
 
 from dcp_tf.graph.kinds import KINDS
 
-# By class name; layers and keras.ops operations share the names.
+# By class name, for layers and keras.ops operations.
 _KERNELS = {name for name, kind in KINDS.items() if kind.rank < 3}
 _JOINS_RELU = {*_KERNELS, "BatchNormalization", "Add", "Subtract", "Multiply"}
 _MOVES = {
@@ -24,7 +24,7 @@ _MOVES = {
     *("AveragePool", "AveragePooling1D", "AveragePooling2D", "MaxPool", "MaxPooling1D", "MaxPooling2D"),
     *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "Max"),
 }
-# Their outputs have ranges that TFLite fixes by itself.
+# TFLite fixes the ranges of their outputs.
 _FIXED = {"softmax", "log_softmax", "sigmoid", "tanh"}
 _RELU = ("relu", "relu6")
 _SEVERAL_STEPS = {
@@ -49,40 +49,40 @@ class Placement:
         """Whether the output of a tf_keras layer is rounded.
 
         Args:
-            call: that the layer was made for.
-            is_last: False for a layer whose activation follows as a layer of its own, which reads integers.
+            call: the call of the layer.
+            is_last: False for a layer whose activation is a separate layer.
         """
         if not is_last:
             return True
         if len(call.node.arguments.args) != 1 and isinstance(call.operation, keras.Layer):
-            return False  # TFMOT's wrapper passes one argument on
+            return False  # TFMOT's wrapper passes on a single argument
         if len(call.outputs) != 1 or "float" not in self._trace.dtype(call.outputs[0]):
             return False
         if _last_function(call) in _FIXED or _only_moves(call):
             return False
-        return not self._goes_on(call, call.outputs[0])
+        return not self._is_fused(call, call.outputs[0])
 
     def is_stepped(self, call: Any) -> bool:
-        """Whether TFLite computes the layer in two operations, and rounds between them."""
+        """Whether TFLite computes the layer in two operations with rounding in between."""
         if _kind(call) in ("Normalization", "Rescaling"):
-            return not self._goes_on(call, call.outputs[0])
+            return not self._is_fused(call, call.outputs[0])
         return _kind(call) == "SeparableConv2D" or self._is_alone(call)
 
     def unseen(self) -> list[str]:
-        """Names of the layers that TFLite computes in several operations, of which training sees only the last."""
+        """Names of the layers that TFLite computes in several operations, of which training only sees the last one."""
         return [call.path for call in self._trace.calls if _kind(call) in _SEVERAL_STEPS]
 
-    def _goes_on(self, call: Any, tensor: int) -> bool:
-        """Whether the only reader of the output is computed in the same operation, or rounds it itself."""
+    def _is_fused(self, call: Any, tensor: int) -> bool:
+        """Whether the only consumer of the output is fused into the operation, or rounds the output itself."""
         if self._uses[tensor] != 1 or tensor not in self._consumer:
             return False
         reader = self._consumer[tensor]
         if _kind(call) == "Rescaling" and np.ndim(call.operation.scale) == 0:
-            # Part of a convolution that does not pad: padding is zeros after the rescaling.
+            # Fused into a convolution without padding: padding adds zeros after the rescaling.
             return _kind(reader) == "Dense" or (_kind(reader) == "Conv2D" and reader.operation.padding == "valid")
         if _kind(reader) == "BatchNormalization":
             return self._is_linear_kernel(call)
-        if _kind(reader) == "Add" and len(reader.inputs) == 1:  # a constant, part of the bias
+        if _kind(reader) == "Add" and len(reader.inputs) == 1:  # adds a constant, which is fused into the bias
             return self._is_linear_kernel(call) or (_kind(call) == "BatchNormalization" and not self._is_alone(call))
         if _is_relu(reader):
             return _kind(call) in _JOINS_RELU and _last_function(call) in ("", "linear")
@@ -92,7 +92,7 @@ class Placement:
         return _kind(call) in _KERNELS and _last_function(call) == "linear"
 
     def _is_alone(self, call: Any) -> bool:
-        """Whether it is a BatchNormalization that no convolution takes in."""
+        """Whether it is a BatchNormalization that is not fused into a convolution."""
         if _kind(call) != "BatchNormalization":
             return False
         index = self._trace.producer.get(call.inputs[0])
@@ -109,7 +109,7 @@ def _only_moves(call: Any) -> bool:
 
 
 def _is_relu(call: Any) -> bool:
-    """Whether it is a ReLU that TFLite can compute in another operation."""
+    """Whether it is a ReLU that TFLite can fuse into another operation."""
     if _kind(call) == "ReLU":
         layer = call.operation
         return layer.max_value in (None, 6) and not layer.negative_slope and not layer.threshold
@@ -117,7 +117,7 @@ def _is_relu(call: Any) -> bool:
 
 
 def _last_function(call: Any) -> str:
-    """The name of the function that the call applies last; "" for calls that have no activation."""
+    """The name of the last function of the call; "" for calls without an activation."""
     activation = getattr(call.operation, "activation", None)
     if activation is not None:
         return getattr(activation, "__name__", type(activation).__name__).lower()

@@ -1,9 +1,9 @@
-"""How TFMOT rounds weights and activations here. Imports TFMOT and tf_keras: import it late.
+"""The TFMOT quantizers of weights and activations. Imports TFMOT and tf_keras, so import it late.
 
-Against TFMOT's own 8-bit scheme: kernels of every layer kind have one scale per output channel, as TFLite has them (in
-TFMOT depthwise, transposed and fully connected layers have one for all); a kernel's scale is always that of its present
-values; ranges of activations can be measured before training; and the file is made without rounded kernels, because
-the converter rounds them alike and cannot read some of TFMOT's forms.
+Differences from TFMOT's own 8-bit scheme: kernels of all layer kinds have one scale per output channel, as in TFLite
+(TFMOT has a single one for depthwise, transposed and fully connected layers); the scale of a kernel follows its current
+values; ranges of activations can be measured before training; and the file is converted from unrounded kernels, because
+the converter rounds them in the same way and does not support some of TFMOT's forms.
 """
 
 import contextlib
@@ -24,14 +24,14 @@ from dcp_tf.tflite.qat.bridge_layers import ActivationLayer, FrozenBatchNormaliz
 
 
 def _import_tfmot() -> Any:
-    """Imports TFMOT, which takes tf_keras where tf.keras is Keras 3, and undoes what it does to the environment.
+    """Imports TFMOT and restores the environment variable that it changes.
 
-    It sets TF_USE_LEGACY_KERAS for the whole process: tf.keras, where it is first used after that, would be Keras 2,
-    here and in processes that are started from here.
+    TFMOT sets TF_USE_LEGACY_KERAS for the whole process. If tf.keras is first used after that, it is Keras 2, here and
+    in child processes.
     """
     before = os.environ.get("TF_USE_LEGACY_KERAS")
-    tf.get_logger()  # its handler keeps the standard error that it finds, which must not be the silenced one
-    tf.keras.layers  # noqa: B018 (tf.keras is loaded at its first use)
+    tf.get_logger()  # its handler keeps the current standard error, which must not be the captured one
+    tf.keras.layers  # noqa: B018 (tf.keras is loaded on first use)
     with OutputCapture():
         import tensorflow_model_optimization as tfmot
     if before is None:
@@ -43,22 +43,22 @@ def _import_tfmot() -> Any:
 
 tfmot = _import_tfmot()
 
-# The share of a training step's range in the moving average. TFMOT's .001 takes thousands of steps to follow the
-# weights; what has grown beyond its range by then is cut off.
+# Weight of a step's range in the moving average. TFMOT's .001 follows the weights over thousands of steps and clips
+# activations that outgrow their range in the meantime.
 _FOLLOWING = 0.1
 
-# What quantizers do, read while a graph is traced: "observe" measures ranges and changes nothing, "train" rounds and
-# lets ranges follow slowly, "infer" rounds, "export" rounds activations alone, "off" changes nothing.
+# The mode of the quantizers, read while a graph is traced: "observe" measures ranges without rounding, "train" rounds
+# and updates ranges slowly, "infer" rounds, "export" only rounds activations, "off" does nothing.
 _MODE: contextvars.ContextVar = contextvars.ContextVar("mode", default=("infer", None))
 
 
 @contextlib.contextmanager
 def quantizers_in(mode: str, share: Any = None) -> Iterator[None]:
-    """Sets what the quantizers do while a model is called inside.
+    """Sets the mode of the quantizers for calls inside the block.
 
     Args:
-        mode: one of those above.
-        share: "observe" only, the share of the new batch in the mean of ranges: 1 for the first, 1/2 for the second.
+        mode: one of the modes above.
+        share: "observe" only, the weight of the new batch in the mean of ranges: 1 for the first, 1/2 for the second.
     """
     token = _MODE.set((mode, share))
     try:
@@ -71,14 +71,14 @@ class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """Rounds a kernel to 8 bits, symmetric around 0, with one scale per output channel.
 
     Args:
-        channel_axes: the axes of the kernel that name an output channel: (3,) of a Conv2D, (2, 3) of a DepthwiseConv2D.
+        channel_axes: the axes of the output channels: (3,) of a Conv2D, (2, 3) of a DepthwiseConv2D.
     """
 
     def __init__(self, channel_axes: tuple[int, ...]):
         self.channel_axes = tuple(channel_axes)
 
     def build(self, tensor_shape, name, layer):
-        """Makes no variables: the scale is that of the present kernel."""
+        """Adds no variables: the scale follows the current kernel."""
         return {}
 
     def __call__(self, inputs, training, weights, **kwargs):
@@ -100,7 +100,7 @@ class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
 
 class RangeQuantizer(tfmot.quantization.keras.quantizers.MovingAverageQuantizer):
-    """Rounds activations to 8 bits within a range that is measured first and then follows as a moving average."""
+    """Rounds activations to 8 bits; the range is measured first, then updated as a moving average."""
 
     def __init__(self):
         super().__init__(num_bits=8, per_axis=False, symmetric=False, narrow_range=False)
@@ -123,7 +123,7 @@ class RangeQuantizer(tfmot.quantization.keras.quantizers.MovingAverageQuantizer)
 
 
 class _Stepped:
-    """A layer that TFLite computes in two operations, with the rounding of what goes from one to the other."""
+    """A layer that TFLite computes in two operations, with rounding in between."""
 
     def build(self, input_shape):
         super().build(input_shape)
@@ -135,7 +135,7 @@ class _Stepped:
 
 
 class SteppedBatchNormalization(_Stepped, FrozenBatchNormalization):
-    """BatchNormalization that no convolution takes in: a product, then a sum."""
+    """BatchNormalization that is not folded into a convolution: a product, then a sum."""
 
     def call(self, inputs, training=None):
         """Returns the normalized inputs, by the stored statistics."""
@@ -186,9 +186,9 @@ class SteppedSeparableConv2D(_Stepped, tf_keras.layers.SeparableConv2D):
 
 
 def stepped(call: Any, layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
-    """The layer that rounds between its two steps too, for a tf_keras layer that was made for a call.
+    """The variant of a tf_keras layer that also rounds between its two steps.
 
-    Layers of other kinds are returned as they are.
+    Layers of other kinds are returned unchanged.
     """
     operation = call.operation
     if isinstance(layer, tf_keras.layers.BatchNormalization):
@@ -204,11 +204,11 @@ def stepped(call: Any, layer: tf_keras.layers.Layer) -> tf_keras.layers.Layer:
 
 
 class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
-    """What is rounded of one layer.
+    """The quantization of a layer.
 
     Args:
         kernels: attribute of the layer -> axes of the output channels.
-        quantize_output: whether its output is rounded too.
+        quantize_output: whether the output is rounded, too.
     """
 
     def __init__(self, kernels: dict[str, tuple[int, ...]], quantize_output: bool):
@@ -220,7 +220,7 @@ class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
         return [(getattr(layer, name), KernelQuantizer(axes)) for name, axes in self.kernels.items()]
 
     def set_quantize_weights(self, layer, quantize_weights):
-        """Puts rounded kernels in the place of the kernels."""
+        """Replaces the kernels with rounded ones."""
         for name, value in zip(self.kernels, quantize_weights, strict=True):
             setattr(layer, name, value)
 
@@ -233,7 +233,7 @@ class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
         del layer, quantize_activations
 
     def get_output_quantizers(self, layer):
-        """One, if the output is rounded."""
+        """One if the output is rounded."""
         return [RangeQuantizer()] if self.quantize_output else []
 
     def get_config(self) -> dict[str, Any]:
@@ -242,7 +242,7 @@ class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
 
 
 class _NoRegistry(tfmot.quantization.keras.QuantizeRegistry):
-    """Says nothing about any layer: every layer that is annotated brings its `LayerConfig`."""
+    """An empty registry: every annotated layer has its own `LayerConfig`."""
 
     def supports(self, layer) -> bool:
         return False
@@ -252,7 +252,7 @@ class _NoRegistry(tfmot.quantization.keras.QuantizeRegistry):
 
 
 class _SameLayout(tfmot.quantization.keras.QuantizeLayoutTransform):
-    """Leaves the layers as they are: `qat_placement` knows what TFLite computes in one operation."""
+    """Leaves the layers unchanged: `placement` knows what TFLite fuses into one operation."""
 
     def apply(self, model, layer_quantize_map):
         return model, layer_quantize_map
@@ -267,7 +267,7 @@ class _Scheme(tfmot.quantization.keras.QuantizeScheme):
 
 
 def annotate(layer: tf_keras.layers.Layer, *, quantize_output: bool) -> tf_keras.layers.Layer:
-    """Tells TFMOT what to round of a layer; layers of which nothing is rounded are returned as they are."""
+    """Annotates a layer for TFMOT; layers without any rounding are returned unchanged."""
     kind = KINDS.get(type(layer).__name__.removeprefix("Stepped"))
     kernels = {} if kind is None or kind.rank == 3 else kind.kernels
     if not kernels and not quantize_output:
@@ -276,7 +276,7 @@ def annotate(layer: tf_keras.layers.Layer, *, quantize_output: bool) -> tf_keras
 
 
 def apply(annotated: tf_keras.Model) -> tf_keras.Model:
-    """The model with quantizers, of a model whose layers were annotated; weights are copied."""
+    """The model with quantizers for an annotated model; weights are copied."""
     classes = (LayerConfig, KernelQuantizer, RangeQuantizer, OperationLayer, ActivationLayer, FrozenBatchNormalization)
     classes += (SteppedBatchNormalization, SteppedAffine, SteppedSeparableConv2D)
     with tfmot.quantization.keras.quantize_scope({kind.__name__: kind for kind in classes}):

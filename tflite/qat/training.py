@@ -14,19 +14,19 @@ from dcp_tf.training import Distillation, cosine_schedule
 from dcp_tf.training.masks import resolve_masks
 
 _MOMENTUM = 0.9
-_CLIP_NORM = 1.0  # largest norm of the gradient: rounding makes some so steep that one step undoes the training
-_CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
+_CLIP_NORM = 1.0  # largest norm of the gradient: with rounding, one large gradient can undo the training
+_CHECK_EVERY = 50  # steps between two checks that the loss is finite; each check waits for the device
 
 Pairs = Sequence[tuple[Any, tf.Variable]]
 
 
 def measure_ranges(model: Any, dataset: tf.data.Dataset, batches: int) -> None:
-    """Sets the ranges of activations to the means of what they are on the first batches, nothing rounded.
+    """Sets the ranges of activations to their means over the first batches, without rounding.
 
     Args:
         model: with quantizers.
         dataset: of images, or of (images, labels).
-        batches: how many to look at.
+        batches: number of batches.
     """
     observe = tf.function(lambda images, share: _observe(model, images, share), autograph=False, reduce_retracing=True)
     count = 0
@@ -48,7 +48,7 @@ class QatStep:
 
     Args:
         model: the tf_keras model.
-        pairs: every weight of the Keras 3 model with the variable that is trained in its place.
+        pairs: every weight of the Keras 3 model with its trained variable.
         losses: one per output of the model, as `dcp_tf.training.fit` takes them.
         weight_decay: L2 coefficient, on kernels only.
         masks: per weight of the Keras 3 model, by its path or `id()`, an array of 0 and 1: where it is 0 the weight is
@@ -56,7 +56,7 @@ class QatStep:
         teacher: from images to probabilities, or None.
 
     Raises:
-        UsageError: a mask fits no weight, or nothing can be trained.
+        UsageError: a mask fits no weight, or there are no trainable weights.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class QatStep:
         self._compiled = tf.function(self._step, autograph=False, reduce_retracing=True)
 
     def __call__(self, batch: Any, learning_rate: float) -> None:
-        """Trains on one batch; nothing is read back from the device."""
+        """Trains on one batch without waiting for the device."""
         images, labels = _images_and_labels(batch)
         if labels is None and self._teacher is None:
             raise UsageError("The training data has no labels. Give some, or a teacher")
         self._compiled(images, labels, tf.constant(learning_rate, tf.float32))
 
     def start_epoch(self) -> None:
-        """Sets the running means to zero."""
+        """Resets the running means."""
         self._sums.assign(tf.zeros_like(self._sums))
 
     def means(self) -> tuple[float, float]:
@@ -129,7 +129,7 @@ class QatStep:
         return tf.cast(value, tf.float32)
 
     def _descend(self, weight, twin, gradient, velocity, learning_rate) -> None:
-        """Nesterov momentum as Keras has it, and the mask."""
+        """Nesterov momentum as in Keras, then the mask."""
         if self._weight_decay and len(twin.shape) > 1:
             gradient += self._weight_decay * twin
         velocity.assign(_MOMENTUM * velocity - learning_rate * gradient)
