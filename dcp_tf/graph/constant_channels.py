@@ -41,10 +41,10 @@ def fold_constants(graph: ChannelGraph, groups: Sequence[ChannelGroup], seed: in
     values = _probe(graph, sorted(tensors), seed)
     for name, channels in dead.items():
         for channel in np.flatnonzero(channels):
-            shares = [_added_value(graph, reader, channel, values) for reader in readers[name]]
-            if all(share is not None for share in shares):
-                for (record, index, axis, numbers, _), share in zip(readers[name], shares, strict=True):
-                    _take_out(record, index, axis, numbers == channel, share)
+            additions = [_added_value(graph, reader, channel, values) for reader in readers[name]]
+            if all(added is not None for added in additions):
+                for (record, index, axis, numbers, _), added in zip(readers[name], additions, strict=True):
+                    _take_out(record, index, axis, numbers == channel, added)
                 folded[name][channel] = True
     return folded
 
@@ -108,9 +108,9 @@ def _added_value(
     return total @ per_position[positions]
 
 
-def _take_out(record: OperationRecord, index: int, axis: int, removed: np.ndarray, share: np.ndarray) -> None:
+def _take_out(record: OperationRecord, index: int, axis: int, removed: np.ndarray, added: np.ndarray) -> None:
     kernel = record.operation.weights[index]
     stays = np.where(removed, 0.0, 1.0).reshape([-1 if a == axis else 1 for a in range(len(kernel.shape))])
     kernel.assign(keras.ops.convert_to_numpy(kernel) * stays.astype(np.float32))
-    if share.size:
-        record.operation.bias.assign_add(share.astype(np.float32))
+    if added.size:
+        record.operation.bias.assign_add(added.astype(np.float32))

@@ -20,8 +20,8 @@ from dcp_tf.report import formats
 
 NOTE = (
     "before: top-1 before fine-tuning; mean and standard deviation over the seeds. auxiliary, selection and "
-    "fine-tuning: mean time of a run; runs of one seed share the auxiliary fine-tuning, and training includes a look "
-    "at the test images after each epoch."
+    "fine-tuning: mean time of a run; runs of one seed share the auxiliary fine-tuning, and training includes an "
+    "evaluation on the test images after each epoch."
 )
 _INK, _MUTED, _BEFORE, _AFTER = "#1f2328", "#8b949e", "#b35bb0", "#1f6fb5"
 

@@ -15,13 +15,13 @@ class Bar:
 
     Attributes:
         label: what is measured.
-        share: length of the bar, 0 to 1.
+        fraction: length of the bar, 0 to 1.
         text: the value.
         kind: "baseline" or "pruned"; sets the color.
     """
 
     label: str
-    share: float
+    fraction: float
     text: str
     kind: str = "pruned"
 

@@ -39,11 +39,11 @@ def accuracy_against_macs(summary: Mapping[str, Any]) -> Markup | None:
 
     def plot(figure):
         axes = figure.subplots()
-        shares = [metric.factor * value for _, _, value, _ in stages]
-        axes.plot([macs / factor for _, macs, _, _ in stages], shares, color=svg.MUTED, linewidth=1, linestyle=":")
-        for (name, macs, _, look), share in zip(stages, shares, strict=True):
-            axes.plot(macs / factor, share, "o", markersize=9, linestyle="none", label=name, **look)
-        _quality_axis(axes, shares, metric)
+        scaled = [metric.factor * value for _, _, value, _ in stages]
+        axes.plot([macs / factor for _, macs, _, _ in stages], scaled, color=svg.MUTED, linewidth=1, linestyle=":")
+        for (name, macs, _, look), scaled_value in zip(stages, scaled, strict=True):
+            axes.plot(macs / factor, scaled_value, "o", markersize=9, linestyle="none", label=name, **look)
+        _quality_axis(axes, scaled, metric)
         axes.set_xlim(0, 1.12 * largest / factor)
         axes.set_xlabel(f"MACs ({unit})" if unit else "MACs")
         figure.legend(loc="outside lower left", ncols=3, handletextpad=0.1, columnspacing=1.0)

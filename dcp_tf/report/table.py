@@ -12,8 +12,8 @@ from dcp_tf.report import formats, rows
 from dcp_tf.report.metrics import EMBEDDING_METRICS, METRICS, file_metric
 
 HEADINGS = ("baseline", "pruned", "change")
-FOOTNOTE = "(?) inconclusive: within the noise of the measurement, not a gain"
-QUIETEST = "(q) of the quietest runs: the medians are too noisy to tell"
+FOOTNOTE = "(?) inconclusive: within measurement noise, not a gain"
+QUIETEST = "(q) of the quietest runs: the medians are too noisy"
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:

@@ -254,5 +254,5 @@ def reduce(call: RuleCall) -> Labels:
     if any(labels.shape[axis] > 1 for axis in axes):
         return call.opaque("which mixes channels")[0]
     left = labels if getattr(call.operation, "keepdims", False) else np.squeeze(labels, tuple(axes))
-    # Quantiles of several shares put an axis in front.
+    # Several quantiles add a leading axis.
     return left if left.ndim == len(call.output_shapes[0]) else call.opaque("which makes several values of each")[0]
