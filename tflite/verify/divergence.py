@@ -10,8 +10,8 @@ import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tflite.conversion.keras_inference import check_model, infer
-from dcp_tf.tflite.types import Quantization, TFLiteFile
-from dcp_tf.tflite.verify.parity import LIMITS, relative_error
+from dcp_tf.tflite.types import LIMITS, Quantization, TFLiteFile
+from dcp_tf.tflite.verify.parity import relative_error
 from dcp_tf.tflite.verify.runner import Runner
 
 SAMPLES = 8  # any image shows the fault of a layer
@@ -47,7 +47,7 @@ def first_divergence(
         model: the Keras model that it was converted from.
         images: inputs (N, ...) as the model takes them, or one such array for each input; the first few are used.
         limit: largest mean error relative to a tensor's spread; by default that of the file's mode
-            (`parity.LIMITS`), and that of float32 for a path.
+            (`types.LIMITS`), and that of float32 for a path.
 
     Returns:
         The first tensor beyond the limit, or None if all compared tensors are within it.

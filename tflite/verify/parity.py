@@ -1,6 +1,5 @@
 """Compares the outputs of a file with those of its Keras model."""
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,42 +8,9 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.conversion.keras_inference import compiled_infer
-from dcp_tf.tflite.types import Parity, Quantization, TFLiteFile
+from dcp_tf.tflite.types import LIMITS, Limit, Parity, Quantization, TFLiteFile
 from dcp_tf.tflite.verify.runner import Runner
 
-
-@dataclasses.dataclass(frozen=True)
-class Limit:
-    """The tolerance of a mode; errors are relative to the spread of the outputs.
-
-    Attributes:
-        near: a mean error up to this is always accepted.
-        far: a mean error up to this is accepted if the predictions agree.
-        agreement: the fraction of samples on which they must agree then.
-        max_error: the largest single error, for modes without rounding; None: no limit.
-    """
-
-    near: float
-    far: float
-    agreement: float = 0.9
-    max_error: float | None = None
-
-
-# Chosen by the errors of right and of broken files, which docs/decisions/049 lists. Float files differ from Keras by
-# the order of sums alone, the other modes round. Where classes are within the rounding of each other, as in a model
-# that was hardly trained, decisions flip although the outputs are right; so near outputs are enough, and where they are
-# less near, decisions must agree.
-LIMITS: dict[str, Limit] = {
-    "float32": Limit(near=1e-3, far=1e-3, max_error=1e-3),
-    "sparse": Limit(near=1e-3, far=1e-3, max_error=1e-3),
-    "float16": Limit(near=0.02, far=0.02),
-    "dynamic": Limit(near=0.1, far=0.3),
-    "int8": Limit(near=0.25, far=0.5),
-    "qat": Limit(near=0.25, far=0.5),
-    "int16x8": Limit(near=0.05, far=0.2),
-    "weight_only_int8": Limit(near=0.1, far=0.3),
-    "weight_only_int4": Limit(near=0.4, far=0.8, agreement=0.8),
-}
 _WRONG_RANGES = "; calibrate on images like those the model was trained on"
 _RIGHT_RANGES = (
     "; it is as far off on the images that it was calibrated on, so more of them do not help: export {better}"
