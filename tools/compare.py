@@ -29,7 +29,7 @@ data_flags.define_dataset(PROGRAM)
 PROGRAM.integer(
     "train_samples",
     None,
-    "Of the training images only so many, evenly of all classes and drawn anew for each seed. Without the flag all.",
+    "Use only this many training images, balanced over the classes and drawn for each seed. By default all.",
     lower=1,
 )
 data_flags.define_outputs(PROGRAM)

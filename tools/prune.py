@@ -2,10 +2,10 @@
 
     python -m dcp_tf.tools.prune --model=my_model.keras --dataset=npz:my_data.npz --rate=0.3 --output_dir=runs/mine
     python -m dcp_tf.tools.prune --model=my_model.keras --dataset=folder:photos --method=adapt_dcp --output_dir=runs/2
-    python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_dcp_50 --epochs_scale=0.01 --output_dir=runs/rehearsal
+    python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_dcp_50 --epochs_scale=0.01 --output_dir=runs/smoke_test
 
-Which groups of channels there are, and why some stay, is shown by inspect_model. A stopped run goes on with the same
-command and --resume. --output_dir receives baseline.keras and pruned.keras (both load in plain Keras), plan.json (which
+inspect_model shows the groups of channels, and why some stay. A stopped run resumes with the same command and
+--resume. --output_dir receives baseline.keras and pruned.keras (both load in plain Keras), plan.json (which
 channels stay), the .tflite files, benchmark.json, summary.json, report.html, events/ (TensorBoard) and state/.
 """
 

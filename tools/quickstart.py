@@ -4,7 +4,7 @@ it, converts it to TFLite and measures what was gained.
     dcp-quickstart
     python -m dcp_tf.tools.quickstart --output_dir=runs/quickstart --rate=0.3
 
-It takes some minutes on two cores. A stopped run goes on with the same command and --resume.
+It takes some minutes on two cores. A stopped run resumes with the same command and --resume.
 """
 
 import os

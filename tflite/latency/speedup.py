@@ -9,7 +9,7 @@ from dcp_tf.errors import RunError
 
 RESAMPLES = 2000  # of the bootstrap
 MAX_INTERVAL = 0.25  # a 95% interval wider than this fraction of its ratio is inconclusive
-BLOCKS = 7  # of neighbouring pairs; that all of them agree randomly happens once in 2 ** 6 times
+BLOCKS = 7  # of neighboring pairs; all of them agree randomly with a probability of 1 in 2 ** 6
 MIN_BLOCK = 4  # pairs in a block: smaller blocks rarely hold an undisturbed run of each file
 MAX_QUIET_RANGE = 0.5  # a wider relative range of the quietest runs' ratios is inconclusive
 
