@@ -27,11 +27,7 @@ from dcp_tf.tools.cli import data_flags, face_flags
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("evaluate", __doc__)
-data_flags.define_model(PROGRAM, about="The model; also a .tflite file")
-data_flags.define_dataset(PROGRAM)
-data_flags.define_outputs(PROGRAM)
-baseline.define_expected(PROGRAM)
-face_flags.define_pairs(PROGRAM)
+data_flags.define_model_and_data(PROGRAM, "The model; also a .tflite file")
 data_flags.define_seed(PROGRAM, "Draws which images are set aside for testing where the data set does not say.")
 PROGRAM.section("Output")
 PROGRAM.boolean("json", False, "Print JSON.")

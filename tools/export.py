@@ -20,16 +20,12 @@ import pathlib
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tools.app import baseline
-from dcp_tf.tools.cli import data_flags, face_flags, pruning_flags
+from dcp_tf.tools.cli import data_flags, pruning_flags
 from dcp_tf.tools.cli.flags_from_settings import define
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("export", __doc__)
-data_flags.define_model(PROGRAM)
-data_flags.define_dataset(PROGRAM)
-data_flags.define_outputs(PROGRAM)
-baseline.define_expected(PROGRAM)
-face_flags.define_pairs(PROGRAM)
+data_flags.define_model_and_data(PROGRAM)
 pruning_flags.define_files(PROGRAM)
 PROGRAM.path("output_dir", None, "Folder for the files; default: the folder of the model.")
 define(PROGRAM, Deployment, ["strict"])
@@ -86,14 +82,8 @@ def main(flags) -> None:
         for file, record in records.items():
             console.print(file_table(file, record))
         console.print(files_table(records))
-    content = {
-        "model": subject.source,
-        **({} if baseline_check is None else {"baseline_check": baseline_check.to_json()}),
-        "dataset": subject.dataset.name,
-        "files": records,
-        "failures": failures,
-    }
-    write_json(folder / "export.json", content | {"versions": run_summary.versions()})
+    origin = run_summary.provenance(subject, baseline_check)
+    write_json(folder / "export.json", {**origin, "files": records, "failures": failures})
     progress.say(f"written to {folder}: {', '.join([*records, 'export.json'])}")
     if failures:
         raise RunError("; ".join(failures))

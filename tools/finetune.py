@@ -17,18 +17,14 @@ import time
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tools.app import baseline, unlabelled
-from dcp_tf.tools.cli import data_flags, face_flags, model_flags, pruning_flags, run_flags
+from dcp_tf.tools.cli import data_flags, model_flags, pruning_flags, run_flags
 from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.training_flags import read_training
 
 PROGRAM = Program("finetune", __doc__)
-data_flags.define_model(PROGRAM, about="The pruned model")
-PROGRAM.path("teacher", None, "The baseline as a teacher for distillation: a path to a .keras / .h5 file.")
-data_flags.define_dataset(PROGRAM)
-data_flags.define_outputs(PROGRAM)
-baseline.define_expected(PROGRAM)
-face_flags.define_pairs(PROGRAM)
+data_flags.define_model_and_data(PROGRAM, "The pruned model")
 PROGRAM.section("Fine-tuning")
+PROGRAM.path("teacher", None, "The baseline as a teacher for distillation: a path to a .keras / .h5 file.")
 pruning_flags.define_finetuning(PROGRAM)
 run_flags.define_run(PROGRAM, "Where the model (pruned.keras) and its summary go.")
 model_flags.define_reload_check(PROGRAM)

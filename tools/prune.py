@@ -21,15 +21,11 @@ import time
 
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.app import baseline, file_target, latency_target
-from dcp_tf.tools.cli import data_flags, experiment_flags, face_flags, model_flags, plan_flag, pruning_flags, run_flags
+from dcp_tf.tools.cli import data_flags, experiment_flags, model_flags, plan_flag, pruning_flags, run_flags
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("prune", __doc__)
-data_flags.define_model(PROGRAM, about="The trained model, functional or Sequential")
-data_flags.define_dataset(PROGRAM)
-data_flags.define_outputs(PROGRAM)
-baseline.define_expected(PROGRAM)
-face_flags.define_pairs(PROGRAM)
+data_flags.define_model_and_data(PROGRAM, "The trained model, functional or Sequential")
 pruning_flags.define_pruning(PROGRAM)
 plan_flag.define_plan(PROGRAM)
 PROGRAM.section("A latency as the target")

@@ -1,7 +1,6 @@
 """Runs several methods with several seeds on one model, and keeps every finished run."""
 
 import dataclasses
-import datetime
 import gc
 import json
 import os
@@ -12,12 +11,11 @@ import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import dcp_tf
 from dcp_tf import progress
 from dcp_tf.changed_settings import describe_changes
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import read_json, write_json
-from dcp_tf.tools.app.run_summary import versions
+from dcp_tf.tools.app import run_summary
 from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.method_specs import Variant
 
@@ -120,23 +118,16 @@ def run(
     Raises:
         RunError: compare.json cannot be written.
     """
-    from dcp_tf.tools.app import run_summary
-
     state = folder / "state"
     if before is None:
         shutil.rmtree(state, ignore_errors=True)
         measured = run_summary.measure_model(subject.model, subject.dataset, subject.objective, baseline_check.figures)
         before = {"baseline": measured, "runs": []}
     content = {
-        "dcp_tf_version": dcp_tf.__version__,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "model": subject.source,
-        "dataset": subject.dataset.name,
+        **run_summary.provenance(subject, baseline_check),
         "conditions": conditions(subject, schedule),
         "settings": _plain(settings or {}),
-        "versions": versions(),
         "baseline": before["baseline"],
-        "baseline_check": baseline_check.to_json(),
         "runs": [record for record in before["runs"] if "failure" not in record],
     }
     done = {(record["method"], record["seed"]) for record in content["runs"]}

@@ -61,10 +61,22 @@ def known_figures(baseline_check: Any) -> dict[str, Any] | None:
     return baseline_check.figures if baseline_check is not None and baseline_check.part == "test" else None
 
 
-def versions() -> dict[str, str]:
-    """Versions of what the result depends on."""
+def provenance(subject: Any, baseline_check: Any = None) -> dict[str, Any]:
+    """What every JSON file of a program says about its origin.
+
+    Args:
+        subject: the model with its data.
+        baseline_check: what `baseline.report_baseline` returned.
+    """
     packages = ("tensorflow", "keras", "numpy", "ai-edge-litert")
-    return {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages}
+    return {
+        "dcp_tf_version": dcp_tf.__version__,
+        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "model": subject.source,
+        "dataset": subject.dataset.name,
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
+        **({} if baseline_check is None else {"baseline_check": baseline_check.to_json()}),
+    }
 
 
 def settings_of(flags: Any, resolved: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -117,10 +129,7 @@ def write_summary(
     """
     resolved = {**_resolved_of_data(subject), **_resolved_of_training(content.get("phases", ())), **(resolved or {})}
     summary = {
-        "dcp_tf_version": dcp_tf.__version__,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "model": subject.source,
-        "dataset": subject.dataset.name,
+        **provenance(subject, baseline_check),
         "normalization": subject.normalization,
         "outputs": subject.outputs_kind,
         "loss": subject.objective.name,
@@ -128,8 +137,6 @@ def write_summary(
         "settings": settings_of(flags, resolved),
         "seed": flags.seed,
         **content,
-        **({} if baseline_check is None else {"baseline_check": baseline_check.to_json()}),
-        "versions": versions(),
         "wall_seconds": time.time() - started,
     }
     write_json(folder / "summary.json", summary)

@@ -94,6 +94,15 @@ def define_loss(program: Program) -> None:
     )
 
 
+def define_model_and_data(program: Program, about: str = "The model") -> None:
+    """The flags of `load_model_and_data`."""
+    define_model(program, about)
+    define_dataset(program)
+    define_outputs(program)
+    baseline.define_expected(program)
+    face_flags.define_pairs(program)
+
+
 def define_seed(program: Program, about: str) -> None:
     """`--seed`."""
     program.integer("seed", 0, f"{about} Equal seeds, equal results.", upper=2**32 - 1)
