@@ -20,7 +20,7 @@ import json
 
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.budget import Budget
-from dcp_tf.settings.scope import Scope
+from dcp_tf.settings.scope import Scope, WidthSettings
 from dcp_tf.tools.cli import data_flags, model_flags
 from dcp_tf.tools.cli.flags_from_settings import define, read_numbers
 from dcp_tf.tools.cli.program import Program
@@ -32,7 +32,8 @@ PROGRAM.list("input_shape", [], "The shape of one input (32,32,3 or 20,5), if th
 PROGRAM.section("What pruning would leave")
 define(PROGRAM, Budget, ["rate"], {"rate": {"default": None}})
 define_targets(PROGRAM)
-define(PROGRAM, Scope, ["round_to", "min_channels", "prune_residual", "ignore_statistics"])
+define(PROGRAM, WidthSettings, ["round_to", "min_channels"])
+define(PROGRAM, Scope, ["prune_residual", "ignore_statistics"])
 PROGRAM.boolean(
     "paper_scope", False, "For zoo: networks, the groups that the papers prune, with --round_to=1 unless it is given."
 )

@@ -17,7 +17,7 @@ import contextlib
 
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.measurement import DELEGATES, Timing
-from dcp_tf.settings.scope import Scope
+from dcp_tf.settings.scope import Scope, WidthSettings
 from dcp_tf.tools.cli import android_flags, data_flags, model_flags
 from dcp_tf.tools.cli.flags_from_settings import define, read_numbers
 from dcp_tf.tools.cli.program import Program
@@ -31,7 +31,8 @@ android_flags.define_device(PROGRAM)
 PROGRAM.string("quantization", "float32", "Mode of the files: float32, float16, dynamic, int8, int16x8.")
 define(PROGRAM, Timing, ["threads"])
 PROGRAM.list("levels", ["0.25", "0.5", "0.75"], "Fractions of each group's channels to measure; 1 is always added.")
-define(PROGRAM, Scope, ["round_to", "prune_residual"])
+define(PROGRAM, WidthSettings, ["round_to"])
+define(PROGRAM, Scope, ["prune_residual"])
 PROGRAM.list("cpu", [], "Host: pin the measuring process to these processors; default: no pinning.")
 android_flags.define_android(PROGRAM)
 PROGRAM.enum("delegate", "cpu", DELEGATES, "The delegate.")

@@ -47,14 +47,11 @@ class KernelMethod(Guided):
 class DKP(KernelMethod):
     """Discrimination-aware kernel pruning.
 
-    What only widths know (`round_to`, `min_channels`, `rates`) is no setting of it. The paper's `per_step` is 1.
+    The paper's `per_step` is 1.
     """
 
     name: ClassVar[str] = "dkp"
     chooses_channels: ClassVar[bool] = False
-    round_to: int = dataclasses.field(default=1, init=False)
-    min_channels: int = dataclasses.field(default=1, init=False)
-    rates: tuple[tuple[str, float], ...] = dataclasses.field(default=(), init=False)
 
 
 @documented

@@ -11,9 +11,9 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.stopping import FixedRate, RelativeChangeOrCap, StoppingRule
 from dcp_tf.settings.budget import Adaptive, Budget
-from dcp_tf.settings.scope import Scope
-from dcp_tf.settings.selection import Selection
-from dcp_tf.settings.table import documented
+from dcp_tf.settings.scope import Scope, WidthSettings
+from dcp_tf.settings.selection import Images, Selection
+from dcp_tf.settings.table import documented, rules
 
 _MOST_STEPS = 32  # of Algorithm 2 for one group, unless B is given
 
@@ -29,6 +29,7 @@ class Method(Budget, Scope):
     uses_heads: ClassVar[bool] = False  # whether auxiliary classifiers are trained
     from_scratch: ClassVar[bool] = False  # whether the smaller model gets new weights and is trained from scratch
     guided: ClassVar[bool] = False  # whether Algorithm 1 runs; else the choice is made in one shot
+    round_to, min_channels, rates = 1, 1, ()  # where a method has no `WidthSettings`
 
     def __post_init__(self):
         super().__post_init__()
@@ -46,7 +47,9 @@ class Method(Budget, Scope):
 
     def settings(self) -> dict[str, Any]:
         """All settings, as JSON files hold them."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        names = [field.name for field in dataclasses.fields(self)]
+        names += [name for table in (WidthSettings, Selection) for name in rules(table) if hasattr(self, name)]
+        values = {name: getattr(self, name) for name in names}
         target = self.target.settings() if self.target else None
         return values | {"target": target, "allocation": self.allocates}
 
@@ -65,8 +68,8 @@ class Method(Budget, Scope):
 
 @documented
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Guided(Method, Selection):
-    """What methods need to know that look at layers' outputs and losses, or fit the remaining weights."""
+class RefitsWeights(Method, Images):
+    """What methods need to know that fit the remaining weights, layer by layer."""
 
     guided: ClassVar[bool] = True
     chooser: ClassVar[Callable | None] = None  # in the quadratic models of a group's readers alone
@@ -93,7 +96,13 @@ class Guided(Method, Selection):
 
 @documented
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DCP(Guided):
+class Guided(RefitsWeights, Selection):
+    """What methods need to know that look at layers' outputs and losses."""
+
+
+@documented
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DCP(WidthSettings, Guided):
     """Discrimination-aware channel pruning at a fixed rate (Liu et al. 2021, Algorithms 1 and 2)."""
 
     name: ClassVar[str] = "dcp"

@@ -92,9 +92,6 @@ class Budget(Settings):
         below=1,
         is_share=True,
     )
-    rates: tuple[tuple[str, float], ...] = setting(
-        (), "Rates of single groups, as in stage1_.*=0.2,head=0.7; the first that matches counts."
-    )
     allocation: str | None = setting(
         None,
         "uniform: all groups lose the same share; global: the channels of least importance go first, whatever group "
@@ -105,12 +102,6 @@ class Budget(Settings):
     target: Target | None = setting(
         None, "What the pruned model may cost; it sets the rate, for dcp_dkp the kernel rate.", by_hand=True
     )
-
-    def __post_init__(self):
-        super().__post_init__()
-        for _, rate in self.rates:
-            if not 0 < rate < 1:
-                raise UsageError(f"each of rates must be above 0 and below 1, received {rate}", setting="rates")
 
 
 @documented

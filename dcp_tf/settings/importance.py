@@ -20,7 +20,7 @@ class Choice(Settings):
         "which the loss would change most, to first order; apoz: those that are zero least often; thinet, lasso: those "
         "from which the next layers' outputs can be made again; width_multiplier: none of these, a network of the "
         "same shape is trained from scratch with the schedule of the fine-tuning. Others: what the file of "
-        "--custom_objects registers (dcp_tf.register_importance).",
+        "{custom_objects} registers (dcp_tf.register_importance).",
     )
 
 

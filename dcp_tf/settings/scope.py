@@ -3,24 +3,15 @@
 import dataclasses
 import re
 
+from dcp_tf.errors import UsageError
 from dcp_tf.settings.table import Settings, documented, setting
 
 
 @documented
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Scope(Settings):
-    """Which groups may be pruned, and to which widths."""
+    """Which groups may be pruned."""
 
-    # Arm's int8 kernels step at multiples of 16 channels, its float32 kernels at 8; an int8 file is made by default
-    # (docs/measurements.md).
-    round_to: int = setting(
-        16,
-        "The channels that a group keeps are the nearest multiple of it, which suits hardware (on Arm 16 in int8, 8 in "
-        "float32); 1: exactly the rate. Groups no wider than it follow the plain rate. Kernels are not rounded, and "
-        "channels that no kernel reads any more all go.",
-        lower=1,
-    )
-    min_channels: int = setting(1, "Fewest channels that a group keeps.", lower=1)
     prune_residual: bool = setting(
         False,
         "Prune residual streams (sums of feature maps) too, over all layers that make or read them, and the units of "
@@ -39,3 +30,29 @@ class Scope(Settings):
     def excludes(self, name: str) -> bool:
         """Whether the group or layer of that name is left alone."""
         return any(re.fullmatch(pattern, name) for pattern in self.exclude)
+
+
+@documented
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WidthSettings(Settings):
+    """To which widths groups are pruned."""
+
+    # Arm's int8 kernels step at multiples of 16 channels, its float32 kernels at 8; an int8 file is made by default
+    # (docs/measurements.md).
+    round_to: int = setting(
+        16,
+        "The channels that a group keeps are the nearest multiple of it, which suits hardware (on Arm 16 in int8, 8 in "
+        "float32); 1: exactly the rate. Groups no wider than it follow the plain rate. Kernels are not rounded, and "
+        "channels that no kernel reads any more all go.",
+        lower=1,
+    )
+    min_channels: int = setting(1, "Fewest channels that a group keeps.", lower=1)
+    rates: tuple[tuple[str, float], ...] = setting(
+        (), "Rates of single groups, as in stage1_.*=0.2,head=0.7; the first that matches counts."
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        for _, rate in self.rates:
+            if not 0 < rate < 1:
+                raise UsageError(f"each of rates must be above 0 and below 1, received {rate}", setting="rates")

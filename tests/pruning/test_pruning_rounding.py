@@ -10,7 +10,7 @@ from keras import layers
 import dcp_tf
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning import METHODS, Widths, rounding_note
-from dcp_tf.settings.scope import Scope
+from dcp_tf.settings.scope import WidthSettings
 from dcp_tf.tools import compare, inspect_model, latency_table, prune, quickstart
 
 
@@ -28,14 +28,14 @@ def note(model, rate, round_to):
 
 @pytest.mark.parametrize("program", [prune, quickstart, compare, inspect_model, latency_table])
 def test_programs_round_to_the_same_multiple(program):
-    assert program.PROGRAM.flags["round_to"].default == Scope.round_to
+    assert program.PROGRAM.flags["round_to"].default == WidthSettings.round_to
 
 
 def test_python_rounds_to_the_same_multiple():
     from dcp_tf.tflite.latency.latency_table import measure_latency_table
 
-    assert dcp_tf.DCP().round_to == dcp_tf.L1().round_to == METHODS["dcp_dkp"]().round_to == Scope.round_to
-    assert inspect.signature(measure_latency_table).parameters["round_to"].default == Scope.round_to
+    assert dcp_tf.DCP().round_to == dcp_tf.L1().round_to == METHODS["dcp_dkp"]().round_to == WidthSettings.round_to
+    assert inspect.signature(measure_latency_table).parameters["round_to"].default == WidthSettings.round_to
 
 
 def test_rounding_that_removes_much_more_is_named_with_a_finer_multiple():

@@ -18,7 +18,7 @@ import numpy as np
 from dcp_tf import files, progress
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup, rebuild
-from dcp_tf.settings.scope import Scope
+from dcp_tf.settings.scope import WidthSettings
 from dcp_tf.tflite.latency.layer_files import Layer, LayerFiles, convert_for_timing, layers_of
 from dcp_tf.tflite.latency.timers import HostTimer, Timer
 
@@ -182,7 +182,7 @@ def measure_latency_table(
     levels: Sequence[float] = LEVELS,
     quantization: str = "float32",
     threads: int = 1,
-    round_to: int = Scope.round_to,
+    round_to: int = WidthSettings.round_to,
     residual: bool = False,
     timer: Timer | None = None,
     cache: str | os.PathLike | None = None,

@@ -9,7 +9,7 @@ from absl import flags as absl_flags
 
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.budget import MEASURES, Budget, KernelRate
-from dcp_tf.settings.scope import Scope
+from dcp_tf.settings.scope import Scope, WidthSettings
 from dcp_tf.tools.cli import pruning_flags
 from dcp_tf.tools.cli.flags_from_settings import flag_names
 from dcp_tf.tools.cli.program import Program, name_flags
@@ -17,7 +17,7 @@ from dcp_tf.tools.cli.program import Program, name_flags
 # Options are the flags of `prune`; these set what is pruned and what it may cost, which all variants have in common.
 COMMON = {
     "method",
-    *(flag for settings in (Scope, Budget, KernelRate) for flag in flag_names(settings).values()),
+    *(flag for settings in (Scope, WidthSettings, Budget, KernelRate) for flag in flag_names(settings).values()),
     *(f"target_{measure}" for measure in MEASURES),
 } - {"allocation"}
 

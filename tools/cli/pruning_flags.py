@@ -7,7 +7,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.settings.budget import MEASURES, Adaptive, Budget, KernelRate, Target
 from dcp_tf.settings.deployment import Deployment, QatSettings
 from dcp_tf.settings.importance import Choice, Refit
-from dcp_tf.settings.scope import Scope
+from dcp_tf.settings.scope import Scope, WidthSettings
 from dcp_tf.settings.selection import LOSSES, Heads, Images, Search
 from dcp_tf.settings.table import rules
 from dcp_tf.tools.app.file_target import FileTarget, read_file_target
@@ -30,7 +30,7 @@ def define_pruning(program: Program) -> None:
 
 def define_groups(program: Program) -> None:
     """Which groups lose how many channels, and the settings of the methods."""
-    for settings in (Budget, KernelRate, Adaptive, Scope):
+    for settings in (Budget, KernelRate, Adaptive, WidthSettings, Scope):
         define(program, settings)
     define_targets(program)
     program.section("How dcp, dkp and their variants choose")

@@ -11,6 +11,7 @@ from dcp_tf.graph import ChannelGroup
 from dcp_tf.pruning.kernel_methods import DCPDKP, DKP, AdaptDKP
 from dcp_tf.pruning.methods import DCP, AdaptDCP, Guided, Method
 from dcp_tf.settings.importance import Refit
+from dcp_tf.settings.scope import WidthSettings
 from dcp_tf.settings.table import documented
 
 METHODS: dict[str, type[Method]] = {method.name: method for method in (DCP, AdaptDCP, DKP, DCPDKP, AdaptDKP)}
@@ -58,7 +59,7 @@ def register_importance(criterion: AnyMethod) -> AnyMethod:
 
 @documented
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Criterion(Refit, Guided):
+class Criterion(Refit, WidthSettings, Guided):
     """A criterion that ranks the channels of each group in one shot.
 
     Without `update` the remaining weights stay as they are, and the settings of `Guided` have no meaning.

@@ -7,27 +7,22 @@ from typing import ClassVar
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.elimination.thinet_lasso import Chooser, check_layers, lasso, thinet
 from dcp_tf.pruning.importance.criterion import register_importance
-from dcp_tf.pruning.methods import Guided
+from dcp_tf.pruning.methods import RefitsWeights
+from dcp_tf.settings.scope import WidthSettings
+from dcp_tf.settings.selection import Search
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class _Reconstruction(Guided):
+class _Reconstruction(WidthSettings, RefitsWeights):
     """Layer by layer from shallow to deep, in one look at what the next layers' outputs are made of.
 
-    Of the settings of `Guided` only `selection_samples`, `selection_batch` and `cache_gib` have a meaning.
+    What `Guided` leaves to the user is fixed here.
     """
 
-    auxiliary_losses: int = dataclasses.field(default=0, init=False)
-    auxiliary_layers: tuple[str, ...] = dataclasses.field(default=(), init=False)
-    per_stage: bool = dataclasses.field(default=False, init=False)
-    per_step: int | None = dataclasses.field(default=None, init=False)
-    reconstruction: float = dataclasses.field(default=1.0, init=False)
-    discrimination: float = dataclasses.field(default=0.0, init=False)
-    selection: str = dataclasses.field(default="fast", init=False)
-    score: str | None = dataclasses.field(default=None, init=False)
-    selection_lr: float = dataclasses.field(default=0.01, init=False)
-    selection_passes: int | None = dataclasses.field(default=0, init=False)
-    recover: float | None = dataclasses.field(default=0, init=False)
+    auxiliary_losses, auxiliary_layers, auxiliary_trains, per_stage = 0, (), None, False
+    reconstruction, discrimination = 1.0, 0.0
+    selection, per_step, score, selection_passes, recover = "fast", None, None, 0, 0
+    selection_lr = Search.selection_lr
 
     def check(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
         """Raises UsageError for a group whose readers cannot be reconstructed so."""

@@ -8,6 +8,7 @@ import numpy as np
 from dcp_tf.graph import ChannelGroup
 from dcp_tf.pruning.importance.criterion import Criterion, Scores, register_importance
 from dcp_tf.pruning.methods import Method
+from dcp_tf.settings.scope import WidthSettings
 from dcp_tf.settings.selection import Heads
 from dcp_tf.settings.table import same_setting
 
@@ -25,7 +26,7 @@ class Random(Criterion):
 
 
 @register_importance
-class WidthMultiplier(Method):
+class WidthMultiplier(WidthSettings, Method):
     """The same shape without any choice: the first channels stay, and all weights are reinitialized.
 
     The network is trained from scratch with the schedule of the fine-tuning; it shows what the choice is worth
