@@ -48,11 +48,11 @@ def round_width(width: int, size: int, round_to: int, minimum: int = 1) -> int:
     return min(max(width, least), size)
 
 
-def meet(target: Target, choose: Callable[[Target], dict[str, int]]) -> dict[str, int]:
-    """Widths that keep a target by measurement, where its cost can be measured; else by what is foretold.
+def fit_measured_budget(target: Target, choose: Callable[[Target], dict[str, int]]) -> dict[str, int]:
+    """Widths that keep a target by measurement, where its cost can be measured; else by prediction.
 
-    Widths are chosen, measured, and chosen again with the savings corrected by what was found, until the measured cost
-    is within the target and not far below it.
+    Widths are chosen, measured, and chosen again with the savings corrected by the measurement, until the measured
+    cost is within the target and not far below it.
 
     Args:
         target: what the model may cost.
@@ -70,13 +70,13 @@ def meet(target: Target, choose: Callable[[Target], dict[str, int]]) -> dict[str
     full = target.cost({})
     limit, best = target.limit(full), (0.0, None)
     for _ in range(_ROUNDS):
-        found = target.measured(widths)
-        progress.say(f"measured at the chosen widths: {target.show(found)}, wanted {target.show(limit)}")
-        if best[0] < found <= limit:
-            best = found, widths
-        if _CLOSE * limit <= found <= limit:
+        cost = target.measured(widths)
+        progress.say(f"measured at the chosen widths: {target.show(cost)}, wanted {target.show(limit)}")
+        if best[0] < cost <= limit:
+            best = cost, widths
+        if _CLOSE * limit <= cost <= limit:
             break
-        scale = _CAUTION * max(full - found, _LEAST_SAVED * full) / (full - target.cost(widths))
+        scale = _CAUTION * max(full - cost, _LEAST_SAVED * full) / (full - target.cost(widths))
         corrected = lambda at, scale=scale: full - scale * (full - target.cost(at))  # noqa: E731
         before, widths = widths, choose(dataclasses.replace(target, cost=corrected))
         if widths == before:
@@ -106,12 +106,12 @@ def matching(groups: Sequence[ChannelGroup], pattern: str, layers: Sequence[str]
         UsageError: it matches nothing, or it is no regular expression.
     """
     try:
-        found = [g for g in groups if re.fullmatch(pattern, g.name)]
+        matches = [g for g in groups if re.fullmatch(pattern, g.name)]
     except re.error as error:
         raise UsageError(f"{pattern!r} is no regular expression: {error}") from error
-    if not found and not any(re.fullmatch(pattern, layer) for layer in layers):
+    if not matches and not any(re.fullmatch(pattern, layer) for layer in layers):
         raise UsageError(f"no group of channels matches {pattern!r}; inspect_model lists them")
-    return found
+    return matches
 
 
 class Widths:

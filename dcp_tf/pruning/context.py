@@ -15,7 +15,7 @@ from dcp_tf.field_types import whole_number
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers
 from dcp_tf.models.weights_digest import weights_digest
 from dcp_tf.pruning.arguments import check_arguments, check_shapes, check_validation, usable_model
-from dcp_tf.pruning.budget import Widths, kernel_rate, matching, meet
+from dcp_tf.pruning.budget import Widths, fit_measured_budget, kernel_rate, matching
 from dcp_tf.pruning.given_plan import GivenPlan
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import PruningPlan
@@ -225,7 +225,7 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
         return widths.at_rate(method.rate)
     if method.allocates == "global":  # where only what it ends in is measured
         return widths.within(dataclasses.replace(method.target, measured=None))
-    return meet(method.target, widths.within)
+    return fit_measured_budget(method.target, widths.within)
 
 
 def own_rates(groups: Sequence[ChannelGroup], method: Method) -> dict[str, float]:

@@ -63,7 +63,7 @@ def _fresh(layer: keras.Layer) -> keras.Layer:
         fresh = new_layer(layer)
         if not fresh.built:
             fresh.build_from_config(layer.get_build_config())
-        shapes = [[tuple(w.shape) for w in each.weights] for each in (layer, fresh)]
+        shapes = [[tuple(weight.shape) for weight in one.weights] for one in (layer, fresh)]
     except (NotImplementedError, TypeError, ValueError) as error:
         raise UsageError(
             f"new weights for layer {layer.name!r} ({type(layer).__name__}) need a layer that can be made from its "

@@ -145,10 +145,10 @@ class PruningPlan:
         Raises:
             UsageError: the plan was made for another model, or names channels that the model does not have.
         """
-        found = graph.fingerprint()
-        if self.fingerprint not in (found, graph.fingerprint(names_of_custom_layers=True)):
+        fingerprint = graph.fingerprint()
+        if self.fingerprint not in (fingerprint, graph.fingerprint(names_of_custom_layers=True)):
             raise UsageError(
-                f"the plan was made for a model with fingerprint {self.fingerprint}, this one has {found}: "
+                f"the plan was made for a model with fingerprint {self.fingerprint}, this one has {fingerprint}: "
                 "it is another model, or the plan was applied to it before"
             )
         sizes = {group.name: group.size for group in graph.groups}
@@ -175,7 +175,13 @@ class PruningPlan:
         if not self.kernels:
             return graph
         graph = ChannelGraph(copy_model(graph), ignore_statistics=graph.ignore_statistics)
-        self._zero_kernels(graph)
+        layers = {record.path: record.operation for record in graph.records.values()}
+        for plan in self.kernels:
+            weights = getattr(layers.get(plan.layer), "weights", ())
+            if not 0 <= plan.weight < len(weights) or tuple(weights[plan.weight].shape[-2:]) != plan.shape:
+                raise UsageError(f"the plan's kernels of {plan.layer!r} do not fit the model, which has no such layer")
+            kernel = weights[plan.weight]
+            kernel.assign(kernel * plan.matrix().astype(np.float32))
         return graph
 
     def kernel_masks(self, graph: ChannelGraph, small: ChannelGraph) -> dict[int, np.ndarray]:
@@ -189,7 +195,7 @@ class PruningPlan:
             Per weight of `small` (by its `id()`) an array of 0 and 1 of its shape, for `training.fit`.
         """
         kept = self.kept(graph)
-        before, after = ({record.path: record for record in each.records.values()} for each in (graph, small))
+        before, after = ({record.path: record for record in g.records.values()} for g in (graph, small))
         masks = {}
         for plan in self.kernels:
             record, weight = before[plan.layer], after[plan.layer].operation.weights[plan.weight]
@@ -198,15 +204,6 @@ class PruningPlan:
             stays = kept.take(plan.matrix(), {a - first: by_axis[a] for a in (first, first + 1) if a in by_axis})
             masks[id(weight)] = np.broadcast_to(stays, weight.shape).astype(np.float32)
         return masks
-
-    def _zero_kernels(self, graph: ChannelGraph) -> None:
-        layers = {record.path: record.operation for record in graph.records.values()}
-        for plan in self.kernels:
-            weights = getattr(layers.get(plan.layer), "weights", ())
-            if not 0 <= plan.weight < len(weights) or tuple(weights[plan.weight].shape[-2:]) != plan.shape:
-                raise UsageError(f"the plan's kernels of {plan.layer!r} do not fit the model, which has no such layer")
-            kernel = weights[plan.weight]
-            kernel.assign(kernel * plan.matrix().astype(np.float32))
 
     def to_json(self) -> dict[str, Any]:
         """The plan as JSON values."""
@@ -222,8 +219,8 @@ class PruningPlan:
         try:
             if value["version"] != VERSION:
                 raise UsageError(f"{source} has version {value['version']}, this dcp_tf reads version {VERSION}")
-            groups = tuple(GroupPlan.from_json(each) for each in value["groups"])
-            kernels = tuple(KernelPlan.from_json(each) for each in value.get("kernels", ()))
+            groups = tuple(GroupPlan.from_json(group) for group in value["groups"])
+            kernels = tuple(KernelPlan.from_json(kernel) for kernel in value.get("kernels", ()))
             if twice := [name for name, count in Counter(group.name for group in groups).items() if count > 1]:
                 raise UsageError(f"{source} names the group {twice[0]!r} twice")
             if twice := [name for name, count in Counter((k.layer, k.weight) for k in kernels).items() if count > 1]:

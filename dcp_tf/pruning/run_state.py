@@ -1,4 +1,4 @@
-"""What a pruning run keeps on disk while it works, so that `--resume` goes on after a kill at any moment."""
+"""What a pruning run keeps on disk while it works, so that it resumes after a kill at any moment."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ class RunState:
     Args:
         folder: where to keep it, or None.
         settings: all that the result depends on; a run is only resumed with the same.
-        resume: go on with what is there. Else it is deleted.
+        resume: whether the run resumes from what is there. Else it is deleted.
         shared: folder of trainings that several runs begin with, or None.
 
     Raises:

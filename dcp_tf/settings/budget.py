@@ -29,7 +29,7 @@ class Target:
             keep all), such as `LatencyTable.predict`.
         origin: for those two: tells where `cost` comes from, as a run resumes only with the same.
         measured: for those two: what the model really takes at some widths, in the unit of `cost`, which only predicts
-            it; see `meet`.
+            it; see `fit_measured_budget`.
     """
 
     EXAMPLE: ClassVar[str] = 'dcp_tf.Target("macs", "50%")'

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, count_cost
-from dcp_tf.pruning.budget import Target, Widths, matching, meet, profile
+from dcp_tf.pruning.budget import Target, Widths, fit_measured_budget, matching, profile
 from dcp_tf.settings.budget import MEASURES
 
 
@@ -145,11 +145,11 @@ def test_a_latency_is_met_by_what_is_measured_whatever_was_foretold(graph, text,
     known = []
     target = latency(graph, text, off, known)
     widths = Widths(graph, graph.prunable())
-    found = meet(target, widths.within)
+    found = fit_measured_budget(target, widths.within)
     limit = target.limit(target.cost({}))
     assert 0.9 * limit <= target.measured(found) <= limit
     assert len(known) <= 6
-    assert meet(target, widths.within) == found
+    assert fit_measured_budget(target, widths.within) == found
 
 
 def test_of_measurements_that_contradict_each_other_the_slowest_within_the_target_counts(graph):
@@ -162,11 +162,11 @@ def test_of_measurements_that_contradict_each_other_the_slowest_within_the_targe
         return seen[-1][1] * full
 
     target = Target("latency", "60%", target.cost, "test", measured)
-    found = meet(target, Widths(graph, graph.prunable()).within)
+    found = fit_measured_budget(target, Widths(graph, graph.prunable()).within)
     assert found == next(widths for widths, share in seen if share == 0.5)
 
 
 def test_a_latency_that_no_width_reaches_is_refused(graph):
     target = latency(graph, "60%", 0.01, [])
     with pytest.raises(UsageError, match="cannot be reached"):
-        meet(target, Widths(graph, graph.prunable()).within)
+        fit_measured_budget(target, Widths(graph, graph.prunable()).within)

@@ -1,7 +1,7 @@
 """Global allocation: how many channels each group keeps, found by comparing the channels of all groups.
 
-The common rate (or the target) says what the model may cost; the channels that are worth least go first, whatever group
-they are in, until it costs no more.
+The common rate (or the target) says what the model may cost; the least important channels go first, whatever group they
+are in, until it costs no more.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup, group_fractions
 from dcp_tf.pruning.allocation.sensitivity import loss_rises
-from dcp_tf.pruning.budget import Target, Widths, kept_at_rate, meet, pricing
+from dcp_tf.pruning.budget import Target, Widths, fit_measured_budget, kept_at_rate, pricing
 from dcp_tf.pruning.context import Context, own_rates
 from dcp_tf.pruning.importance.criterion import Scores
 
@@ -21,7 +21,7 @@ Step = tuple[float, int, int]  # price of each channel that goes, number of the 
 def global_widths(context: Context, scores: Scores | None) -> dict[str, int]:
     """Widths at which the model costs no more than at the uniform ones, or than the method's target allows.
 
-    What a channel is worth is, for a criterion, its score over the mean score of its group: most scores say nothing
+    The importance of a channel is, for a criterion, its score over the mean score of its group: most scores say nothing
     across layers. (Network slimming compares gammas, and Molchanov et al. 2019 Taylor scores, without that.) For
     methods that choose layer by layer it is the rise of the loss that its elimination brings (see `loss_rises`), for
     what the elimination saves: the loss then rises least for the cost that is allowed.
@@ -53,7 +53,7 @@ def global_widths(context: Context, scores: Scores | None) -> dict[str, int]:
         fits = lambda widths: cost({**uniform, **widths}) <= limit  # noqa: E731
         return {**uniform, **allocate(free, prices, fits, method.round_to, method.min_channels)}
 
-    widths = meet(method.target, choose) if method.target else choose(None)
+    widths = fit_measured_budget(method.target, choose) if method.target else choose(None)
     shares = [widths[g.name] / g.size for g in free]
     if shares:
         progress.say(f"global allocation: groups keep {min(shares):.0%} to {max(shares):.0%} of their channels")
@@ -83,11 +83,11 @@ def allocate(
     round_to: int = 1,
     minimum: int = 1,
 ) -> dict[str, int]:
-    """The widths that fit at which the removed channels are worth least.
+    """The widths that fit at which the removed channels matter least.
 
     Args:
         groups: those that share what has to go.
-        prices: per group what each of its channels is worth, in the order in which they go.
+        prices: per group the importance of each of its channels, in the order in which they go.
         fits: whether a model with these widths (group name -> width) is small enough; the narrowest one is.
         round_to: widths are multiples of it.
         minimum: fewest channels of a group.
@@ -104,7 +104,7 @@ def allocate(
         middle = (fewest + most) // 2
         fewest, most = (fewest, middle) if fits(_after(steps[:middle], groups)) else (middle + 1, most)
     widths = _after(steps[:fewest], groups)
-    # The last step may have saved more than was needed: then others are taken back, the dearest first.
+    # The last step may have saved more than was needed: then others are taken back, the most important first.
     waiting = set(widths)
     for _, number, width in reversed(steps[:fewest]):
         name = groups[number].name
@@ -116,11 +116,11 @@ def allocate(
 
 def _steps(number: int, possible: Sequence[int], prices: np.ndarray) -> list[Step]:
     """From each width of a group to the next narrower one; a step never costs less than the one before it."""
-    steps, dearest, wider = [], -np.inf, possible[-1]
+    steps, highest, wider = [], -np.inf, possible[-1]
     for width in reversed(possible[:-1]):
         gone = prices[possible[-1] - wider : possible[-1] - width]
-        dearest = max(dearest, float(np.mean(gone)))
-        steps.append((dearest, number, -width))
+        highest = max(highest, float(np.mean(gone)))
+        steps.append((highest, number, -width))
         wider = width
     return steps
 

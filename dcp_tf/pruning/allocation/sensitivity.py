@@ -34,7 +34,7 @@ _SHARES = (0.75, 0.5, 0.25, 0.0)  # of the channels that stay where the loss is 
 
 
 def loss_rises(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, np.ndarray]:
-    """What each channel of a group is worth, in the order in which elimination takes them.
+    """The importance of each channel of a group, in the order in which elimination takes them.
 
     Every layer that reads a group has its quadratic model of the final loss around the trained weights: the Gram matrix
     of its input patches and the Fisher matrix of its outputs (see `quadratic`). Channels are eliminated in it, with the
@@ -64,17 +64,17 @@ def loss_rises(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, np
 
 
 def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], measure: "_Losses") -> np.ndarray:
-    """Of one group: the measured rises between some widths, each spread as the quadratic model foretells it."""
+    """Of one group: the measured rises between some widths, each spread as the quadratic model predicts it."""
     parts, kernels = [], []
     for record, _, _, channel in unit.consumers:
-        gram, metric, places = models[record.path]
+        gram, metric, positions = models[record.path]
         gram, metric = gram.astype(np.float64), metric.astype(np.float64)
         rows = np.resize(channel, len(gram))[:, None]
         kernels.append(record.operation.kernel)
         weights = kernels[-1].numpy().reshape(len(gram), -1).astype(np.float64)
         part = Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric)
-        parts.append(part.with_ridge(weights, _ridge_for(len(gram), places)))
-    order, foretold = eliminate(parts, unit.size)
+        parts.append(part.with_ridge(weights, _ridge_for(len(gram), positions)))
+    order, predicted = eliminate(parts, unit.size)
     removed = [0, *(unit.size - max(1, round(share * unit.size)) for share in _SHARES)]
     fitted = []
     for count in removed[1:]:
@@ -83,19 +83,19 @@ def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], me
             [p.fit(selected).reshape(k.shape).astype(np.float32) for p, k in zip(parts, kernels, strict=True)]
         )
     losses = np.maximum.accumulate([0.0, *measure(unit.calls[0], kernels, fitted)])
-    rises = np.full(unit.size, losses[-1])  # the last channel is worth all
+    rises = np.full(unit.size, losses[-1])  # the last channel has all the importance
     for (a, b), (low, high) in zip(itertools.pairwise(removed), itertools.pairwise(losses), strict=True):
-        shares = np.maximum(foretold[a:b], 1e-30)
+        shares = np.maximum(predicted[a:b], 1e-30)
         rises[a:b] = (high - low) * shares / shares.sum()
     return rises
 
 
-def _ridge_for(rows: int, places: int) -> float:
+def _ridge_for(rows: int, positions: int) -> float:
     """The strength of a ridge toward the trained kernel for so many inputs and rows of data.
 
     Cross-validation would ask for two Gram matrices a layer at once; these are about what it finds.
     """
-    return float(np.clip(0.1 * rows / places, 1e-4, 0.1))
+    return float(np.clip(0.1 * rows / positions, 1e-4, 0.1))
 
 
 @contextlib.contextmanager
@@ -211,7 +211,7 @@ def _modelled(context: Context) -> int:
 def _models(context: Context, consumers: Sequence[Sequence[Consumer]]) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
     """Of each layer that reads a group, by path, what `Quadratic` needs.
 
-    That is the Gram matrix per image, the Fisher matrix per image and place, and how many rows of data there were.
+    That is the Gram matrix per image, the Fisher matrix per image and position, and how many rows of data there were.
     """
     graph = context.graph
     layers = {record.path: record.operation for of_group in consumers for record, *_ in of_group}
@@ -219,14 +219,14 @@ def _models(context: Context, consumers: Sequence[Sequence[Consumer]]) -> dict[s
     batch = images_at_once(graph.trace, context.method.cache_gib, context.method.selection_batch)
     for images, labels in selection_set(context, "modelling layers", _modelled(context), batch):
         collect = collect or _collector(context, list(layers.values()), [images, labels])
-        found = collect(images, labels, tf.constant([7, total]))
-        sums = found if sums is None else tf.nest.map_structure(tf.add, sums, found)
+        terms = collect(images, labels, tf.constant([7, total]))
+        sums = terms if sums is None else tf.nest.map_structure(tf.add, sums, terms)
         total += int(images.shape[0])
     models = {}
     for (path, layer), (gram, slopes) in zip(layers.items(), sums, strict=True):
         calls = [call for call in graph.trace.calls if call.operation is layer]
-        places = sum(math.prod(graph.trace.shapes[call.outputs[0]][1:-1]) for call in calls)
-        models[path] = gram.numpy() / total, slopes.numpy() / (total * places), total * places
+        positions = sum(math.prod(graph.trace.shapes[call.outputs[0]][1:-1]) for call in calls)
+        models[path] = gram.numpy() / total, slopes.numpy() / (total * positions), total * positions
     return models
 
 
@@ -234,13 +234,13 @@ def _collector(context: Context, layers: Sequence[keras.Layer], examples: list[t
     """A compiled function: per layer the sums over a batch of `P^T P` and of `g g^T`, g being the slope of the loss."""
     trace, objective = context.graph.trace, context.objective
     loss_head = objective.loss_head(trace.model, context.data)
-    mine = {id(layer) for layer in layers}
+    modelled = {id(layer) for layer in layers}
 
     def collect(images, labels, seed):
         values, shifts, linear_outputs = {trace.inputs[0]: images}, {}, {}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for index, call in enumerate(trace.calls):
-                if id(call.operation) not in mine:
+                if id(call.operation) not in modelled:
                     values.update(zip(call.outputs, call.run(values, training=False), strict=True))
                     continue
                 with linear(call.operation) as activation:
@@ -251,12 +251,12 @@ def _collector(context: Context, layers: Sequence[keras.Layer], examples: list[t
             outputs = values[trace.outputs[0]]
             drawn = sampled_loss(objective.loss, outputs if loss_head is None else loss_head(outputs), labels, seed)
         slopes = tape.gradient(drawn, shifts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-        found = []
+        sums = []
         for layer in layers:
             calls = [i for i in shifts if trace.calls[i].operation is layer]
             pairs = [(values[trace.calls[i].inputs[0]], tf.cast(linear_outputs[i], tf.float32)) for i in calls]
             rows = [tf.reshape(tf.cast(slopes[i], tf.float32), (-1, slopes[i].shape[-1])) for i in calls]
-            found.append([layer_sums(layer, pairs)[0], tf.add_n([tf.matmul(g, g, transpose_a=True) for g in rows])])
-        return found
+            sums.append([layer_sums(layer, pairs)[0], tf.add_n([tf.matmul(g, g, transpose_a=True) for g in rows])])
+        return sums
 
     return compiled_for(collect, examples, tf.TensorSpec((2,), tf.int32))

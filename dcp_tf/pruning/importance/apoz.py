@@ -90,7 +90,7 @@ def _of_labels(graph: ChannelGraph, group: ChannelGroup, means: dict[int, np.nda
     sums, counts = np.zeros(group.size), np.zeros(group.size)
     for tensor, mean in means.items():
         channel = np.broadcast_to(channel_of_label[graph.labels[tensor]], mean.shape).ravel()
-        mine = channel >= 0
-        sums += np.bincount(channel[mine], mean.ravel()[mine], group.size)
-        counts += np.bincount(channel[mine], minlength=group.size)
+        own = channel >= 0
+        sums += np.bincount(channel[own], mean.ravel()[own], group.size)
+        counts += np.bincount(channel[own], minlength=group.size)
     return sums / np.maximum(counts, 1)

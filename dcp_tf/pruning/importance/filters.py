@@ -87,5 +87,5 @@ class FPGM(FilterCriterion):
 
 def by_channel(values: np.ndarray, channel: np.ndarray, size: int) -> np.ndarray:
     """The values of one layer added by channel and scaled to mean 1; those of other groups (-1) are left out."""
-    mine = channel >= 0
-    return np.bincount(channel[mine], values[mine], size) / max(values[mine].mean(dtype=np.float64), 1e-30)
+    own = channel >= 0
+    return np.bincount(channel[own], values[own], size) / max(values[own].mean(dtype=np.float64), 1e-30)

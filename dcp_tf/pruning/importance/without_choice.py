@@ -29,7 +29,7 @@ class Random(Criterion):
 class WidthMultiplier(WidthSettings, Method):
     """The same shape without any choice: the first channels stay, and all weights are reinitialized.
 
-    The network is trained from scratch with the schedule of the fine-tuning; it shows what the choice is worth
+    The network is trained from scratch with the schedule of the fine-tuning; it shows what the choice gains
     (width multiplier, Howard et al. 2017, arXiv:1704.04861; WM in Liu et al. 2021). With auxiliary classifiers, which
     take part in that training, it is WM+ of the paper.
     """
