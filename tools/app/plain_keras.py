@@ -12,12 +12,22 @@ from typing import Any
 # Arguments: the images, the module that imports custom objects, the user's file of them (or nothing), whether code in
 # the model file may run (1 or nothing), and for each model its file and the file for its outputs.
 _SCRIPT = """
-import json, runpy, sys
+import json, runpy, sys, types
 sys.modules["dcp_tf"] = None  # an import of it would fail
 import keras, numpy as np
 images, importer, objects, unsafe, *files = sys.argv[1:]
+def nothing(name):
+    if name.startswith("_"):
+        raise AttributeError(name)
+    return object
 if objects:
+    # What the file registers, such as rules and criteria, stays without effect.
+    sys.modules["dcp_tf"] = inert = types.ModuleType("dcp_tf")
+    inert.register_rule = lambda *classes: lambda rule: rule
+    inert.register_importance = lambda criterion: criterion
+    inert.__getattr__ = nothing
     runpy.run_path(importer)["import_custom_objects"](objects)
+    sys.modules["dcp_tf"] = None
 images = np.load(images)
 for path, outputs in zip(files[::2], files[1::2]):
     try:

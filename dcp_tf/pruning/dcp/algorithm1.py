@@ -54,9 +54,7 @@ def select_channels(
     )
     if augmented.positions:
         asked = len(method.auxiliary_layers) or method.auxiliary_losses
-        fewer = (
-            f" ({asked} were asked for, the model has no others)" if len(augmented.positions) < asked else ""
-        )
+        fewer = f" ({asked} were asked for, the model has no others)" if len(augmented.positions) < asked else ""
         progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions) + fewer)
     trains_heads, baseline = bool(augmented.positions and context.auxiliary.epochs), context.graph
     if trains_heads and not method.per_stage:

@@ -3,11 +3,15 @@
 import copy
 import sys
 
+import keras
+import numpy as np
 import pytest
 
+import dcp_tf
 from dcp_tf.errors import UsageError
 from dcp_tf.pruning import METHODS
 from dcp_tf.tools import compare, prune
+from dcp_tf.tools.app.plain_keras import run_in_plain_keras
 from dcp_tf.tools.cli import method_specs, pruning_flags
 
 CODE = """
@@ -52,6 +56,19 @@ def test_a_comparison_takes_it_with_options(file):
     flags = parsed(compare, f"--custom_objects={file}")
     plain, updated = method_specs.read_variants(["last_channels", "last_channels:update"], flags)
     assert (plain.method.update, updated.method.update) == (False, True)
+
+
+def test_the_file_loads_beside_layers_in_plain_keras(file, tmp_path):
+    layer = "import keras\n\n@dcp_tf.register_rule(keras.layers.Layer)\ndef rule(call):\n    return call.inputs[0]\n"
+    layer += "\nclass Twice(keras.layers.Layer):\n    def call(self, x):\n        return 2 * x\n"
+    file.write_text(CODE + layer)
+    names = {"dcp_tf": dcp_tf, "keras": keras}
+    exec(layer.replace("@dcp_tf.register_rule(keras.layers.Layer)", ""), names)
+    image = keras.Input((3,))
+    keras.Model(image, names["Twice"]()(image)).save(tmp_path / "model.keras")
+    outputs = run_in_plain_keras(np.ones((2, 3), "float32"), [tmp_path / "model.keras"], str(file))
+    np.testing.assert_array_equal(outputs[0][0], np.full((2, 3), 2.0))
+    assert run_in_plain_keras(np.ones((2, 3)), [tmp_path / "model.keras"])[0].startswith("TypeError")
 
 
 def test_without_its_file_the_name_is_unknown(file):
