@@ -55,16 +55,16 @@ def main(flags, strategy) -> None:
     job = pruning_flags.read_job(flags)
     trains = chosen is not None and chosen.baseline is not None
     if trains:
-        subject = train_network.build_as_flags_say(flags, chosen.model, chosen.image_size)
+        subject = train_network.build_from_flags(flags, chosen.model, chosen.image_size)
     else:
         subject = data_flags.load_model_and_data(flags)
         data_flags.require_one_output(subject)
     if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
     if job.latency and job.latency.path is not None:
-        job = latency_target.with_table(job, subject)
+        job = latency_target.bind_latency_table(job, subject)
     if job.file:
-        job = file_target.with_sizes(job, subject)
+        job = file_target.bind_file_target(job, subject)
     outlook = preflight.check_job(subject, job)
     job, changes = preflight.drop_impossible_files(flags, subject, job)
     folder, worker = run_flags.open_folder(flags, strategy)
@@ -78,9 +78,9 @@ def main(flags, strategy) -> None:
         progress.say(line)
     run_flags.announce_strategy(flags, strategy)
     if job.latency and job.latency.path is None:
-        job = latency_target.with_table(job, subject, folder)
+        job = latency_target.bind_latency_table(job, subject, folder)
     if job.latency and not getattr(strategy, "cluster_resolver", None):  # several workers would measure differently
-        job = latency_target.with_checks(job, subject, folder, flags.resume)
+        job = latency_target.measure_chosen_widths(job, subject, folder, flags.resume)
     with distributed(strategy):
         phases = [_train(flags, chosen, subject, folder)] if trains else []
         run.run(flags, subject, job, folder, started, phases, baseline_check)

@@ -45,7 +45,7 @@ def main(flags, strategy) -> None:
     from dcp_tf.training.distribution import distributed
 
     config = read_training(flags, "baseline")
-    subject = train_network.build_as_flags_say(flags, flags.model, flags.image_size)
+    subject = train_network.build_from_flags(flags, flags.model, flags.image_size)
     folder, _ = run_flags.open_folder(flags, strategy)
     subject.announce()
     state = run_flags.kept_training(flags, folder, "baseline")

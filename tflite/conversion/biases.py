@@ -41,7 +41,7 @@ def wrong_biases(content: bytes) -> list[WrongBias]:
     return list(_wrong_biases(flatbuffer.unpack(content)))
 
 
-def with_right_biases(content: bytes) -> bytes:
+def correct_biases(content: bytes) -> bytes:
     """The same file with all biases in the scale that their kernels assume.
 
     Raises:

@@ -7,7 +7,7 @@ from typing import Any
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.settings.deployment import IO, Deployment
-from dcp_tf.tflite.conversion.biases import with_right_biases
+from dcp_tf.tflite.conversion.biases import correct_biases
 from dcp_tf.tflite.conversion.calibration import calibration_samples
 from dcp_tf.tflite.conversion.converter_options import configure, require_zeros
 from dcp_tf.tflite.conversion.keras_inference import check_model, infer
@@ -116,7 +116,7 @@ def run_converter(
     finally:
         if bar is not None:
             bar.close()
-    return with_right_biases(content) if quantization.is_integer else content
+    return correct_biases(content) if quantization.is_integer else content
 
 
 def _refuse_half_floats(model: Any) -> None:

@@ -217,7 +217,7 @@ def measure_latency_table(
 
 
 def _measured(graph, groups, levels, quantization, threads, round_to, timer, cache) -> LatencyTable:
-    asked = {
+    conditions = {
         "fingerprint": graph.fingerprint(),
         "machine": timer.machine,
         "quantization": quantization,
@@ -226,24 +226,24 @@ def _measured(graph, groups, levels, quantization, threads, round_to, timer, cac
         "levels": levels,
         "groups": tuple(group.name for group in groups),
     }
-    if cache is not None and pathlib.Path(cache).exists() and _holds(cache, asked):
+    if cache is not None and pathlib.Path(cache).exists() and _holds(cache, conditions):
         return LatencyTable.load(cache, graph)
     widths = {level: {g.name: _width(g, level, round_to) for g in groups} for level in levels}
     anchors = _measure_anchors(graph, widths, quantization, timer)
     layers = _measure_layers(graph, groups, widths, quantization, timer)
-    table = LatencyTable(graph, Measurements(**asked, layers=layers, anchors=anchors))
+    table = LatencyTable(graph, Measurements(**conditions, layers=layers, anchors=anchors))
     if cache is not None:
         table.save(cache)
     return table
 
 
-def _holds(cache: str | os.PathLike, asked: Mapping[str, Any]) -> bool:
+def _holds(cache: str | os.PathLike, conditions: Mapping[str, Any]) -> bool:
     """Whether a file holds the requested measurement."""
     content = files.read_json(cache)
     if not isinstance(content, dict):
         return False
-    stored = {name: tuple(value) if isinstance(value := content.get(name), list) else value for name in asked}
-    return stored == dict(asked)
+    stored = {name: tuple(value) if isinstance(value := content.get(name), list) else value for name in conditions}
+    return stored == dict(conditions)
 
 
 def _width(group: ChannelGroup, level: float, round_to: int) -> int:

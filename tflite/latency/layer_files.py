@@ -113,15 +113,15 @@ class LayerFiles:
         Yields:
             Key and bytes of the file, in the order of `layers`.
         """
-        waiting: dict[str, Any] = {}
+        models: dict[str, Any] = {}
         weights = 0
         for key, (layer, widths) in layers.items():
-            waiting[key] = self._layer_model(layer, self._kept(widths))
-            weights += sum(math.prod(weight.shape) for weight in waiting[key].weights)
-            if weights > WEIGHTS_AT_ONCE or len(waiting) >= LAYERS_AT_ONCE:
-                yield from self._convert(waiting)
-                waiting, weights = {}, 0
-        yield from self._convert(waiting)
+            models[key] = self._layer_model(layer, self._kept(widths))
+            weights += sum(math.prod(weight.shape) for weight in models[key].weights)
+            if weights > WEIGHTS_AT_ONCE or len(models) >= LAYERS_AT_ONCE:
+                yield from self._convert(models)
+                models, weights = {}, 0
+        yield from self._convert(models)
 
     def _convert(self, models: Mapping[str, Any]) -> Iterator[tuple[str, bytes]]:
         import keras

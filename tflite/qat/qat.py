@@ -69,7 +69,7 @@ def quantization_aware_training(
     from dcp_tf.training.loop import batches_by_epoch
 
     batches = batches_by_epoch(train, batch_size, augment, seed)
-    quantized = with_quantizers(model)
+    quantized = add_quantizers(model)
     measure_ranges(quantized, batches_by_epoch(train, batch_size, False, seed)(0), _RANGE_BATCHES)
     step = QatStep(
         quantized,
@@ -144,7 +144,7 @@ def _check_settings(epochs: int, learning_rate: float, batch_size: int) -> None:
         )
 
 
-def with_quantizers(model: Any) -> Any:
+def add_quantizers(model: Any) -> Any:
     """The tf_keras twin of `model` with TFMOT's wrappers around its layers.
 
     Raises:

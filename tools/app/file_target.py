@@ -66,7 +66,7 @@ def read_file_target(flags: Any, method: Any, deployment: Deployment) -> FileTar
     return target
 
 
-def with_sizes(job: Any, subject: Any) -> Any:
+def bind_file_target(job: Any, subject: Any) -> Any:
     """The job with a method that knows the size of the file at given widths.
 
     Args:
@@ -138,7 +138,7 @@ class _FileSizes:
     def _size(self, model: Any) -> int:
         mode = "int8" if self._mode == "qat" else self._mode  # of one size, and without training
         file = tflite_files.convert(model, mode, self._subject.dataset, self._settings, seed=0)
-        return len(tflite_files.described(file, model, self._subject.dataset, self._subject.objective).content)
+        return len(tflite_files.add_metadata(file, model, self._subject.dataset, self._subject.objective).content)
 
 
 def _in_bytes(text: str) -> str:

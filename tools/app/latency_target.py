@@ -81,7 +81,7 @@ def read_latency_target(flags: Any, method: Any, deployment: Any) -> LatencyTarg
     return LatencyTarget(flags.target_latency, flags.latency_quantization, flags.threads, mode, flags.latency_table)
 
 
-def with_table(job: Any, subject: Any, folder: pathlib.Path | None = None) -> Any:
+def bind_latency_table(job: Any, subject: Any, folder: pathlib.Path | None = None) -> Any:
     """The job with a method that knows the latency of its widths.
 
     Args:
@@ -96,38 +96,38 @@ def with_table(job: Any, subject: Any, folder: pathlib.Path | None = None) -> An
     from dcp_tf.graph import ChannelGraph
     from dcp_tf.tflite.latency.latency_table import LatencyTable, measure_latency_table
 
-    asked, method = job.latency, job.method
+    target, method = job.latency, job.method
     fixed = tflite_files.fixed_size(subject.model, subject.dataset)
     graph = ChannelGraph(fixed, [(None, *subject.dataset.train.shape)], method.ignore_statistics)
-    if asked.path is not None:
-        path = pathlib.Path(asked.path)
+    if target.path is not None:
+        path = pathlib.Path(target.path)
         table = LatencyTable.load(path, graph)
     else:
         path = folder / "latency_table.json"
         progress.say(f"measuring the layers' latencies at several widths, kept in {path}")
         table = measure_latency_table(
             graph,
-            quantization=asked.quantization,
-            threads=asked.threads,
+            quantization=target.quantization,
+            threads=target.threads,
             round_to=method.round_to,
             residual=method.prune_residual,
             cache=path,
         )
-    _check_table(table, path, asked, method, graph)
+    _check_table(table, path, target, method, graph)
     where = table.measurements.machine
     progress.say(
-        f"the {asked.quantization} baseline takes {table.baseline_ms:.3f} ms on {where}; {asked.text} is asked for"
+        f"the {target.quantization} baseline takes {table.baseline_ms:.3f} ms on {where}; {target.text} is asked for"
     )
     origin = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    method = _targeted(method, asked.text, table.predict, f"latency table {origin}")
-    return dataclasses.replace(job, method=method, latency=dataclasses.replace(asked, table=table, graph=graph))
+    method = _targeted(method, target.text, table.predict, f"latency table {origin}")
+    return dataclasses.replace(job, method=method, latency=dataclasses.replace(target, table=table, graph=graph))
 
 
-def with_checks(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> Any:
+def measure_chosen_widths(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> Any:
     """The job with a method that measures the chosen widths, if the table is from this machine.
 
     Args:
-        job: what `with_table` returned.
+        job: what `bind_latency_table` returned.
         subject: the baseline and its data.
         folder: of the run; it keeps the measurements.
         resume: whether to reuse the measurements of an earlier run.
@@ -153,14 +153,14 @@ def _targeted(method: Any, text: str, cost: Any, origin: str) -> Any:
     return dataclasses.replace(method, target=Target("latency", text, cost, origin))
 
 
-def _check_table(table: Any, path: pathlib.Path, asked: LatencyTarget, method: Any, graph: Any) -> None:
+def _check_table(table: Any, path: pathlib.Path, target: LatencyTarget, method: Any, graph: Any) -> None:
     """Raises UsageError unless the table fits the run."""
     from dcp_tf.pruning.context import choose_groups
 
     measurements = table.measurements
     for flag, value, required in (
-        ("latency_quantization", measurements.quantization, asked.quantization),
-        ("threads", measurements.threads, asked.threads),
+        ("latency_quantization", measurements.quantization, target.quantization),
+        ("threads", measurements.threads, target.threads),
     ):
         if value != required:
             raise UsageError(
@@ -175,13 +175,13 @@ def _check_table(table: Any, path: pathlib.Path, asked: LatencyTarget, method: A
         )
 
 
-def judge(asked: LatencyTarget, widths: Mapping[str, int], files: Mapping[str, dict]) -> tuple[dict[str, Any], str]:
+def judge(target: LatencyTarget, widths: Mapping[str, int], files: Mapping[str, dict]) -> tuple[dict[str, Any], str]:
     """Whether the target was met, by the benchmark of the run.
 
     Latencies are compared relative to the baseline's, because milliseconds vary over time on the same machine.
 
     Args:
-        asked: the target, with its table.
+        target: with its table.
         widths: group -> kept channels.
         files: the `tflite` part of summary.json.
 
@@ -192,19 +192,19 @@ def judge(asked: LatencyTarget, widths: Mapping[str, int], files: Mapping[str, d
     from dcp_tf.report import rows
     from dcp_tf.tflite.latency.stopwatch import machine_name
 
-    table = asked.table
-    limit = Target("latency", asked.text, table.predict).limit(table.baseline_ms)
+    table = target.table
+    limit = Target("latency", target.text, table.predict).limit(table.baseline_ms)
     predicted = table.predict(widths)
     record = {
-        "asked": asked.text,
+        "asked": target.text,
         "asked_share": limit / table.baseline_ms,
         "asked_ms": limit,
         "predicted": predicted / table.baseline_ms,
         "predicted_ms": predicted,
-        "quantization": asked.mode,
+        "quantization": target.mode,
         "machine": table.measurements.machine,
     }
-    pruned = next((r for r in files.values() if r["model"] == "pruned" and r["quantization"] == asked.mode), {})
+    pruned = next((r for r in files.values() if r["model"] == "pruned" and r["quantization"] == target.mode), {})
     if "speedup" not in pruned:
         verdict = "not measured: the files are not there", None
     else:
@@ -223,7 +223,7 @@ def judge(asked: LatencyTarget, widths: Mapping[str, int], files: Mapping[str, d
     text, met = verdict
     figures = f", measured {record['measured']:.1%} ({record['measured_ms']:.3f} ms)" if "measured" in record else ""
     line = (
-        f"target latency {asked.text} of {asked.mode}: predicted {record['predicted']:.1%} ({predicted:.3f} ms)"
+        f"target latency {target.text} of {target.mode}: predicted {record['predicted']:.1%} ({predicted:.3f} ms)"
         f"{figures}: {text}"
     )
     return {"measured": None, **record, "met": met}, line

@@ -126,13 +126,13 @@ def _trial(model: Any, mode: str, dataset: Any, settings: Deployment) -> str | N
 def _bridge_trial(model: Any, objective: Any) -> str | None:
     """Why a model cannot be trained for a qat file; None if it can."""
     from dcp_tf.tflite.qat.bridge import to_tf_keras
-    from dcp_tf.tflite.qat.qat import with_quantizers
+    from dcp_tf.tflite.qat.qat import add_quantizers
 
     if objective is None:
         return f"qat trains models of one output, this one has {len(model.outputs)}"
     try:
         to_tf_keras(model)
-        with_quantizers(model)
+        add_quantizers(model)
     except UsageError as error:
         return str(error)
     except Exception as error:  # TFMOT raises arbitrary errors for unknown layers

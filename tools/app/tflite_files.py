@@ -82,7 +82,7 @@ def _calibration_images(dataset: Any, settings: Any, seed: int) -> Any:
     return dataset.train.representative(settings.calibration_samples, seed)
 
 
-def described(file: Any, model: Any, dataset: Any, objective: Any) -> Any:
+def add_metadata(file: Any, model: Any, dataset: Any, objective: Any) -> Any:
     """The file with metadata about its model and its data."""
     from dcp_tf import tflite
 
@@ -122,7 +122,7 @@ def check(
     from dcp_tf.graph import count_cost
 
     outputs, mode = "embeddings" if objective is None else objective.parity, file.quantization.value
-    file = described(file, model, dataset, objective)
+    file = add_metadata(file, model, dataset, objective)
     if missing := tflite.unsupported_operations(file):
         raise RunError(f"{len(missing)} operations cannot be run in {mode}: {'; '.join(missing[:3])}")
     classes = None if objective is None else objective.class_numbers(dataset.test.labels)

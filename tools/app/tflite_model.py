@@ -23,21 +23,21 @@ def load_tflite(flags: Any) -> Any:
     from dcp_tf import tflite
 
     runner = tflite.Runner(flags.model)
-    about, notes = read_about(flags.model)
+    metadata, notes = read_metadata(flags.model)
     dataset, normalization = data_flags.load_dataset(flags, runner.input_shapes[0][1:], "none", notes)
     outputs = tflite.inspect(flags.model).outputs
     if len(outputs) != 1:
         names = ", ".join(output.name for output in outputs)
         raise UsageError(f"{flags.model} has {len(outputs)} outputs ({names}), the data one label for each image")
-    if about is not None:
-        dataset = with_labels_of(about.labels, dataset, notes)
+    if metadata is not None:
+        dataset = match_classes(metadata.labels, dataset, notes)
     shape = (None, *outputs[0].shape[1:])
     objective = objective_flags.read_for_file(flags, shape, dataset, notes)
     kind = objective.outputs_kind
     return data_flags.ModelAndData(runner.predict, dataset, kind, normalization, flags.model, tuple(notes), objective)
 
 
-def read_about(path: str) -> tuple[Any, list[str]]:
+def read_metadata(path: str) -> tuple[Any, list[str]]:
     """The metadata of a file (None without any), and a note if they are damaged."""
     from dcp_tf import tflite
 
@@ -49,7 +49,7 @@ def read_about(path: str) -> tuple[Any, list[str]]:
 
 def override_by_metadata(path: str, run_record: data_flags.RunRecord) -> data_flags.RunRecord:
     """The metadata of a file, completed by the summary of the run beside it."""
-    metadata, _ = read_about(path)
+    metadata, _ = read_metadata(path)
     if metadata is None:
         return run_record
     record = dataclasses.replace(run_record, path=f"the metadata of {path}")
@@ -68,7 +68,7 @@ def override_by_metadata(path: str, run_record: data_flags.RunRecord) -> data_fl
     return record
 
 
-def with_labels_of(labels: Sequence[str], dataset: Any, notes: list[str]) -> Any:
+def match_classes(labels: Sequence[str], dataset: Any, notes: list[str]) -> Any:
     """The data set with the class numbers of a model, matched by name.
 
     Args:

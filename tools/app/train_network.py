@@ -69,7 +69,7 @@ def build(
     return ModelAndData(loaded.model, images, kind, normalization, model, tuple(notes), objective)
 
 
-def build_as_flags_say(flags: Any, model: str, image_size: int | None) -> ModelAndData:
+def build_from_flags(flags: Any, model: str, image_size: int | None) -> ModelAndData:
     """As `build`, with the data, the seed and the loss of the flags; verified on `--pairs` if they are given.
 
     Raises:

@@ -9,7 +9,7 @@ from keras import layers
 
 from dcp_tf import tflite
 from dcp_tf.errors import RunError
-from dcp_tf.tflite.conversion.biases import with_right_biases, wrong_biases
+from dcp_tf.tflite.conversion.biases import correct_biases, wrong_biases
 from dcp_tf.tflite.schema import flatbuffer
 
 
@@ -76,7 +76,7 @@ def test_a_bias_in_another_scale_is_seen_and_put_right(int8):
     broken = shrunk_bias(int8.content)
     (wrong,) = wrong_biases(broken)
     assert wrong.name.startswith("CONV_2D (")
-    repaired = with_right_biases(broken)
+    repaired = correct_biases(broken)
     assert wrong_biases(repaired) == []
     outputs = [tflite.Runner(tflite.TFLiteFile(c, int8.quantization)) for c in (int8.content, broken, repaired)]
     expected, spoiled, found = (runner.predict(nets.images()) for runner in outputs)
@@ -85,7 +85,7 @@ def test_a_bias_in_another_scale_is_seen_and_put_right(int8):
 
 
 def test_a_file_with_right_biases_stays_byte_for_byte(int8):
-    assert with_right_biases(int8.content) is int8.content
+    assert correct_biases(int8.content) is int8.content
 
 
 def test_a_bias_without_a_scale_is_refused_by_name(int8):
@@ -94,7 +94,7 @@ def test_a_bias_without_a_scale_is_refused_by_name(int8):
     bias = graph.tensors[graph.operators[wrong_biases(flatbuffer.pack(model))[0].operation].inputs[2]]
     bias.quantization.scale = None
     with pytest.raises(RunError, match=r"bias of CONV_2D \("):
-        with_right_biases(flatbuffer.pack(model))
+        correct_biases(flatbuffer.pack(model))
 
 
 @pytest.mark.parametrize("name", sorted(nets.NETWORKS))
