@@ -2,21 +2,21 @@
 
 from dcp_tf.models.applications import APPLICATIONS
 from dcp_tf.models.batch import with_open_batch
-from dcp_tf.models.cifar_resnet import cifar_resnet
-from dcp_tf.models.faces import lresnet34e_ir, mobilefacenet, spherenet4, spherenet20
 from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.inputs import takes_raw_pixels
 from dcp_tf.models.keras2.convert import from_tf_keras
 from dcp_tf.models.load import LoadedModel, load
-from dcp_tf.models.mobilenet_v1 import mobilenet_v1, mobilenet_v1_cifar, mobilenet_v1_sparse
-from dcp_tf.models.mobilenet_v2 import mobilenet_v2, mobilenet_v2_cifar, mobilenet_v2_small
+from dcp_tf.models.networks.cifar_resnet import cifar_resnet
+from dcp_tf.models.networks.faces import lresnet34e_ir, mobilefacenet, spherenet4, spherenet20
+from dcp_tf.models.networks.mobilenet_v1 import mobilenet_v1, mobilenet_v1_cifar, mobilenet_v1_sparse
+from dcp_tf.models.networks.mobilenet_v2 import mobilenet_v2, mobilenet_v2_cifar, mobilenet_v2_small
+from dcp_tf.models.networks.preresnet import preresnet
+from dcp_tf.models.networks.resnet import resnet18, resnet50
+from dcp_tf.models.networks.vgg import vgg16_cifar, vgg19_cifar
 from dcp_tf.models.outputs import outputs_kind
 from dcp_tf.models.paper_scope import paper_scope
-from dcp_tf.models.preresnet import preresnet
-from dcp_tf.models.resnet import resnet18, resnet50
 from dcp_tf.models.time_distributed import steps_as_rows
-from dcp_tf.models.vgg import vgg16_cifar, vgg19_cifar
 from dcp_tf.models.zoo import NETWORKS, build
 
 __all__ = [

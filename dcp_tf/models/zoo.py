@@ -8,9 +8,9 @@ from functools import partial
 import keras
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models import faces, mobilenet_v1, mobilenet_v2, resnet, vgg
-from dcp_tf.models.cifar_resnet import cifar_resnet
-from dcp_tf.models.preresnet import preresnet
+from dcp_tf.models.networks import faces, mobilenet_v1, mobilenet_v2, resnet, vgg
+from dcp_tf.models.networks.cifar_resnet import cifar_resnet
+from dcp_tf.models.networks.preresnet import preresnet
 
 
 @dataclasses.dataclass(frozen=True)

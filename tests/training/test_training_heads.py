@@ -6,7 +6,7 @@ import pytest
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.models.preresnet import preresnet
+from dcp_tf.models.networks.preresnet import preresnet
 from dcp_tf.training import Classification
 from dcp_tf.training.heads import augment, bottlenecks
 

@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from dcp_tf.models.building_blocks import bn_prelu, conv, depthwise, prelu
+from dcp_tf.models.networks.building_blocks import bn_prelu, conv, depthwise, prelu
 
 # Stages of (expansion, channels, blocks, stride of the first block).
 _MOBILEFACENET_STAGES = ((2, 64, 5, 2), (4, 128, 1, 2), (2, 128, 6, 1), (4, 128, 1, 2), (2, 128, 2, 1))

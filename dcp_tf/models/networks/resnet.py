@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from dcp_tf.models.building_blocks import bn_relu, classifier, conv
+from dcp_tf.models.networks.building_blocks import bn_relu, classifier, conv
 
 _WIDTHS = (64, 128, 256, 512)
 

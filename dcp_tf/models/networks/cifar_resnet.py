@@ -4,7 +4,7 @@ import keras
 from keras import layers, ops
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models.building_blocks import bn_relu, classifier, conv
+from dcp_tf.models.networks.building_blocks import bn_relu, classifier, conv
 
 
 def cifar_resnet(

@@ -6,7 +6,7 @@ from functools import partial
 import keras
 from keras import layers
 
-from dcp_tf.models.building_blocks import bn_relu, classifier, conv, depthwise
+from dcp_tf.models.networks.building_blocks import bn_relu, classifier, conv, depthwise
 
 # (channels, stride) of the thirteen blocks.
 _BLOCKS = (

@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models.building_blocks import bn_relu, classifier, conv, depthwise
+from dcp_tf.models.networks.building_blocks import bn_relu, classifier, conv, depthwise
 
 # Stages of (expansion, channels, blocks, stride of the first block).
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

@@ -1,0 +1,1 @@
+"""The networks that come with dcp_tf, one family per file."""
