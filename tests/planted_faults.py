@@ -176,13 +176,13 @@ SELECTION = (
         "test_each_removal_is_the_cheapest_and_costs_what_refitting_says",
     ),
     Fault(
-        "zeros count as activations",
+        "zeros count as active",
         "tf.cast(tf.not_equal(",
         "tf.cast(tf.equal(",
         "test_apoz_is_the_share_of_zeros_behind_the_activation",
     ),
     Fault(
-        "filters far from the others pass for near ones",
+        "distances of filters have a wrong sign",
         "squares[:, None] + squares - 2 * products",
         "squares[:, None] + squares + 2 * products",
         "test_scores_of_filters_equal_their_definition",
@@ -202,7 +202,7 @@ TRAINING = (
         "test_distillation_equals_the_formula",
     ),
     Fault(
-        "the temperature is not made good",
+        "the distance is not rescaled by the temperature",
         "return temperature**2 * divergence",
         "return divergence",
         "test_distillation_equals_the_formula",
@@ -228,7 +228,7 @@ TRAINING = (
 )
 DATA = (
     Fault(
-        "white is one half too bright",
+        "pixels are divided by another white",
         "multiplier = self.scale / (white * std)",
         "multiplier = self.scale / ((white + 1) * std)",
         "test_integer_pixels_are_normalized_as_numpy_does",
@@ -266,7 +266,7 @@ TFLITE = (
         "test_equal_files_are_seldom_told_apart",
     ),
     Fault(
-        "the quietest runs speak however far apart they lie",
+        "a wide interval of the quietest runs counts",
         "narrow and (self.quiet_low > 1 or self.quiet_high < 1)",
         "(self.quiet_low > 1 or self.quiet_high < 1)",
         "test_the_quietest_runs_tell_in_a_narrow_interval_on_one_side_of_1",
@@ -284,7 +284,7 @@ TFLITE = (
         "test_latencies_are_the_median_and_the_outer_tenths_of_all_runs",
     ),
     Fault(
-        "files are always measured in one order",
+        "the order of the measured files never changes",
         "start = run % len(candidates)",
         "start = 0",
         "test_every_candidate_is_measured_once_a_run_and_the_first_one_changes",

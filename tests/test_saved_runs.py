@@ -97,7 +97,7 @@ RESUMED = {
 
 
 @pytest.mark.parametrize("where", RESUMED)
-def test_a_run_that_was_killed_is_resumed_and_keeps_its_promise(where, tmp_path, capsys):
+def test_a_killed_run_resumes_and_ends_with_the_expected_plan(where, tmp_path, capsys):
     flags, plan, *first = RESUMED[where]
     shutil.copytree(SAVED / f"stopped_in_{where}", tmp_path / "run")
     assert prune.run([*DATA, *flags, *LAST, f"--output_dir={tmp_path / 'run'}", "--resume"]) == 0
@@ -105,12 +105,12 @@ def test_a_run_that_was_killed_is_resumed_and_keeps_its_promise(where, tmp_path,
     for kind, begin in zip((r"selected \d", r"fine-tuning \d"), first, strict=True):
         logged = next((line for line in lines if re.match(kind, line)), None)
         assert logged is None if begin is None else logged.startswith(begin)
-    promised, written = read("plans", f"{plan}.json"), json.loads((tmp_path / "run" / "plan.json").read_text())
-    kept = {group["name"]: group["kept"] for group in promised["groups"]}
+    expected, written = read("plans", f"{plan}.json"), json.loads((tmp_path / "run" / "plan.json").read_text())
+    kept = {group["name"]: group["kept"] for group in expected["groups"]}
     assert {group["name"]: group["kept"] for group in written["groups"]} == kept
-    kernels = [(kernel["layer"], kernel["kept"]) for kernel in promised.get("kernels", [])]
+    kernels = [(kernel["layer"], kernel["kept"]) for kernel in expected.get("kernels", [])]
     assert [(kernel["layer"], kernel["kept"]) for kernel in written["kernels"]] == kernels
-    assert promised.get("settings", {}).items() <= written["settings"].items()
+    assert expected.get("settings", {}).items() <= written["settings"].items()
 
 
 def test_another_setting_than_the_killed_run_had_is_refused(tmp_path, capsys):
@@ -123,7 +123,7 @@ def test_another_setting_than_the_killed_run_had_is_refused(tmp_path, capsys):
 COMPARED = (*DATA, *SHORT, "--methods=dcp,l1", "--seeds=2", "--finetune_epochs=1", "--train_samples=400")
 
 
-def test_a_comparison_that_was_killed_goes_on_behind_its_runs(tmp_path, capsys):
+def test_a_killed_comparison_resumes_after_its_finished_runs(tmp_path, capsys):
     shutil.copytree(SAVED / "stopped_comparison", tmp_path / "run")
     assert compare.run([*COMPARED, f"--output_dir={tmp_path / 'run'}", "--resume"]) == 0
     assert "run 1 of 2: dcp, seed 1" in capsys.readouterr().err
@@ -139,12 +139,12 @@ def test_a_comparison_that_was_killed_goes_on_behind_its_runs(tmp_path, capsys):
     ]
 
 
-def test_a_finished_comparison_is_resumed_without_a_run(tmp_path, capsys):
+def test_a_finished_comparison_resumes_without_a_run(tmp_path, capsys):
     shutil.copytree(SAVED / "compared", tmp_path / "run")
     assert compare.run([*COMPARED, f"--output_dir={tmp_path / 'run'}", "--resume"]) == 0
-    said = capsys.readouterr()
-    assert "run 1 of" not in said.err
-    assert "98.33" in said.out
+    printed = capsys.readouterr()
+    assert "run 1 of" not in printed.err
+    assert "98.33" in printed.out
     assert (
         json.loads((tmp_path / "run" / "compare.json").read_text())["runs"] == read("compared", "compare.json")["runs"]
     )

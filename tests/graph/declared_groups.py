@@ -51,12 +51,12 @@ class Ledger:
         for channel, fact in self.facts:
             facts[self.root(channel)].add(fact)
         groups = Counter(frozenset(known) for known in facts.values())
-        found = Counter()
+        prunable = Counter()
         for known, size in groups.items():
             kinds = Counter(kind for kind, _ in known)
             if size > 1 and kinds["producer"] and kinds["consumer"] and not kinds["pin"]:
-                found[size, kinds["producer"], kinds["consumer"], kinds["residual"] > 0] += 1
-        return found
+                prunable[size, kinds["producer"], kinds["consumer"], kinds["residual"] > 0] += 1
+        return prunable
 
 
 class Map:
