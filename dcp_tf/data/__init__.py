@@ -2,12 +2,12 @@
 
 from dcp_tf.data.array_split import ArraySplit, load_arrays, make_array_split
 from dcp_tf.data.data_split import DataSplit, digest, images_per_measurement
-from dcp_tf.data.faces import FaceSettings, read_identities
+from dcp_tf.data.faces.identities import FaceSettings, read_identities
+from dcp_tf.data.faces.pairs import Pairs, pairs_split, read_pairs
 from dcp_tf.data.held_out import hold_out
 from dcp_tf.data.image_arrays import from_arrays, split_from_arrays
 from dcp_tf.data.image_split import ImageDataset, ImageSplit
 from dcp_tf.data.load import load
-from dcp_tf.data.pairs import Pairs, pairs_split, read_pairs
 from dcp_tf.data.tf_data_split import TfDataSplit, as_split
 from dcp_tf.deprecated import renamed
 from dcp_tf.settings.normalization import NORMALIZATIONS, Normalization, find_normalization

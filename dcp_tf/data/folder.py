@@ -12,7 +12,7 @@ from PIL import Image
 
 from dcp_tf import progress
 from dcp_tf.data import sources
-from dcp_tf.data.alignment import align_face
+from dcp_tf.data.faces.alignment import align_face
 from dcp_tf.data.image_files import class_folders, inner_folders, list_images
 from dcp_tf.data.preprocessing import Shape, decoded_shape
 from dcp_tf.data.raw_dataset import RawDataset, train_test_split

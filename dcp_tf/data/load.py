@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
-from dcp_tf.data.faces import FaceSettings, raw_faces
+from dcp_tf.data.faces.identities import FaceSettings, raw_faces
 from dcp_tf.data.folder import raw_folder
 from dcp_tf.data.image_arrays import assemble, raw_digits, raw_npz
 from dcp_tf.data.image_split import ImageDataset

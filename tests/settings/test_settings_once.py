@@ -115,7 +115,7 @@ def test_every_setting_has_help_and_one_flag_or_a_reason_why_it_has_none(table, 
 
 def test_the_names_are_those_that_the_library_knows():
     from dcp_tf import pruning
-    from dcp_tf.data import pair_lists
+    from dcp_tf.data.faces import pair_lists
     from dcp_tf.pruning.problem import scores
     from dcp_tf.training import embeddings
 

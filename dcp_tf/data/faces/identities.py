@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.data.alignment import FACE_SIZE, absolute, read_landmarks
-from dcp_tf.data.face_records import open_face_records, record_files
+from dcp_tf.data.faces.alignment import FACE_SIZE, absolute, read_landmarks
+from dcp_tf.data.faces.records import open_face_records, record_files
 from dcp_tf.data.folder import FileDecoder, common_shape, open_images
 from dcp_tf.data.image_files import class_folders, list_images
 from dcp_tf.data.preprocessing import decoded_shape

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from dcp_tf.data.alignment import absolute, read_landmarks
-from dcp_tf.data.faces import face_decoder
+from dcp_tf.data.faces.alignment import absolute, read_landmarks
+from dcp_tf.data.faces.identities import face_decoder
+from dcp_tf.data.faces.pair_lists import PROTOCOLS, find_images, list_pairs
 from dcp_tf.data.folder import open_images
 from dcp_tf.data.image_split import ImageSplit, make_image_split
-from dcp_tf.data.pair_lists import PROTOCOLS, find_images, list_pairs
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.normalization import Normalization, find_normalization
 

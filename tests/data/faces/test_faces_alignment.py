@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dcp_tf import data
-from dcp_tf.data.alignment import align_face, face_template, read_landmarks, similarity_transform
-from dcp_tf.data.faces import FaceSettings
+from dcp_tf.data.faces.alignment import align_face, face_template, read_landmarks, similarity_transform
+from dcp_tf.data.faces.identities import FaceSettings
 from dcp_tf.errors import UsageError
 
 RNG = np.random.default_rng(0)

@@ -1,0 +1,1 @@
+"""Data sets of faces: identities to train on, pairs to verify."""
