@@ -4,12 +4,10 @@ import dataclasses
 import math
 from typing import ClassVar
 
-from dcp_tf.pruning.methods import DCP, Guided
+from dcp_tf.pruning.methods import DCP, MOST_STEPS, Guided
 from dcp_tf.pruning.stopping import FixedRate, RelativeChangeOrCap, StoppingRule
 from dcp_tf.settings.budget import Adaptive, KernelRate
 from dcp_tf.settings.table import documented
-
-_MOST_STEPS = 32  # of Algorithm 2 for one layer, unless B is given
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -39,7 +37,7 @@ class KernelMethod(Guided):
         """B for a layer that keeps at most `keep` kernels: as many as one channel has (the paper's), or more."""
         if self.per_step is not None:
             return self.per_step * filters
-        return max(filters, math.ceil(keep / _MOST_STEPS))
+        return max(filters, math.ceil(keep / MOST_STEPS))
 
 
 @documented

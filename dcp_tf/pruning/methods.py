@@ -15,7 +15,7 @@ from dcp_tf.settings.scope import Scope, WidthSettings
 from dcp_tf.settings.selection import Images, Selection
 from dcp_tf.settings.table import documented, rules
 
-_MOST_STEPS = 32  # of Algorithm 2 for one group, unless B is given
+MOST_STEPS = 32  # of Algorithm 2 for one group, or one layer of kernels, unless B is given
 
 
 @documented
@@ -86,7 +86,7 @@ class RefitsWeights(Method, Images):
 
     def step_size(self, keep: int) -> int:
         """B for a group that keeps at most `keep` channels."""
-        return max(2, math.ceil(keep / _MOST_STEPS)) if self.per_step is None else self.per_step
+        return max(2, math.ceil(keep / MOST_STEPS)) if self.per_step is None else self.per_step
 
     @property
     def uses_heads(self) -> bool:

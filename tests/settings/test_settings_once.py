@@ -113,6 +113,33 @@ def test_every_setting_has_help_and_one_flag_or_a_reason_why_it_has_none(table, 
         assert any(flag in flags for flags in FLAGS.values())
 
 
+def messages(code):
+    """The texts of a module, f-strings in one piece, without docstrings."""
+    tree = ast.parse(code)
+    skipped = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            skipped |= {id(part) for part in node.values}
+            yield "".join(part.value for part in node.values if isinstance(part, ast.Constant))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in skipped:
+            yield node.value
+
+
+@pytest.mark.parametrize("folder", ["dcp_tf", "tflite"])
+def test_the_library_names_settings_and_no_flags(folder):
+    # What names the program, or a command of TensorFlow Datasets, is meant for the command line.
+    commands = re.compile(rf"\b({'|'.join(PROGRAMS)}|tfds)\b")
+    flags = set().union(*FLAGS.values())
+    named = [
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in (ROOT / folder).rglob("*.py")
+        if path.name != "pixel_ranges.py"  # what it suggests is typed, and kept in summary.json
+        for text in messages(path.read_text("utf-8"))
+        if not commands.search(text) and flags & set(re.findall(r"(?<![\w-])--(\w+)", text))
+    ]
+    assert not named
+
+
 def test_the_names_are_those_that_the_library_knows():
     from dcp_tf import pruning
     from dcp_tf.data.faces import pair_lists

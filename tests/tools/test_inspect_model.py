@@ -37,7 +37,7 @@ def test_a_target_is_met_and_what_is_reachable_is_listed(capsys):
         (["--target_macs=0.1%"], "cannot be reached"),
         (["--target_macs=60%", "--target_params=60%"], "one target"),
         (["--rate=0.5", "--target_macs=60%"], "not both"),
-        (["--rate=1.5"], "between 0 and 1"),
+        (["--rate=1.5"], "--rate must be above 0 and below 1"),
         (["--target_bytes=many"], "received 'many'"),
     ],
 )

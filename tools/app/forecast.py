@@ -4,6 +4,8 @@ import re
 from typing import Any
 
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.budget import Budget
+from dcp_tf.tools.cli.flags_from_settings import read, values_of
 from dcp_tf.tools.cli.program import name_flags
 from dcp_tf.tools.cli.pruning_flags import read_target
 
@@ -13,8 +15,7 @@ def forecast(graph: Any, flags: Any) -> dict[str, Any]:
     from dcp_tf.graph import count_cost
     from dcp_tf.pruning import Widths, profile, rounding_note
 
-    if flags.rate is not None and not 0 < flags.rate < 1:
-        raise UsageError(f"the pruning rate must lie between 0 and 1, received {flags.rate}")
+    read(values_of(flags), Budget)  # checks the rate
     target = read_target(flags)
     if target is not None and flags.rate is not None:
         raise UsageError("give --rate or a target, not both")

@@ -48,51 +48,42 @@ class Program:
 
     def string(self, name: str, default: str | None, about: str) -> None:
         """Defines a flag that takes a text."""
-        absl_flags.DEFINE_string(name, default, about, flag_values=self.flags)
-        self._add(name)
+        self._define(absl_flags.DEFINE_string, name, default, about)
 
     def path(self, name: str, default: str | None, about: str) -> None:
         """Defines a flag that takes a path, alone or behind a word as in npz:FILE; ~ is the user's folder."""
-        absl_flags.DEFINE(_PathParser(), name, default, about, flag_values=self.flags)
-        self._add(name)
+        self._define(absl_flags.DEFINE, _PathParser(), name, default, about)
 
     def paths(self, name: str, default: Sequence[str], about: str) -> None:
         """Defines a flag that takes paths with commas between them."""
         serializer = absl_flags.CsvListSerializer(",")
-        absl_flags.DEFINE(_PathsParser(), name, [*default], about, flag_values=self.flags, serializer=serializer)
-        self._add(name)
+        self._define(absl_flags.DEFINE, _PathsParser(), name, [*default], about, serializer=serializer)
 
     def list(self, name: str, default: Sequence[str], about: str) -> None:
         """Defines a flag that takes texts with commas between them."""
-        absl_flags.DEFINE_list(name, list(default), about, flag_values=self.flags)
-        self._add(name)
+        self._define(absl_flags.DEFINE_list, name, list(default), about)
 
     def integer(self, name: str, default: int, about: str, lower: int = 0, upper: int | None = None) -> None:
         """Defines a flag that takes a whole number."""
-        absl_flags.DEFINE_integer(name, default, about, lower_bound=lower, upper_bound=upper, flag_values=self.flags)
-        self._add(name)
+        self._define(absl_flags.DEFINE_integer, name, default, about, lower_bound=lower, upper_bound=upper)
 
     def share(self, name: str, default: float | None, about: str) -> None:
         """Defines a flag that takes a share, as 0.3 or as 30%."""
-        absl_flags.DEFINE(_ShareParser(lower_bound=0.0), name, default, about, flag_values=self.flags)
+        self._define(absl_flags.DEFINE, _ShareParser(lower_bound=0.0), name, default, about)
         absl_flags.register_validator(name, _finite, "is no finite number", flag_values=self.flags)
-        self._add(name)
 
     def float(self, name: str, default: float | None, about: str) -> None:
         """Defines a flag that takes a number of 0 or more."""
-        absl_flags.DEFINE_float(name, default, about, lower_bound=0.0, flag_values=self.flags)
+        self._define(absl_flags.DEFINE_float, name, default, about, lower_bound=0.0)
         absl_flags.register_validator(name, _finite, "is no finite number", flag_values=self.flags)
-        self._add(name)
 
     def boolean(self, name: str, default: bool, about: str) -> None:
         """Defines a switch: `--name` or `--noname`."""
-        absl_flags.DEFINE_boolean(name, default, about, flag_values=self.flags)
-        self._add(name)
+        self._define(absl_flags.DEFINE_boolean, name, default, about)
 
     def enum(self, name: str, default: str | None, values: Sequence[str], about: str) -> None:
         """Defines a flag that takes one of some words."""
-        absl_flags.DEFINE_enum(name, default, list(values), about, flag_values=self.flags)
-        self._add(name)
+        self._define(absl_flags.DEFINE_enum, name, default, list(values), about)
 
     def help(self) -> str:
         """The text of `--help`."""
@@ -104,7 +95,8 @@ class Program:
                 lines += _help_of(self.flags[name])
         return "\n".join(lines)
 
-    def _add(self, name: str) -> None:
+    def _define(self, make: Callable, *arguments: Any, **more: Any) -> None:
+        name = make(*arguments, flag_values=self.flags, **more).name
         FLAG_OF.setdefault(name, name)
         self._sections[-1][1].append(name)
 
