@@ -119,7 +119,7 @@ def read_content(source: TFLiteFile | str | os.PathLike) -> bytes:
     """The bytes of a converted model or of a .tflite file.
 
     Raises:
-        UsageError: there is no such file, or it holds no TFLite model.
+        UsageError: there is no such file, or it is not a TFLite model.
     """
     if isinstance(source, TFLiteFile):
         return source.content
@@ -131,7 +131,7 @@ def read_content(source: TFLiteFile | str | os.PathLike) -> bytes:
     except OSError as error:
         raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
     if content[4:8] != b"TFL3":  # the identifier that every TFLite flatbuffer carries
-        raise UsageError(f"{path} is no TFLite model; give a file that was written by export or tflite.convert")
+        raise UsageError(f"{path} is not a TFLite model; give a file that was written by export or tflite.convert")
     return content
 
 

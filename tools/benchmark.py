@@ -43,10 +43,10 @@ def main(flags) -> None:
     if not flags.models:
         raise UsageError("say which files: --models=A.tflite,B.tflite")
     if not all(flags.models):
-        raise UsageError(f"--models has a comma too many, it names an empty file. Received: {','.join(flags.models)}")
+        raise UsageError(f"--models has an extra comma, which names an empty file. Received: {','.join(flags.models)}")
     for path in flags.models:
         if path != readable_name(path):  # the interpreter takes names in UTF-8 only
-            raise UsageError(f"the name {readable_name(path)} is no UTF-8 here: rename the file, or set PYTHONUTF8=1")
+            raise UsageError(f"the name {readable_name(path)} is not UTF-8 here: rename the file, or set PYTHONUTF8=1")
     names = _short_names(flags.models)
     candidates = dict(zip(names, flags.models, strict=True))
     if flags.device == "android":

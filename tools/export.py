@@ -61,7 +61,7 @@ def main(flags) -> None:
     subject = data_flags.load_model_and_data(flags)
     is_file = pathlib.Path(flags.model).is_file()
     if not flags.output_dir and not is_file:
-        raise UsageError("say where the files shall go: --output_dir=FOLDER")
+        raise UsageError("say where to write the files: --output_dir=FOLDER")
     folder = writable_folder(flags.output_dir or pathlib.Path(flags.model).parent)
     changes = []
     if not flags["quantization"].present:  # of files that were asked for those that can be made are made

@@ -49,7 +49,7 @@ def test_wrong_flags_of_benchmark(flags, words, file, capsys):
 def test_a_comma_too_many_is_refused(file, capsys):
     assert benchmark.run([f"--models={file},"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert f"comma too many, it names an empty file. Received: {file}," in line
+    assert f"extra comma, which names an empty file. Received: {file}," in line
 
 
 def test_latency_table_is_measured_once(inputs, tmp_path, capsys):

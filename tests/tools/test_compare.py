@@ -190,4 +190,4 @@ def test_resuming_under_other_conditions_is_refused(compared, inputs, tmp_path, 
     assert contents(tmp_path) == before
     (tmp_path / "compare.json").write_text("{}")
     assert compare.run(flags(inputs, tmp_path, "--resume")) == 2
-    assert "is no comparison" in capsys.readouterr().err
+    assert "is not a comparison" in capsys.readouterr().err

@@ -24,7 +24,7 @@ def find_adb(path: str | None = None) -> str:
     """
     if path is not None:
         if shutil.which(path) is None:
-            raise UsageError(f"adb={path} is no program that can be run", "adb")
+            raise UsageError(f"adb={path} is not an executable program", "adb")
         return path
     folders = [
         pathlib.Path(os.environ[name], "platform-tools")
@@ -58,7 +58,7 @@ def choose_devices(adb: str, serials: Sequence[str] = ()) -> list[str]:
         raise UsageError(f"there is no device {missing[0]!r}; connected: {connected}")
     if not states:
         raise UsageError(
-            "no Android device is connected: plug one in, switch on USB debugging in its developer options, and check "
+            "no Android device is connected: plug one in, enable USB debugging in its developer options, and check "
             "with `adb devices`"
         )
     if not serials and len(states) > 1:
@@ -84,11 +84,9 @@ def _require_usable(serial: str, state: str) -> None:
     if state == "device":
         return
     if state == "unauthorized":
-        raise UsageError(
-            f"device {serial} has not authorized this computer: unlock it and confirm the question about USB debugging"
-        )
+        raise UsageError(f"device {serial} has not authorized this computer: unlock it and allow USB debugging")
     if state.startswith("no permissions"):
-        raise UsageError(f"this user may not open device {serial}: set up udev rules for it ({state})")
+        raise UsageError(f"this user has no permission to open device {serial}: set up udev rules for it ({state})")
     raise UsageError(f"device {serial} is {state}: unplug it, plug it in again, and check with `adb devices`")
 
 

@@ -85,7 +85,7 @@ def core_mask(device: Device, which: str, threads: int) -> int | None:
         return _given_mask(device, which, threads)
     if not device.cores:
         raise UsageError(
-            f"device {device.serial} does not tell its cores' frequencies: give a mask (cores=f0) or cores=all",
+            f"device {device.serial} does not report the frequencies of its cores: give a mask (cores=f0) or cores=all",
             setting="cores",
         )
     chosen: list[int] = []
@@ -128,7 +128,7 @@ def check_program(path: pathlib.Path, device: Device) -> None:
             f"benchmark_model={path} cannot be read: {error.strerror or error}", "benchmark_model"
         ) from error
     if head[:4] != b"\x7fELF" or len(head) < 20:
-        raise UsageError(f"benchmark_model={path} is no Android program (not an ELF file)", "benchmark_model")
+        raise UsageError(f"benchmark_model={path} is not an Android program (not an ELF file)", "benchmark_model")
     kind = _MACHINES.get(struct.unpack_from("<H", head, 18)[0], "of an unknown kind")
     if kind not in device.abis:
         raise UsageError(
@@ -175,7 +175,7 @@ def wait_until_cool(adb: Adb, limit: float, minutes: float) -> tuple[float | Non
             now = temperature(adb)
             bar.update(max(0, round(10 * (start - (now or start))) - bar.n))
     if now is None:
-        raise RunError(f"device {adb.serial} no longer tells its temperature")
+        raise RunError(f"device {adb.serial} no longer reports its temperature")
     if now > limit:
-        progress.say(f"{adb.serial} still has {now:.1f} °C after {minutes:g} minutes: measuring all the same")
+        progress.say(f"{adb.serial} still has {now:.1f} °C after {minutes:g} minutes: measuring anyway")
     return now, now <= limit

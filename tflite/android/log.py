@@ -165,7 +165,7 @@ def _number(text: str, line: str) -> float:
         value = math.nan
     if not math.isfinite(value):
         raise RunError(
-            f"benchmark_model printed {text!r} where a number belongs, in the line {line!r}: run again, or take "
+            f"benchmark_model printed {text!r} instead of a number, in the line {line!r}: run again, or take "
             "another build of it (docs/android.md)"
         )
     return value

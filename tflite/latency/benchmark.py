@@ -123,7 +123,7 @@ def benchmark(
         profile: whether to measure the time of every operation too.
 
     Raises:
-        UsageError: a number is out of range, a file is missing, it holds no TFLite model, or a processor cannot be
+        UsageError: a number is out of range, a file is missing or not a TFLite model, or a processor cannot be
             used.
         RunError: a measuring process died.
     """

@@ -172,7 +172,7 @@ class LatencyTable:
             plain = {name: content[name] for name in ("fingerprint", "machine", "quantization", "threads", "round_to")}
             lists = {name: tuple(content[name]) for name in ("levels", "groups")}
         except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{path} is no latency table; write it again with tools/latency_table.py") from error
+            raise UsageError(f"{path} is not a latency table; write it again with tools/latency_table.py") from error
         return cls(graph, Measurements(**plain, **lists, layers=layers, anchors=anchors))
 
 
@@ -313,7 +313,7 @@ def _measure_files(makers: LayerFiles, layers: Mapping, batches: Sequence[list[s
 def _take(contents: Iterator[tuple[str, bytes]], keys: Sequence[str]) -> list[bytes]:
     pairs = [next(contents) for _ in keys]
     if [key for key, _ in pairs] != list(keys):
-        raise AssertionError("the files are made in another order than they are measured")
+        raise AssertionError("the files are not made in the order of their measurement")
     return [content for _, content in pairs]
 
 

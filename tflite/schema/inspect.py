@@ -17,7 +17,7 @@ def inspect(source: TFLiteFile | str | os.PathLike) -> Inspection:
         source: a converted model, or the path of a .tflite file.
 
     Raises:
-        UsageError: there is no such file, or it holds no TFLite model.
+        UsageError: there is no such file, or it is not a TFLite model.
     """
     content = read_content(source)
     with flatbuffer.refuse_damage(source):
@@ -28,7 +28,7 @@ def count_macs(source: TFLiteFile | str | os.PathLike) -> int:
     """Multiply-accumulates of one inference at batch size 1: convolutions, transposed ones, and matrix products.
 
     Raises:
-        UsageError: there is no such file, or it holds no TFLite model.
+        UsageError: there is no such file, or it is not a TFLite model.
     """
     return inspect(source).macs
 

@@ -26,7 +26,7 @@ def unsupported_operations(source: TFLiteFile | str | os.PathLike) -> list[str]:
         The operations that fail, as "NAME (output tensor): reason"; empty if the file runs.
 
     Raises:
-        UsageError: there is no such file, or it holds no TFLite model.
+        UsageError: there is no such file, or it is not a TFLite model.
     """
     content = read_content(source)
     reason = _failure(content)

@@ -126,7 +126,7 @@ def read_metadata(source: TFLiteFile | str | os.PathLike) -> Metadata | None:
         None if the file has no metadata.
 
     Raises:
-        UsageError: there is no such file, it holds no TFLite model, or its metadata are damaged.
+        UsageError: there is no such file, it is not a TFLite model, or its metadata are damaged.
     """
     content = read_content(source)
     try:

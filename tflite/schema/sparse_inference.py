@@ -64,7 +64,7 @@ def sparse_inference_report(source: Any) -> SparseReport:
             the zeros are checked; a file must also store its weights in the sparse encoding (mode "sparse").
 
     Raises:
-        UsageError: there is no such file or it holds no TFLite model, or the model cannot be converted.
+        UsageError: there is no such file, it is not a TFLite model, or the model cannot be converted.
         RunError: the converter has no kernel for an operation of the model.
     """
     is_file = isinstance(source, (TFLiteFile, str, os.PathLike))

@@ -42,7 +42,7 @@ class Runner:
         keep_tensors: whether intermediate tensors can be read, which takes memory and time.
 
     Raises:
-        UsageError: there is no such file, or it holds no TFLite model.
+        UsageError: there is no such file, or it is not a TFLite model.
         RunError: this machine has no kernel for an operation of the file.
     """
 

@@ -30,8 +30,8 @@ def drop_harmful_augmentation(flags: Any, subject: ModelAndData, teacher: Any = 
     if before - after <= max(_POINTS, _SHARE * before):
         return subject
     note = (
-        f"the training images are not augmented ({augmentation}): the model tells {100 * after:.0f} % of them right "
-        f"then, {100 * before:.0f} % as they are (--augmentation={augmentation} does it)"
+        f"the training images are not augmented ({augmentation}): the model's accuracy falls from "
+        f"{100 * before:.0f}% to {100 * after:.0f}% on augmented ones (--augmentation={augmentation} forces it)"
     )
     dataset = dataclasses.replace(subject.dataset, train=dataclasses.replace(train, augmentation="none"))
     return dataclasses.replace(subject, dataset=dataset, notes=(*subject.notes, note))

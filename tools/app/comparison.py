@@ -81,7 +81,7 @@ def read_earlier(
         return None
     before = read_json(path)
     if not isinstance(before, dict) or not {"conditions", "runs", "baseline"} <= before.keys():
-        raise UsageError(f"{path} is no comparison; leave out --resume to start anew")
+        raise UsageError(f"{path} is not a comparison; leave out --resume to start over")
     require_same(path, before["conditions"], conditions(subject, schedule))
     for variant in variants:
         for record in before["runs"]:

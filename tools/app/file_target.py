@@ -78,7 +78,7 @@ def bind_file_target(job: Any, subject: Any) -> Any:
         RunError: the baseline cannot be converted.
     """
     sizes = _FileSizes(job, subject)
-    progress.say(f"the baseline's {job.file.mode} file takes {sizes.full:,} bytes; {job.file.asked} is asked for")
+    progress.say(f"the baseline's {job.file.mode} file takes {sizes.full:,} bytes; the target is {job.file.asked}")
     return dataclasses.replace(job, method=_targeted(job.method, job.file, sizes.predict, sizes.measure))
 
 

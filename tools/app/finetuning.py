@@ -22,9 +22,7 @@ def teacher_weight(flags: Any, subject: ModelAndData) -> float:
 
     weight = distillation_weight(subject.objective.loss, flags.distillation)
     if flags.teacher and not weight:
-        raise UsageError(
-            "nothing is learnt from --teacher: --distillation is 0, or the loss has no distance to a teacher"
-        )
+        raise UsageError("--teacher has no effect: --distillation is 0, or the loss has no distance to a teacher")
     if subject.dataset.train.labels is None and not flags.teacher:
         raise UsageError("the data has no labels: give --teacher=BASELINE")
     return weight if flags.teacher else 0.0

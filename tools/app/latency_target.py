@@ -116,7 +116,7 @@ def bind_latency_table(job: Any, subject: Any, folder: pathlib.Path | None = Non
     _check_table(table, path, target, method, graph)
     where = table.measurements.machine
     progress.say(
-        f"the {target.quantization} baseline takes {table.baseline_ms:.3f} ms on {where}; {target.text} is asked for"
+        f"the {target.quantization} baseline takes {table.baseline_ms:.3f} ms on {where}; the target is {target.text}"
     )
     origin = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     method = _targeted(method, target.text, table.predict, f"latency table {origin}")

@@ -47,6 +47,6 @@ def _require_embeddings(flags: Any, is_linear: bool, outputs: tuple) -> None:
     known = loss in ("auto", *MARGINS) and flags.outputs != "probabilities"
     if not is_linear or not known or len(outputs) != 2 or outputs[1] < 2:
         raise UsageError(
-            f"--pairs verifies embeddings, but {flags.model} is no embedding network: its outputs have the shape "
+            f"--pairs verifies embeddings, but {flags.model} is not an embedding network: its outputs have the shape "
             f"{outputs}" + ("" if loss == "auto" else f", its loss is {loss}")
         )

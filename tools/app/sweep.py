@@ -67,7 +67,7 @@ def sweep(only: str = "", seed: int = 0) -> list[SweepRow]:
     try:
         names = [name for name in APPLICATIONS if re.search(only, name)]
     except re.error as error:
-        raise UsageError(f"--only={only} is no regular expression: {error}") from error
+        raise UsageError(f"--only={only} is not a regular expression: {error}") from error
     if not names:
         raise UsageError(f"no network of keras.applications matches {only!r}; there are {', '.join(APPLICATIONS)}")
     rows = []

@@ -44,7 +44,7 @@ def read_metadata(path: str) -> tuple[Any, list[str]]:
     try:
         return tflite.read_metadata(path), []
     except UsageError as error:
-        return None, [f"{error}; until then --normalization and --outputs say what they said"]
+        return None, [f"{error}; until then set --normalization and --outputs"]
 
 
 def override_by_metadata(path: str, run_record: data_flags.RunRecord) -> data_flags.RunRecord:

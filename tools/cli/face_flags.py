@@ -158,7 +158,7 @@ def _require_embeddings(flags: Any, objective: Any) -> None:
     if not isinstance(objective, Embedding | Directions):
         kind = "several outputs" if objective is None else objective.describe()
         raise UsageError(
-            f"--pairs verifies embeddings, but {flags.model} is no embedding network ({kind}): if its outputs are "
+            f"--pairs verifies embeddings, but {flags.model} is not an embedding network ({kind}): if its outputs are "
             "embeddings, give --loss=arcface; if they tell people apart, give the part below them, "
             "keras.Model(model.inputs[0], model.get_layer(NAME).output).save('x.keras')"
         )

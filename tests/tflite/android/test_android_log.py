@@ -83,8 +83,8 @@ def test_a_count_may_have_an_exponent_and_the_fastest_inference_no_time():
     [
         ("(avg): 14000", "(avg): 0", r"0 us, .*'Inference timings in us: .*\(avg\): 0': measure a larger model"),
         ("median=14000", "median=0", r"0 us, .*'count=70 .* median=0 .*': measure a larger model"),
-        ("max=15400", "max=1.5.4", r"printed '1\.5\.4' where a number belongs, in the line 'count=70 "),
-        ("count=70", "count=9e999", "printed '9e999' where a number belongs"),
+        ("max=15400", "max=1.5.4", r"printed '1\.5\.4' instead of a number, in the line 'count=70 "),
+        ("count=70", "count=9e999", "printed '9e999' instead of a number"),
     ],
 )
 def test_figures_that_cannot_be_used_are_a_run_error_with_their_line(old, new, words):

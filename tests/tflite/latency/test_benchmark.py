@@ -168,7 +168,7 @@ def test_wrong_input_is_a_usage_error(light, tmp_path):
     text.write_text("no model")
     for candidates, arguments, words in (
         ({"a": tmp_path / "none.tflite"}, {}, "none.tflite"),
-        ({"a": text}, {}, "no TFLite model"),
+        ({"a": text}, {}, "not a TFLite model"),
         ({"a": light, "b": broken}, {}, "'b'"),
         ({}, {}, "nothing"),
         ({"a": light}, {"runs": 0}, "runs"),

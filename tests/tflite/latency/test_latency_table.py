@@ -123,7 +123,7 @@ def test_wrong_use_is_one_clear_line(tmp_path):
     with pytest.raises(UsageError, match="measured for another model"):
         LatencyTable.load(path, ChannelGraph(nets.residual()))
     (tmp_path / "broken.json").write_text("{}")
-    with pytest.raises(UsageError, match="no latency table"):
+    with pytest.raises(UsageError, match="not a latency table"):
         LatencyTable.load(tmp_path / "broken.json", graph)
     with pytest.raises(UsageError, match="levels"):
         measure_latency_table(graph, levels=(1.5,), timer=MacTimer())

@@ -30,5 +30,5 @@ def test_every_operation_without_a_kernel_is_named_with_its_tensor():
 
 def test_a_file_that_holds_no_model_is_a_usage_error(tmp_path):
     (tmp_path / "text.tflite").write_text("no model")
-    with pytest.raises(UsageError, match="no TFLite model"):
+    with pytest.raises(UsageError, match="not a TFLite model"):
         tflite.unsupported_operations(tmp_path / "text.tflite")

@@ -137,7 +137,7 @@ def test_inputs_that_are_no_images_have_no_normalization():
 
 def test_a_file_that_holds_no_model_is_a_usage_error(tmp_path):
     (tmp_path / "text.tflite").write_text("no model")
-    with pytest.raises(UsageError, match="no TFLite model"):
+    with pytest.raises(UsageError, match="not a TFLite model"):
         tflite.read_metadata(tmp_path / "text.tflite")
 
 

@@ -15,7 +15,7 @@ from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.training import choose_objective
 
 CLASSES = np.arange(160) % 4
-NOTE = "the training images are not augmented (shift): the model tells"
+NOTE = "the training images are not augmented (shift): the model's accuracy falls"
 
 
 @pytest.fixture
