@@ -45,7 +45,7 @@ def main(flags) -> None:
     from dcp_tf.graph import ChannelGraph
     from dcp_tf.tflite.latency.model_latency import ModelLatency
 
-    subject = data_flags.load_subject(flags)
+    subject = data_flags.load_model_and_data(flags)
     if subject.dataset.test.labels is None:
         raise UsageError("the accuracy of the pruned models is asked for: the data need labels")
     method = pruning_flags.read_method(flags)

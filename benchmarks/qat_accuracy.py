@@ -20,8 +20,9 @@ import time
 import numpy as np
 
 from dcp_tf.settings.deployment import Deployment, QatSettings
-from dcp_tf.tools.cli import data_flags, qat_flags
-from dcp_tf.tools.cli.flags_from_settings import read, values_of
+from dcp_tf.tools.app.qat_file import make_qat_file
+from dcp_tf.tools.cli import data_flags
+from dcp_tf.tools.cli.flags_from_settings import define, read, values_of
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("qat_accuracy", __doc__)
@@ -32,7 +33,7 @@ PROGRAM.list("modes", ["float32", "int8", "qat0", "qat"], "Which files to make."
 PROGRAM.integer("train_samples", 4000, "Training images of qat, drawn evenly of all classes.", lower=1)
 PROGRAM.integer("test_samples", 10000, "Test images.", lower=1)
 PROGRAM.integer("calibration_samples", 200, "Training images that calibrate.", lower=1)
-qat_flags.define_qat(PROGRAM)
+define(PROGRAM, QatSettings)
 data_flags.define_seed(PROGRAM, "Of everything that is drawn.")
 
 
@@ -41,7 +42,7 @@ def main(flags) -> None:
     from dcp_tf import tflite
     from dcp_tf.tools.app import tflite_files
 
-    subject = data_flags.load_subject(flags)
+    subject = data_flags.load_model_and_data(flags)
     data = subject.dataset
     train = data.train.take(data.train.balanced_subset(flags.train_samples, flags.seed))
     data = dataclasses.replace(data, train=train)
@@ -71,7 +72,7 @@ def make(mode: str, model, data, objective, settings, seed: int) -> tuple:
     if mode == "qat0":
         settings = dataclasses.replace(settings, qat=dataclasses.replace(settings.qat, epochs=0))
     if mode.startswith("qat"):
-        return qat_flags.make_qat_file(model, data, objective, settings, seed)
+        return make_qat_file(model, data, objective, settings, seed)
     return tflite_files.convert(model, mode, data, settings, seed), model
 
 

@@ -132,7 +132,7 @@ def subject_of(flags) -> tuple:
         if not flags.weights:
             common.take_statistics(model, images[:256])
     else:
-        subject = data_flags.load_subject(flags)
+        subject = data_flags.load_model_and_data(flags)
         model, train = subject.model, subject.dataset.train
     return model, train, [group.name for group in ChannelGraph(model).prunable(residual=False)]
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from dcp_tf.errors import RunError
+from dcp_tf.tools.app.qat_file import make_qat_file
 from dcp_tf.tools.app.run_summary import measure_figures
-from dcp_tf.tools.cli.qat_flags import make_qat_file
 
 
 def file_name(name: str, mode: str, io: str) -> str:

@@ -1,4 +1,4 @@
-"""Flags of quantization-aware training, and how the programs make a qat file."""
+"""Makes a qat file: trains a copy of a model with rounded weights, and converts it."""
 
 import dataclasses
 from typing import Any
@@ -7,22 +7,22 @@ from dcp_tf.errors import UsageError
 
 
 def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed: int) -> tuple[Any, Any]:
-    """Trains a copy of a model for an integer file, and makes the file.
+    """Trains a copy of a model for an integer file, and converts it.
 
-    Kernels that are zero in the model are zero in the file.
+    Zero kernels stay zero.
 
     Args:
-        model: a Keras model of known sizes; it stays as it is.
-        dataset: its training images train and calibrate.
+        model: a Keras model of fixed sizes; it stays unchanged.
+        dataset: its training images are used for training and calibration.
         objective: of the model, None if it has several outputs.
         settings: a `Deployment`.
-        seed: of everything that is drawn.
+        seed: of all random choices.
 
     Returns:
         The file, and the Keras model whose weights it rounds.
 
     Raises:
-        UsageError: the model cannot be trained so.
+        UsageError: the model cannot be trained this way.
         RunError: the training or the conversion failed.
     """
     from dcp_tf import tflite
@@ -50,11 +50,11 @@ def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed:
 
 
 def _distillation_losses(model: Any, train: Any, objective: Any, distillation: float) -> tuple[list, Any, Any]:
-    """Losses, teacher and data that suit what the model is for."""
+    """Losses, teacher and data for the objective."""
     from dcp_tf.training import Distillation, MeanSquaredError
 
     if objective.loss_head(model, train) is not None:
-        # Embeddings are trained through a head that the model does not have; they stay where they are instead.
+        # The training head of embeddings is not part of the model, so the embeddings are trained to stay the same.
         return [MeanSquaredError()], lambda images: model(images, training=False), _without_labels(train)
     teacher = objective.targets(model, train)
     if distillation and hasattr(objective.loss, "distance"):
