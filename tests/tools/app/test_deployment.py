@@ -1,4 +1,4 @@
-"""Deployment: a step that fails costs its own file, and what is remarkable about the others is said."""
+"""Deployment: a step that fails costs its own file alone."""
 
 import json
 
@@ -10,7 +10,6 @@ from dcp_tf import data, tflite
 from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tools import prune
 from dcp_tf.tools.app import deployment, tflite_files
-from dcp_tf.tools.app.file_remarks import remarks
 
 
 @pytest.fixture(scope="module")
@@ -107,24 +106,6 @@ def test_a_run_whose_deployment_fails_in_parts_leaves_all_else_and_ends_with_1(i
     assert "could not be drawn" in (tmp_path / "report.html").read_text()
     for name in ("baseline.keras", "pruned.keras", "plan.json", "pruned_float32.tflite"):
         assert (tmp_path / name).is_file()
-
-
-def record(model="pruned", quantization="float32", size=100, snr=30.0):
-    return {"model": model, "quantization": quantization, "bytes": size, "snr_db": snr, "float_operations": []}
-
-
-def test_a_pruned_file_that_grew_is_remarked():
-    records = {"baseline_float32.tflite": record("baseline"), "pruned_float32.tflite": record(size=99)}
-    assert remarks(records) == []
-    records["pruned_float32.tflite"]["bytes"] = 101
-    assert remarks(records)[0].startswith("pruned_float32.tflite is not smaller than the baseline's file, 101 bytes")
-    assert remarks({"pruned_float32.tflite": record()}) == []
-
-
-def test_outputs_that_are_hardly_above_the_rounding_are_remarked():
-    assert remarks({"a_int8.tflite": record(snr=15.1), "b": record(snr=None)}) == []
-    (line,) = remarks({"a_int8.tflite": record(snr=9.5)})
-    assert line.startswith("a_int8.tflite: its outputs are 9.5 dB above the error")
 
 
 def test_the_cause_of_a_file_that_is_too_far_off_is_looked_for(subject, tmp_path, monkeypatch):
