@@ -66,8 +66,8 @@ class OutputCapture(contextlib.AbstractContextManager):
 
     def tail(self, lines: int = 5) -> str:
         """The last captured lines, joined into one line; to be called after the block."""
-        said = [line.strip()[:200] for line in self._text.splitlines() if line.strip()]
-        return " | ".join(said[-lines:])
+        captured = [line.strip()[:200] for line in self._text.splitlines() if line.strip()]
+        return " | ".join(captured[-lines:])
 
     def _redirect(self) -> None:
         for descriptor in self._originals:

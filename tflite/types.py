@@ -223,12 +223,12 @@ class Latency:
         invocations_per_run: inferences per sample (more than 1 for very small models).
         delegate: "XNNPACK", or None if the built-in kernels ran everything.
         speedup: time of the first candidate over the time of this one (2.0: twice as fast), median of paired runs.
-        speedup_low: lower end of the 95 % bootstrap interval of `speedup`.
+        speedup_low: lower end of the 95% bootstrap interval of `speedup`.
         speedup_high: upper end of it.
         conclusive: whether the interval of `speedup`, or else that of `speedup_quiet`, is narrow and lies on one side
             of 1. True for the first candidate itself.
         speedup_quiet: the speedup of the quietest runs, see `speedup.Speedup`; None with too few runs.
-        speedup_quiet_low: lower end of its 98 % interval.
+        speedup_quiet_low: lower end of its 98% interval.
         speedup_quiet_high: upper end of it.
         speedup_by: "median" or "quietest runs", which of the two decides.
     """

@@ -4,12 +4,12 @@
     python -m dcp_tf.tools.evaluate --model=runs/mine/pruned_int8.tflite --dataset=npz:my_data.npz
     python -m dcp_tf.tools.evaluate --model=runs/faces/pruned.keras --pairs=pairs.txt --pairs_root=lfw
 
-It prints how many images were measured, and for classes top-1 and top-5 as fractions of 1 and the mean cross-entropy;
-for several classes at once the mean average precision (map) and F1; for numbers mse, mae and r2; for maps of classes
-mean IoU and pixel accuracy; for a class at each step of a sequence the share of right steps and sequences; for
-embeddings how often the nearest other image is of the same class (recall_at_1), or with --pairs in place of --dataset
-the accuracy of face verification, its spread over the folds, the area under the ROC curve (auc) and which share of the
-pairs of one person is accepted where at most 1 or .1 % of all others are (tar_at_far).
+It prints the number of images and the figures of the task: top-1, top-5 (fractions of 1) and cross-entropy for classes;
+mean average precision (map) and F1 for several classes at once; mse, mae and r2 for numbers; mean IoU and pixel
+accuracy for maps of classes; the accuracy of steps and of whole sequences; for embeddings, how often the nearest other
+image has the same class (recall_at_1). With --pairs in place of --dataset it prints the accuracy of face
+verification, its spread over the folds, the area under the ROC curve (auc), and the fraction of accepted pairs of one
+person at which 1% and 0.1% of the other pairs are accepted (tar_at_far).
 """
 
 import os

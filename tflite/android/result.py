@@ -153,7 +153,7 @@ class AndroidResult:
             title=f"Latency on {device.model} ({device.soc}, Android {device.android}), batch 1, {self.threads} "
             f"thread{'s' * (self.threads > 1)}, {describe_cores(device, result.mask)}",
             caption=f"{self.repetitions} interleaved repetitions of at least {self.runs} inferences; {warmth}{hot}; "
-            "speedup over the first file that the delegate runs, with its 95 % interval",
+            "speedup over the first file that the delegate runs, with its 95% interval",
         )
         table.add_column("model", overflow="fold")
         table.add_column("delegate")

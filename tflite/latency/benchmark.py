@@ -80,13 +80,13 @@ class BenchmarkResult:
         pinned = f", pinned to processor {', '.join(map(str, self.cpus))}" if self.cpus else ""
         caption = (
             f"{self.machine}; {self.latencies[first].runs} interleaved runs after {self.warmup} warm-up inferences; "
-            f"speedup over {first!r} with its 95 % interval; MiB: the largest memory of the process (and what came "
-            "with the model)"
+            f"speedup over {first!r} with its 95% interval; MiB: peak memory of the process (and the "
+            "part that the model takes)"
         )
         if any(ratio.by_quietest for ratio in self.ratios.values()):
-            caption += "; quietest runs: the medians are too noisy to tell"
+            caption += "; quietest runs: the medians are too noisy"
         if any(ratio.too_noisy and not ratio.by_quietest for ratio in self.ratios.values()):
-            caption += "; the machine was too noisy for a ratio: measure again when it is idle"
+            caption += "; too noisy: measure again when the machine is idle"
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
         table = Table(title=f"Latency, batch 1, {threads}{pinned}", caption=caption)
         table.add_column("model", overflow="fold")

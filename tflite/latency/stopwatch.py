@@ -98,10 +98,10 @@ class Stopwatch(contextlib.AbstractContextManager):
         line = self._process.stdout.readline()
         if not line:
             self._errors.seek(0)
-            said = self._errors.read().decode("utf-8", errors="replace").strip().splitlines()[-1:]
+            last_line = self._errors.read().decode("utf-8", errors="replace").strip().splitlines()[-1:]
             raise RunError(
                 f"the process measuring {name!r} died (exit code {self._process.wait()})"
-                + (f": {said[0]}" if said else "")
+                + (f": {last_line[0]}" if last_line else "")
             )
         return json.loads(line)
 

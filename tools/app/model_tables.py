@@ -136,12 +136,12 @@ def print_forecast(report: dict, description: dict) -> None:
     print_groups(description, report["widths"])
     for name, title in (("params", "parameters"), ("macs", "MACs"), ("flops", "FLOPs (papers' count)")):
         reduction = report[f"{name}_reduction_percent"]
-        console.print(f"{title:22} {report[f'baseline_{name}']:>15,} -> {report[name]:>15,}  -{reduction:.2f} %")
+        console.print(f"{title:22} {report[f'baseline_{name}']:>15,} -> {report[name]:>15,}  -{reduction:.2f}%")
     table = Table(title="what is reachable", title_justify="left")
     for column in ("rate", "parameters", "change", "MACs", "change"):
         table.add_column(column, justify="right")
     for rates, row in _distinct(report["reachable"]):
-        params, macs = (f"-{row[f'{n}_reduction_percent']:.1f} %" for n in ("params", "macs"))
+        params, macs = (f"-{row[f'{n}_reduction_percent']:.1f}%" for n in ("params", "macs"))
         table.add_row(rates, f"{row['params']:,}", params, f"{row['macs']:,}", macs)
     console.print(table)
     if report["note"]:
