@@ -178,9 +178,9 @@ class Inspection:
 
     def difference(self, baseline: "Inspection") -> dict[str, int]:
         """Changes in the number of each operation against `baseline`, without those that did not change."""
-        counts = {name: self.operations.get(name, 0) - count for name, count in baseline.operations.items()}
-        counts |= {name: count for name, count in self.operations.items() if name not in baseline.operations}
-        return {name: change for name, change in sorted(counts.items()) if change}
+        names = sorted({*self.operations, *baseline.operations})
+        changes = {name: self.operations.get(name, 0) - baseline.operations.get(name, 0) for name in names}
+        return {name: change for name, change in changes.items() if change}
 
 
 @dataclasses.dataclass(frozen=True)

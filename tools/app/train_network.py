@@ -1,5 +1,6 @@
 """Builds and trains a network from scratch."""
 
+import functools
 import pathlib
 import time
 from typing import Any
@@ -41,8 +42,8 @@ def build(
     if not model.startswith(("zoo:", "keras:")):
         raise UsageError(f"networks are trained from scratch: give --model=zoo:NAME or keras:NAME, received {model!r}")
     seed_everything(seed)
-    size = None if image_size is None else (image_size, image_size, None)
-    raw = data.load(dataset, input_shape=size, seed=seed, data_dir=data_dir, faces=faces)
+    load = functools.partial(data.load, dataset, seed=seed, data_dir=data_dir, faces=faces)
+    raw = load(input_shape=None if image_size is None else (image_size, image_size, None))
     if raw.train.labels is None:
         raise UsageError(f"{dataset} has no labels to train on")
     if raw.test.labels is None:
@@ -50,15 +51,8 @@ def build(
     shape = zoo_input_shape(raw.input_shape) if model.startswith("zoo:") else None
     loaded = models.load(model, input_shape=shape, num_classes=objective_flags.outputs_for(model, raw))
     normalization = objective_flags.of_cifar100(loaded.normalization, model, dataset)
-    images = data.load(
-        dataset,
-        input_shape=loaded.model.inputs[0].shape[1:],
-        normalization=normalization,
-        seed=seed,
-        data_dir=data_dir,
-        augmentation=augmentation,
-        faces=faces,
-    )
+    input_shape = loaded.model.inputs[0].shape[1:]
+    images = load(input_shape=input_shape, normalization=normalization, augmentation=augmentation)
     kind, notes = models.outputs_kind(loaded.model), [*images.notes]
     loss = objective_flags.face_loss(loss, dataset, kind)
     objective = choose_objective(loaded.model, images.train, loss, kind, f"{raw.name} (train)")
