@@ -29,6 +29,7 @@ CHOICE = {
     "selection_passes": None,
     "recover": None,
     "selection_samples": 4096,
+    "selection_views": None,
     "selection_batch": 128,
     "selection_lr": 0.01,
     "cache_gib": 2.0,

@@ -47,6 +47,7 @@ class Context:
         state: where the run keeps what is done.
         log_dir: folder for TensorBoard scalars.
         history: one entry per finished phase: `name`, `seconds`, and what else it tells.
+        selection_data: what kernels are fitted on, where it is not `data`: several views of few images.
     """
 
     graph: ChannelGraph
@@ -64,6 +65,7 @@ class Context:
     state: RunState
     log_dir: str | None = None
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    selection_data: DataSplit | None = None
 
     @property
     def model(self) -> keras.Model:

@@ -23,6 +23,7 @@ from dcp_tf.pruning.notes import announce, announce_cut
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
 from dcp_tf.pruning.problem.scores import largest
 from dcp_tf.pruning.recovery.block_outputs import recover_weights
+from dcp_tf.pruning.views import with_views
 from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
 from dcp_tf.training import Distillation, Loss, Objective, finetuning_advice, fit
 from dcp_tf.training.advice import ADVISED
@@ -117,6 +118,7 @@ def prune(
         seed=seed,
     )
     announce(context, looks_at_baseline)
+    context = with_views(context)
     selected, baseline, plan = select(context)
     small, masks = rebuild_selected(context, selected, baseline, plan)
     before = announce_cut(context, small.trace.model)

@@ -89,6 +89,13 @@ class Images(Settings):
     """
 
     selection_samples: int = setting(4096, "Training images that the selection looks at.", lower=1)
+    selection_views: int | None = setting(
+        None,
+        "How often the selection sees each image: as it is, and as random crops, half of them mirrored. By default as "
+        "often as fills {selection_samples} where images of at least 32 x 32 pixels are few, up to 16 times, if the "
+        "model recognizes the crops; 1: only as it is.",
+        lower=1,
+    )
     selection_batch: int = setting(128, "Images per training step of the selection.", lower=1)
     cache_gib: float = setting(2.0, "Memory that the selection takes beside model and images, GiB.", lower=0)
     cache_disk_gib: float = setting(

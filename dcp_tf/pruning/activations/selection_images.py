@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.data import DataSplit
+from dcp_tf.data.cropped_split import CroppedSplit
 from dcp_tf.data.tf_data_split import TfDataSplit
 from dcp_tf.pruning.activations.cache import Cache, CachedBatches, Tensors
 
@@ -51,7 +52,8 @@ class SelectionImages:
             subset = np.setdiff1d(subset, data.balanced_subset(apart_from, seed))
         if len(subset) < wanted:
             progress.say(f"selecting on {len(subset)} images, which is what half of cache_gib holds", "cache_gib")
-        self._order = np.random.default_rng([seed, 0]).permutation(subset)
+        rng = np.random.default_rng([seed, 0])
+        self._order = data.mixed(subset, rng) if isinstance(data, CroppedSplit) else rng.permutation(subset)
         self.total = len(self._order)
         self._is_quick = getattr(data, "in_memory", False)
         # Of images that are decoded at each pass batches are best read one after the other.

@@ -205,4 +205,4 @@ def _selection_images(context: Context, graph: ChannelGraph) -> tuple[SelectionI
     if method.selection == "fast" and not method.passes:  # else it is that of SGD, on which the result depends
         batch = images_at_once(graph.trace, method.cache_gib, batch)
     samples, teacher = method.selection_samples, context.labels_from_model()
-    return SelectionImages(context.data, samples, batch, context.seed, teacher, cache), cache
+    return SelectionImages(context.selection_data or context.data, samples, batch, context.seed, teacher, cache), cache

@@ -70,7 +70,8 @@ def recover_weights(
         kept: what stays of the baseline.
         masks: as for `recover`.
     """
-    method, data, seed, variables = context.method, context.data, context.seed, small.trace.model.variables
+    method, seed, variables = context.method, context.seed, small.trace.model.variables
+    data = context.selection_data or context.data
     phases = context.state.load_weights("recovery", variables)
     if phases is None:
         phases, cache = [], Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
