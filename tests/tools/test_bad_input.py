@@ -160,7 +160,7 @@ def test_unknown_or_wrong_flags(refused, inputs):
     assert "Did you mean" in refused(prune, "--rat=0.3")
     assert "nothing" in refused(prune, "--method=nothing")
     assert "'nothing'" in refused(prune, "nothing")
-    assert "received a" in refused(prune, inputs.residual, inputs.data(), "--mean=a", "--std=1")
+    assert "received 'a'" in refused(prune, inputs.residual, inputs.data(), "--mean=a", "--std=1")
     assert "--mean" in refused(prune, inputs.residual, inputs.data(), "--mean=1", "--std=1", "--normalization=tf")
     assert "seed" in refused(prune, f"--seed={2**40}")
 
