@@ -1,13 +1,13 @@
 """The rows of the papers' tables, one short function each: `python -m dcp_tf.tools.prune --experiment=NAME`.
 
-`--list_experiments` shows them. A setting is what the first of these says that says anything:
+`--list_experiments` lists them. A setting is taken from the first of these that states it:
 
 1. the flag itself on the command line;
 2. `--override=NAME=VALUE`, for settings of the baseline's training `--override=baseline.NAME=VALUE`;
 3. the experiment;
 4. the flag's default.
 
-`--epochs_scale` shortens all trainings, after all that.
+`--epochs_scale` then shortens all trainings.
 """
 
 import inspect

@@ -1,7 +1,7 @@
-"""CIFAR-10 (Liu et al. 2021, table of CIFAR-10): error of the baseline, its change, and how many FLOPs fewer.
+"""CIFAR-10 (Liu et al. 2021, table of CIFAR-10): error of the baseline, its change, and the FLOP reduction.
 
-Times are estimates of all trainings together, from their multiply-accumulates at 2e12 a second, which a data-center GPU
-may do on such networks; nobody measured them here. The selection comes on top (ResNet-56: .9 h in the paper).
+Times are estimates for all trainings together at 2e12 multiply-accumulates per second, a plausible rate of a GPU in a
+data center on such networks; they were not measured. The selection takes extra time (ResNet-56: .9 h in the paper).
 """
 
 from dcp_tf.experiments.recipe import BY_TWO, Experiment, cifar10

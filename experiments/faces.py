@@ -1,8 +1,8 @@
 """Faces (Liu et al. 2021, sec. 5): LFW accuracy of the whole network, and of the pruned one.
 
 Give --dataset=faces:DIR (the training faces), and --pairs with --pairs_root to measure verification. Times are
-estimates of all trainings together for each million faces, from their multiply-accumulates at 4e12 a second, which a
-data-center GPU may do on such networks; nobody measured them here. A trained network saves the first training:
+estimates for all trainings together, per million faces, at 4e12 multiply-accumulates per second, a plausible rate of a
+data-center GPU on such networks; they were not measured. With a trained network the first training is not needed:
 --model=FILE.
 """
 

@@ -1,8 +1,8 @@
-"""ILSVRC-12 (Liu et al. 2021): top-1 error of the baseline, its change, and how many FLOPs fewer.
+"""ILSVRC-12 (Liu et al. 2021): top-1 error of the baseline, its change, and the FLOP reduction.
 
-TFDS must hold imagenet2012 (--data_dir). Times are estimates of all trainings together, from their multiply-accumulates
-at 4e12 a second, which a data-center GPU may do on such networks; nobody measured them here. The selection comes on
-top. Published weights save the first training: --model=FILE.
+TFDS must hold imagenet2012 (--data_dir). Times are estimates for all trainings together at 4e12 multiply-accumulates
+per second, a plausible rate of a GPU in a data center; they were not measured. The selection takes extra time.
+With published weights the first training is not needed: --model=FILE.
 """
 
 from dcp_tf.experiments.recipe import BY_TWO, Experiment, imagenet

@@ -1,4 +1,4 @@
-"""What an experiment is, and the settings that the rows of one table have in common (Liu et al. 2021, sec. 5)."""
+"""The form of an experiment, and the settings that the rows of one table share (Liu et al. 2021, sec. 5)."""
 
 import dataclasses
 import types
@@ -14,8 +14,8 @@ class Experiment:
 
     Attributes:
         model: the network, zoo:NAME.
-        image_size: height and width at which it sees the images; None: those of the data set.
-        baseline: flags of `train`, for the baseline that is trained where `--model` brings none.
+        image_size: height and width of its images; None for those of the data set.
+        baseline: flags of `train`, for a baseline that is trained if `--model` gives none.
         flags: of `prune`, by name.
     """
 
@@ -31,16 +31,16 @@ def outside_of_the_papers(network: str) -> list[str]:
 
 
 def steps(prefix: str, *epochs: int, of: int) -> dict[str, Any]:
-    """A tenth of the learning rate after each of some epochs, as shares of the run, so that it can be shortened."""
+    """A step schedule: a tenth of the learning rate after each of some epochs, as fractions of the run."""
     return {f"{prefix}schedule": "step", f"{prefix}boundaries": [str(epoch / of) for epoch in epochs]}
 
 
-# Algorithm 1 and 2 as the paper has them: auxiliary losses train the whole model; the selection works on images, two
+# Algorithms 1 and 2 as in the paper: auxiliary losses train the whole model; the selection works on images, two
 # channels a step, with one pass of SGD each.
 ALGORITHM_1 = {"auxiliary_trains": "all"}
 ALGORITHM_2 = {"selection": "exact", "score": "paper", "selection_passes": 1, "selection_lr": 0.01}
 BY_TWO = {"per_step": 2}
-NO_LIMIT = {"clip_norm": 0.0}  # of gradients; face networks have one, by their losses
+NO_LIMIT = {"clip_norm": 0.0}  # for gradients; face networks have a limit, because of their losses
 
 _NONE: Mapping[str, Any] = types.MappingProxyType({})
 
@@ -50,12 +50,12 @@ def cifar10(
 ) -> Experiment:
     """CIFAR-10: 400 epochs of fine-tuning at .1, a tenth after 160 and 240; 100 with auxiliary losses before.
 
-    The paper does not say how its baselines were trained; here by the schedule of the fine-tuning.
+    The paper does not say how its baselines were trained; here they use the schedule of the fine-tuning.
 
     Args:
         network: of the zoo.
         auxiliary_losses: P.
-        scope: whether groups have to be excluded so that only those of the papers are pruned.
+        scope: whether to exclude all groups except those that the papers prune.
         baseline: flags of the baseline's training, which override the schedule's.
         **flags: of the row, which override the common ones.
     """
@@ -117,7 +117,7 @@ def imagenet(
 def faces(network: str, **flags: Any) -> Experiment:
     """Faces: 28 epochs at .01, a tenth after 8, 16 and 24; 15 with two ArcFace losses before (after 4, 8 and 12).
 
-    `--dataset=faces:DIR` says which faces. The baseline, where `--model` brings none, is trained by the schedule of the
+    `--dataset=faces:DIR` says which faces. Without `--model` the baseline is trained with the schedule of the
     fine-tuning from .1.
 
     Args:

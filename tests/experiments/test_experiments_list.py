@@ -150,7 +150,7 @@ def test_the_fast_selection_drops_what_belongs_to_the_exact_one():
 def test_the_auxiliary_losses_train_the_whole_model_as_in_the_paper(name):
     flags, _ = parsed(f"--experiment={name}", "--dataset=faces:somewhere")
     method = pruning_flags.read_method(flags)
-    assert getattr(method, "auxiliary_trains", "all") == "all" or not method.guided
+    assert getattr(method, "auxiliary_trains", "all") == "all" or not getattr(method, "auxiliary_losses", 0)
 
 
 def test_rounds_per_stage_take_the_place_of_the_one_round():
