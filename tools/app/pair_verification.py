@@ -5,6 +5,7 @@ from typing import Any
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.data import MARGINS
 from dcp_tf.tools.cli import data_flags, face_flags, model_flags
+from dcp_tf.tools.cli.run_record import read_run_record
 
 
 def load_with_pairs(flags: Any) -> data_flags.ModelAndData:
@@ -43,7 +44,7 @@ def load_with_pairs(flags: Any) -> data_flags.ModelAndData:
 
 def _require_embeddings(flags: Any, is_linear: bool, outputs: tuple) -> None:
     """Raises UsageError if the outputs are no embeddings of images by the model, its run or a flag."""
-    loss = flags.loss if flags["loss"].present else data_flags.read_run_record(flags.model).loss
+    loss = flags.loss if flags["loss"].present else read_run_record(flags.model).loss
     known = loss in ("auto", *MARGINS) and flags.outputs != "probabilities"
     if not is_linear or not known or len(outputs) != 2 or outputs[1] < 2:
         raise UsageError(

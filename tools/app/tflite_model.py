@@ -7,11 +7,8 @@ from typing import Any
 import numpy as np
 
 from dcp_tf.errors import UsageError
-from dcp_tf.settings.data import LOSSES
-from dcp_tf.settings.normalization import NORMALIZATIONS
 from dcp_tf.tools.cli import data_flags, objective_flags
-
-_ACTIVATIONS = {"softmax": "softmax", "sigmoid": "sigmoid", "multilabel": "sigmoid"}  # by the loss
+from dcp_tf.tools.cli.run_record import read_metadata
 
 
 def load_tflite(flags: Any) -> Any:
@@ -35,37 +32,6 @@ def load_tflite(flags: Any) -> Any:
     objective = objective_flags.read_for_file(flags, shape, dataset, notes)
     kind = objective.outputs_kind
     return data_flags.ModelAndData(runner.predict, dataset, kind, normalization, flags.model, tuple(notes), objective)
-
-
-def read_metadata(path: str) -> tuple[Any, list[str]]:
-    """The metadata of a file (None without any), and a note if they are damaged."""
-    from dcp_tf import tflite
-
-    try:
-        return tflite.read_metadata(path), []
-    except UsageError as error:
-        return None, [f"{error}; until then set --normalization and --outputs"]
-
-
-def override_by_metadata(path: str, run_record: data_flags.RunRecord) -> data_flags.RunRecord:
-    """The metadata of a file, completed by the summary of the run beside it."""
-    metadata, _ = read_metadata(path)
-    if metadata is None:
-        return run_record
-    record = dataclasses.replace(run_record, path=f"the metadata of {path}")
-    if metadata.loss in LOSSES:
-        record = dataclasses.replace(record, loss=metadata.loss)
-    if metadata.outputs == "logits":
-        record = dataclasses.replace(record, outputs="logits")
-    elif metadata.outputs == "probabilities":
-        record = dataclasses.replace(record, outputs=_ACTIVATIONS.get(metadata.loss, "probabilities"))
-    if metadata.normalization in NORMALIZATIONS:
-        return dataclasses.replace(record, normalization=metadata.normalization, mean=None, std=None)
-    if metadata.mean and metadata.std:
-        # Metadata are for pixels of 0 to 255, flags for pixels of 0 to 1.
-        mean, std = (tuple(value / 255.0 for value in values) for values in (metadata.mean, metadata.std))
-        return dataclasses.replace(record, normalization=None, mean=mean, std=std)
-    return record
 
 
 def match_classes(labels: Sequence[str], dataset: Any, notes: list[str]) -> Any:

@@ -1,7 +1,6 @@
 """Flags that several programs have, and what they stand for."""
 
 import dataclasses
-import pathlib
 from typing import Any
 
 from dcp_tf.errors import UsageError
@@ -12,6 +11,7 @@ from dcp_tf.tools.app import baseline
 from dcp_tf.tools.cli import face_flags, model_flags, objective_flags
 from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.run_record import read_run_record
 
 
 def define_model(program: Program, about: str = "The model") -> None:
@@ -140,27 +140,6 @@ class ModelAndData:
 
         for note in self.notes:
             progress.say(note)
-
-
-@dataclasses.dataclass(frozen=True)
-class RunRecord:
-    """What a run wrote into summary.json, or into a file itself, about a model; all empty where neither tells.
-
-    Attributes:
-        normalization: a name, or None.
-        mean: in its place.
-        std: goes with it.
-        outputs: "logits", "softmax" or "sigmoid", of files also "probabilities", or None.
-        path: what told it.
-        loss: one of `LOSSES`.
-    """
-
-    normalization: str | None = None
-    mean: tuple[float, ...] | None = None
-    std: tuple[float, ...] | None = None
-    outputs: str | None = None
-    path: pathlib.Path | str | None = None
-    loss: str = "auto"
 
 
 def load_model_and_data(flags: Any) -> ModelAndData:
@@ -323,37 +302,6 @@ def _outputs_kind(flags: Any, model: Any, notes: list[str]) -> str:
     if flags.outputs == "logits":
         return "logits"
     return "sigmoid" if model.outputs[0].shape[-1] == 1 or found == "sigmoid" else "softmax"
-
-
-def read_run_record(model: str) -> RunRecord:
-    """What a .tflite file says about itself, and for all else what the run in whose folder a model file lies says."""
-    run_record = _record_beside(model)
-    if not model.endswith(".tflite"):
-        return run_record
-    from dcp_tf.tools.app.tflite_model import override_by_metadata
-
-    return override_by_metadata(model, run_record)
-
-
-def _record_beside(model: str) -> RunRecord:
-    summary = pathlib.Path(model).parent / "summary.json"
-    if not pathlib.Path(model).is_file() or not summary.is_file():
-        return RunRecord()
-    from dcp_tf.files import read_json
-
-    written = read_json(summary)
-    if not isinstance(written, dict):
-        return RunRecord()
-    kind = written.get("outputs") if written.get("outputs") in ("logits", "softmax", "sigmoid") else None
-    loss = written.get("loss") if written.get("loss") in LOSSES else "auto"
-    if written.get("normalization") == "mean/std":
-        try:
-            mean, std = (tuple(float(x) for x in written["settings"][name]) for name in ("mean", "std"))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UsageError(f"{summary} names no mean and std as numbers: give --mean and --std") from error
-        return RunRecord(None, mean or None, std or None, kind, summary, loss)
-    name = written.get("normalization") if written.get("normalization") in NORMALIZATIONS else None
-    return RunRecord(name, None, None, kind, summary, loss)
 
 
 def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple[str, Any, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.data import MARGINS
+from dcp_tf.tools.cli.run_record import read_run_record
 
 _CLASSES = ("softmax", "sigmoid")  # losses of one class
 _MAPS_OF_LABELS = "labels are maps, which would not move with them"
@@ -70,7 +71,6 @@ def read_for_file(flags: Any, shape: tuple, dataset: Any, notes: list[str]) -> A
     Raises:
         UsageError: outputs, labels and loss do not fit each other, or it must be said what the outputs are.
     """
-    from dcp_tf.tools.cli.data_flags import read_run_record
     from dcp_tf.training import choose_for_outputs
 
     _, test = _names(dataset)
@@ -142,8 +142,6 @@ def of_cifar100(normalization: str, model: str, dataset: str) -> str:
 
 def _loss(flags: Any, kind: str, notes: list[str], shape: tuple, dataset: Any) -> str:
     """What `--loss` says, else what the run of the model wrote down, else what suits the data set."""
-    from dcp_tf.tools.cli.data_flags import read_run_record
-
     given = flags["loss"].value if "loss" in flags else "auto"
     record = read_run_record(flags.model)
     if given == "auto" and record.loss in MARGINS:  # the labels decide among all others
