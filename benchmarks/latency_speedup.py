@@ -4,8 +4,8 @@
     python benchmarks/latency_speedup.py --models=mobilenet_v1:0.3 --quantizations=float32 --cpu=1
 
 Networks at 224 pixels with random weights, pruned at the papers' rates (which channels stay does not matter for the
-time), with widths in multiples of 8, of 16 and without rounding, each in turns with the unpruned file on one thread. A
-row passes if the speed-up is at least 90 % of the ratio of the multiply-accumulates. "undisturbed" compares the tenth
+time), with widths in multiples of 8, of 16 and without rounding, each interleaved with the unpruned file on one thread.
+A row passes if the speedup is at least 90% of the ratio of the multiply-accumulates. "undisturbed" compares the tenth
 percentiles, which other work on the machine touches least.
 """
 

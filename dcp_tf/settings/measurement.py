@@ -52,7 +52,7 @@ class AndroidSettings(Timing):
         lower=1,
     )
     cool_to: float = setting(35.0, "Wait until the device has at most this temperature (degrees Celsius).")
-    cool_minutes: float = setting(10.0, "The longest wait; after it the measurement goes on and says so.", lower=0)
+    cool_minutes: float = setting(10.0, "The longest wait; after it the measurement continues and says so.", lower=0)
 
     def program(self) -> pathlib.Path:
         """The path of benchmark_model.

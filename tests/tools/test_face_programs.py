@@ -174,9 +174,9 @@ def test_people_of_the_pairs_who_are_learnt_from_elsewhere_are_told_of(faces, tm
     elsewhere = write_faces(tmp_path / "copies", people=3)
     data = (f"--dataset=faces:{elsewhere}", "--normalization=face")
     notes = data_flags.load_model_and_data(parsed(prune, faces.model, *data, *faces.pairs)).notes
-    assert any("3 people of the pairs are learnt too, such as p00" in note for note in notes)
+    assert any("3 people of the pairs are learned too, such as p00" in note for note in notes)
     notes = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs)).notes
-    assert not any("learnt too" in note for note in notes)
+    assert not any("learned too" in note for note in notes)
 
 
 def test_lists_choose_the_people(faces, tmp_path):

@@ -39,7 +39,7 @@ def define_data_source(program: Program) -> None:
         "augmentation",
         None,
         AUGMENTATIONS,
-        "What training does to the images: none; shift: by up to an eighth of their size; mirror: by chance; flip: "
+        "What training does to the images: none; shift: by up to an eighth of their size; mirror: randomly; flip: "
         "shift and mirror; crop: cut photographs of many sizes at random, and mirror. Without the flag crop for such "
         "photographs of TensorFlow Datasets and flip for its others, mirror for faces, shift for all others; none "
         "where a trained model tells far fewer images right then.",

@@ -97,7 +97,7 @@ def read_pairs(flags: Any) -> Any:
 def with_pairs(flags: Any, subject: Any) -> Any:
     """The subject, measured on `--pairs` where they are given: their images become the test images.
 
-    The faces that were set aside for testing are learnt from then.
+    The faces that were set aside for testing are learned from then.
 
     Raises:
         UsageError: the model gives no embeddings, pairs cannot be read, or nothing can be measured.
@@ -117,8 +117,8 @@ def with_pairs(flags: Any, subject: Any) -> Any:
             notes.append("the people of the pairs are left out of the training images")
         elif known := set(pairs.identities or ()) & set(dataset.class_names):
             notes.append(
-                f"{len(known)} people of the pairs are learnt too, such as {min(known)}, so that their verification is "
-                "none of strangers; --leave_out_identities leaves them out"
+                f"{len(known)} people of the pairs are learned too, such as {min(known)}, so that their verification "
+                "is none of strangers; --leave_out_identities leaves them out"
             )
     test = pair_images(flags, pairs, dataset.input_shape, train.normalization)
     objective = Verified(subject.objective, pairs)
@@ -165,7 +165,7 @@ def _require_embeddings(flags: Any, objective: Any) -> None:
 
 
 def _check_recall(subject: Any) -> None:
-    """Raises UsageError where no person has two test images, so that no image has a neighbour to find."""
+    """Raises UsageError where no person has two test images, so that no image has a neighbor to find."""
     from dcp_tf.training import Directions, Embedding
 
     labels = subject.dataset.test.labels

@@ -130,7 +130,7 @@ def outputs_for(network: str, dataset: Any) -> int | None:
 
 
 def face_loss(loss: str, dataset: str, kind: str) -> str:
-    """The loss that `--loss` names; people are told apart by embeddings, unless the model ends in probabilities."""
+    """The loss that `--loss` names; people are distinguished by embeddings, unless the model ends in probabilities."""
     return "arcface" if loss == "auto" and dataset.startswith("faces:") and kind == "logits" else loss
 
 
