@@ -24,7 +24,7 @@ def announce(context: Context, looks_at_baseline: bool) -> None:
         looks_at_baseline: whether the model is measured; one that is trained from scratch never is.
     """
     graph, method = context.graph, context.method
-    if method.chooses_channels and method.target is None:
+    if method.round_to > 1 and method.target is None:
         widths_at = lambda step: choose_widths(graph, context.groups, dataclasses.replace(method, round_to=step))  # noqa: E731
         if note := rounding_note(graph, widths_at, method.round_to):
             progress.say(note, "round_to")
