@@ -92,6 +92,19 @@ def cosine_schedule(base: float, epochs: int, warmup: float = 0.0) -> Schedule:
     return rate
 
 
+def warmed_up_cosine(base: float, step: int, steps: int, warmup: float) -> float:
+    """The rate at a step: half a cosine over all steps from `base` to 0, and a linear rise over the first of them.
+
+    Args:
+        base: the rate that the cosine begins with.
+        step: from 0.
+        steps: in all.
+        warmup: the part of them over which the rate rises.
+    """
+    rise = min(1.0, (step + 1) / max(1.0, warmup * steps))
+    return base * rise * 0.5 * (1.0 + math.cos(math.pi * step / steps))
+
+
 def _check_warmup(warmup: float, epochs: int | None) -> None:
     if warmup and epochs is not None and warmup >= epochs:
         raise UsageError(f"Expected a warm-up shorter than the run of {epochs} epochs. Received: warmup={warmup:g}")

@@ -17,7 +17,7 @@ from dcp_tf.data import DataSplit, hold_out
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.attributes import override_attribute
-from dcp_tf.training.best_weights import BestWeights
+from dcp_tf.training.best_weights import BestEpoch
 from dcp_tf.training.checkpoint import TrainState
 from dcp_tf.training.distribution import Replicas, current_strategy
 from dcp_tf.training.history import History
@@ -99,7 +99,7 @@ def fit(
         step = _build_step(replicas, losses, weights, config, masks or {}, teacher)
         best = None
         if held_out is not None:
-            best = BestWeights(model, losses[-1], lambda: held_out.batches(config.batch_size), teacher)
+            best = BestEpoch(model, losses[-1], lambda: held_out.batches(config.batch_size), teacher)
         seed_random_layers(model, config.seed)
         state = [*step.state, *(best.state if best else [])]
         if checkpoint is not None:
@@ -228,7 +228,7 @@ def _measure(
     model: keras.Model,
     epoch: int,
     validation: Callable[[], Mapping[str, float]] | None,
-    best: BestWeights | None,
+    best: BestEpoch | None,
 ) -> dict[str, float]:
     """What `validation` and the held-out inputs say of the weights, the averaged ones where the step keeps some."""
     with step.average.within(model) if step.average else contextlib.nullcontext():

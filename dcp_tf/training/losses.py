@@ -245,6 +245,12 @@ class Distillation:
         raise AttributeError(name)
 
 
+def loss_of(loss: Loss | Distillation, labels, outputs, teacher_outputs) -> tf.Tensor:
+    """A loss that may learn from a teacher too, float32."""
+    of_teacher = (teacher_outputs,) if isinstance(loss, Distillation) else ()
+    return tf.cast(loss(labels, outputs, *of_teacher), tf.float32)
+
+
 def distillation_weight(loss: Any, weight: float | None = None) -> float:
     """The weight of a `Distillation`: the given one or, for None, 0.5 if the loss has a distance to a teacher.
 

@@ -20,6 +20,7 @@ from dcp_tf.data import DataSplit
 from dcp_tf.errors import RunError
 from dcp_tf.graph.trace import Trace
 from dcp_tf.settings.training import TrainConfig
+from dcp_tf.training.best_weights import BestWeights
 from dcp_tf.training.heads import AugmentedModel
 from dcp_tf.training.losses import Loss
 
@@ -202,9 +203,11 @@ def _train(
 
     measured = tf.function(lambda: loss(checked[1], last(checked[0], training=False)), autograph=False)
     rng = np.random.default_rng([config.seed, 2])
-    best, kept = float(measured()), [v.numpy() for v in variables]
-    if not math.isfinite(best):
-        raise RunError(f"the loss of the auxiliary classifier {last.name} is {best} before it learns; check the images")
+    best = BestWeights(variables, float(measured()))
+    if not math.isfinite(best.loss):
+        raise RunError(
+            f"the loss of the auxiliary classifier {last.name} is {best.loss} before it learns; check the images"
+        )
     for epoch in range(epochs):
         order = rng.permutation(learnt)
         for start in range(0, learnt, config.batch_size):
@@ -218,14 +221,12 @@ def _train(
                 f"auxiliary.learning_rate (now {config.learning_rate:g})",
                 setting="auxiliary.learning_rate",
             )
-        if value < best:
-            best, kept = value, [v.numpy() for v in variables]
-    for variable, value in zip(variables, kept, strict=True):
-        variable.assign(value)
+        best.offer(value)
+    best.restore()
     outputs = last(checked[0], training=False)
     accuracy = float(tf.reduce_mean(loss.accuracy(checked[1], outputs))) if hasattr(loss, "accuracy") else math.nan
     _take_in(last, mean, scale)
-    return best, accuracy
+    return best.loss, accuracy
 
 
 def _take_in(last: keras.Model, mean: np.ndarray, scale: np.ndarray) -> None:

@@ -13,7 +13,7 @@ from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.attributes import override_attribute
 from dcp_tf.training.average import MovingAverage
 from dcp_tf.training.distribution import replica_shares
-from dcp_tf.training.losses import Distillation, Loss
+from dcp_tf.training.losses import Distillation, Loss, loss_of
 from dcp_tf.training.masks import resolve_masks
 from dcp_tf.training.precision import LossScale, compute_dtype_scope
 from dcp_tf.training.smoothing import smoothed
@@ -193,11 +193,8 @@ class TrainStep:
             raise UsageError(
                 f"Expected one loss per output of the model, {len(outputs)}. Received: {len(self._losses)}"
             )
-        heads = []
-        for loss, output in zip(self._losses, outputs, strict=True):
-            value = loss(labels, output, teacher_outputs) if isinstance(loss, Distillation) else loss(labels, output)
-            heads.append(tf.cast(value, tf.float32))
-        return heads
+        pairs = zip(self._losses, outputs, strict=True)
+        return [loss_of(loss, labels, output, teacher_outputs) for loss, output in pairs]
 
     def _descend(self, gradients, learning_rate) -> None:
         pairs = [(g, v) for g, v in zip(gradients, self._model.trainable_variables, strict=True) if g is not None]

@@ -17,7 +17,7 @@ from dcp_tf.training import (
     seed_everything,
     soft_targets,
 )
-from dcp_tf.training.best_weights import BestWeights
+from dcp_tf.training.best_weights import BestEpoch, BestWeights
 
 LOGITS = ClassificationLoss("logits")
 RNG = np.random.default_rng(0)
@@ -76,7 +76,7 @@ def test_the_best_epoch_is_kept_and_named(capsys, ema):
 
 @pytest.mark.parametrize(("inputs", "kept"), [(20, 0), (20, 1), (200, 1)])
 def test_a_few_inputs_must_show_a_clear_gain(inputs, kept):
-    best = BestWeights(network(), LOGITS, list)
+    best = BestEpoch(network(), LOGITS, list)
     # Two more of twenty right may be luck, six are not; of two hundred a tenth more is enough.
     before, after = (12, 18) if (inputs, kept) == (20, 1) else (12 * inputs // 20, 14 * inputs // 20)
     measured = iter([(1.0, before / inputs), (0.9, after / inputs)])
@@ -84,6 +84,16 @@ def test_a_few_inputs_must_show_a_clear_gain(inputs, kept):
     best.begin()
     best.compare(1)
     assert best.summary()["kept_epoch"] == kept
+
+
+def test_the_values_with_the_lowest_loss_come_back():
+    variable = keras.Variable([1.0, 2.0])
+    best = BestWeights([variable], loss=3.0)
+    for loss, value in ((4.0, [9.0, 9.0]), (2.0, [5.0, 6.0]), (2.0, [7.0, 8.0]), (np.nan, [0.0, 0.0])):
+        variable.assign(value)
+        best.offer(loss)
+    best.restore()
+    assert (best.loss, variable.numpy().tolist()) == (2.0, [5.0, 6.0])
 
 
 def test_held_out_inputs_are_never_trained_on():

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.schedules import warmed_up_cosine
 from dcp_tf.training import TrainConfig, cosine_schedule, step_schedule
 
 
@@ -71,3 +72,20 @@ def test_a_warmup_that_never_ends_is_refused(schedule):
     assert TrainConfig(3, schedule=schedule, warmup=1).rate()(1) == 0.1
     with pytest.raises(UsageError, match="warm-up shorter than the run of 3 epochs"):
         TrainConfig(3, schedule=schedule, warmup=3)
+
+
+def test_a_warmed_up_cosine_rises_over_a_part_and_falls_to_zero():
+    rates = [warmed_up_cosine(1e-3, step, 120, warmup=0.05) for step in range(121)]
+    assert rates.index(max(rates)) == 5
+    # As the recovery of version 0.1.0 has them.
+    known = {
+        0: 1 / 6000,
+        5: 9.957224306869053e-4,
+        30: 8.535533905932737e-4,
+        60: 5e-4,
+        119: 1.7133751222137e-7,
+        120: 0.0,
+    }
+    for step, rate in known.items():
+        assert rates[step] == pytest.approx(rate, rel=1e-9, abs=1e-18)
+    assert warmed_up_cosine(1e-3, 0, 10, warmup=0.05) == 1e-3  # less than a step of warm-up is none

@@ -27,7 +27,9 @@ from dcp_tf.pruning.activations.selection_images import SelectionImages
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.elimination.fisher import tree_sum
 from dcp_tf.pruning.recovery.statistics import match_statistics
+from dcp_tf.settings.schedules import warmed_up_cosine
 from dcp_tf.training.attributes import override_attribute
+from dcp_tf.training.best_weights import BestWeights
 from dcp_tf.training.heads import block_ends
 from dcp_tf.training.seeds import seed_random_layers
 
@@ -131,7 +133,7 @@ def recover(
     with progress.bar(what="recovering", total=None, unit="step") as bar:
         steps = training.run(minutes, np.random.default_rng([seed, 1]), bar.update)
     training.close()
-    before, after = training.before, training.best
+    before, after = training.before, training.best.loss
     progress.say(
         f"recovery: distance to the baseline's block outputs {before:.4g} -> {after:.4g} on held-out images, "
         f"{steps} steps, {time.perf_counter() - started:.0f} s"
@@ -185,7 +187,8 @@ class _Training:
         self._masks = [masks.get(id(v), masks.get(v.path)) for v in self._variables]
         self._examples = [list(batches[0]), list(first)]
         self._measure = compiled_for(self._loss, self._examples)
-        self.before = self.best = self._held_out_loss()
+        self.before = self._held_out_loss()
+        self.best = BestWeights(self._variables, self.before)
 
     def run(self, minutes: float | None, rng: np.random.Generator, on_step: Callable[[], Any]) -> int:
         """All steps; the model has the best weights afterwards. Returns how many steps were made."""
@@ -193,7 +196,7 @@ class _Training:
         deadline = None if minutes is None else time.perf_counter() + 60 * minutes
         for rate in _RATES:
             steps += self._descend(rate, deadline, rng, on_step)
-            if self.best < self.before or (deadline is not None and time.perf_counter() > deadline):
+            if self.best.loss < self.before or (deadline is not None and time.perf_counter() > deadline):
                 break
         return steps
 
@@ -209,12 +212,12 @@ class _Training:
         optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
         optimizer.build(self._variables)
         step = self._compile(optimizer)
-        best, number, times = self._weights(), 0, []
+        number, times = 0, []
         while number < total:
             order = rng.permutation(self._training.stop)
             for start in range(0, len(order), self._per_step):
                 began = time.perf_counter()
-                optimizer.learning_rate = _rate_at(rate, number, total)
+                optimizer.learning_rate = warmed_up_cosine(rate, number, total, _WARM_UP)
                 step(order[start : start + self._per_step])
                 number += 1
                 on_step()
@@ -224,15 +227,9 @@ class _Training:
                     total = min(total, number + max(0, int(left / np.median(times[1:]))))
                 if number >= total:
                     break
-            loss = self._held_out_loss()
-            if loss < self.best:
-                self.best, best = loss, self._weights()
-        for variable, value in zip(self._variables, best, strict=True):
-            variable.assign(value)
+            self.best.offer(self._held_out_loss())
+        self.best.restore()
         return number
-
-    def _weights(self) -> list[np.ndarray]:
-        return [keras.ops.convert_to_numpy(v) for v in self._variables]
 
     def _held_out_loss(self) -> float:
         sizes = [int(self._images[i][0].shape[0]) for i in self._held_out]
@@ -307,9 +304,3 @@ def _before_softmax(trace: Any, output: int) -> int:
     """The tensor that holds logits: what a Softmax layer reads, else the output itself."""
     call = trace.calls[trace.producer[output]] if output in trace.producer else None
     return call.inputs[0] if call is not None and isinstance(call.operation, keras.layers.Softmax) else output
-
-
-def _rate_at(rate: float, step: int, total: int) -> float:
-    """A short rise, then a cosine to 0."""
-    rise = min(1.0, (step + 1) / max(1.0, _WARM_UP * total))
-    return rate * rise * 0.5 * (1 + math.cos(math.pi * step / total))
