@@ -204,12 +204,12 @@ def layer_records(timed_lines: list[tuple[float, str]], plan, total: float) -> l
 def epoch_seconds(model, train) -> float:
     """Seconds of an epoch of `EPOCH_IMAGES`, scaled from some steps after the compilation."""
     from dcp_tf import models
-    from dcp_tf.training import TrainConfig, classification_loss, fit
+    from dcp_tf.training import ClassificationLoss, TrainConfig, fit
 
     def steps(epoch: int):
         return train.batches(BATCH, shuffle=True, augment=True).repeat().take(2 if epoch == 0 else EPOCH_STEPS)
 
-    history = fit(model, steps, [classification_loss(models.outputs_kind(model))], TrainConfig(2, BATCH, 1e-3))
+    history = fit(model, steps, [ClassificationLoss(models.outputs_kind(model))], TrainConfig(2, BATCH, 1e-3))
     return history[1]["seconds"] * EPOCH_IMAGES / (EPOCH_STEPS * BATCH)
 
 

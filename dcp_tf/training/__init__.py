@@ -4,30 +4,30 @@ from dcp_tf.deprecated import renamed
 from dcp_tf.settings.schedules import Schedule, cosine_schedule, step_schedule
 from dcp_tf.settings.training import FEW_IMAGES, TrainConfig
 from dcp_tf.training.advice import finetuning_advice
-from dcp_tf.training.checkpoint import TrainState, load_weights, save_model, save_weights
+from dcp_tf.training.checkpoint import History, TrainState, load_weights, save_model, save_weights
 from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_for_outputs, choose_objective
 from dcp_tf.training.custom_objective import Custom
 from dcp_tf.training.distribution import distributed, make_strategy
 from dcp_tf.training.embeddings import Directions, Embedding
-from dcp_tf.training.history import History
+from dcp_tf.training.layers import seed_everything
 from dcp_tf.training.loop import fit
 from dcp_tf.training.losses import (
     ClassificationLoss,
     Distillation,
     Loss,
     MeanSquaredError,
-    classification_loss,
     distillation_weight,
     soft_targets,
 )
 from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead
 from dcp_tf.training.objectives import Classification, Objective, Regression, output_shape
-from dcp_tf.training.seeds import seed_everything
 from dcp_tf.training.strided_gradients import repair_strided_gradients
 
 repair_strided_gradients()
 
-__getattr__ = renamed(__name__, {"share_of_teacher": "distillation_weight"})
+__getattr__ = renamed(
+    __name__, {"share_of_teacher": "distillation_weight", "classification_loss": "ClassificationLoss"}
+)
 
 __all__ = [
     "FEW_IMAGES",
@@ -53,7 +53,6 @@ __all__ = [
     "as_objective",
     "choose_for_outputs",
     "choose_objective",
-    "classification_loss",
     "cosine_schedule",
     "distillation_weight",
     "distributed",

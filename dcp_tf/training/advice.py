@@ -4,7 +4,7 @@ import keras
 
 from dcp_tf.data import DataSplit, hold_out, images_per_measurement
 from dcp_tf.settings.training import TrainConfig
-from dcp_tf.training.history import History
+from dcp_tf.training.checkpoint import History
 from dcp_tf.training.objectives import Objective
 
 ADVISED = ("finetuning.epochs", "finetuning.learning_rate")  # the settings that an advice may name

@@ -16,14 +16,12 @@ from dcp_tf import progress
 from dcp_tf.data import DataSplit, hold_out
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.settings.training import TrainConfig
-from dcp_tf.training.attributes import override_attribute
 from dcp_tf.training.best_weights import BestEpoch
-from dcp_tf.training.checkpoint import TrainState
+from dcp_tf.training.checkpoint import History, TrainState
 from dcp_tf.training.distribution import Replicas, current_strategy
-from dcp_tf.training.history import History
+from dcp_tf.training.layers import batch_norms, override_attribute, seed_random_layers
 from dcp_tf.training.losses import Loss
-from dcp_tf.training.seeds import seed_random_layers
-from dcp_tf.training.step import TrainStep, batch_norms
+from dcp_tf.training.step import TrainStep
 
 _CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
 

@@ -69,7 +69,7 @@ class ClassificationLoss:
             tf.errors.InvalidArgumentError: an integer label names no class.
         """
         outputs = self._checked(outputs)
-        targets = _targets(labels, outputs)
+        targets = as_targets(labels, outputs)
         if not self._is_binary(outputs):
             if self.outputs_kind == "logits":
                 return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=outputs))
@@ -86,7 +86,7 @@ class ClassificationLoss:
         it is the share of the right ones.
         """
         outputs = self._checked(outputs)
-        targets = _targets(labels, outputs)
+        targets = as_targets(labels, outputs)
         if self._is_binary(outputs) and (outputs.shape[-1] == 1 or not _is_class_index(labels, outputs)):
             threshold = 0.0 if self.outputs_kind == "logits" else 0.5
             right = (outputs > threshold) == (targets > 0.5)
@@ -157,11 +157,6 @@ class ClassificationLoss:
                 "A softmax over a single output is always 1. End the model in a sigmoid, or in two classes"
             )
         return outputs
-
-
-def classification_loss(outputs_kind: str, independent: bool = False) -> ClassificationLoss:
-    """The classification loss for outputs that are `logits`, `softmax` or `sigmoid` probabilities."""
-    return ClassificationLoss(outputs_kind, independent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,6 +266,44 @@ def soft_targets(model: keras.Model, outputs_kind: str) -> Callable[[tf.Tensor],
     return lambda images: tf.stop_gradient(kind.as_probabilities(model(images, training=False)))
 
 
+def smoothed(loss: Any, smoothing: float) -> Any:
+    """The loss whose targets are `(1 - smoothing) * target + smoothing / classes` (Szegedy et al. 2016, sec. 7).
+
+    Args:
+        loss: of classes, or a `Distillation` of such a loss, whose own targets then are smoothed. Yes / no questions
+            are smoothed towards 1/2.
+        smoothing: 0 leaves the loss as it is.
+
+    Raises:
+        UsageError: the loss is of something else than classes.
+    """
+    if not smoothing:
+        return loss
+    if isinstance(loss, Distillation):
+        return dataclasses.replace(loss, base=smoothed(loss.base, smoothing))
+    if not isinstance(loss, ClassificationLoss):
+        raise UsageError(f"label smoothing is for classes; the loss is {loss!r}: leave out the label smoothing")
+    return _Smoothed(loss, smoothing)
+
+
+class _Smoothed:
+    """Cross-entropy is linear in its targets: that of smoothed targets is a mean of two."""
+
+    def __init__(self, base: ClassificationLoss, smoothing: float):
+        self._base, self._smoothing = base, smoothing
+
+    def __call__(self, labels, outputs) -> tf.Tensor:
+        shape = tf.shape(outputs)
+        binary = self._base.independent or self._base.outputs_kind == "sigmoid" or outputs.shape[-1] == 1
+        even = tf.fill(shape, 0.5) if binary else tf.ones(shape) / tf.cast(shape[-1], tf.float32)
+        return (1.0 - self._smoothing) * self._base(labels, outputs) + self._smoothing * self._base(even, outputs)
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):  # such as what copying asks for before there is a base
+            raise AttributeError(name)
+        return getattr(self._base, name)
+
+
 def _binary_divergence(teacher, student) -> tf.Tensor:
     """KL of two yes / no distributions given by logits: cross-entropy less entropy."""
     yes = tf.sigmoid(teacher)
@@ -284,7 +317,7 @@ def _is_class_index(labels, outputs) -> bool:
     return len(labels.shape) == rank - 1 or (len(labels.shape) == rank and labels.shape[-1] == 1)
 
 
-def _targets(labels, outputs) -> tf.Tensor:
+def as_targets(labels, outputs) -> tf.Tensor:
     """Labels of any allowed form as a distribution for each answer, of the outputs' shape, float32."""
     labels, classes = tf.convert_to_tensor(labels), outputs.shape[-1]
     index = _is_class_index(labels, outputs)

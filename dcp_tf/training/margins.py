@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
+from dcp_tf.training.losses import as_targets
 
 # Under the root of sin^2: near cos = +-1 the derivative of the sine has no bound, here it stays below 1000.
 _SMALLEST_SQUARED_SINE = 1e-6
@@ -89,14 +90,14 @@ class MarginLoss(abc.ABC):
             tf.errors.InvalidArgumentError: a label names no class, or the outputs are no cosines.
         """
         cosines = _cosines(outputs)
-        targets = _targets(labels, cosines.shape[-1])
+        targets = as_targets(labels, cosines)
         logits = self.scale * (cosines + targets * (self.apply_margin(cosines) - cosines))
         return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits))
 
     def accuracy(self, labels, outputs) -> tf.Tensor:
         """Per image, whether its own class has the largest cosine (without any margin): (batch,) floats."""
         cosines = _cosines(outputs)
-        targets = _targets(labels, cosines.shape[-1])
+        targets = as_targets(labels, cosines)
         return tf.cast(tf.argmax(cosines, axis=-1) == tf.argmax(targets, axis=-1), tf.float32)
 
 
@@ -193,23 +194,3 @@ def _cosines(outputs) -> tf.Tensor:
     check = tf.debugging.assert_less_equal(tf.reduce_max(tf.abs(outputs)), 1.0 + _ROUNDING, message=message)
     with tf.control_dependencies([] if check is None else [check]):
         return tf.identity(outputs)
-
-
-def _targets(labels, classes: int) -> tf.Tensor:
-    """Labels as rows (batch, classes) of float32 that sum to 1."""
-    labels = tf.convert_to_tensor(labels)
-    if labels.shape.rank == 2 and labels.shape[-1] == classes:
-        return tf.cast(labels, tf.float32)
-    if labels.shape.rank not in (1, 2) or (labels.shape.rank == 2 and labels.shape[-1] != 1):
-        raise UsageError(f"Expected labels of shape (batch,) or (batch, {classes}). Received: {labels.shape}")
-    if not labels.dtype.is_integer:
-        raise UsageError(f"Expected whole-number labels or one row of targets per image. Received: {labels.dtype.name}")
-    labels = tf.reshape(labels, (-1,))
-    message = f"Expected labels in 0..{classes - 1} for this model"
-    # Else `one_hot` would turn them into rows of zeros, which cost nothing.
-    checks = (
-        tf.debugging.assert_non_negative(labels, message=message),
-        tf.debugging.assert_less(labels, tf.cast(classes, labels.dtype), message=message),
-    )
-    with tf.control_dependencies([check for check in checks if check is not None]):
-        return tf.one_hot(labels, classes)

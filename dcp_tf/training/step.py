@@ -10,13 +10,11 @@ import tensorflow as tf
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.kinds import KERNEL_NAMES, layers_of
 from dcp_tf.settings.training import TrainConfig
-from dcp_tf.training.attributes import override_attribute
-from dcp_tf.training.average import MovingAverage
 from dcp_tf.training.distribution import replica_shares
-from dcp_tf.training.losses import Distillation, Loss, loss_of
+from dcp_tf.training.layers import batch_norms, compute_dtype_scope, override_attribute
+from dcp_tf.training.losses import Distillation, Loss, loss_of, smoothed
 from dcp_tf.training.masks import resolve_masks
-from dcp_tf.training.precision import LossScale, compute_dtype_scope
-from dcp_tf.training.smoothing import smoothed
+from dcp_tf.training.step_state import LossScale, MovingAverage
 
 # Without a limit a few steep steps undo what was trained: behind recurrent layers, in networks that Adam trained, and
 # in pruned ones, whose loss with the statistics of a batch may be hundreds of times that with the stored ones.
@@ -276,11 +274,6 @@ def _any_batch(spec: tf.TensorSpec) -> tf.TensorSpec:
     if spec.shape.rank is None:
         raise UsageError("The batches' shapes are unknown; give from_generator a signature, or use tf.ensure_shape")
     return tf.TensorSpec([None, *spec.shape[1:]], spec.dtype)
-
-
-def batch_norms(model: keras.Model) -> list[keras.layers.BatchNormalization]:
-    """All BatchNormalization layers, of nested models too."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
 
 
 def _gammas(model: keras.Model) -> set[int]:

@@ -30,7 +30,7 @@ def trained(digits):
         model.add(layers.ReLU(name=f"relu{number}"))
     model.add(layers.GlobalAveragePooling2D(name="pool"))
     model.add(layers.Dense(10, name="logits"))
-    from dcp_tf.training import TrainConfig, classification_loss, fit
+    from dcp_tf.training import ClassificationLoss, TrainConfig, fit
 
     (images, labels), _ = digits
 
@@ -38,7 +38,7 @@ def trained(digits):
         data = tf.data.Dataset.from_tensor_slices((images, labels))
         return data.shuffle(1400, seed=epoch).batch(64, drop_remainder=True)
 
-    fit(model, batches, [classification_loss("logits")], TrainConfig(epochs=6, learning_rate=0.1))
+    fit(model, batches, [ClassificationLoss("logits")], TrainConfig(epochs=6, learning_rate=0.1))
     return model
 
 

@@ -10,7 +10,7 @@ from dcp_tf.pruning.activations.cursor import ActivationCursor
 from dcp_tf.pruning.problem.consumers import KernelMasks
 from dcp_tf.pruning.problem.problem import ChannelProblem, SubProblem
 from dcp_tf.pruning.problem.stages import StageLoss, channel_unit
-from dcp_tf.training import classification_loss
+from dcp_tf.training import ClassificationLoss
 
 CLASSES = 3
 SHAPE = (6, 6, 3)
@@ -167,7 +167,7 @@ class Setting:
         self.cursors = tuple(ActivationCursor(g.trace, inputs, self.cache) for g in (self.graph, self.base))
         for cursor in self.cursors:
             cursor.advance(self.unit.calls[0])
-        loss = classification_loss("logits")
+        loss = ClassificationLoss("logits")
         self.problem = ChannelProblem(
             self.graph,
             group,

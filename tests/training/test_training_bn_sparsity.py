@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
-from dcp_tf.training import TrainConfig, classification_loss, fit
+from dcp_tf.training import ClassificationLoss, TrainConfig, fit
 
 
 def net(norm=True):
@@ -26,7 +26,7 @@ def train(model, sparsity, epochs=1, **settings):
     batches = tf.data.Dataset.from_tensor_slices((images, labels)).batch(32)
     given = {"learning_rate": 0.1, "momentum": 0.0, "nesterov": False, "schedule": "step", "boundaries": (), **settings}
     config = TrainConfig(epochs=epochs, weight_decay=0.0, bn_sparsity=sparsity, **given)
-    fit(model, lambda epoch: batches, [classification_loss("logits")], config)
+    fit(model, lambda epoch: batches, [ClassificationLoss("logits")], config)
     return {v.path: v.numpy() for v in model.trainable_variables}
 
 

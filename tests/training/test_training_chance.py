@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dcp_tf.training import ClassificationLoss, MeanSquaredError
-from dcp_tf.training.chance import heads_at_chance, loss_by_chance
+from dcp_tf.training.heads import heads_at_chance, loss_by_chance
 
 RNG = np.random.default_rng(0)
 

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.training import (
+    ClassificationLoss,
     TrainConfig,
     TrainState,
-    classification_loss,
     fit,
     load_weights,
     save_model,
@@ -23,7 +23,7 @@ from dcp_tf.training import (
     seed_everything,
 )
 
-LOGITS = classification_loss("logits")
+LOGITS = ClassificationLoss("logits")
 RNG = np.random.default_rng(0)
 IMAGES = RNG.normal(size=(40, 8, 8, 3)).astype("float32")
 LABELS = RNG.integers(0, 3, 40).astype("int32")

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from training_nets import IMAGES, LOGITS, batches, convolutional, plain, same, values
 
-from dcp_tf.training import History, TrainConfig, classification_loss, fit, seed_everything
+from dcp_tf.training import ClassificationLoss, History, TrainConfig, fit, seed_everything
 
 
 def test_masked_weights_are_and_stay_exactly_zero():
@@ -90,7 +90,7 @@ def test_a_toy_problem_is_learned(kind):
     x = keras.layers.Flatten()(x)
     activation = None if kind == "logits" else kind
     model = keras.Model(inputs, keras.layers.Dense(3, activation=activation)(x))
-    history = fit(model, batches(images.astype("float32"), labels, 32), [classification_loss(kind)], TrainConfig(8))
+    history = fit(model, batches(images.astype("float32"), labels, 32), [ClassificationLoss(kind)], TrainConfig(8))
     assert history[-1]["top1"] > 0.95
     assert history[-1]["loss"] < history[0]["loss"]
 

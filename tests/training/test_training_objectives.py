@@ -9,6 +9,7 @@ from dcp_tf.data import as_split, load
 from dcp_tf.errors import UsageError
 from dcp_tf.training import (
     Classification,
+    ClassificationLoss,
     Custom,
     Distillation,
     Embedding,
@@ -18,7 +19,6 @@ from dcp_tf.training import (
     as_objective,
     choose_for_outputs,
     choose_objective,
-    classification_loss,
     fit,
     seed_everything,
 )
@@ -141,7 +141,7 @@ def test_labels_that_may_be_numbered_from_1_are_noted():
 
 def test_whole_floats_are_classes():
     outputs, labels = RNG.normal(size=(N, 3)).astype("float32"), np.arange(N) % 3
-    loss = classification_loss("logits")
+    loss = ClassificationLoss("logits")
     assert loss(labels.astype("float32"), outputs) == loss(labels, outputs)
     objective = choose_for_outputs("logits", (None, 3), Labelled(labels.astype("float32")))
     measured = [objective.evaluate(lambda x: x, [(outputs, y)]) for y in (labels, labels.astype("float32"))]
@@ -177,7 +177,7 @@ def test_steps_of_a_sequence_are_no_pixels():
 def test_a_loss_of_maps_is_the_mean_of_the_losses_of_their_places():
     outputs = RNG.normal(size=(3, 4, 5, 6)).astype("float32")
     labels = RNG.integers(0, 6, (3, 4, 5))
-    loss = classification_loss("logits")
+    loss = ClassificationLoss("logits")
     flat = loss(labels.reshape(-1), outputs.reshape(-1, 6))
     for form in (labels, labels[..., None], np.eye(6)[labels]):
         np.testing.assert_allclose(loss(form, outputs), flat, rtol=1e-5)
@@ -186,7 +186,7 @@ def test_a_loss_of_maps_is_the_mean_of_the_losses_of_their_places():
 
 def test_multilabel_logits_equal_sigmoid_outputs():
     logits, labels = RNG.normal(size=(5, 3)).astype("float32"), RNG.integers(0, 2, (5, 3))
-    of_logits, of_sigmoid = classification_loss("logits", independent=True), classification_loss("sigmoid")
+    of_logits, of_sigmoid = ClassificationLoss("logits", independent=True), ClassificationLoss("sigmoid")
     np.testing.assert_allclose(of_logits(labels, logits), of_sigmoid(labels, tf.sigmoid(logits)), rtol=1e-5)
     np.testing.assert_allclose(of_logits.accuracy(labels, logits), ((logits > 0) == labels).mean(-1), rtol=1e-6)
 
@@ -202,9 +202,9 @@ def test_squared_errors_in_units_of_the_labels():
 
 
 CURVED = {
-    "softmax": (classification_loss("logits"), (4,)),
-    "maps": (classification_loss("logits"), (3, 2, 4)),
-    "yes or no": (classification_loss("logits", independent=True), (5,)),
+    "softmax": (ClassificationLoss("logits"), (4,)),
+    "maps": (ClassificationLoss("logits"), (3, 2, 4)),
+    "yes or no": (ClassificationLoss("logits", independent=True), (5,)),
     "numbers": (MeanSquaredError((1.0, 3.0)), (2,)),
     "maps of numbers": (MeanSquaredError(2.0), (3, 3, 2)),
     "directions": (DirectionLoss(), (4,)),

@@ -11,17 +11,17 @@ from training_nets import IMAGES, LABELS, LOGITS, batches, convolutional, linear
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.training import (
     ArcFace,
+    ClassificationLoss,
     Distillation,
     MeanSquaredError,
     TrainConfig,
     TrainState,
-    classification_loss,
     fit,
     soft_targets,
 )
-from dcp_tf.training.average import MovingAverage
-from dcp_tf.training.precision import LossScale, compute_dtype_scope
-from dcp_tf.training.smoothing import smoothed
+from dcp_tf.training.layers import compute_dtype_scope
+from dcp_tf.training.losses import smoothed
+from dcp_tf.training.step_state import LossScale, MovingAverage
 
 RNG = np.random.default_rng(0)
 OUTPUTS = RNG.normal(size=(6, 4)).astype("float32") * 3
@@ -37,7 +37,7 @@ def test_smoothed_cross_entropy_equals_the_formula(labels):
 
 
 def test_smoothed_questions_lean_towards_one_half():
-    loss = classification_loss("logits", independent=True)
+    loss = ClassificationLoss("logits", independent=True)
     targets, p = 0.8 * ONE_HOT + 0.2 * 0.5, expit(OUTPUTS.astype("float64"))
     expected = -np.mean(targets * np.log(p) + (1 - targets) * np.log(1 - p))
     np.testing.assert_allclose(smoothed(loss, 0.2)(ONE_HOT, OUTPUTS), expected, rtol=1e-5)

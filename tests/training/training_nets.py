@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dcp_tf.training import TrainConfig, classification_loss, seed_everything
+from dcp_tf.training import ClassificationLoss, TrainConfig, seed_everything
 
-LOGITS = classification_loss("logits")
+LOGITS = ClassificationLoss("logits")
 IMAGES = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype("float32")
 LABELS = np.random.default_rng(1).integers(0, 3, 40).astype("int32")
 

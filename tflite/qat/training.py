@@ -10,7 +10,8 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.qat.quantizers import quantizers_in
-from dcp_tf.training import Distillation, cosine_schedule
+from dcp_tf.training import cosine_schedule
+from dcp_tf.training.losses import loss_of
 from dcp_tf.training.masks import resolve_masks
 
 _MOMENTUM = 0.9
@@ -107,7 +108,7 @@ class QatStep:
         variables = [twin for _, twin in self._trained]
         with tf.GradientTape() as tape, quantizers_in("train"):
             outputs = tf.nest.flatten(self._model(images, training=True))
-            loss = tf.add_n([self._loss_of(*head, labels, teacher_outputs) for head in self._heads(outputs)])
+            loss = tf.add_n([loss_of(loss, labels, x, teacher_outputs) for loss, x in self._heads(outputs)])
         gradients, _ = tf.clip_by_global_norm(tape.gradient(loss, variables), _CLIP_NORM)
         for gradient, velocity, (weight, twin) in zip(gradients, self._velocities, self._trained, strict=True):
             if gradient is not None:
@@ -123,10 +124,6 @@ class QatStep:
                 f"Expected one loss per output of the model, {len(outputs)}. Received: {len(self._losses)}"
             )
         return list(zip(self._losses, outputs, strict=True))
-
-    def _loss_of(self, loss, output, labels, teacher_outputs) -> tf.Tensor:
-        value = loss(labels, output, teacher_outputs) if isinstance(loss, Distillation) else loss(labels, output)
-        return tf.cast(value, tf.float32)
 
     def _descend(self, weight, twin, gradient, velocity, learning_rate) -> None:
         """Nesterov momentum as in Keras, then the mask."""

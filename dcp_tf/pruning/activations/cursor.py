@@ -140,13 +140,7 @@ def live_tensors(trace: Trace, cut: int) -> list[int]:
     return sorted(made & needed)
 
 
-def compiled_for(function: Callable, examples: Sequence, *more: tf.TensorSpec) -> Callable:
+def compiled(function: Callable, examples: Sequence, *more: tf.TensorSpec) -> Callable:
     """`function` as one graph for arguments nested like `examples`, of any batch size, and `more` after them."""
     specs = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), list(examples))
     return tf.function(function, input_signature=[*specs, *more], autograph=False)
-
-
-def compiled(function: Callable, examples: Sequence[tf.Tensor]) -> Callable:
-    """`function` as one graph for any batch size of tensors like `examples`."""
-    signature = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in examples]
-    return tf.function(function, input_signature=signature, autograph=False)

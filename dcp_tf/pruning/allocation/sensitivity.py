@@ -13,7 +13,7 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup
 from dcp_tf.pruning.activations.cache import Cache
-from dcp_tf.pruning.activations.cursor import ActivationCursor, compiled_for
+from dcp_tf.pruning.activations.cursor import ActivationCursor, compiled
 from dcp_tf.pruning.activations.linear import linear
 from dcp_tf.pruning.activations.memory import cache_bytes, free_compiled, images_at_once, matrix_bytes
 from dcp_tf.pruning.activations.selection_images import SelectionImages
@@ -259,4 +259,4 @@ def _collector(context: Context, layers: Sequence[keras.Layer], examples: list[t
             sums.append([layer_sums(layer, pairs)[0], tf.add_n([tf.matmul(g, g, transpose_a=True) for g in rows])])
         return sums
 
-    return compiled_for(collect, examples, tf.TensorSpec((2,), tf.int32))
+    return compiled(collect, examples, tf.TensorSpec((2,), tf.int32))

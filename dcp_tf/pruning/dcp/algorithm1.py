@@ -20,10 +20,9 @@ from dcp_tf.pruning.methods import Guided
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.pruning.problem.stages import Stage, StageLoss, channel_unit, in_stages, kernel_units, stage_losses
 from dcp_tf.training import TrainState, fit
-from dcp_tf.training.attributes import override_attribute
-from dcp_tf.training.chance import heads_at_chance, loss_by_chance
-from dcp_tf.training.heads import AugmentedModel, augment
-from dcp_tf.training.history import History
+from dcp_tf.training.checkpoint import History
+from dcp_tf.training.heads import AugmentedModel, augment, heads_at_chance, loss_by_chance
+from dcp_tf.training.layers import override_attribute
 from dcp_tf.training.pooled_heads import are_pooled, train_pooled_heads
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.graph.trace import Trace
-from dcp_tf.pruning.activations.cursor import compiled_for
+from dcp_tf.pruning.activations.cursor import compiled
 from dcp_tf.pruning.activations.linear import linear
 from dcp_tf.pruning.problem.stages import StageLoss
 
@@ -78,7 +78,7 @@ def _collector(
                 sums.append(tf.matmul(rows, rows, transpose_a=True))
         return sums
 
-    return compiled_for(collect, examples, tf.TensorSpec((2,), tf.int32))
+    return compiled(collect, examples, tf.TensorSpec((2,), tf.int32))
 
 
 def _run(trace: Trace, calls: Sequence[int], reading: set[int], values: dict, tape: tf.GradientTape) -> dict:

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from dcp_tf.pruning.activations.cursor import compiled_for
+from dcp_tf.pruning.activations.cursor import compiled
 from dcp_tf.pruning.activations.linear import dropout_variance, run_linear
 from dcp_tf.pruning.elimination.fisher import fisher_matrices, tree_sum
 from dcp_tf.pruning.elimination.kernels import MAX_WORK, eliminate_kernels, work
@@ -204,7 +204,7 @@ def _gram_collector(problem: ChannelProblem) -> Callable:
             sums.append(layer_sums(consumer.operation, [found[i] for i in own], weights))
         return sums
 
-    return compiled_for(collect, [problem.inputs[0], problem.baseline(0)])
+    return compiled(collect, [problem.inputs[0], problem.baseline(0)])
 
 
 def layer_sums(

@@ -9,7 +9,7 @@ import tensorflow as tf
 from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.activations.cache import Cache
-from dcp_tf.pruning.activations.cursor import ActivationCursor, Batches, compiled, compiled_for
+from dcp_tf.pruning.activations.cursor import ActivationCursor, Batches, compiled
 from dcp_tf.pruning.activations.linear import run_linear
 from dcp_tf.pruning.problem.algorithm2 import LossTerms
 from dcp_tf.pruning.problem.consumers import ConsumerKernel, biases_of
@@ -280,8 +280,8 @@ class ChannelProblem:
                 velocity.assign(tf.zeros_like(velocity))
 
         examples = [self.inputs[0], self.baseline(0), self.labels[0]]
-        self._terms_and_gradients = compiled_for(evaluate, examples, tf.TensorSpec((), tf.float32))
-        self._step = compiled_for(step, examples)
+        self._terms_and_gradients = compiled(evaluate, examples, tf.TensorSpec((), tf.float32))
+        self._step = compiled(step, examples)
         self._reset = tf.function(reset, input_signature=[], autograph=False)
 
 

@@ -20,7 +20,7 @@ from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels
 from dcp_tf.pruning.activations.cache import Cache
-from dcp_tf.pruning.activations.cursor import Batches, Tensors, compiled_for, count_images
+from dcp_tf.pruning.activations.cursor import Batches, Tensors, compiled, count_images
 from dcp_tf.pruning.activations.linear import run_linear
 from dcp_tf.pruning.activations.memory import cache_bytes, free_compiled, images_at_once
 from dcp_tf.pruning.activations.selection_images import SelectionImages
@@ -28,10 +28,9 @@ from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.elimination.fisher import tree_sum
 from dcp_tf.pruning.recovery.statistics import match_statistics
 from dcp_tf.settings.schedules import warmed_up_cosine
-from dcp_tf.training.attributes import override_attribute
 from dcp_tf.training.best_weights import BestWeights
 from dcp_tf.training.heads import block_ends
-from dcp_tf.training.seeds import seed_random_layers
+from dcp_tf.training.layers import override_attribute, seed_random_layers
 
 _BATCH_SIZE, _LEAST_BATCHES = 64, 16
 _PASSES, _LEAST_STEPS = 6, 120
@@ -173,7 +172,7 @@ class _Training:
         points = [p for p in comparisons(base, kept) if p.tensor not in base.trace.outputs]
         of_base = _Values(base, points)
         self._of_small = _Values(small, points)
-        function = compiled_for(lambda *images: of_base(images, points), batches[0])
+        function = compiled(lambda *images: of_base(images, points), batches[0])
         self._targets = Batches(lambda i: function(*batches[i]), len(batches), of_base.bytes(batches), cache)
         self._targets.keep()
         first = self._targets[0]
@@ -186,7 +185,7 @@ class _Training:
             self._variables = list(model.trainable_variables)
         self._masks = [masks.get(id(v), masks.get(v.path)) for v in self._variables]
         self._examples = [list(batches[0]), list(first)]
-        self._measure = compiled_for(self._loss, self._examples)
+        self._measure = compiled(self._loss, self._examples)
         self.before = self._held_out_loss()
         self.best = BestWeights(self._variables, self.before)
 
@@ -260,7 +259,7 @@ class _Training:
             size = tf.cast(tf.shape(images[0])[0], tf.float32)
             return [size * tf.convert_to_tensor(g) for g in gradients], size
 
-        compute = compiled_for(gradients_of, self._examples)
+        compute = compiled(gradients_of, self._examples)
         apply = tf.function(
             lambda gradients, size: optimizer.apply([g / size for g in gradients], self._variables), autograph=False
         )

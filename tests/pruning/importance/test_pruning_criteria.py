@@ -11,7 +11,7 @@ from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning import METHODS, Criterion, prepare
-from dcp_tf.training import TrainConfig, classification_loss
+from dcp_tf.training import ClassificationLoss, TrainConfig
 
 NONE = TrainConfig(epochs=0)
 BATCH = 5
@@ -82,7 +82,7 @@ def batch_gradients(model, variables):
     for start in range(0, 14, BATCH):
         chosen = order[start : start + BATCH]
         with tf.GradientTape() as tape:
-            value = classification_loss("logits")(labels[chosen], model(images[chosen], training=False))
+            value = ClassificationLoss("logits")(labels[chosen], model(images[chosen], training=False))
         yield len(chosen) / 14, [g.numpy() for g in tape.gradient(value, variables)]
 
 

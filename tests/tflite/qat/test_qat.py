@@ -12,9 +12,9 @@ from dcp_tf.errors import RunError, UsageError
 from dcp_tf.evaluation import accuracy
 from dcp_tf.graph import zero_kernel_masks
 from dcp_tf.models.zoo import build
-from dcp_tf.training import Distillation, TrainConfig, classification_loss, fit, soft_targets
+from dcp_tf.training import ClassificationLoss, Distillation, TrainConfig, fit, soft_targets
 
-LOSSES = [classification_loss("logits")]
+LOSSES = [ClassificationLoss("logits")]
 IMAGES = images(96)
 
 
