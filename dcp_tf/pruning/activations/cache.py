@@ -1,4 +1,4 @@
-"""Where tensors of all batches are kept: in memory as long as they fit, then in files, else nowhere."""
+"""Keeps the tensors of all batches: in memory if they fit, else in files, else not at all."""
 
 import os
 import pathlib
@@ -21,32 +21,32 @@ class ByteBudget:
         self.used = 0
 
     def reserve(self, size: int) -> bool:
-        """Reserves `size` bytes; False, and nothing reserved, where the limit would be passed."""
+        """Reserves `size` bytes; returns False, and reserves nothing, if that would exceed the limit."""
         if self.used + size > self.limit:
             return False
         self.used += size
         return True
 
     def release(self, size: int) -> None:
-        """Gives `size` bytes back."""
+        """Returns `size` bytes."""
         self.used -= size
 
 
 class Cache:
-    """Memory and, behind it, a folder of files, each with a limit.
+    """Memory and, when it is full, a folder of files, each with a limit.
 
     Attributes:
-        memory: what is used of the memory.
-        disk: what is used of the files.
+        memory: the budget of the memory.
+        disk: the budget of the files.
     """
 
     def __init__(self, memory: int, disk: int = 0, folder: str | os.PathLike | None = None):
-        """Holds nothing yet.
+        """Creates an empty cache.
 
         Args:
             memory: bytes.
-            disk: bytes; never more than half of what is free there.
-            folder: where the files go, in a folder of their own; None: where temporary files go.
+            disk: bytes; at most half of the free space.
+            folder: the files go into a new folder in it; None: the folder of temporary files.
         """
         self.memory = ByteBudget(memory)
         self._parent = pathlib.Path(tempfile.gettempdir() if folder is None else folder)
@@ -65,15 +65,15 @@ class Cache:
         old: "CachedBatches | None" = None,
         files_first: bool = False,
     ) -> "CachedBatches | None":
-        """Computes and keeps the tensors of all batches; None, and nothing computed, where there is no room.
+        """Computes and keeps the tensors of all batches; returns None, and computes nothing, if they do not fit.
 
         Args:
             compute: the tensors of a batch.
             count: number of batches.
-            size: bytes that the tensors of all batches take.
-            old: what the new tensors are computed from and take the place of, batch by batch: the two are never there
-                all together.
-            files_first: whether memory is only taken where there is no room in files, and at most half of it.
+            size: bytes of the tensors of all batches.
+            old: the tensors that the new ones are computed from, and replace batch by batch, so that both never exist
+                as a whole.
+            files_first: use memory only if the files are full, and at most half of it.
 
         Raises:
             RunError: a file cannot be written.
@@ -114,7 +114,7 @@ class Cache:
         except OSError as error:
             self.close()
             raise RunError(
-                f"the cache in {self._parent} cannot be written ({error.strerror or error}); free some space, or give "
+                f"cannot write the cache in {self._parent} ({error.strerror or error}); free some space, or give "
                 "cache_disk_gib=0",
                 setting="cache_disk_gib",
             ) from error
@@ -124,9 +124,9 @@ class CachedBatches:
     """The tensors of every batch, in memory or in files.
 
     Attributes:
-        batches: per batch the tensors, or where they are filed.
-        budget: in which they are counted.
-        size: their bytes.
+        batches: per batch the tensors, or their files.
+        budget: that counts them.
+        size: in bytes.
     """
 
     def __init__(self, batches: list, budget: ByteBudget, size: int):
@@ -136,14 +136,14 @@ class CachedBatches:
         return [x.read() if isinstance(x, _Filed) else x for x in self.batches[index]]
 
     def forget(self, index: int) -> None:
-        """Frees one batch, which cannot be read any more."""
+        """Frees one batch."""
         for x in self.batches[index]:
             if isinstance(x, _Filed):
                 x.path.unlink(missing_ok=True)
         self.batches[index] = []
 
     def release(self) -> None:
-        """Frees all."""
+        """Frees all batches."""
         for index in range(len(self.batches)):
             self.forget(index)
         self.budget.release(self.size)

@@ -1,4 +1,4 @@
-"""The selection images on their way through a model: tensors at a cut, kept where the cache has room."""
+"""The activations of the selection images at a cut through the model, cached if they fit."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,13 +10,13 @@ from dcp_tf.pruning.activations.memory import tensor_bytes
 
 
 class Batches:
-    """The values of some tensors for every batch, computed at each use until they are kept.
+    """The values of some tensors for every batch, computed at each use until they are cached.
 
     Args:
         compute: the tensors of a batch.
         count: number of batches.
-        size: bytes that the tensors of all batches take.
-        cache: where they are kept.
+        size: bytes of the tensors of all batches.
+        cache: for the values.
     """
 
     def __init__(self, compute: Callable[[int], Tensors], count: int, size: int, cache: Cache):
@@ -26,7 +26,7 @@ class Batches:
         self._is_asked = False
 
     def keep(self) -> None:
-        """Computes and keeps all values where the cache has room: for those that need them more than once."""
+        """Computes and caches all values if they fit."""
         if not self._is_asked:
             self._kept, self._is_asked = self._cache.keep(self._compute, self.count, self._size), True
 
@@ -35,30 +35,30 @@ class Batches:
 
     @property
     def cached(self) -> bool:
-        """Whether the values are kept."""
+        """Whether the values are cached."""
         return self._kept is not None
 
     def release(self) -> None:
-        """Frees the place; from here on the values are computed at each use."""
+        """Frees the values; from here on they are computed at each use."""
         if self._kept is not None:
             self._kept.release()
             self._kept = None
 
 
 class ActivationCursor:
-    """A walk of the selection images through a model, from layer to layer.
+    """Moves the selection images through a model, from layer to layer.
 
-    The inputs of a layer do not change while it is selected, and what lies behind the cut never changes again. So each
+    The inputs of a layer do not change while it is selected, and the layers before the cut never change again. So each
     call of the model runs about once per image, however many layers are selected (Liu et al. 2021: cached inputs).
     """
 
     def __init__(self, trace: Trace, images: Sequence[Tensors], cache: Cache):
-        """Stands before the first call.
+        """Starts before the first call.
 
         Args:
             trace: of the model.
             images: per batch the model's inputs; a list, or `SelectionImages`.
-            cache: for the tensors at the cut; the images themselves are not counted.
+            cache: for the tensors at the cut; it does not count the images themselves.
         """
         self.trace = trace
         self.images_total = count_images(images)
@@ -75,7 +75,7 @@ class ActivationCursor:
 
     @property
     def cut(self) -> int:
-        """Number of the call before which the images stand."""
+        """Index of the call before which the images are."""
         return self._cut
 
     def bytes_of(self, tensors: Sequence[int]) -> int:
@@ -83,17 +83,16 @@ class ActivationCursor:
         return self.images_total * sum(tensor_bytes(self.trace, t) for t in tensors)
 
     def advance(self, cut: int) -> None:
-        """Moves the images up to the call number `cut`, or to where they take less before it.
+        """Moves the images to the call `cut`, or to an earlier one where they are smaller.
 
-        Tensors that do not fit into memory are not written to files where few calls before them, such as in front of
-        a block's expansion, the images are smaller: from there they are computed again. Where there is no room at all
-        the images stay where they are.
+        Tensors that do not fit into memory are not written to files if they are smaller a few calls earlier, such as
+        before a block's expansion: they are computed again from there. If nothing fits, the images stay.
         """
         if cut <= self._cut:
             return
         sizes = {c: self.bytes_of(live_tensors(self.trace, c)) for c in range(self._cut + 1, cut + 1)}
-        mine = self._kept.size if self._kept is not None and self._kept.budget is self._cache.memory else 0
-        if sizes[cut] > self._cache.memory.limit - self._cache.memory.used + mine:
+        own = self._kept.size if self._kept is not None and self._kept.budget is self._cache.memory else 0
+        if sizes[cut] > self._cache.memory.limit - self._cache.memory.used + own:
             cut = max(sizes, key=lambda c: (-sizes[c], c))
         live = live_tensors(self.trace, cut)
         step = self.function(live)
@@ -102,7 +101,7 @@ class ActivationCursor:
             self._cut, self._live, self._kept = cut, live, kept
 
     def close(self) -> None:
-        """Frees the tensors at the cut; the cursor stands before the first call again."""
+        """Frees the tensors at the cut and returns to the first call."""
         if self._kept is not None:
             self._kept.release()
         self._cut, self._live, self._kept = 0, list(self.trace.inputs), None
@@ -112,8 +111,8 @@ class ActivationCursor:
         live = list(self._live)
 
         def compute(*values):
-            found = self.trace.run(dict(zip(live, values, strict=True)), tensors, training=False)
-            return [found[t] for t in tensors]
+            computed = self.trace.run(dict(zip(live, values, strict=True)), tensors, training=False)
+            return [computed[t] for t in tensors]
 
         return compiled(compute, self[0])
 
@@ -128,19 +127,19 @@ class ActivationCursor:
 
 
 def count_images(batches: Sequence[Tensors]) -> int:
-    """How many images there are in all batches, which are not read where their number is known."""
+    """The number of images in all batches; batches with a known `total` are not read."""
     total = getattr(batches, "total", None)
     return sum(int(batch[0].shape[0]) for batch in batches) if total is None else total
 
 
 def live_tensors(trace: Trace, cut: int) -> list[int]:
-    """The tensors that exist before call number `cut` and are needed from there on."""
-    made = set(trace.inputs).union(*(call.outputs for call in trace.calls[:cut]))
+    """The tensors that exist before the call `cut` and are needed from there on."""
+    computed = set(trace.inputs).union(*(call.outputs for call in trace.calls[:cut]))
     needed = set(trace.outputs).union(*(call.inputs for call in trace.calls[cut:]))
-    return sorted(made & needed)
+    return sorted(computed & needed)
 
 
 def compiled(function: Callable, examples: Sequence, *more: tf.TensorSpec) -> Callable:
-    """`function` as one graph for arguments nested like `examples`, of any batch size, and `more` after them."""
+    """`function` as one graph for arguments nested like `examples`, of any batch size, followed by `more`."""
     specs = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), list(examples))
     return tf.function(function, input_signature=[*specs, *more], autograph=False)

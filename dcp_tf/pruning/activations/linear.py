@@ -1,4 +1,4 @@
-"""Layers run without the activation that they have themselves: what L_M compares is linear in the kernel."""
+"""Runs layers without their own activation: L_M compares outputs that are linear in the kernel."""
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from dcp_tf.graph.trace import Trace, unwrapped
 
-# Layers that multiply their inputs by random numbers of mean 1 in training, and do nothing in inference.
+# Layers that multiply their inputs by random factors of mean 1 in training, and do nothing in inference.
 DROPOUTS = (
     keras.layers.Dropout,
     keras.layers.GaussianDropout,
@@ -26,14 +26,14 @@ def run_linear(
 
     Args:
         trace: of the model.
-        calls: what to run, in running order.
-        reading: the calls whose linear outputs are wanted.
-        values: tensor number to tensor; is added to.
-        dropout: whether the layers in `DROPOUTS` do what they do in training.
+        calls: their indices, in running order.
+        reading: the calls whose linear outputs are returned.
+        values: tensor number -> tensor; updated in place.
+        dropout: whether the layers in `DROPOUTS` run as in training.
 
     Returns:
-        The outputs of the calls in `reading` before the activation that the layer itself has, in running order: O of
-        the reconstruction loss is linear in W.
+        The outputs of the calls in `reading` before the layer's own activation, in running order: O of the
+        reconstruction loss, which is linear in W.
     """
     linear_outputs = []
     for index in calls:
@@ -51,9 +51,9 @@ def run_linear(
 
 @contextlib.contextmanager
 def linear(layer: keras.Layer) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:
-    """Takes a layer's own activation out for a while and hands it over.
+    """Removes a layer's own activation inside of a `with`, and yields it.
 
-    A recurrent layer keeps it: it works between the steps, and a state without it grows beyond all bounds.
+    A recurrent layer keeps its activation: it works between the steps, and without it the state diverges.
     """
     layer = unwrapped(layer)
     if not hasattr(layer, "activation") or isinstance(layer, keras.layers.RNN):
@@ -68,7 +68,7 @@ def linear(layer: keras.Layer) -> Iterator[Callable[[tf.Tensor], tf.Tensor]]:
 
 
 def dropout_variance(trace: Trace, tensor: int) -> float:
-    """The variance of the random factors that training multiplies a tensor's values by; 0 without dropout before it."""
+    """The variance of the dropout factors of a tensor in training; 0 without dropout before it."""
     while tensor in trace.producer:
         call = trace.calls[trace.producer[tensor]]
         if isinstance(call.operation, DROPOUTS):

@@ -1,4 +1,4 @@
-"""The class-balanced selection set in a fixed, mixed order: read again at each pass, or kept where that takes long."""
+"""The class-balanced selection set in a fixed, shuffled order: read again at each pass, or cached if that is slow."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -16,8 +16,8 @@ from dcp_tf.pruning.activations.cache import Cache, CachedBatches, Tensors
 class SelectionImages:
     """Batches of images, as the values of the model's one input, with their labels.
 
-    Arrays in memory are read again at each pass. What has to be decoded is kept in files or, up to half of it, in the
-    cache's memory; where there is no room for that it is decoded again.
+    Arrays in memory are read again at each pass. Images that need decoding are cached in files, or in up to half of the
+    cache's memory; if they do not fit, they are decoded again.
 
     Attributes:
         labels: per batch.
@@ -38,25 +38,25 @@ class SelectionImages:
 
         Args:
             data: to choose from.
-            samples: how many at most.
+            samples: the most to choose.
             batch: images per batch.
             seed: of the choice and the order.
-            teacher: from images to labels, where the data has none; None: then there are none here either.
-            cache: for images that must be decoded.
-            apart_from: none of the images of a selection set of so many is taken; fewer than all of `data`.
+            teacher: from images to labels, for data without any; None: no labels.
+            cache: for images that need decoding.
+            apart_from: the size of another selection set, whose images are left out.
         """
         self._data, self._batch = data, batch
-        wanted = min(samples, data.size - apart_from)
-        subset = data.balanced_subset(min(wanted + apart_from, _most_images(data, cache)), seed)
+        count = min(samples, data.size - apart_from)
+        subset = data.balanced_subset(min(count + apart_from, _most_images(data, cache)), seed)
         if apart_from:
             subset = np.setdiff1d(subset, data.balanced_subset(apart_from, seed))
-        if len(subset) < wanted:
+        if len(subset) < count:
             progress.say(f"selecting on {len(subset)} images, which is what half of cache_gib holds", "cache_gib")
         rng = np.random.default_rng([seed, 0])
         self._order = data.mixed(subset, rng) if isinstance(data, CroppedSplit) else rng.permutation(subset)
         self.total = len(self._order)
         self._is_quick = getattr(data, "in_memory", False)
-        # Of images that are decoded at each pass batches are best read one after the other.
+        # Batches of images that are decoded at each pass are best read in order.
         self._next, self._pass = 0, iter(())
         self._last: tuple[int, Tensors] = (-1, [])
         self._kept: CachedBatches | None = None
@@ -82,18 +82,18 @@ class SelectionImages:
         return self._last[1]
 
     def close(self) -> None:
-        """Frees the images; they can be read no more if they were kept."""
+        """Frees the images; cached ones can no longer be read."""
         if self._kept is not None:
             self._kept.release()
         self._next, self._pass, self._last = 0, iter(()), (-1, [])
 
     def _batches(self, first: int) -> Iterator[tuple[tf.Tensor, tf.Tensor | None]]:
-        """One pass over the images from a batch on, with labels where there are some."""
+        """One pass over the images from a batch on, with labels if there are any."""
         for batch in self._data.batches(self._batch, indices=self._order[first * self._batch :]):
             yield batch if isinstance(batch, tuple) else (batch, None)
 
     def _read(self, teacher: Callable | None, cache: Cache) -> None:
-        """Reads the labels and, where they are kept, the images, in one pass over them."""
+        """Reads the labels, and caches the images if that pays, in one pass."""
         if self._is_quick and self._data.labels is not None:
             chosen = self._data.labels[self._order]
             self.labels = [tf.constant(chosen[i : i + self._batch]) for i in range(0, self.total, self._batch)]
@@ -123,11 +123,11 @@ def _image_bytes(data: DataSplit) -> int:
 
 
 def _most_images(data: DataSplit, cache: Cache) -> int:
-    """How many images may be chosen: of a pipeline, which may not give them in the same order again, what can be kept.
+    """How many images may be chosen: of a pipeline, whose order may change between passes, as many as can be cached.
 
-    However small the cache, a quarter of a GiB is there for them.
+    A quarter of a GiB is always available for them.
     """
     if not isinstance(data, TfDataSplit):
         return data.size
-    room = max(cache.memory.limit / 2, cache.disk.limit, 2**28)
-    return max(1, int(room / _image_bytes(data)))
+    available = max(cache.memory.limit / 2, cache.disk.limit, 2**28)
+    return max(1, int(available / _image_bytes(data)))

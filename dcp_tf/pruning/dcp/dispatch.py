@@ -69,8 +69,8 @@ def _attach_curvatures(problem: ChannelProblem) -> None:
     if problem.settings.score == "reduction" and is_fast(problem):
         parts = quadratics(problem)
         problem.curvatures = sum(
-            part.curvatures(c.kernel.numpy().reshape(part.linear.shape).astype(np.float64), problem.size)
-            for part, c in zip(parts, problem.consumers, strict=True)
+            part.curvatures(consumer.matrix, problem.size)
+            for part, consumer in zip(parts, problem.consumers, strict=True)
         )
 
 

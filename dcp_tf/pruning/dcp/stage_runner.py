@@ -139,7 +139,7 @@ class StageRunner:
         else:
             for consumer in consumers:
                 kernel = consumer.kernel
-                self.masks.hold(kernel, plan.matrix().reshape([1] * (len(kernel.shape) - 2) + list(plan.shape)))
+                self.masks.restrict(kernel, plan.matrix().reshape([1] * (len(kernel.shape) - 2) + list(plan.shape)))
 
     def _select(self, unit: Unit, stage: Stage, bar: Any) -> UnitPlan:
         """Algorithm 2 on one unit."""

@@ -1,4 +1,4 @@
-"""The Fisher matrices of the discrimination-aware losses at the outputs of layers, from one pass over some images."""
+"""The Fisher matrices of the discrimination-aware losses at the outputs of layers, from one pass over the images."""
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -21,17 +21,17 @@ def fisher_matrices(
     labels: Sequence[tf.Tensor],
     stages: Sequence[tuple[Collection[int], StageLoss]],
 ) -> Mapping[int, np.ndarray]:
-    """`E[sum over places of g g^T]` for each reading call, g being the slope of its stage's loss at its linear output.
+    """`E[sum over positions of g g^T]` per reading call, g being the gradient of the stage's loss at its linear output.
 
     Args:
         trace: of the model.
-        known: numbers of the tensors from which it is run.
+        known: numbers of the tensors that it runs from.
         batches: their values, per batch.
         labels: per batch.
-        stages: reading calls with the loss behind them.
+        stages: reading calls and the loss that follows them.
 
     Returns:
-        Index of the call -> matrix (outputs, outputs), the mean over images of the sum over places.
+        Index of the call -> matrix (outputs, outputs): the sum over positions, averaged over images.
     """
     collect = _collector(trace, known, stages, [list(batches[0]), labels[0]])
     sizes = np.cumsum([int(x.shape[0]) for x in labels])
@@ -49,7 +49,7 @@ def tree_sum(trees: Iterable[list]) -> list:
 def sampled_loss(loss: Callable, outputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     """The loss over the batch with labels drawn from the model's own predictions, as the Fisher matrix needs.
 
-    For losses that cannot draw, the sum of the losses with the given labels.
+    For losses that cannot draw labels, the sum of the losses with the given ones.
     """
     if hasattr(loss, "sampled"):
         return loss.sampled(outputs, seed)
@@ -59,7 +59,7 @@ def sampled_loss(loss: Callable, outputs: tf.Tensor, labels: tf.Tensor, seed: tf
 def _collector(
     trace: Trace, known: Sequence[int], stages: Sequence[tuple[Collection[int], StageLoss]], examples: list
 ) -> Callable:
-    """A compiled function: per reading call the sum of `g g^T` over a batch and all places."""
+    """A compiled function: per reading call the sum of `g g^T` over a batch and all positions."""
     stages = [(sorted(calls), loss) for calls, loss in stages]
     reading = {i for calls, _ in stages for i in calls}
     needed = trace.needed([loss.tensor for _, loss in stages], known)
@@ -71,9 +71,8 @@ def _collector(
             losses = [sampled_loss(t.loss, t.outputs(values[t.tensor]), labels, seed) for _, t in stages]
         sums = []
         for (calls, _), loss in zip(stages, losses, strict=True):
-            mine = [shifts[i] for i in calls]
-            found = tape.gradient(loss, mine, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            for slopes in found:
+            outputs = [shifts[i] for i in calls]
+            for slopes in tape.gradient(loss, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO):
                 rows = tf.reshape(tf.cast(slopes, tf.float32), (-1, slopes.shape[-1]))
                 sums.append(tf.matmul(rows, rows, transpose_a=True))
         return sums
@@ -82,7 +81,7 @@ def _collector(
 
 
 def _run(trace: Trace, calls: Sequence[int], reading: set[int], values: dict, tape: tf.GradientTape) -> dict:
-    """Runs the calls; per reading call zeros that were added to its linear outputs, watched by `tape`."""
+    """Runs the calls; returns per reading call zeros, watched by `tape`, that were added to its linear outputs."""
     shifts = {}
     for index in calls:
         call = trace.calls[index]

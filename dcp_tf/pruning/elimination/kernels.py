@@ -1,6 +1,6 @@
-"""Elimination of single kernels in the quadratic model (DKP): the outputs of a layer do not depend on each other in it.
+"""Elimination of single kernels in the quadratic model (DKP), in which the outputs of a layer are independent.
 
-So each output's kernels are eliminated by themselves, many outputs at a time, and the sequences are merged.
+So each output's kernels are eliminated separately, many outputs at a time, and the sequences are merged.
 """
 
 import heapq
@@ -10,21 +10,21 @@ import numpy as np
 
 from dcp_tf.pruning.elimination.quadratic import Quadratic, kernel_rows, ridged
 
-_BYTES_AT_A_TIME = 2**25  # of the inverses of all outputs that are worked on together
-# Multiplications up to which the elimination is worth it; beyond, steps over the images take less.
+_BYTES_AT_A_TIME = 2**25  # of the inverses of the outputs that are processed together
+# Multiplications up to which the elimination pays; beyond, steps over the images are faster.
 MAX_WORK = 5e11
 
 
 def work(rows: int, outputs: int) -> float:
-    """About how many multiplications the elimination of all kernels of a layer takes."""
+    """The approximate number of multiplications to eliminate all kernels of a layer."""
     return float(rows) ** 3 * outputs
 
 
 def eliminate_kernels(parts: Sequence[Quadratic]) -> tuple[list[int], list[float]]:
-    """Removes kernels one by one, always the one whose loss raises the model least, all other weights fitted anew.
+    """Removes kernels one by one, always the one whose removal raises the model least, refitting all other weights.
 
     Args:
-        parts: one for each kernel that reads the group; atoms are kernels.
+        parts: one per consumer of the group; atoms are kernels.
 
     Returns:
         The atoms in the order of their removal, and by how much each removal raises the model.
@@ -34,16 +34,16 @@ def eliminate_kernels(parts: Sequence[Quadratic]) -> tuple[list[int], list[float
     heapq.heapify(heads)
     order, rises = [], []
     while heads:
-        rise, number, place = heapq.heappop(heads)
-        order.append(chains[number][place][0])
+        rise, number, position = heapq.heappop(heads)
+        order.append(chains[number][position][0])
         rises.append(rise)
-        if place + 1 < len(chains[number]):
-            heapq.heappush(heads, (chains[number][place + 1][1], number, place + 1))
+        if position + 1 < len(chains[number]):
+            heapq.heappush(heads, (chains[number][position + 1][1], number, position + 1))
     return order, rises
 
 
 def _chains(part: Quadratic) -> list[list[tuple[int, float]]]:
-    """Per output its atoms with the rise of each, in the order of their removal."""
+    """Per output its atoms with their rises, in the order of removal."""
     blocks = kernel_rows(part)
     if not blocks:
         return []
@@ -56,13 +56,13 @@ def _chains(part: Quadratic) -> list[list[tuple[int, float]]]:
 
 
 def _of_outputs(part: Quadratic, blocks: list[np.ndarray], outputs: np.ndarray) -> list[list[tuple[int, float]]]:
-    """The chains of some outputs, which take their steps side by side."""
+    """The chains of some outputs, computed in parallel."""
     rows = np.stack(blocks)  # (inputs, rows of a kernel)
     atoms = part.atom[rows[:, 0]][:, outputs].T  # (outputs, inputs)
     mask = np.broadcast_to(part.mask, part.linear.shape)[:, outputs].T
     inverse, weights = _start(part, outputs, mask)
     alive = atoms >= 0
-    each = np.arange(len(outputs))
+    every = np.arange(len(outputs))
     chains: list[list[tuple[int, float]]] = [[] for _ in outputs]
     while alive.any():
         own = weights[:, rows]
@@ -76,20 +76,20 @@ def _of_outputs(part: Quadratic, blocks: list[np.ndarray], outputs: np.ndarray) 
             chains[output].append((int(atoms[output, worst[output]]), float(costs[output, worst[output]])))
         gone = rows[worst]  # (outputs, rows of a kernel)
         columns = np.take_along_axis(inverse, gone[:, None, :], 2)
-        inner = np.linalg.inv(within[each, worst])
+        inner = np.linalg.inv(within[every, worst])
         weights -= (columns @ (inner @ np.take_along_axis(weights, gone, 1)[..., None]))[..., 0]
         # (NumPy takes six times as long for the product with a transposed view.)
         inverse -= (columns @ inner) @ np.ascontiguousarray(columns.transpose(0, 2, 1))
-        # Rounding leaves traces where zeros belong.
+        # Rounding leaves residues where zeros belong.
         np.put_along_axis(weights, gone, 0, 1)
-        inverse[each[:, None], gone] = 0
-        inverse[each[:, None], :, gone] = 0
-        alive[each, worst] = False
+        inverse[every[:, None], gone] = 0
+        inverse[every[:, None], :, gone] = 0
+        alive[every, worst] = False
     return chains
 
 
 def _start(part: Quadratic, outputs: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Per output the inverse of H over the places that are there, zero elsewhere, and the fitted weights."""
+    """Per output the inverse of H over the unmasked rows, zero elsewhere, and the fitted weights."""
     size = len(part.hessian)
     inverse = np.zeros((len(outputs), size, size))
     patterns, which = np.unique(mask, axis=0, return_inverse=True)

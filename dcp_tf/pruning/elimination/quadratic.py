@@ -1,10 +1,10 @@
 """A quadratic model of the joint loss in the kernels of one layer, and the exact elimination of channels in it.
 
 A layer is linear in its kernel W, so `L_M` is a quadratic function of W whose terms are the Gram matrix of the layer's
-input patches and their products with O^b. `L_S` is taken to second order by its Fisher matrix, with the inputs of the
-layer and its slopes taken as independent, and its places as alike (as Kronecker-factored curvature does).
-Then the channel whose removal costs least, with all other weights fitted anew, is removed again and again (as optimal
-brain surgery does for single weights): no pass over images is needed for that.
+input patches and their products with O^b. `L_S` is approximated to second order by its Fisher matrix, assuming that the
+inputs and the gradients of the layer are independent and its positions alike (as Kronecker-factored curvature does).
+Then the channel whose removal costs least, with all other weights refitted, is removed, one after the other (as optimal
+brain surgery does for single weights). That needs no pass over images.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ from threadpoolctl import threadpool_limits
 from dcp_tf.graph.kinds import layers_of
 from dcp_tf.pruning.elimination.rows import RowElimination
 
-# A Gram matrix of more rows than this would take over half a GiB.
+# The Gram matrix of more rows takes over half a GiB.
 MAX_ROWS = 8192
 _RIDGE = 1e-4
-# Of a ridge toward the trained weights, in units of the mean diagonal of H.
+# Strengths of a ridge toward the trained weights, in units of the mean diagonal of H.
 _STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 _ROWS_OF_ONE_THREAD = 2048
 
@@ -35,12 +35,12 @@ class Quadratic:
     Attributes:
         hessian: H, (rows, rows), the same for all outputs.
         linear: B, (rows, outputs).
-        atom: number of the atom of each place, -1 where it belongs to another group: (rows, outputs), or (rows, 1)
-            where whole rows are alike (channels).
-        mask: whether a place may be anything but zero, in the shape of `atom`.
-        metric: M, (outputs, outputs): how much errors of the outputs matter; None: all alike. What fits best does not
-            depend on it, what is removed first does.
-        halves: H and B of each half of the images, which add up to the whole; empty: nothing is cross-validated.
+        atom: number of the atom of each entry, -1 for other groups: (rows, outputs), or (rows, 1) if atoms are whole
+            rows (channels).
+        mask: False where the kernel is held at zero, in the shape of `atom`.
+        metric: M, (outputs, outputs): the weights of the outputs' errors; None: the identity. The best fit does not
+            depend on it, the order of removal does.
+        halves: H and B of each half of the images, whose sums are H and B; empty: no cross-validation.
     """
 
     hessian: np.ndarray
@@ -61,7 +61,7 @@ class Quadratic:
         return plain if self.metric is None else plain @ self.metric
 
     def scaled(self) -> "Quadratic":
-        """The same model in outputs among which all errors matter alike: `W M^(1/2)` in place of W."""
+        """The same model in outputs whose errors all count the same: `W M^(1/2)` instead of W."""
         if self.metric is None:
             return self
         values, vectors = np.linalg.eigh(self.metric)
@@ -69,7 +69,7 @@ class Quadratic:
         return dataclasses.replace(self, linear=self.linear @ root, metric=None, halves=())
 
     def separated(self) -> "Quadratic":
-        """The model with outputs that do not depend on each other, as elimination of kernels takes them."""
+        """The model with independent outputs, as the elimination of kernels needs it."""
         if self.metric is None:
             return self
         return dataclasses.replace(self, linear=self.linear * np.sqrt(np.diag(self.metric)), metric=None, halves=())
@@ -77,15 +77,15 @@ class Quadratic:
     def toward(self, weights: np.ndarray, selected: np.ndarray) -> tuple["Quadratic", float]:
         """The model with a ridge toward some weights: `H + r I` and `B + r W0`.
 
-        A layer with more inputs than there are rows of data would be fitted to the images that are there. The strength
-        r is the one whose fit to each half of the images predicts the other half best.
+        Without it a layer with more inputs than rows of data would overfit. The strength r is the one whose fit to each
+        half of the images predicts the other half best.
 
         Args:
             weights: W0, the trained kernel, (rows, outputs).
-            selected: the atoms that are fitted.
+            selected: the fitted atoms.
 
         Returns:
-            The model, and the strength in units of the mean diagonal of H; 0 without halves to compare.
+            The model, and the strength in units of the mean diagonal of H; 0 without halves.
         """
         unit = np.trace(self.hessian) / max(len(self.hessian), 1)
         relative = self._best_strength(weights, selected, unit) if self.halves and unit > 0 else 0.0
@@ -99,18 +99,18 @@ class Quadratic:
         return dataclasses.replace(self, hessian=hessian, linear=self.linear + strength * weights, halves=())
 
     def _best_strength(self, weights: np.ndarray, selected: np.ndarray, unit: float) -> float:
-        """The cross-validated strength, where the rows are those that any output has."""
+        """The cross-validated strength, over the rows that any output uses."""
         rows = np.flatnonzero((self.mask & ((self.atom < 0) | selected[self.atom])).any(1))
         square = np.ix_(rows, rows)
-        known = [(h[square], b[rows] - h[square] @ weights[rows]) for h, b in self.halves]
+        halves = [(h[square], b[rows] - h[square] @ weights[rows]) for h, b in self.halves]
         errors = np.zeros(len(_STRENGTHS))
-        for (fitted, target), (other, wanted) in (known, known[::-1]):
+        for (hessian, linear), (other_hessian, other_linear) in (halves, halves[::-1]):
             for number, strength in enumerate(_STRENGTHS):
-                shifted = fitted.copy()
+                shifted = hessian.copy()
                 shifted[np.diag_indices_from(shifted)] += strength * unit / 2 + 1e-30
-                step = scipy.linalg.solve(shifted, target, assume_a="pos", check_finite=False)
+                step = scipy.linalg.solve(shifted, linear, assume_a="pos", check_finite=False)
                 measured = step if self.metric is None else step @ self.metric
-                errors[number] += 0.5 * np.vdot(measured, other @ step) - np.vdot(measured, wanted)
+                errors[number] += 0.5 * np.vdot(measured, other_hessian @ step) - np.vdot(measured, other_linear)
         return _STRENGTHS[int(np.argmin(errors))]
 
     def fit(self, selected: np.ndarray) -> np.ndarray:
@@ -120,28 +120,29 @@ class Quadratic:
         patterns, which = np.unique(allowed, axis=1, return_inverse=True)
         for number, pattern in enumerate(patterns.T):
             rows = np.flatnonzero(pattern)
-            places = np.ix_(rows, np.flatnonzero(which == number) if allowed.shape[1] > 1 else range(weights.shape[1]))
-            weights[places] = np.linalg.solve(ridged(self.hessian[np.ix_(rows, rows)]), self.linear[places])
+            columns = np.flatnonzero(which == number) if allowed.shape[1] > 1 else range(weights.shape[1])
+            entries = np.ix_(rows, columns)
+            weights[entries] = np.linalg.solve(ridged(self.hessian[np.ix_(rows, rows)]), self.linear[entries])
         return weights
 
     def curvatures(self, weights: np.ndarray, size: int) -> np.ndarray:
-        """`<W_k, H W_k M>` for each of `size` atoms, W_k being the places of a W that belong to atom k."""
+        """`<W_k, H W_k M>` for each of `size` atoms, W_k being the entries of W that belong to atom k."""
         metric = np.eye(weights.shape[1]) if self.metric is None else self.metric
-        found = np.zeros(size)
+        curvatures = np.zeros(size)
         for channel in np.unique(self.atom[:, :1]) if self.atom.shape[1] == 1 else ():
             if channel >= 0:
                 rows = np.flatnonzero(self.atom[:, 0] == channel)
-                found[channel] = np.vdot(weights[rows] @ metric, self.hessian[np.ix_(rows, rows)] @ weights[rows])
+                curvatures[channel] = np.vdot(weights[rows] @ metric, self.hessian[np.ix_(rows, rows)] @ weights[rows])
         if self.atom.shape[1] > 1:
             for rows in kernel_rows(self):
                 products = (weights[rows] * (self.hessian[np.ix_(rows, rows)] @ weights[rows])).sum(0) * np.diag(metric)
                 atoms = self.atom[rows[0]]
-                found[atoms[atoms >= 0]] += products[atoms >= 0]
-        return found
+                curvatures[atoms[atoms >= 0]] += products[atoms >= 0]
+        return curvatures
 
 
 def kernel_rows(part: Quadratic) -> list[np.ndarray]:
-    """Per input position the rows of its kernels, where the atoms are kernels."""
+    """Per input channel the rows of its kernels, if the atoms are kernels."""
     inputs: dict[bytes, list[int]] = {}
     for row, atoms in enumerate(part.atom):
         if (atoms >= 0).any():
@@ -150,7 +151,7 @@ def kernel_rows(part: Quadratic) -> list[np.ndarray]:
 
 
 def is_supported(layer: keras.Layer) -> bool:
-    """Whether the inputs of a layer can be written as one matrix that its kernel multiplies."""
+    """Whether a layer multiplies one matrix of patches by its kernel."""
     if not isinstance(layer, layers_of("dense", "convolution", max_rank=2)):
         return False
     plain = getattr(layer, "groups", 1) == 1 and getattr(layer, "data_format", "channels_last") == "channels_last"
@@ -163,7 +164,7 @@ def rows_of(layer: keras.Layer) -> int:
 
 
 def patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
-    """What the kernel of a layer multiplies: (places, rows), rows in the order of the flattened kernel."""
+    """The matrix that a layer's kernel multiplies: (positions, rows), rows in the order of the flattened kernel."""
     if isinstance(layer, keras.layers.Dense):
         return tf.reshape(inputs, (-1, inputs.shape[-1]))
     size, strides, dilation = layer.kernel_size, layer.strides, layer.dilation_rate
@@ -172,15 +173,15 @@ def patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
         if padding == "CAUSAL":
             inputs, padding = tf.pad(inputs, [[0, 0], [(size[0] - 1) * dilation[0], 0], [0, 0]]), "VALID"
         inputs, size, strides, dilation = inputs[:, None], (1, *size), (1, *strides), (1, *dilation)
-    found = tf.image.extract_patches(inputs, [1, *size, 1], [1, *strides, 1], [1, *dilation, 1], padding)
-    return tf.reshape(found, (-1, found.shape[-1]))
+    extracted = tf.image.extract_patches(inputs, [1, *size, 1], [1, *strides, 1], [1, *dilation, 1], padding)
+    return tf.reshape(extracted, (-1, extracted.shape[-1]))
 
 
 def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[float]]:
-    """Removes channels one by one, always the one whose loss raises the model least, all other weights fitted anew.
+    """Removes channels one by one, always the one whose removal raises the model least, refitting all other weights.
 
     Args:
-        parts: one for each kernel that reads the group; atoms are whole rows.
+        parts: one per consumer of the group; atoms are whole rows.
         size: channels of the group.
 
     Returns:
@@ -202,7 +203,7 @@ def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[fl
 
 
 def one_thread(rows: int) -> contextlib.AbstractContextManager:
-    """Small matrices are worked on by one thread: many short operations wait for each other more than they work."""
+    """Limits operations on small matrices to one thread: starting threads takes longer than computing."""
     return threadpool_limits(1, "blas") if rows <= _ROWS_OF_ONE_THREAD else contextlib.nullcontext()
 
 
@@ -218,7 +219,7 @@ def _elimination(part: Quadratic, size: int) -> "RowElimination | _Elimination":
 
 
 class _Elimination:
-    """The inverse of H and the fitted weights over the rows that are left, updated with each removal."""
+    """The inverse of H and the fitted weights over the remaining rows, updated with each removal."""
 
     def __init__(self, part: Quadratic, size: int):
         rows = np.flatnonzero(part.mask[:, 0])
@@ -231,7 +232,7 @@ class _Elimination:
         self._even = len(widths) == 1
 
     def costs(self, selected: np.ndarray) -> np.ndarray:
-        """By how much the model rises with the removal of each channel: `1/2 <W_k, (H^-1)_kk^-1 W_k>`."""
+        """The rise of the model with the removal of each channel: `1/2 <W_k, (H^-1)_kk^-1 W_k>`."""
         costs = np.zeros(len(self._blocks))
         with_rows = [k for k in np.flatnonzero(selected) if len(self._blocks[k])]
         for group in [with_rows] if self._even else [[k] for k in with_rows]:
@@ -243,7 +244,7 @@ class _Elimination:
         return costs
 
     def remove(self, channel: int) -> None:
-        """Sets a channel's weights to zero and fits the others."""
+        """Sets a channel's weights to zero and refits the others."""
         block = self._blocks[channel]
         if not len(block):
             return
@@ -251,14 +252,14 @@ class _Elimination:
         inner = np.linalg.inv(self._inverse[np.ix_(block, block)])
         self._weights -= columns @ (inner @ self._weights[block])
         self._inverse -= columns @ (inner @ columns.T)
-        # Rounding leaves traces where zeros belong.
+        # Rounding leaves residues where zeros belong.
         self._weights[block] = 0
         self._inverse[block] = 0
         self._inverse[:, block] = 0
 
 
 def ridged(matrix: np.ndarray) -> np.ndarray:
-    """Makes a Gram matrix that may be singular (dead channels) safe to invert."""
+    """Adds a small ridge, so that a singular Gram matrix (dead channels) can be inverted."""
     matrix = matrix.copy()
     matrix[np.diag_indices_from(matrix)] += _RIDGE * np.trace(matrix) / max(len(matrix), 1) + 1e-30
     return matrix

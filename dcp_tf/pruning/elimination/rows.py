@@ -1,21 +1,21 @@
-"""Elimination where each channel is one row of the kernel, as in 1x1 convolutions and dense layers.
+"""Elimination if each channel is one row of the kernel, as in 1x1 convolutions and dense layers.
 
-The inverse of H loses rank one with each removal. Only its diagonal and the norms of the weights' rows are needed to
-choose the next channel, so the updates themselves wait and are done many at a time, by matrix products.
+Each removal is a rank-one update of the inverse of H. The choice of the next channel needs only its diagonal and the
+norms of the weights' rows, so the updates are delayed and done many at a time, as matrix products.
 """
 
 import numpy as np
 
-_BLOCK = 64  # removals that wait
+_BLOCK = 64  # removals between two updates
 
 
 class RowElimination:
-    """The inverse of H and the fitted weights over the rows that are left, as far as costs depend on them.
+    """The parts of the inverse of H and of the fitted weights over the remaining rows that costs depend on.
 
     Args:
         inverse: of H, (rows, rows).
-        products: `W M W^T` of the weights fitted with all rows, M being how much errors of the outputs matter.
-        channel: of each row, no two alike; -1: of another group, whose rows all stay.
+        products: `W M W^T` of the weights fitted with all rows, M being the metric of the outputs' errors.
+        channel: of each row, all different; -1: of another group, whose rows all remain.
         size: channels of the group.
     """
 
@@ -26,15 +26,15 @@ class RowElimination:
         self._start_block()
 
     def costs(self, selected: np.ndarray) -> np.ndarray:
-        """By how much the model rises with the removal of each channel: `1/2 |W_k|^2 / (H^-1)_kk`."""
+        """The rise of the model with the removal of each channel: `1/2 |W_k|^2 / (H^-1)_kk`."""
         costs = np.zeros(len(self._row))
-        here = selected & (self._row >= 0)
-        rows = self._row[here]
-        costs[here] = 0.5 * np.maximum(self._norms[rows], 0) / self._diagonal[rows]
+        remaining = selected & (self._row >= 0)
+        rows = self._row[remaining]
+        costs[remaining] = 0.5 * np.maximum(self._norms[rows], 0) / self._diagonal[rows]
         return costs
 
     def remove(self, channel: int) -> None:
-        """Sets a channel's weights to zero and fits the others."""
+        """Sets a channel's weights to zero and refits the others."""
         row = self._row[channel]
         if row < 0:
             return
@@ -56,7 +56,7 @@ class RowElimination:
             self._catch_up()
 
     def _catch_up(self) -> None:
-        """Does the updates that wait, for the rows that are left."""
+        """Does the delayed updates for the remaining rows."""
         left = np.flatnonzero(self._is_left)
         directions, beside = self._directions[left], self._beside[left]
         self._inverse = self._inverse[np.ix_(left, left)] - (directions * self._scales) @ directions.T
@@ -64,8 +64,8 @@ class RowElimination:
         self._products = self._products[np.ix_(left, left)] - products - products.T
         renumbered = np.full(len(self._diagonal), -1)
         renumbered[left] = np.arange(len(left))
-        here = self._row >= 0
-        self._row[here] = renumbered[self._row[here]]
+        remaining = self._row >= 0
+        self._row[remaining] = renumbered[self._row[remaining]]
         self._start_block()
 
     def _start_block(self) -> None:

@@ -1,9 +1,9 @@
-"""ThiNet and LASSO: channels that reconstruct the next layers' outputs, found from these layers' Gram matrices.
+"""ThiNet and LASSO: channels that reconstruct the next layers' outputs, from these layers' Gram matrices.
 
 What channel k adds to the outputs is `z_k = P_k W_k`, P_k being its columns of the layer's input patches. Both methods
-need the inner products of these contributions alone, and `<z_k, z_l> = <W_k, H_kl W_l>` with the Gram matrix H of the
-patches, over all images and places. Where several layers read a group, theirs are added up, each as its outputs count
-in the reconstruction loss (eq. 5 of Liu et al. 2021).
+need only the inner products of these contributions, and `<z_k, z_l> = <W_k, H_kl W_l>` with the Gram matrix H of the
+patches, over all images and positions. If several layers consume a group, theirs are summed, weighted as in the
+reconstruction loss (eq. 5 of Liu et al. 2021).
 """
 
 from collections.abc import Callable, Sequence
@@ -18,8 +18,8 @@ from dcp_tf.pruning.problem.algorithm2 import Selection
 from dcp_tf.pruning.problem.problem import ChannelProblem
 from dcp_tf.pruning.problem.scores import largest
 
-# From the model of each layer that reads the group, their kernels as matrices, the number of channels and the width: to
-# which channels stay, and the new kernels.
+# From the models of the group's consumers, their kernels as matrices, the number of channels and the width to which
+# channels remain, and the new kernels.
 Chooser = Callable[[Sequence[Quadratic], Sequence[np.ndarray], int, int], tuple[np.ndarray, list[np.ndarray]]]
 
 _NOISE = 1e-6  # relative: inner products are summed up in float32
@@ -30,17 +30,17 @@ def thinet(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Greedy removal by the error of the next layers' outputs (Luo et al. 2017, arXiv:1707.06342, Algorithm 1).
 
-    The channel is removed that makes `||sum of the removed z_k||^2` grow least, again and again. Each kept channel's
-    weights are then scaled by one factor, all factors by least squares (eq. 7).
+    Removes, one by one, the channel that increases `||sum of the removed z_k||^2` least. Then scales the weights of
+    each kept channel by one factor, all factors by least squares (eq. 7).
 
     Args:
         parts: the models of the reconstruction loss.
-        kernels: of the layers as they are, (rows, outputs).
+        kernels: the current ones, (rows, outputs).
         size: channels of the group.
-        width: how many stay.
+        width: how many remain.
 
     Returns:
-        Which channels stay, boolean of shape (size,), and the kernels with their weights.
+        Which channels remain, boolean of shape (size,), and the new kernels.
     """
     gram, _ = contributions(parts, kernels, size)
     energy, inner = np.diag(gram), np.zeros(size)
@@ -66,24 +66,24 @@ def lasso(
 
     Args and Returns are those of `thinet`.
     """
-    # The import takes a second that only this method shall cost.
+    # This import takes a second, so only this method pays for it.
     from sklearn.linear_model import lars_path_gram
 
     gram, target = contributions(parts, kernels, size)
     norms = np.sqrt(sum(_by_channel(part, np.square(k).sum(1), size) for part, k in zip(parts, kernels, strict=True)))
     alive = np.flatnonzero((np.diag(gram) > 0) & (norms > 0))
-    if not alive.size:  # any channels do as well as any others
+    if not alive.size:  # all channels are equal
         selected = np.arange(size) < width
         return selected, [part.fit(selected) for part in parts]
     gram = gram[np.ix_(alive, alive)] / np.outer(norms[alive], norms[alive])
-    # Channels with equal contributions would make the path's steps undefined.
+    # Channels with equal contributions would leave the path undefined.
     gram[np.diag_indices_from(gram)] *= 1 + _NOISE
     _, _, path = lars_path_gram(
         target[alive] / norms[alive], gram, n_samples=1, method="lasso", max_iter=10 * size, copy_Gram=False
     )
-    # Along the path lambda falls; the last place with few enough scales is the first when lambda rises.
+    # Lambda falls along the path, so this is the smallest lambda with few enough scales.
     fits = np.flatnonzero((path != 0).sum(0) <= width)[-1]
-    # A path may step over a width, or end before it: then channels follow that have large scales elsewhere on it.
+    # A path may skip a width, or end before it: then the channels with the largest scales elsewhere on it follow.
     rank = np.zeros(size)
     rank[alive] = np.abs(path).max(1) / (np.abs(path).max() or 1.0) + 2 * (path[:, fits] != 0)
     selected = np.zeros(size, bool)
@@ -92,19 +92,18 @@ def lasso(
 
 
 def choose_in_models(problem: ChannelProblem, chooser: Chooser, width: int) -> Selection:
-    """Selects the channels of one group and sets the kernels that read them, from the models of the layers alone.
+    """Selects the channels of one group and sets the kernels of its consumers, from the layers' models alone.
 
     Args:
         problem: of the group; its layers passed `check_layers`.
         chooser: `thinet` or `lasso`.
-        width: how many channels stay.
+        width: how many channels remain.
     """
     kernels = [c.mask * c.kernel.numpy() for c in problem.consumers]
     kernels = [kernel.reshape(-1, kernel.shape[-1]).astype(np.float64) for kernel in kernels]
     parts = quadratics(problem)
     selected, kernels = chooser(parts, kernels, problem.size, width)
-    shaped = [k.reshape(c.kernel.shape).astype(np.float32) for k, c in zip(kernels, problem.consumers, strict=True)]
-    problem.adopt(selected, shaped)
+    problem.adopt(selected, [c.from_matrix(k) for c, k in zip(problem.consumers, kernels, strict=True)])
     everything = np.ones_like(selected)
     rise = sum(part.value(k) - part.value(part.fit(everything)) for part, k in zip(parts, kernels, strict=True))
     kept = np.flatnonzero(selected).tolist()
@@ -119,7 +118,7 @@ def check_layers(graph: ChannelGraph, groups: Sequence[ChannelGroup], name: str)
         unfit = [r.path for r in records if not is_supported(r.operation)]
         chained = [i for i in sorted(reading) if (graph.trace.dependents([i]) - {i}) & reading]
         reason = (
-            f"{unfit[0]!r} is no plain convolution or dense layer that it could do that for"
+            f"{unfit[0]!r} is neither a plain convolution nor a dense layer"
             if unfit
             else f"{graph.trace.calls[chained[0]].path!r} reads them before another layer that reads them too"
             if chained
@@ -138,7 +137,7 @@ def contributions(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Inner products of the channels' contributions with each other, (size, size), and with O^b, (size,).
 
-    From O^b is taken what other groups' channels add to the outputs.
+    The contributions of other groups' channels are subtracted from O^b.
     """
     gram, target = np.zeros((size, size)), np.zeros(size)
     for part, kernel in zip(parts, kernels, strict=True):
@@ -151,6 +150,6 @@ def contributions(
 
 
 def _by_channel(part: Quadratic, values: np.ndarray, size: int) -> np.ndarray:
-    """Sums of values of the rows by channel."""
+    """Sums the rows' values by channel."""
     channel = part.atom[:, 0]
     return np.bincount(channel[channel >= 0], values[channel >= 0], size)

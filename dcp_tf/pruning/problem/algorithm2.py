@@ -1,4 +1,4 @@
-"""Algorithm 2 of Liu et al. 2021: greedy selection, for channels and kernels alike."""
+"""Algorithm 2 of Liu et al. 2021: greedy selection of channels or kernels."""
 
 import dataclasses
 from collections.abc import Callable
@@ -28,13 +28,13 @@ class SelectionProblem(Protocol):
     size: int
 
     def scores(self) -> np.ndarray:
-        """`||dL/dW_k||_F` for each atom k at the present W, over the whole selection set, shape (size,)."""
+        """`||dL/dW_k||_F` for each atom k at the current W, over the whole selection set, shape (size,)."""
 
     def loss(self) -> LossTerms:
-        """The loss at the present W, over the whole selection set."""
+        """The loss at the current W, over the whole selection set."""
 
     def solve(self, selected: np.ndarray) -> None:
-        """Minimises L over W_A, warm-started, with W outside A held at zero (eq. 8, 9)."""
+        """Minimises L over W_A, warm-started, with W outside of A held at zero (eq. 8, 9)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +63,10 @@ def select_greedily(
         problem: gives scores and losses, and minimises over the selected atoms.
         stopping: fixed rate, SC1 or SC2.
         per_step: B, atoms added per step.
-        on_step: told the kept count, its limit and the loss after each step.
+        on_step: called after each step with the kept count, its limit and the loss.
 
     Returns:
-        The selected set A and how the loss went.
+        The selected set A and the loss of each step.
     """
     selected = np.zeros(problem.size, bool)
     limit = stopping.limit(problem.size)
@@ -83,7 +83,7 @@ def select_greedily(
 
 
 def largest_outside(scores: np.ndarray, selected: np.ndarray, count: int) -> np.ndarray:
-    """The `count` atoms outside `selected` with the largest scores, best first; ties go to the lower number."""
+    """The `count` atoms outside `selected` with the largest scores, best first; of equal scores the lower index."""
     outside = np.flatnonzero(~selected)
     return outside[np.argsort(-scores[outside], kind="stable")[:count]]
 

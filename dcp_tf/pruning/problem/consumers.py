@@ -1,4 +1,4 @@
-"""The kernels that read a group of channels, what is still there of them, and the atoms that a selection adds."""
+"""The kernels that consume a group of channels, which of their entries remain, and the atoms of a selection."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -10,25 +10,24 @@ from dcp_tf.graph import ChannelGraph, OperationRecord
 from dcp_tf.graph.rule import KeptChannels
 from dcp_tf.graph.trace import unwrapped
 
-# Record of a layer, index of its weight, axis of that along which input channels lie, and for each position of the
-# axis the channel of the group (-1: of another group): what `ChannelGraph.consumers` gives.
+# What `ChannelGraph.consumers` returns: a layer's record, the index of a weight, the axis of its input channels, and
+# for each position of the axis the channel of the group (-1: of another group).
 Consumer = tuple[OperationRecord, int, int, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ConsumerKernel:
-    """A kernel that reads the group.
+    """A kernel that consumes the group's channels.
 
-    The three arrays that say something of each place of the kernel have as many axes as it has, of length 1 where all
-    places along an axis are alike.
+    The arrays `mask` and `atom` have as many axes as the kernel and broadcast against it.
 
     Attributes:
         operation: the layer.
         kernel: its weight.
-        axis: of the kernel, along which input channels lie.
-        channel: per position of the axis the channel of the group, -1 where it reads others.
-        mask: whether a place may be anything but zero.
-        atom: number of the atom (channel or kernel) that a place belongs to, -1 where it belongs to other groups.
+        axis: of the kernel's input channels.
+        channel: per position of the axis the channel of the group, -1 for channels of other groups.
+        mask: False where the kernel is held at zero.
+        atom: number of the atom (channel or kernel) that an entry belongs to, -1 for other groups.
     """
 
     operation: keras.Layer
@@ -39,11 +38,20 @@ class ConsumerKernel:
     atom: np.ndarray
 
     def allowed(self, selected: np.ndarray) -> np.ndarray:
-        """Where the kernel may be anything but zero while some atoms are selected; broadcasts like `mask`."""
+        """Where the kernel may be nonzero if these atoms are selected; broadcasts like `mask`."""
         return self.mask & ((self.atom < 0) | selected[self.atom])
 
+    @property
+    def matrix(self) -> np.ndarray:
+        """The kernel's values as a float64 matrix (inputs of one output value, outputs)."""
+        return self.kernel.numpy().reshape(-1, self.kernel.shape[-1]).astype(np.float64)
+
+    def from_matrix(self, values: np.ndarray) -> np.ndarray:
+        """A matrix of that form as values for the kernel."""
+        return values.reshape(self.kernel.shape).astype(np.float32)
+
     def sums(self, values: np.ndarray, size: int) -> np.ndarray:
-        """Adds up values of the kernel's shape for each of `size` atoms, shape (size,)."""
+        """Sums values of the kernel's shape by atom, shape (size,)."""
         collapsed = tuple(a for a, length in enumerate(self.atom.shape) if length == 1)
         totals = values.sum(collapsed, dtype=np.float64, keepdims=True)
         own = self.atom >= 0
@@ -51,14 +59,14 @@ class ConsumerKernel:
 
 
 class KernelMasks:
-    """Which places of each kernel are still there after the groups selected so far."""
+    """Which entries of each kernel remain after the selections so far."""
 
     def __init__(self):
         self._masks: dict[int, np.ndarray] = {}
         self._kernels: dict[int, keras.Variable] = {}
 
     def consumer_kernels(self, consumers: Sequence[Consumer]) -> list[ConsumerKernel]:
-        """The kernels that read a group, with its channels as atoms."""
+        """The kernels that consume a group, with its channels as atoms."""
         kernels = []
         for record, index, axis, channel in consumers:
             kernel = record.operation.weights[index]
@@ -69,33 +77,33 @@ class KernelMasks:
         return kernels
 
     def drop(self, consumers: Sequence[ConsumerKernel], selected: np.ndarray) -> None:
-        """Takes away the atoms that were not selected, and sets them to zero."""
+        """Removes the atoms that were not selected: masks them and sets them to zero."""
         for consumer in consumers:
-            self.hold(consumer.kernel, consumer.allowed(selected))
+            self.restrict(consumer.kernel, consumer.allowed(selected))
 
-    def hold(self, kernel: keras.Variable, places: np.ndarray) -> None:
-        """Holds a kernel at zero outside of some places (boolean, broadcasts against it)."""
+    def restrict(self, kernel: keras.Variable, mask: np.ndarray) -> None:
+        """Holds a kernel at zero where a boolean mask, which broadcasts against it, is False."""
         self._kernels[id(kernel)] = kernel
-        self._masks[id(kernel)] = places & self._masks.get(id(kernel), True)
+        self._masks[id(kernel)] = mask & self._masks.get(id(kernel), True)
         kernel.assign(kernel * self._masks[id(kernel)].astype(np.float32))
 
     def drop_filters(self, graph: ChannelGraph, kept: KeptChannels) -> None:
-        """Sets the filters of removed channels to zero: their kernels are nobody's any more."""
+        """Sets the filters of removed channels to zero, as nothing uses their outputs."""
         for record in graph.records.values():
             for index, by_axis in record.weights.items():
                 kernel = record.operation.weights[index]
                 for axis, labels in by_axis.items():
-                    stays = kept.mask(labels)
-                    if len(kernel.shape) > 1 and (index, axis) not in record.consumes and not stays.all():
-                        self.hold(kernel, _along(axis, stays, kernel))
+                    remains = kept.mask(labels)
+                    if len(kernel.shape) > 1 and (index, axis) not in record.consumes and not remains.all():
+                        self.restrict(kernel, _along(axis, remains, kernel))
 
     def matrix(self, kernel: keras.Variable) -> np.ndarray:
-        """Which kernels are there, boolean over the last two axes of a weight."""
+        """Which kernels remain, boolean over the last two axes of a weight."""
         mask = self._masks[id(kernel)]
         return np.broadcast_to(mask, [1] * (mask.ndim - 2) + list(kernel.shape[-2:])).reshape(kernel.shape[-2:])
 
     def for_training(self) -> dict[int, np.ndarray]:
-        """Per kernel (by `id()`) an array of 0 and 1 of its shape, for training that holds removed places at zero."""
+        """Masks for `fit`: by `id()` of a kernel an array of 0 and 1 of its shape."""
         return {
             key: np.broadcast_to(mask, self._kernels[key].shape).astype(np.float32)
             for key, mask in self._masks.items()
@@ -108,11 +116,11 @@ def with_kernels(consumers: Sequence[ConsumerKernel], channels: np.ndarray) -> t
 
     Args:
         consumers: of a group.
-        channels: boolean, which channels of the group are there. Only their kernels are atoms.
+        channels: boolean, which channels of the group remain. Only their kernels are atoms.
 
     Returns:
-        The consumers, and the number of atoms. Where a weight has no kernels per pair of channels (attention), what one
-        channel reads is one atom.
+        The consumers, and the number of atoms. In a weight without one kernel per pair of channels (attention) all
+        entries of an input channel are one atom.
     """
     with_atoms, size = [], 0
     for consumer in consumers:
@@ -128,17 +136,17 @@ def with_kernels(consumers: Sequence[ConsumerKernel], channels: np.ndarray) -> t
 
 
 def has_kernels(consumer: ConsumerKernel) -> bool:
-    """Whether the last two axes of a weight are its channels, and one of them is the one that reads the group."""
+    """Whether the last two axes of a weight are its channels, and the group lies along one of them."""
     return len(consumer.kernel.shape) - consumer.axis in (1, 2)
 
 
 def channels_read(consumers: Sequence[ConsumerKernel], size: int) -> np.ndarray:
-    """Which of a group's channels are still read by any of its consumers, boolean of shape (size,)."""
+    """Which of a group's channels any of its consumers still reads, boolean of shape (size,)."""
     read = np.zeros(size, bool)
     for consumer in consumers:
         others = tuple(a for a in range(consumer.mask.ndim) if a != consumer.axis)
-        stays = np.broadcast_to(consumer.mask.any(others), consumer.channel.shape) & (consumer.channel >= 0)
-        read[consumer.channel[stays]] = True
+        is_read = np.broadcast_to(consumer.mask.any(others), consumer.channel.shape) & (consumer.channel >= 0)
+        read[consumer.channel[is_read]] = True
     return read
 
 

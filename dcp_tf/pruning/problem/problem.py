@@ -1,4 +1,4 @@
-"""Algorithm 2's problem for one group: scores and sub-problem over the layers that read it."""
+"""Algorithm 2's problem for one group: scores and sub-problem over the layers that consume it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +18,8 @@ from dcp_tf.pruning.problem.stages import StageLoss
 from dcp_tf.settings.selection import Search
 from dcp_tf.settings.training import TrainConfig
 
-_ATTEMPTS = 4  # of a sub-problem whose loss grows out of bounds, each at a tenth of the learning rate before
-_OUT_OF_BOUNDS = 10  # times the loss without any channel
+_ATTEMPTS = 4  # to solve a sub-problem whose loss diverges, each at a tenth of the previous learning rate
+_DIVERGED = 10  # times the loss without any channel
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,13 +27,13 @@ class SubProblem:
     """How L is minimised over the selected channels (eq. 9) and what L is (eq. 6).
 
     Attributes:
-        reconstruction: factor of L_M; 0 leaves it out.
-        discrimination: factor of L_S; 0 leaves it out.
+        reconstruction: factor of L_M; 0 omits it.
+        discrimination: factor of L_S; 0 omits it.
         learning_rate: of SGD with Nesterov momentum.
         momentum: of SGD.
         weight_decay: L2 coefficient inside the gradient of the kernels.
         passes: over the selection set, per step of the selection.
-        score: by which atoms come in, one of `scores.SCORES`.
+        score: by which atoms are added, one of `scores.SCORES`.
     """
 
     reconstruction: float = Search.reconstruction
@@ -46,10 +46,10 @@ class SubProblem:
 
 
 class ChannelProblem:
-    """The channels of one group, or the kernels that read it, as the atoms of Algorithm 2: a `SelectionProblem`.
+    """A `SelectionProblem` whose atoms are the channels of one group, or the kernels that consume it.
 
-    The model is cut before the first layer that reads the group. Everything that does not depend on these layers is
-    computed once per image; each step runs only from there to the stage's loss.
+    The model is cut before the first layer that consumes the group. What does not depend on these layers is computed
+    once per image; each step runs only from there to the stage's loss.
     """
 
     def __init__(
@@ -66,21 +66,21 @@ class ChannelProblem:
         rng: np.random.Generator,
         fisher: Callable[[], Mapping[int, np.ndarray]] | None = None,
     ):
-        """Caches what the group's layers read.
+        """Caches the inputs of the group's consumers.
 
         Args:
-            graph: of the model that is being pruned.
+            graph: of the pruned model.
             name: of the group or layer, for messages.
             consumers: the kernels that are fitted, with the numbers of their atoms.
             size: how many atoms there are.
             stage_loss: of the stage's discrimination-aware loss.
-            cursors: of the model that is being pruned and of the baseline, both before the first consumer.
+            cursors: of the pruned model and of the baseline, both before the first consumer.
             labels: per batch.
             settings: the loss and how it is minimised.
             cache: for the tensors that are kept.
-            rng: draws the order of the batches in each sub-problem.
-            fisher: gives the Fisher matrices of L_S at the outputs of the reading calls, see `fisher_matrices`; None:
-                they are measured where they are needed.
+            rng: shuffles the batches of each sub-problem.
+            fisher: returns the Fisher matrices of L_S at the outputs of the consumers' calls, see `fisher_matrices`;
+                None: measure them when needed.
         """
         self.name = name
         self.size = size
@@ -97,8 +97,8 @@ class ChannelProblem:
         goals = outputs + ([stage_loss.tensor] if settings.discrimination else [])
         after = trace.dependents(self.reading)
         self.calls = [i for i in trace.needed(goals, trace.inputs) if i in after]
-        made = {t for i in self.calls for t in trace.calls[i].outputs}
-        self.boundary = sorted({t for i in self.calls for t in trace.calls[i].inputs} - made)
+        inner = {t for i in self.calls for t in trace.calls[i].outputs}
+        self.boundary = sorted({t for i in self.calls for t in trace.calls[i].inputs} - inner)
         self.trace = trace
         cursor, base_cursor = cursors
         self.inputs = _cache(
@@ -117,10 +117,10 @@ class ChannelProblem:
         self._gradients: list[np.ndarray] = []
         self._compile()
 
-    # What Algorithm 2 asks
+    # The `SelectionProblem` of Algorithm 2
 
     def scores(self) -> np.ndarray:
-        """How much each atom is wanted at the present W, by the score of the settings, shape (size,)."""
+        """The score of each atom at the current W, shape (size,)."""
         self._evaluate()
         return SCORES[self.settings.score](self.consumers, self._gradients, self._start, self.curvatures)
 
@@ -129,25 +129,24 @@ class ChannelProblem:
         return self._evaluate()
 
     def solve(self, selected: np.ndarray) -> None:
-        """Passes of SGD over W_A; channels that just came in start from the fine-tuned weights.
+        """Passes of SGD over W_A; newly added channels start from the fine-tuned weights.
 
-        Where the learning rate is so high that the loss grows out of bounds, the passes are undone and repeated at a
-        tenth of it.
+        If the loss diverges, the passes are undone and repeated at a tenth of the learning rate.
 
         Raises:
-            RunError: the loss grows out of bounds at a thousandth of it too.
+            RunError: the loss diverges at a thousandth of the learning rate too.
         """
         self._enter(selected)
         self._terms = None
         if not selected.any():
-            self._ceiling = _OUT_OF_BOUNDS * self._measure().joint
+            self._ceiling = _DIVERGED * self._measure().joint
         elif not self._descend(_ATTEMPTS):
             raise RunError(self._diverged(), "selection_lr")
 
     def adopt(self, selected: np.ndarray, kernels: Sequence[np.ndarray]) -> None:
-        """Takes `selected` and the kernels' values over from elsewhere.
+        """Sets the selected atoms and the kernels' values.
 
-        Where the settings ask for passes of SGD, they follow, and what they make better is kept.
+        Passes of SGD follow if the settings ask for them; they are undone if they do not lower the loss.
         """
         self._enter(selected)
         for consumer, values in zip(self.consumers, kernels, strict=True):
@@ -163,7 +162,7 @@ class ChannelProblem:
         if self.base is not None:
             self.base.release()
 
-    # How
+    # How it is computed
 
     def _enter(self, selected: np.ndarray) -> None:
         new = selected & ~self._selected
@@ -175,7 +174,7 @@ class ChannelProblem:
             mask.assign(np.broadcast_to(allowed, mask.shape))
 
     def _descend(self, attempts: int) -> bool:
-        """Passes of SGD; False, with the weights as they were, where the loss ends above the ceiling at every rate."""
+        """Passes of SGD; False, with the weights restored, if the loss ends above the ceiling at every rate."""
         variables = [*self._kernels, *self._biases]
         before = [v.numpy() for v in variables]
         for _ in range(attempts):
@@ -199,11 +198,11 @@ class ChannelProblem:
         )
 
     def baseline(self, index: int) -> list[tf.Tensor]:
-        """O^b of one batch; empty where the reconstruction loss is left out."""
+        """O^b of one batch; empty without the reconstruction loss."""
         return [] if self.base is None else self.base[index]
 
     def _evaluate(self) -> LossTerms:
-        """The loss terms and gradients at the present W, measured once.
+        """The loss terms and gradients at the current W, measured once.
 
         Raises:
             RunError: the loss is NaN or infinite.
@@ -214,7 +213,7 @@ class ChannelProblem:
         return terms
 
     def _keep(self) -> None:
-        """Keeps what the layers read: from here on it is needed again and again."""
+        """Caches the inputs of the layers, which every later step needs."""
         self.inputs.keep()
         if self.base is not None:
             self.base.keep()
@@ -260,18 +259,18 @@ class ChannelProblem:
                 for variable in variables:
                     tape.watch(variable)
                 terms = self._forward(inputs, base, labels)
-            found = tape.gradient(terms[0], variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
-            return terms, found
+            return terms, tape.gradient(terms[0], variables, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
         def evaluate(inputs, base, labels, share):
-            terms, found = gradients(inputs, base, labels, self._kernels)
-            return [share * x for x in (*terms, *found)]
+            terms, slopes = gradients(inputs, base, labels, self._kernels)
+            return [share * x for x in (*terms, *slopes)]
 
         def step(inputs, base, labels):
-            _, found = gradients(inputs, base, labels, [*self._kernels, *self._biases])
+            variables = [*self._kernels, *self._biases]
+            _, slopes = gradients(inputs, base, labels, variables)
             decay = [settings.weight_decay * k for k in self._kernels]
-            found = [(g + d) * m for g, d, m in zip(found, decay, self._masks, strict=False)] + found[len(decay) :]
-            for variable, gradient, velocity in zip((*self._kernels, *self._biases), found, velocities, strict=True):
+            slopes = [(g + d) * m for g, d, m in zip(slopes, decay, self._masks, strict=False)] + slopes[len(decay) :]
+            for variable, gradient, velocity in zip(variables, slopes, velocities, strict=True):
                 velocity.assign(settings.momentum * velocity + gradient)
                 variable.assign_sub(self._rate * (gradient + settings.momentum * velocity))
 
@@ -300,8 +299,8 @@ def _baseline_outputs(cursor: ActivationCursor, reading: Sequence[int]) -> Calla
 def _cache(
     cursor: ActivationCursor, function: Callable, size: int, tensors: Sequence[int] | None, cache: Cache
 ) -> Batches:
-    """Holds what `function` makes of the cursor's tensors; tensors that already lie at the cut cost nothing more."""
+    """The results of `function` on the cursor's tensors; tensors at the cut itself take no more memory."""
     if tensors is not None and set(tensors) <= set(cursor.live):
-        places = [cursor.live.index(t) for t in tensors]
-        return Batches(lambda i: [cursor[i][p] for p in places], cursor.count, 0, cache)
+        positions = [cursor.live.index(t) for t in tensors]
+        return Batches(lambda i: [cursor[i][p] for p in positions], cursor.count, 0, cache)
     return Batches(lambda i: function(*cursor[i]), cursor.count, size, cache)

@@ -1,4 +1,4 @@
-"""How much each atom is wanted: the scores by which Algorithm 2 lets channels or kernels come in."""
+"""The scores by which Algorithm 2 adds channels or kernels."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,16 +10,16 @@ Consumers, Arrays = Sequence[ConsumerKernel], Sequence[np.ndarray]
 
 
 def paper(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures: np.ndarray) -> np.ndarray:
-    """`||G_k||_F`, the norm of the gradient over all places of atom k (Liu et al. 2021, Algorithm 2).
+    """`||G_k||_F`, the norm of the gradient over all entries of atom k (Liu et al. 2021, Algorithm 2).
 
     Args:
         consumers: the kernels, with the numbers of their atoms.
-        gradients: dL/dW of each kernel at the present W.
-        start: the values with which atoms come in.
+        gradients: dL/dW of each kernel at the current W.
+        start: the values with which atoms are added.
         curvatures: `<W0_k, H W0_k>` of each atom at these values, shape (size,).
 
     Returns:
-        The larger the sooner, shape (size,).
+        Shape (size,); the largest is added first.
     """
     size = len(curvatures)
     squares = (c.sums(np.square(g, dtype=np.float64), size) for c, g in zip(consumers, gradients, strict=True))
@@ -27,7 +27,7 @@ def paper(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures: np
 
 
 def code(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures: np.ndarray) -> np.ndarray:
-    """`sum_j ||G_jk||_F`, the norms of the kernels added up over the filters, as the authors' code has it."""
+    """`sum_j ||G_jk||_F`, the kernels' norms summed over the filters, as in the authors' code."""
     scores = np.zeros(len(curvatures))
     for consumer, gradient in zip(consumers, gradients, strict=True):
         channels = (gradient.ndim - 2, gradient.ndim - 1) if has_kernels(consumer) else (consumer.axis,)
@@ -38,10 +38,10 @@ def code(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures: np.
 
 
 def reduction(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures: np.ndarray) -> np.ndarray:
-    """`-<G_k, W0_k> - 1/2 <W0_k, H W0_k>`: by how much L falls, to second order, when atom k comes in as it is.
+    """`-<G_k, W0_k> - 1/2 <W0_k, H W0_k>`: by how much L falls, to second order, when atom k is added.
 
-    That is what orthogonal matching pursuit asks, with the weights that the atom really comes in with. The curvatures
-    are those of the quadratic model of L, and zero where that does not cover a layer.
+    This is orthogonal matching pursuit with the values that the atom is really added with. The curvatures are those of
+    the quadratic model of L, and zero for layers that it does not cover.
     """
     size = len(curvatures)
     slopes = (c.sums(g * w, size) for c, g, w in zip(consumers, gradients, start, strict=True))

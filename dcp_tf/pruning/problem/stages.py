@@ -1,4 +1,4 @@
-"""What Algorithm 2 runs on, one after the other: the channels of a group, or the kernels of a layer."""
+"""The units that Algorithm 2 selects in turn: the channels of a group, or the kernels of a layer, stage by stage."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -16,12 +16,12 @@ from dcp_tf.training.heads import AugmentedModel
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class StageLoss:
-    """Where the discrimination-aware loss of a stage is taken.
+    """The discrimination-aware loss of a stage.
 
     Attributes:
         tensor: number of the traced tensor that `outputs` reads.
-        outputs: from that tensor to the outputs that the loss compares with labels: an auxiliary classifier, or
-            nothing more where the tensor is the model's own output.
+        outputs: from that tensor to what the loss compares with labels: an auxiliary classifier, or the identity for
+            the model's own output.
         loss: from labels and outputs to a scalar mean.
     """
 
@@ -37,9 +37,9 @@ class Unit:
     Attributes:
         name: of the group or of the layer.
         size: channels of the group, or input channels of the layer.
-        consumers: the kernels that read the group, or the layer's own.
+        consumers: the kernels that consume the group, or the layer's own.
         calls: indices of the calls that use these kernels.
-        kernels: whether single kernels are chosen, not channels.
+        kernels: whether single kernels are selected, not channels.
     """
 
     name: str
@@ -72,10 +72,10 @@ def channel_unit(graph: ChannelGraph, group: ChannelGroup) -> Unit:
 
 
 def kernel_units(graph: ChannelGraph, exclude: Callable[[str], bool] = lambda name: False) -> list[Unit]:
-    """The layers whose kernels DKP chooses: all convolutions but those that read the image.
+    """The layers whose kernels DKP selects: all convolutions but those that read the image.
 
-    Fully connected layers, whose kernels are single numbers, are left alone as in the paper, except in models without
-    any convolution: there all but the last lose kernels.
+    Dense layers, whose kernels are single numbers, keep all as in the paper. In models without any convolution all
+    dense layers but the last lose kernels.
 
     Raises:
         UsageError: the model has no such layer.
@@ -102,14 +102,14 @@ def kernel_units(graph: ChannelGraph, exclude: Callable[[str], bool] = lambda na
 
 
 def _reads_image(graph: ChannelGraph, record: OperationRecord) -> bool:
-    """Whether a layer reads nothing but channels of the model's inputs, perhaps scaled or padded."""
+    """Whether a layer reads only channels of the model's inputs, perhaps scaled or padded."""
     image = [graph.class_of_label[graph.labels[t]].ravel() for t in graph.trace.inputs]
     read = [graph.class_of_label[record.weights[index][axis]] for index, axis in record.consumes]
     return bool(np.isin(np.concatenate(read), np.concatenate(image)).all()) if read else False
 
 
 def in_stages(graph: ChannelGraph, units: Sequence[Unit], losses: Sequence[StageLoss]) -> list[Stage]:
-    """Each unit goes to the first loss that lies behind all its layers; units run shallow to deep."""
+    """Assigns each unit to the first loss that follows all its layers; units go shallow to deep."""
     behind = [set(graph.trace.needed([t.tensor], graph.trace.inputs)) for t in losses]
     stages: list[list[Unit]] = [[] for _ in losses]
     for unit in sorted(units, key=lambda u: u.calls[0]):

@@ -1,8 +1,8 @@
-"""Recovery: all weights of the pruned model fitted together to what the baseline's blocks give, without labels.
+"""Recovery: fits all weights of the pruned model together to the baseline's block outputs, without labels.
 
-The selection fits each kernel by itself, to the outputs of its own layer. What several layers lose together, and what
-the stream of a residual network has lost before, no single kernel can make good. A few passes of gradient descent over
-the selection set, on the distance between the block outputs of both models, do.
+The selection fits each kernel separately, to the outputs of its own layer. No single kernel can correct the joint error
+of several layers, or an earlier error in a residual stream. A few passes of gradient descent over the selection set, on
+the distance between the block outputs of both models, can.
 """
 
 import dataclasses
@@ -34,10 +34,10 @@ from dcp_tf.training.layers import override_attribute, seed_random_layers
 
 _BATCH_SIZE, _LEAST_BATCHES = 64, 16
 _PASSES, _LEAST_STEPS = 6, 120
-_RATES = (1e-3, 1e-4)  # of Adam; the second where the first makes nothing better
+_RATES = (1e-3, 1e-4)  # of Adam; the second if the first does not help
 _WARM_UP = 0.05  # of the steps
 _HELD_OUT = 0.1  # of the images
-_MEASURED_STEPS = 5  # from which the time of a step is known
+_MEASURED_STEPS = 5  # to estimate the time of a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +62,13 @@ def recover_weights(
     kept: KeptChannels,
     masks: Mapping[str | int, np.ndarray] | None = None,
 ) -> None:
-    """What follows surgery where the selection fitted the kernels: `recover`, then `match_statistics`.
+    """After surgery, if the selection fitted the kernels: `recover`, then `match_statistics`.
 
     Args:
-        context: of the run; the history gets the phase, if there is one.
-        baseline: the model whose outputs count.
-        small: of the rebuilt model; it gets its weights here.
-        kept: what stays of the baseline.
+        context: of the run; its history gets the phase, if the weights were recovered.
+        baseline: of the baseline.
+        small: of the rebuilt model, whose weights are set.
+        kept: what remains of the baseline.
         masks: as for `recover`.
     """
     method, seed, variables = context.method, context.seed, small.trace.model.variables
@@ -104,24 +104,24 @@ def recover(
     seed: int = 0,
     per_step: int = 1,
 ) -> dict[str, Any]:
-    """Trains the pruned model in place until its block outputs are as near to the baseline's as they come.
+    """Trains the pruned model in place toward the baseline's block outputs.
 
     The loss is the mean, over the tensors between blocks and the model's linear outputs, of the squared error over the
-    variance of the baseline's values. BatchNormalization computes with its stored statistics, dropout works as in
-    training. A tenth of the images says, without dropout, which pass was best; where none is better than the start, the
-    model stays as it is.
+    variance of the baseline's values. BatchNormalization uses its stored statistics, dropout is on. A held-out tenth of
+    the images, without dropout, decides which pass was best; if none is better than the start, the model does not
+    change.
 
     Args:
         base: of the baseline.
         small: of the rebuilt model; its trace has the calls of `base` in the same order. Frozen layers are fitted too,
-            as the selection does with their kernels.
-        kept: what stays of `base`.
+            as in the selection.
+        kept: what remains of `base`.
         batches: per batch the model's inputs; at least two.
-        cache: keeps the baseline's values where it has room.
-        masks: by the path or the `id()` of a weight an array of its shape, 0 where it has to stay zero.
-        minutes: the longest that it may take; None: until all steps are done.
+        cache: for the baseline's values.
+        masks: by the path or the `id()` of a weight an array of its shape, 0 where it must stay zero.
+        minutes: the time limit; None: until all steps are done.
         seed: of the order of the batches.
-        per_step: how many batches make a step, where not all of its images fit into memory at once.
+        per_step: how many batches make a step, if its images do not fit into memory at once.
 
     Returns:
         The phase: name, seconds, steps, and the loss on held-out images before and after.
@@ -143,16 +143,16 @@ def recover(
 
 def comparisons(base: ChannelGraph, kept: KeptChannels) -> list[Comparison]:
     """The tensors between blocks, with the channels that the pruned model has of each; shallow to deep."""
-    found = []
+    points = []
     for index in block_ends(base):
         tensor = base.trace.calls[index].outputs[0]
         labels = base.labels[tensor]
-        stays, axes = kept.mask(labels), varying_axes(labels)
-        if stays.all():
-            found.append(Comparison(tensor))
-        elif len(axes) == 1 and stays.any():
-            found.append(Comparison(tensor, axes[0], np.flatnonzero(stays.ravel())))
-    return found
+        remains, axes = kept.mask(labels), varying_axes(labels)
+        if remains.all():
+            points.append(Comparison(tensor))
+        elif len(axes) == 1 and remains.any():
+            points.append(Comparison(tensor, axes[0], np.flatnonzero(remains.ravel())))
+    return points
 
 
 class _Training:
@@ -190,7 +190,7 @@ class _Training:
         self.best = BestWeights(self._variables, self.before)
 
     def run(self, minutes: float | None, rng: np.random.Generator, on_step: Callable[[], Any]) -> int:
-        """All steps; the model has the best weights afterwards. Returns how many steps were made."""
+        """Runs all steps and restores the best weights. Returns the number of steps."""
         steps = 0
         deadline = None if minutes is None else time.perf_counter() + 60 * minutes
         for rate in _RATES:
@@ -206,7 +206,7 @@ class _Training:
     def _descend(
         self, rate: float, deadline: float | None, rng: np.random.Generator, on_step: Callable[[], Any]
     ) -> int:
-        """One cosine from `rate` to 0, shorter where the deadline asks for it."""
+        """One cosine from `rate` to 0, shortened to meet the deadline."""
         total = max(_PASSES * math.ceil(len(self._training) / self._per_step), _LEAST_STEPS)
         optimizer = keras.optimizers.Adam(rate, global_clipnorm=1.0)
         optimizer.build(self._variables)
@@ -215,12 +215,12 @@ class _Training:
         while number < total:
             order = rng.permutation(self._training.stop)
             for start in range(0, len(order), self._per_step):
-                began = time.perf_counter()
+                step_started = time.perf_counter()
                 optimizer.learning_rate = warmed_up_cosine(rate, number, total, _WARM_UP)
                 step(order[start : start + self._per_step])
                 number += 1
                 on_step()
-                times.append(time.perf_counter() - began)
+                times.append(time.perf_counter() - step_started)
                 if deadline is not None and len(times) == _MEASURED_STEPS + 1:
                     left = deadline - time.perf_counter()  # (the first step also compiles)
                     total = min(total, number + max(0, int(left / np.median(times[1:]))))
@@ -271,7 +271,7 @@ class _Training:
 
 
 class _Values:
-    """What one model gives at the compared tensors and, without a last activation, at its outputs."""
+    """One model's values at the compared tensors and, without a last activation, at its outputs."""
 
     def __init__(self, graph: ChannelGraph, points: Sequence[Comparison]):
         trace = self._trace = graph.trace
@@ -293,13 +293,13 @@ class _Values:
         return [*inner, *outputs]
 
     def bytes(self, batches: Sequence[Tensors]) -> int:
-        """At most so many bytes do the values of all batches take."""
+        """The most bytes that the values of all batches take."""
         images = count_images(batches)
         last = [t for i in self._last for t in self._trace.calls[i].outputs]
         return 4 * images * sum(math.prod(self._trace.shapes[t][1:]) for t in [*self._tensors, *last])
 
 
 def _before_softmax(trace: Any, output: int) -> int:
-    """The tensor that holds logits: what a Softmax layer reads, else the output itself."""
+    """The logits: the input of a last Softmax layer, else the output itself."""
     call = trace.calls[trace.producer[output]] if output in trace.producer else None
     return call.inputs[0] if call is not None and isinstance(call.operation, keras.layers.Softmax) else output

@@ -1,4 +1,4 @@
-"""BatchNormalization statistics of a pruned model, brought in line with what its training will see."""
+"""Matches the BatchNormalization statistics of a pruned model to its own activations."""
 
 from collections.abc import Sequence
 
@@ -11,22 +11,22 @@ from dcp_tf.pruning.activations.cursor import Tensors, compiled
 
 
 def match_statistics(trace: Trace, batches: Sequence[Tensors]) -> int:
-    """Stores in each BatchNormalization the statistics of its own inputs, without changing what the model computes.
+    """Stores in each BatchNormalization the statistics of its own inputs; the model's function stays the same.
 
-    Fitted kernels give outputs of less variance than the stored statistics say, since least squares shrinks what it
-    cannot explain. A training would divide by the variance that it sees, and so undo the fit at its first step. With
-    `s = sqrt(variance + epsilon)`, `gamma' = gamma s' / s` and `beta' = beta + gamma (mean' - mean) / s` the model
-    computes in inference mode what it did before, and in training mode the same but for the noise of the batches.
+    The outputs of fitted kernels have less variance than the stored statistics, since least squares shrinks what it
+    cannot explain. Training would divide by the variance of the batch, and so undo the fit at its first step. With
+    `s = sqrt(variance + epsilon)`, `gamma' = gamma s' / s` and `beta' = beta + gamma (mean' - mean) / s` the function
+    is the same in inference mode, and in training mode up to the noise of the batches.
 
     Layers without gamma keep their variance, layers without beta their mean, and layers that are called several times
-    both: their function would change.
+    both, as their function would change.
 
     Args:
-        trace: of the pruned model, whose layers are changed.
+        trace: of the pruned model, whose layers change.
         batches: per batch the model's inputs.
 
     Returns:
-        How many layers were changed.
+        How many layers changed.
     """
     uses: dict[int, list] = {}
     for call in trace.calls:
