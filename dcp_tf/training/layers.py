@@ -1,9 +1,7 @@
 """What training sets in the layers of a model: attributes for a while, the compute dtype, random states.
 
-Op determinism (`tf.config.experimental.enable_op_determinism`) stays off. On CPU, training a residual and a
-depthwise-separable network gave bitwise equal weights in every process without it, and it costs up to 5% of the time;
-on GPU it raises for operations without a deterministic kernel, such as the gradient of a depthwise convolution. Users
-can switch it on before training.
+Op determinism (`tf.config.experimental.enable_op_determinism`) stays off: runs on CPU are equal without it, and on GPU
+operations without a deterministic kernel would raise (docs/decisions/053). Users who want it switch it on before training.
 """
 
 import contextlib

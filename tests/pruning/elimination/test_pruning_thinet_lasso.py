@@ -174,6 +174,6 @@ def test_layers_that_cannot_be_reconstructed_are_named_before_anything_runs(kind
     x = keras.layers.Conv2D(8, 3, name="a")(image)
     x = keras.layers.SeparableConv2D(8, 3, name="b")(x)
     model = keras.Model(image, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x)))
-    with pytest.raises(UsageError, match=r"'b' is no plain convolution.*exclude="):
+    with pytest.raises(UsageError, match=r"'b' is neither a plain convolution.*exclude="):
         run(model, split, kind(rate=0.5))
     assert run(model, split, kind(rate=0.5, exclude=("a",))).plan.channels.keys() == {"b"}
