@@ -1,4 +1,4 @@
-"""What a user can change where fine-tuning leaves a model behind its baseline."""
+"""What a user can change if a fine-tuned model is worse than its baseline."""
 
 import keras
 
@@ -8,7 +8,7 @@ from dcp_tf.training.checkpoint import History
 from dcp_tf.training.objectives import Objective
 
 ADVISED = ("finetuning.epochs", "finetuning.learning_rate")  # the settings that an advice may name
-_NEAR = 0.01  # a smaller loss of accuracy needs no advice
+_NEAR = 0.01  # a loss of accuracy that needs no advice
 
 
 def finetuning_advice(
@@ -20,7 +20,7 @@ def finetuning_advice(
         history: of `fit(..., keep_best=True)`.
         config: as `fit` got it.
         objective: of the model.
-        baseline: None: the accuracy should at least have risen.
+        baseline: None: the accuracy should at least rise.
         data: the training inputs.
     """
     held_out = history.held_out
@@ -30,11 +30,13 @@ def finetuning_advice(
         behind = _NEAR if held_out["kept_epoch"] else 1.0
         text = "fine-tuning did not help"
     else:
-        _, held = hold_out(data, config.held_out, config.seed)
-        measured = objective.evaluate(baseline, held.batches(images_per_measurement(data.shape)))[objective.primary]
+        _, held_out_data = hold_out(data, config.held_out, config.seed)
+        measured = objective.evaluate(baseline, held_out_data.batches(images_per_measurement(data.shape)))[
+            objective.primary
+        ]
         behind = measured - held_out["kept"]
         text = f"held-out {objective.primary} is {100 * behind:.1f} points below the baseline's {measured:.4f}"
-    if behind <= max(_NEAR, 1.5 / held_out["images"]):  # one image is no loss
+    if behind <= max(_NEAR, 1.5 / held_out["images"]):  # one image does not count
         return None
     return f"{text}: {_remedy(history, config, held_out['metric'])}, or prune less"
 

@@ -1,7 +1,7 @@
-"""A look at a model before anything is done to it: how good it is, and if it is at chance, what may be the cause.
+"""Checks a model before anything is done to it: how good it is, and if it is at chance, the likely cause.
 
-A model that gets pixels of another range, or classes in another order, than it was trained on is as good as none. A run
-would go on with it to the end, and all of its files would know nothing.
+A model is useless with pixels of another range, or classes in another order, than in its training. Without this check a
+run would continue to the end, and its files would be useless too.
 """
 
 import dataclasses
@@ -18,31 +18,31 @@ from dcp_tf.evaluation.chance import Chance, ClassOrder, against_chance, better_
 from dcp_tf.evaluation.metrics import predict_function, top1_classes
 from dcp_tf.training.objectives import Classification, Objective, output_shape
 
-_IMAGES = 400  # that are looked at where a model may be at chance
-_MORE = 4000  # where some hundred do not tell a weak model from chance
+_IMAGES = 400  # to check a model that may be at chance
+_MORE = 4000  # if these do not distinguish a weak model from chance
 _MORE_VALUES = 2**29  # of their pixels
-_UNDECIDED = 0.5  # standard deviations above chance, from which more images are looked at
+_UNDECIDED = 0.5  # standard deviations above chance, from which more images are used
 _FEWEST = 16
 _VALUES = 2**24  # of their pixels, and of the outputs for them
 _BATCH = 64
-_CLEARLY_RIGHT = 0.5  # of the way from the largest class to 1, beyond which no second look is needed
-_NO_R2, _BAD_R2 = 0.02, -0.05  # nothing is explained below the first; below the second numbers are of another scale
-_CORRELATES = 4.0  # correlation of numbers with their labels, in standard errors, that is no chance
-_RANGE_GAIN = 0.1  # by which another pixel range must be better to be named where the model is at chance
-_GAIN_ELSE = 0.2  # and where it is not
-_COIN = 0.55  # of the pairs of faces; guessing is right on a half
+_CLEARLY_RIGHT = 0.5  # of the way from the largest class to 1, beyond which no check is needed
+_NO_R2, _BAD_R2 = 0.02, -0.05  # below the first nothing is explained; below the second the scale is wrong
+_CORRELATES = 4.0  # standard errors of a significant correlation of numbers with their labels
+_RANGE_GAIN = 0.1  # by which another pixel range must be better to be reported if the model is at chance
+_GAIN_ELSE = 0.2  # and if it is not
+_COIN = 0.55  # accuracy on pairs of faces; guessing has 0.5
 _EXPECTED_SLACK = 0.05  # below what the user expects, beyond the noise of the measurement
 
 
 @dataclasses.dataclass(frozen=True)
 class Alternative:
-    """A figure under another assumption.
+    """The metric under another assumption.
 
     Attributes:
-        name: what was assumed.
-        value: the figure.
-        flags: of the command line that make it so; None where there are none.
-        outputs: of another order of the classes: for each label its output.
+        name: of the assumption.
+        value: of the metric.
+        flags: of the command line for it, or None.
+        outputs: for another order of the classes: the output of each label.
     """
 
     name: str
@@ -56,19 +56,19 @@ class Alternative:
 
 @dataclasses.dataclass(frozen=True)
 class BaselineCheck:
-    """What a model is given, and how good it is with that.
+    """How good a model is on its data, and the likely cause if it is not.
 
     Attributes:
-        metric: the objective's primary figure.
-        figures: all that was measured.
-        images: on how many.
+        metric: the objective's main metric.
+        figures: all metrics.
+        images: the number of measured images.
         part: "test" or "training" images.
-        warning: why the figure is not believed; None where it is.
-        looked_at: on how many images the alternatives were measured.
-        measure: the figure of the alternatives; more is better.
-        chance: what shuffled labels give, where that was measured.
-        ranges: the figure with other pixel ranges, the best first.
-        orders: with other orders of the classes.
+        warning: why the metric is implausible, or None.
+        looked_at: the number of images for the alternatives.
+        measure: the metric of the alternatives; higher is better.
+        chance: the metric with shuffled labels, if measured.
+        ranges: the metric with other pixel ranges, the best first.
+        orders: the metric with other orders of the classes.
         cause: the likely cause, as a sentence.
     """
 
@@ -85,12 +85,12 @@ class BaselineCheck:
     cause: str | None = None
 
     def headline(self, what: str = "baseline") -> str:
-        """The figure in one line."""
+        """The metric in one line."""
         images = f"{self.images:,} {'training ' * (self.part == 'training')}images"
         return f"{what}: {self.metric} {self.figures[self.metric]:.4f} on {images}"
 
     def lines(self) -> list[str]:
-        """The warning and its likely causes in order; nothing where the figure is believed."""
+        """The warning and its likely causes in order; empty without a warning."""
         if self.warning is None:
             return []
         lines = [f"warning: {self.warning}"]
@@ -105,7 +105,7 @@ class BaselineCheck:
         return [*lines, f"  wrong data? are these images and labels what the model was trained for{tried}"]
 
     def to_json(self) -> dict[str, Any]:
-        """All of it but the figures, which stand elsewhere."""
+        """All but the metrics, which are stored elsewhere."""
         return {
             "metric": self.metric,
             "value": self.figures[self.metric],
@@ -113,8 +113,8 @@ class BaselineCheck:
             "part": self.part,
             "warning": self.lines(),
             "chance": self.chance,
-            "pixel_ranges": [dataclasses.asdict(each) for each in self.ranges],
-            "class_orders": [dataclasses.asdict(each) | {"outputs": list(each.outputs)} for each in self.orders],
+            "pixel_ranges": [dataclasses.asdict(alternative) for alternative in self.ranges],
+            "class_orders": [dataclasses.asdict(order) | {"outputs": list(order.outputs)} for order in self.orders],
         }
 
 
@@ -130,24 +130,24 @@ def check_baseline(
     class_names: Sequence[str] = (),
     seed: int = 0,
 ) -> BaselineCheck | None:
-    """Measures a model on its test images, and looks for the cause where it is at chance or far below `expected`.
+    """Measures a model on its test images, and searches for the cause if it is at chance or far below `expected`.
 
     Args:
         model: a Keras model, or a function from images to outputs.
         objective: bound to the model and its data.
-        train: training images, of which some are taken where there are no test labels.
+        train: training images, some of which are used if there are no test labels.
         test: test images, or None.
-        expected: what the figure should be about.
-        figures: of the test images, where they are known already.
-        is_trained: False for random weights, which need no explanation for being at chance.
-        class_names: by label, for what is said.
-        seed: draws the images that are looked at.
+        expected: the approximate metric.
+        figures: on the test images, if they are already measured.
+        is_trained: False for random weights, which are expected to be at chance.
+        class_names: by label, for the messages.
+        seed: of the choice of images.
 
     Returns:
-        None where there are no labels to measure by.
+        None if there are no labels.
 
     Raises:
-        RunError: the model gives NaN.
+        RunError: the model's outputs are NaN.
     """
     part = "test" if test is not None and test.labels is not None else "training"
     data = test if part == "test" else train
@@ -166,15 +166,15 @@ def check_baseline(
     is_clear = reason is None and _is_clearly_right(check, judge, data.labels)
     if is_clear or source.labels is None or judge.primary not in _MEASURES or _lacks_neighbors(judge, source.labels):
         return dataclasses.replace(check, warning=reason)
-    return _Look(model, judge, source, class_names, seed).judged(check, reason)
+    return _Diagnosis(model, judge, source, class_names, seed).complete(check, reason)
 
 
-# The figure that is at most 1 and better the larger it is, by the objective's primary one.
+# By the objective's main metric, the one that is at most 1 and better the higher it is.
 _MEASURES = {name: name for name in ("top1", "map", "mean_iou", "step_accuracy", "recall_at_1")} | {"mse": "r2"}
 
 
 def _below_expected(check: BaselineCheck, expected: float | None) -> str | None:
-    """A sentence where the figure is far from what the user expects."""
+    """A sentence if the metric is far from the expected one."""
     value = check.figures.get(check.metric)
     if expected is None or value is None:
         return None
@@ -187,7 +187,7 @@ def _below_expected(check: BaselineCheck, expected: float | None) -> str | None:
 
 
 def _guesses_pairs(check: BaselineCheck, objective: Objective) -> str | None:
-    """A sentence where pairs of faces are told from others no better than by tossing a coin."""
+    """A sentence if pairs of faces are verified no better than by guessing."""
     value = check.figures.get(check.metric)
     if check.metric != "verification_accuracy" or value >= max(_COIN, 0.5 + 1.5 / np.sqrt(len(objective.pairs.same))):
         return None
@@ -195,7 +195,7 @@ def _guesses_pairs(check: BaselineCheck, objective: Objective) -> str | None:
 
 
 def _is_clearly_right(check: BaselineCheck, objective: Objective, labels: np.ndarray) -> bool:
-    """Whether a classifier or a model of faces is so good that no images need to be looked at."""
+    """Whether a classifier or a model of faces is so good that no check is needed."""
     if check.metric == "verification_accuracy":
         return True
     numbers = objective.class_numbers(labels)
@@ -211,8 +211,8 @@ def _sample_size(model: Any, data: Any) -> int:
     return int(np.clip(_VALUES // max(pixels, outputs), _FEWEST, _IMAGES))
 
 
-class _Look:
-    """Some hundred images, and what a model makes of them."""
+class _Diagnosis:
+    """A few hundred images, and a model's outputs for them."""
 
     def __init__(self, model: Any, objective: Objective, data: Any, class_names: Sequence[str], seed: int):
         self._predict, self._objective, self._data, self._seed = predict_function(model), objective, data, seed
@@ -225,12 +225,12 @@ class _Look:
         self._images, self._labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
         self._outputs = self._outputs_for(self._images)
 
-    def judged(self, check: BaselineCheck, reason: str | None) -> BaselineCheck:
-        """The check with all that was found out; `reason` is one that is known already not to believe the figure."""
+    def complete(self, check: BaselineCheck, reason: str | None) -> BaselineCheck:
+        """The check with all results; `reason` is a warning that is already known."""
         check = dataclasses.replace(check, looked_at=len(self._images), measure=self._measure)
         try:
             value, chance = self._score(self._outputs, self._labels), self._chance()
-        except UsageError:  # nothing to measure in so few images, such as no positive label
+        except UsageError:  # not measurable on so few images, such as without a positive label
             value = chance = None
         if value is None:
             return dataclasses.replace(check, warning=reason)
@@ -246,14 +246,14 @@ class _Look:
         return check if reason is None else explained
 
     def _explained(self, check: BaselineCheck, value: float, orders: list[ClassOrder]) -> BaselineCheck:
-        """The check with what other pixel ranges and orders give, and the likely cause: one of them, or both."""
-        found = self._ranges()
-        ranges, order = tuple(alternative for alternative, _ in found), better_order(orders, value)
+        """The check with other pixel ranges and orders, and the likely cause: one of them, or both."""
+        by_range = self._ranges()
+        ranges, order = tuple(alternative for alternative, _ in by_range), better_order(orders, value)
         gain = _RANGE_GAIN if check.warning else _GAIN_ELSE + value / 4
         is_range = bool(ranges) and ranges[0].value > value + gain
         if is_range or (ranges and order is None):
-            # Classes that are in another order, too, show in the right range alone.
-            candidates = found[:1] if is_range else found
+            # Another order of the classes only shows in the correct range.
+            candidates = by_range[:1] if is_range else by_range
             in_order = [
                 (better_order(self._orders(outputs), best.value), best, outputs) for best, outputs in candidates
             ]
@@ -273,7 +273,7 @@ class _Look:
         return np.concatenate([np.asarray(self._predict(batch), np.float32) for batch in batches])
 
     def _score(self, outputs: np.ndarray, labels: np.ndarray) -> float | None:
-        """The figure of outputs that are known; None where it is not defined, as R2 of labels that are all equal."""
+        """The metric of these outputs; None if it is undefined, such as R2 of equal labels."""
         batches = [(np.arange(len(outputs)), labels)]
         return self._objective.evaluate(lambda positions: outputs[positions], batches).get(self._measure)
 
@@ -301,7 +301,7 @@ class _Look:
         return f"the model is {where} chance: {self._measure} {value:.4f}, shuffled labels give {chance.mean:.4f}"
 
     def _correlates(self) -> bool:
-        """Whether numbers follow their labels, if only a little."""
+        """Whether numbers correlate with their labels."""
         outputs, labels = self._as_rows(self._outputs), self._as_rows(self._labels)
         outputs, labels = outputs - outputs.mean(0), labels - labels.mean(0)
         lengths = np.sqrt((outputs**2).sum(0) * (labels**2).sum(0))
@@ -312,15 +312,15 @@ class _Look:
         return values.reshape(-1, self._outputs.shape[-1]).astype(np.float64)
 
     def _ranges(self) -> list[tuple[Alternative, np.ndarray]]:
-        """The figure in other pixel ranges and the outputs there, the best first."""
-        found = []
+        """The metric in other pixel ranges and the outputs for them, the best first."""
+        results = []
         for pixels in other_ranges(self._data, self._images):
             try:
                 outputs = self._outputs_for(pixels.images)
-                found.append((Alternative(pixels.name, self._score(outputs, self._labels), pixels.flags), outputs))
-            except RunError:  # NaN: it is not this one
+                results.append((Alternative(pixels.name, self._score(outputs, self._labels), pixels.flags), outputs))
+            except RunError:  # NaN: not this one
                 continue
-        return sorted(found, key=lambda pair: -pair[0].value)
+        return sorted(results, key=lambda pair: -pair[0].value)
 
     def _orders(self, outputs: np.ndarray) -> list[ClassOrder]:
         objective = self._objective
@@ -349,7 +349,7 @@ class _Look:
         return "" if name == str(label) else f" ({name})"
 
     def _scale_cause(self) -> str | None:
-        """Of numbers that follow their labels in other units."""
+        """The cause if numbers correlate with labels in other units."""
         if self._measure != "r2" or not self._correlates():
             return None
         outputs, labels = self._as_rows(self._outputs), self._as_rows(self._labels)
@@ -364,16 +364,16 @@ class _Look:
 
 
 def _lacks_neighbors(objective: Objective, labels: np.ndarray) -> bool:
-    """Whether embeddings cannot be told by their nearest neighbors, images being alone in their classes."""
+    """Whether too few classes have several images to measure nearest neighbors."""
     return objective.primary == "recall_at_1" and np.sum(np.unique(labels, return_counts=True)[1] > 1) < 2
 
 
 def _whole_classes(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Positions of about `count` images of classes that have two or more, all images of each."""
+    """Positions of about `count` images: all images of some classes with two or more."""
     classes, sizes = np.unique(labels, return_counts=True)
-    drawn = np.random.default_rng(seed).permutation(len(classes))
-    drawn = drawn[sizes[drawn] > 1]
-    kept = drawn[: max(2, int(np.searchsorted(np.cumsum(sizes[drawn]), count)) + 1)]
+    order = np.random.default_rng(seed).permutation(len(classes))
+    order = order[sizes[order] > 1]
+    kept = order[: max(2, int(np.searchsorted(np.cumsum(sizes[order]), count)) + 1)]
     return np.flatnonzero(np.isin(labels, classes[kept]))[: 2 * count]
 
 

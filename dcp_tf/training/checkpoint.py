@@ -1,4 +1,4 @@
-"""Weights on disk: whole files, checked before anything is changed, and runs that go on after they were killed."""
+"""Weights and histories on disk: atomic files, checked before anything changes, and runs that resume."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from dcp_tf.files import write_atomically
 
 
 class History(list):
-    """A list with one dict per finished epoch, and what is said of the whole.
+    """A list with one dict per finished epoch, and attributes of the whole training.
 
     Each holds `epoch` (from 1), `loss` (weighted sum of the heads plus the layers' own penalties, without weight
     decay), `losses` (one mean per head, unweighted), `learning_rate` (of the last step), `top1` (fraction of 1 while
-    training, only if the last loss can tell), `seconds` (with validation), what the validation function returned, and
+    training, if the last loss has an accuracy), `seconds` (with validation), what the validation function returned, and
     with held-out inputs `held_out_loss` and, for instance, `held_out_top1`.
 
     Attributes:
@@ -36,7 +36,7 @@ class History(list):
         self.held_out: dict[str, Any] | None = None
 
     def phase(self, name: str, seconds: float, **more: Any) -> dict[str, Any]:
-        """What `summary.json` says of a training."""
+        """The record of a training for `summary.json`."""
         held_out = {} if self.held_out is None else {"held_out": self.held_out}
         return {"name": name, "seconds": seconds, **more, **self.resolved, **held_out, "history": list(self)}
 
@@ -74,10 +74,10 @@ class TrainState:
         *,
         finished: bool,
     ) -> None:
-        """Writes everything as one file that replaces the last epoch's.
+        """Writes everything as one file that replaces that of the last epoch.
 
         Raises:
-            RunError: the file cannot be written; the last epoch's stands.
+            RunError: the file cannot be written; that of the last epoch stays.
         """
         settings = {**settings, **self._conditions}
         about = json.dumps({"settings": settings, "history": history, "finished": finished})
@@ -91,7 +91,7 @@ class TrainState:
         """Sets the variables to what was saved.
 
         Returns:
-            The history of the epochs that are done; empty, with all variables as they were, if nothing was saved yet.
+            The history of the finished epochs; empty, and no variable is set, if nothing was saved yet.
 
         Raises:
             UsageError: the file was saved by a run with other settings, or for another model.
@@ -101,8 +101,8 @@ class TrainState:
             return History()
         arrays = _read(self.path)
         about = _about(arrays, self.path)
-        wanted = json.loads(json.dumps({**settings, **self._conditions}))
-        changes, names = describe_changes(about["settings"], wanted)
+        expected = json.loads(json.dumps({**settings, **self._conditions}))
+        changes, names = describe_changes(about["settings"], expected)
         if changes:
             raise UsageError(
                 f"{self.path} was saved by a run with other settings ({changes}); delete it to start anew",
@@ -129,7 +129,7 @@ def save_model(model: keras.Model, path: str | os.PathLike) -> pathlib.Path:
 
     Raises:
         UsageError: the path does not end in `.keras`.
-        RunError: the file cannot be written; what stood there is untouched.
+        RunError: the file cannot be written; an existing one is untouched.
     """
     if pathlib.Path(path).suffix != ".keras":
         raise UsageError(f"Expected a path that ends in .keras. Received: {path}")
@@ -141,16 +141,16 @@ def save_weights(model: keras.Model, path: str | os.PathLike) -> pathlib.Path:
 
     Raises:
         UsageError: the path does not end in `.npz`.
-        RunError: the file cannot be written; what stood there is untouched.
+        RunError: the file cannot be written; an existing one is untouched.
     """
     arrays = _pack("model", model.weights)
     return write_atomically(_npz(path), lambda temporary: np.savez(temporary, **arrays))
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
-    """Sets the model's weights to those in a file of `save_weights`: all of them, or none if one does not fit.
+    """Sets the model's weights to those of a file of `save_weights`: all, or none if one does not fit.
 
-    Layers may have other names (Keras numbers them anew in each process); order, kinds and shapes must be equal.
+    Layers may have other names (Keras numbers them per process); order, kinds and shapes must be equal.
 
     Raises:
         UsageError: there is no such file, or it does not fit the model.
@@ -172,7 +172,7 @@ def _npz(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _pack(kind: str, variables: Iterable[keras.Variable]) -> dict[str, np.ndarray]:
-    """Arrays keyed "kind:index:path"; the index makes the key unique where Keras' paths are not."""
+    """Arrays keyed "kind:index:path"; Keras' paths alone may not be unique."""
     return {f"{kind}:{index:05d}:{v.path}": v.numpy() for index, v in enumerate(variables)}
 
 
@@ -197,7 +197,7 @@ def _check(kind: str, arrays: Mapping[str, np.ndarray], variables: list[keras.Va
 
 
 def _role(path: str) -> str:
-    """What a variable is to its layer, such as "kernel", without the numbers that Keras gives to nameless ones."""
+    """A variable's name in its layer, such as "kernel", without the numbers that Keras adds."""
     return re.sub(r"_\d+$", "", path.rsplit("/", 1)[-1])
 
 

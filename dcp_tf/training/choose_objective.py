@@ -1,4 +1,4 @@
-"""From a model, its data and what the user says to an objective."""
+"""Chooses the objective of a model from its outputs, its data and the user's settings."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,15 +23,15 @@ def choose_objective(
     Args:
         model: with one output.
         data: see `dcp_tf.data.DataSplit`; its labels may be None.
-        loss: one of `LOSSES`. "auto" reads it off the last activation and the labels: numbers of classes and one-hot
-            rows are classes, rows with several ones are several classes at once, all else under a linear layer is
-            regressed. Without labels the model's own outputs are the targets: probabilities of classes where it ends in
-            a softmax or sigmoid, numbers where it ends in a linear layer.
-            "softmax": one class; "sigmoid": one class, each with a yes / no question of its own; "multilabel": several
+        loss: one of `LOSSES`. "auto" infers it from the last activation and the labels: class numbers and one-hot rows
+            are classes, rows with several ones are several classes at once, everything else after a linear layer is
+            regression. Without labels the model's own outputs are the targets: class probabilities if it ends in a
+            softmax or sigmoid, numbers if it ends in a linear layer.
+            "softmax": one class; "sigmoid": one class, with independent binary outputs; "multilabel": several
             classes at once; "mse": numbers; "arcface", "cosface", "asoftmax": embeddings of classes, or, without
             labels, the directions of the model's own.
-        outputs_kind: "logits", "softmax" or "sigmoid"; None reads it off the last activation.
-        what: what the data is called in errors.
+        outputs_kind: "logits", "softmax" or "sigmoid"; None infers it from the last activation.
+        what: the name of the data in errors.
 
     Raises:
         UsageError: the loss is unknown, or model, data and loss do not fit each other.
@@ -44,29 +44,29 @@ def choose_objective(
 def choose_for_outputs(
     kind: str, shape: tuple, data: Any, loss: str = "auto", model: keras.Model | None = None, what: str = "the data"
 ) -> Objective:
-    """As `choose_objective` for outputs of which the kind and the shape (with the batch axis) are known."""
+    """As `choose_objective`, for outputs of known kind and shape (with the batch axis)."""
     if loss not in LOSSES:
         raise UsageError(f"unknown loss {loss!r}; choose one of {', '.join(LOSSES)}")
     if len(shape) < 2:
         raise UsageError(f"expected outputs of shape (batch, ..., values), received {shape}")
-    name = _read_off(kind, shape, data.labels) if loss == "auto" else loss
+    name = _infer_loss(kind, shape, data.labels) if loss == "auto" else loss
     if (name, kind) in (("softmax", "sigmoid"), ("sigmoid", "softmax"), ("multilabel", "softmax")):
         raise UsageError(f"a model that ends in a {kind} has no {name} loss; leave out the loss, or end it in logits")
     if name == "mse":
         if data.labels is not None:
             check_reachable(data.labels, kind, what)
-        found = Regression()
+        objective = Regression()
     elif name in MARGINS:
-        found = Directions() if data.labels is None else Embedding(name)
+        objective = Directions() if data.labels is None else Embedding(name)
     else:
-        found = Classification(kind, independent=name != "softmax", multilabel=name == "multilabel")
-    return found.bind(shape, data, model, what)
+        objective = Classification(kind, independent=name != "softmax", multilabel=name == "multilabel")
+    return objective.bind(shape, data, model, what)
 
 
 def as_objective(
     objective: Objective | str | Callable | None, model: keras.Model, data: Any, outputs_kind: str | None = None
 ) -> Objective:
-    """What `prune` was given as an objective, fitted to the model and its data.
+    """The objective argument of `prune`, fitted to the model and its data.
 
     Args:
         objective: an objective, a name of `LOSSES`, a loss `(labels, outputs) -> scalar mean`, or None for "auto".
@@ -88,11 +88,11 @@ def as_objective(
     raise UsageError(f"expected an objective, the name of a loss, or a loss, received {type(objective).__name__}")
 
 
-def _read_off(kind: str, shape: tuple, labels: np.ndarray | None) -> str:
-    """The name of the loss that the labels ask for, given that the outputs are of a kind and a shape."""
+def _infer_loss(kind: str, shape: tuple, labels: np.ndarray | None) -> str:
+    """The name of the loss that labels and outputs suggest."""
     of_classes = "sigmoid" if kind == "sigmoid" else "softmax"
     if labels is None:
-        # A softmax would not see what is added to all outputs, which linear ones may need: images, embeddings, numbers.
+        # A softmax ignores a shift of all outputs, which matters for images, embeddings and numbers.
         return "mse" if kind == "logits" else of_classes
     index, is_answer = is_index(labels.shape, shape), np.isin(labels, (0, 1)).all()
     if shape[-1] == 1 and index and kind != "softmax":
@@ -106,5 +106,5 @@ def _read_off(kind: str, shape: tuple, labels: np.ndarray | None) -> str:
 
 
 def _is_number(kind: str, labels: np.ndarray) -> bool:
-    """Whether labels for one output, which are no answers of yes or no, are numbers that it can give."""
+    """Whether labels for a single output, which are not 0 and 1, are numbers that it can predict."""
     return kind == "logits" or not are_whole(labels)

@@ -1,4 +1,4 @@
-"""The objective of a loss that is the user's own."""
+"""The objective of a user's own loss."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
@@ -15,16 +15,16 @@ from dcp_tf.training.objectives import Objective, compose, default_head
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Custom(Objective):
-    """A loss of the user's own.
+    """The objective of a user's own loss.
 
     Attributes:
         loss: from labels and outputs to a scalar mean; see `dcp_tf.training.Loss` for what else it may have.
         make_head: from name, shape, output shape and data format to an auxiliary head, as `Objective.head`; None: as of
             a classifier, or of maps where outputs are maps, with the last activation of the model.
         head_loss: of the heads' outputs; None: the same.
-        metrics: from a model (or function) and batches to figures; None: the mean loss.
-        primary: name of the primary figure.
-        outputs_kind: the last activation; `bind` finds out.
+        metrics: from a model (or function) and batches to metrics; None: the mean loss.
+        primary: name of the main metric.
+        outputs_kind: the last activation; `bind` sets it.
     """
 
     loss: Loss
@@ -44,7 +44,7 @@ class Custom(Objective):
         return self if model is None else dataclasses.replace(self, outputs_kind=read_outputs_kind(model))
 
     def check(self, labels, shape, what="the data"):
-        """See `Objective`; nothing is known of what the labels must be."""
+        """See `Objective`; any labels are accepted."""
 
     def head(self, name, shape, output_shape, data_format):
         """See `Objective`."""

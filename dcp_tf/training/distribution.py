@@ -30,8 +30,8 @@ def make_strategy(name: str) -> tf.distribute.Strategy | None:
     Args:
         name: "one": one device; "mirrored": all GPUs of this machine (all its logical CPU devices where there is
             none); "multi_worker": the machines that the environment variable TF_CONFIG lists; it must be made before
-            TensorFlow's first operation; "tpu": the TPU of this machine or of the environment. The last was never run
-            on a TPU by those who wrote it.
+            TensorFlow's first operation; "tpu": the TPU of this machine or of the environment. It is untested on
+            a TPU.
 
     Raises:
         UsageError: an unknown name, no TF_CONFIG, or no TPU.
@@ -77,12 +77,12 @@ def distributed(strategy: tf.distribute.Strategy | None) -> Iterator[None]:
 
 
 def current_strategy() -> tf.distribute.Strategy | None:
-    """That of the innermost `distributed`."""
+    """The strategy of the innermost `distributed`."""
     return _CURRENT.get()
 
 
 def worker_number(strategy: tf.distribute.Strategy | None) -> int:
-    """Which of several workers this process is; the chief, and a process that is alone, is 0."""
+    """The index of this process among the workers; 0 for the chief and for a single process."""
     resolver = getattr(strategy, "cluster_resolver", None)
     if resolver is None or not _has_workers(strategy) or resolver.task_type == "chief":
         return 0
@@ -90,7 +90,7 @@ def worker_number(strategy: tf.distribute.Strategy | None) -> int:
 
 
 def is_chief(strategy: tf.distribute.Strategy | None) -> bool:
-    """Whether this process is the one that hands over the result."""
+    """Whether this process saves the result."""
     return worker_number(strategy) == 0
 
 
@@ -99,10 +99,10 @@ def _has_workers(strategy: tf.distribute.Strategy | None) -> bool:
 
 
 def replica_shares(strategy: tf.distribute.Strategy, batch: tuple) -> tuple[Any, Any]:
-    """A batch cut into one part per replica, as even as can be.
+    """Splits a batch into one part per replica, as evenly as possible.
 
     Returns:
-        The parts, and what share of the batch each is, as values that `strategy.run` hands out.
+        The parts, and the fraction of the batch that each is, as per-replica values for `strategy.run`.
     """
     size, count = len(batch[0]), strategy.num_replicas_in_sync
     bounds = [size * i // count for i in range(count + 1)]
@@ -115,25 +115,25 @@ def replica_shares(strategy: tf.distribute.Strategy, batch: tuple) -> tuple[Any,
         number = context.replica_id_in_sync_group
         return tf.constant((bounds[number + 1] - bounds[number]) / size, tf.float32)
 
-    cut = tuple(
+    parts = tuple(
         strategy.experimental_distribute_values_from_function(lambda context, x=x: part(context, x)) for x in batch
     )
-    return cut, strategy.experimental_distribute_values_from_function(share)
+    return parts, strategy.experimental_distribute_values_from_function(share)
 
 
 class Replicas:
     """A model as a strategy trains it.
 
     Args:
-        model: stays an ordinary model; `gather` brings it the weights of the replicas.
-        strategy: None: then it is the model itself that is trained.
+        model: an ordinary model; `gather` copies the replicas' weights to it.
+        strategy: None: the model itself is trained.
 
     Attributes:
-        model: what is trained; its BatchNormalizations look at all replicas' images.
+        model: the trained one; its BatchNormalizations use all replicas' images.
         strategy: as given.
 
     Raises:
-        UsageError: the model cannot be made again from its config, or its variables belong to a strategy already.
+        UsageError: the model cannot be created from its config, or its variables belong to a strategy already.
         RunError: several workers have models of different shapes.
     """
 
@@ -147,28 +147,28 @@ class Replicas:
         self.model = model if strategy is None else _copy(model, strategy)
         if _has_workers(strategy):
             _require_same_shapes(model, strategy)
-            self._take_those_of_the_chief()
+            self._broadcast_from_chief()
         self.scatter()
 
     def own_keys(self, masks: Mapping[str | int, Any]) -> dict[str | int, Any]:
-        """Masks by `id()` or path of the plain model's variables, as those of the trained one."""
-        places = {id(v): own for v, own in zip(self._plain.variables, self.model.variables, strict=True)}
-        return {key if isinstance(key, str) else id(places.get(key, key)): mask for key, mask in masks.items()}
+        """Masks of the plain model's variables, by `id()` or path, for those of the trained one."""
+        replicated = {id(v): own for v, own in zip(self._plain.variables, self.model.variables, strict=True)}
+        return {key if isinstance(key, str) else id(replicated.get(key, key)): mask for key, mask in masks.items()}
 
     def scatter(self) -> None:
-        """Gives all replicas the plain model's weights, and what it derives from them."""
+        """Copies the plain model's weights to all replicas."""
         if self.strategy is not None:
             with self.strategy.scope():
                 transfer_state(self._plain, self.model)
 
     def gather(self) -> None:
-        """Gives the plain model the replicas' weights."""
+        """Copies the replicas' weights to the plain model."""
         if self.strategy is not None:
             for own, plain in zip(self.model.variables, self._plain.variables, strict=True):
                 plain.assign(own.numpy())
 
-    def _take_those_of_the_chief(self) -> None:
-        """Rounding may differ between machines, and so may what they computed alone."""
+    def _broadcast_from_chief(self) -> None:
+        """Copies the chief's weights to all workers, as rounding may differ between machines."""
         chief = is_chief(self.strategy)
         for variable in self._plain.variables:
             value = variable.numpy() if chief else variable.numpy() * 0
@@ -181,23 +181,23 @@ def _copy(model: keras.Model, strategy: tf.distribute.Strategy) -> keras.Model:
             copy = keras.models.clone_model(model, clone_function=new_layer, recursive=True)
         except (NotImplementedError, TypeError, ValueError) as error:
             raise UsageError(
-                f"training under a strategy needs a model that can be made again from its config; {model.name} "
+                f"training under a strategy needs a model that can be created from its config; {model.name} "
                 f"cannot: {error}"
             ) from error
         for layer in copy._flatten_layers():
             if isinstance(layer, keras.layers.BatchNormalization):
                 layer.synchronized = True
-    shapes = [[(v.name, tuple(v.shape)) for v in each.variables] for each in (model, copy)]
+    shapes = [[(v.name, tuple(v.shape)) for v in m.variables] for m in (model, copy)]
     if shapes[0] != shapes[1]:
-        raise UsageError(f"the copy of {model.name} that its config makes has other weights; train it without strategy")
+        raise UsageError(f"the copy of {model.name} from its config has other weights; train it without a strategy")
     return copy
 
 
 def _require_same_shapes(model: keras.Model, strategy: tf.distribute.Strategy) -> None:
     digest = zlib.crc32(repr([tuple(v.shape) for v in model.variables]).encode())
-    found = strategy.gather(tf.constant([digest], tf.int64), axis=0).numpy()
-    if len(set(found.tolist())) > 1:
+    digests = strategy.gather(tf.constant([digest], tf.int64), axis=0).numpy()
+    if len(set(digests.tolist())) > 1:
         raise RunError(
-            "the workers came to models of different shapes; give all of them the same command, the same data and the "
+            "the workers have models of different shapes; give all of them the same command, the same data and the "
             "same state to resume"
         )

@@ -1,4 +1,4 @@
-"""The objective of models that give embeddings: losses with an angular margin over classes that are no outputs."""
+"""The objective of embedding models: losses with an angular margin over classes that are not outputs."""
 
 import dataclasses
 
@@ -14,12 +14,12 @@ from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, Marg
 from dcp_tf.training.objectives import Objective, predictions
 
 MARGINS = dict(zip(NAMES, (ArcFace, CosFace, ASoftmax), strict=True))
-_PER_CLASS = 16  # images whose mean embedding is where the centre of a class begins
+_PER_CLASS = 16  # images whose mean embedding initializes the center of a class
 
 
 @dataclasses.dataclass(frozen=True)
 class Embedding(Objective):
-    """Embeddings (batch, D) that a margin loss draws to the centres of their classes (Liu et al. 2021, 4.5).
+    """Embeddings (batch, D) that a margin loss pulls to the centers of their classes (Liu et al. 2021, 4.5).
 
     The centers are not part of the model. In a trained network they begin at the mean directions of the embeddings of
     each class, which generalizes better than learning them with the model frozen. In a network with random weights
@@ -27,8 +27,8 @@ class Embedding(Objective):
 
     Attributes:
         name: "arcface", "cosface" or "asoftmax".
-        margin: the loss, where it shall not be the one of the name with the settings of its paper.
-        classes: how many there are; `bind` finds out.
+        margin: the loss; None: the one of the name with the settings of its paper.
+        classes: their number; `bind` sets it.
     """
 
     name: str = "arcface"
@@ -54,7 +54,7 @@ class Embedding(Objective):
         return dataclasses.replace(self, classes=classes)
 
     def check(self, labels, shape, what="the data"):
-        """See `Objective`; other images may show other classes than those that were learnt."""
+        """See `Objective`; other images may show other classes than the training images."""
         if len(shape) != 2:
             raise UsageError(f"margin losses need outputs (N, D), one embedding an image; the model gives {shape}")
         if labels is None:
@@ -67,19 +67,19 @@ class Embedding(Objective):
 
     @property
     def loss(self) -> "MarginDistance":
-        """See `Objective`: of what the `loss_head` gives."""
+        """See `Objective`: of the output of the `loss_head`."""
         return MarginDistance(self.margin, self.classes)
 
     head_loss = loss
 
     def head(self, name, shape, output_shape, data_format):
-        """See `Objective`: an embedding of its own, and centres."""
+        """See `Objective`: an embedding and centers of its own."""
         head = pooled_head(name, shape, output_shape[-1], data_format)
         cosines = MarginHead(self.classes, name=f"{name}_centres")(head.outputs[0])
         return keras.Model(head.inputs[0], cosines, name=name)
 
     def loss_head(self, model, data):
-        """See `Objective`: the cosines with the centres of the classes, then the direction, (batch, classes + D)."""
+        """See `Objective`: the cosines with the class centers, then the direction, (batch, classes + D)."""
         embedding = keras.Input(batch_shape=model.outputs[0].shape, dtype=model.outputs[0].dtype)
         head = MarginHead(self.classes, name="margin_head")
         direction = keras.layers.UnitNormalization(dtype="float32", name="direction")(embedding)
@@ -87,20 +87,20 @@ class Embedding(Objective):
         loss_head = keras.Model(embedding, both, name="ending")
         if data is None:
             return loss_head
-        found, labels = predictions(model, data, _PER_CLASS * self.classes)
-        directions = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+        embeddings, labels = predictions(model, data, _PER_CLASS * self.classes)
+        directions = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         sums = np.zeros((self.classes, directions.shape[1]), np.float32)
         np.add.at(sums, np.reshape(labels, (-1,)), directions)
         lengths = np.linalg.norm(sums, axis=1, keepdims=True)
-        # A class that no image shows has a centre at random, each time the same one: cosines are compared.
-        drawn = np.random.default_rng(0).normal(size=sums.shape)
-        drawn /= np.linalg.norm(drawn, axis=1, keepdims=True)
-        centres = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), drawn)
-        head.kernel.assign(centres.T)
+        # A class without images has a random center, always the same one, as cosines are compared.
+        random = np.random.default_rng(0).normal(size=sums.shape)
+        random /= np.linalg.norm(random, axis=1, keepdims=True)
+        centers = np.where(lengths > 0, sums / np.maximum(lengths, 1e-12), random)
+        head.kernel.assign(centers.T)
         return loss_head
 
     def targets(self, model, data):
-        """See `Objective`: what the `loss_head` gives."""
+        """See `Objective`: the outputs of the `loss_head`."""
         with_head = self.with_loss_head(model, data)
         return lambda images: tf.stop_gradient(tf.cast(with_head(images, training=False), tf.float32))
 
@@ -118,7 +118,7 @@ class Embedding(Objective):
 
 @dataclasses.dataclass(frozen=True)
 class Directions(Objective):
-    """Embeddings (batch, D) of images without labels: those of the baseline are the targets, whatever their length."""
+    """Embeddings (batch, D) of images without labels: the targets are the directions of the baseline's."""
 
     name = "directions"
     primary = "recall_at_1"
@@ -130,7 +130,7 @@ class Directions(Objective):
         return self
 
     def check(self, labels, shape, what="the data"):
-        """See `Objective`; class numbers serve `evaluate` alone."""
+        """See `Objective`; only `evaluate` uses class numbers."""
         if len(shape) != 2 or shape[-1] < 2:
             raise UsageError(f"embeddings have the shape (N, D), one for an image; the model gives {shape}")
 
@@ -167,14 +167,14 @@ class DirectionLoss:
         return tf.reduce_mean(tf.reduce_sum(tf.square(_direction(labels) - _direction(outputs)), -1))
 
     def distance(self, teacher_outputs, outputs, temperature: float):
-        """See `dcp_tf.training.Loss`; the temperature has no part in it."""
+        """See `dcp_tf.training.Loss`; the temperature is not used."""
         return self(teacher_outputs, outputs)
 
     def sampled(self, outputs, seed):
         """See `dcp_tf.training.Loss`: for u + e / sqrt(2) in place of v, e normal."""
         directions = _direction(outputs)
-        drawn = directions + np.sqrt(0.5) * tf.random.stateless_normal(tf.shape(directions), seed)
-        return tf.reduce_sum(tf.square(tf.stop_gradient(drawn) - directions))
+        targets = directions + np.sqrt(0.5) * tf.random.stateless_normal(tf.shape(directions), seed)
+        return tf.reduce_sum(tf.square(tf.stop_gradient(targets) - directions))
 
 
 def _direction(embeddings):
@@ -186,8 +186,8 @@ class MarginDistance:
 
     Args:
         margin: the loss of labels and cosines.
-        classes: how many there are. Outputs are their cosines (batch, classes), as auxiliary heads give them, or
-            cosines and directions (batch, classes + D), as the loss head of an `Embedding` does.
+        classes: their number. Outputs are their cosines (batch, classes), as of auxiliary heads, or cosines and
+            directions (batch, classes + D), as of the loss head of an `Embedding`.
 
     Attributes:
         clip_norm: see `dcp_tf.training.Loss`. The scale multiplies each gradient. Without a limit the first steps

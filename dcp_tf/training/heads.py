@@ -1,4 +1,4 @@
-"""Auxiliary classifiers: where they sit, what they are made of, and the model augmented with them."""
+"""Auxiliary classifiers: their positions, the model augmented with them, and whether they learned anything."""
 
 import dataclasses
 import math
@@ -25,12 +25,12 @@ _VALUES = 2**22
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """A place for an auxiliary classifier.
+    """A position for an auxiliary classifier.
 
     Attributes:
         tensor: number of the traced tensor that the classifier reads.
-        layer: path of the operation that makes it.
-        depth: how many layers with kernels lie before it.
+        layer: path of the operation that produces it.
+        depth: the number of layers with kernels before it.
     """
 
     tensor: int
@@ -46,9 +46,9 @@ class AugmentedModel:
         model: outputs are those of the heads, shallow to deep, and last the model's own (after its loss head). It
             shares its layers with the model that it was made from.
         positions: of the heads.
-        heads: the classifiers themselves, from feature maps to outputs.
-        depth: how many layers with kernels the whole model has (its own loss sits there).
-        loss_head: what stands between the model's output and its loss, such as the classes of an embedding; or None.
+        heads: the classifiers, from feature maps to outputs.
+        depth: the number of layers with kernels in the whole model, the depth of its own loss.
+        loss_head: from the model's output to the input of its loss, such as the classes of an embedding; or None.
     """
 
     model: keras.Model
@@ -74,11 +74,11 @@ def augment(
 
     Args:
         graph: of the model; its layers are shared with the result.
-        count: how many heads to spread over the depth; fewer where the model has fewer places.
+        count: how many heads to spread over the depth; fewer if the model has fewer positions.
         objective: makes the heads.
-        at: names of layers whose outputs the heads shall read, in place of `count`.
-        data_format: where the channels of the feature maps are.
-        loss_head: from the model's output to what its loss compares, where that is not the output itself.
+        at: names of layers whose outputs the heads read, instead of `count`.
+        data_format: of the feature maps.
+        loss_head: from the model's output to the input of its loss; None: the output itself.
 
     Returns:
         The augmented model; its heads are untrained.
@@ -98,7 +98,7 @@ def augment(
     outputs = [head(values[p.tensor]) for head, p in zip(heads, positions, strict=True)]
     final = values[trace.outputs[0]]
     outputs.append(final if loss_head is None else loss_head(final))
-    # One input goes bare, as the batches bring it: Keras warns of a list of one.
+    # A single input is not wrapped in a list, as in the batches: Keras would warn.
     tensors = list(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values()))
     model = keras.Model(tensors, outputs, name=f"{trace.model.name}_augmented")
     return AugmentedModel(model, positions, heads, max(_depths(graph).values()), loss_head)
@@ -107,7 +107,7 @@ def augment(
 def find_positions(
     graph: ChannelGraph, count: int, objective: "Objective", at: Sequence[str] = ()
 ) -> tuple[Position, ...]:
-    """Where the heads of `augment` sit, shallow to deep; the arguments and errors are the same."""
+    """The positions of the heads of `augment`, shallow to deep; arguments and errors are the same."""
     trace = graph.trace
     if len(trace.outputs) != 1 or len(trace.shapes[trace.outputs[0]]) < 2:
         shapes = [trace.shapes[t] for t in trace.outputs]
@@ -118,7 +118,7 @@ def find_positions(
 
 
 def _depths(graph: ChannelGraph) -> dict[int, int]:
-    """Per call index, how many layers with kernels lie on the longest way to its outputs (its own included)."""
+    """Per call index the most layers with kernels on a path to its outputs, its own included."""
     reading = {id(record.operation) for record in graph.records.values() if record.consumes}
     of_tensor: dict[int, int] = {}
     depths = {}
@@ -130,23 +130,23 @@ def _depths(graph: ChannelGraph) -> dict[int, int]:
 
 
 def bottlenecks(trace: Trace) -> list[int]:
-    """Indices of the calls with one output through which everything passes that reaches the model's outputs."""
+    """Indices of the calls with one output that every path to the model's outputs passes through."""
     last_use = {t: index for index, call in enumerate(trace.calls) for t in call.inputs}
     last_use.update(dict.fromkeys(trace.outputs, len(trace.calls)))
     live = set(trace.inputs)
-    found = []
+    indices = []
     for index, call in enumerate(trace.calls):
         live |= set(call.outputs)
         live = {t for t in live if last_use.get(t, -1) > index}
         if live == set(call.outputs):
-            found.append(index)
-    return found
+            indices.append(index)
+    return indices
 
 
 def _candidates(trace: Trace, depths: dict[int, int], ranks: Sequence[int], indices: Sequence[int]) -> list[Position]:
-    """The outputs of the calls in `indices` that can carry a head; vectors only where there are no feature maps."""
+    """The outputs of the calls in `indices` that can carry a head; vectors only if there are no feature maps."""
     total = max(depths.values(), default=0)
-    places = [
+    positions = [
         Position(call.outputs[0], call.path, depths[index])
         for index in indices
         for call in [trace.calls[index]]
@@ -154,27 +154,27 @@ def _candidates(trace: Trace, depths: dict[int, int], ranks: Sequence[int], indi
         and _one_row(trace, call.outputs[0])
         and len(trace.shapes[call.outputs[0]]) in ranks
     ]
-    maps = [p for p in places if len(trace.shapes[p.tensor]) > 2]
-    return maps or places
+    maps = [p for p in positions if len(trace.shapes[p.tensor]) > 2]
+    return maps or positions
 
 
 def _one_row(trace: Trace, tensor: int) -> bool:
-    """Whether each image has one row of the batch, as its label has; windows and steps as rows have more."""
+    """Whether each image has one row of the batch, as its label has; windows or steps as rows have more."""
     return trace.rows[tensor] in (None, 1)
 
 
 def _spread(trace: Trace, depths: dict[int, int], count: int, ranks: Sequence[int]) -> tuple[Position, ...]:
-    """Evenly by blocks, as the papers do: `step = blocks // (P + 1) + 1`, positions `min(step * i, blocks - 1)`.
+    """Evenly by blocks, as in the papers: `step = blocks // (P + 1) + 1`, positions `min(step * i, blocks - 1)`.
 
-    A block ends at a merge through which everything passes; where there are too few of those, with each layer that has
-    a kernel. A net whose encoder is joined to its decoder by skips has few tensors through which everything passes. If
-    its outputs are maps, heads see the image from other tensors too.
+    A block ends at a merge that every path passes through; if there are too few of these, at each layer with a kernel.
+    A net with skips from its encoder to its decoder has few tensors that every path passes through. If its outputs are
+    maps, heads may read other tensors too.
     """
-    found = _evenly(trace, _candidates(trace, depths, ranks, bottlenecks(trace)), count)
-    if len(trace.shapes[trace.outputs[0]]) > 2 and len(found) < count:
-        every = _candidates(trace, depths, ranks, [i for i, c in enumerate(trace.calls) if len(c.outputs) == 1])
-        found = max(found, _evenly(trace, sorted(every, key=lambda p: p.depth), count), key=len)
-    return found
+    positions = _evenly(trace, _candidates(trace, depths, ranks, bottlenecks(trace)), count)
+    if len(trace.shapes[trace.outputs[0]]) > 2 and len(positions) < count:
+        others = _candidates(trace, depths, ranks, [i for i, c in enumerate(trace.calls) if len(c.outputs) == 1])
+        positions = max(positions, _evenly(trace, sorted(others, key=lambda p: p.depth), count), key=len)
+    return positions
 
 
 def _evenly(trace: Trace, candidates: list[Position], count: int) -> tuple[Position, ...]:
@@ -203,11 +203,11 @@ def _named(trace: Trace, depths: dict[int, int], names: Sequence[str], ranks: Se
 
 
 def block_ends(graph: ChannelGraph) -> list[int]:
-    """Indices of the calls at which a block ends, shallow to deep.
+    """Indices of the calls that end a block, shallow to deep.
 
-    That is the merge through whose output everything passes, before the activation that may follow, or where there is
-    no merge the last such call before the next kernel. Where skips run along most of the depth, as from an encoder to
-    its decoder, every merge ends a block too.
+    Such a call is a merge that every path passes through, before the activation that may follow, or without a merge the
+    last call that every path passes through before the next kernel. If skips span most of the depth, as from an encoder
+    to its decoder, every merge ends a block too.
     """
     trace, depths = graph.trace, _depths(graph)
     passed = [i for i in bottlenecks(trace) if depths[i]]

@@ -1,4 +1,4 @@
-"""Whether labels fit the outputs of a model: one clear line where they do not."""
+"""Checks that labels fit the outputs of a model."""
 
 from collections.abc import Sequence
 
@@ -6,18 +6,18 @@ import numpy as np
 
 from dcp_tf.errors import UsageError
 
-_SUM_TOLERANCE = 1e-2  # of the targets of one answer, which a user may have rounded
-_OUTLIERS = 0.1  # labels that a sigmoid cannot give, as a share of all, that are no mistake in their scale
+_SUM_TOLERANCE = 1e-2  # of the targets of one prediction, which a user may have rounded
+_OUTLIERS = 0.1  # fraction of labels outside of a sigmoid's range from which their scale must be wrong
 _SLACK = 0.05
 
 
 def is_index(labels: Sequence, outputs: Sequence) -> bool:
-    """Whether labels of this shape are one number for each answer of outputs of this shape, and no rows of targets."""
+    """Whether labels of this shape are one number per prediction, and not rows of targets."""
     return len(labels) == len(outputs) - 1 or (len(labels) == len(outputs) and labels[-1] == 1)
 
 
 def fits(labels: Sequence, outputs: Sequence) -> bool:
-    """Whether a shape equals another as far as that is known; the batch axes are not compared."""
+    """Whether two shapes are compatible apart from the batch axes."""
     pairs = zip(labels[1:], outputs[1:], strict=False)
     return len(labels) == len(outputs) and all(None in pair or pair[0] == pair[1] for pair in pairs)
 
@@ -43,7 +43,7 @@ def are_whole(labels: np.ndarray) -> bool:
 
 
 def are_two_classes(labels: np.ndarray) -> bool:
-    """Whether labels take two values as the two classes of a yes / no question do, such as -1 and 1 or 0 and 255."""
+    """Whether labels have two values that name two classes, such as -1 and 1 or 0 and 255."""
     if not labels.size or not are_whole(labels):
         return False
     low, high = labels.min(), labels.max()
@@ -51,7 +51,7 @@ def are_two_classes(labels: np.ndarray) -> bool:
 
 
 def numbering_note(labels: np.ndarray | None, shape: Sequence) -> str | None:
-    """A line where the classes of training labels look as if they were numbered from 1, though they fit the outputs.
+    """A line if the classes of training labels seem to be numbered from 1, although they fit the outputs.
 
     Args:
         labels: of the training images, checked.
@@ -96,7 +96,7 @@ def _check_numbering(labels: np.ndarray, outputs: int, what: str) -> None:
 
 
 def check_reachable(labels: np.ndarray, kind: str, what: str) -> None:
-    """Raises UsageError where a model that ends in probabilities can never give the numbers that it is to regress."""
+    """Raises UsageError if a model that ends in probabilities cannot predict the numbers of the labels."""
     if kind == "logits" or not labels.size:
         return
     beyond = (labels < -_SLACK) | (labels > 1 + _SLACK)
@@ -108,7 +108,7 @@ def check_reachable(labels: np.ndarray, kind: str, what: str) -> None:
 
 
 def check_rows(labels: np.ndarray, shape: tuple, what: str, *, sums_to_1: bool) -> None:
-    """Raises UsageError unless labels are one row of targets, each between 0 and 1, for each answer."""
+    """Raises UsageError unless labels are one row of targets between 0 and 1 per prediction."""
     if shape[-1] == 1 and fits(labels.shape, (*shape[:-1], 2)):
         raise UsageError(
             f"{what} has rows of two labels, but the model has one output, which answers yes or no: give the column of "
@@ -130,7 +130,7 @@ def check_rows(labels: np.ndarray, shape: tuple, what: str, *, sums_to_1: bool) 
 
 
 def check_numbers(labels: np.ndarray, shape: tuple, what: str) -> None:
-    """Raises UsageError unless labels are numbers of the outputs' shape; a last axis of 1 may be left out."""
+    """Raises UsageError unless labels are numbers of the outputs' shape; a last axis of 1 may be omitted."""
     left_out = shape[-1] == 1 and len(labels.shape) == len(shape) - 1
     _check_shape(labels, shape[:-1] if left_out else shape, shape, what)
     if not np.isfinite(labels).all():
@@ -139,10 +139,10 @@ def check_numbers(labels: np.ndarray, shape: tuple, what: str) -> None:
 
 def _check_shape(labels: np.ndarray, expected: tuple, shape: tuple, what: str) -> None:
     if not fits(labels.shape, expected):
-        wanted = _axes(expected) + "," * (len(expected) == 1)
+        expected_axes = _axes(expected) + "," * (len(expected) == 1)
         raise UsageError(
             f"{what} has labels of shape {labels.shape}, but the model gives ({_axes(shape)}), which needs labels "
-            f"({wanted})"
+            f"({expected_axes})"
         )
 
 

@@ -1,7 +1,7 @@
 """What training sets in the layers of a model: attributes for a while, the compute dtype, random states.
 
-Op determinism (`tf.config.experimental.enable_op_determinism`) stays off: runs on CPU are equal without it, and on GPU
-operations without a deterministic kernel would raise (docs/decisions/053). Users who want it switch it on before training.
+Op determinism (`tf.config.experimental.enable_op_determinism`) stays off: CPUs do not need it, and on GPUs operations
+without a deterministic kernel would raise (docs/decisions/053). Users who want it switch it on before training.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The training loop: epochs, learning rate, validation, progress, and going on after a stop."""
+"""The training loop: epochs, learning rate, validation, progress and resuming."""
 
 import contextlib
 import dataclasses
@@ -23,7 +23,7 @@ from dcp_tf.training.layers import batch_norms, override_attribute, seed_random_
 from dcp_tf.training.losses import Loss
 from dcp_tf.training.step import TrainStep
 
-_CHECK_EVERY = 50  # steps between two looks at whether the loss is finite; each look waits for the device
+_CHECK_EVERY = 50  # steps between two checks that the loss is finite; each waits for the device
 
 
 def fit(
@@ -44,12 +44,12 @@ def fit(
     keep_best: bool = False,
     lr_setting: str = "learning_rate",
 ) -> History:
-    """Trains `model` in place. The result depends on its weights, the data, the arguments and the seed alone.
+    """Trains `model` in place. The result depends only on its weights, the data, the arguments and the seed.
 
-    Layers with `trainable=False` stay as they are. The learning rate is read off the schedule in the middle of each
-    step; where the number of steps per epoch is not known to tf.data, in the middle of each epoch. Inside
-    `distributed(strategy)` the strategy's replicas share each batch; the result is that of one device but for rounding
-    (BatchNormalization sees the whole batch).
+    Layers with `trainable=False` do not change. The learning rate is that of the schedule in the middle of each step,
+    or of each epoch if tf.data does not know the number of steps. Inside of `distributed(strategy)` the
+    replicas split each batch; the result equals that of one device up to rounding (BatchNormalization sees the whole
+    batch).
 
     Args:
         model: with one output, or several in any structure: auxiliary heads first, the final output last (in the
@@ -60,17 +60,17 @@ def fit(
         config: how to train.
         loss_weights: one per output; all 1 if None.
         augment: passed to `split.batches`.
-        validation: called after each epoch; what it returns is printed and put into the history.
-        masks: per weight, by its path or `id()`, an array of 0 and 1; where it is 0 the weight is and stays exactly 0.
-        teacher: from images to probabilities, see `soft_targets`: the labels of data without any, and what
-            `Distillation` learns from.
-        checkpoint: saved after each epoch. If it holds epochs already, training goes on after them, and the result
+        validation: called after each epoch; its results are logged and put into the history.
+        masks: per weight, by its path or `id()`, an array of 0 and 1; where it is 0 the weight stays exactly 0.
+        teacher: from images to probabilities, see `soft_targets`: the labels for data without any, and the targets of
+            `Distillation`.
+        checkpoint: saved after each epoch. If it holds epochs already, training resumes after them, and the result
             equals that of a run that was never stopped.
-        phase: what the user reads.
+        phase: its name in logs and errors.
         log_dir: folder for TensorBoard scalars.
         frozen_batch_norm: BatchNormalization layers act as in inference and are not trained.
         keep_best: hold `config.held_out` inputs of the split out of training, and end with the weights that do best on
-            them, of any epoch or from before the first; which epoch that was is logged.
+            them, of any epoch or from before the first; the kept epoch is logged.
         lr_setting: what errors call the learning rate.
 
     Returns:
@@ -80,60 +80,71 @@ def fit(
         UsageError: data, losses, masks or checkpoint do not fit the model.
         RunError: the loss or a weight became NaN or infinite, or a checkpoint could not be read or written.
     """
-    weights = [1.0] * len(losses) if loss_weights is None else [float(weight) for weight in loss_weights]
-    split_or_batches, held_out, config = _divide(split_or_batches, config, phase, keep_best)
-    batches = batches_by_epoch(split_or_batches, config.batch_size, augment, config.seed)
-    own_data = hasattr(split_or_batches, "batches")
-    settings = _settings(config, phase, weights, frozen_batch_norm, masks or {}, augment if own_data else None)
-    settings["held_out"] = 0 if held_out is None else held_out.size
+    loss_weights = [1.0] * len(losses) if loss_weights is None else [float(weight) for weight in loss_weights]
+    masks = masks or {}
+    source, held_out, config = _divide(split_or_batches, config, phase, keep_best)
+    batches = batches_by_epoch(source, config.batch_size, augment, config.seed)
+    settings = {
+        "phase": phase,
+        "loss_weights": loss_weights,
+        "frozen_batch_norm": frozen_batch_norm,
+        "masks": _digest(masks),
+        **({"augment": augment} if hasattr(source, "batches") else {}),
+        **dataclasses.asdict(config),
+        "held_out": 0 if held_out is None else held_out.size,
+    }
     history = History()
     if config.epochs == 0:
         return history
     with (
-        _frozen_batch_norm(model) if frozen_batch_norm else contextlib.nullcontext(),
+        override_attribute(batch_norms(model) if frozen_batch_norm else (), "trainable", False),
         _scalars(log_dir) as log,
     ):
         replicas = Replicas(model, current_strategy())
-        step = _build_step(replicas, losses, weights, config, masks or {}, teacher)
+        step = TrainStep(
+            replicas.model,
+            losses,
+            loss_weights,
+            config,
+            masks=replicas.own_keys(masks),
+            teacher=teacher,
+            strategy=replicas.strategy,
+        )
+        replicas.gather()  # the masked weights are 0 now
         best = None
         if held_out is not None:
             best = BestEpoch(model, losses[-1], lambda: held_out.batches(config.batch_size), teacher)
+        run = _Run(model, step, best, validation, config, phase, lr_setting)
         seed_random_layers(model, config.seed)
-        state = [*step.state, *(best.state if best else [])]
         if checkpoint is not None:
-            history = checkpoint.restore(settings, model.variables, state)
+            history = checkpoint.restore(settings, model.variables, run.state)
         replicas.scatter()
-        if step.average is not None:
-            step.average.begin()
-        if best:
-            best.begin()
+        run.begin()
         for epoch in range(len(history), config.epochs):
             started = time.perf_counter()
-            record = _run_epoch(step, batches(epoch), config, epoch, phase, lr_setting)
+            record = run.train(epoch, batches(epoch))
             replicas.gather()
-            record |= _measure(step, model, epoch + 1, validation, best)
+            record |= run.measure(epoch)
             record["seconds"] = time.perf_counter() - started
             history.append(record)
             if checkpoint is not None:
                 finished = len(history) == config.epochs
-                checkpoint.save(settings, model.variables, state, history, finished=finished)
+                checkpoint.save(settings, model.variables, run.state, history, finished=finished)
             log(phase, record)
             progress.say(_line(record, phase, config.epochs))
-        if best:
-            best.put_into_model()
-            history.held_out = {"images": held_out.size, **best.summary()}
-            progress.say(_kept_line(history.held_out, phase, config.epochs))
-        elif step.average is not None:
-            step.average.put_into(model)
+        run.finish()
+    if best:
+        history.held_out = {"images": held_out.size, **best.summary()}
+        progress.say(_kept_line(history.held_out, phase, config.epochs))
     history.resolved = {"epochs": config.epochs, "batch_size": config.batch_size, "clip_norm": step.clip_norm}
     return history
 
 
 def _divide(source: Any, config: TrainConfig, phase: str, keep_best: bool) -> tuple[Any, DataSplit | None, TrainConfig]:
-    """What is trained on, what is held out of it, and the configuration for so many inputs."""
+    """The training data, the held-out data, and the configuration for so many inputs."""
     if not hasattr(source, "batches"):
         if keep_best:
-            raise UsageError("the best epoch is found by inputs that are held out of a data split; give one")
+            raise UsageError("keep_best needs inputs that are held out of a data split; give a data split")
         return source, None, config
     held_out = None
     if keep_best and config.epochs and config.held_out != 0:
@@ -144,113 +155,93 @@ def _divide(source: Any, config: TrainConfig, phase: str, keep_best: bool) -> tu
     return source, held_out, resolved
 
 
-def _settings(
-    config: TrainConfig,
-    phase: str,
-    loss_weights: list[float],
-    frozen_batch_norm: bool,
-    masks: Mapping[str | int, np.ndarray],
-    augment: bool | None,
-) -> dict[str, Any]:
-    """What a checkpoint must have been made with for training to go on from it; without `augment` where it is None."""
-    return {
-        "phase": phase,
-        "loss_weights": loss_weights,
-        "frozen_batch_norm": frozen_batch_norm,
-        "masks": _digest(masks),
-        **({} if augment is None else {"augment": augment}),
-        **dataclasses.asdict(config),
-    }
+@dataclasses.dataclass
+class _Run:
+    """What the epochs of one call of `fit` share; see there."""
 
+    model: keras.Model
+    step: TrainStep
+    best: BestEpoch | None
+    validation: Callable[[], Mapping[str, float]] | None
+    config: TrainConfig
+    phase: str
+    lr_setting: str
 
-def _build_step(
-    replicas: Replicas,
-    losses: Sequence[Loss],
-    weights: Sequence[float],
-    config: TrainConfig,
-    masks: Mapping[str | int, np.ndarray],
-    teacher: Callable[[tf.Tensor], tf.Tensor] | None,
-) -> TrainStep:
-    """The compiled step on the replicas' model; the masked weights are 0 afterwards, in the user's model too."""
-    step = TrainStep(
-        replicas.model,
-        losses,
-        weights,
-        config,
-        masks=replicas.own_keys(masks),
-        teacher=teacher,
-        strategy=replicas.strategy,
-    )
-    replicas.gather()
-    return step
+    @property
+    def state(self) -> list[keras.Variable]:
+        """What a resumed run needs besides the model's variables."""
+        return [*self.step.state, *(self.best.state if self.best else [])]
 
+    def begin(self) -> None:
+        """Before the first epoch, once the weights are restored."""
+        for part in (self.step.average, self.best):
+            if part is not None:
+                part.begin()
 
-def _run_epoch(
-    step: TrainStep, dataset: tf.data.Dataset, config: TrainConfig, epoch: int, phase: str, lr_setting: str
-) -> dict[str, Any]:
-    """Trains for one epoch and returns its record, without validation and time."""
-    rate = config.rate()
-    length = int(dataset.cardinality())
-    if length == tf.data.INFINITE_CARDINALITY:
-        raise UsageError("The training data never ends; leave out .repeat(), or add .take(steps_per_epoch)")
-    if config.steps_per_epoch is not None:
-        dataset = dataset.take(config.steps_per_epoch)
-        length = int(dataset.cardinality())
-    steps = length if length > 0 else None
-    learning_rate = rate(epoch + 0.5)
-    number = 0
-    step.start_epoch(dataset.element_spec)
-    with progress.bar(what=f"{phase} {epoch + 1}/{config.epochs}", total=steps, unit="step") as bar:
-        for number, batch in enumerate(dataset.prefetch(tf.data.AUTOTUNE), start=1):
-            learning_rate = rate(epoch + (number - 0.5) / steps) if steps else learning_rate
-            with _label_errors():
-                step(batch, learning_rate)
-            bar.update()
-            if number % _CHECK_EVERY == 0:
-                _check_finite(step, epoch, phase, lr_setting, config.learning_rate)
-    if number == 0:
-        raise UsageError("The training data is empty")
-    _check_finite(step, epoch, phase, lr_setting, config.learning_rate)
-    if not step.weights_are_finite():
-        raise RunError(
-            f"a weight became NaN in {phase} (epoch {epoch + 1}); lower {lr_setting} (now {config.learning_rate:g})",
-            setting=lr_setting,
-        )
-    loss, heads, accuracy = step.means()
-    record = {"epoch": epoch + 1, "loss": loss, "losses": heads, "learning_rate": learning_rate}
-    return record | ({step.accuracy_name: accuracy} if step.tells_accuracy else {})
+    def train(self, epoch: int, dataset: tf.data.Dataset) -> dict[str, Any]:
+        """Trains for one epoch and returns its record, without measurements and time."""
+        step, rate, number = self.step, self.config.rate(), 0
+        steps = int(dataset.cardinality())
+        if steps == tf.data.INFINITE_CARDINALITY:
+            raise UsageError("The training data never ends; leave out .repeat(), or add .take(steps_per_epoch)")
+        if self.config.steps_per_epoch is not None:
+            dataset = dataset.take(self.config.steps_per_epoch)
+            steps = int(dataset.cardinality())
+        steps = steps if steps > 0 else None
+        learning_rate = rate(epoch + 0.5)
+        step.start_epoch(dataset.element_spec)
+        with progress.bar(what=f"{self.phase} {epoch + 1}/{self.config.epochs}", total=steps, unit="step") as bar:
+            for number, batch in enumerate(dataset.prefetch(tf.data.AUTOTUNE), start=1):
+                learning_rate = rate(epoch + (number - 0.5) / steps) if steps else learning_rate
+                with _label_errors():
+                    step(batch, learning_rate)
+                bar.update()
+                if number % _CHECK_EVERY == 0:
+                    self._check_loss(epoch)
+        if number == 0:
+            raise UsageError("The training data is empty")
+        self._check_loss(epoch)
+        if not step.weights_are_finite():
+            raise self._diverged("a weight", f"epoch {epoch + 1}")
+        loss, heads, accuracy = step.means()
+        record = {"epoch": epoch + 1, "loss": loss, "losses": heads, "learning_rate": learning_rate}
+        return record | ({step.accuracy_name: accuracy} if step.has_accuracy else {})
 
+    def measure(self, epoch: int) -> dict[str, float]:
+        """Results of `validation` and on the held-out inputs, with the averaged weights if there are any."""
+        average = self.step.average
+        with average.within(self.model) if average else contextlib.nullcontext():
+            results = self.validation() if self.validation is not None else {}
+            results = {name: float(value) for name, value in results.items()}
+            return results | (self.best.compare(epoch + 1) if self.best else {})
 
-def _measure(
-    step: TrainStep,
-    model: keras.Model,
-    epoch: int,
-    validation: Callable[[], Mapping[str, float]] | None,
-    best: BestEpoch | None,
-) -> dict[str, float]:
-    """What `validation` and the held-out inputs say of the weights, the averaged ones where the step keeps some."""
-    with step.average.within(model) if step.average else contextlib.nullcontext():
-        validated = {} if validation is None else {name: float(value) for name, value in validation().items()}
-        return validated | (best.compare(epoch) if best else {})
+    def finish(self) -> None:
+        """Sets the model to the best weights, or else the averaged ones."""
+        if self.best:
+            self.best.put_into_model()
+        elif self.step.average is not None:
+            self.step.average.put_into(self.model)
 
+    def _check_loss(self, epoch: int) -> None:
+        bad_step = self.step.first_bad_step()
+        if bad_step is not None:
+            raise self._diverged("the loss", f"epoch {epoch + 1}, step {bad_step}")
 
-def _check_finite(step: TrainStep, epoch: int, phase: str, lr_setting: str, learning_rate: float) -> None:
-    bad = step.first_bad_step()
-    if bad is not None:
-        place = f"{phase} (epoch {epoch + 1}, step {bad})"
-        raise RunError(f"the loss became NaN in {place}; lower {lr_setting} (now {learning_rate:g})", lr_setting)
+    def _diverged(self, what: str, when: str) -> RunError:
+        hint = f"lower {self.lr_setting} (now {self.config.learning_rate:g})"
+        return RunError(f"{what} became NaN in {self.phase} ({when}); {hint}", self.lr_setting)
 
 
 @contextlib.contextmanager
 def _label_errors() -> Iterator[None]:
-    """Turns the check of integer labels, which runs inside the compiled step, into a line for the user."""
+    """Turns the check of integer labels, which runs inside of the compiled step, into a UsageError."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
         line = re.search(r"Expected labels in [^\]\n]*", str(error))
         if line is None:
             raise
-        raise UsageError(f"{line.group()}. The data holds labels outside of that range") from error
+        raise UsageError(f"{line.group()}. The data has labels outside of that range") from error
 
 
 def batches_by_epoch(source: Any, batch_size: int, augment: bool, seed: int) -> Callable[[int], tf.data.Dataset]:
@@ -264,19 +255,14 @@ def batches_by_epoch(source: Any, batch_size: int, augment: bool, seed: int) -> 
     )
 
 
-def _frozen_batch_norm(model: keras.Model) -> contextlib.AbstractContextManager:
-    """Makes BatchNormalization untrainable, which in Keras means inference mode too; undone at the end."""
-    return override_attribute(batch_norms(model), "trainable", False)
-
-
 def _digest(masks: Mapping[str | int, np.ndarray]) -> int:
-    """A number that tells masks apart, so that a run does not go on under other masks than it began with."""
+    """A digest of the masks, so that a run does not resume with other masks."""
     return zlib.crc32(b"".join(np.asarray(mask, bool).tobytes() for mask in masks.values()))
 
 
 @contextlib.contextmanager
 def _scalars(log_dir: str | None) -> Iterator[Callable[[str, Mapping], None]]:
-    """A function that writes a record's numbers for TensorBoard as `phase/name`; does nothing without a folder."""
+    """A function that writes a record's numbers for TensorBoard as `phase/name`, if there is a folder."""
     if log_dir is None:
         yield lambda phase, record: None
         return

@@ -1,4 +1,4 @@
-"""What training minimises: cross-entropies on logits or probabilities, squared errors, and distillation."""
+"""Losses: cross-entropies on logits or probabilities, squared errors, distillation and label smoothing."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,25 +11,25 @@ from dcp_tf.errors import UsageError
 
 OUTPUT_KINDS = ("logits", "softmax", "sigmoid")
 
-# Floors under a logarithm. A softmax output far below float32's epsilon still has a true gradient, so its floor is only
-# there to keep 0 finite; 1 - p cannot come nearer to 0 than half a unit in the last place of 1.
+# Floors under a logarithm. A softmax output far below float32's epsilon still has a correct gradient, so its floor only
+# keeps 0 finite; 1 - p is never nearer to 0 than half a unit in the last place of 1.
 _SMALLEST = 1e-30
 _SMALLEST_COMPLEMENT = 2.0**-24
 _TEACHER_WEIGHT = 0.5
 
 
 class Loss(Protocol):
-    """A differentiable loss; any callable of this form will do.
+    """A differentiable loss; any callable of this form works.
 
     It may also have
 
-    * `accuracy(labels, outputs) -> (batch,) floats`: training reports the mean of that, as `top1` or under the name in
+    * `accuracy(labels, outputs) -> (batch,) floats`: training reports its mean, as `top1` or under the name in
       `accuracy_name`;
     * `distance(teacher_outputs, outputs, temperature) -> scalar`: `Distillation` needs it;
-    * `clip_norm`: the largest global norm of the gradient that suits it, where the training sets none;
-    * `sampled(outputs, seed) -> scalar`: the fast selection uses it. Its gradient for the outputs of one image is drawn
-      so that the mean of its square is the curvature of the loss (Fisher's matrix, or the Gauss-Newton matrix).
-      Without it the gradient of the loss itself stands for that.
+    * `clip_norm`: the largest global norm of the gradient, if the training sets none;
+    * `sampled(outputs, seed) -> scalar`: for the fast selection. Its gradient for the outputs of one image is random,
+      and the mean of its square is the curvature of the loss (Fisher or Gauss-Newton matrix). Without it the gradient
+      of the loss itself is used.
     """
 
     def __call__(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -38,17 +38,17 @@ class Loss(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationLoss:
-    """Cross-entropy that suits the model's last activation; stable and finite for all finite outputs.
+    """Cross-entropy for the model's last activation; stable and finite for all finite outputs.
 
-    Outputs are `(batch, classes)`, or `(batch, ..., classes)` with one answer for each place of an image, over which
-    the loss is the mean. Labels are integers, `(batch, ...)` or with a last axis of 1, or one row of targets for each
-    answer, `(batch, ..., classes)`: one-hot or soft, and for yes / no questions several classes at once. A single
-    output, as logit or as sigmoid probability, is a yes / no question with labels 0 and 1.
+    Outputs are `(batch, classes)`, or `(batch, ..., classes)` with one prediction per position, over which the loss is
+    the mean. Labels are integers, `(batch, ...)` or with a last axis of 1, or one row of targets per prediction,
+    `(batch, ..., classes)`: one-hot or soft, and with binary outputs several classes at once. A single output, as
+    logit or as sigmoid probability, is binary with labels 0 and 1.
 
     Attributes:
         outputs_kind: `logits`; `softmax`, probabilities that sum to 1; or `sigmoid`, one probability per class.
-        independent: whether each output is a yes / no question of its own; sigmoid outputs always are.
-        accuracy_name: what training calls the mean of `accuracy`.
+        independent: whether each output is binary, independent of the others; sigmoid outputs always are.
+        accuracy_name: the name of the mean of `accuracy` in training.
     """
 
     outputs_kind: str
@@ -62,7 +62,7 @@ class ClassificationLoss:
             raise UsageError("The outputs of a softmax cannot be independent. End the model in a sigmoid, or in logits")
 
     def __call__(self, labels, outputs) -> tf.Tensor:
-        """Mean cross-entropy, a float32 scalar; of yes / no questions it is the mean over the classes too.
+        """Mean cross-entropy, a float32 scalar; with binary outputs the mean over the classes too.
 
         Raises:
             UsageError: labels and outputs do not fit each other.
@@ -80,25 +80,25 @@ class ClassificationLoss:
         return -tf.reduce_mean(targets * _log(outputs, _SMALLEST) + (1.0 - targets) * no)
 
     def accuracy(self, labels, outputs) -> tf.Tensor:
-        """Per image, the share of right answers: `(batch,)` floats.
+        """Per image, the fraction of correct predictions: `(batch,)` floats.
 
-        It is top-1, where soft targets count by their largest entry; for one output and for rows of yes / no answers
-        it is the share of the right ones.
+        It is top-1, by the largest entry of soft targets; for a single output and for rows of binary labels it is the
+        fraction of correct ones.
         """
         outputs = self._checked(outputs)
         targets = as_targets(labels, outputs)
         if self._is_binary(outputs) and (outputs.shape[-1] == 1 or not _is_class_index(labels, outputs)):
             threshold = 0.0 if self.outputs_kind == "logits" else 0.5
-            right = (outputs > threshold) == (targets > 0.5)
+            correct = (outputs > threshold) == (targets > 0.5)
         else:
-            right = tf.argmax(outputs, axis=-1) == tf.argmax(targets, axis=-1)
-        return tf.reduce_mean(tf.cast(right, tf.float32), axis=list(range(1, len(right.shape))))
+            correct = tf.argmax(outputs, axis=-1) == tf.argmax(targets, axis=-1)
+        return tf.reduce_mean(tf.cast(correct, tf.float32), axis=list(range(1, len(correct.shape))))
 
     def distance(self, teacher_outputs, outputs, temperature: float) -> tf.Tensor:
         """`T^2 KL(teacher_T || outputs_T)` of the two probabilities (Hinton et al. 2015), a mean like the loss.
 
-        `X_T` is the softmax of the logits of X divided by the temperature T, or their sigmoid for yes / no questions.
-        The factor T^2 keeps the gradients' size as T grows.
+        `X_T` is the softmax of the logits of X divided by the temperature T, or their sigmoid for binary outputs. The
+        factor T^2 keeps the gradients' size as T grows.
         """
         student = self.as_logits(outputs)
         binary = self._is_binary(student)
@@ -107,26 +107,26 @@ class ClassificationLoss:
         if binary:
             divergence = tf.reduce_mean(_binary_divergence(teacher, student))
         else:
-            gap = tf.nn.log_softmax(teacher) - tf.nn.log_softmax(student)
-            divergence = tf.reduce_mean(tf.reduce_sum(tf.nn.softmax(teacher) * gap, axis=-1))
+            difference = tf.nn.log_softmax(teacher) - tf.nn.log_softmax(student)
+            divergence = tf.reduce_mean(tf.reduce_sum(tf.nn.softmax(teacher) * difference, axis=-1))
         return temperature**2 * divergence
 
     def sampled(self, outputs, seed: tf.Tensor) -> tf.Tensor:
-        """The loss, summed over the images, with labels that are drawn from the outputs themselves; see `Loss`.
+        """The loss, summed over the images, with labels that are sampled from the outputs; see `Loss`.
 
-        The mean over m answers has an m-th of the curvature of one, the square of its gradient would have an m^2-th.
+        The mean over m predictions has 1/m of the curvature of one, while its squared gradient has 1/m^2.
         """
         outputs = self._checked(outputs)
         probabilities = tf.stop_gradient(self.as_probabilities(outputs))
-        answers = tf.shape(outputs)[1:] if self._is_binary(outputs) else tf.shape(outputs)[1:-1]
+        predictions = tf.shape(outputs)[1:] if self._is_binary(outputs) else tf.shape(outputs)[1:-1]
         if self._is_binary(outputs):
-            drawn = tf.cast(tf.random.stateless_uniform(tf.shape(outputs), seed) < probabilities, tf.float32)
+            labels = tf.cast(tf.random.stateless_uniform(tf.shape(outputs), seed) < probabilities, tf.float32)
         else:
             logits = tf.reshape(_log(probabilities, _SMALLEST), (-1, outputs.shape[-1]))
-            drawn = tf.one_hot(tf.random.stateless_categorical(logits, 1, seed)[:, 0], outputs.shape[-1])
-            drawn = tf.reshape(drawn, tf.shape(outputs))
+            labels = tf.one_hot(tf.random.stateless_categorical(logits, 1, seed)[:, 0], outputs.shape[-1])
+            labels = tf.reshape(labels, tf.shape(outputs))
         images = tf.cast(tf.shape(outputs)[0], tf.float32)
-        return images * tf.sqrt(tf.cast(tf.reduce_prod(answers), tf.float32)) * self(drawn, outputs)
+        return images * tf.sqrt(tf.cast(tf.reduce_prod(predictions), tf.float32)) * self(labels, outputs)
 
     def as_logits(self, outputs) -> tf.Tensor:
         """The outputs as logits, of the same shape, float32, whatever their kind."""
@@ -171,7 +171,7 @@ class MeanSquaredError:
     scale: float | tuple[float, ...] = 1.0
 
     def __call__(self, labels, outputs) -> tf.Tensor:
-        """The mean, a float32 scalar. Labels have the shape of the outputs, of which a last axis of 1 may be left out.
+        """The mean, a float32 scalar. Labels have the shape of the outputs; a last axis of 1 may be omitted.
 
         Raises:
             UsageError: labels and outputs do not fit each other.
@@ -189,7 +189,7 @@ class MeanSquaredError:
         return self(teacher_outputs, outputs)
 
     def sampled(self, outputs, seed: tf.Tensor) -> tf.Tensor:
-        """The loss, summed over the images, with labels drawn around the outputs; see `Loss`.
+        """The loss, summed over the images, with labels sampled around the outputs; see `Loss`.
 
         The curvature of a mean over m values is 2 / (m scale^2), which is the mean square of its gradient for normal
         labels of the variance m scale^2 / 2.
@@ -206,9 +206,9 @@ class Distillation:
     """`(1 - weight) * loss(labels, student) + weight * distance(teacher, student)` (Hinton et al. 2015).
 
     Attributes:
-        base: the loss of the student's outputs; its `distance` says how far they are from the teacher's.
-        weight: the share of the teacher, 0 to 1.
-        temperature: T, above 0; it softens the probabilities of both.
+        base: the loss of the student's outputs; its `distance` compares them with the teacher's.
+        weight: of the teacher, 0 to 1.
+        temperature: T, above 0; it softens both probabilities.
     """
 
     base: Any
@@ -235,7 +235,7 @@ class Distillation:
         return (1.0 - self.weight) * self.base(labels, outputs) + self.weight * distance
 
     def __getattr__(self, name: str):
-        if name in ("accuracy", "accuracy_name", "clip_norm"):  # as the base loss has them, where it has them
+        if name in ("accuracy", "accuracy_name", "clip_norm"):  # those of the base loss, if it has them
             return getattr(self.base, name)
         raise AttributeError(name)
 
@@ -258,9 +258,9 @@ def distillation_weight(loss: Any, weight: float | None = None) -> float:
 
 
 def soft_targets(model: keras.Model, outputs_kind: str) -> Callable[[tf.Tensor], tf.Tensor]:
-    """A teacher for training: a function from images to the probabilities `(batch, classes)` that `model` gives them.
+    """A teacher for training: a function from images to the probabilities `(batch, classes)` of `model`.
 
-    The model runs in inference mode, and no gradient reaches it.
+    The model runs in inference mode without gradients.
     """
     kind = ClassificationLoss(outputs_kind)
     return lambda images: tf.stop_gradient(kind.as_probabilities(model(images, training=False)))
@@ -270,24 +270,24 @@ def smoothed(loss: Any, smoothing: float) -> Any:
     """The loss whose targets are `(1 - smoothing) * target + smoothing / classes` (Szegedy et al. 2016, sec. 7).
 
     Args:
-        loss: of classes, or a `Distillation` of such a loss, whose own targets then are smoothed. Yes / no questions
-            are smoothed towards 1/2.
-        smoothing: 0 leaves the loss as it is.
+        loss: of classes, or a `Distillation` of such a loss, whose own targets then are smoothed. Binary
+            targets are smoothed toward 1/2.
+        smoothing: 0 does not change the loss.
 
     Raises:
-        UsageError: the loss is of something else than classes.
+        UsageError: the loss is not one of classes.
     """
     if not smoothing:
         return loss
     if isinstance(loss, Distillation):
         return dataclasses.replace(loss, base=smoothed(loss.base, smoothing))
     if not isinstance(loss, ClassificationLoss):
-        raise UsageError(f"label smoothing is for classes; the loss is {loss!r}: leave out the label smoothing")
+        raise UsageError(f"label smoothing is for classes, the loss is {loss!r}; leave out label_smoothing")
     return _Smoothed(loss, smoothing)
 
 
 class _Smoothed:
-    """Cross-entropy is linear in its targets: that of smoothed targets is a mean of two."""
+    """Cross-entropy is linear in its targets, so that of smoothed targets is a mean of two."""
 
     def __init__(self, base: ClassificationLoss, smoothing: float):
         self._base, self._smoothing = base, smoothing
@@ -299,30 +299,30 @@ class _Smoothed:
         return (1.0 - self._smoothing) * self._base(labels, outputs) + self._smoothing * self._base(even, outputs)
 
     def __getattr__(self, name: str):
-        if name.startswith("__"):  # such as what copying asks for before there is a base
+        if name.startswith("__"):  # such as copying asks for before there is a base
             raise AttributeError(name)
         return getattr(self._base, name)
 
 
 def _binary_divergence(teacher, student) -> tf.Tensor:
-    """KL of two yes / no distributions given by logits: cross-entropy less entropy."""
+    """KL divergence of two binary distributions given by logits: cross-entropy minus entropy."""
     yes = tf.sigmoid(teacher)
     cross_entropy = tf.nn.sigmoid_cross_entropy_with_logits(labels=yes, logits=student)
     return cross_entropy - tf.nn.sigmoid_cross_entropy_with_logits(labels=yes, logits=teacher)
 
 
 def _is_class_index(labels, outputs) -> bool:
-    """Whether each label is one number (a class, or yes / no) and not a row of targets."""
+    """Whether each label is one number (a class, or 0 or 1) and not a row of targets."""
     rank = len(outputs.shape)
     return len(labels.shape) == rank - 1 or (len(labels.shape) == rank and labels.shape[-1] == 1)
 
 
 def as_targets(labels, outputs) -> tf.Tensor:
-    """Labels of any allowed form as a distribution for each answer, of the outputs' shape, float32."""
+    """Labels of any allowed form as one row of targets per prediction, of the outputs' shape, float32."""
     labels, classes = tf.convert_to_tensor(labels), outputs.shape[-1]
     index = _is_class_index(labels, outputs)
-    places = labels.shape[:-1] if len(labels.shape) == len(outputs.shape) else labels.shape
-    if not places.is_compatible_with(outputs.shape[:-1]) or not (index or labels.shape[-1] in (classes, None)):
+    positions = labels.shape[:-1] if len(labels.shape) == len(outputs.shape) else labels.shape
+    if not positions.is_compatible_with(outputs.shape[:-1]) or not (index or labels.shape[-1] in (classes, None)):
         shape = ", ".join(["batch", *map(str, outputs.shape[1:-1])])
         raise UsageError(
             f"Expected labels of shape ({shape},) or ({shape}, {classes}), for the model's {classes} outputs. "
@@ -338,7 +338,7 @@ def as_targets(labels, outputs) -> tf.Tensor:
 
 
 def _whole(labels: tf.Tensor) -> tf.Tensor:
-    """Class numbers as integers; floats are refused where they have fractions."""
+    """Class numbers as integers; raises for floats with fractions."""
     if labels.dtype.is_integer:
         return labels
     message = "Expected whole-number labels or one row of targets per image"
@@ -351,7 +351,7 @@ def _whole(labels: tf.Tensor) -> tf.Tensor:
 
 
 def _in_range(labels, largest: int) -> tf.Tensor:
-    """Refuses labels outside 0..largest: `one_hot` would turn them into rows of zeros, which cost nothing."""
+    """Raises for labels outside of 0..largest: `one_hot` would turn them into rows of zeros without any loss."""
     message = f"Expected labels in 0..{largest} for this model"
     low = tf.debugging.assert_non_negative(labels, message=message)
     high = tf.debugging.assert_less_equal(labels, tf.cast(largest, labels.dtype), message=message)

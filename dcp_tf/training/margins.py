@@ -1,9 +1,9 @@
 """Losses with an angular margin for embeddings, such as those of faces: A-Softmax, CosFace, ArcFace.
 
-Each class has a centre, a direction in the space of the embeddings. `MarginHead` gives the cosines of the angles
-between an embedding and all centres; a margin loss is the softmax cross-entropy of those cosines, in which the own
-class is set back, so that an embedding must come closer to its centre than a correct classification alone would need.
-The head is left behind when the embedding network is handed over.
+Each class has a center, a direction in the space of the embeddings. `MarginHead` computes the cosines of the angles
+between an embedding and all centers. A margin loss is the softmax cross-entropy of these cosines, with a margin against
+the own class, so that an embedding must be closer to its center than a correct classification needs. The head is not
+part of the final embedding network.
 """
 
 import abc
@@ -15,16 +15,16 @@ import tensorflow as tf
 from dcp_tf.errors import UsageError
 from dcp_tf.training.losses import as_targets
 
-# Under the root of sin^2: near cos = +-1 the derivative of the sine has no bound, here it stays below 1000.
+# A floor under sin^2: near cos = +-1 the derivative of the sine is unbounded, with the floor it stays below 1000.
 _SMALLEST_SQUARED_SINE = 1e-6
 _ROUNDING = 1e-2  # by how much a cosine may exceed 1, also in half precision
 
 
 @keras.saving.register_keras_serializable("dcp_tf")
 class MarginHead(keras.layers.Layer):
-    """The cosines between embeddings (batch, D) and the learnt centres of the classes: (batch, num_classes).
+    """The cosines between embeddings (batch, D) and the learned centers of the classes: (batch, num_classes).
 
-    It computes in float32 whatever the precision of the network, since margins are lost in less.
+    It computes in float32 whatever the precision of the network, as margins need it.
 
     Args:
         num_classes: how many classes there are.
@@ -38,7 +38,7 @@ class MarginHead(keras.layers.Layer):
         self.num_classes = num_classes
 
     def build(self, input_shape):
-        """Makes the centres, (D, num_classes), called `kernel` so that they decay as kernels do."""
+        """Creates the centers, (D, num_classes), called `kernel` so that they decay like kernels."""
         if len(input_shape) != 2 or input_shape[-1] is None:
             raise UsageError(f"a margin head reads embeddings of shape (batch, D), received {tuple(input_shape)}")
         self.kernel = self.add_weight(
@@ -62,11 +62,11 @@ class MarginHead(keras.layers.Layer):
 class MarginLoss(abc.ABC):
     """`-log(exp(s f(c_y)) / (exp(s f(c_y)) + sum over j != y of exp(s c_j)))`, c_j = cos(theta_j), y the own class.
 
-    The margin function f says how the own cosine is set back. The loss has the form of `dcp_tf.training.losses.Loss`;
+    The margin function f reduces the cosine of the own class. The loss has the form of `dcp_tf.training.losses.Loss`;
     labels are integers (batch,) or (batch, 1), or rows (batch, classes) that sum to 1.
 
     Attributes:
-        scale: s, above 0; in place of the length of the embedding.
+        scale: s, above 0; it replaces the length of the embedding.
     """
 
     def __init__(self, scale: float):
@@ -104,7 +104,7 @@ class MarginLoss(abc.ABC):
 class ArcFace(MarginLoss):
     """Additive angular margin: `f = cos(theta + m)` (Deng et al. 2019, eq. 3).
 
-    Beyond `theta = pi - m`, where that would rise again, f falls on as `cos(theta) + cos(m) - 1`, which joins it there.
+    Beyond `theta = pi - m`, where that would rise again, f continues to fall as `cos(theta) + cos(m) - 1`.
 
     Args:
         scale: s.
@@ -147,15 +147,15 @@ class ASoftmax(MarginLoss):
     """Multiplicative angular margin (Liu et al. 2017, "SphereFace", eq. 7).
 
     `f = (lambda cos(theta) + psi) / (1 + lambda)`, where `psi = (-1)^k cos(m theta) - 2 k` for theta between `k pi / m`
-    and `(k + 1) pi / m`. The authors let lambda fall from 1000 to 5 while they train; networks learn without that under
-    the limit that `MarginDistance` sets to the gradient (`benchmarks/faces.py --scratch_loss=asoftmax`). The scale s is
+    and `(k + 1) pi / m`. The authors reduce lambda from 1000 to 5 during training; networks learn without that if the
+    gradient is limited as in `MarginDistance` (`benchmarks/faces.py --scratch_loss=asoftmax`). The scale s is
     constant, where the paper takes the length of each embedding (the authors' later form: Liu et al. 2022, "SphereFace
     Revived").
 
     Args:
         scale: s.
         margin: m, a whole number from 1.
-        weight: lambda, the part of the cosine itself.
+        weight: lambda, of the cosine itself.
     """
 
     def __init__(self, scale: float = 30.0, margin: int = 4, weight: float = 5.0):

@@ -1,6 +1,6 @@
-"""What a model is for: its loss, what its auxiliary heads are, what stands for missing labels, how good it is.
+"""The task of a model: its loss, its auxiliary heads, the targets of images without labels, and its metrics.
 
-Everything else (fine-tuning, the selection, measuring, the report) asks an `Objective` and knows nothing of tasks.
+Everything else (fine-tuning, the selection, measurements, the report) uses an `Objective` and knows no tasks.
 """
 
 import abc
@@ -20,23 +20,22 @@ from dcp_tf.training.head_layers import POOLED_RANKS, map_head, pooled_head
 from dcp_tf.training.label_checks import check_class_labels, check_numbers, check_rows, is_index
 from dcp_tf.training.losses import ClassificationLoss, Loss, MeanSquaredError
 
-_STATISTICS = 1024  # images (or a few less) whose labels are enough to know their mean and spread
+_STATISTICS = 1024  # about so many labels are enough to estimate mean and standard deviation
 
 
 class Objective(abc.ABC):
-    """What a model is for. `bind` fits an objective to a model and its data; all other methods come after it.
+    """The task of a model. `bind` fits an objective to a model and its data; call it before all other methods.
 
     Attributes:
-        loss: of the model's output (behind its `loss_head`).
-        head_loss: of the auxiliary heads' outputs; it gets the same labels.
-        name: of the loss, as `dcp_tf.training.LOSSES` has it.
-        outputs_kind: "logits", "softmax" or "sigmoid"; what is no class counts as "logits".
-        is_dense: whether there is one answer for each place of an image.
-        parity: how the outputs of a converted file are compared, as `dcp_tf.tflite.check_parity` has it.
-        primary: name of the figure, among those of `evaluate`, that stands for the whole.
-        fidelity: which figure tells without labels how near a model is to the baseline: "agreement", "r2" or "cosine".
-        output_type: what the outputs are to whoever gets them: "logits", "probabilities", "embeddings" or "numbers";
-            None where that is unknown.
+        loss: of the model's output (after its `loss_head`).
+        head_loss: of the auxiliary heads' outputs, with the same labels.
+        name: of the loss, one of `dcp_tf.training.LOSSES`.
+        outputs_kind: "logits", "softmax" or "sigmoid"; "logits" for all but classes.
+        is_dense: whether there is one prediction per position of an image.
+        parity: how to compare the outputs of a converted file, see `dcp_tf.tflite.check_parity`.
+        primary: name of the main metric of `evaluate`.
+        fidelity: the metric that compares a model with the baseline without labels: "agreement", "r2" or "cosine".
+        output_type: "logits", "probabilities", "embeddings" or "numbers"; None if unknown.
     """
 
     loss: Loss
@@ -51,13 +50,13 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def bind(self, shape: tuple, data: Any, model: keras.Model | None = None, what: str = "the data") -> "Objective":
-        """The objective as it suits outputs and training data.
+        """The objective for these outputs and training data.
 
         Args:
-            shape: of the model's output for such images, with the batch axis.
+            shape: of the model's output for these images, with the batch axis.
             data: see `dcp_tf.data.DataSplit`; its labels may be None.
-            model: gives what is asked of it where there are no labels.
-            what: what the data is called in errors.
+            model: for predictions if there are no labels.
+            what: the name of the data in errors.
 
         Raises:
             UsageError: model and labels do not fit each other.
@@ -75,19 +74,19 @@ class Objective(abc.ABC):
             name: of the head; its layers' names begin with it.
             shape: of the feature map that it reads, with the batch axis.
             output_shape: of the model's output, with the batch axis.
-            data_format: where the channels of the feature map are.
+            data_format: of the feature map.
         """
 
     def head_ranks(self, output_rank: int) -> tuple[int, ...]:
-        """The ranks (with the batch axis) that a feature map must have to carry a head: maps make maps."""
+        """The ranks (with the batch axis) of feature maps that can carry a head: models that output maps need maps."""
         return POOLED_RANKS if output_rank == 2 else (output_rank,)
 
     def loss_head(self, model: keras.Model, data: Any) -> keras.Model | None:
-        """What stands between the model's output and its loss; None: nothing. It is never part of the pruned model.
+        """From the model's output to the input of its loss; None: the identity. Never part of the pruned model.
 
         Args:
-            model: it stands behind its output.
-            data: a split that shows what the outputs mean; None for a model that knows nothing yet.
+            model: whose output it reads.
+            data: a split to initialize it with; None for an untrained model.
         """
         return None
 
@@ -104,7 +103,7 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def targets(self, model: keras.Model, data: Any) -> Callable[[tf.Tensor], tf.Tensor]:
-        """From images to what `model` says of them, in the form of labels; no gradient reaches it.
+        """From images to the predictions of `model` in the form of labels, without gradients.
 
         It stands for missing labels and is what a student learns from in a distillation.
         """
@@ -128,13 +127,13 @@ class Objective(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class Classification(Objective):
-    """Classes, one or several for each image, or for each place of an image.
+    """Classes, one or several per image, or per position of an image.
 
     Attributes:
         outputs_kind: "logits", "softmax" or "sigmoid".
         independent: whether each class is a yes / no question of its own; of sigmoid outputs it always is.
         multilabel: whether an image may have several classes; labels are then rows of 0 and 1.
-        is_dense: whether there is one answer for each place of an image, or for each step of a sequence; `bind` finds
+        is_dense: whether there is one prediction per position of an image, or per step of a sequence; `bind` finds
             out.
         is_sequence: whether there are steps and no places, so that the outputs are (batch, steps, classes), as those of
             networks that read text or speech; `bind` finds out.
@@ -180,7 +179,7 @@ class Classification(Objective):
 
     @property
     def parity(self) -> str:
-        """See `Objective`: several classes at once are no decision for one of them."""
+        """See `Objective`; several classes at once are not compared as a decision."""
         if self.multilabel:
             return "embeddings"
         return "logits" if self.outputs_kind == "logits" else "probabilities"
@@ -194,7 +193,7 @@ class Classification(Objective):
 
     @property
     def fidelity(self) -> str:
-        """See `Objective`: sigmoids over maps of which nothing is known may be images."""
+        """See `Objective`; maps of sigmoids without labels may be images."""
         return "r2" if self.imitates and self.is_dense and self.independent else "agreement"
 
     @property
@@ -252,24 +251,24 @@ class Classification(Objective):
 
     def describe(self):
         """See `Objective`."""
-        each = " of each step" if self.is_sequence else " of each place" if self.is_dense else ""
+        scope = " of each step" if self.is_sequence else " of each place" if self.is_dense else ""
         if self.independent:
-            return f"sigmoid cross-entropy{each}" + (", several classes at once" if self.multilabel else "")
-        return f"softmax cross-entropy{each}"
+            return f"sigmoid cross-entropy{scope}" + (", several classes at once" if self.multilabel else "")
+        return f"softmax cross-entropy{scope}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Regression(Objective):
-    """Numbers, one or several for each image, or for each place of an image, by squared errors.
+    """Numbers, one or several per image, or per position of an image, by squared errors.
 
-    Errors are divided by the labels' standard deviations: heads predict standardised labels, so that their training
-    does not depend on the labels' units. Of the model's own output only spreads above 1 are divided out, because small
-    labels say nothing of how its last layer is scaled.
+    Errors are divided by the labels' standard deviations: heads predict standardized labels, so that their training
+    does not depend on the labels' units. For the model's own output only standard deviations above 1 count, because
+    small labels do not tell how its last layer is scaled.
 
     Attributes:
-        mean: of the labels, for each entry of the last axis; `bind` finds out.
-        std: their standard deviations, too.
-        is_dense: whether there is an answer for each place of an image, too.
+        mean: of the labels, for each entry of the last axis; `bind` sets it.
+        std: their standard deviations; `bind` sets them.
+        is_dense: whether there is a prediction per position of an image; `bind` sets it.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -279,7 +278,7 @@ class Regression(Objective):
     output_type = "numbers"
 
     def bind(self, shape, data, model=None, what="the data"):
-        """See `Objective`; without labels mean and spread are those of the model's own predictions."""
+        """See `Objective`; without labels the statistics are those of the model's predictions."""
         self.check(data.labels, shape, what)
         if data.labels is None:
             if model is None:
@@ -288,8 +287,8 @@ class Regression(Objective):
         else:
             values = data.labels[:: -(-len(data.labels) // _STATISTICS)]
         values = np.asarray(values, np.float64).reshape(-1, shape[-1])
-        spread = values.std(0)
-        std = tuple(np.where(spread > 0, spread, 1.0).tolist())
+        std = values.std(0)
+        std = tuple(np.where(std > 0, std, 1.0).tolist())
         return dataclasses.replace(self, mean=tuple(values.mean(0).tolist()), std=std, is_dense=len(shape) > 2)
 
     def check(self, labels, shape, what="the data"):
@@ -300,7 +299,7 @@ class Regression(Objective):
     @property
     def loss(self) -> MeanSquaredError:
         """See `Objective`."""
-        return MeanSquaredError(tuple(max(1.0, spread) for spread in self.std))
+        return MeanSquaredError(tuple(max(1.0, std) for std in self.std))
 
     @property
     def head_loss(self) -> MeanSquaredError:
@@ -308,7 +307,7 @@ class Regression(Objective):
         return MeanSquaredError(self.std)
 
     def head(self, name, shape, output_shape, data_format):
-        """See `Objective`; the labels' mean and spread are put in."""
+        """See `Objective`; with the labels' mean and standard deviations."""
         head = default_head(name, shape, output_shape, data_format)
         scaled = keras.layers.Rescaling(list(self.std), list(self.mean), name=f"{name}_units")
         return keras.Model(head.inputs[0], scaled(head.outputs[0]), name=name)
@@ -329,7 +328,7 @@ class Regression(Objective):
 def default_head(
     name: str, shape: tuple, output_shape: tuple, data_format: str, activation: str | None = None
 ) -> keras.Model:
-    """The auxiliary head of eq. 3 and 4 where outputs are vectors, and one without pooling where they are maps."""
+    """The auxiliary head of eq. 3 and 4 if outputs are vectors, one without pooling if they are maps."""
     if len(output_shape) > 2:
         return map_head(name, shape, output_shape, data_format, activation)
     return pooled_head(name, shape, output_shape[-1], data_format, activation)
@@ -344,15 +343,15 @@ def output_shape(model: keras.Model, data: Any) -> tuple:
 
 
 def predictions(model: keras.Model, data: Any, count: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """What a model gives for at most `count` images, evenly of all classes, and their labels."""
-    run, found, labels = compose(model, tf.identity), [], []
+    """The outputs of a model for at most `count` class-balanced images, and their labels."""
+    predict, outputs, labels = compose(model, tf.identity), [], []
     chosen = data.balanced_subset(count)
     batches = data.batches(64, indices=chosen)
     for batch in progress.bar(batches, what="looking at the outputs", total=-(-len(chosen) // 64), unit="batch"):
-        images, *known = batch if isinstance(batch, tuple) else (batch,)
-        found.append(np.asarray(run(images), np.float32))
-        labels += [np.asarray(part) for part in known]
-    return np.concatenate(found), np.concatenate(labels) if labels else None
+        images, *batch_labels = batch if isinstance(batch, tuple) else (batch,)
+        outputs.append(np.asarray(predict(images), np.float32))
+        labels += [np.asarray(part) for part in batch_labels]
+    return np.concatenate(outputs), np.concatenate(labels) if labels else None
 
 
 def compose(model_or_predict: keras.Model | Callable, function: Callable) -> Callable:

@@ -1,8 +1,8 @@
-"""Auxiliary heads trained on what they pool: where the model itself stays as it is, one pass over it is enough.
+"""Trains auxiliary heads on pooled features: if the model itself is frozen, one pass over it is enough.
 
-A head is `Dense(AvgPool(ReLU(BatchNorm(feature map))))`. With the statistics of BatchNormalization measured first, all
-in front of its last layers is a function of the image alone: it is computed once, and the last layers are trained on
-vectors, which takes seconds.
+A head is `Dense(AvgPool(ReLU(BatchNorm(feature map))))`. Once the statistics of BatchNormalization are measured, the
+input of its last layers depends only on the image: it is computed once, and the last layers train on vectors, in
+seconds.
 """
 
 import dataclasses
@@ -24,11 +24,11 @@ from dcp_tf.training.best_weights import BestWeights
 from dcp_tf.training.heads import AugmentedModel
 from dcp_tf.training.losses import Loss
 
-_MOST_IMAGES = 20_000  # more teach heads of so few weights nothing
-_STATISTICS = 512  # images that give BatchNormalization its statistics, from all their places
+_MOST_IMAGES = 20_000  # more do not help heads of so few weights
+_STATISTICS = 512  # images that BatchNormalization's statistics are measured on
 _STEPS = 1000  # at least, up to
 _EPOCHS = 100
-_HELD_OUT = (0.1, 1000)  # share of the images, and the most, by which the best epoch is found
+_HELD_OUT = (0.1, 1000)  # fraction of the images, and the most, that select the best epoch
 _POOLING = (
     keras.layers.GlobalAveragePooling1D,
     keras.layers.GlobalAveragePooling2D,
@@ -38,7 +38,7 @@ _POOLING = (
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """A head in two: `front` up to the vectors that it pools, with `norm` in it, and `last`, from there on."""
+    """A head in two parts: `front` up to the pooled vectors, with `norm` in it, and `last` from there on."""
 
     norm: keras.layers.BatchNormalization
     front: keras.Model
@@ -46,7 +46,7 @@ class _Parts:
 
 
 def are_pooled(heads: Sequence[keras.Model]) -> bool:
-    """Whether all of some heads pool before anything but BatchNormalization is trained."""
+    """Whether all heads pool right after their BatchNormalization and ReLU."""
     return all(_parts(head) is not None for head in heads)
 
 
@@ -60,21 +60,20 @@ def train_pooled_heads(
     batch_size: int,
     most_bytes: int,
 ) -> dict[str, Any]:
-    """Trains the heads of a model in place; the model itself stays as it is.
+    """Trains the heads of a model in place; the model itself does not change.
 
     Args:
         augmented: the model with its heads, for which `are_pooled` holds.
         trace: of the model without them.
-        data: to learn from; it is read once, as it is.
+        data: to learn from; it is read once, without augmentation.
         loss: of the heads' outputs.
-        config: of its settings batch size, learning rate with its schedule, weight decay, seed, and how often the
-            vectors are seen at least count.
-        teacher: from images to labels, where the data has none.
-        batch_size: images that pass the model at once.
-        most_bytes: what the pooled vectors may take.
+        config: the batch size, learning rate, schedule, weight decay, seed, and the least number of epochs.
+        teacher: from images to labels, for data without any.
+        batch_size: images per pass of the model.
+        most_bytes: for the pooled vectors.
 
     Returns:
-        A record of the training as `fit` gives one for each epoch; losses and accuracy are those of held-out images.
+        A record as `fit` returns one per epoch; losses and accuracy are those of held-out images.
 
     Raises:
         RunError: a loss became NaN.
@@ -89,8 +88,8 @@ def train_pooled_heads(
     _measure_statistics(_compiled(trace, tensors, None), data, order[:_STATISTICS], [p.norm for p in parts], batch_size)
     vectors: list[list[np.ndarray]] = [[] for _ in parts]
     labels = []
-    for images, given in _batches(data, order, batch_size, "reading features"):
-        labels.append(np.asarray(teacher(images) if given is None else given))
+    for images, batch_labels in _batches(data, order, batch_size, "reading features"):
+        labels.append(np.asarray(teacher(images) if batch_labels is None else batch_labels))
         for of_head, values in zip(vectors, features_of(images), strict=True):
             of_head.append(values.numpy())
     labels = np.concatenate(labels)
@@ -113,7 +112,7 @@ def train_pooled_heads(
 
 
 def _parts(head: keras.Model) -> _Parts | None:
-    """A head in two parts; None where it is built in another way."""
+    """The two parts of a head; None if it is built in another way."""
     layers = [layer for layer in head.layers if not isinstance(layer, keras.layers.InputLayer)]
     kinds = [keras.layers.BatchNormalization, keras.layers.ReLU]
     kinds += [_POOLING] if len(head.inputs[0].shape) > 2 else []
@@ -126,7 +125,7 @@ def _parts(head: keras.Model) -> _Parts | None:
 
 
 def _compiled(trace: Trace, tensors: Sequence[int], fronts: Sequence[keras.Model] | None) -> Callable:
-    """From images to what the heads' fronts make of the tensors, or without them to sums of values and squares."""
+    """From images to the outputs of the heads' fronts, or without these to the tensors that the heads read."""
     (image,) = trace.inputs
 
     def compute(images):
@@ -146,7 +145,7 @@ def _measure_statistics(
     norms: Sequence[keras.layers.BatchNormalization],
     batch_size: int,
 ) -> None:
-    """Sets the statistics of each BatchNormalization to those of what it reads, over images and places."""
+    """Sets the statistics of each BatchNormalization to those of its inputs, over images and positions."""
     sums = [np.zeros((2, norm.moving_mean.shape[0])) for norm in norms]
     counts = np.zeros(len(norms))
     for images, _ in _batches(data, order, batch_size, "measuring features"):
@@ -162,7 +161,7 @@ def _measure_statistics(
 
 
 def _batches(data: DataSplit, order: np.ndarray, batch_size: int, what: str):
-    """Batches of images and labels, None where there are none."""
+    """Batches of images and labels, or None without labels."""
     count = math.ceil(len(order) / batch_size)
     batches = data.batches(batch_size, indices=order)
     for batch in progress.bar(batches, what=f"auxiliary classifiers: {what}", total=count, unit="batch"):
@@ -172,20 +171,20 @@ def _batches(data: DataSplit, order: np.ndarray, batch_size: int, what: str):
 def _train(
     last: keras.Model, vectors: np.ndarray, labels: np.ndarray, loss: Loss, config: TrainConfig
 ) -> tuple[float, float]:
-    """Trains the last layers of a head by Adam; the weights after the best epoch are kept.
+    """Trains the last layers of a head with Adam, and keeps the weights of the best epoch.
 
     Returns:
-        The loss and the accuracy (NaN where the loss tells none) on the images that were held out.
+        The loss and the accuracy (NaN if the loss has none) on the held-out images.
     """
     mean, scale = vectors.mean(0), vectors.std(0)
-    scale = np.maximum(scale, 0.01 * scale.max() + 1e-12)  # what hardly varies here may vary elsewhere
+    scale = np.maximum(scale, 0.01 * scale.max() + 1e-12)  # features that hardly vary here may vary elsewhere
     vectors = (vectors - mean) / scale
-    held = min(int(_HELD_OUT[0] * len(vectors)), _HELD_OUT[1])
-    learnt = len(vectors) - held
-    per_epoch = math.ceil(learnt / config.batch_size)
+    held_out = min(int(_HELD_OUT[0] * len(vectors)), _HELD_OUT[1])
+    trained = len(vectors) - held_out
+    per_epoch = math.ceil(trained / config.batch_size)
     epochs = max(config.epochs, min(_EPOCHS, math.ceil(_STEPS / per_epoch)))
     vectors, labels = tf.constant(vectors), tf.constant(labels)
-    checked = (vectors[learnt:], labels[learnt:]) if held else (vectors, labels)
+    test_vectors, test_labels = (vectors[trained:], labels[trained:]) if held_out else (vectors, labels)
     optimizer, rate = keras.optimizers.Adam(config.learning_rate), config.rate()
     variables = last.trainable_variables
     optimizer.build(variables)
@@ -201,20 +200,20 @@ def _train(
             value += config.weight_decay * tf.add_n([tf.constant(0.0), *norms])
         optimizer.apply(tape.gradient(value, variables), variables)
 
-    measured = tf.function(lambda: loss(checked[1], last(checked[0], training=False)), autograph=False)
+    measure = tf.function(lambda: loss(test_labels, last(test_vectors, training=False)), autograph=False)
     rng = np.random.default_rng([config.seed, 2])
-    best = BestWeights(variables, float(measured()))
+    best = BestWeights(variables, float(measure()))
     if not math.isfinite(best.loss):
         raise RunError(
-            f"the loss of the auxiliary classifier {last.name} is {best.loss} before it learns; check the images"
+            f"the loss of the auxiliary classifier {last.name} is {best.loss} before training; check the images"
         )
     for epoch in range(epochs):
-        order = rng.permutation(learnt)
-        for start in range(0, learnt, config.batch_size):
-            done = (epoch + (start + config.batch_size / 2) / learnt) / epochs  # of the schedule
-            learning_rate = rate(min(done, 1.0) * config.epochs)
+        order = rng.permutation(trained)
+        for start in range(0, trained, config.batch_size):
+            progressed = (epoch + (start + config.batch_size / 2) / trained) / epochs  # of the schedule
+            learning_rate = rate(min(progressed, 1.0) * config.epochs)
             step(tf.constant(order[start : start + config.batch_size]), tf.constant(learning_rate, tf.float32))
-        value = float(measured())
+        value = float(measure())
         if not math.isfinite(value):
             raise RunError(
                 f"the loss became NaN in auxiliary fine-tuning (epoch {epoch + 1} of {last.name}); lower "
@@ -223,14 +222,14 @@ def _train(
             )
         best.offer(value)
     best.restore()
-    outputs = last(checked[0], training=False)
-    accuracy = float(tf.reduce_mean(loss.accuracy(checked[1], outputs))) if hasattr(loss, "accuracy") else math.nan
-    _take_in(last, mean, scale)
+    outputs = last(test_vectors, training=False)
+    accuracy = float(tf.reduce_mean(loss.accuracy(test_labels, outputs))) if hasattr(loss, "accuracy") else math.nan
+    _absorb_scaling(last, mean, scale)
     return best.loss, accuracy
 
 
-def _take_in(last: keras.Model, mean: np.ndarray, scale: np.ndarray) -> None:
-    """Makes the first of the last layers read vectors as they come, not centred and scaled."""
+def _absorb_scaling(last: keras.Model, mean: np.ndarray, scale: np.ndarray) -> None:
+    """Moves the centering and scaling of the vectors into the first of the last layers."""
     dense = next(layer for layer in last.layers if isinstance(layer, keras.layers.Dense))
     kernel = dense.kernel.numpy() / scale[:, None]
     dense.kernel.assign(kernel)

@@ -1,4 +1,4 @@
-"""One training step, compiled once: forward, losses, gradients, SGD, masks and running means, all on the device."""
+"""One compiled training step: forward, losses, gradients, SGD, masks and running means, all on the device."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,32 +16,32 @@ from dcp_tf.training.losses import Distillation, Loss, loss_of, smoothed
 from dcp_tf.training.masks import resolve_masks
 from dcp_tf.training.step_state import LossScale, MovingAverage
 
-# Without a limit a few steep steps undo what was trained: behind recurrent layers, in networks that Adam trained, and
+# Without a limit a few steps with large gradients diverge: after recurrent layers, in networks trained with Adam, and
 # in pruned ones, whose loss with the statistics of a batch may be hundreds of times that with the stored ones.
 _CLIP_NORM = 1.0
 
-# Places in the vector of running sums; one place per head follows.
-_SAMPLES, _LOSS, _RIGHT, _HEADS = 0, 1, 2, 3
+# Indices in the vector of running sums; one per head follows.
+_SAMPLES, _LOSS, _CORRECT, _HEADS = 0, 1, 2, 3
 
 
 class TrainStep:
     """Stochastic gradient descent on one batch, with Nesterov momentum and L2 weight decay inside the gradient.
 
-    The velocity is `v = momentum * v - rate * g`, as Keras and Sutskever et al. 2013 have it: the rate is inside v.
+    The velocity is `v = momentum * v - rate * g`, as in Keras and Sutskever et al. 2013: it includes the rate.
 
     Args:
         model: its trainable variables are trained. Under a strategy its variables are that strategy's.
         losses: one per output of the model, in the order of `keras.tree.flatten(outputs)`.
         loss_weights: one per loss.
-        config: how to train. The decay and the sparsity of gammas are added to the gradient after it is clipped.
+        config: how to train. Weight decay and the sparsity of gammas are added to the clipped gradient.
         masks: per variable, by its path or its `id()`, an array of 0 and 1 of its shape. Where it is 0, the weight is
-            set to 0 at once and gets no gradient, so it stays exactly 0.
-        teacher: from images to probabilities `(batch, classes)`. They are the labels where the data has none, and what
-            a `Distillation` loss learns from.
+            set to 0 and gets no gradient, so it stays exactly 0.
+        teacher: from images to probabilities `(batch, classes)`. They are the labels for data without any, and the
+            targets of a `Distillation`.
         strategy: of `tf.distribute`, whose replicas share each batch; None: one device.
 
     Attributes:
-        clip_norm: the largest norm of the gradient, as the configuration or else the losses set it; 0: no limit.
+        clip_norm: the largest norm of the gradient, from the configuration or else the losses; 0: no limit.
 
     Raises:
         UsageError: losses, weights or masks do not fit the model, or there is no gamma for `bn_sparsity`.
@@ -84,12 +84,12 @@ class TrainStep:
         self._first_bad = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._compiled = None
         self._all_finite = tf.function(self._finite_weights, autograph=False)
-        self.tells_accuracy = hasattr(self._losses[-1], "accuracy")
+        self.has_accuracy = hasattr(self._losses[-1], "accuracy")
         self.accuracy_name = getattr(self._losses[-1], "accuracy_name", "top1")
 
     @property
     def state(self) -> list[keras.Variable]:
-        """What a resumed run needs beside the model's own variables."""
+        """What a resumed run needs besides the model's own variables."""
         others = [part.state for part in (self._scale, self.average) if part is not None]
         return [*self._optimizer.variables, *(variable for state in others for variable in state)]
 
@@ -100,8 +100,8 @@ class TrainStep:
             element_spec: of the data set: `(images, labels)`, or images alone (also as a tuple of one).
 
         Raises:
-            UsageError: the data set's elements are neither, or there is neither a label nor a teacher, or a teacher
-                that nothing would learn from.
+            UsageError: the elements are of another form, there are neither labels nor a teacher, or the teacher has no
+                use.
         """
         self._sums.assign(tf.zeros_like(self._sums))
         self._steps.assign(0)
@@ -112,13 +112,13 @@ class TrainStep:
             if self._strategy is None:
                 signature = (spec, tf.TensorSpec((), tf.float32))
                 self._compiled = tf.function(self._step, input_signature=signature, autograph=False)
-            else:  # whose replicas may need to know the shapes of their shares
+            else:  # replicas may need the shapes of their parts
                 self._compiled = tf.function(self._distributed_step, autograph=False)
 
     def __call__(self, batch, learning_rate: float) -> None:
         """Trains on one batch; nothing is read back from the device.
 
-        Under a strategy a batch with fewer images than there are replicas is left out.
+        Under a strategy a batch with fewer images than replicas is skipped.
         """
         batch, learning_rate = _as_batch(batch), tf.constant(learning_rate, tf.float32)
         if self._strategy is None:
@@ -127,38 +127,38 @@ class TrainStep:
             self._compiled(*replica_shares(self._strategy, batch), learning_rate)
 
     def first_bad_step(self) -> int | None:
-        """The first step of this epoch (from 1) whose loss was not finite; None if all were."""
+        """The first step of this epoch (from 1) whose loss was not finite, or None."""
         return int(self._first_bad.numpy()) or None
 
     def weights_are_finite(self) -> bool:
-        """Whether no weight is NaN or infinite: the last step can spoil them after its own loss was fine."""
+        """Whether all weights are finite: the last step can break them although its own loss was finite."""
         return bool(self._all_finite().numpy())
 
     def means(self) -> tuple[float, list[float], float]:
         """Over the samples of this epoch: the weighted loss, the loss of each head, and the accuracy."""
         sums = self._sums.numpy()
         means = sums / max(sums[_SAMPLES], 1.0)
-        return float(means[_LOSS]), [float(mean) for mean in means[_HEADS:]], float(means[_RIGHT])
+        return float(means[_LOSS]), [float(mean) for mean in means[_HEADS:]], float(means[_CORRECT])
 
     def _step(self, batch, learning_rate):
-        with self._statistics_follow():
+        with self._batch_norm_momentum():
             gradients, sums = self._gradients(batch, tf.constant(1.0))
         self._descend(gradients, learning_rate)
         self._count(sums)
 
     def _distributed_step(self, batch, share, learning_rate):
-        """Each replica looks at its share of the batch; the weights move by the sum, which is that of one device."""
-        with self._statistics_follow():  # around all replicas, which share their layers
-            found = self._strategy.run(self._gradients, args=(batch, share))
+        """Each replica computes the gradients of its part of the batch; the weights move by their sum."""
+        with self._batch_norm_momentum():  # around all replicas, as they share their layers
+            per_replica = self._strategy.run(self._gradients, args=(batch, share))
         gradients, sums = (
             [None if x is None else self._strategy.reduce("SUM", x, axis=None) for x in part]
-            for part in (found[0], [found[1]])
+            for part in (per_replica[0], [per_replica[1]])
         )
         self._descend(gradients, learning_rate)
         self._count(sums[0])
 
     def _gradients(self, batch, share):
-        """The gradients of `share` times the mean loss, and what `_count` counts."""
+        """The gradients of `share` times the mean loss, and the sums for `_count`."""
         images, labels = batch if len(batch) == 2 else (batch[0], None)
         teacher_outputs = None if self._teacher is None else tf.stop_gradient(self._teacher(images))
         labels = teacher_outputs if labels is None else labels
@@ -174,11 +174,11 @@ class TrainStep:
         gradients = [None if g is None else tf.convert_to_tensor(g) for g in gradients]
         return gradients, self._sample_sums(labels, outputs, loss, heads)
 
-    def _statistics_follow(self) -> contextlib.AbstractContextManager:
-        """BatchNormalization's running statistics with the momentum that this step calls for.
+    def _batch_norm_momentum(self) -> contextlib.AbstractContextManager:
+        """Sets the momentum of BatchNormalization's running statistics for this step.
 
-        The first steps use less than the momentum that is set: a short training would else end with statistics of
-        weights that are no longer there.
+        The first steps use less than the configured momentum: a short training would otherwise end with the statistics
+        of earlier weights.
         """
         if self._config.batch_norm_momentum is None:
             return contextlib.nullcontext()
@@ -205,7 +205,7 @@ class TrainStep:
         gradients = [self._masked(g, v) for g, v in zip(gradients, variables, strict=True)]
         if self.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
-        gradients = [self._penalised(g, v) for g, v in zip(gradients, variables, strict=True)]
+        gradients = [self._penalized(g, v) for g, v in zip(gradients, variables, strict=True)]
         self._optimizer.learning_rate.assign(learning_rate)
         if finite is None:
             self._apply(gradients, variables)
@@ -222,8 +222,8 @@ class TrainStep:
         mask = self._masks.get(id(variable))
         return gradient if mask is None else gradient * mask
 
-    def _penalised(self, gradient, variable):
-        """The gradient with those of the L2 norm of what decays and of the L1 norm of gammas."""
+    def _penalized(self, gradient, variable):
+        """The gradient plus those of the weight decay and of the L1 norm of gammas."""
         if id(variable) in self._decaying:
             gradient = gradient + self._config.weight_decay * tf.convert_to_tensor(variable)
         if id(variable) in self._gammas:
@@ -232,8 +232,8 @@ class TrainStep:
 
     def _sample_sums(self, labels, outputs, loss, heads) -> tf.Tensor:
         samples = tf.shape(outputs[-1])[0]
-        right = self._losses[-1].accuracy(labels, outputs[-1]) if self.tells_accuracy else tf.zeros((samples,))
-        means = tf.stack([1.0, loss, tf.reduce_mean(right), *heads])
+        correct = self._losses[-1].accuracy(labels, outputs[-1]) if self.has_accuracy else tf.zeros((samples,))
+        means = tf.stack([1.0, loss, tf.reduce_mean(correct), *heads])
         return tf.cast(samples, tf.float64) * tf.cast(means, tf.float64)
 
     def _count(self, sums) -> None:
@@ -256,7 +256,7 @@ class TrainStep:
 
 
 def _clip_norm(losses: Sequence[Loss], config: TrainConfig) -> float:
-    """The largest norm of the gradient, 0 for no limit: the one that is set, else the least that is asked for."""
+    """The largest norm of the gradient, 0 for no limit: the configured one, else the least of the losses'."""
     if config.clip_norm is not None:
         return config.clip_norm
     return min([_CLIP_NORM, *(loss.clip_norm for loss in losses if hasattr(loss, "clip_norm"))])
@@ -277,19 +277,19 @@ def _any_batch(spec: tf.TensorSpec) -> tf.TensorSpec:
 
 
 def _gammas(model: keras.Model) -> set[int]:
-    """`id()` of the scales of all BatchNormalizations that are trained."""
-    found = {id(layer.gamma) for layer in batch_norms(model) if layer.gamma is not None and layer.trainable}
-    if not found:
+    """`id()` of the scales of all trained BatchNormalizations."""
+    gammas = {id(layer.gamma) for layer in batch_norms(model) if layer.gamma is not None and layer.trainable}
+    if not gammas:
         raise UsageError(f"bn_sparsity needs BatchNormalization layers with a scale (gamma); {model.name} has none")
-    return found
+    return gammas
 
 
 def _decaying(model: keras.Model, decay: str) -> set[int]:
-    """`id()` of the trained weights that decay, as `TrainConfig.decay` has it."""
+    """`id()` of the trained weights that decay; see `TrainConfig.decay`."""
     if decay == "all":
         return {id(v) for v in model.trainable_variables}
-    spared = set()
+    exempt = set()
     if decay == "no_depthwise":
-        spared = {id(v) for x in model._flatten_layers() if isinstance(x, layers_of("depthwise")) for v in x.weights}
-        spared |= {id(v) for v in model.trainable_variables if v.name == "depthwise_kernel"}
-    return {id(v) for v in model.trainable_variables if v.name in KERNEL_NAMES and id(v) not in spared}
+        exempt = {id(v) for x in model._flatten_layers() if isinstance(x, layers_of("depthwise")) for v in x.weights}
+        exempt |= {id(v) for v in model.trainable_variables if v.name == "depthwise_kernel"}
+    return {id(v) for v in model.trainable_variables if v.name in KERNEL_NAMES and id(v) not in exempt}

@@ -1,9 +1,9 @@
 """Kernel gradients of strided 1x1 convolutions, without the oneDNN kernel that writes outside of its memory.
 
-With its default oneDNN kernels TensorFlow 2.21 dies (a segmentation fault, "double free or corruption"), or computes
-another gradient without a word, where a 1x1 convolution with a stride reads 2 to 15 channels of a map of some 56 pixels
-and more (an even number of them): the shortcut of a small residual network, and what pruning makes of a larger one. A
-strided slice and a convolution without strides give the same sums.
+With its default oneDNN kernels TensorFlow 2.21 crashes (a segmentation fault, "double free or corruption"), or silently
+computes a wrong gradient, if a 1x1 convolution with a stride reads 2 to 15 channels of a map of about 56 pixels or more
+(an even number): the shortcut of a small or a pruned residual network. A strided slice and a convolution without
+strides compute the same sums.
 """
 
 from collections.abc import Callable
@@ -11,16 +11,15 @@ from typing import Any
 
 import tensorflow as tf
 
-# TensorFlow looks gradients up here whenever a tape needs one, also inside of functions, loops and Keras 2 layers.
-# There is no public way to replace one, and to replace layers' calls would miss custom layers.
+# TensorFlow looks up gradients here for every tape, also inside of functions, loops and Keras 2 layers. There is no
+# public way to replace one, and replacing layers' calls would miss custom layers.
 from tensorflow.python.framework.ops import gradient_registry
 
 
 def repair_strided_gradients() -> None:
-    """Makes every kernel gradient of this process take the safe way from now on.
+    """Replaces the kernel gradient of strided 1x1 convolutions in this process.
 
-    Only strided convolutions whose kernels have one position are concerned. Their outputs, and the gradients of all
-    others, are computed as before.
+    Their outputs, and the gradients of all other convolutions, are computed as before.
     """
     entry = gradient_registry._registry["Conv2D"]
     if not hasattr(entry["type"], "repaired"):
@@ -38,7 +37,7 @@ def _repaired(original: Callable) -> Callable:
 
 
 def _is_strided_point(op: Any) -> bool:
-    """Whether each output of a convolution reads one position, and not all positions are read."""
+    """Whether a convolution reads one position per output, and skips positions."""
     size = op.inputs[1].shape[:2]
     return size.is_fully_defined() and size.num_elements() == 1 and max(op.get_attr("strides")) > 1
 
@@ -62,7 +61,7 @@ def _backprop_kernel(op: Any, slopes: tf.Tensor) -> tf.Tensor:
 
 
 def _positions_read(op: Any) -> tf.Tensor:
-    """The input at the positions that the outputs read, one each, whatever the padding is called."""
+    """The input at the one position that each output reads, for any padding."""
     inputs = op.inputs[0]
     if tf.compat.as_str(op.get_attr("padding")) == "EXPLICIT":
         inputs = tf.pad(inputs, tf.reshape(op.get_attr("explicit_paddings"), (4, 2)))

@@ -1,4 +1,4 @@
-"""Embeddings that are measured by face verification: the objective of a margin loss, with other figures."""
+"""Embeddings that are measured by face verification: the objective of a margin loss with other metrics."""
 
 import dataclasses
 from collections.abc import Callable, Iterable
@@ -14,12 +14,12 @@ from dcp_tf.training.objectives import Objective
 class Verified(Objective):
     """An objective of embeddings whose models are measured on pairs of faces.
 
-    The images that `evaluate` gets are those that the pairs speak of, all of them in their order.
+    `evaluate` expects the images of the pairs, all of them in their order.
 
     Attributes:
-        of: what is learnt, such as `Embedding`; everything but the figures is its.
-        pairs: what is verified; see `dcp_tf.data.Pairs`.
-        mirror: whether each embedding is joined with that of the mirror image.
+        of: the objective of the training, such as `Embedding`; everything but the metrics is from it.
+        pairs: to verify; see `dcp_tf.data.Pairs`.
+        mirror: whether to concatenate each embedding with that of the mirror image.
     """
 
     of: Objective
@@ -64,7 +64,7 @@ class Verified(Objective):
         return self.of.targets(model, data)
 
     def verify(self, model_or_predict: keras.Model | Callable, batches: Iterable) -> Verification:
-        """Everything that is measured on the pairs, fold by fold."""
+        """All results on the pairs, fold by fold."""
         return verify(model_or_predict, batches, self.pairs, mirror=self.mirror)
 
     def evaluate(self, model_or_predict, batches):
@@ -79,11 +79,11 @@ class Verified(Objective):
         return f"Verified({self.of!r}, {len(self.pairs.same)} pairs, mirror={self.mirror})"
 
 
-def figures(found: Verification) -> dict[str, float]:
-    """What was measured, one number for each name."""
+def figures(verification: Verification) -> dict[str, float]:
+    """The results by name."""
     return {
-        "verification_accuracy": found.accuracy,
-        "verification_std": found.std,
-        "auc": found.auc,
-        **{f"tar_at_far_{rate:g}": value for rate, value in found.tar_at_far.items()},
+        "verification_accuracy": verification.accuracy,
+        "verification_std": verification.std,
+        "auc": verification.auc,
+        **{f"tar_at_far_{rate:g}": value for rate, value in verification.tar_at_far.items()},
     }
