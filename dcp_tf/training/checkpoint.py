@@ -40,15 +40,6 @@ class History(list):
         held_out = {} if self.held_out is None else {"held_out": self.held_out}
         return {"name": name, "seconds": seconds, **more, **self.resolved, **held_out, "history": list(self)}
 
-    def to_json(self) -> str:
-        """The records as JSON text."""
-        return json.dumps(self, indent=2)
-
-    @classmethod
-    def from_json(cls, text: str) -> "History":
-        """The inverse of `to_json`."""
-        return cls(json.loads(text))
-
 
 class TrainState:
     """One training phase on disk: weights, optimizer, random states and history after its last whole epoch.

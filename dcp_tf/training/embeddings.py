@@ -17,8 +17,19 @@ MARGINS = dict(zip(NAMES, (ArcFace, CosFace, ASoftmax), strict=True))
 _PER_CLASS = 16  # images whose mean embedding initializes the center of a class
 
 
+class _OfEmbeddings(Objective):
+    """What objectives of embeddings share."""
+
+    primary = "recall_at_1"
+    fidelity, output_type = "cosine", "embeddings"
+
+    def evaluate(self, model_or_predict, batches):
+        """See `Objective`: how often the nearest other image is of the same class."""
+        return recall_at_1(model_or_predict, batches)
+
+
 @dataclasses.dataclass(frozen=True)
-class Embedding(Objective):
+class Embedding(_OfEmbeddings):
     """Embeddings (batch, D) that a margin loss pulls to the centers of their classes (Liu et al. 2021, 4.5).
 
     The centers are not part of the model. In a trained network they begin at the mean directions of the embeddings of
@@ -34,8 +45,6 @@ class Embedding(Objective):
     name: str = "arcface"
     margin: MarginLoss | None = dataclasses.field(default=None, compare=False, repr=False)
     classes: int = 0
-    primary = "recall_at_1"
-    fidelity, output_type = "cosine", "embeddings"
 
     def __post_init__(self):
         if self.name not in MARGINS:
@@ -99,15 +108,6 @@ class Embedding(Objective):
         head.kernel.assign(centers.T)
         return loss_head
 
-    def targets(self, model, data):
-        """See `Objective`: the outputs of the `loss_head`."""
-        with_head = self.with_loss_head(model, data)
-        return lambda images: tf.stop_gradient(tf.cast(with_head(images, training=False), tf.float32))
-
-    def evaluate(self, model_or_predict, batches):
-        """See `Objective`: how often the nearest other image is of the same class."""
-        return recall_at_1(model_or_predict, batches)
-
     def describe(self):
         """See `Objective`."""
         return f"{type(self.margin).__name__} over {self.classes} classes"
@@ -117,12 +117,10 @@ class Embedding(Objective):
 
 
 @dataclasses.dataclass(frozen=True)
-class Directions(Objective):
+class Directions(_OfEmbeddings):
     """Embeddings (batch, D) of images without labels: the targets are the directions of the baseline's."""
 
     name = "directions"
-    primary = "recall_at_1"
-    fidelity, output_type = "cosine", "embeddings"
 
     def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`."""
@@ -144,14 +142,6 @@ class Directions(Objective):
     def head(self, name, shape, output_shape, data_format):
         """See `Objective`: an embedding of its own."""
         return pooled_head(name, shape, output_shape[-1], data_format)
-
-    def targets(self, model, data):
-        """See `Objective`: the embeddings."""
-        return lambda images: tf.stop_gradient(tf.cast(model(images, training=False), tf.float32))
-
-    def evaluate(self, model_or_predict, batches):
-        """See `Objective`: how often the nearest other image is of the same class."""
-        return recall_at_1(model_or_predict, batches)
 
     def describe(self):
         """See `Objective`."""

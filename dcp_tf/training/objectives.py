@@ -101,12 +101,15 @@ class Objective(abc.ABC):
             warnings.warn(f"{cls.__name__}.ending is now {cls.__name__}.loss_head", DeprecationWarning, stacklevel=2)
             cls.loss_head = cls.ending
 
-    @abc.abstractmethod
     def targets(self, model: keras.Model, data: Any) -> Callable[[tf.Tensor], tf.Tensor]:
         """From images to the predictions of `model` in the form of labels, without gradients.
 
-        It stands for missing labels and is what a student learns from in a distillation.
+        Args:
+            model: the baseline.
+            data: as for `loss_head`.
         """
+        with_head = self.with_loss_head(model, data)
+        return lambda images: tf.stop_gradient(tf.cast(with_head(images, training=False), tf.float32))
 
     @abc.abstractmethod
     def evaluate(self, model_or_predict: keras.Model | Callable, batches: Iterable) -> dict[str, float]:
@@ -311,10 +314,6 @@ class Regression(Objective):
         head = default_head(name, shape, output_shape, data_format)
         scaled = keras.layers.Rescaling(list(self.std), list(self.mean), name=f"{name}_units")
         return keras.Model(head.inputs[0], scaled(head.outputs[0]), name=name)
-
-    def targets(self, model, data):
-        """See `Objective`: the values themselves."""
-        return lambda images: tf.stop_gradient(tf.cast(model(images, training=False), tf.float32))
 
     def evaluate(self, model_or_predict, batches):
         """See `Objective`: mean squared and absolute error, and the explained share of the variance."""

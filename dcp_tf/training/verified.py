@@ -1,6 +1,7 @@
 """Embeddings that are measured by face verification: the objective of a margin loss with other metrics."""
 
 import dataclasses
+import operator
 from collections.abc import Callable, Iterable
 
 import keras
@@ -8,6 +9,10 @@ import keras
 from dcp_tf.evaluation import Verification, verify
 from dcp_tf.evaluation.verification import PairList
 from dcp_tf.training.objectives import Objective
+
+
+def _delegated(name: str) -> property:
+    return property(operator.attrgetter(f"of.{name}"))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,36 +37,9 @@ class Verified(Objective):
         """See `Objective`."""
         return dataclasses.replace(self, of=self.of.bind(shape, data, model, what))
 
-    def check(self, labels, shape, what="the data"):
-        """See `Objective`."""
-        self.of.check(labels, shape, what)
-
-    @property
-    def name(self) -> str:
-        """See `Objective`."""
-        return self.of.name
-
-    @property
-    def loss(self):
-        """See `Objective`."""
-        return self.of.loss
-
-    @property
-    def head_loss(self):
-        """See `Objective`."""
-        return self.of.head_loss
-
-    def head(self, name, shape, output_shape, data_format):
-        """See `Objective`."""
-        return self.of.head(name, shape, output_shape, data_format)
-
-    def loss_head(self, model, data):
-        """See `Objective`."""
-        return self.of.loss_head(model, data)
-
-    def targets(self, model, data):
-        """See `Objective`."""
-        return self.of.targets(model, data)
+    name, loss, head_loss, check, head, loss_head, targets = map(
+        _delegated, ("name", "loss", "head_loss", "check", "head", "loss_head", "targets")
+    )
 
     def verify(self, model_or_predict: keras.Model | Callable, batches: Iterable) -> Verification:
         """All results on the pairs, fold by fold."""

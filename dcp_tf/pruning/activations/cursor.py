@@ -33,11 +33,6 @@ class Batches:
     def __getitem__(self, index: int) -> Tensors:
         return self._compute(index) if self._kept is None else self._kept[index]
 
-    @property
-    def cached(self) -> bool:
-        """Whether the values are cached."""
-        return self._kept is not None
-
     def release(self) -> None:
         """Frees the values; from here on they are computed at each use."""
         if self._kept is not None:

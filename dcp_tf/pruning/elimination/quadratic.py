@@ -55,11 +55,6 @@ class Quadratic:
         measured = weights if self.metric is None else weights @ self.metric
         return float(0.5 * np.vdot(measured, self.hessian @ weights) - np.vdot(self.linear, measured))
 
-    def gradient(self, weights: np.ndarray) -> np.ndarray:
-        """The model's gradient at a W, (rows, outputs)."""
-        plain = self.hessian @ weights - self.linear
-        return plain if self.metric is None else plain @ self.metric
-
     def scaled(self) -> "Quadratic":
         """The same model in outputs whose errors all count the same: `W M^(1/2)` instead of W."""
         if self.metric is None:

@@ -97,11 +97,11 @@ def test_a_walk_stays_where_it_is_if_the_next_tensors_do_not_fit():
 def test_values_are_the_same_kept_or_computed_again(memory, disk, tmp_path):
     cache = cache_of(memory, disk, tmp_path)
     values = Batches(lambda i: [tf.fill([3], i), tf.cast(tf.fill([2], i), tf.bfloat16)], 4, 20_000, cache)
-    assert not values.cached
+    assert values._kept is None
     assert (cache.memory.used, cache.disk.used) == (0, 0)
     assert values[1][0].numpy().tolist() == [1] * 3
     values.keep()
-    assert values.cached == (memory + disk > 0)
+    assert (values._kept is not None) == (memory + disk > 0)
     assert (cache.memory.used, cache.disk.used) == ((20_000, 0) if memory else (0, disk))
     assert [values[i][0].numpy().tolist() for i in (2, 0)] == [[2] * 3, [0] * 3]
     assert values[1][1].dtype == tf.bfloat16
