@@ -191,7 +191,7 @@ def _guesses_pairs(check: BaselineCheck, objective: Objective) -> str | None:
     value = check.figures.get(check.metric)
     if check.metric != "verification_accuracy" or value >= max(_COIN, 0.5 + 1.5 / np.sqrt(len(objective.pairs.same))):
         return None
-    return f"the model verifies faces no better than by chance: verification_accuracy {value:.4f}"
+    return f"the model verifies faces no better than chance: verification_accuracy {value:.4f}"
 
 
 def _is_clearly_right(check: BaselineCheck, objective: Objective, labels: np.ndarray) -> bool:

@@ -76,7 +76,7 @@ class BestEpoch:
         return [self._figures, *self._best.values]
 
     def begin(self) -> None:
-        """Measures the weights as they are now, unless that was done before the run was stopped."""
+        """Measures the current weights, unless a stopped run did before."""
         if np.isnan(self._figures.numpy()[0]):
             loss, accuracy = self._measure()
             self._keep(0, loss, accuracy, loss, accuracy)

@@ -96,7 +96,7 @@ class TrainState:
         changes, names = describe_changes(about["settings"], expected)
         if changes:
             raise UsageError(
-                f"{self.path} was saved by a run with other settings ({changes}); delete it to start anew",
+                f"{self.path} was saved by a run with other settings ({changes}); delete it to start over",
                 setting=names,
             )
         sets = [("model", list(variables)), ("optimizer", list(optimizer))]
@@ -202,10 +202,10 @@ def _read(path: pathlib.Path, only: str | None = None) -> dict[str, np.ndarray]:
         with np.load(path, allow_pickle=False) as archive:
             return {key: archive[key] for key in archive.files if only in (None, key)}
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} is damaged ({error}); delete it to start anew") from error
+        raise RunError(f"{path} is damaged ({error}); delete it to start over") from error
 
 
 def _about(arrays: Mapping[str, np.ndarray], path: pathlib.Path) -> dict:
     if "about" not in arrays:
-        raise RunError(f"{path} is no saved training state; delete it to start anew")
+        raise RunError(f"{path} is no saved training state; delete it to start over")
     return json.loads(arrays["about"].tobytes())

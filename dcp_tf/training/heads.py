@@ -218,7 +218,7 @@ def block_ends(graph: ChannelGraph) -> list[int]:
     return sorted(ends.values())
 
 
-def loss_by_chance(loss: Loss, labels: np.ndarray, output_shape: Sequence[int | None]) -> float | None:
+def constant_loss(loss: Loss, labels: np.ndarray, output_shape: Sequence[int | None]) -> float | None:
     """The loss of the best constant output; None for losses of which it is not known.
 
     Args:
@@ -251,6 +251,6 @@ def loss_by_chance(loss: Loss, labels: np.ndarray, output_shape: Sequence[int | 
     return float(loss(labels, tf.broadcast_to(logits, shape)))
 
 
-def heads_at_chance(losses: Sequence[float], by_chance: float) -> list[int]:
+def heads_at_chance(losses: Sequence[float], of_constant: float) -> list[int]:
     """Which heads (from 0) are hardly better than a constant output."""
-    return [number for number, value in enumerate(losses) if not value < _AT_CHANCE * by_chance]
+    return [number for number, value in enumerate(losses) if not value < _AT_CHANCE * of_constant]

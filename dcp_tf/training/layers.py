@@ -1,4 +1,4 @@
-"""What training sets in the layers of a model: attributes for a while, the compute dtype, random states.
+"""Layer settings during training: temporary attributes, the compute dtype, random states.
 
 Op determinism (`tf.config.experimental.enable_op_determinism`) stays off: CPUs do not need it, and on GPUs operations
 without a deterministic kernel would raise (docs/decisions/053). Users who want it switch it on before training.

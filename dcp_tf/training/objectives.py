@@ -116,7 +116,7 @@ class Objective(abc.ABC):
         """How good a model, or a function from images to outputs, is on batches of (images, labels)."""
 
     def decide(self, outputs: np.ndarray) -> np.ndarray | None:
-        """The answers that outputs stand for; None where they are no decisions."""
+        """The decisions of outputs; None if they are not decisions."""
         return None
 
     def class_numbers(self, labels: np.ndarray | None) -> np.ndarray | None:

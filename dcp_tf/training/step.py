@@ -248,9 +248,7 @@ class TrainStep:
 
     def _check_labels(self, *, labelled: bool) -> None:
         if not labelled and self._teacher is None:
-            raise UsageError(
-                "The training data has no labels. Give some, or a teacher whose predictions stand for them"
-            )
+            raise UsageError("The training data has no labels. Give some, or a teacher whose predictions replace them")
         if labelled and self._teacher is not None and not self._distils:
             raise UsageError("A teacher was given, but the data has its own labels and no loss is a Distillation")
 

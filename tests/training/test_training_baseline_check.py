@@ -249,7 +249,7 @@ def test_faces_that_are_verified_by_guessing():
     unknown = RNG.normal(size=(400, 8)).astype("float32")
     for embeddings, warns in ((known, False), (unknown, True)):
         check = checked(lambda images, said=embeddings: said[np.asarray(images)[:, 0].astype(int)], data, objective)
-        assert ("no better than by chance" in (check.warning or "")) is warns
+        assert ("no better than chance" in (check.warning or "")) is warns
 
 
 def test_faces_of_which_no_two_are_of_one_person_are_measured_by_their_pairs_alone():

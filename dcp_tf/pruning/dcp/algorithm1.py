@@ -21,7 +21,7 @@ from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.pruning.problem.stages import Stage, StageLoss, channel_unit, in_stages, kernel_units, stage_losses
 from dcp_tf.training import TrainState, fit
 from dcp_tf.training.checkpoint import History
-from dcp_tf.training.heads import AugmentedModel, augment, heads_at_chance, loss_by_chance
+from dcp_tf.training.heads import AugmentedModel, augment, constant_loss, heads_at_chance
 from dcp_tf.training.layers import override_attribute
 from dcp_tf.training.pooled_heads import are_pooled, train_pooled_heads
 
@@ -196,17 +196,17 @@ def _name_idle_heads(context: Context, augmented: AugmentedModel) -> None:
     if context.data.labels is None:
         return
     shape = augmented.model.outputs[0].shape
-    by_chance = loss_by_chance(context.objective.head_loss, context.data.labels, shape)
-    if by_chance is None:
+    constant = constant_loss(context.objective.head_loss, context.data.labels, shape)
+    if constant is None:
         return
     trained = context.history[-1]
     losses = trained["history"][-1]["losses"][: len(augmented.positions)]
-    idle = heads_at_chance(losses, by_chance)
+    idle = heads_at_chance(losses, constant)
     trained["heads_at_chance"] = [augmented.positions[number].layer for number in idle]
     if idle:
         named = ", ".join(f"{augmented.positions[n].layer} (loss {losses[n]:.3g})" for n in idle)
         progress.say(
-            f"hardly better than a constant answer (loss {by_chance:.3g}): the auxiliary classifiers at {named}; train "
+            f"hardly better than a constant answer (loss {constant:.3g}): the auxiliary classifiers at {named}; train "
             "them longer (auxiliary.epochs), on more images, or put them deeper (auxiliary_layers)",
             setting=("auxiliary.epochs", "auxiliary_layers"),
         )

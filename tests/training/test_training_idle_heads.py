@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dcp_tf.training import ClassificationLoss, MeanSquaredError
-from dcp_tf.training.heads import heads_at_chance, loss_by_chance
+from dcp_tf.training.heads import constant_loss, heads_at_chance
 
 RNG = np.random.default_rng(0)
 
@@ -21,19 +21,19 @@ RNG = np.random.default_rng(0)
 )
 def test_no_constant_answer_does_better(independent, labels, shape):
     loss = ClassificationLoss("logits", independent)
-    by_chance = loss_by_chance(loss, labels, shape)
+    of_constant = constant_loss(loss, labels, shape)
     constants = RNG.normal(size=(50, shape[-1])).astype("float32")
     whole = (len(labels), *shape[1:])
-    assert by_chance <= min(float(loss(labels, np.broadcast_to(c, whole))) for c in constants) + 1e-5
-    assert by_chance > 0.1
+    assert of_constant <= min(float(loss(labels, np.broadcast_to(c, whole))) for c in constants) + 1e-5
+    assert of_constant > 0.1
 
 
 def test_equal_classes_and_numbers():
-    by_chance = loss_by_chance(ClassificationLoss("logits"), np.arange(1000) % 10, (None, 10))
-    assert by_chance == pytest.approx(np.log(10), rel=2e-2)
+    of_constant = constant_loss(ClassificationLoss("logits"), np.arange(1000) % 10, (None, 10))
+    assert of_constant == pytest.approx(np.log(10), rel=2e-2)
     numbers = RNG.normal(5.0, 2.0, (300, 1)).astype("float32")
-    assert loss_by_chance(MeanSquaredError(), numbers, (None, 1)) == pytest.approx(numbers.var(), rel=1e-3)
-    assert loss_by_chance(lambda labels, outputs: 0.0, numbers, (None, 1)) is None
+    assert constant_loss(MeanSquaredError(), numbers, (None, 1)) == pytest.approx(numbers.var(), rel=1e-3)
+    assert constant_loss(lambda labels, outputs: 0.0, numbers, (None, 1)) is None
 
 
 def test_heads_must_be_clearly_better():
