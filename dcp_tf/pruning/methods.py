@@ -72,7 +72,7 @@ class RefitsWeights(Method, Images):
     """What methods need to know that fit the remaining weights, layer by layer."""
 
     guided: ClassVar[bool] = True
-    chooser: ClassVar[Callable | None] = None  # in the quadratic models of a group's readers alone
+    chooser: ClassVar[Callable | None] = None  # in the quadratic models of a group's consumers alone
 
     @property
     def passes(self) -> int:

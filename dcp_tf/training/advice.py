@@ -46,6 +46,6 @@ def _remedy(history: History, config: TrainConfig, metric: str) -> str:
     best = accuracies.index(max(accuracies)) + 1
     if best >= 0.8 * len(history):  # it was still rising
         return f"try finetuning.epochs={3 * len(history)}"
-    if history[-1].get(metric, 0.0) > accuracies[-1] + 0.1:  # what was learnt does not hold for other images
+    if history[-1].get(metric, 0.0) > accuracies[-1] + 0.1:  # what was learned does not hold for other images
         return f"more training images help, or finetuning.learning_rate={config.learning_rate / 10:g}"
     return f"try finetuning.learning_rate={config.learning_rate / 3:.2g} finetuning.epochs={2 * len(history)}"

@@ -185,24 +185,10 @@ def _train(
     epochs = max(config.epochs, min(_EPOCHS, math.ceil(_STEPS / per_epoch)))
     vectors, labels = tf.constant(vectors), tf.constant(labels)
     test_vectors, test_labels = (vectors[trained:], labels[trained:]) if held_out else (vectors, labels)
-    optimizer, rate = keras.optimizers.Adam(config.learning_rate), config.rate()
-    variables = last.trainable_variables
-    optimizer.build(variables)
-
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([])], autograph=False)
-    def step(chosen, learning_rate):
-        optimizer.learning_rate.assign(learning_rate)
-        with tf.GradientTape() as tape:
-            value = tf.cast(
-                loss(tf.gather(labels, chosen), last(tf.gather(vectors, chosen), training=True)), tf.float32
-            )
-            norms = [tf.nn.l2_loss(tf.convert_to_tensor(v)) for v in variables if len(v.shape) > 1]
-            value += config.weight_decay * tf.add_n([tf.constant(0.0), *norms])
-        optimizer.apply(tape.gradient(value, variables), variables)
-
+    step, rate = _adam_step(last, vectors, labels, loss, config.weight_decay), config.rate()
     measure = tf.function(lambda: loss(test_labels, last(test_vectors, training=False)), autograph=False)
     rng = np.random.default_rng([config.seed, 2])
-    best = BestWeights(variables, float(measure()))
+    best = BestWeights(last.trainable_variables, float(measure()))
     if not math.isfinite(best.loss):
         raise RunError(
             f"the loss of the auxiliary classifier {last.name} is {best.loss} before training; check the images"
@@ -226,6 +212,26 @@ def _train(
     accuracy = float(tf.reduce_mean(loss.accuracy(test_labels, outputs))) if hasattr(loss, "accuracy") else math.nan
     _absorb_scaling(last, mean, scale)
     return best.loss, accuracy
+
+
+def _adam_step(
+    last: keras.Model, vectors: tf.Tensor, labels: tf.Tensor, loss: Loss, weight_decay: float
+) -> Callable[[tf.Tensor, tf.Tensor], None]:
+    """A compiled step of Adam on some of the vectors, given their positions and the learning rate."""
+    optimizer, variables = keras.optimizers.Adam(), last.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([])], autograph=False)
+    def step(chosen, learning_rate):
+        optimizer.learning_rate.assign(learning_rate)
+        with tf.GradientTape() as tape:
+            outputs = last(tf.gather(vectors, chosen), training=True)
+            value = tf.cast(loss(tf.gather(labels, chosen), outputs), tf.float32)
+            norms = [tf.nn.l2_loss(tf.convert_to_tensor(v)) for v in variables if len(v.shape) > 1]
+            value += weight_decay * tf.add_n([tf.constant(0.0), *norms])
+        optimizer.apply(tape.gradient(value, variables), variables)
+
+    return step
 
 
 def _absorb_scaling(last: keras.Model, mean: np.ndarray, scale: np.ndarray) -> None:

@@ -109,7 +109,7 @@ class Quadratic:
         return _STRENGTHS[int(np.argmin(errors))]
 
     def fit(self, selected: np.ndarray) -> np.ndarray:
-        """The W that minimises the model with zeros outside the selected atoms, (rows, outputs)."""
+        """The W that minimizes the model with zeros outside the selected atoms, (rows, outputs)."""
         allowed = self.mask & ((self.atom < 0) | selected[self.atom])
         weights = np.zeros_like(self.linear)
         patterns, which = np.unique(allowed, axis=1, return_inverse=True)

@@ -61,7 +61,7 @@ def lasso(
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """LASSO over one scale for each channel, then least squares of the weights (He et al. 2017, arXiv:1707.06168).
 
-    The scales minimise `1/2 ||O^b - sum b_k z_k||^2 + lambda |b|_1` with kernels of norm 1 (eq. 2); lambda rises until
+    The scales minimize `1/2 ||O^b - sum b_k z_k||^2 + lambda |b|_1` with kernels of norm 1 (eq. 2); lambda rises until
     no more than `width` of them are left. The weights that read those channels are then fitted to O^b.
 
     Args and Returns are those of `thinet`.

@@ -25,7 +25,7 @@ class _Reconstruction(WidthSettings, RefitsWeights):
     selection_lr = Search.selection_lr
 
     def check(self, graph: ChannelGraph, groups: Sequence[ChannelGroup]) -> None:
-        """Raises UsageError for a group whose readers cannot be reconstructed so."""
+        """Raises UsageError for a group whose consumers cannot be reconstructed so."""
         check_layers(graph, groups, self.name)
 
 

@@ -34,7 +34,7 @@ class SelectionProblem(Protocol):
         """The loss at the current W, over the whole selection set."""
 
     def solve(self, selected: np.ndarray) -> None:
-        """Minimises L over W_A, warm-started, with W outside of A held at zero (eq. 8, 9)."""
+        """Minimizes L over W_A, warm-started, with W outside of A held at zero (eq. 8, 9)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,7 @@ def select_greedily(
     """Algorithm 2: adds the `per_step` atoms with the largest gradients, solves, until the stopping rule holds.
 
     Args:
-        problem: gives scores and losses, and minimises over the selected atoms.
+        problem: gives scores and losses, and minimizes over the selected atoms.
         stopping: fixed rate, SC1 or SC2.
         per_step: B, atoms added per step.
         on_step: called after each step with the kept count, its limit and the loss.

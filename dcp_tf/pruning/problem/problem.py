@@ -24,7 +24,7 @@ _DIVERGED = 10  # times the loss without any channel
 
 @dataclasses.dataclass(frozen=True)
 class SubProblem:
-    """How L is minimised over the selected channels (eq. 9) and what L is (eq. 6).
+    """How L is minimized over the selected channels (eq. 9) and what L is (eq. 6).
 
     Attributes:
         reconstruction: factor of L_M; 0 omits it.
@@ -76,7 +76,7 @@ class ChannelProblem:
             stage_loss: of the stage's discrimination-aware loss.
             cursors: of the pruned model and of the baseline, both before the first consumer.
             labels: per batch.
-            settings: the loss and how it is minimised.
+            settings: the loss and how it is minimized.
             cache: for the tensors that are kept.
             rng: shuffles the batches of each sub-problem.
             fisher: returns the Fisher matrices of L_S at the outputs of the consumers' calls, see `fisher_matrices`;
@@ -108,8 +108,6 @@ class ChannelProblem:
         if settings.reconstruction:
             function = _baseline_outputs(base_cursor, sorted(self.reading))
             self.base = _cache(base_cursor, function, base_cursor.bytes_of(outputs), None, cache)
-        self._kernels = [c.kernel.value for c in self.consumers]
-        self._biases = [b.value for b in biases_of(self.consumers)]
         self._start = [c.kernel.numpy() for c in self.consumers]
         self._selected = np.zeros(size, bool)
         self._terms: LossTerms | None = None
@@ -250,6 +248,8 @@ class ChannelProblem:
 
     def _compile(self) -> None:
         settings = self.settings
+        self._kernels = [c.kernel.value for c in self.consumers]
+        self._biases = [b.value for b in biases_of(self.consumers)]
         self._rate = tf.Variable(settings.learning_rate, dtype=tf.float32)
         self._masks = [tf.Variable(tf.ones(k.shape)) for k in self._kernels]
         velocities = [tf.Variable(tf.zeros(v.shape)) for v in (*self._kernels, *self._biases)]
