@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from dcp_tf.errors import RunError
+from dcp_tf.pruning.activations.memory import cache_bytes
 
 Tensors = Sequence[tf.Tensor]
 
@@ -56,6 +57,11 @@ class Cache:
             self._parent.mkdir(parents=True, exist_ok=True)
             disk = min(disk, shutil.disk_usage(self._parent).free // 2)
         self.disk = ByteBudget(disk)
+
+    @classmethod
+    def of_gib(cls, gib: float, disk_gib: float) -> "Cache":
+        """The cache that the settings `cache_gib` and `cache_disk_gib` allow."""
+        return cls(cache_bytes(gib), int(disk_gib * 2**30))
 
     def keep(
         self,

@@ -15,7 +15,7 @@ from dcp_tf.graph import ChannelGroup
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import ActivationCursor, compiled
 from dcp_tf.pruning.activations.linear import linear
-from dcp_tf.pruning.activations.memory import cache_bytes, free_compiled, images_at_once, matrix_bytes
+from dcp_tf.pruning.activations.memory import free_compiled, images_at_once, matrix_bytes
 from dcp_tf.pruning.activations.selection_images import SelectionImages
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.elimination.fisher import sampled_loss
@@ -120,7 +120,7 @@ class _Losses:
         graph, objective, method = context.graph, context.objective, context.method
         model, self._distance = graph.trace.model, objective.loss
         teacher = objective.targets(model, context.data)
-        self._cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
+        self._cache = Cache.of_gib(method.cache_gib, method.cache_disk_gib)
         modelled = _modelled(context)
         samples = min(_MEASURED[-1], max(1, min(method.selection_samples, context.data.size) - modelled))
         # On the images that it was fitted to, a kernel of many inputs loses nothing.

@@ -11,7 +11,7 @@ from dcp_tf import progress
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import ActivationCursor
-from dcp_tf.pruning.activations.memory import cache_bytes, images_at_once
+from dcp_tf.pruning.activations.memory import images_at_once
 from dcp_tf.pruning.activations.selection_images import SelectionImages
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.dcp.dispatch import choose, choose_kernels
@@ -200,7 +200,7 @@ class StageRunner:
 def _selection_images(context: Context, graph: ChannelGraph) -> tuple[SelectionImages, Cache]:
     """The selection set, in batches that fit into memory, and the cache for what layers make of it."""
     method: Guided = context.method
-    cache = Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
+    cache = Cache.of_gib(method.cache_gib, method.cache_disk_gib)
     batch = method.selection_batch
     if method.selection == "fast" and not method.passes:  # else it is that of SGD, on which the result depends
         batch = images_at_once(graph.trace, method.cache_gib, batch)

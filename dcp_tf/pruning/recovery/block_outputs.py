@@ -22,7 +22,7 @@ from dcp_tf.graph.rule import KeptChannels
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import Batches, Tensors, compiled, count_images
 from dcp_tf.pruning.activations.linear import run_linear
-from dcp_tf.pruning.activations.memory import cache_bytes, free_compiled, images_at_once
+from dcp_tf.pruning.activations.memory import free_compiled, images_at_once
 from dcp_tf.pruning.activations.selection_images import SelectionImages
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.elimination.fisher import tree_sum
@@ -75,7 +75,7 @@ def recover_weights(
     data = context.selection_data or context.data
     phases = context.state.load_weights("recovery", variables)
     if phases is None:
-        phases, cache = [], Cache(cache_bytes(method.cache_gib), int(method.cache_disk_gib * 2**30))
+        phases, cache = [], Cache.of_gib(method.cache_gib, method.cache_disk_gib)
         try:
             step = min(_BATCH_SIZE, max(1, min(method.selection_samples, data.size) // _LEAST_BATCHES))
             at_once = images_at_once(baseline.trace, method.cache_gib, step)
