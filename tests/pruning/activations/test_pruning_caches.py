@@ -32,7 +32,7 @@ def cache_of(memory, disk=0, folder=None):
     return cache
 
 
-def test_room_is_taken_where_it_fits_and_given_back():
+def test_bytes_are_reserved_if_they_fit_and_released():
     budget = ByteBudget(10)
     assert budget.reserve(6)
     assert not budget.reserve(5)
@@ -48,7 +48,7 @@ def cursor_of(model, cache, batch=5):
 
 
 @pytest.mark.parametrize(("memory", "disk"), [(2**30, 0), (0, 2**30), (20_000, 2**30)])
-def test_a_walk_gives_the_tensors_that_the_model_has(memory, disk, tmp_path):
+def test_a_cursor_gives_the_tensors_that_the_model_has(memory, disk, tmp_path):
     model, cache = build(NETS["residual"]), cache_of(memory, disk, tmp_path)
     graph, cursor = cursor_of(model, cache)
     whole = graph.trace.run({graph.trace.inputs[0]: images()[0]}, range(len(graph.trace.shapes)), training=False)
@@ -76,7 +76,7 @@ def test_the_bytes_of_tensors_are_those_that_they_take():
     assert cursor.bytes_of(cursor.live) == held
 
 
-def test_a_walk_stays_where_it_is_if_the_next_tensors_do_not_fit():
+def test_a_cursor_stays_if_the_next_tensors_do_not_fit():
     model = build(NETS["residual"])
     graph, cursor = cursor_of(model, cache_of(0))
     cursor.advance(6)

@@ -95,7 +95,7 @@ def test_outputs_together_and_one_by_one_go_in_the_same_order(monkeypatch):
     np.testing.assert_allclose(together[1], alone[1], rtol=1e-9)
 
 
-def test_held_places_stay_zero_in_what_is_fitted():
+def test_masked_entries_of_a_fit_are_zero():
     part = random_kernels(np.random.default_rng(5), 3, 2, 3, others=1)
     part.mask[2, 1] = part.mask[-1, 0] = False
     selected = np.arange(9) % 2 == 0

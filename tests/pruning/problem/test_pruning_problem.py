@@ -103,7 +103,7 @@ def test_masks_are_zero_where_channels_went():
     assert mask[:, :, 1].sum() == 0
 
 
-def test_the_first_reader_is_the_first_call_of_all_readers():
+def test_the_first_consumer_is_the_first_call_of_all_consumers():
     graph = ChannelGraph(build(NETS["residual"]))
     assert graph.trace.calls[channel_unit(graph, graph.group("make")).calls[0]].path == "read1"
     graph = ChannelGraph(build(NETS["shared"]))
