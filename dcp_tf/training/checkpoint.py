@@ -25,9 +25,9 @@ class History(list):
     with held-out inputs `held_out_loss` and, for instance, `held_out_top1`.
 
     Attributes:
-        resolved: settings as they were used: `epochs`, `batch_size`, `clip_norm`.
-        held_out: with held-out inputs how many these are (`images`), the `metric` that they were compared by, its
-            value `before` training and of the epoch that was `kept`, and its number `kept_epoch` (0: none); else None.
+        resolved: the settings that were used: `epochs`, `batch_size`, `clip_norm`.
+        held_out: with held-out inputs their number (`images`), the compared `metric`, its value `before` training and
+            that of the `kept` epoch, and the latter's number `kept_epoch` (0: none); else None.
     """
 
     def __init__(self, records: Iterable[dict[str, Any]] = ()):

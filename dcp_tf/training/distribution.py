@@ -63,7 +63,7 @@ def _tpu() -> tf.distribute.Strategy:
 
 @contextlib.contextmanager
 def distributed(strategy: tf.distribute.Strategy | None) -> Iterator[None]:
-    """Lets every `fit` inside train under the strategy; None: on one device.
+    """Trains every `fit` inside of it under the strategy; None: on one device.
 
     Example:
         >>> with distributed(tf.distribute.MirroredStrategy()):

@@ -113,19 +113,19 @@ class Objective(abc.ABC):
 
     @abc.abstractmethod
     def evaluate(self, model_or_predict: keras.Model | Callable, batches: Iterable) -> dict[str, float]:
-        """How good a model, or a function from images to outputs, is on batches of (images, labels)."""
+        """The metrics of a model, or of a function from images to outputs, on batches of (images, labels)."""
 
     def decide(self, outputs: np.ndarray) -> np.ndarray | None:
         """The decisions of outputs; None if they are not decisions."""
         return None
 
     def class_numbers(self, labels: np.ndarray | None) -> np.ndarray | None:
-        """The labels as one class number (N,) for each image; None where they are none."""
+        """The labels as one class number per image, (N,); None if they are not classes."""
         return None
 
     @abc.abstractmethod
     def describe(self) -> str:
-        """The loss in some words."""
+        """The loss in a few words."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,13 +134,11 @@ class Classification(Objective):
 
     Attributes:
         outputs_kind: "logits", "softmax" or "sigmoid".
-        independent: whether each class is a yes / no question of its own; of sigmoid outputs it always is.
+        independent: whether each class is a binary prediction, independent of the others; sigmoid outputs always are.
         multilabel: whether an image may have several classes; labels are then rows of 0 and 1.
-        is_dense: whether there is one prediction per position of an image, or per step of a sequence; `bind` finds
-            out.
-        is_sequence: whether there are steps and no places, so that the outputs are (batch, steps, classes), as those of
-            networks that read text or speech; `bind` finds out.
-        imitates: whether the baseline's outputs are the labels, there being no others; `bind` finds out.
+        is_dense: whether there is one prediction per position of an image, or per step of a sequence; `bind` sets it.
+        is_sequence: whether the outputs are (batch, steps, classes), as of networks for text or speech; `bind` sets it.
+        imitates: whether the baseline's outputs replace missing labels; `bind` sets it.
     """
 
     outputs_kind: str = "logits"
@@ -153,7 +151,7 @@ class Classification(Objective):
     def __post_init__(self):
         if self.outputs_kind == "sigmoid" or self.multilabel:
             object.__setattr__(self, "independent", True)
-        _ = self.loss  # finds what cannot be
+        _ = self.loss  # raises for invalid combinations
 
     def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`."""
