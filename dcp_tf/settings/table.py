@@ -67,8 +67,16 @@ class Rule:
         """The choices or the range in words."""
         if self.choices:
             return f"one of {', '.join(self.choices)}"
-        texts = {"above": self.above, "{} or more": self.lower, "below": self.below, "{} or less": self.upper}
-        parts = [t.format(f"{n:g}") if "{}" in t else f"{t} {n:g}" for t, n in texts.items() if n is not None]
+        if self.lower is not None and self.upper is not None:
+            parts = [f"{self.lower} to {self.upper}"]
+        else:
+            limits = {
+                "above {}": self.above,
+                "{} or more": self.lower,
+                "below {}": self.below,
+                "{} or less": self.upper,
+            }
+            parts = [text.format(limit) for text, limit in limits.items() if limit is not None]
         return " and ".join(parts) + re.sub(_NAME, r"\1", self.hint)
 
 

@@ -37,7 +37,7 @@ class Other(Table):
         ({"share": float("nan")}, "share must be above 0 and below 1, received nan", ("share",)),
         (
             {"count": 1},
-            "count must be 2 or more and 9 or less; share=0.1 is another way, received 1",
+            "count must be 2 to 9; share=0.1 is another way, received 1",
             ("count", "share"),
         ),
         ({"names": ["a", "c"]}, "names must be one of a, b, received ('a', 'c')", ("names",)),
