@@ -30,7 +30,7 @@ class DataSplit(Protocol):
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """The shape of one input, as it lies in a batch."""
+        """The shape of one input in a batch."""
 
     @property
     def labels(self) -> np.ndarray | None:

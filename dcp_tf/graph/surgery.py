@@ -45,10 +45,10 @@ def copy_model(graph: ChannelGraph) -> keras.Model:
 
 
 def check_layers(graph: ChannelGraph) -> None:
-    """Makes sure, before any long work, that custom layers can be created again from their config.
+    """Makes sure, before any long work, that custom layers can be recreated from their config.
 
     Raises:
-        UsageError: one cannot; it is named.
+        UsageError: one cannot; the error names it.
     """
     for record in graph.records.values():
         if isinstance(record.operation, keras.Layer) and is_custom(record.operation):

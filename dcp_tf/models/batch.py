@@ -19,7 +19,7 @@ def with_open_batch(model: keras.Model) -> keras.Model:
     """Returns the model without the batch size that its inputs state.
 
     Args:
-        model: functional or Sequential, built. It stays as it is.
+        model: functional or Sequential, built; it is not changed.
 
     Returns:
         `model` itself if no batch size is stated, else a model of the same layers with equal outputs.

@@ -16,7 +16,7 @@ def in_full_precision(model: keras.Model) -> keras.Model:
     TFLite has no kernels for mixed precision, and Keras keeps it in each layer's config.
 
     Args:
-        model: functional or Sequential, with layers of any dtype policy. It stays as it is.
+        model: functional or Sequential, with layers of any dtype policy; it is not changed.
 
     Returns:
         `model` itself if no layer of it computes in float16 or bfloat16, else a new one with layers of the same names.

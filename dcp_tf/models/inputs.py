@@ -14,7 +14,7 @@ from dcp_tf.models.functional import functional_graph, nested_arguments, ordered
 
 _LARGEST_UNIT = 0.1  # a model that multiplies by less than this was made for 0..255, not for 0..1
 _LARGEST_UNIT_MEAN = 1.5  # pixels of 0..1 or -1..1 have no mean beyond this
-_PIXELS = (-1.0, 260.0)  # where the mean of pixels of 0..255 can lie; other inputs are no pixels
+_PIXELS = (-1.0, 260.0)  # range of the mean of pixels of 0..255; other inputs are not pixels
 _LEVELS = (0.0, 127.5, 255.0)
 _OPEN_SIZE = 256  # of an image whose size the model leaves open
 _NOT_AFFINE = 0.01  # of the span

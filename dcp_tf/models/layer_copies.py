@@ -79,7 +79,7 @@ def _cannot(layer: keras.Layer, error: Exception) -> str:
     reason = str(error).rpartition("Exception encountered: ")[2]
     problem = "it has no get_config" if isinstance(error, NotImplementedError) else first_line(Exception(reason))
     return (
-        f"layer {layer.name!r} ({type(layer).__name__}) cannot be made again from its config ({problem}): give it a "
+        f"layer {layer.name!r} ({type(layer).__name__}) cannot be recreated from its config ({problem}): give it a "
         "get_config with the arguments of its __init__ and nothing else"
     )
 

@@ -35,7 +35,7 @@ def transfer_state(old: keras.Layer, new: keras.Layer, take: Take | None = None)
         _build_inner_layers(one, other)
     if len(old.variables) != len(new.variables):
         raise UsageError(
-            f"layer {old.name!r} ({type(old).__name__}) has {len(old.variables)} weights, made again from its config "
+            f"layer {old.name!r} ({type(old).__name__}) has {len(old.variables)} weights, recreated from its config "
             f"{len(new.variables)}: its build method must make the weights of all layers inside of it"
         )
     for variable, target in zip(old.variables, new.variables, strict=True):
@@ -51,7 +51,7 @@ def _pairs(old: keras.Layer, new: keras.Layer) -> list[tuple[keras.Layer, keras.
     kinds = [[type(layer) for layer in layers] for layers in inside]
     if kinds[0] != kinds[1]:
         raise UsageError(
-            f"layer {old.name!r} ({type(old).__name__}) holds {len(kinds[0])} layers, made again from its config "
+            f"layer {old.name!r} ({type(old).__name__}) holds {len(kinds[0])} layers, recreated from its config "
             f"{len(kinds[1])} or others: its __init__ must make all layers inside of it"
         )
     return pairs + list(zip(*inside, strict=True))
@@ -69,7 +69,7 @@ def _assign(old: keras.Variable, new: keras.Variable, take: Take | None) -> None
     value = keras.ops.convert_to_numpy(old)
     value = value if take is None else take(old, value)
     if value.shape != tuple(new.shape):
-        raise UsageError(f"{old.path} becomes {value.shape}, but the layer made again has {tuple(new.shape)} there")
+        raise UsageError(f"{old.path} becomes {value.shape}, but the recreated layer has {tuple(new.shape)} there")
     new.assign(value)
 
 

@@ -39,7 +39,7 @@ _ADDITIVE = operations(numpy_ops, "Add Subtract")
 
 @register_rule(*_UNARY)
 def unary(call: RuleCall) -> Labels:
-    """Labels stay as they are."""
+    """Labels are unchanged."""
     return call.inputs[0]
 
 

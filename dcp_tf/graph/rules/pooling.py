@@ -30,7 +30,7 @@ def _names(pattern: str, ranks: str = "123") -> list[str]:
     *operations(image, "AffineTransform CropImages GaussianBlur PadImages PerspectiveTransform"),
 )
 def over_space(call: RuleCall) -> Labels:
-    """The channel axis stays as it is."""
+    """The channel axis is unchanged."""
     if len(call.inputs) > 1:
         return call.opaque("whose settings are computed")[0]
     data_format = getattr(call.operation, "data_format", None)
