@@ -1,6 +1,8 @@
 """A criterion of a user's own is known by name, and chooses."""
 
+import ast
 import doctest
+import pathlib
 import re
 
 import numpy as np
@@ -36,6 +38,13 @@ def test_the_documented_example_runs_and_chooses(table):
     largest = np.max([abs(model.get_layer(n).kernel.numpy()).max((0, 1, 2)) for n in ("make", "back1", "back2")], 0)
     assert names["result"].plan.channels["make"] == tuple(sorted(np.argsort(-largest)[:3].tolist()))
     assert names["result"].plan.method == "largest_weight"
+
+
+def test_the_readme_has_the_same_example():
+    example = doctest.DocTestParser().get_examples(dcp_tf.register_importance.__doc__)
+    readme = (pathlib.Path(dcp_tf.__file__).parents[1] / "README.md").read_text("utf-8")
+    (block,) = re.findall(r"```python\n(@dcp_tf.register_importance.*?)```", readme, re.DOTALL)
+    assert ast.dump(ast.parse(block)) == ast.dump(ast.parse(example[0].source))
 
 
 def test_fields_are_settings_that_the_plan_tells(table):
