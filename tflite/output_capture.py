@@ -14,7 +14,7 @@ _LOCK = threading.RLock()  # two threads that save and restore concurrently woul
 
 
 class OutputCapture(contextlib.AbstractContextManager):
-    """While entered, everything written to standard output and standard error goes to a temporary file.
+    """Inside the block, standard output and standard error go to a temporary file.
 
     C++ code writes to the file descriptors, Python code to `sys.stdout` and `sys.stderr`, which may be different
     streams (notebooks): both are redirected. Warnings and log records below the level ERROR are dropped.

@@ -25,7 +25,7 @@ def listing() -> str:
 
 
 def _about(name: str) -> str:
-    """The first sentence of a program's docstring; programs are not imported, so that the list is instant."""
+    """The first sentence of a program's docstring, read without importing the program, so that the list is instant."""
     source = pathlib.Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8")
     paragraph = ast.get_docstring(ast.parse(source)).partition("\n\n")[0]
     return " ".join(paragraph.split()).partition(". ")[0]
@@ -46,7 +46,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def main() -> int:
-    """The process: quiet where whoever reads the list, such as `head`, has seen enough."""
+    """The entry point; ends quietly if the reader of its output, such as `head`, closes the pipe."""
     try:
         code = run()
         sys.stdout.flush()

@@ -36,7 +36,7 @@ PROGRAM.string("name", None, "Prefix of the file names; default: the model's nam
 data_flags.define_seed(PROGRAM, "Draws the calibration images.")
 
 
-_LONGEST_NAME = 200  # bytes; a file name has 255, what is added and a temporary name included
+_LONGEST_NAME = 200  # bytes; file names have at most 255, including the suffixes of modes and temporary files
 
 
 def main(flags) -> None:

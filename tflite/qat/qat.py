@@ -1,4 +1,4 @@
-"""Quantization-aware training: a network learns to live with the rounding of an integer file before it becomes one."""
+"""Quantization-aware training: fine-tunes a network with the rounding of an integer file."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from dcp_tf.settings.training import TrainConfig
 from dcp_tf.tflite.conversion.keras_inference import check_model
 from dcp_tf.tflite.types import Quantization, TFLiteFile
 
-_RANGE_BATCHES = 8  # over which the first ranges of activations are averaged
+_RANGE_BATCHES = 8  # to average the initial ranges of activations over
 _SHOWN = 5  # layers that a line names
 
 
@@ -31,17 +31,17 @@ def quantization_aware_training(
     seed: int = 0,
     lower: str = "learning_rate",
 ) -> Any:
-    """Fine-tunes a copy of `model` in which weights and activations are rounded as an integer file rounds them.
+    """Fine-tunes a copy of `model` whose weights and activations are rounded as in an integer file.
 
     The ranges of activations are measured first, so one short epoch is enough for a trained model. The learning rate
-    falls along a cosine; the statistics of BatchNormalization stay as they are. Equal arguments give equal results.
+    follows a cosine; the statistics of BatchNormalization stay fixed. Equal arguments give equal results.
 
     Args:
-        model: a trained functional or Sequential Keras 3 model with known sizes; it stays as it is.
+        model: a trained functional or Sequential Keras 3 model with fixed sizes; it stays unchanged.
         train: a data split with `batches(batch_size, shuffle=, augment=, seed=, epoch=)`, or a function from the epoch
             (from 0) to a finite `tf.data.Dataset` of (images, labels) or, with a teacher, of images.
         losses: one per output of the model, as `dcp_tf.training.fit` takes them.
-        epochs: passes over the data; with 0 the ranges are measured and nothing is trained.
+        epochs: passes over the data; 0 only measures the ranges.
         learning_rate: the highest rate, of SGD with Nesterov momentum.
         batch_size: images per step.
         weight_decay: L2 coefficient, on kernels only.
@@ -54,8 +54,8 @@ def quantization_aware_training(
         lower: what the user should lower if the loss becomes NaN, such as the name of a flag.
 
     Returns:
-        A tf_keras model with quantizers, for `convert_qat`. Its outputs are near those of the file. `trained_copy`
-        gives its weights as a Keras 3 model.
+        A tf_keras model with quantizers, for `convert_qat`. Its outputs are close to those of the file. `trained_copy`
+        returns its weights as a Keras 3 model.
 
     Raises:
         UsageError: an argument, or a layer of the model, cannot be used.
@@ -90,13 +90,13 @@ def convert_qat(
 
     Args:
         quantized: the tf_keras model with quantizers.
-        representative_data: typical inputs, as `tflite.convert` takes them: for what lies inside of operations that
-            TFLite computes in several steps, of which training does not measure the ranges.
+        representative_data: typical inputs, as for `tflite.convert`. They calibrate the ranges inside operations that
+            TFLite computes in several steps, which training does not measure.
         io: "float" (floats go in and out, converted inside) or "int8".
         allow_float: whether an operation without an integer kernel may stay in float.
 
     Returns:
-        The file, in memory; its inputs and outputs are called as those of `tflite.convert`.
+        The file, in memory; its inputs and outputs have the same names as those of `tflite.convert`.
 
     Raises:
         UsageError: an argument does not fit.
@@ -108,7 +108,7 @@ def convert_qat(
 
     try:
         file, floats = _run_converter(quantized, "export", representative_data, io)
-    except RunError:  # the converter cannot measure the ranges that are missing beside those that are known
+    except RunError:  # the converter cannot mix known ranges with ranges that it measures
         file, floats = None, []
     if file is None or floats:
         measured, left = _run_converter(quantized, "off", representative_data, io)
@@ -121,11 +121,11 @@ def convert_qat(
 
 
 def trained_copy(quantized: Any, model: Any) -> Any:
-    """A copy of the Keras 3 model with the weights that quantization-aware training found: what the file rounds.
+    """A copy of the Keras 3 model with the trained weights, which the file rounds.
 
     Args:
         quantized: what `quantization_aware_training(model, ...)` returned.
-        model: stays as it is.
+        model: the original model; it stays unchanged.
     """
     from dcp_tf.graph import ChannelGraph
     from dcp_tf.graph.surgery import copy_model
@@ -154,7 +154,7 @@ def add_quantizers(model: Any) -> Any:
     from dcp_tf.tflite.qat import bridge, quantizers
     from dcp_tf.tflite.qat.placement import Placement
 
-    # Two traces of one model list the same nodes, so the placement can be asked about the calls of the builder's.
+    # Two traces of a model have the same nodes, so this placement also applies to the calls of the builder's trace.
     placement = Placement(Trace(model))
 
     def wrap(call: Any, layer: Any, is_last: bool) -> Any:
@@ -182,7 +182,7 @@ def _run_converter(quantized: Any, mode: str, data: Any, io: str) -> tuple[TFLit
 
 
 class _Exportable:
-    """A model with quantizers in the form that the converter's driver takes: called as a Keras 3 model is.
+    """A model with quantizers behind the interface of a Keras 3 model, for `run_converter`.
 
     Args:
         quantized: the model.

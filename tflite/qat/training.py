@@ -138,7 +138,7 @@ class QatStep:
 def train(
     step: QatStep, batches: Callable[[int], tf.data.Dataset], epochs: int, learning_rate: float, lower: str
 ) -> None:
-    """Runs the epochs with a cosine from `learning_rate` to 0 and says how each went.
+    """Runs the epochs with a cosine from `learning_rate` to 0 and logs each.
 
     Raises:
         RunError: the loss or a weight became NaN or infinite.

@@ -1,4 +1,4 @@
-"""Writes the standard TFLite metadata, a flatbuffer of its own (identifier M001, schema version 1).
+"""Writes the standard TFLite metadata, a separate flatbuffer (identifier M001, schema version 1).
 
 Only the tables and fields for image networks are here, by their numbers in the schema.
 """

@@ -1,4 +1,4 @@
-"""Cuts parts out of a TFLite file: its first operations, what an output needs, or one operation by itself."""
+"""Cuts parts out of a TFLite file: its first operations, what an output needs, or a single operation."""
 
 import copy
 from collections.abc import Collection, Iterable

@@ -106,7 +106,7 @@ class Runner:
                 continue  # it unpacks a weight
             for index in map(int, operation["outputs"]):
                 if operation["op_name"] == "DELEGATE" or index in computed:
-                    continue  # a delegate computes what is listed before it
+                    continue  # a delegate computes the operations listed before it
                 detail = details[index]
                 name = detail["name"]
                 if operation["op_name"] == "QUANTIZE" and int(operation["inputs"][0]) in inputs:

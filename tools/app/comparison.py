@@ -157,10 +157,9 @@ def measure(
         state: folder that a stopped run resumes from, and in which variants share the auxiliary fine-tuning.
 
     Returns:
-        Cost (of methods that choose kernels also the MACs without zeros), for each group how many of how many channels
-        it keeps, top-1 (fractions of 1) before and after fine-tuning and after each of its epochs, and seconds. Those
-        of a selection that was stopped on its way are None: they were not measured. Seconds of training include the
-        look at the test images after each epoch.
+        Cost (for methods that choose kernels also the MACs without zeros), kept and all channels of each group, top-1
+        (fractions of 1) before and after fine-tuning and after each epoch, and seconds. The seconds of a selection that
+        was resumed are None. Seconds of training include the evaluation after each epoch.
     """
     from dcp_tf.graph import count_cost, nominal_macs
     from dcp_tf.pruning import prune
@@ -185,7 +184,7 @@ def measure(
     seconds = {phase["name"]: phase["seconds"] for phase in result.history}
     trained = {p["name"]: sum(e["seconds"] for e in p["history"]) for p in result.history if "history" in p}
     finetuning = trained.pop("fine-tuning", 0.0)
-    stages = sum(seconds[name] for name in trained if name != "auxiliary")  # they lie inside the selection
+    stages = sum(seconds[name] for name in trained if name != "auxiliary")  # included in the selection
     shape = subject.dataset.input_shape
     cost = count_cost(result.model, input_shape=shape)
     epochs = [e["top1"] for p in result.history if p["name"] == "fine-tuning" for e in p["history"]]
@@ -210,7 +209,7 @@ def measure(
 
 
 def _of_kept_epoch(result: Any, epochs: Sequence[float]) -> float | None:
-    """Top-1 of the weights that fine-tuning ended with; None where there was none."""
+    """Top-1 of the weights that fine-tuning kept; None without fine-tuning."""
     held_out = next((p["held_out"] for p in result.history if p["name"] == "fine-tuning" and "held_out" in p), None)
     if not epochs or held_out is None:
         return epochs[-1] if epochs else None
