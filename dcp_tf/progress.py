@@ -54,7 +54,7 @@ class LogLines:
         self._beside = text
 
     def close(self) -> None:
-        """Ends without a line: what was done is said elsewhere."""
+        """Ends without a line: what was done is logged elsewhere."""
 
 
 def bar(

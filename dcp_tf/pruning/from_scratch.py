@@ -51,7 +51,7 @@ def _is_trained(layer: keras.Layer) -> bool:
 def _reinitialize_layer(layer: keras.Layer) -> None:
     fresh = _fresh(layer)
     for old, new in zip(layer._flatten_layers(), fresh._flatten_layers(), strict=True):
-        if _is_trained(old):  # an adapted Normalization beside it keeps what it has learnt
+        if _is_trained(old):  # an adapted Normalization beside it keeps what it has learned
             own = old._trainable_variables + old._non_trainable_variables
             for variable, drawn in zip(own, new._trainable_variables + new._non_trainable_variables, strict=True):
                 variable.assign(drawn)

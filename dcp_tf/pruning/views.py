@@ -47,7 +47,7 @@ def with_views(context: Context) -> Context:
 
 
 def _default_views(context: Context) -> int:
-    """As many as fill the selection set, of images that are told apart by the largest output."""
+    """As many as fill the selection set, of images whose class is the largest output."""
     objective, outputs = context.objective, context.model.outputs[0].shape
     has_classes = isinstance(objective, Classification) and not objective.multilabel
     answers_itself = context.data.labels is None and len(outputs) == 2 and outputs[1] > 2

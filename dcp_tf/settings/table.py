@@ -17,7 +17,7 @@ _NAME = r"\{([\w.]+)\}"  # of a setting inside of a text
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What is said of a setting beside its type and default.
+    """What describes a setting beside its type and default.
 
     Attributes:
         about: the help text; `{name}` stands for another setting.

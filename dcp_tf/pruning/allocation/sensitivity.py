@@ -38,7 +38,7 @@ def loss_rises(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, np
 
     Every layer that reads a group has its quadratic model of the final loss around the trained weights: the Gram matrix
     of its input patches and the Fisher matrix of its outputs (see `quadratic`). Channels are eliminated in it, with the
-    weights of the others fitted anew. What the model says holds near the trained weights, and not between layers: so
+    weights of the others fitted again. What the model says holds near the trained weights, and not between layers: so
     the loss itself is measured at some widths of each group, and the model only says how it rises in between.
 
     Args:
