@@ -15,6 +15,7 @@ from dcp_tf.tools.cli.program import expand_user
 
 # Flags whose value names a file or a folder by what their help says; `--only=` and the like are no paths.
 NO_PATHS = {
+    "method",
     "only",
     "method",
     "baseline",
