@@ -128,12 +128,12 @@ def test_a_run_stopped_again_and_again_gives_what_an_undisturbed_run_gives(varia
     per_stage, stops = STOPS[variant]
     method = small(auxiliary_layers=("join",), per_step=2, per_stage=per_stage)
     settings = {"finetuning": NONE} if per_stage else {}
-    wanted = run(some, method, **settings) if per_stage else whole
+    expected = run(some, method, **settings) if per_stage else whole
     for number, line in enumerate([*stops, None]):
         lines = stop_at(monkeypatch, line)
         given = {**settings, "state_dir": tmp_path / "state", "resume": number > 0}
         with pytest.raises(Stopped) if line else contextlib.nullcontext():
-            assert same_result(run(some, method, **given), wanted)
+            assert same_result(run(some, method, **given), expected)
         if number and stops[number - 1].startswith("selected"):
             first = next(said for said in lines if said.startswith("selected"))
             assert first.startswith(stops[number - 1])  # groups that were kept are not selected again

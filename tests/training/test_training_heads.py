@@ -115,8 +115,8 @@ def test_heads_are_weighted_by_the_square_of_their_depth():
     augmented = augment(ChannelGraph(plain(19)), 0, CLASSES, at=("relu1", "relu5", "relu10", "relu19"))
     assert augmented.depth == 20
     assert [p.depth for p in augmented.positions] == [1, 5, 10, 19]
-    wanted = [0.01, 0.25**2, 0.5**2, 0.95**2, 1.0]
-    np.testing.assert_allclose(augmented.loss_weights(), wanted)
+    expected = [0.01, 0.25**2, 0.5**2, 0.95**2, 1.0]
+    np.testing.assert_allclose(augmented.loss_weights(), expected)
 
 
 def test_depth_counts_layers_with_kernels_on_the_longest_way():
@@ -156,8 +156,8 @@ def test_a_head_is_equation_3(kind):
         for name in ("gamma", "beta", "moving_mean", "moving_variance", "dense/kernel", "dense/bias")
     )
     normed = gamma * (maps - mean) / np.sqrt(variance + 1e-3) + beta
-    wanted = np.maximum(normed, 0).mean((1, 2)) @ kernel + bias
-    np.testing.assert_allclose(augmented.model(x, training=False)[0], wanted, rtol=1e-4, atol=1e-5)
+    expected = np.maximum(normed, 0).mean((1, 2)) @ kernel + bias
+    np.testing.assert_allclose(augmented.model(x, training=False)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_everything_passes_through_a_bottleneck():

@@ -59,7 +59,7 @@ def test_tensors_that_do_not_fit_wait_where_they_are_small(room, disk, waits_at,
     assert cache.disk.used == (cursor.bytes_of([at]) if room == 100 else 0)
     read = cursor.function([trace.calls[cut].inputs[0]])
     for i, (image,) in enumerate(batches):
-        wanted = trace.run({trace.inputs[0]: image}, [trace.calls[cut].inputs[0]], training=False)
-        np.testing.assert_allclose(read(*cursor[i])[0], next(iter(wanted.values())), atol=1e-5)
+        expected = trace.run({trace.inputs[0]: image}, [trace.calls[cut].inputs[0]], training=False)
+        np.testing.assert_allclose(read(*cursor[i])[0], next(iter(expected.values())), atol=1e-5)
     cursor.close()
     assert cache.memory.used == cache.disk.used == 0

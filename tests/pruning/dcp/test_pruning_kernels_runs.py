@@ -59,8 +59,8 @@ def planned(plan, model):
 
 def assert_zero_as_planned(plan, original, model):
     found = nonzero(model)
-    for layer, wanted in planned(plan, original).items():
-        np.testing.assert_array_equal(found[layer], wanted, err_msg=layer)
+    for layer, expected in planned(plan, original).items():
+        np.testing.assert_array_equal(found[layer], expected, err_msg=layer)
 
 
 @pytest.mark.parametrize("selection", ["exact", "fast"])
@@ -110,8 +110,8 @@ def test_rebuilt_equals_masked(name, selection, some, rng):
     graph, _, groups, kernels = select_channels(prepare(model, split, method, auxiliary=NONE))
     plan = PruningPlan(graph.fingerprint(), tuple(groups), kernels=tuple(kernels))
     rebuilt = rebuild(graph, plan.kept(graph))
-    wanted = graph.trace.model(some[0]).numpy()
-    np.testing.assert_allclose(rebuilt(some[0]).numpy(), wanted, rtol=1e-4, atol=1e-5 * np.abs(wanted).max())
+    expected = graph.trace.model(some[0]).numpy()
+    np.testing.assert_allclose(rebuilt(some[0]).numpy(), expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     assert_zero_as_planned(plan, model, rebuilt)
 
 

@@ -29,9 +29,9 @@ def test_the_gradient_of_the_model_is_that_of_the_reconstruction_loss(net, kerne
     parts = quadratics(problem)
     problem.loss()
     for part, weights, gradient in zip(parts, matrices(problem), problem._gradients, strict=True):
-        wanted = gradient.reshape(weights.shape)
+        expected = gradient.reshape(weights.shape)
         slopes = (part.hessian @ weights - part.linear) @ part.metric
-        assert np.abs(slopes - wanted).max() <= 1e-5 * np.abs(wanted).max()
+        assert np.abs(slopes - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def random_kernels(rng, inputs, size, outputs, metric=True, first=0, others=0):

@@ -40,16 +40,16 @@ def step_by_step(parts, size):
 def test_order_and_costs_are_those_of_immediate_updates(rows, outputs, others, metric):
     part, size = problem(rows, outputs, others, metric=metric)
     order, rises = eliminate([part], size)
-    wanted, costs = step_by_step([part], size)
-    assert order == wanted
+    expected, costs = step_by_step([part], size)
+    assert order == expected
     np.testing.assert_allclose(rises, costs, rtol=1e-6, atol=1e-9 * max(costs))
 
 
 def test_several_consumers_add_up():
     (a, size), (b, _) = problem(90, 10, 10), problem(80, 7, seed=1)
     order, rises = eliminate([a, b], size)
-    wanted, costs = step_by_step([a, b], size)
-    assert order == wanted
+    expected, costs = step_by_step([a, b], size)
+    assert order == expected
     np.testing.assert_allclose(rises, costs, rtol=1e-6)
 
 

@@ -118,10 +118,10 @@ def test_widths_hold_and_equal_seeds_give_equal_plans(net_and_data, losses):
 
 def test_kernels_are_fitted_anew_to_what_is_left(net_and_data):
     model, split = net_and_data
-    wanted = np.asarray(model(split.inputs))
+    expected = np.asarray(model(split.inputs))
 
     def error(smaller):
-        return float(np.square(np.asarray(smaller(split.inputs)) - wanted).mean())
+        return float(np.square(np.asarray(smaller(split.inputs)) - expected).mean())
 
     fast = run(net_and_data, rate=0.5, discrimination=0.0)
     assert error(fast.model) < error(fast.plan.apply(model))
@@ -160,22 +160,22 @@ def few_rows(rng, rows=40, images=30, outputs=4, noise=0.5):
     """A layer with more inputs than images: its quadratic model with halves, the images, and the kernel behind them."""
     weights = rng.normal(size=(rows, outputs))
     inputs = rng.normal(size=(4 * images, rows))
-    wanted = inputs @ weights + noise * rng.normal(size=(4 * images, outputs))
+    expected = inputs @ weights + noise * rng.normal(size=(4 * images, outputs))
     halves = [
-        (x.T @ x, x.T @ y) for x, y in zip(np.split(inputs[:images], 2), np.split(wanted[:images], 2), strict=True)
+        (x.T @ x, x.T @ y) for x, y in zip(np.split(inputs[:images], 2), np.split(expected[:images], 2), strict=True)
     ]
     hessian, linear = (sum(both) for both in zip(*halves, strict=True))
     part = Quadratic(hessian, linear, np.arange(rows)[:, None], np.ones((rows, 1), bool), None, halves)
-    return part, (inputs[images:], wanted[images:]), weights
+    return part, (inputs[images:], expected[images:]), weights
 
 
 def test_fit_toward_the_trained_kernel_holds_on_other_images():
     rng = np.random.default_rng(5)
-    part, (inputs, wanted), weights = few_rows(rng)
+    part, (inputs, expected), weights = few_rows(rng)
     trained = weights + 0.1 * rng.normal(size=weights.shape)
     everything = np.ones(40, bool)
     model, strength = part.toward(trained, everything)
-    error = lambda w: np.square(inputs @ w - wanted).mean()  # noqa: E731
+    error = lambda w: np.square(inputs @ w - expected).mean()  # noqa: E731
     assert strength > 1e-2
     assert error(model.fit(everything)) < 0.2 * error(part.fit(everything))
     assert error(model.fit(everything)) < 1.1 * error(trained)
