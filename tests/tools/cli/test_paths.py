@@ -17,7 +17,6 @@ from dcp_tf.tools.cli.program import expand_user
 NO_PATHS = {
     "method",
     "only",
-    "method",
     "baseline",
     "name",
     "override",
