@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -62,6 +63,27 @@ class CroppedSplit:
         images = self.images.balanced_subset(n, seed)
         views = images + self.images.size * np.arange(self.size // self.images.size)[:, None]
         return np.sort(views.ravel()[:n])
+
+    def batches(
+        self, batch_size: int, *, indices: np.ndarray | None = None
+    ) -> Iterator[tf.Tensor | tuple[tf.Tensor, tf.Tensor]]:
+        """One pass over the views at some positions in their order, as pairs with their labels, if there are any."""
+        order = np.arange(self.size) if indices is None else indices
+        for start in range(0, len(order), batch_size):
+            positions = order[start : start + batch_size]
+            views = self.read(positions)
+            yield views if self.labels is None else (views, tf.constant(self.labels[positions]))
+
+    def split(self, fraction: float, seed: int) -> tuple["CroppedSplit", "CroppedSplit"]:
+        """All views of a fraction of the images, even over the classes, and all views of the others."""
+        first = self.images.balanced_subset(max(1, round(fraction * self.images.size)), seed)
+        return self._of(first), self._of(np.setdiff1d(np.arange(self.images.size), first))
+
+    def _of(self, images: np.ndarray) -> "CroppedSplit":
+        views = self.size // self.images.size
+        positions = (images + self.images.size * np.arange(views)[:, None]).ravel()
+        labels = None if self.labels is None else self.labels[positions]
+        return CroppedSplit(self.images.take(images), self.boxes[positions], labels)
 
     def mixed(self, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The positions in random order, with all views of a tenth of the images at the end.

@@ -70,6 +70,18 @@ def test_held_out_images_are_seen_in_no_view_before(views):
     assert len(set(order[-last:] % SIZE)) == SIZE // 10
 
 
+def test_two_parts_share_no_image(views):
+    parts = views.split(0.8, 0)
+    assert [part.size for part in parts] == [24 * VIEWS, 6 * VIEWS]
+    pixels, labels = next(parts[0].batches(1000))
+    assert np.ptp(np.bincount(labels)) <= VIEWS
+    originals = [{p.tobytes() for p in np.asarray(part.read(np.arange(part.size // VIEWS)))} for part in parts]
+    assert [len(images) for images in originals] == [24, 6]
+    assert not originals[0] & originals[1]
+    every_view = {p.tobytes() for p in np.asarray(views.read(np.arange(views.size)))}
+    assert {p.tobytes() for p in pixels.numpy()} <= every_view
+
+
 @pytest.mark.parametrize(
     ("shape", "size", "views"),
     [

@@ -1,6 +1,7 @@
 """By how much the model's own loss rises as each group loses its channels, the other groups left as they are."""
 
 import contextlib
+import dataclasses
 import functools
 import itertools
 import math
@@ -51,10 +52,11 @@ def loss_rises(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, np
     graph, rises = context.graph, {}
     covered = [g for g in groups if all(is_supported(record.operation) for record, *_ in graph.consumers(g))]
     units = sorted((channel_unit(graph, g) for g in covered), key=lambda unit: unit.calls[0])
-    measure = _Losses(context)
+    modelled, count, measured, apart_from = _parted(context)
+    measure = _Losses(measured, apart_from)
     with progress.bar(what="comparing groups", total=len(units), unit="group") as bar:
         for some in _portions(units, matrix_bytes(context.method.cache_gib)):
-            models = _models(context, [unit.consumers for unit in some])
+            models = _models(modelled, count, [unit.consumers for unit in some])
             for unit in some:
                 rises[unit.name] = _rises(unit, models, measure)
                 bar.update()
@@ -116,15 +118,12 @@ class _Losses:
     which does not, is taken of the labels. Only layers from the first one on whose weights change are computed.
     """
 
-    def __init__(self, context: Context):
+    def __init__(self, context: Context, apart_from: int):
         graph, objective, method = context.graph, context.objective, context.method
         model, self._distance = graph.trace.model, objective.loss
         teacher = objective.targets(model, context.data)
         self._cache = Cache.of_gib(method.cache_gib, method.cache_disk_gib)
-        modelled = _modelled(context)
-        samples = min(_MEASURED[-1], max(1, min(method.selection_samples, context.data.size) - modelled))
-        # On the images that it was fitted to, a kernel of many inputs loses nothing.
-        apart_from = modelled if modelled < context.data.size else 0
+        samples = min(_MEASURED[-1], max(1, min(method.selection_samples, context.data.size) - apart_from))
         batch = min(_BATCH, method.selection_batch)
         self._images = SelectionImages(
             context.data, samples, batch, context.seed, context.labels_from_model(), self._cache, apart_from
@@ -202,13 +201,24 @@ def _portions(units: Sequence[Unit], room: float) -> Iterator[list[Unit]]:
         yield portion
 
 
-def _modelled(context: Context) -> int:
-    """How many images the models are made from; the others measure."""
-    available = min(context.method.selection_samples, context.data.size)
-    return min(_MODELLED, max(1, round(_MODELLED_SHARE * available)))
+def _parted(context: Context) -> tuple[Context, int, Context, int]:
+    """The images of the models and their number, and those that measure, with as many as they are kept apart from.
+
+    On the images that it was fitted to, a kernel of many inputs loses nothing.
+    """
+    crops = context.selection_data
+    if crops is None:
+        available = min(context.method.selection_samples, context.data.size)
+        count = min(_MODELLED, max(1, round(_MODELLED_SHARE * available)))
+        return context, count, context, count if count < context.data.size else 0
+    first, second = crops.split(_MODELLED_SHARE, context.seed)
+    modelled, measured = (dataclasses.replace(context, data=part) for part in (first, second if second.size else first))
+    return modelled, min(_MODELLED, first.size), measured, 0
 
 
-def _models(context: Context, consumers: Sequence[Sequence[Consumer]]) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
+def _models(
+    context: Context, count: int, consumers: Sequence[Sequence[Consumer]]
+) -> dict[str, tuple[np.ndarray, np.ndarray, int]]:
     """Of each layer that reads a group, by path, what `Quadratic` needs.
 
     That is the Gram matrix per image, the Fisher matrix per image and position, and how many rows of data there were.
@@ -217,7 +227,7 @@ def _models(context: Context, consumers: Sequence[Sequence[Consumer]]) -> dict[s
     layers = {record.path: record.operation for of_group in consumers for record, *_ in of_group}
     collect, sums, total = None, None, 0
     batch = images_at_once(graph.trace, context.method.cache_gib, context.method.selection_batch)
-    for images, labels in selection_set(context, "modelling layers", _modelled(context), batch):
+    for images, labels in selection_set(context, "modelling layers", count, batch):
         collect = collect or _collector(context, list(layers.values()), [images, labels])
         terms = collect(images, labels, tf.constant([7, total]))
         sums = terms if sums is None else tf.nest.map_structure(tf.add, sums, terms)
