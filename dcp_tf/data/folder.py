@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from dcp_tf import progress
-from dcp_tf.data import sources
+from dcp_tf.data import pixel_sources
 from dcp_tf.data.faces.alignment import align_face
 from dcp_tf.data.image_files import class_folders, inner_folders, list_images
 from dcp_tf.data.preprocessing import Shape, decoded_shape
@@ -150,17 +150,17 @@ def _read_header(path: pathlib.Path) -> tuple[tuple[int, int], str]:
     return size, mode
 
 
-def open_images(decoder: FileDecoder, total: int) -> sources.Source:
+def open_images(decoder: FileDecoder, total: int) -> pixel_sources.Source:
     """Decodes the files now if all `total` images of the data set fit in memory, else on demand."""
     size, shape = len(decoder.files), decoder.shape
-    if total * int(np.prod(shape)) > sources.MEMORY_LIMIT:
-        return sources.StreamSource(decoder.stream, np.arange(size), shape)
+    if total * int(np.prod(shape)) > pixel_sources.MEMORY_LIMIT:
+        return pixel_sources.StreamSource(decoder.stream, np.arange(size), shape)
     images = np.empty((size, *shape), np.uint8)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         decoded = pool.map(decoder, range(size))
         for position, pixels in enumerate(progress.bar(decoded, what="decoding the images", total=size, unit="image")):
             images[position] = pixels
-    return sources.ArraySource(images, white=255.0)
+    return pixel_sources.ArraySource(images, white=255.0)
 
 
 def _bad_image(path: pathlib.Path, error: Exception) -> UsageError:

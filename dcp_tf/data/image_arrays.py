@@ -8,8 +8,8 @@ import numpy as np
 
 from dcp_tf.data.image_split import ImageDataset, ImageSplit, make_image_split
 from dcp_tf.data.labels import check_same_labels, class_names, label_array
+from dcp_tf.data.pixel_sources import ArraySource, array_source
 from dcp_tf.data.raw_dataset import RawDataset, train_test_split
-from dcp_tf.data.sources import ArraySource, array_source
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
 from dcp_tf.settings.normalization import Normalization, find_normalization

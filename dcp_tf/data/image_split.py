@@ -8,8 +8,8 @@ import tensorflow as tf
 
 from dcp_tf.data.gather import gathered
 from dcp_tf.data.labels import class_numbers, label_array, rank_in_class
+from dcp_tf.data.pixel_sources import ArraySource, CroppingSource, Source
 from dcp_tf.data.preprocessing import Shape, crop_and_flip, draw_crops, output_shape, to_shape
-from dcp_tf.data.sources import ArraySource, CroppingSource, Source
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.data import AUGMENTATIONS
 from dcp_tf.settings.normalization import Normalization

@@ -64,7 +64,7 @@ def to_shape(images: tf.Tensor, shape: Shape) -> tf.Tensor:
 
 # Mirroring suits only images whose mirror image has the same class: not digits, letters or traffic signs. So images
 # of unknown kind are only shifted. Aligned faces are only mirrored: a shift would undo the alignment. "crop" needs the
-# uncropped photographs, see `sources.CroppingSource`.
+# uncropped photographs, see `pixel_sources.CroppingSource`.
 _SHIFTED, _MIRRORED = ("shift", "flip"), ("flip", "mirror", "crop")
 
 

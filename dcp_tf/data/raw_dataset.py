@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from dcp_tf.data.image_split import stratified_split
-from dcp_tf.data.sources import Source
+from dcp_tf.data.pixel_sources import Source
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

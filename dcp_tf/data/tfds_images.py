@@ -12,7 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from dcp_tf import progress
-from dcp_tf.data import sources
+from dcp_tf.data import pixel_sources
 from dcp_tf.data.photos import central_crop, random_crop
 from dcp_tf.data.preprocessing import Shape
 from dcp_tf.data.raw_dataset import RawDataset, train_test_split
@@ -110,7 +110,7 @@ def raw_tfds(
     candidates = (records(split) for split in _TEST_SPLITS if split in builder.info.splits)
     test = next((candidate for candidate in candidates if _has_labels(candidate)), None)
     total = (len(train.index) + (len(test.index) if test else 0)) * int(np.prod(shape))
-    in_memory = total <= sources.MEMORY_LIMIT
+    in_memory = total <= pixel_sources.MEMORY_LIMIT
     sides = [_load(part, in_memory) for part in (train, test) if part is not None]
     if len(sides) == 1:
         sides = train_test_split(*sides[0], test_fraction, seed)
@@ -250,20 +250,20 @@ def _describe(
     return (input_shape[0], input_shape[1], channels), True, tuple(label.names)
 
 
-def _load(records: _Records, in_memory: bool) -> tuple[sources.Source, np.ndarray]:
+def _load(records: _Records, in_memory: bool) -> tuple[pixel_sources.Source, np.ndarray]:
     size = len(records.index)
     labels = np.empty(size, np.int32)
     if in_memory:
         images = np.empty((size, *records.shape), np.uint8)
         for part, (pixels, classes) in _read_all(records, records.image_and_label, "decoding the images"):
             images[part], labels[part] = pixels, classes
-        source = sources.ArraySource(images, white=255.0)
+        source = pixel_sources.ArraySource(images, white=255.0)
     else:
         for part, classes in _read_all(records, records.label, "reading the labels"):
             labels[part] = classes
-        source = sources.StreamSource(records.image, np.arange(size), records.shape)
+        source = pixel_sources.StreamSource(records.image, np.arange(size), records.shape)
     if records.many_sizes:
-        source = sources.CroppingSource(source, records.crop, np.arange(size))
+        source = pixel_sources.CroppingSource(source, records.crop, np.arange(size))
     if labels.min() < 0:
         raise UsageError(f"the labels of {records.index.files[0]} are hidden; this split cannot be used")
     return source, labels

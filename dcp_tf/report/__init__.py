@@ -2,7 +2,7 @@
 
 from dcp_tf.report.comparison import comparison_table, comparison_text, print_comparison, summarize, write_comparison
 from dcp_tf.report.page import write_report
-from dcp_tf.report.table import files_table, print_summary, summary_table
+from dcp_tf.report.terminal_table import files_table, print_summary, summary_table
 
 __all__ = [
     "comparison_table",

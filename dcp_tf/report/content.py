@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dcp_tf.report import formats, rows
+from dcp_tf.report import formats, table_rows
 from dcp_tf.report.metrics import EMBEDDING_METRICS, file_metric, is_accuracy, primary_metric
 from dcp_tf.report.run_files import epochs
 
@@ -95,11 +95,11 @@ def _speed(summary: Mapping[str, Any]) -> str:
     text = f"Its fastest file, {name}, takes {formats.milliseconds(record['latency_ms']['median'])} ms{where}"
     if not formats.is_number(record.get("speedup")):
         return f"{text}."
-    if rows.is_inconclusive(record):
+    if table_rows.is_inconclusive(record):
         baseline = f"the baseline's {record.get('quantization')} file"
         return f"{text}; its difference from {baseline} is within measurement noise."
-    speedup = formats.ratio(rows.speedup_of(record)[0])
-    quietest = " by their quietest runs" if rows.is_of_quietest(record) else ""
+    speedup = formats.ratio(table_rows.speedup_of(record)[0])
+    quietest = " by their quietest runs" if table_rows.is_of_quietest(record) else ""
     return f"{text}: {speedup} the speed of the baseline's {record.get('quantization')} file{quietest}."
 
 
@@ -120,9 +120,9 @@ def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
             figures.append(KeyFigure(label, write(pruned[key]), note))
     if fastest := fastest_file(summary):
         record = fastest[1]
-        speedup = formats.ratio(rows.speedup_of(record)[0])
+        speedup = formats.ratio(table_rows.speedup_of(record)[0])
         note = "" if speedup == formats.ABSENT else f"{speedup} the baseline's speed"
-        if rows.is_inconclusive(record):
+        if table_rows.is_inconclusive(record):
             note = f"{speedup}, inconclusive"
         value = f"{formats.milliseconds(record['latency_ms']['median'])} ms"
         figures.append(KeyFigure(f"Latency, {record.get('quantization', 'TFLite')}", value, note))
@@ -150,9 +150,9 @@ def file_records(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
             "Max. error": formats.short(record.get("max_error")),
             "Latency": formats.latency(record.get("latency_ms")),
         }
-        speedup, interval = rows.speedup_of(record)
+        speedup, interval = table_rows.speedup_of(record)
         bounds = formats.interval(interval)
-        quietest = ", quietest runs" if rows.is_of_quietest(record) else ""
+        quietest = ", quietest runs" if table_rows.is_of_quietest(record) else ""
         is_reference = record.get("model") == "baseline"
         records.append(
             {
@@ -161,7 +161,7 @@ def file_records(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "details": details,
                 "speedup": formats.ratio(speedup),
                 "interval": "" if bounds == formats.ABSENT or is_reference else f"({bounds}{quietest})",
-                "inconclusive": not is_reference and rows.is_inconclusive(record),
+                "inconclusive": not is_reference and table_rows.is_inconclusive(record),
             }
         )
     for column in list(records[0]["details"]) if records else []:
@@ -235,7 +235,7 @@ def kernel_bars(summary: Mapping[str, Any]) -> list[Bar]:
     """Kernels that are not zero, of every layer of the pruned model that has zero kernels."""
     return [
         Bar(row.layer, row.kept / row.kernels, f"{formats.count(row.kept)} of {formats.count(row.kernels)}")
-        for row in rows.kernel_rows(summary)
+        for row in table_rows.kernel_rows(summary)
     ]
 
 

@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from dcp_tf import files
 from dcp_tf.errors import RunError
-from dcp_tf.report import content, formats, plots, rows, run_files, selection_curves, svg
+from dcp_tf.report import content, formats, plots, run_files, selection_curves, svg, table_rows
 
 
 def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
@@ -55,7 +55,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
     summary, groups = run.summary, run.groups
     phases = summary.get("phases") or []
     curves = [*selection_curves.curves(groups), *selection_curves.kernel_curves(run.kernels)]
-    kernels = rows.kernel_rows(summary)
+    kernels = table_rows.kernel_rows(summary)
     layers = content.layer_bars(groups)
     trainings = [
         {
@@ -72,7 +72,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "warning": content.baseline_warning(summary),
         "facts": _facts(summary),
         "key_figures": content.key_figures(summary),
-        "model_rows": rows.model_rows(summary, all_figures=True),
+        "model_rows": table_rows.model_rows(summary, all_figures=True),
         "files": content.file_records(summary),
         "latency_bars": content.latency_bars(summary, run.benchmark),
         "conditions": content.conditions(run.benchmark),

@@ -9,7 +9,7 @@ from typing import Any
 
 from dcp_tf import files
 from dcp_tf.errors import UsageError
-from dcp_tf.report import rows
+from dcp_tf.report import table_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read_run(output_dir: str | os.PathLike) -> RunFiles:
         raise UsageError(
             f"there is no summary.json in {folder}; --output_dir must be the folder of a run (of quickstart or prune)"
         )
-    summary = rows.checked_summary(files.read_json(folder / "summary.json"))
+    summary = table_rows.checked_summary(files.read_json(folder / "summary.json"))
     plan = _object(folder / "plan.json")
     groups = plan.get("groups") or []
     if not isinstance(groups, list) or not all(_is_group(group) for group in groups):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from dcp_tf import data
-from dcp_tf.data import sources
+from dcp_tf.data import pixel_sources
 from dcp_tf.errors import UsageError
 
 RNG = np.random.default_rng(0)
@@ -66,10 +66,10 @@ def test_streamed_and_decoded_images_are_equal(tmp_path, monkeypatch):
     write_classes(tmp_path, {"a": 9, "b": 7}, shape=(11, 9, 3))
     arguments = {"input_shape": (6, 6, 3), "normalization": "imagenet"}
     in_memory = data.load(f"folder:{tmp_path}", **arguments)
-    monkeypatch.setattr(sources, "MEMORY_LIMIT", 100)
+    monkeypatch.setattr(pixel_sources, "MEMORY_LIMIT", 100)
     streamed = data.load(f"folder:{tmp_path}", **arguments)
-    assert isinstance(in_memory.train.source, sources.ArraySource)
-    assert isinstance(streamed.train.source, sources.StreamSource)
+    assert isinstance(in_memory.train.source, pixel_sources.ArraySource)
+    assert isinstance(streamed.train.source, pixel_sources.StreamSource)
     for split in ("train", "test"):
         a, b = (getattr(loaded, split) for loaded in (in_memory, streamed))
         for kwargs in ({}, {"shuffle": True, "augment": True, "seed": 4}, {"indices": [2, 0]}):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dcp_tf import data
-from dcp_tf.data.sources import ArraySource
+from dcp_tf.data.pixel_sources import ArraySource
 from dcp_tf.errors import UsageError
 
 MIB = 2**20

@@ -9,7 +9,7 @@ from PIL import Image
 from tfds_mock_sets import write_mock_set
 
 from dcp_tf import data
-from dcp_tf.data import sources
+from dcp_tf.data import pixel_sources
 from dcp_tf.data.photos import central_crop, random_crop
 from dcp_tf.errors import UsageError
 
@@ -117,7 +117,7 @@ def test_imagenet_is_read_as_the_papers_do(mock_root, monkeypatch):
     part, _ = read(loaded.train, indices=[5, 1], augment=True, seed=1, epoch=2)
     np.testing.assert_array_equal(part, augmented[[5, 1]])
     assert (read(loaded.train, augment=True, seed=1, epoch=3)[0] != augmented).any()
-    monkeypatch.setattr(sources, "MEMORY_LIMIT", 10)
+    monkeypatch.setattr(pixel_sources, "MEMORY_LIMIT", 10)
     streamed = data.load("tfds:imagenet2012", **arguments)
     np.testing.assert_array_equal(read(streamed.train)[0], plain)
     np.testing.assert_array_equal(read(streamed.train, augment=True, seed=1, epoch=2)[0], augmented)

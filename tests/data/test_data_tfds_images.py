@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 from dcp_tf import data
-from dcp_tf.data import sources
+from dcp_tf.data import pixel_sources
 from dcp_tf.data.tfrecords import index_records
 from dcp_tf.errors import UsageError
 
@@ -63,9 +63,9 @@ def test_a_prepared_set_comes_back_in_the_order_of_its_files(tmp_path, monkeypat
         images, got = read(getattr(loaded, split))
         np.testing.assert_array_equal(images, pixels[split])
         np.testing.assert_array_equal(got, labels[split])
-    monkeypatch.setattr(sources, "MEMORY_LIMIT", 10)
+    monkeypatch.setattr(pixel_sources, "MEMORY_LIMIT", 10)
     streamed = data.load("tfds:tiny", data_dir=str(tmp_path), normalization="raw")
-    assert isinstance(streamed.train.source, sources.StreamSource)
+    assert isinstance(streamed.train.source, pixel_sources.StreamSource)
     kwargs = {"shuffle": True, "augment": True, "seed": 1, "indices": [5, 1, 2]}
     for first, second in zip(read(loaded.train, **kwargs), read(streamed.train, **kwargs), strict=True):
         np.testing.assert_array_equal(first, second)

@@ -189,7 +189,7 @@ def judge(target: LatencyTarget, widths: Mapping[str, int], files: Mapping[str, 
         The `target_latency` part of summary.json, whose `met` is None if the measurement is inconclusive, and a line.
     """
     from dcp_tf.pruning import Target
-    from dcp_tf.report import rows
+    from dcp_tf.report import table_rows
     from dcp_tf.tflite.latency.stopwatch import machine_name
 
     table = target.table
@@ -208,7 +208,7 @@ def judge(target: LatencyTarget, widths: Mapping[str, int], files: Mapping[str, 
     if "speedup" not in pruned:
         verdict = "not measured: the files are not there", None
     else:
-        speedup, (low, high) = rows.speedup_of(pruned)
+        speedup, (low, high) = table_rows.speedup_of(pruned)
         share = 1 / speedup
         record |= {
             "measured": share,

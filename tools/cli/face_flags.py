@@ -180,7 +180,7 @@ def _check_recall(subject: Any) -> None:
 
 def _joined(train: Any, test: Any) -> Any:
     """The images of two splits that were taken from one, by `take`."""
-    from dcp_tf.data.sources import ArraySource
+    from dcp_tf.data.pixel_sources import ArraySource
 
     first, second = train.source, test.source
     part = "chosen" if isinstance(first, ArraySource) else "keys"

@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 
 from dcp_tf import progress
-from dcp_tf.data import sources
+from dcp_tf.data import pixel_sources
 from dcp_tf.data.folder import require_face_size
 from dcp_tf.data.preprocessing import Shape, decoded_shape, to_shape
 from dcp_tf.data.tfrecords import RecordIndex, index_records
@@ -40,7 +40,7 @@ class FaceRecords:
         """Only the records at some positions."""
         return FaceRecords(self.index, self.numbers[positions], self.identities[positions], self.sizes[positions])
 
-    def source(self, input_shape: tuple[int | None, ...] | None, *, resize: bool = True) -> sources.Source:
+    def source(self, input_shape: tuple[int | None, ...] | None, *, resize: bool = True) -> pixel_sources.Source:
         """The images at `numbers`, in memory if they fit; in the given shape, or in that of the first image.
 
         Raises:
@@ -50,12 +50,12 @@ class FaceRecords:
         if not resize:
             for number, size in zip(self.numbers, self.sizes, strict=True):
                 require_face_size(self._name(number), tuple(size.tolist()), shape[:2])
-        streamed = sources.StreamSource(lambda number: self._image(number, shape), self.numbers, shape)
-        if len(self.numbers) * int(np.prod(shape)) > sources.MEMORY_LIMIT:
+        streamed = pixel_sources.StreamSource(lambda number: self._image(number, shape), self.numbers, shape)
+        if len(self.numbers) * int(np.prod(shape)) > pixel_sources.MEMORY_LIMIT:
             return streamed
-        return sources.ArraySource(self._decoded(streamed), white=255.0)
+        return pixel_sources.ArraySource(self._decoded(streamed), white=255.0)
 
-    def _decoded(self, streamed: sources.StreamSource) -> np.ndarray:
+    def _decoded(self, streamed: pixel_sources.StreamSource) -> np.ndarray:
         images, filled = np.empty((len(self.numbers), *streamed.shape), np.uint8), 0
         batches = streamed.batches(np.arange(len(self.numbers)), 64, False)
         with progress.bar(what="decoding the images", total=len(self.numbers), unit="image") as bar:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from dcp_tf import data
-from dcp_tf.data import FaceSettings, sources
+from dcp_tf.data import FaceSettings, pixel_sources
 from dcp_tf.errors import UsageError
 
 COUNTS = {"ann": 6, "bob": 2, "cid": 4, "dan": 1, "eve": 3}
@@ -107,9 +107,9 @@ def test_settings_choose_the_people(root, settings, names):
 def test_streamed_and_decoded_faces_are_equal(root, monkeypatch):
     arguments = {"input_shape": (6, 5, 3), "normalization": "face"}
     decoded = data.load(f"faces:{root}", **arguments)
-    monkeypatch.setattr(sources, "MEMORY_LIMIT", 10)
+    monkeypatch.setattr(pixel_sources, "MEMORY_LIMIT", 10)
     streamed = data.load(f"faces:{root}", **arguments)
-    assert isinstance(streamed.train.source, sources.StreamSource)
+    assert isinstance(streamed.train.source, pixel_sources.StreamSource)
     for kwargs in ({}, {"shuffle": True, "augment": True, "seed": 3}):
         for first, second in zip(read(decoded.train, **kwargs), read(streamed.train, **kwargs), strict=True):
             np.testing.assert_array_equal(first, second)

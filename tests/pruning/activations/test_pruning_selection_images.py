@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from dcp_tf import data
 from dcp_tf.data.image_split import make_image_split
-from dcp_tf.data.sources import StreamSource
+from dcp_tf.data.pixel_sources import StreamSource
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.selection_images import SelectionImages
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from dcp_tf.errors import UsageError
 from dcp_tf.report import formats, print_summary, summary_table
-from dcp_tf.report.table import files_table
+from dcp_tf.report.terminal_table import files_table
 
 
 def printed(summary, width=80):

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dcp_tf.report import formats, rows
+from dcp_tf.report import formats, table_rows
 from dcp_tf.report.metrics import EMBEDDING_METRICS, METRICS, file_metric
 
 HEADINGS = ("baseline", "pruned", "change")
@@ -51,7 +51,7 @@ def kernel_table(summary: Mapping[str, Any]) -> Table:
     table.add_column("", overflow="fold")
     for heading in ("kernels", "kept", "zero"):
         table.add_column(heading, justify="right", no_wrap=True)
-    for row in rows.kernel_rows(summary):
+    for row in table_rows.kernel_rows(summary):
         table.add_row(Text(row.layer), formats.count(row.kernels), formats.count(row.kept), row.zeros)
     return table
 
@@ -80,13 +80,13 @@ def files_table(records: Mapping[str, Mapping[str, Any]]) -> Table:
     return table
 
 
-def _sections(summary: Mapping[str, Any]) -> list[list[rows.Row]]:
+def _sections(summary: Mapping[str, Any]) -> list[list[table_rows.Row]]:
     """The rows of the table: first those of the models, then those of each quantization."""
-    summary = rows.checked_summary(summary)
-    return [rows.model_rows(summary), *(rows.file_rows(pair) for pair in rows.file_pairs(summary))]
+    summary = table_rows.checked_summary(summary)
+    return [table_rows.model_rows(summary), *(table_rows.file_rows(pair) for pair in table_rows.file_pairs(summary))]
 
 
-def _footnotes(summary: Mapping[str, Any], sections: list[list[rows.Row]]) -> list[str]:
+def _footnotes(summary: Mapping[str, Any], sections: list[list[table_rows.Row]]) -> list[str]:
     """The notes below the table: its marks, and where latency was measured."""
     shown = [row for section in sections for row in section]
     notes = [FOOTNOTE] * any(row.inconclusive for row in shown) + [QUIETEST] * any("(q)" in row.change for row in shown)
