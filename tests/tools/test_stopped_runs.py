@@ -85,7 +85,7 @@ def test_an_image_that_turns_out_broken_while_a_large_folder_is_read_is_named(tm
     from PIL import Image
 
     from dcp_tf import data
-    from dcp_tf.data import sources
+    from dcp_tf.data import pixel_sources
     from dcp_tf.tools.cli.program import explain
 
     for name in "ab":
@@ -95,7 +95,7 @@ def test_an_image_that_turns_out_broken_while_a_large_folder_is_read_is_named(tm
             Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
     broken = tmp_path / "a" / "1.png"
     broken.write_bytes(broken.read_bytes()[:500])  # the header is whole, so nothing shows before it is decoded
-    monkeypatch.setattr(sources, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(pixel_sources, "MEMORY_LIMIT", 0)
     images = data.load(f"folder:{tmp_path}", test_fraction=0.1)
     with pytest.raises(Exception, match="no readable image") as caught:
         [*images.train.batches(8), *images.test.batches(8)]
