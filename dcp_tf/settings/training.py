@@ -112,8 +112,8 @@ class TrainConfig(Settings):
             smallest = self.min_batch_size or batch_size
             while batch_size // 2 >= smallest and -(-count // batch_size) * epochs < self.min_steps:
                 batch_size //= 2
-            wanted = -(-self.min_steps // -(-count // batch_size))
-            epochs = max(epochs, min(wanted, self.max_epochs or epochs))
+            needed = -(-self.min_steps // -(-count // batch_size))
+            epochs = max(epochs, min(needed, self.max_epochs or epochs))
         batch_size = -(-count // -(-count // batch_size))
         settled = {"min_steps": 0, "min_batch_size": None, "max_epochs": None}
         return dataclasses.replace(self, batch_size=batch_size, epochs=epochs, **settled)

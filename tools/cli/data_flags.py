@@ -295,13 +295,13 @@ def _outputs_kind(flags: Any, model: Any, notes: list[str]) -> str:
     """What the model's outputs are; what is read off the model is noted."""
     from dcp_tf import models
 
-    found = models.outputs_kind(model)
+    kind = models.outputs_kind(model)
     if flags.outputs is None:
-        notes.append(f"outputs: {found} (from the last activation; --outputs overrides)")
-        return found
+        notes.append(f"outputs: {kind} (from the last activation; --outputs overrides)")
+        return kind
     if flags.outputs == "logits":
         return "logits"
-    return "sigmoid" if model.outputs[0].shape[-1] == 1 or found == "sigmoid" else "softmax"
+    return "sigmoid" if model.outputs[0].shape[-1] == 1 or kind == "sigmoid" else "softmax"
 
 
 def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple[str, Any, Any]:

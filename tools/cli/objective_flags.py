@@ -46,8 +46,8 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
         notes.append(note)
     if dataset.train.labels is None:
         notes.append("there are no labels to learn from: the model's own predictions are the targets")
-    told = notes if "finetune_epochs" in flags else []  # who does not train need not know
-    return objective, drop_geometric_augmentation(dataset, objective, flags["augmentation"].value, told)
+    shown = notes if "finetune_epochs" in flags else []  # who does not train need not know
+    return objective, drop_geometric_augmentation(dataset, objective, flags["augmentation"].value, shown)
 
 
 def _reason(objective: Any, dataset: Any, shape: tuple) -> str:
@@ -79,8 +79,8 @@ def read_for_file(flags: Any, shape: tuple, dataset: Any, notes: list[str]) -> A
     kind = flags.outputs or read_run_record(flags.model).outputs
     loss = _loss(flags, kind or "logits", notes, shape, dataset)
     if kind == "probabilities":
-        found = choose_for_outputs("sigmoid" if loss == "auto" else "logits", shape, dataset.test, loss, what=test)
-        kind = "sigmoid" if shape[-1] == 1 or getattr(found, "multilabel", loss == "sigmoid") else "softmax"
+        guessed = choose_for_outputs("sigmoid" if loss == "auto" else "logits", shape, dataset.test, loss, what=test)
+        kind = "sigmoid" if shape[-1] == 1 or getattr(guessed, "multilabel", loss == "sigmoid") else "softmax"
     objective = choose_for_outputs(kind or "logits", shape, dataset.test, loss, what=test)
     if kind is None and getattr(objective, "independent", False):
         raise UsageError(

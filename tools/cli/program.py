@@ -129,11 +129,11 @@ class Program:
 
     def _guarded(self, main: Callable, first: Callable | None, values: absl_flags.FlagValues) -> int:
         try:
-            made = ()
+            prepared = ()
             if main != self._help:
-                made = quiet_start(None if first is None else lambda: (first(values),)) or ()
+                prepared = quiet_start(None if first is None else lambda: (first(values),)) or ()
             with progress.naming(name_flags):
-                code = main(values, *made) or OK
+                code = main(values, *prepared) or OK
             sys.stdout.flush()
             return code
         except BrokenPipeError:
@@ -271,9 +271,9 @@ def quiet_start(first: Callable[[], Any] | None = None) -> Any:
             import tensorflow as tf
 
             tf.get_logger().setLevel("ERROR")
-            made = None if first is None else first()
+            prepared = None if first is None else first()
             tf.constant(0.0) + 1.0  # the first operation makes the device, which has messages of its own
             keras.backend.clear_session()
     except ImportError as error:
         raise RunError(f"TensorFlow cannot be imported: {error}; {capture.tail()}") from error
-    return made
+    return prepared
