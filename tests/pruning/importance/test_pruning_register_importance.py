@@ -42,7 +42,7 @@ def test_the_documented_example_runs_and_chooses(table):
 
 def test_the_readme_has_the_same_example():
     example = doctest.DocTestParser().get_examples(dcp_tf.register_importance.__doc__)
-    readme = (pathlib.Path(dcp_tf.__file__).parents[1] / "README.md").read_text("utf-8")
+    readme = (pathlib.Path(__file__).parents[3] / "README.md").read_text("utf-8")
     (block,) = re.findall(r"```python\n(@dcp_tf.register_importance.*?)```", readme, re.DOTALL)
     assert ast.dump(ast.parse(block)) == ast.dump(ast.parse(example[0].source))
 
