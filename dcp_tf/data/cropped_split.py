@@ -61,8 +61,7 @@ class CroppedSplit:
         if n >= self.size:
             return np.arange(self.size)
         images = self.images.balanced_subset(n, seed)
-        views = images + self.images.size * np.arange(self.size // self.images.size)[:, None]
-        return np.sort(views.ravel()[:n])
+        return np.sort(self._positions(images)[:n])
 
     def batches(
         self, batch_size: int, *, indices: np.ndarray | None = None
@@ -80,10 +79,13 @@ class CroppedSplit:
         return self._of(first), self._of(np.setdiff1d(np.arange(self.images.size), first))
 
     def _of(self, images: np.ndarray) -> "CroppedSplit":
-        views = self.size // self.images.size
-        positions = (images + self.images.size * np.arange(views)[:, None]).ravel()
+        positions = self._positions(images)
         labels = None if self.labels is None else self.labels[positions]
         return CroppedSplit(self.images.take(images), self.boxes[positions], labels)
+
+    def _positions(self, images: np.ndarray) -> np.ndarray:
+        """Those of all views of some images, view by view."""
+        return (images + self.images.size * np.arange(self.size // self.images.size)[:, None]).ravel()
 
     def mixed(self, positions: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """The positions in random order, with all views of a tenth of the images at the end.
@@ -121,9 +123,9 @@ def with_crops(data: DataSplit, views: int, seed: int) -> CroppedSplit:
         seed: of the crops.
     """
     if not getattr(data, "in_memory", False):
-        batches = data.batches(64)
-        images = np.concatenate([np.asarray(b[0] if isinstance(b, tuple) else b) for b in batches])
-        data = make_array_split(images, data.labels)
+        # A pipeline may shuffle at each pass: its labels are those of the same pass.
+        batches = [batch if isinstance(batch, tuple) else (batch,) for batch in data.batches(64)]
+        data = make_array_split(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
     rng = np.random.default_rng([seed, 2])
     whole = np.tile([[0.0, 0.0, 1.0, 1.0]], (data.size, 1))
     boxes = np.concatenate([whole, _boxes((views - 1) * data.size, rng)]).astype(np.float32)

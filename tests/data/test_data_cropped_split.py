@@ -55,6 +55,13 @@ def test_data_that_must_be_decoded_gives_the_same_views(views):
     np.testing.assert_array_equal(with_crops(decoded(), VIEWS, 0).read(everything), views.read(everything))
 
 
+def test_a_pipeline_that_shuffles_keeps_images_and_labels_together():
+    pipeline = tf.data.Dataset.from_tensor_slices((PIXELS, LABELS)).shuffle(SIZE, seed=1).batch(7)
+    shuffled = with_crops(data.as_split(pipeline), 2, 0)
+    for image, label in zip(shuffled.read(np.arange(SIZE)).numpy(), shuffled.labels, strict=False):
+        assert LABELS[(image == PIXELS).all((1, 2, 3))].tolist() == [label]
+
+
 def test_a_part_has_each_class_equally_often(views):
     chosen = views.balanced_subset(50, 3)
     assert len(set(chosen.tolist())) == 50
