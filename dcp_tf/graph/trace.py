@@ -188,6 +188,16 @@ class Trace:
         old, new = self.shapes[inputs[0]][1:], shapes[0][1:]
         return None if None in old or None in new else rows * math.prod(old) / max(math.prod(new), 1)
 
+    def bind_inputs(self, inputs: Any) -> dict[int, Any]:
+        """What the model is called on (a tensor, or a sequence of one per input), as values by number."""
+        values = inputs if len(self.inputs) > 1 else [inputs]
+        return dict(zip(self.inputs, values, strict=True))
+
+    def pack_outputs(self, values: Mapping[int, Any]) -> Any:
+        """The model's output among values by number; the tuple of all in the order of its outputs if it has several."""
+        outputs = tuple(values[tensor] for tensor in self.outputs)
+        return outputs if len(outputs) > 1 else outputs[0]
+
     def dtype(self, tensor: int) -> str:
         """The dtype of a tensor."""
         return self._references[tensor].dtype
