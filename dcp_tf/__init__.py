@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         register_importance,
     )
     from dcp_tf.pruning.prune import prune  # not from the package, where the module hides it from type checkers
-    from dcp_tf.training import Classification, Custom, Embedding, Objective, Regression, TrainConfig
+    from dcp_tf.training import Classification, Custom, Embedding, MaskedKernels, Objective, Regression, TrainConfig
 
 __version__ = "0.1.0"
 
@@ -60,6 +60,7 @@ __all__ = [
     "Custom",
     "Embedding",
     "Lasso",
+    "MaskedKernels",
     "Objective",
     "PruneResult",
     "PruningPlan",

@@ -105,7 +105,7 @@ def prepare(
     objective: Objective | str | Loss | None = None,
     outputs_kind: str | None = None,
     auxiliary: TrainConfig = AUXILIARY,
-    finetuning: TrainConfig = FINETUNING,
+    finetuning: TrainConfig | None = FINETUNING,
     distillation: float | None = None,
     state_dir: str | os.PathLike | None = None,
     resume: bool = False,
@@ -121,6 +121,7 @@ def prepare(
         UsageError: the model, the data or the settings cannot be used.
     """
     method = GivenPlan.of(method) if isinstance(method, PruningPlan) else method
+    finetuning = TrainConfig(epochs=0) if finetuning is None else finetuning
     check_arguments(method, auxiliary, finetuning, distillation)
     seed = whole_number(seed, "seed")
     data, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)

@@ -12,6 +12,7 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.graph import ChannelGraph, rebuild
+from dcp_tf.models.compiled_like import compiled_like
 from dcp_tf.pruning.allocation.global_allocation import global_widths
 from dcp_tf.pruning.context import Context, prepare
 from dcp_tf.pruning.dcp.algorithm1 import select_channels
@@ -27,6 +28,7 @@ from dcp_tf.pruning.views import with_views
 from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
 from dcp_tf.training import Distillation, Loss, Objective, finetuning_advice, fit
 from dcp_tf.training.advice import ADVISED
+from dcp_tf.training.masks import MaskedKernels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,20 +36,31 @@ class PruneResult:
     """What pruning gives.
 
     Attributes:
-        model: the smaller model, fine-tuned.
+        model: the smaller model, fine-tuned, and compiled as the original is.
         plan: what each group keeps and how that was found.
         history: one entry per phase: `name`, `seconds` and, of training phases, `history`.
         before_finetuning: metrics of the model right after surgery, where validation data was given.
+        masks: what holds removed kernels at zero in training, by the `id()` of a weight of `model`: 0 where they are.
     """
 
     model: keras.Model
     plan: PruningPlan
     history: list[dict[str, Any]]
     before_finetuning: Mapping[str, float]
+    masks: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
 
     def __repr__(self) -> str:
         figures = "".join(f", {name} {value:.4f} before fine-tuning" for name, value in self.before_finetuning.items())
         return f"<PruneResult {self.model.name}: {self.model.count_params():,} parameters, {self.plan!r}{figures}>"
+
+    def masks_callback(self) -> MaskedKernels:
+        """Holds removed kernels at exactly zero in a training of your own, with any optimizer.
+
+        Where only channels were removed it holds nothing.
+
+            result.model.fit(images, labels, callbacks=[result.masks_callback()])
+        """
+        return MaskedKernels(self.masks)
 
 
 def prune(
@@ -59,7 +72,7 @@ def prune(
     objective: Objective | str | Loss | None = None,
     outputs_kind: str | None = None,
     auxiliary: TrainConfig = AUXILIARY,
-    finetuning: TrainConfig = FINETUNING,
+    finetuning: TrainConfig | None = FINETUNING,
     distillation: float | None = None,
     state_dir: str | os.PathLike | None = None,
     resume: bool = False,
@@ -82,7 +95,7 @@ def prune(
             outputs) -> scalar mean. None reads it off the model's last activation and the labels.
         outputs_kind: "logits", "softmax" or "sigmoid"; None reads it off the model's last activation.
         auxiliary: fine-tuning with auxiliary losses (DCP only).
-        finetuning: of the pruned model; 0 epochs leave it out. It ends with the epoch that does best on held-out
+        finetuning: of the pruned model; None or 0 epochs leave it out, for `fit` of your own. It ends with the epoch that does best on held-out
             training images, or with the model as it was before.
         distillation: weight of the baseline's soft predictions in the fine-tuning, 0 to 1; None: a half, where the loss
             has a distance to them.
@@ -95,7 +108,8 @@ def prune(
         seed: of everything that is drawn.
 
     Returns:
-        The smaller model, its plan and how it came about.
+        The smaller model, its plan and how it came about. The model is compiled where the original was, with a fresh
+        optimizer of the same settings, the same losses and metrics.
 
     Raises:
         UsageError: the model, the data or the settings cannot be used.
@@ -123,7 +137,8 @@ def prune(
     small, masks = rebuild_selected(context, selected, baseline, plan)
     before = announce_cut(context, small.trace.model)
     fine_tune(context, small, masks)
-    return PruneResult(small.trace.model, plan, context.history, before)
+    smaller = compiled_like(small.trace.model, model)
+    return PruneResult(smaller, plan, context.history, before, masks or {})
 
 
 def select(context: Context) -> tuple[ChannelGraph, ChannelGraph, PruningPlan]:

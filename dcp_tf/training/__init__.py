@@ -20,6 +20,7 @@ from dcp_tf.training.losses import (
     soft_targets,
 )
 from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead
+from dcp_tf.training.masks import MaskedKernels
 from dcp_tf.training.objectives import Classification, Objective, Regression, output_shape
 from dcp_tf.training.strided_gradients import repair_strided_gradients
 
@@ -44,6 +45,7 @@ __all__ = [
     "History",
     "Loss",
     "MarginHead",
+    "MaskedKernels",
     "MeanSquaredError",
     "Objective",
     "Regression",

@@ -1,6 +1,6 @@
-"""Masks that hold pruned weights at zero in training."""
+"""Masks that hold pruned weights at zero in training, in our own loop and in Keras'."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -35,3 +35,52 @@ def resolve_masks(
         resolved[id(weight)] = tf.constant(mask, variable.dtype)
         variable.assign(variable * resolved[id(weight)])
     return resolved
+
+
+class MaskedKernels(keras.callbacks.Callback):
+    """Holds masked weights at exactly zero in `fit`, with any optimizer, also within `steps_per_execution`.
+
+    The mask is the weight's constraint during the training, so that the optimizer itself applies it after each step,
+    behind a constraint that the weight has. Afterwards the weights are as they were built.
+
+        model.fit(images, labels, callbacks=[dcp_tf.MaskedKernels({"conv/kernel": mask})])
+
+    Args:
+        masks: path or `id()` of a weight of the model -> array of 0 and 1 of its shape.
+    """
+
+    def __init__(self, masks: Mapping[str | int, np.ndarray]):
+        super().__init__()
+        self._masks = dict(masks)
+        self._held: list[tuple[keras.Variable, tf.Tensor, Callable | None]] = []
+
+    def on_train_begin(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Sets the masked weights to zero, and their constraints."""
+        masks = resolve_masks([(weight, weight) for weight in self.model.weights], self._masks)
+        weights = [weight for weight in self.model.weights if id(weight) in masks]
+        self._held = [(weight, masks[id(weight)], weight.constraint) for weight in weights]
+        for weight, mask, constraint in self._held:
+            weight.constraint = _masked(mask, constraint)
+        self._compile_again()
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, Any] | None = None) -> None:
+        """Masks what came from a moving average of the optimizer."""
+        for weight, mask, _ in self._held:
+            weight.assign(weight * mask)
+
+    def on_train_end(self, logs: Mapping[str, Any] | None = None) -> None:
+        """Masks the last weights, and takes the constraints back."""
+        self.on_epoch_end(0)
+        for weight, _, constraint in self._held:
+            weight.constraint = constraint
+        self._held = []
+        self._compile_again()
+
+    def _compile_again(self) -> None:
+        """A step that was compiled before knows nothing of the constraints."""
+        if self._masks and getattr(self.model, "train_function", None) is not None:
+            self.model.make_train_function(force=True)
+
+
+def _masked(mask: tf.Tensor, constraint: Callable | None) -> Callable:
+    return lambda weight: (weight if constraint is None else constraint(weight)) * mask
