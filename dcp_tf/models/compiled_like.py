@@ -20,7 +20,7 @@ def compiled_like(model: keras.Model, original: keras.Model) -> keras.Model:
     """The model, compiled as the original is: a fresh optimizer, the same losses and weights, fresh metrics.
 
     Args:
-        model: a smaller one, functional or Sequential, whose inputs and outputs are called and nested as the original's.
+        model: a smaller one, functional or Sequential, with inputs and outputs nested as the original's.
         original: it stays as it is. One that is not compiled leaves the other uncompiled.
 
     Returns:
@@ -82,8 +82,8 @@ def _fresh_metric(metric: Any) -> Any:
             return type(metric).from_config(metric.get_config())
     except Exception as error:  # a user's own code
         progress.say(
-            f"note: metric {metric.name!r} cannot be recreated from its config ({first_line(error)}): the smaller model "
-            "is compiled without it"
+            f"note: metric {metric.name!r} cannot be recreated from its config ({first_line(error)}): the smaller "
+            "model is compiled without it"
         )
         return None
 

@@ -95,8 +95,8 @@ def prune(
             outputs) -> scalar mean. None reads it off the model's last activation and the labels.
         outputs_kind: "logits", "softmax" or "sigmoid"; None reads it off the model's last activation.
         auxiliary: fine-tuning with auxiliary losses (DCP only).
-        finetuning: of the pruned model; None or 0 epochs leave it out, for `fit` of your own. It ends with the epoch that does best on held-out
-            training images, or with the model as it was before.
+        finetuning: of the pruned model; None or 0 epochs leave it out, for a `fit` of your own. It ends with the epoch
+            that does best on held-out training images, or with the model as it was before.
         distillation: weight of the baseline's soft predictions in the fine-tuning, 0 to 1; None: a half, where the loss
             has a distance to them.
         state_dir: folder in which the run keeps what it has done.
