@@ -14,7 +14,7 @@ import numpy as np
 from dcp_tf.errors import UsageError
 from dcp_tf.files import read_json, write_json
 from dcp_tf.graph import ChannelGraph, copy_model, rebuild
-from dcp_tf.graph.rule import KeptChannels
+from dcp_tf.graph.rule import KeptChannels, OperationRecord
 
 VERSION = 1
 
@@ -49,6 +49,24 @@ class GroupPlan:
             wrong = next((k for k in kept if not _is_channel(k) or kept.count(k) > 1), None)
             raise UsageError(f"the plan's group {name!r} must keep channel numbers, each once; received {wrong!r:.80}")
         return cls(name, _count(value["size"]), kept, tuple(value.get("consumers", ())), value.get("history", {}))
+
+    def then(self, later: "GroupPlan") -> "GroupPlan":
+        """What both keep, `later` being of the group as this one leaves it, in the numbers of this one's channels."""
+        if later.size != len(self.kept):
+            raise UsageError(
+                f"the plans do not follow each other: the first leaves {len(self.kept)} channels of {self.name!r}, the "
+                f"second takes it for {later.size}"
+            )
+        if self.consumers and later.consumers and self.consumers != later.consumers:
+            raise UsageError(
+                f"the plans cannot be composed: {self.name!r} was read by {', '.join(self.consumers)}, after the first "
+                f"plan it is read by {', '.join(later.consumers)}; leave it out of the second (exclude)"
+            )
+        stays = sorted(self.kept)
+        history = dict(later.history)
+        if "added" in history:
+            history["added"] = [[stays[channel] for channel in step] for step in history["added"]]
+        return dataclasses.replace(self, kept=tuple(stays[k] for k in later.kept), history=history)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +202,39 @@ class PruningPlan:
             kernel.assign(kernel * plan.matrix().astype(np.float32))
         return graph
 
+    def then(self, later: "PruningPlan", model: keras.Model | ChannelGraph | None = None) -> "PruningPlan":
+        """One plan in place of two: applied to the first model it leaves what both leave, one after the other.
+
+            plan = first.plan.then(second.plan, model)  # second = dcp_tf.prune(first.model, ...)
+            smaller = plan.apply(model)
+
+        Args:
+            later: a plan of the model that this one leaves.
+            model: what this plan is for; needed where `later` removes kernels.
+
+        Raises:
+            UsageError: the second plan is not of the model that the first one leaves, or names a group that only came
+                about by the first plan, as where a grouped convolution became a depthwise one.
+        """
+        groups = {group.name: group for group in self.groups}
+        for group in later.groups:
+            groups[group.name] = groups[group.name].then(group) if group.name in groups else group
+        kernels = {(kernel.layer, kernel.weight): kernel for kernel in self.kernels}
+        if later.kernels:
+            if model is None:
+                raise UsageError("the second plan removes kernels: give the first plan's model, then(later, model)")
+            ignored = bool(self.settings.get("ignore_statistics"))
+            graph = model if isinstance(model, ChannelGraph) else ChannelGraph(model, ignore_statistics=ignored)
+            kept, records = self.kept(graph), {record.path: record for record in graph.records.values()}
+            for kernel in later.kernels:
+                key = kernel.layer, kernel.weight
+                kernels[key] = _widened(kernel, records.get(kernel.layer), kept, kernels.get(key))
+        steps = [plan.settings.get("steps", [{"method": plan.method, **plan.settings}]) for plan in (self, later)]
+        settings = {**later.settings, "steps": [step for part in steps for step in part]}
+        if self.settings.get("ignore_statistics"):
+            settings["ignore_statistics"] = True
+        return PruningPlan(self.fingerprint, tuple(groups.values()), later.method, settings, tuple(kernels.values()))
+
     def kernel_masks(self, graph: ChannelGraph, small: ChannelGraph) -> dict[int, np.ndarray]:
         """Masks that hold removed kernels at zero while the smaller model is trained.
 
@@ -245,6 +296,36 @@ class PruningPlan:
             UsageError: there is no such file, or it holds no plan.
         """
         return cls.from_json(read_json(path), str(path))
+
+
+def _widened(
+    later: KernelPlan, record: OperationRecord | None, kept: KeptChannels, earlier: KernelPlan | None
+) -> KernelPlan:
+    """A plan of a layer's kernels over all channels that the layer has before those go that are not kept.
+
+    Args:
+        later: over the channels that stay.
+        record: of the layer with all channels.
+        kept: the channels that stay.
+        earlier: what was removed of all kernels before.
+    """
+    weights = [] if record is None else record.operation.weights
+    if later.weight >= len(weights) or len(weights[later.weight].shape) < 2:
+        raise UsageError(f"the second plan's kernels of {later.layer!r} do not fit the model, which has no such layer")
+    shape = tuple(weights[later.weight].shape)
+    first, by_axis = len(shape) - 2, record.weights.get(later.weight, {})
+    stays = [
+        np.flatnonzero(kept.mask(by_axis[axis])) if axis in by_axis else np.arange(shape[axis])
+        for axis in (first, first + 1)
+    ]
+    if tuple(map(len, stays)) != later.shape:
+        raise UsageError(
+            f"the plans do not follow each other: {later.layer!r} has kernels of {tuple(map(len, stays))} after the "
+            f"first, the second takes them for {later.shape}"
+        )
+    matrix = np.ones(shape[-2:], bool) if earlier is None else earlier.matrix()
+    matrix[np.ix_(*stays)] &= later.matrix()
+    return KernelPlan.of(later.layer, later.weight, matrix, later.history)
 
 
 def _text(value: Any) -> str:
