@@ -74,9 +74,19 @@ def _probe(graph: ChannelGraph, tensors: Sequence[int], seed: int) -> Mapping[in
     for tensor in trace.inputs:
         shape = [32 if size is None else size for size in trace.shapes[tensor][1:]]
         draws = rng.normal(size=(len(scales), *shape)).astype(np.float32)
-        inputs[tensor] = draws * scales.reshape(-1, *[1] * len(shape))
+        # Numbers of classes or words: each is 0 or 1, which every embedding has.
+        numbers = not _is_float(graph, tensor)
+        inputs[tensor] = (draws > 0).astype(int) if numbers else draws * scales.reshape(-1, *[1] * len(shape))
     outputs = trace.run(inputs, tensors, training=False)
     return {t: keras.ops.convert_to_numpy(outputs[t]) for t in tensors}
+
+
+def _is_float(graph: ChannelGraph, tensor: int) -> bool:
+    """Whether an input of the model holds numbers of any size, not those of classes or words."""
+    readers = [call.operation for call in graph.trace.calls if tensor in call.inputs]
+    return graph.trace.dtype(tensor).startswith(("float", "bfloat")) and not any(
+        isinstance(reader, keras.layers.Embedding) for reader in readers
+    )
 
 
 def _added_value(

@@ -25,6 +25,7 @@ from dcp_tf.settings.budget import Adaptive
 from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
 from dcp_tf.training import Distillation, Loss, Objective, as_objective, distillation_weight
 from dcp_tf.training.heads import find_positions
+from dcp_tf.training.targets import shapes_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,12 +75,15 @@ class Context:
 
     @property
     def shapes(self) -> list[tuple]:
-        """The shape of a batch of images, as `ChannelGraph` takes it."""
-        return [(None, *self.data.shape)]
+        """The shape of a batch of each input, as `ChannelGraph` takes it."""
+        return [(None, *shape) for shape in shapes_of(self.data)]
 
     def labels_from_model(self) -> Callable | None:
-        """From images to what the trained model answers, where the data has no labels; else None."""
-        return self.objective.targets(self.model, self.data) if self.data.labels is None else None
+        """From inputs to what the trained model answers, where the data lacks labels of an output; else None."""
+        labels = self.data.labels
+        names = () if labels is None else getattr(self.objective.loss, "names", ())
+        is_complete = labels is not None and all(name in labels for name in names)
+        return None if is_complete else self.objective.targets(self.model, self.data)
 
     def validate(self, model: keras.Model) -> Mapping[str, float]:
         """How good a model is on the validation images; empty without any."""
@@ -131,7 +135,7 @@ def prepare(
     if validation is not None:
         check_validation(model, validation, objective)
     distillation = distillation_weight(objective.loss, distillation)
-    graph = ChannelGraph(model, [(None, *data.shape)], method.ignore_statistics)
+    graph = ChannelGraph(model, [(None, *shape) for shape in shapes_of(data)], method.ignore_statistics)
     check_layers(graph)
     layers = [unit.name for unit in kernel_units(graph)] if method.chooses_kernels else []
     groups = choose_groups(graph, method, layers)

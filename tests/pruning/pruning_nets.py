@@ -173,7 +173,7 @@ class Setting:
             group,
             self.consumers,
             self.group.size,
-            StageLoss(self.graph.trace.outputs[0], lambda x: x, loss),
+            StageLoss((self.graph.trace.outputs[0],), lambda x: x, loss),
             self.cursors,
             self.labels,
             settings or SubProblem(),

@@ -6,6 +6,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,6 +14,7 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup
+from dcp_tf.models.signature import pack
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import ActivationCursor, compiled
 from dcp_tf.pruning.activations.linear import linear
@@ -25,6 +27,7 @@ from dcp_tf.pruning.elimination.select import layer_sums
 from dcp_tf.pruning.importance.images import selection_set
 from dcp_tf.pruning.problem.consumers import Consumer
 from dcp_tf.pruning.problem.stages import Unit, channel_unit
+from dcp_tf.training.targets import loss_on, samples_in
 
 _MODELLED = 1024  # images of the quadratic models, and at most so large a share of those that there are:
 _MODELLED_SHARE = 0.8
@@ -131,10 +134,10 @@ class _Losses:
         self._wanted = self._images.labels
         if hasattr(objective.loss, "distance"):
             # From its own predictions the trained model is not away at all; labels it may not even know.
-            self._wanted = [teacher(self._images[i][0]) for i in range(len(self._images))]
+            self._wanted = [teacher(pack(self._images[i])) for i in range(len(self._images))]
             self._distance = functools.partial(objective.loss.distance, temperature=1.0)
         self._cursor = ActivationCursor(graph.trace, self._images, self._cache)
-        self._output = graph.trace.outputs[0]
+        self._outputs = graph.trace.outputs
         self._loss_head = objective.loss_head(model, context.data)
         self._cut, self._function = -1, None
         self._before: dict[int, float] = {}
@@ -151,9 +154,9 @@ class _Losses:
         """
         if self._cut != cut:
             self._cursor.advance(cut)
-            self._cut, self._function = cut, self._cursor.function([self._output])
+            self._cut, self._function = cut, self._cursor.function(self._outputs)
         rises: list[list[float]] = [[] for _ in choices]
-        sizes = [int(x.shape[0]) for x in self._wanted]
+        sizes = [samples_in(x) for x in self._wanted]
         for images in _MEASURED:
             last = min(len(sizes), math.ceil(images / sizes[0]))
             batches = range(len(rises[0]), last)
@@ -169,9 +172,9 @@ class _Losses:
 
     def _loss(self, index: int) -> float:
         """The mean loss of one batch with the kernels as they are."""
-        (outputs,) = self._function(*self._cursor[index])
+        outputs = pack(self._function(*self._cursor[index]))
         outputs = outputs if self._loss_head is None else self._loss_head(outputs)
-        loss = float(self._distance(self._wanted[index], outputs))
+        loss = float(loss_on(self._distance, self._wanted[index], outputs))
         return loss if math.isfinite(loss) else float(np.finfo(np.float32).max)
 
     def close(self) -> None:
@@ -231,7 +234,7 @@ def _models(
         collect = collect or _collector(context, list(layers.values()), [images, labels])
         terms = collect(images, labels, tf.constant([7, total]))
         sums = terms if sums is None else tf.nest.map_structure(tf.add, sums, terms)
-        total += int(images.shape[0])
+        total += samples_in(images)
     models = {}
     for (path, layer), (gram, slopes) in zip(layers.items(), sums, strict=True):
         calls = [call for call in graph.trace.calls if call.operation is layer]
@@ -240,14 +243,14 @@ def _models(
     return models
 
 
-def _collector(context: Context, layers: Sequence[keras.Layer], examples: list[tf.Tensor]) -> Callable:
+def _collector(context: Context, layers: Sequence[keras.Layer], examples: list[Any]) -> Callable:
     """A compiled function: per layer the sums over a batch of `P^T P` and of `g g^T`, g being the slope of the loss."""
     trace, objective = context.graph.trace, context.objective
     loss_head = objective.loss_head(trace.model, context.data)
     modelled = {id(layer) for layer in layers}
 
     def collect(images, labels, seed):
-        values, shifts, linear_outputs = {trace.inputs[0]: images}, {}, {}
+        values, shifts, linear_outputs = trace.bind_inputs(images), {}, {}
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             for index, call in enumerate(trace.calls):
                 if id(call.operation) not in modelled:
@@ -258,7 +261,7 @@ def _collector(context: Context, layers: Sequence[keras.Layer], examples: list[t
                 shifts[index] = tf.zeros_like(linear_outputs[index])
                 tape.watch(shifts[index])
                 values[call.outputs[0]] = activation(linear_outputs[index] + shifts[index])
-            outputs = values[trace.outputs[0]]
+            outputs = trace.pack_outputs(values)
             drawn = sampled_loss(objective.loss, outputs if loss_head is None else loss_head(outputs), labels, seed)
         slopes = tape.gradient(drawn, shifts, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         sums = []

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -10,6 +11,7 @@ from dcp_tf.graph.trace import Trace
 from dcp_tf.pruning.activations.cursor import compiled
 from dcp_tf.pruning.activations.linear import linear
 from dcp_tf.pruning.problem.stages import StageLoss
+from dcp_tf.training.targets import loss_on, samples_in, with_scaled_gradients
 
 _IMAGES = 512  # by which the matrices are measured
 
@@ -27,14 +29,14 @@ def fisher_matrices(
         trace: of the model.
         known: numbers of the tensors that it runs from.
         batches: their values, per batch.
-        labels: per batch.
+        labels: per batch, perhaps `Weighted`.
         stages: reading calls and the loss that follows them.
 
     Returns:
         Index of the call -> matrix (outputs, outputs): the sum over positions, averaged over images.
     """
     collect = _collector(trace, known, stages, [list(batches[0]), labels[0]])
-    sizes = np.cumsum([int(x.shape[0]) for x in labels])
+    sizes = np.cumsum([samples_in(x) for x in labels])
     last = int(np.searchsorted(sizes, min(_IMAGES, sizes[-1])))
     sums = tree_sum(collect(list(batches[i]), labels[i], tf.constant([7, i])) for i in range(last + 1))
     reading = [i for calls, _ in stages for i in sorted(calls)]
@@ -46,14 +48,14 @@ def tree_sum(trees: Iterable[list]) -> list:
     return functools.reduce(functools.partial(tf.nest.map_structure, tf.add), trees)
 
 
-def sampled_loss(loss: Callable, outputs: tf.Tensor, labels: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+def sampled_loss(loss: Callable, outputs: Any, targets: Any, seed: tf.Tensor) -> tf.Tensor:
     """The loss over the batch with labels drawn from the model's own predictions, as the Fisher matrix needs.
 
     For losses that cannot draw labels, the sum of the losses with the given ones.
     """
     if hasattr(loss, "sampled"):
-        return loss.sampled(outputs, seed)
-    return tf.cast(tf.shape(outputs)[0], tf.float32) * tf.cast(loss(labels, outputs), tf.float32)
+        return loss.sampled(with_scaled_gradients(loss, targets, outputs), seed)
+    return tf.cast(tf.shape(tf.nest.flatten(outputs)[0])[0], tf.float32) * loss_on(loss, targets, outputs)
 
 
 def _collector(
@@ -62,13 +64,14 @@ def _collector(
     """A compiled function: per reading call the sum of `g g^T` over a batch and all positions."""
     stages = [(sorted(calls), loss) for calls, loss in stages]
     reading = {i for calls, _ in stages for i in calls}
-    needed = trace.needed([loss.tensor for _, loss in stages], known)
+    read = [t for i in reading for t in trace.calls[i].outputs]
+    needed = trace.needed([*read, *(t for _, loss in stages for t in loss.tensors)], known)
 
     def collect(inputs, labels, seed):
         values = dict(zip(known, inputs, strict=True))
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             shifts = _run(trace, needed, reading, values, tape)
-            losses = [sampled_loss(t.loss, t.outputs(values[t.tensor]), labels, seed) for _, t in stages]
+            losses = [sampled_loss(t.loss, t.outputs_from(values), labels, seed) for _, t in stages]
         sums = []
         for (calls, _), loss in zip(stages, losses, strict=True):
             outputs = [shifts[i] for i in calls]

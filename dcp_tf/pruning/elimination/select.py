@@ -18,6 +18,7 @@ from dcp_tf.pruning.problem.consumers import ConsumerKernel
 from dcp_tf.pruning.problem.problem import ChannelProblem
 from dcp_tf.pruning.problem.scores import largest
 from dcp_tf.pruning.stopping import StoppingRule
+from dcp_tf.training.targets import samples_in
 
 _FEW_ROWS = 1e-2  # the strength of a ridge from which a layer has too few rows of data for its inputs
 _PLENTY = 50  # rows of data per input of a layer from which fits need no cross-validation
@@ -117,7 +118,7 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
     `L_M` in it is exact, from one pass over the selection set up to the consumers; the Fisher matrix of `L_S` comes
     from a few hundred of the images.
     """
-    total = sum(int(labels.shape[0]) for labels in problem.labels)
+    total = sum(map(samples_in, problem.labels))
     grams = _gram_collector(problem)
     sums: dict[int, list] = {}
     for half, *inputs in _in_halves(problem):
@@ -156,7 +157,7 @@ def _in_halves(problem: ChannelProblem) -> Iterator[tuple[int, Sequence[tf.Tenso
 
     A single batch is split in two, a single image is one half.
     """
-    count, images = problem.inputs.count, int(problem.labels[0].shape[0])
+    count, images = problem.inputs.count, samples_in(problem.labels[0])
     if count > 1 or images == 1:
         for i in range(count):
             yield i % 2, problem.inputs[i], problem.baseline(i)

@@ -46,7 +46,7 @@ class APoZ(Criterion):
 
         def shares(images, labels):
             del labels
-            values = graph.trace.run({graph.trace.inputs[0]: images}, tensors, training=False)
+            values = graph.trace.run(graph.trace.bind_inputs(images), tensors, training=False)
             # Positions that share their labels are averaged at once: what is left has one value for each label.
             return [
                 tf.reduce_mean(

@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
+from dcp_tf.pruning.activations.cursor import compiled
 from dcp_tf.pruning.context import Context
+from dcp_tf.training.targets import samples_in, split_batch, targets_of
 
 
 def mean_over_batches(context: Context, function: Callable) -> list[np.ndarray]:
@@ -18,9 +21,8 @@ def mean_over_batches(context: Context, function: Callable) -> list[np.ndarray]:
     sums, step, total = None, None, 0
     for images, labels in selection_set(context, f"ranking channels by {context.method.name}"):
         if step is None:
-            specs = [tf.TensorSpec([None, *x.shape[1:]], x.dtype) for x in (images, labels)]
-            step = tf.function(function, input_signature=specs, autograph=False)
-        size = int(images.shape[0])
+            step = compiled(function, [images, labels])
+        size = samples_in(images)
         values = [size * tf.cast(x, tf.float64) for x in step(images, labels)]
         sums = values if sums is None else [a + b for a, b in zip(sums, values, strict=True)]
         total += size
@@ -29,8 +31,8 @@ def mean_over_batches(context: Context, function: Callable) -> list[np.ndarray]:
 
 def selection_set(
     context: Context, what: str, most: int | None = None, batch_size: int | None = None
-) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
-    """The selection set in batches of images and labels; the model's own predictions where there are no labels.
+) -> Iterator[tuple[Any, Any]]:
+    """The selection set in batches of images and labels (perhaps `Weighted`); predictions where labels are missing.
 
     Args:
         context: the images, their labels and how many of them the method looks at.
@@ -45,4 +47,5 @@ def selection_set(
     batches = data.batches(batch_size, indices=order)
     count = math.ceil(len(order) / batch_size)
     for batch in progress.bar(batches, what=what, total=count, unit="batch"):
-        yield (batch, teacher(batch)) if teacher else batch
+        inputs, labels, weights = split_batch(batch)
+        yield inputs, targets_of(inputs, labels, weights, teacher)

@@ -7,9 +7,11 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.graph import ChannelGroup
+from dcp_tf.models.signature import flat
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.importance.criterion import Criterion, Scores, register_importance
 from dcp_tf.pruning.importance.images import mean_over_batches
+from dcp_tf.training.targets import loss_on
 
 
 @register_importance
@@ -42,7 +44,7 @@ class Taylor(Criterion):
         def squared_changes(images, labels):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(kernels)
-                value = loss(labels, with_loss(images, training=False))
+                value = loss_on(loss, labels, flat(with_loss(images, training=False)))
             gradients = tape.gradient(value, kernels, unconnected_gradients=tf.UnconnectedGradients.ZERO)
             changes = {id(k): tf.cast(g * k, tf.float32) for g, k in zip(gradients, kernels, strict=True)}
             return [

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +18,7 @@ from dcp_tf.pruning.problem.scores import SCORES
 from dcp_tf.pruning.problem.stages import StageLoss
 from dcp_tf.settings.selection import Search
 from dcp_tf.settings.training import TrainConfig
+from dcp_tf.training.targets import loss_on, samples_in
 
 _ATTEMPTS = 4  # to solve a sub-problem whose loss diverges, each at a tenth of the previous learning rate
 _DIVERGED = 10  # times the loss without any channel
@@ -60,7 +62,7 @@ class ChannelProblem:
         size: int,
         stage_loss: StageLoss,
         cursors: tuple[ActivationCursor, ActivationCursor],
-        labels: Sequence[tf.Tensor],
+        labels: Sequence[Any],
         settings: SubProblem,
         cache: Cache,
         rng: np.random.Generator,
@@ -75,7 +77,7 @@ class ChannelProblem:
             size: how many atoms there are.
             stage_loss: of the stage's discrimination-aware loss.
             cursors: of the pruned model and of the baseline, both before the first consumer.
-            labels: per batch.
+            labels: per batch, perhaps `Weighted`.
             settings: the loss and how it is minimized.
             cache: for the tensors that are kept.
             rng: shuffles the batches of each sub-problem.
@@ -94,11 +96,13 @@ class ChannelProblem:
         trace = graph.trace
         self.reading = {i for c in self.consumers for i in graph.calls_of(graph.records[id(c.operation)])}
         outputs = [t for i in sorted(self.reading) for t in trace.calls[i].outputs]
-        goals = outputs + ([stage_loss.tensor] if settings.discrimination else [])
+        compared = stage_loss.tensors if settings.discrimination else ()
+        goals = [*outputs, *compared]
         after = trace.dependents(self.reading)
         self.calls = [i for i in trace.needed(goals, trace.inputs) if i in after]
         inner = {t for i in self.calls for t in trace.calls[i].outputs}
-        self.boundary = sorted({t for i in self.calls for t in trace.calls[i].inputs} - inner)
+        # Outputs of other branches are constants of a joint loss.
+        self.boundary = sorted({*compared, *(t for i in self.calls for t in trace.calls[i].inputs)} - inner)
         self.trace = trace
         cursor, base_cursor = cursors
         self.inputs = _cache(
@@ -219,10 +223,10 @@ class ChannelProblem:
     def _measure(self) -> LossTerms:
         if self._terms is None:
             self._keep()
-            total = sum(int(x.shape[0]) for x in self.labels)
+            total = sum(map(samples_in, self.labels))
             sums = None
             for i, labels in enumerate(self.labels):
-                share = tf.constant(int(labels.shape[0]) / total, tf.float32)
+                share = tf.constant(samples_in(labels) / total, tf.float32)
                 parts = self._terms_and_gradients(self.inputs[i], self.baseline(i), labels, share)
                 sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
             self._terms = LossTerms(*(float(x) for x in sums[:3]))
@@ -239,7 +243,7 @@ class ChannelProblem:
             else zero
         )
         discrimination = (
-            tf.cast(self.stage_loss.loss(labels, self.stage_loss.outputs(values[self.stage_loss.tensor])), tf.float32)
+            loss_on(self.stage_loss.loss, labels, self.stage_loss.outputs_from(values))
             if self.settings.discrimination
             else zero
         )

@@ -1,7 +1,8 @@
 """The units that Algorithm 2 selects in turn: the channels of a group, or the kernels of a layer, stage by stage."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -9,6 +10,7 @@ import tensorflow as tf
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup, OperationRecord
 from dcp_tf.graph.kinds import layers_of
+from dcp_tf.models.signature import pack
 from dcp_tf.pruning.problem.consumers import Consumer
 from dcp_tf.training import Objective
 from dcp_tf.training.heads import AugmentedModel
@@ -19,15 +21,19 @@ class StageLoss:
     """The discrimination-aware loss of a stage.
 
     Attributes:
-        tensor: number of the traced tensor that `outputs` reads.
-        outputs: from that tensor to what the loss compares with labels: an auxiliary classifier, or the identity for
-            the model's own output.
+        tensors: numbers of the traced tensors that `outputs` reads.
+        outputs: from that tensor, or the tuple of several, to what the loss compares with labels: an auxiliary
+            classifier, or the identity for the model's own outputs.
         loss: from labels and outputs to a scalar mean.
     """
 
-    tensor: int
-    outputs: Callable[[tf.Tensor], tf.Tensor]
-    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    tensors: tuple[int, ...]
+    outputs: Callable[[Any], Any]
+    loss: Callable[[Any, Any], tf.Tensor]
+
+    def outputs_from(self, values: Mapping[int, tf.Tensor]) -> Any:
+        """What the loss compares with labels, from the values of traced tensors by number."""
+        return self.outputs(pack([values[tensor] for tensor in self.tensors]))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -109,20 +115,20 @@ def _reads_image(graph: ChannelGraph, record: OperationRecord) -> bool:
 
 
 def in_stages(graph: ChannelGraph, units: Sequence[Unit], losses: Sequence[StageLoss]) -> list[Stage]:
-    """Assigns each unit to the first loss that follows all its layers; units go shallow to deep."""
-    behind = [set(graph.trace.needed([t.tensor], graph.trace.inputs)) for t in losses]
+    """Assigns each unit to the first loss that follows all its layers, or to the last; units go shallow to deep."""
+    behind = [set(graph.trace.needed(t.tensors, graph.trace.inputs)) for t in losses[:-1]]
     stages: list[list[Unit]] = [[] for _ in losses]
     for unit in sorted(units, key=lambda u: u.calls[0]):
-        stages[next(p for p, before in enumerate(behind) if set(unit.calls) <= before)].append(unit)
+        stages[next((p for p, before in enumerate(behind) if set(unit.calls) <= before), -1)].append(unit)
     return [Stage(p, tuple(u), t) for p, (u, t) in enumerate(zip(stages, losses, strict=True), start=1)]
 
 
 def stage_losses(graph: ChannelGraph, augmented: AugmentedModel, objective: Objective) -> list[StageLoss]:
     """The losses of the stages: those of the auxiliary classifiers, shallow to deep, and the model's own."""
     losses = [
-        StageLoss(p.tensor, lambda x, head=head: head(x, training=False), objective.head_loss)
+        StageLoss((p.tensor,), lambda x, head=head: head(x, training=False), objective.head_loss)
         for p, head in zip(augmented.positions, augmented.heads, strict=True)
     ]
     loss_head = augmented.loss_head
     final = (lambda x: x) if loss_head is None else (lambda x: loss_head(x, training=False))
-    return [*losses, StageLoss(graph.trace.outputs[0], final, objective.loss)]
+    return [*losses, StageLoss(tuple(graph.trace.outputs), final, objective.loss)]

@@ -27,6 +27,7 @@ from dcp_tf.pruning.activations.selection_images import SelectionImages
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.elimination.fisher import tree_sum
 from dcp_tf.pruning.recovery.statistics import match_statistics
+from dcp_tf.pruning.recovery.untouched import untouched_layers
 from dcp_tf.settings.schedules import warmed_up_cosine
 from dcp_tf.training.best_weights import BestWeights
 from dcp_tf.training.heads import block_ends
@@ -83,7 +84,7 @@ def recover_weights(
             settings = {"masks": masks, "minutes": method.recover, "seed": seed, "per_step": max(1, step // at_once)}
             if method.recovers and len(images) > 1:
                 phases.append(recover(baseline, small, kept, images, cache, **settings))
-            match_statistics(small.trace, images)
+            match_statistics(small.trace, images, untouched_layers(baseline, small, kept, masks or {}))
             images.close()
         finally:
             cache.close()
@@ -114,7 +115,7 @@ def recover(
     Args:
         base: of the baseline.
         small: of the rebuilt model; its trace has the calls of `base` in the same order. Frozen layers are fitted too,
-            as in the selection.
+            as in the selection, but none that an output needs which pruning does not change.
         kept: what remains of `base`.
         batches: per batch the model's inputs; at least two.
         cache: for the baseline's values.
@@ -182,7 +183,9 @@ class _Training:
         self._training = range(len(batches) - held_out)
         model = small.trace.model
         with override_attribute(list(model._flatten_layers(include_self=False)), "trainable", True):
-            self._variables = list(model.trainable_variables)
+            fixed = untouched_layers(base, small, kept, masks)
+            same = {id(v) for layer in fixed for v in getattr(layer, "weights", ())}
+            self._variables = [v for v in model.trainable_variables if id(v) not in same]
         self._masks = [masks.get(id(v), masks.get(v.path)) for v in self._variables]
         self._examples = [list(batches[0]), list(first)]
         self._measure = compiled(self._loss, self._examples)
@@ -275,10 +278,11 @@ class _Values:
 
     def __init__(self, graph: ChannelGraph, points: Sequence[Comparison]):
         trace = self._trace = graph.trace
-        outputs = [_before_softmax(trace, t) for t in trace.outputs]
+        self._outputs = {_before_softmax(trace, t) for t in trace.outputs}
         self._tensors = [p.tensor for p in points]
-        self._calls = trace.needed([*self._tensors, *outputs], trace.inputs)
-        self._last = sorted({trace.producer[t] for t in outputs if t in trace.producer})
+        self._calls = trace.needed([*self._tensors, *self._outputs], trace.inputs)
+        self._last = sorted({trace.producer[t] for t in self._outputs if t in trace.producer})
+        self._made = [t for i in self._last for t in trace.calls[i].outputs]
 
     def __call__(
         self, images: Sequence[tf.Tensor], points: Sequence[Comparison] = (), dropout: bool = False
@@ -286,6 +290,7 @@ class _Values:
         """The values in float32, at the channels that `points` keep."""
         values = dict(zip(self._trace.inputs, images, strict=True))
         outputs = run_linear(self._trace, self._calls, set(self._last), values, dropout)
+        outputs = [x for t, x in zip(self._made, outputs, strict=True) if t in self._outputs]
         inner = [tf.cast(values[t], tf.float32) for t in self._tensors]
         for number, point in enumerate(points):
             if point.kept is not None:
@@ -295,8 +300,7 @@ class _Values:
     def bytes(self, batches: Sequence[Tensors]) -> int:
         """The most bytes that the values of all batches take."""
         images = count_images(batches)
-        last = [t for i in self._last for t in self._trace.calls[i].outputs]
-        return 4 * images * sum(math.prod(self._trace.shapes[t][1:]) for t in [*self._tensors, *last])
+        return 4 * images * sum(math.prod(self._trace.shapes[t][1:]) for t in [*self._tensors, *self._made])
 
 
 def _before_softmax(trace: Any, output: int) -> int:

@@ -10,7 +10,7 @@ from dcp_tf.graph.trace import Trace
 from dcp_tf.pruning.activations.cursor import Tensors, compiled
 
 
-def match_statistics(trace: Trace, batches: Sequence[Tensors]) -> int:
+def match_statistics(trace: Trace, batches: Sequence[Tensors], fixed: Sequence[keras.Operation] = ()) -> int:
     """Stores in each BatchNormalization the statistics of its own inputs; the model's function stays the same.
 
     The outputs of fitted kernels have less variance than the stored statistics, since least squares shrinks what it
@@ -24,13 +24,15 @@ def match_statistics(trace: Trace, batches: Sequence[Tensors]) -> int:
     Args:
         trace: of the pruned model, whose layers change.
         batches: per batch the model's inputs.
+        fixed: layers that stay as they are.
 
     Returns:
         How many layers changed.
     """
     uses: dict[int, list] = {}
+    fixed = {id(layer) for layer in fixed}
     for call in trace.calls:
-        if isinstance(call.operation, keras.layers.BatchNormalization):
+        if isinstance(call.operation, keras.layers.BatchNormalization) and id(call.operation) not in fixed:
             uses.setdefault(id(call.operation), []).append(call)
     calls = [of_layer[0] for of_layer in uses.values() if len(of_layer) == 1 and _can_follow(of_layer[0].operation)]
     if not calls:

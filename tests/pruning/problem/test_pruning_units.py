@@ -132,7 +132,7 @@ def test_units_go_to_the_first_loss_behind_all_their_layers():
     graph = ChannelGraph(model)
     units = [channel_unit(graph, graph.group("second")), *kernel_units(graph)]
     middle = graph.trace.calls[[c.path for c in graph.trace.calls].index("second")].outputs[0]
-    stages = in_stages(graph, units, [StageLoss(t, None, None) for t in (middle, graph.trace.outputs[0])])
+    stages = in_stages(graph, units, [StageLoss((t,), None, None) for t in (middle, graph.trace.outputs[0])])
     # The channels of `second` are read by `third`, as are the kernels of `third`; those of `second` lie before.
     assert [[(u.name, u.kernels) for u in s.units] for s in stages] == [
         [("second", True)],

@@ -1,0 +1,86 @@
+"""What the losses of a selection compare outputs with: labels, and sample weights where there are some."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from keras import tree
+
+from dcp_tf.training.losses import Loss, loss_of
+
+
+def split_batch(batch: Any) -> tuple[Any, Any, Any]:
+    """Inputs, labels and sample weights of a batch; None where there are none."""
+    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+    return (*parts, None, None)[:3]
+
+
+def shapes_of(data: Any) -> list[tuple]:
+    """The shape of each input of a data set."""
+    return getattr(data, "shapes", None) or [tuple(data.shape)]
+
+
+class Weighted(NamedTuple):
+    """Labels with sample weights.
+
+    Attributes:
+        labels: of a batch; for several outputs by their names.
+        weights: nested like the labels; an output whose samples all count 1 may be missing.
+    """
+
+    labels: Any
+    weights: Any
+
+
+def complete_labels(labels: Any, answers: Any) -> Any:
+    """The labels, with a model's own answers where they are missing: all, or those of single outputs."""
+    if labels is None or answers is None:
+        return answers if labels is None else labels
+    return {**answers, **labels} if isinstance(labels, dict) else labels
+
+
+def targets_of(inputs: Any, labels: Any, weights: Any, teacher: Callable | None) -> Any:
+    """The labels of a batch, or `Weighted` ones; a teacher answers where labels are missing.
+
+    Args:
+        inputs: of the batch.
+        labels: of the batch, or None.
+        weights: of its samples, or None.
+        teacher: from inputs to labels; None: nothing is missing, or not needed.
+    """
+    labels = complete_labels(labels, None if teacher is None else teacher(inputs))
+    return labels if weights is None else Weighted(labels, weights)
+
+
+def loss_on(loss: Loss, targets: Any, outputs: Any) -> tf.Tensor:
+    """A loss of labels that may be `Weighted`, float32."""
+    if isinstance(targets, Weighted):
+        return loss_of(loss, targets.labels, outputs, None, weights=targets.weights)
+    return loss_of(loss, targets, outputs, None)
+
+
+def samples_in(tensors: Any) -> int:
+    """How many samples a batch has, from any structure of its tensors."""
+    return int(tree.flatten(tensors)[0].shape[0])
+
+
+def with_scaled_gradients(loss: Loss, targets: Any, outputs: Any) -> Any:
+    """The outputs, whose gradients are multiplied by the roots of the sample weights.
+
+    The squares of gradients, which make up a Fisher matrix, then count by the weights themselves.
+    """
+    if not isinstance(targets, Weighted):
+        return outputs
+    names = getattr(loss, "names", None)
+    if names is None:
+        return _scaled(outputs, targets.weights)
+    weights = [targets.weights.get(name) for name in names]
+    parts = [outputs] if len(names) == 1 else outputs
+    scaled = [part if w is None else _scaled(part, w) for part, w in zip(parts, weights, strict=True)]
+    return scaled[0] if len(names) == 1 else tuple(scaled)
+
+
+def _scaled(outputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
+    shape = tf.concat([tf.shape(weights), tf.ones(outputs.shape.rank - weights.shape.rank, tf.int32)], 0)
+    roots = tf.cast(tf.reshape(tf.sqrt(weights), shape), outputs.dtype)
+    return tf.stop_gradient(outputs) * (1 - roots) + outputs * roots
