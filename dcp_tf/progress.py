@@ -1,13 +1,17 @@
 """What a user sees of long work: one bar per phase on a terminal, plain lines in a log."""
 
 import contextlib
+import functools
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from tqdm import tqdm
 
+from dcp_tf.errors import UsageError
+
+_Arguments, _Result = ParamSpec("_Arguments"), TypeVar("_Result")
 _LINE_EVERY = 25.0  # seconds between two lines of a phase in a log
 
 
@@ -61,7 +65,7 @@ def bar(
     iterable: Iterable | None = None, *, what: str, total: int | None = None, unit: str = "it", initial: int = 0
 ) -> tqdm | LogLines:
     """A progress bar on standard error; where that is no terminal, a line every half minute at most."""
-    if not sys.stderr.isatty():
+    if _silent or not sys.stderr.isatty():
         return LogLines(iterable, what, total, unit, initial)
     return tqdm(iterable, desc=what, total=total, unit=unit, initial=initial, leave=False, dynamic_ncols=True)
 
@@ -73,6 +77,8 @@ def say(line: str, setting: str | Sequence[str] = ()) -> None:
         line: it calls settings by their names in Python.
         setting: those of them that programs print as flags, as for `UsageError`.
     """
+    if _silent:
+        return
     names = (setting,) if isinstance(setting, str) else setting
     tqdm.write(_naming[-1](line, names) if names else line, file=sys.stderr)
     sys.stderr.flush()
@@ -89,3 +95,30 @@ def naming(settings: Callable[[str, Sequence[str]], str]) -> Iterator[None]:
         yield
     finally:
         _naming.pop()
+
+
+_silent: list[bool] = []
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Inside the block nothing is printed: no bar and no line; errors are raised as ever."""
+    _silent.append(True)
+    try:
+        yield
+    finally:
+        _silent.pop()
+
+
+def takes_verbose(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Makes a function with the keyword `verbose` silent where that is 0; 1, 2 and "auto" print, as Keras' do."""
+
+    @functools.wraps(function)
+    def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        verbose = kwargs.get("verbose", 1)
+        if not isinstance(verbose, (bool, int, str)) or verbose not in (0, 1, 2, "auto"):
+            raise UsageError(f"verbose must be 0 (silent) or 1, received {verbose!r:.80}")
+        with silence() if verbose == 0 else contextlib.nullcontext():
+            return function(*args, **kwargs)
+
+    return call

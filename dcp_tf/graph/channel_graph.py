@@ -5,7 +5,8 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -18,6 +19,7 @@ from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRec
 from dcp_tf.graph.trace import Call, Trace
 from dcp_tf.models.batch import with_open_batch
 from dcp_tf.models.custom_objects import is_custom
+from dcp_tf.text_table import text_table
 
 INPUT_REASON = "it is an input of the model"
 OUTPUT_REASON = "it is an output of the model"
@@ -198,6 +200,12 @@ class ChannelGraph:
 
     # Questions
 
+    def summary(self, print_fn: Callable[[str], Any] = print) -> None:
+        """Prints the groups: their channels, who reads them, and whether they can be pruned or why not."""
+        rows = [(g.name, g.size, ", ".join(g.consumers), _answer(g)) for g in self.groups]
+        columns = ("group", "channels", "read by", "can be pruned")
+        print_fn(text_table(f"{self.trace.model.name}: groups of channels", columns, rows))
+
     def group(self, name: str) -> ChannelGroup:
         """The group of that name.
 
@@ -311,6 +319,13 @@ class ChannelGraph:
     def _known_path(self, record: OperationRecord, names_of_custom_layers: bool) -> str:
         is_custom_layer = isinstance(record.operation, keras.Layer) and is_custom(record.operation)
         return record.path if names_of_custom_layers or not is_custom_layer else ""
+
+
+def _answer(group: ChannelGroup) -> str:
+    """Whether the channels of a group can be removed, or why not."""
+    if group.pinned_because:
+        return f"no: {group.pinned_because}"
+    return f"{'recurrent' if group.recurrent else 'residual'}: with prune_residual" if group.residual else "yes"
 
 
 def _trace(model: keras.Model, input_shapes: Sequence[tuple] | None) -> Trace:

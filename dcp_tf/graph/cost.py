@@ -3,6 +3,8 @@
 import collections
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -10,6 +12,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRecord
+from dcp_tf.text_table import text_table
 
 _STATISTICS = {
     keras.layers.BatchNormalization: ("moving_mean", "moving_variance"),
@@ -55,6 +58,12 @@ class Cost:
     def bytes(self) -> int:
         """What the weights take as float32; a TFLite file adds its graph to that."""
         return 4 * self.params
+
+    def summary(self, print_fn: Callable[[str], Any] = print) -> None:
+        """Prints the cost of each layer and of the whole."""
+        rows = [(x.path, x.kind, x.params, x.macs, x.flops) for x in self.layers]
+        columns = ("layer", "kind", "parameters", "MACs", "FLOPs")
+        print_fn(text_table("cost of one sample", columns, [*rows, ("all", "", self.params, self.macs, self.flops)]))
 
     def __repr__(self) -> str:
         figures = {"parameters": self.params, "MACs": self.macs, "FLOPs": self.flops}

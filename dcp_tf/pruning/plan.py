@@ -5,7 +5,7 @@ import dataclasses
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -15,6 +15,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.files import read_json, write_json
 from dcp_tf.graph import ChannelGraph, copy_model, rebuild
 from dcp_tf.graph.rule import KeptChannels, OperationRecord
+from dcp_tf.text_table import settings_line, text_table
 
 VERSION = 1
 
@@ -151,6 +152,16 @@ class PruningPlan:
             kept = sum(k.kept_count for k in self.kernels)
             parts.append(f"{len(self.kernels)} layers keep {kept:,} of {kernels:,} kernels")
         return f"<PruningPlan {self.method}: {', '.join(parts)}>"
+
+    def summary(self, print_fn: Callable[[str], Any] = print) -> None:
+        """Prints what each group keeps, what each layer keeps of its kernels, and the settings."""
+        settings = {name: value for name, value in self.settings.items() if name != "steps"}
+        rows = [(g.name, len(g.kept), g.size, ", ".join(g.consumers)) for g in self.groups]
+        notes = [f"settings: {settings_line(settings)}"] if settings else []
+        print_fn(text_table(f"plan of {self.method or 'channels'}", ("group", "keeps", "of", "read by"), rows, notes))
+        if self.kernels:
+            rows = [(k.layer, k.kept_count, k.shape[0] * k.shape[1]) for k in self.kernels]
+            print_fn(text_table("kernels", ("layer", "keeps", "of"), rows))
 
     @property
     def channels(self) -> dict[str, tuple[int, ...]]:

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.graph import ChannelGraph, rebuild
+from dcp_tf.graph import ChannelGraph, count_cost, rebuild
 from dcp_tf.models.compiled_like import compiled_like
 from dcp_tf.pruning.allocation.global_allocation import global_widths
 from dcp_tf.pruning.context import Context, prepare
@@ -26,6 +26,7 @@ from dcp_tf.pruning.problem.scores import largest
 from dcp_tf.pruning.recovery.block_outputs import recover_weights
 from dcp_tf.pruning.views import with_views
 from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
+from dcp_tf.text_table import settings_line, text_table
 from dcp_tf.training import Distillation, Loss, Objective, finetuning_advice, fit
 from dcp_tf.training.advice import ADVISED
 from dcp_tf.training.masks import MaskedKernels
@@ -53,6 +54,15 @@ class PruneResult:
         figures = "".join(f", {name} {value:.4f} before fine-tuning" for name, value in self.before_finetuning.items())
         return f"<PruneResult {self.model.name}: {self.model.count_params():,} parameters, {self.plan!r}{figures}>"
 
+    def summary(self, print_fn: Callable[[str], Any] = print) -> None:
+        """Prints what each group keeps, what the model costs now, and the phases with their seconds."""
+        self.plan.summary(print_fn)
+        cost = count_cost(self.model, open_sizes=True)
+        print_fn(f"{self.model.name}: {cost.params:,} parameters, {cost.macs or 0:,} MACs")
+        rows = [(phase["name"], f"{phase['seconds']:.1f}") for phase in self.history]
+        figures = [f"before fine-tuning: {settings_line(self.before_finetuning)}"] if self.before_finetuning else []
+        print_fn(text_table("phases", ("phase", "seconds"), rows, figures))
+
     def masks_callback(self) -> MaskedKernels:
         """Holds removed kernels at exactly zero in a training of your own, with any optimizer.
 
@@ -63,6 +73,7 @@ class PruneResult:
         return MaskedKernels(self.masks)
 
 
+@progress.takes_verbose
 def prune(
     model: keras.Model,
     train_data: Any,
@@ -80,6 +91,7 @@ def prune(
     log_dir: str | None = None,
     looks_at_baseline: bool = True,
     seed: int = 0,
+    verbose: int | str = 1,
 ) -> PruneResult:
     """Finds channels without discriminative power, removes them and fine-tunes what is left.
 
@@ -106,6 +118,7 @@ def prune(
         log_dir: folder for TensorBoard scalars.
         looks_at_baseline: measure the model first, and warn where it is no better than chance on this data.
         seed: of everything that is drawn.
+        verbose: 0 prints nothing.
 
     Returns:
         The smaller model, its plan and how it came about. The model is compiled where the original was, with a fresh

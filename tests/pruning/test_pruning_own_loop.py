@@ -119,3 +119,28 @@ def test_removed_kernels_stay_exactly_zero_in_a_fit_of_ones_own(some, optimizer)
     assert any(not np.array_equal(a, b) for a, b in zip(before, result.model.get_weights(), strict=True))
     result.model.fit(*some, verbose=0)  # without the callback they move again
     assert any(v.numpy()[zeros[v.path]].any() for v in result.model.trainable_variables if v.path in zeros)
+
+
+def test_verbose_0_prints_nothing_and_summaries_print_tables(some, capfd):
+    images, labels = some
+    quick = dcp_tf.TrainConfig(epochs=1)
+    method = dcp_tf.DCPDKP(rate=0.5, round_to=1)
+    settings = {"validation_data": (images[:99], labels[:99]), "auxiliary": quick, "finetuning": quick}
+    result = dcp_tf.prune(compiled(), some, method, verbose=0, **settings)
+    assert capfd.readouterr() == ("", "")
+    graph = dcp_tf.ChannelGraph(result.model)
+    for value in (result, result.plan, graph, dcp_tf.count_cost(graph)):
+        value.summary()
+    text, _ = capfd.readouterr()
+    for expected in (
+        "first       4   8  second",
+        "plan of dcp_dkp",
+        "fine-tuning",
+        "read by",
+        "no: it is an output",
+        "all",
+    ):
+        assert expected in text
+    assert "None" not in text
+    with pytest.raises(dcp_tf.UsageError, match="verbose must be 0"):
+        dcp_tf.prune(compiled(), some, L1, verbose="loud")

@@ -58,10 +58,10 @@ def test_a_composed_plan_leaves_what_the_two_leave_in_turn(net, kernels):
 
 def test_plans_that_do_not_follow_each_other_are_refused():
     model = build(NETS["several_channels"])
-    first = random_plan(model, 1, True)
-    only_channels = random_plan(model, 1, False)
-    with pytest.raises(UsageError, match="do not follow each other: the first leaves"):
-        first.then(only_channels)
+    group = ChannelGraph(model).prunable(residual=True)[0]
+    first = PruningPlan(ChannelGraph(model).fingerprint(), (GroupPlan(group.name, group.size, (0, 2)),))
+    with pytest.raises(UsageError, match="do not follow each other: the first leaves 2 channels"):
+        first.then(first)
     with pytest.raises(UsageError, match="give the first plan's model"):
         first.then(random_plan(first.apply(model), 2, True))
 

@@ -9,13 +9,14 @@ import dataclasses
 import os
 import pathlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.measurement import Timing
+from dcp_tf.text_table import text_table
 from dcp_tf.tflite.latency.operation_times import OperationTime, time_operations
 from dcp_tf.tflite.latency.speedup import Speedup, compare
 from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, machine_name, measure_interleaved
@@ -71,6 +72,16 @@ class BenchmarkResult:
         if self.operations is not None:
             figures["operations"] = [dataclasses.asdict(operation) for operation in self.operations[name]]
         return figures
+
+    def summary(self, print_fn: Callable[[str], Any] = print) -> None:
+        """Prints median and percentiles, and the speedup over the first with its 95% interval."""
+        first = next(iter(self.latencies))
+        rows = [
+            (name, x.median_ms, x.p10_ms, x.p90_ms, "1" if name == first else self.ratios[name].text())
+            for name, x in self.latencies.items()
+        ]
+        title = f"latency on {self.machine}, batch 1, {self.threads} thread{'s' * (self.threads > 1)}"
+        print_fn(text_table(title, ("model", "median ms", "p10", "p90", "speedup"), rows))
 
     def table(self):
         """A `rich.table.Table` for the terminal."""
