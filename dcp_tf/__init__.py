@@ -37,7 +37,17 @@ if TYPE_CHECKING:
         register_importance,
     )
     from dcp_tf.pruning.prune import prune  # not from the package, where the module hides it from type checkers
-    from dcp_tf.training import Classification, Custom, Embedding, MaskedKernels, Objective, Regression, TrainConfig
+    from dcp_tf.training import (
+        Classification,
+        Custom,
+        Embedding,
+        MaskedKernels,
+        Objective,
+        Regression,
+        TrainConfig,
+        distill,
+        distiller,
+    )
 
 __version__ = "0.1.0"
 
@@ -74,6 +84,8 @@ __all__ = [
     "UsageError",
     "WidthMultiplier",
     "count_cost",
+    "distill",
+    "distiller",
     "prune",
     "register_importance",
     "register_rule",

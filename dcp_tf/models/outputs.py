@@ -25,17 +25,18 @@ def outputs_kind(model: keras.Model) -> str:
     """
     if not getattr(model, "outputs", None):  # an unbuilt Sequential model raises
         raise UsageError(f"the model {model.name!r} is not built; build it for an input shape first")
-    kinds = {_kind_of_tensor(output) for output in model.outputs}
+    kinds = {kind_of_tensor(output) for output in model.outputs}
     if len(kinds) > 1:
         raise UsageError(f"the outputs of the model {model.name!r} are of several kinds: {', '.join(sorted(kinds))}")
     return kinds.pop()
 
 
-def _kind_of_tensor(tensor: keras.KerasTensor) -> str:
+def kind_of_tensor(tensor: keras.KerasTensor) -> str:
+    """As `outputs_kind`, of one output."""
     operation, node_index, tensor_index = tensor._keras_history
     if isinstance(operation, keras.Model):
         inner = getattr(operation, "outputs", None)
-        return _kind_of_tensor(inner[tensor_index]) if inner else "logits"
+        return kind_of_tensor(inner[tensor_index]) if inner else "logits"
     kind = _PROBABILITIES.get(_activation_name(operation))
     if kind is not None:
         return kind
@@ -43,7 +44,7 @@ def _kind_of_tensor(tensor: keras.KerasTensor) -> str:
     inputs = operation._inbound_nodes[node_index].input_tensors
     # Several inputs, or none because this is the model's own input: nothing further to follow.
     if changes_nothing and len(inputs) == 1:
-        return _kind_of_tensor(inputs[0])
+        return kind_of_tensor(inputs[0])
     return "logits"
 
 

@@ -9,6 +9,7 @@ from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_for_ou
 from dcp_tf.training.custom_objective import Custom
 from dcp_tf.training.distribution import distributed, make_strategy
 from dcp_tf.training.embeddings import Directions, Embedding
+from dcp_tf.training.keras_distillation import distill, distiller
 from dcp_tf.training.layers import seed_everything
 from dcp_tf.training.loop import fit
 from dcp_tf.training.losses import (
@@ -56,7 +57,9 @@ __all__ = [
     "choose_for_outputs",
     "choose_objective",
     "cosine_schedule",
+    "distill",
     "distillation_weight",
+    "distiller",
     "distributed",
     "finetuning_advice",
     "fit",
