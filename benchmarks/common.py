@@ -98,7 +98,7 @@ class Bench:
             flags.train_samples,
         )
         self.subject = data_flags.load_model_and_data(flags)
-        comparison.check(self.subject, variants, self.schedule)
+        self.schedule = comparison.check(self.subject, variants, self.schedule)
         self._output = None if flags.output is None else pathlib.Path(flags.output)
         self._state = tempfile.TemporaryDirectory()
         self.found = self._begin(about)

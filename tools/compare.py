@@ -69,7 +69,7 @@ def main(flags) -> None:
     )
     subject = data_flags.load_model_and_data(flags)
     data_flags.require_one_output(subject)
-    comparison.check(subject, variants, schedule)
+    schedule = comparison.check(subject, variants, schedule)
     baseline_check = baseline.report_baseline(flags, subject)
     subject = augmentation_check.drop_harmful_augmentation(flags, subject)
     before = comparison.read_earlier(flags.output_dir, subject, variants, schedule) if flags.resume else None

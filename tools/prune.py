@@ -65,7 +65,7 @@ def main(flags, strategy) -> None:
         job = latency_target.bind_latency_table(job, subject)
     if job.file:
         job = file_target.bind_file_target(job, subject)
-    outlook = preflight.check_job(subject, job)
+    job, outlook = preflight.check_job(subject, job)
     job, changes = preflight.drop_impossible_files(flags, subject, job)
     folder, worker = run_flags.open_folder(flags, strategy)
     if worker:

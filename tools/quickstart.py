@@ -49,7 +49,7 @@ def main(flags) -> None:
     job = pruning_flags.read_job(flags)
     config = read_training(flags, "baseline")
     subject = train_network.build(flags.model, "digits", config.seed)
-    outlook = preflight.check_job(subject, job)
+    job, outlook = preflight.check_job(subject, job)
     job, changes = preflight.drop_impossible_files(flags, subject, job)
     folder = writable_folder(flags.output_dir)
     for line in (*changes, f"training {flags.model} on digits; then {outlook}"):

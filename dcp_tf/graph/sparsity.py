@@ -49,9 +49,10 @@ def zero_kernel_masks(model: keras.Model) -> dict[int, np.ndarray]:
     return masks
 
 
-def kernel_sparsity(model: keras.Model) -> list[KernelCount]:
+def kernel_sparsity(model: keras.Model | ChannelGraph) -> list[KernelCount]:
     """The layers with zero kernels, in running order."""
-    records = [r for r in ChannelGraph(model).records.values() if isinstance(r.operation, _LAYERS)]
+    graph = model if isinstance(model, ChannelGraph) else ChannelGraph(model)
+    records = [r for r in graph.records.values() if isinstance(r.operation, _LAYERS)]
     stays = [_nonzero(record.operation) for record in records]
     return [
         KernelCount(record.path, nonzero.size, int(nonzero.sum()))
@@ -60,11 +61,11 @@ def kernel_sparsity(model: keras.Model) -> list[KernelCount]:
     ]
 
 
-def nominal_macs(model: keras.Model, input_shape: tuple | None = None) -> int:
+def nominal_macs(model: keras.Model | ChannelGraph, input_shape: tuple | None = None) -> int:
     """Multiply-accumulates without those of zero kernels, which a dense runtime still computes.
 
     Args:
-        model: functional or Sequential.
+        model: functional or Sequential, or its graph.
         input_shape: of one image, where the model leaves its size open.
     """
     kept = {count.path: (count.kept, count.total) for count in kernel_sparsity(model)}

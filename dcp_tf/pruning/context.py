@@ -30,7 +30,7 @@ from dcp_tf.training.targets import shapes_of
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Context:
-    """What a run works with; `prepare` makes it.
+    """What a run works with; `prepare` makes it, `rebind` fits it to another run of the model.
 
     Attributes:
         graph: of the trained model.
@@ -45,6 +45,7 @@ class Context:
         finetuning: how the smaller model is trained.
         distillation: weight of the baseline's predictions in that training.
         seed: of everything that is drawn.
+        original: the model as the user gave it, such as compiled.
         state: where the run keeps what is done.
         log_dir: folder for TensorBoard scalars.
         history: one entry per finished phase: `name`, `seconds`, and what else it tells.
@@ -63,7 +64,8 @@ class Context:
     finetuning: TrainConfig
     distillation: float
     seed: int
-    state: RunState
+    original: keras.Model
+    state: RunState = dataclasses.field(default_factory=lambda: RunState(None, {}, False))
     log_dir: str | None = None
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     selection_data: DataSplit | None = None
@@ -90,6 +92,64 @@ class Context:
         if self.validation is None:
             return {}
         return self.objective.evaluate(model, self.validation.batches(images_per_measurement(self.validation.shape)))
+
+    def rebind(
+        self,
+        method: Method | PruningPlan | None = None,
+        train_data: Any = None,
+        *,
+        state_dir: str | os.PathLike | None = None,
+        resume: bool = False,
+        shared_dir: str | os.PathLike | None = None,
+        log_dir: str | None = None,
+        seed: int | None = None,
+    ) -> "Context":
+        """The context of another run of the same model; only what depends on the changes is resolved again.
+
+        Args:
+            method: another method; None: the same.
+            train_data: other training images; None: the same.
+            state_dir: as for `prune`, and so are the others, which belong to one run.
+            resume: whether the run resumes.
+            shared_dir: folder of trainings that several runs begin with.
+            log_dir: folder for TensorBoard scalars.
+            seed: another seed; None: the same.
+
+        Raises:
+            UsageError: the model, the data and the method do not fit each other, or the run cannot be resumed.
+        """
+        changes: dict[str, Any] = {"log_dir": log_dir, "history": [], "seed": self.seed if seed is None else seed}
+        for phase in ("auxiliary", "finetuning"):
+            changes[phase] = dataclasses.replace(getattr(self, phase), seed=changes["seed"])
+        if train_data is not None and train_data is not self.data:
+            data = changes["data"] = as_split(train_data)
+            check_shapes(self.model, data)
+            changes["objective"] = as_objective(self.objective, self.model, data)
+        if method is not None and (method := _as_method(method)) != self.method:
+            graph = self.graph
+            if method.ignore_statistics != graph.ignore_statistics:
+                graph = ChannelGraph(self.model, self.shapes, method.ignore_statistics)
+            changes |= {"graph": graph, **_scope(graph, method, changes.get("objective", self.objective))}
+        context = dataclasses.replace(self, **changes)
+        settings = {} if state_dir is None else context.settings()
+        return dataclasses.replace(context, state=RunState(state_dir, settings, resume, shared_dir))
+
+    def settings(self) -> dict[str, Any]:
+        """All that the result depends on, by name."""
+        return {
+            "fingerprint": self.graph.fingerprint(),
+            "weights": weights_digest(self.model),
+            "trainable": len(self.model.trainable_variables),
+            "images": self.data.size,
+            "data": digest(self.data),
+            "method": self.method.name,
+            **self.method.settings(),
+            "objective": repr(self.objective),
+            "auxiliary": dataclasses.asdict(self.auxiliary),
+            "finetuning": dataclasses.asdict(self.finetuning),
+            "distillation": self.distillation,
+            "seed": self.seed,
+        }
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[dict[str, Any]]:
@@ -124,19 +184,45 @@ def prepare(
     Raises:
         UsageError: the model, the data or the settings cannot be used.
     """
-    method = GivenPlan.of(method) if isinstance(method, PruningPlan) else method
+    method = _as_method(method)
     finetuning = TrainConfig(epochs=0) if finetuning is None else finetuning
     check_arguments(method, auxiliary, finetuning, distillation)
     seed = whole_number(seed, "seed")
     data, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
     check_shapes(model, data)
-    model = usable_model(model)
+    original, model = model, usable_model(model)
     objective = as_objective(objective, model, data, outputs_kind)
     if validation is not None:
         check_validation(model, validation, objective)
     distillation = distillation_weight(objective.loss, distillation)
+    Distillation(objective.loss, distillation)
     graph = ChannelGraph(model, [(None, *shape) for shape in shapes_of(data)], method.ignore_statistics)
     check_layers(graph)
+    context = Context(
+        graph=graph,
+        **_scope(graph, method, objective),
+        data=data,
+        validation=validation,
+        objective=objective,
+        auxiliary=auxiliary,
+        finetuning=finetuning,
+        distillation=distillation,
+        seed=seed,
+        original=original,
+    )
+    return context.rebind(state_dir=state_dir, resume=resume, shared_dir=shared_dir, log_dir=log_dir)
+
+
+def _as_method(method: Method | PruningPlan) -> Method:
+    return GivenPlan.of(method) if isinstance(method, PruningPlan) else method
+
+
+def _scope(graph: ChannelGraph, method: Method, objective: Objective) -> dict[str, Any]:
+    """The fields of `Context` that follow from the method: itself, its groups, their widths, its layers of kernels.
+
+    Raises:
+        UsageError: the method does not suit the model, or would remove nothing.
+    """
     layers = [unit.name for unit in kernel_units(graph)] if method.chooses_kernels else []
     groups = choose_groups(graph, method, layers)
     method.check(graph, groups)
@@ -155,39 +241,7 @@ def prepare(
             f"nothing would be removed at rate {method.rate} with round_to {method.round_to}; "
             "raise the rate or lower round_to"
         )
-    Distillation(objective.loss, distillation)
-    settings = {}
-    if state_dir is not None:
-        settings = {
-            "fingerprint": graph.fingerprint(),
-            "weights": weights_digest(model),
-            "trainable": len(model.trainable_variables),
-            "images": data.size,
-            "data": digest(data),
-            "method": method.name,
-            **method.settings(),
-            "objective": repr(objective),
-            "auxiliary": dataclasses.asdict(auxiliary),
-            "finetuning": dataclasses.asdict(finetuning),
-            "distillation": distillation,
-            "seed": seed,
-        }
-    return Context(
-        graph,
-        method,
-        tuple(groups),
-        widths,
-        tuple(layers),
-        data,
-        validation,
-        objective,
-        dataclasses.replace(auxiliary, seed=seed),
-        dataclasses.replace(finetuning, seed=seed),
-        distillation,
-        seed,
-        RunState(state_dir, settings, resume, shared_dir),
-        log_dir,
-    )
+    return {"method": method, "groups": tuple(groups), "widths": widths, "kernel_layers": tuple(layers)}
 
 
 def choose_groups(graph: ChannelGraph, method: Method, layers: Sequence[str] = ()) -> list[ChannelGroup]:

@@ -144,13 +144,27 @@ def prune(
         log_dir=log_dir,
         seed=seed,
     )
+    return prune_prepared(context, looks_at_baseline)
+
+
+def prune_prepared(context: Context, looks_at_baseline: bool = True) -> PruneResult:
+    """`prune` with arguments that `prepare` resolved.
+
+    Args:
+        context: of the run.
+        looks_at_baseline: as for `prune`.
+
+    Raises:
+        UsageError: scores of a criterion do not fit the groups.
+        RunError: a loss became NaN, or a file could not be written.
+    """
     announce(context, looks_at_baseline)
     context = with_views(context)
     selected, baseline, plan = select(context)
     small, masks = rebuild_selected(context, selected, baseline, plan)
     before = announce_cut(context, small.trace.model)
     fine_tune(context, small, masks)
-    smaller = compiled_like(small.trace.model, model)
+    smaller = compiled_like(small.trace.model, context.original)
     return PruneResult(smaller, plan, context.history, before, masks or {})
 
 

@@ -9,7 +9,7 @@ import pytest
 import dcp_tf
 from dcp_tf import data
 from dcp_tf.graph.trace import Trace
-from dcp_tf.pruning import METHODS, KernelPlan, PruningPlan, context, prepare
+from dcp_tf.pruning import METHODS, KernelPlan, PruningPlan, context, prepare, prune_prepared
 from dcp_tf.pruning.dcp import algorithm1
 from dcp_tf.training import Classification, TrainConfig
 
@@ -42,34 +42,74 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_a_run_resolves_everything_once(name, monkeypatch):
-    method, models = RUNS[name][0](), RUNS[name][1]
-    model, images = nets.build(nets.several_channels), split()
-    traced, calls = [], collections.Counter()
-    trace, bind = Trace.__init__, Classification.bind
+@pytest.fixture
+def traced(monkeypatch):
+    """The models that are traced; the list keeps them, so that no two have the same id."""
+    models, trace = [], Trace.__init__
+
+    def traces(self, model, *args, **kwargs):
+        models.append(model)
+        trace(self, model, *args, **kwargs)
+
+    monkeypatch.setattr(Trace, "__init__", traces)
+    return models
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """How often objectives are bound, and widths and layers of kernels computed."""
+    counts = collections.Counter()
 
     def counted(name, function):
         def call(*args, **kwargs):
-            calls[name] += 1
+            counts[name] += 1
             return function(*args, **kwargs)
 
         return call
 
-    def traces(self, model, *args, **kwargs):
-        traced.append(model)  # the list keeps the models, so that no two have the same id
-        trace(self, model, *args, **kwargs)
-
-    monkeypatch.setattr(Trace, "__init__", traces)
-    monkeypatch.setattr(Classification, "bind", counted("bind", bind))
+    monkeypatch.setattr(Classification, "bind", counted("bind", Classification.bind))
     monkeypatch.setattr(context, "choose_widths", counted("widths", context.choose_widths))
     monkeypatch.setattr(context, "kernel_units", counted("kernels", context.kernel_units))
     monkeypatch.setattr(algorithm1, "kernel_units", counted("kernels of the copy", algorithm1.kernel_units))
+    return counts
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_resolves_everything_once(name, traced, calls):
+    method, models = RUNS[name][0](), RUNS[name][1]
+    model, images = nets.build(nets.several_channels), split()
+    traced.clear(), calls.clear()
     dcp_tf.prune(model, images, method, validation_data=images, auxiliary=ONE, finetuning=ONE)
     assert max(collections.Counter(map(id, traced)).values()) == 1
     assert len(traced) == models
     assert max(calls.values()) == 1
     assert calls["bind"] == calls["widths"] == 1
+
+
+def test_other_runs_of_a_model_resolve_only_what_differs(traced, calls):
+    model, images = nets.build(nets.several_channels), split()
+    prepared = prepare(model, images, dcp_tf.L1(rate=0.4), finetuning=NONE)
+    for changes in ({}, {"seed": 1}, {"method": dcp_tf.L1(rate=0.4)}, {"train_data": images}):
+        other = prepared.rebind(**changes)
+        assert (other.graph, other.widths) == (prepared.graph, prepared.widths)
+        assert other.history is not prepared.history
+    assert other.seed == 0
+    assert prepared.rebind(seed=1).finetuning.seed == 1
+    assert calls["bind"] == calls["widths"] == 1
+    assert prepared.rebind(dcp_tf.L1(rate=0.2)).widths == {"make": 4, "read": 4}
+    fewer = prepared.rebind(train_data=images.take(np.arange(8)))
+    assert (fewer.data.size, fewer.widths) == (8, prepared.widths)
+    assert calls["bind"] == calls["widths"] == 2
+    assert traced == [model]
+
+
+def test_a_prepared_run_gives_what_prune_gives():
+    model, images, method = nets.build(nets.several_channels), split(), dcp_tf.L2(rate=0.4)
+    prepared = prepare(model, images, dcp_tf.L1(rate=0.2), finetuning=ONE).rebind(method, seed=3)
+    results = [dcp_tf.prune(model, images, method, finetuning=ONE, seed=3), prune_prepared(prepared)]
+    first, second = (result.model.get_weights() for result in results)
+    assert results[0].plan == results[1].plan
+    assert all((a == b).all() for a, b in zip(first, second, strict=True))
 
 
 def test_prepare_writes_nothing_and_changes_no_weight(tmp_path, monkeypatch):

@@ -31,12 +31,14 @@ class Schedule:
         finetuning: the training of the pruned models.
         distillation: weight of the distillation loss; None as in `dcp_tf.prune`.
         train_samples: number of training images to use; None: all.
+        context: model, data and settings as `check` resolved them.
     """
 
     auxiliary: Any
     finetuning: Any
     distillation: float | None = None
     train_samples: int | None = None
+    context: Any = None
 
     def images(self, train: Any, seed: int) -> Any:
         """The training images of one seed."""
@@ -51,21 +53,31 @@ class Schedule:
         return settings | {"train_samples": self.train_samples}
 
 
-def check(subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule) -> None:
-    """Checks the input before anything runs.
+def check(subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule) -> Schedule:
+    """Checks the input before anything runs, and returns the schedule with its context.
 
     Raises:
         UsageError: the model, the data and the variants do not fit together.
     """
     from dcp_tf.pruning import prepare
 
-    train, objective = subject.dataset.train, subject.objective
     if subject.dataset.test.labels is None:
         raise UsageError("methods are compared by their accuracy: the test images need labels")
-    for variant in variants:
-        prepare(subject.model, train, variant.method, objective=objective, distillation=schedule.distillation)
-    if objective.primary != "top1":
-        raise UsageError(f"methods are compared by top-1, but this model is measured by {objective.primary}")
+    context = prepare(
+        subject.model,
+        subject.dataset.train,
+        variants[0].method,
+        validation_data=subject.dataset.test,
+        objective=subject.objective,
+        auxiliary=schedule.auxiliary,
+        finetuning=schedule.finetuning,
+        distillation=schedule.distillation,
+    )
+    for variant in variants[1:]:
+        context.rebind(variant.method)
+    if subject.objective.primary != "top1":
+        raise UsageError(f"methods are compared by top-1, but this model is measured by {subject.objective.primary}")
+    return dataclasses.replace(schedule, context=context)
 
 
 def read_earlier(
@@ -106,7 +118,7 @@ def run(
         subject: the model and its data, checked by `check`.
         variants: what to compare.
         seeds: the runs of each variant.
-        schedule: of all variants.
+        schedule: of all variants, as `check` returned it.
         folder: for compare.json, and for the state that a stopped comparison resumes from (`state/`).
         baseline_check: what `baseline.report_baseline` returned.
         before: what `read_earlier` returned; only its failed runs run again.
@@ -121,7 +133,8 @@ def run(
     state = folder / "state"
     if before is None:
         shutil.rmtree(state, ignore_errors=True)
-        measured = run_summary.measure_model(subject.model, subject.dataset, subject.objective, baseline_check.figures)
+        graph = schedule.context.graph
+        measured = run_summary.measure_model(graph, subject.dataset, subject.objective, baseline_check.figures)
         before = {"baseline": measured, "runs": []}
     content = {
         **run_summary.provenance(subject, baseline_check),
@@ -153,7 +166,7 @@ def measure(
         subject: the model and its data.
         variant: how to prune.
         seed: of all random choices.
-        schedule: how to train.
+        schedule: how to train, as `check` returned it.
         state: folder that a stopped run resumes from, and in which variants share the auxiliary fine-tuning.
 
     Returns:
@@ -161,32 +174,26 @@ def measure(
         (fractions of 1) before and after fine-tuning and after each epoch, and seconds. The seconds of a selection that
         was resumed are None. Seconds of training include the evaluation after each epoch.
     """
-    from dcp_tf.graph import count_cost, nominal_macs
-    from dcp_tf.pruning import prune
+    from dcp_tf.graph import ChannelGraph, count_cost, nominal_macs
+    from dcp_tf.pruning import prune_prepared
 
     own = None if state is None else state / f"{zlib.crc32(repr(variant).encode()):08x}_{seed}"
     stopped = own is not None and (own / "selection.npz").exists()
-    result = prune(
-        subject.model,
-        schedule.images(subject.dataset.train, seed),
+    context = schedule.context.rebind(
         variant.method,
-        validation_data=subject.dataset.test,
-        objective=subject.objective,
-        looks_at_baseline=False,
-        auxiliary=schedule.auxiliary,
-        finetuning=schedule.finetuning,
-        distillation=schedule.distillation,
+        schedule.images(subject.dataset.train, seed),
         state_dir=own,
         resume=True,
         shared_dir=None if state is None else state / "shared",
         seed=seed,
     )
+    result = prune_prepared(context, looks_at_baseline=False)
     seconds = {phase["name"]: phase["seconds"] for phase in result.history}
     trained = {p["name"]: sum(e["seconds"] for e in p["history"]) for p in result.history if "history" in p}
     finetuning = trained.pop("fine-tuning", 0.0)
     stages = sum(seconds[name] for name in trained if name != "auxiliary")  # included in the selection
-    shape = subject.dataset.input_shape
-    cost = count_cost(result.model, input_shape=shape)
+    graph = ChannelGraph(result.model, context.shapes)
+    cost = count_cost(graph)
     epochs = [e["top1"] for p in result.history if p["name"] == "fine-tuning" for e in p["history"]]
     if own is not None:
         shutil.rmtree(own, ignore_errors=True)
@@ -197,7 +204,7 @@ def measure(
         "params": cost.params,
         "macs": cost.macs,
         "flops": cost.flops,
-        **({"nominal_macs": nominal_macs(result.model, shape)} if result.plan.kernels else {}),
+        **({"nominal_macs": nominal_macs(graph)} if result.plan.kernels else {}),
         "kept": {group.name: [len(group.kept), group.size] for group in result.plan.groups},
         "top1_before_finetuning": result.before_finetuning["top1"],
         "top1": _of_kept_epoch(result, epochs),

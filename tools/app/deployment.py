@@ -39,8 +39,11 @@ def deploy(
     records: dict[str, dict] = {}
     failures: list[str] = []
     with collect(failures, "TFLite files", settings.debug):
+        from dcp_tf.graph import count_cost
+
         images = _test_images(dataset)
         models = {name: tflite_files.fixed_size(model, dataset) for name, model in models.items()}
+        macs = {name: count_cost(model).macs for name, model in models.items() if settings.quantizations}
         for mode, name in itertools.product(settings.quantizations, models):
             if mode == "sparse" and name == "baseline" and len(models) > 1:
                 continue  # it was not pruned, so it has no zeros
@@ -49,7 +52,7 @@ def deploy(
             with collect(failures, path.name, settings.debug):
                 file, record = tflite_files.make(models[name], mode, dataset, images, objective, settings, seed)
                 file.save(path)
-                records[path.name] = {"model": name, **record, "operations_change": None}
+                records[path.name] = {"model": name, **record, "keras_macs": macs[name], "operations_change": None}
                 if reference is not None:
                     records[path.name] |= reference.compare_file(file)
         compare_operations(records, folder, next(iter(models)))

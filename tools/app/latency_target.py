@@ -98,7 +98,10 @@ def bind_latency_table(job: Any, subject: Any, folder: pathlib.Path | None = Non
 
     target, method = job.latency, job.method
     fixed = tflite_files.fixed_size(subject.model, subject.dataset)
-    graph = ChannelGraph(fixed, [(None, *subject.dataset.train.shape)], method.ignore_statistics)
+    if job.context is not None and fixed is job.context.model:
+        graph = job.context.graph
+    else:
+        graph = ChannelGraph(fixed, [(None, *subject.dataset.train.shape)], method.ignore_statistics)
     if target.path is not None:
         path = pathlib.Path(target.path)
         table = LatencyTable.load(path, graph)

@@ -13,18 +13,29 @@ from dcp_tf.tools.cli.pruning_flags import Job
 _SAMPLES = 2  # for the calibration of trial files
 
 
-def check_job(subject: ModelAndData, job: Job) -> str:
-    """Checks the input before anything runs, and returns a line that says what the job will do.
+def check_job(subject: ModelAndData, job: Job) -> tuple[Job, str]:
+    """Checks the input before anything runs.
+
+    Returns:
+        The job with its context, and a line that says what it will do.
 
     Raises:
         UsageError: the flags, the model and the data do not fit together.
     """
     from dcp_tf.pruning import prepare
 
-    model, method, train = subject.model, job.method, subject.dataset.train
-    check_custom_layers_reload(model, subject.dataset)
-    context = prepare(model, train, method, objective=subject.objective, distillation=job.distillation)
-    graph = context.graph
+    check_custom_layers_reload(subject.model, subject.dataset)
+    context = prepare(
+        subject.model,
+        subject.dataset.train,
+        job.method,
+        validation_data=subject.dataset.test if subject.dataset.test.labels is not None else None,
+        objective=subject.objective,
+        auxiliary=job.auxiliary,
+        finetuning=job.finetuning,
+        distillation=job.distillation,
+    )
+    method, graph = job.method, context.graph
     parts = [_count(len(context.groups), "group") + " of channels to prune"]
     if method.chooses_kernels:
         layers = _count(len(context.kernel_layers), "layer")
@@ -37,7 +48,7 @@ def check_job(subject: ModelAndData, job: Job) -> str:
     pinned = sum(g.pinned_because is not None for g in graph.groups)
     if pinned:
         parts.append(f"{pinned} pinned")
-    return f"{', '.join(parts)} (inspect_model lists them)"
+    return dataclasses.replace(job, context=context), f"{', '.join(parts)} (inspect_model lists them)"
 
 
 def drop_impossible_files(flags: Any, subject: ModelAndData, job: Job) -> tuple[Job, list[str]]:

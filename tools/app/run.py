@@ -29,7 +29,7 @@ def run(
     Args:
         flags: of `prune` or `quickstart`.
         subject: the baseline and its data.
-        job: what to do; `preflight.check_job` found nothing wrong with it.
+        job: what to do, as `preflight.check_job` returned it; its method and the training images may be others now.
         folder: of the run, which exists.
         started: `time.time()` at the start.
         phases: earlier phases, such as the training of the baseline.
@@ -40,17 +40,26 @@ def run(
         RunError: a phase failed, a TFLite file does not equal its model, or a target was missed; the results
             of earlier steps are kept.
     """
+    from dcp_tf.pruning import prune_prepared
     from dcp_tf.report import print_summary, write_report
     from dcp_tf.training import save_model
 
     remove_leftovers(folder)
     baseline_check = baseline_check or baseline.report_baseline(flags, subject, is_trained=True)
-    result = _prune(flags, subject, job, folder)
+    context = job.context.rebind(
+        job.method,
+        subject.dataset.train,
+        state_dir=folder / "state" / "pruning",
+        resume=flags.resume,
+        log_dir=str(folder / "events"),
+        seed=flags.seed,
+    )
+    result = prune_prepared(context, looks_at_baseline=False)  # it was measured before
     models = {"baseline": subject.model, "pruned": result.model}
     for name, model in models.items():
         save_model(model, folder / f"{name}.keras")
     result.plan.save(folder / "plan.json")
-    measured = _measure(subject, models, result, baseline_check)
+    measured = _measure(subject, context.graph, result, baseline_check)
     reference = unlabelled.reference(subject.model, subject.dataset, subject.objective)
     if reference is not None:
         measured["pruned"] |= reference.compare(result.model)
@@ -81,27 +90,6 @@ def run(
         raise RunError("; ".join(failures))
 
 
-def _prune(flags: Any, subject: ModelAndData, job: Job, folder: pathlib.Path) -> Any:
-    """The `dcp_tf.PruneResult`; finished steps are kept in the folder's `state`."""
-    from dcp_tf.pruning import prune
-
-    return prune(
-        subject.model,
-        subject.dataset.train,
-        job.method,
-        validation_data=subject.dataset.test if subject.dataset.test.labels is not None else None,
-        objective=subject.objective,
-        auxiliary=job.auxiliary,
-        finetuning=job.finetuning,
-        distillation=job.distillation,
-        state_dir=folder / "state" / "pruning",
-        resume=flags.resume,
-        log_dir=str(folder / "events"),
-        looks_at_baseline=False,  # it was checked before
-        seed=flags.seed,
-    )
-
-
 def _resolved(subject: ModelAndData, job: Job) -> dict[str, Any]:
     """The values that the run used for flags that were not given."""
     from dcp_tf.training import distillation_weight
@@ -117,13 +105,13 @@ def _resolved(subject: ModelAndData, job: Job) -> dict[str, Any]:
     return {**resolved, "distillation": share, "allocation": method.allocates}
 
 
-def _measure(subject: ModelAndData, models: Mapping[str, Any], result: Any, baseline_check: Any) -> dict[str, dict]:
-    """Costs and figures of the Keras models, as summary.json holds them; the baseline's figures may be known."""
+def _measure(subject: ModelAndData, graph: Any, result: Any, baseline_check: Any) -> dict[str, dict]:
+    """Costs and figures of the baseline, which has this graph, and of the pruned model, as summary.json holds them."""
     dataset, objective = subject.dataset, subject.objective
     known = run_summary.known_figures(baseline_check)
-    measured = {"baseline": run_summary.measure_model(models["baseline"], dataset, objective, known)}
+    measured = {"baseline": run_summary.measure_model(graph, dataset, objective, known)}
     count_zeros = bool(result.plan.kernels) or "kernel_sparsity" in measured["baseline"]
-    pruned = run_summary.measure_model(models["pruned"], dataset, objective, count_zero_kernels=count_zeros)
+    pruned = run_summary.measure_model(result.model, dataset, objective, count_zero_kernels=count_zeros)
     if objective.primary in result.before_finetuning:
         pruned[f"{objective.primary}_before_finetuning"] = result.before_finetuning[objective.primary]
     return {**measured, "pruned": pruned}

@@ -23,24 +23,25 @@ def measure_model(
     """Parameters, costs and the objective's figures of a Keras model, as summary.json holds them.
 
     Args:
-        model: the Keras model.
+        model: the Keras model, or its graph for images of the data set's shape.
         dataset: the figures are measured on its test images.
         objective: of the model.
         known: the figures, where they were measured before.
         count_zero_kernels: whether zero kernels are counted. Channels that a dead ReLU reads leave some in models of
             which only channels were pruned.
     """
-    from dcp_tf.graph import count_cost, kernel_sparsity, nominal_macs
+    from dcp_tf.graph import ChannelGraph, count_cost, kernel_sparsity, nominal_macs
 
-    cost = count_cost(model, input_shape=dataset.input_shape)
+    graph = model if isinstance(model, ChannelGraph) else ChannelGraph(model, [(None, *dataset.input_shape)])
+    cost = count_cost(graph)
     measured: dict[str, Any] = {"params": cost.params, "macs": cost.macs, "flops": cost.flops}
-    if count_zero_kernels and (layers := kernel_sparsity(model)):
-        measured["nominal_macs"] = nominal_macs(model, dataset.input_shape)
+    if count_zero_kernels and (layers := kernel_sparsity(graph)):
+        measured["nominal_macs"] = nominal_macs(graph)
         measured["kernel_sparsity"] = {
             layer.path: {"kernels": layer.total, "kept": layer.kept, "sparsity": layer.sparsity} for layer in layers
         }
     if dataset.test.labels is not None:
-        measured |= known or measure_figures(model, dataset, objective)
+        measured |= known or measure_figures(graph.trace.model, dataset, objective)
     return measured
 
 

@@ -119,7 +119,6 @@ def check(
             layer where it does.
     """
     from dcp_tf import tflite
-    from dcp_tf.graph import count_cost
 
     outputs, mode = "embeddings" if objective is None else objective.parity, file.quantization.value
     file = add_metadata(file, model, dataset, objective)
@@ -143,7 +142,6 @@ def check(
         "bytes": inspection.size,
         **{name: _finite(value) for name, value in dataclasses.asdict(parity).items()},
         "macs": inspection.macs,
-        "keras_macs": count_cost(model).macs,
         "operations": inspection.operations,
         "tensor_types": inspection.tensor_types,
         "float_operations": inspection.float_operations if file.quantization.is_integer else [],

@@ -109,6 +109,7 @@ class Job:
         deployment: the files.
         latency: what the files may take, if that is asked for.
         file: how large one of them may be, if that is asked for.
+        context: model, data and settings as `dcp_tf.pruning.prepare` resolved them; `preflight.check_job` sets it.
     """
 
     method: Any
@@ -118,6 +119,7 @@ class Job:
     deployment: Deployment
     latency: LatencyTarget | None = None
     file: FileTarget | None = None
+    context: Any = None
 
 
 def read_job(flags: Any) -> Job:
