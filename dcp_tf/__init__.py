@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from dcp_tf import tflite
     from dcp_tf.errors import RunError, UsageError
     from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost, register_rule
+    from dcp_tf.models import to_functional
     from dcp_tf.pruning import (
         DCP,
         DCPDKP,
@@ -90,9 +91,10 @@ __all__ = [
     "register_importance",
     "register_rule",
     "tflite",
+    "to_functional",
 ]
 
-_HOMES = ("errors", "graph", "training", "pruning")  # each imports those before it
+_HOMES = ("errors", "models", "graph", "training", "pruning")  # each imports those before it
 
 # In a checkout `tools/` and `tflite/` lie beside this package; installation moves them into it (see setup.py).
 _CHECKOUT = pathlib.Path(__file__).resolve().parent.parent

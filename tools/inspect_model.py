@@ -63,7 +63,7 @@ def main(flags) -> None:
     from dcp_tf.tools.app.forecast import forecast
 
     shape = _shape(flags)
-    loaded = models.load(flags.model, weights=flags.weights, input_shape=shape, **model_flags.code_of(flags))
+    loaded = models.load(flags.model, weights=flags.weights, input_shape=shape, **model_flags.loading_of(flags))
     if shape is not None and len(loaded.model.inputs) > 1:
         raise UsageError(f"{flags.model} has {len(loaded.model.inputs)} inputs, --input_shape states one")
     graph = ChannelGraph(loaded.model, None if shape is None else [(None, *shape)], flags.ignore_statistics)

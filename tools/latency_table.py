@@ -53,7 +53,9 @@ def main(flags) -> None:
 
     path = writable_folder(flags.output_dir) / "latency_table.json"
     shape = {"input_shape": read_numbers("input_shape", flags.input_shape, int)} if flags.input_shape else {}
-    graph = ChannelGraph(models.load(flags.model, weights=flags.weights, **shape, **model_flags.code_of(flags)).model)
+    graph = ChannelGraph(
+        models.load(flags.model, weights=flags.weights, **shape, **model_flags.loading_of(flags)).model
+    )
     with _timer(flags) as timer:
         table = measure_latency_table(
             graph,

@@ -120,7 +120,7 @@ class Trace:
         if graph is None:
             raise UsageError(
                 f"{type(model).__name__} {getattr(model, 'name', model)!r} is not a functional or built Sequential "
-                "Keras model: a subclassed model hides its graph; rebuild it with keras.Model(inputs, outputs)"
+                "Keras model: a subclassed model hides its graph; try dcp_tf.to_functional(model, input_spec)"
             )
         self.model = model
         self.calls: list[Call] = []

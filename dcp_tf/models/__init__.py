@@ -16,6 +16,7 @@ from dcp_tf.models.networks.resnet import resnet18, resnet50
 from dcp_tf.models.networks.vgg import vgg16_cifar, vgg19_cifar
 from dcp_tf.models.outputs import outputs_kind
 from dcp_tf.models.paper_scope import paper_scope
+from dcp_tf.models.retrace import to_functional
 from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.zoo import NETWORKS, build
 
@@ -46,6 +47,7 @@ __all__ = [
     "spherenet20",
     "steps_as_rows",
     "takes_raw_pixels",
+    "to_functional",
     "vgg16_cifar",
     "vgg19_cifar",
     "with_open_batch",

@@ -38,8 +38,8 @@ def check_functional(model: keras.Model, input_shape: tuple[int | None, ...] | N
         )
     if not isinstance(model, Functional) or type(model).call is not Functional.call:
         raise UsageError(
-            f"{type(model).__qualname__} is a subclassed model, whose graph of layers cannot be seen; "
-            "build it as keras.Model(inputs, outputs)"
+            f"{type(model).__qualname__} is a subclassed model, whose graph of layers cannot be seen; try "
+            "dcp_tf.to_functional(model, input_spec)"
         )
     return model
 

@@ -18,9 +18,10 @@ from dcp_tf.models.applications import APPLICATIONS, build_application
 from dcp_tf.models.batch import with_open_batch
 from dcp_tf.models.custom_objects import import_custom_objects, unknown_names
 from dcp_tf.models.full_precision import in_full_precision
-from dcp_tf.models.functional import check_functional
+from dcp_tf.models.functional import check_functional, functional_graph
 from dcp_tf.models.keras2.files import load_keras2_file
 from dcp_tf.models.names import with_valid_names
+from dcp_tf.models.retrace import to_functional
 from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.zoo import build, zoo_normalization
 
@@ -59,6 +60,7 @@ def load(
     num_classes: int | None = None,
     custom_objects: str | None = None,
     allow_lambda: bool = False,
+    open_layers: bool = False,
 ) -> LoadedModel:
     """Loads or builds a model.
 
@@ -71,6 +73,8 @@ def load(
         num_classes: how many outputs; a model file must have as many (or one, for two classes).
         custom_objects: a Python file that defines the custom layers and functions of a model file. Its code is run.
         allow_lambda: whether code stored in the model file (Lambda layers) may run.
+        open_layers: whether custom layers that are made of layers are opened, as `to_functional` does it. A subclassed
+            model is always retraced.
 
     Raises:
         UsageError: the model does not exist, cannot be loaded, or its graph of layers is unknown.
@@ -90,6 +94,7 @@ def load(
         run_custom_objects(custom_objects)
     model = _read_model(pathlib.Path(spec), allow_lambda)
     _check_lambdas(model, spec)
+    model = _retraced(model, spec, input_shape, open_layers)
     return LoadedModel(_prepare(check_functional(model, input_shape), spec, input_shape, num_classes), "none", spec)
 
 
@@ -123,6 +128,18 @@ def _prepare(
             f"note: layers that {spec} wraps in TimeDistributed are now called once, with all steps as a batch"
         )
     return rows
+
+
+def _retraced(
+    model: keras.Model, spec: str, input_shape: tuple[int | None, ...] | None, open_layers: bool
+) -> keras.Model:
+    """A subclassed model as a functional one; a functional one with opened layers, if so wished."""
+    if isinstance(model, keras.Sequential) or functional_graph(model) is not None:
+        is_built = functional_graph(model) is not None
+        return to_functional(model) if open_layers and is_built else model
+    functional = to_functional(model, input_shape)
+    progress.say(f"note: {spec} holds the subclassed model {type(model).__qualname__}; its call was retraced")
+    return functional
 
 
 def _check_lambdas(model: keras.Model, spec: str) -> None:

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import tf_keras
 from keras import layers
 
@@ -16,6 +17,12 @@ class Subclassed(keras.Model):
 
     def call(self, inputs):
         return self.dense(inputs)
+
+
+@keras.saving.register_keras_serializable("test_models_load")
+class Rectified(Subclassed):
+    def call(self, inputs):
+        return tf.nn.relu(self.dense(inputs))
 
 
 class Doubling(layers.Layer):
@@ -70,7 +77,7 @@ def bad_files(folder):
     old.save(folder / "keras2.h5")
     old.save(folder / "keras2.keras")
     small().save_weights(folder / "only.weights.h5")
-    subclassed = Subclassed()
+    subclassed = Rectified()
     subclassed(np.ones((1, 4), np.float32))
     subclassed.save(folder / "subclassed.keras")
     keras.Sequential([layers.Dense(3)]).save(folder / "unbuilt.keras")
@@ -87,7 +94,7 @@ def bad_files(folder):
         "keras2.h5": r"'local' \(LocallyConnected2D\)",
         "keras2.keras": r"'local' \(LocallyConnected2D\)",
         "only.weights.h5": "weights alone",
-        "subclassed.keras": "Subclassed is a subclassed model",
+        "subclassed.keras": r"Rectified cannot be retraced: .*test_models_load.py:\d+: .* use keras.ops.relu",
         "unbuilt.keras": "has no input shape yet",
     }
 
@@ -100,8 +107,18 @@ def test_files_that_are_no_usable_models_get_one_clear_line(tmp_path):
         assert len(str(raised.value)) < 500, name
 
 
+def test_subclassed_models_in_files_are_retraced(tmp_path, capsys):
+    subclassed, images = Subclassed(), np.ones((1, 4), np.float32)
+    expected = subclassed(images)
+    subclassed.save(tmp_path / "subclassed.keras")
+    loaded = models.load(str(tmp_path / "subclassed.keras"), num_classes=3).model
+    assert [type(layer).__name__ for layer in loaded.layers] == ["InputLayer", "Dense"]
+    np.testing.assert_allclose(loaded(images), expected, rtol=1e-6)
+    assert "holds the subclassed model Subclassed; its call was retraced" in capsys.readouterr().err
+
+
 def test_subclassed_models_are_refused_by_name():
-    with pytest.raises(UsageError, match="Subclassed is a subclassed model"):
+    with pytest.raises(UsageError, match=r"Subclassed is a subclassed model.* try dcp_tf.to_functional\(model"):
         models.check_functional(Subclassed())
     with pytest.raises(UsageError, match=r"expected a Keras 3 model, received builtins\.str"):
         models.check_functional("model.keras")

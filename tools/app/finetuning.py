@@ -35,7 +35,7 @@ def load_teacher(flags: Any, subject: ModelAndData) -> Any:
     from dcp_tf import models
 
     shapes = {"input_shape": subject.dataset.input_shape, "num_classes": subject.model.outputs[0].shape[-1]}
-    return models.load(flags.teacher, **shapes, **model_flags.code_of(flags)).model
+    return models.load(flags.teacher, **shapes, **model_flags.loading_of(flags)).model
 
 
 def pruned_kernel_masks(model: Any, path: str) -> dict:

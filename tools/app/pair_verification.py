@@ -27,7 +27,7 @@ def load_with_pairs(flags: Any) -> data_flags.ModelAndData:
         model, shape = runner.predict, tuple(runner.input_shapes[0][1:])
         outputs = (None, *tflite.inspect(flags.model).outputs[0].shape[1:])
     else:
-        loaded = models.load(flags.model, weights=flags.weights, **model_flags.code_of(flags))
+        loaded = models.load(flags.model, weights=flags.weights, **model_flags.loading_of(flags))
         model, normalization, kind = loaded.model, loaded.normalization, models.outputs_kind(loaded.model)
         data_flags.require_one_input(flags.model, model)
         shape, outputs = tuple(model.inputs[0].shape[1:]), tuple(model.outputs[0].shape)

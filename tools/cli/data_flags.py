@@ -152,7 +152,7 @@ def load_model_and_data(flags: Any) -> ModelAndData:
 
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
-    loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags), **model_flags.code_of(flags))
+    loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags), **model_flags.loading_of(flags))
     require_one_input(flags.model, loaded.model)
     notes = []
     if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:

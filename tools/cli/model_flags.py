@@ -1,4 +1,4 @@
-"""What code of the user's own a model file needs: `--custom_objects` and `--allow_lambda`."""
+"""How a model file is read: `--custom_objects` and `--allow_lambda` for a user's own code, and `--open_layers`."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from dcp_tf.tools.cli.program import Program
 
 
 def define_model_code(program: Program) -> None:
-    """`--custom_objects` and `--allow_lambda`."""
+    """`--custom_objects`, `--allow_lambda` and `--open_layers`."""
     program.path(
         "custom_objects",
         None,
@@ -18,14 +18,25 @@ def define_model_code(program: Program) -> None:
         False,
         "Load Lambda layers: this runs code that is stored in the model file, so say it for files that you trust.",
     )
+    program.boolean(
+        "open_layers",
+        False,
+        "Open custom layers whose call is made of Keras layers and operations, such as those of KerasHub: each becomes "
+        "a nested model whose inner channels can be pruned, and the files that are written need its code no more.",
+    )
 
 
 def code_of(flags: Any) -> dict[str, Any]:
-    """What the flags allow, as arguments for `dcp_tf.models.load`; nothing for programs without these flags."""
+    """The code that the flags allow, as arguments; none for programs without these flags."""
     return {
         "custom_objects": flags.custom_objects if "custom_objects" in flags else None,
         "allow_lambda": flags.allow_lambda if "allow_lambda" in flags else False,
     }
+
+
+def loading_of(flags: Any) -> dict[str, Any]:
+    """The arguments of `dcp_tf.models.load` that the flags state."""
+    return {**code_of(flags), "open_layers": flags.open_layers if "open_layers" in flags else False}
 
 
 def notes_on(flags: Any, model: Any) -> list[str]:

@@ -1,6 +1,7 @@
 """`keras.ops` that work on each value alone, and those that join tensors value by value."""
 
 import numpy as np
+from keras.src.activations import activations
 from keras.src.ops import core, nn
 from keras.src.ops import math as math_ops
 from keras.src.ops import numpy as numpy_ops
@@ -24,6 +25,7 @@ _UNARY = [
     ),
     *operations(math_ops, "Rsqrt Erf Erfc Erfinv"),
     *operations(core, "StopGradient Cast SaturateCast ConvertToTensor"),
+    *operations(activations, "ReLU"),  # what keras.activations.relu makes of a symbolic tensor
 ]
 
 _BINARY = operations(
