@@ -197,8 +197,8 @@ TRAINING = (
     ),
     Fault(
         "teacher and labels change places",
-        "(1.0 - self.weight) * self.base(labels, outputs) + self.weight * distance",
-        "self.weight * self.base(labels, outputs) + (1.0 - self.weight) * distance",
+        "(1.0 - self.weight) * of_labels + self.weight * distance",
+        "self.weight * of_labels + (1.0 - self.weight) * distance",
         "test_distillation_equals_the_formula",
     ),
     Fault(

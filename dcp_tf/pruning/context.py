@@ -82,10 +82,7 @@ class Context:
 
     def labels_from_model(self) -> Callable | None:
         """From inputs to what the trained model answers, where the data lacks labels of an output; else None."""
-        labels = self.data.labels
-        names = () if labels is None else getattr(self.objective.loss, "names", ())
-        is_complete = labels is not None and all(name in labels for name in names)
-        return None if is_complete else self.objective.targets(self.model, self.data)
+        return self.objective.targets(self.model, self.data) if self.objective.lacks_labels(self.data) else None
 
     def validate(self, model: keras.Model) -> Mapping[str, float]:
         """How good a model is on the validation images; empty without any."""

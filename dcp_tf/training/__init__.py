@@ -5,10 +5,13 @@ from dcp_tf.settings.schedules import Schedule, cosine_schedule, step_schedule
 from dcp_tf.settings.training import FEW_IMAGES, TrainConfig
 from dcp_tf.training.advice import finetuning_advice
 from dcp_tf.training.checkpoint import History, TrainState, load_weights, save_model, save_weights
-from dcp_tf.training.choose_objective import LOSSES, as_objective, choose_for_outputs, choose_objective
+from dcp_tf.training.choose_joint import as_objective
+from dcp_tf.training.choose_objective import LOSSES, choose_for_outputs, choose_objective
 from dcp_tf.training.custom_objective import Custom
 from dcp_tf.training.distribution import distributed, make_strategy
 from dcp_tf.training.embeddings import Directions, Embedding
+from dcp_tf.training.joint_loss import JointLoss
+from dcp_tf.training.joint_objective import Joint
 from dcp_tf.training.keras_distillation import distill, distiller
 from dcp_tf.training.layers import seed_everything
 from dcp_tf.training.loop import fit
@@ -44,6 +47,8 @@ __all__ = [
     "Distillation",
     "Embedding",
     "History",
+    "Joint",
+    "JointLoss",
     "Loss",
     "MarginHead",
     "MaskedKernels",

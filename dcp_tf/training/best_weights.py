@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.training.losses import Distillation, Loss, loss_of
+from dcp_tf.training.targets import complete_labels, split_batch
 
 _ENOUGH = 100  # inputs from which any gain of accuracy counts
 
@@ -114,20 +115,18 @@ class BestEpoch:
 
     def _measure(self) -> tuple[float, float]:
         """Loss and accuracy (0 if the loss has none) over the held-out inputs."""
-        sums = sum(self._compiled(*_as_pair(batch)).numpy() for batch in self._batches())
+        sums = sum(self._compiled(*split_batch(batch)).numpy() for batch in self._batches())
         self._count, loss, correct = sums.tolist()
         return (loss / self._count, correct / self._count) if np.isfinite(loss) else (np.inf, -np.inf)
 
-    def _sums(self, inputs: Any, labels: Any) -> tf.Tensor:
+    def _sums(self, inputs: Any, labels: Any, weights: Any) -> tf.Tensor:
         """The number of inputs, and the sums of their losses and correct answers."""
         teacher_outputs = None if self._teacher is None else self._teacher(inputs)
-        labels = teacher_outputs if labels is None else labels
-        output = keras.tree.flatten(self._model(inputs, training=False))[-1]
-        loss = loss_of(self._loss, labels, output, teacher_outputs)
+        labels = complete_labels(labels, teacher_outputs)
+        outputs = keras.tree.flatten(self._model(inputs, training=False))
+        names = getattr(self._loss, "names", None)
+        output = outputs[-1] if names is None else tuple(outputs[-len(names) :])
+        loss = loss_of(self._loss, labels, output, teacher_outputs, weights)
         correct = self._loss.accuracy(labels, output) if self._has_accuracy else tf.zeros(1)
-        count = tf.cast(tf.shape(output)[0], tf.float64)
+        count = tf.cast(tf.shape(outputs[-1])[0], tf.float64)
         return count * tf.cast(tf.stack([1.0, loss, tf.reduce_mean(correct)]), tf.float64)
-
-
-def _as_pair(batch: Any) -> tuple:
-    return tuple(batch) if isinstance(batch, tuple | list) and len(batch) == 2 else (batch, None)

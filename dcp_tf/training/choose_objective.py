@@ -64,27 +64,32 @@ def choose_for_outputs(
 
 
 def as_objective(
-    objective: Objective | str | Callable | None, model: keras.Model, data: Any, outputs_kind: str | None = None
+    objective: Objective | str | Callable | None,
+    model: keras.Model,
+    data: Any,
+    outputs_kind: str | None = None,
+    what: str = "the data",
 ) -> Objective:
-    """The objective argument of `prune`, fitted to the model and its data.
+    """The objective of one output, fitted to the model and its data.
 
     Args:
         objective: an objective, a name of `LOSSES`, a loss `(labels, outputs) -> scalar mean`, or None for "auto".
         model: with one output.
         data: see `dcp_tf.data.DataSplit`.
         outputs_kind: as for `choose_objective`.
+        what: the name of the data in errors.
 
     Raises:
         UsageError: it is something else, or does not fit.
     """
     if objective is None or isinstance(objective, str):
-        return choose_objective(model, data, objective or "auto", outputs_kind)
+        return choose_objective(model, data, objective or "auto", outputs_kind, what)
     if outputs_kind is not None:
         raise UsageError("give either outputs_kind or an objective that knows it, not both")
     if isinstance(objective, Objective):
-        return objective.bind(output_shape(model, data), data, model)
+        return objective.bind(output_shape(model, data), data, model, what)
     if callable(objective):
-        return Custom(objective).bind(output_shape(model, data), data, model)
+        return Custom(objective).bind(output_shape(model, data), data, model, what)
     raise UsageError(f"expected an objective, the name of a loss, or a loss, received {type(objective).__name__}")
 
 

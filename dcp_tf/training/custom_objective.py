@@ -9,8 +9,9 @@ import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
-from dcp_tf.training.losses import Loss
+from dcp_tf.training.losses import Loss, loss_of
 from dcp_tf.training.objectives import Objective, compose, default_head
+from dcp_tf.training.targets import split_batch
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,17 +54,17 @@ class Custom(Objective):
         activation = None if self.outputs_kind == "logits" else self.outputs_kind
         return default_head(name, shape, output_shape, data_format, activation)
 
-    def targets(self, model, data):
+    def as_labels(self, outputs):
         """See `Objective`: the outputs themselves."""
-        return lambda images: tf.stop_gradient(model(images, training=False))
+        return outputs
 
     def evaluate(self, model_or_predict, batches):
         """See `Objective`."""
         if self.metrics is not None:
             return dict(self.metrics(model_or_predict, batches))
         total, count, predict = 0.0, 0, compose(model_or_predict, tf.identity)
-        for images, labels in batches:
-            total += len(images) * float(self.loss(labels, predict(images)))
+        for images, labels, weights in map(split_batch, batches):
+            total += len(images) * float(loss_of(self.loss, labels, predict(images), weights=weights))
             count += len(images)
         if not count:
             raise UsageError("there are no images to measure on")

@@ -104,7 +104,7 @@ def replica_shares(strategy: tf.distribute.Strategy, batch: tuple) -> tuple[Any,
     Returns:
         The parts, and the fraction of the batch that each is, as per-replica values for `strategy.run`.
     """
-    size, count = len(batch[0]), strategy.num_replicas_in_sync
+    size, count = len(keras.tree.flatten(batch[0])[0]), strategy.num_replicas_in_sync
     bounds = [size * i // count for i in range(count + 1)]
 
     def part(context, values):
@@ -115,8 +115,8 @@ def replica_shares(strategy: tf.distribute.Strategy, batch: tuple) -> tuple[Any,
         number = context.replica_id_in_sync_group
         return tf.constant((bounds[number + 1] - bounds[number]) / size, tf.float32)
 
-    parts = tuple(
-        strategy.experimental_distribute_values_from_function(lambda context, x=x: part(context, x)) for x in batch
+    parts = keras.tree.map_structure(
+        lambda x: strategy.experimental_distribute_values_from_function(lambda context: part(context, x)), batch
     )
     return parts, strategy.experimental_distribute_values_from_function(share)
 

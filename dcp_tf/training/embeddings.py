@@ -12,6 +12,7 @@ from dcp_tf.settings.data import MARGINS as NAMES
 from dcp_tf.training.head_layers import pooled_head
 from dcp_tf.training.margins import ArcFace, ASoftmax, CosFace, MarginHead, MarginLoss
 from dcp_tf.training.objectives import Objective, predictions
+from dcp_tf.training.sample_weights import weighted_mean
 
 MARGINS = dict(zip(NAMES, (ArcFace, CosFace, ASoftmax), strict=True))
 _PER_CLASS = 16  # images whose mean embedding initializes the center of a class
@@ -152,13 +153,13 @@ class Directions(_OfEmbeddings):
 class DirectionLoss:
     """The mean of `|u - v|^2 = 2 - 2 cos`, u and v being embeddings scaled to the length 1."""
 
-    def __call__(self, labels, outputs):
+    def __call__(self, labels, outputs, weights=None):
         """See `dcp_tf.training.Loss`; labels are embeddings, too."""
-        return tf.reduce_mean(tf.reduce_sum(tf.square(_direction(labels) - _direction(outputs)), -1))
+        return weighted_mean(tf.reduce_sum(tf.square(_direction(labels) - _direction(outputs)), -1), weights)
 
-    def distance(self, teacher_outputs, outputs, temperature: float):
+    def distance(self, teacher_outputs, outputs, temperature: float, weights=None):
         """See `dcp_tf.training.Loss`; the temperature is not used."""
-        return self(teacher_outputs, outputs)
+        return self(teacher_outputs, outputs, weights)
 
     def sampled(self, outputs, seed):
         """See `dcp_tf.training.Loss`: for u + e / sqrt(2) in place of v, e normal."""
@@ -191,22 +192,23 @@ class MarginDistance:
     def __init__(self, margin: MarginLoss, classes: int):
         self._margin, self._classes = margin, classes
 
-    def __call__(self, labels, outputs):
+    def __call__(self, labels, outputs, weights=None):
         """See `dcp_tf.training.Loss`."""
-        return self._margin(labels, outputs[:, : self._classes])
+        cosines = outputs[:, : self._classes]
+        return self._margin(labels, cosines) if weights is None else self._margin(labels, cosines, weights)
 
     def accuracy(self, labels, outputs):
         """See `dcp_tf.training.Loss`."""
         return self._margin.accuracy(labels, outputs[:, : self._classes])
 
-    def distance(self, teacher_outputs, outputs, temperature: float):
+    def distance(self, teacher_outputs, outputs, temperature: float, weights=None):
         """See `dcp_tf.training.Loss`: the mean of `s (1 - cos)` of the angle between the two directions.
 
         With the scale s of the margin loss it is in the units of its logits. Directions teach more than the cosines
         with the class centers (docs/decisions/030). The temperature is not used.
         """
         teacher_outputs, outputs = (tf.cast(x, tf.float32)[:, self._classes :] for x in (teacher_outputs, outputs))
-        return self._margin.scale * tf.reduce_mean(1.0 - tf.reduce_sum(teacher_outputs * outputs, axis=-1))
+        return self._margin.scale * weighted_mean(1.0 - tf.reduce_sum(teacher_outputs * outputs, axis=-1), weights)
 
     def __repr__(self) -> str:
         settings = {name: value for name, value in vars(self._margin).items() if not name.startswith("_")}

@@ -12,6 +12,7 @@ import tensorflow as tf
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.trace import Trace
+from dcp_tf.models.signature import pack
 from dcp_tf.training.losses import ClassificationLoss, Loss, MeanSquaredError
 
 if TYPE_CHECKING:
@@ -31,11 +32,13 @@ class Position:
         tensor: number of the traced tensor that the classifier reads.
         layer: path of the operation that produces it.
         depth: the number of layers with kernels before it.
+        names: of the outputs that the classifier serves, where the model has several.
     """
 
     tensor: int
     layer: str
     depth: int
+    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,7 +73,10 @@ def augment(
     data_format: str = "channels_last",
     loss_head: keras.Model | None = None,
 ) -> AugmentedModel:
-    """Adds auxiliary classifiers to a model with one output (Liu et al. 2021, eq. 3 and 4).
+    """Adds auxiliary classifiers to a model (Liu et al. 2021, eq. 3 and 4).
+
+    Of several outputs a head serves those that depend on its feature map and whose kind it can predict: vectors from
+    vectors and maps, maps from maps of their rank. It has one output for each.
 
     Args:
         graph: of the model; its layers are shared with the result.
@@ -84,23 +90,21 @@ def augment(
         The augmented model; its heads are untrained.
 
     Raises:
-        UsageError: the model has several outputs, or a named layer cannot carry a head.
+        UsageError: an output is one number per image, or a named layer cannot carry a head.
     """
     trace = graph.trace
     positions = find_positions(graph, count, objective, at)
-    shape = trace.shapes[trace.outputs[0]]
+    shape = pack([trace.shapes[t] for t in trace.outputs])
     heads = tuple(
-        objective.head(f"auxiliary_{i}", trace.shapes[p.tensor], shape, data_format)
+        objective.head(f"auxiliary_{i}", trace.shapes[p.tensor], shape, data_format, *([p.names] if p.names else []))
         for i, p in enumerate(positions, start=1)
     )
     inputs = {t: keras.Input(batch_shape=trace.shapes[t], dtype=trace.dtype(t)) for t in trace.inputs}
     values = trace.run(inputs, [*(p.tensor for p in positions), *trace.outputs])
     outputs = [head(values[p.tensor]) for head, p in zip(heads, positions, strict=True)]
-    final = values[trace.outputs[0]]
+    final = trace.pack_outputs(values)
     outputs.append(final if loss_head is None else loss_head(final))
-    # A single input is not wrapped in a list, as in the batches: Keras would warn.
-    tensors = list(inputs.values()) if len(inputs) > 1 else next(iter(inputs.values()))
-    model = keras.Model(tensors, outputs, name=f"{trace.model.name}_augmented")
+    model = keras.Model(pack(list(inputs.values())), outputs, name=f"{trace.model.name}_augmented")
     return AugmentedModel(model, positions, heads, max(_depths(graph).values()), loss_head)
 
 
@@ -109,12 +113,35 @@ def find_positions(
 ) -> tuple[Position, ...]:
     """The positions of the heads of `augment`, shallow to deep; arguments and errors are the same."""
     trace = graph.trace
-    if len(trace.outputs) != 1 or len(trace.shapes[trace.outputs[0]]) < 2:
-        shapes = [trace.shapes[t] for t in trace.outputs]
-        raise UsageError(f"auxiliary classifiers need one output of shape (batch, ..., values), the model has {shapes}")
-    ranks = objective.head_ranks(len(trace.shapes[trace.outputs[0]]))
-    depths = _depths(graph)
-    return _named(trace, depths, at, ranks) if at else _spread(trace, depths, count, ranks)
+    shapes = [trace.shapes[t] for t in trace.outputs]
+    if any(len(shape) < 2 for shape in shapes):
+        raise UsageError(f"auxiliary classifiers need outputs of shape (batch, ..., values), the model has {shapes}")
+    served, depths = _Served(trace, objective), _depths(graph)
+    return _named(trace, depths, at, served) if at else _spread(trace, depths, count, served)
+
+
+class _Served:
+    """Which outputs a head at a tensor can serve."""
+
+    def __init__(self, trace: Trace, objective: "Objective"):
+        self._trace = trace
+        parts = getattr(objective, "parts", [("", objective, 1.0)])
+        if len(parts) != len(trace.outputs):
+            raise UsageError(
+                f"the model has {len(trace.outputs)} outputs; auxiliary classifiers need an objective of each"
+            )
+        ranks = [part.head_ranks(len(trace.shapes[t])) for (_, part, _), t in zip(parts, trace.outputs, strict=True)]
+        self._outputs = list(zip([name for name, *_ in parts], ranks, strict=True))
+        self._before = [set(trace.needed([t], trace.inputs)) for t in trace.outputs] if len(parts) > 1 else []
+
+    def names(self, tensor: int) -> tuple[str, ...] | None:
+        """Names of the outputs, empty for the only one; None if there is none."""
+        rank = len(self._trace.shapes[tensor])
+        if not self._before:
+            return () if rank in self._outputs[0][1] else None
+        call = self._trace.producer[tensor]
+        served = zip(self._outputs, self._before, strict=True)
+        return tuple(name for (name, ranks), before in served if rank in ranks and call in before) or None
 
 
 def _depths(graph: ChannelGraph) -> dict[int, int]:
@@ -143,17 +170,21 @@ def bottlenecks(trace: Trace) -> list[int]:
     return indices
 
 
-def _candidates(trace: Trace, depths: dict[int, int], ranks: Sequence[int], indices: Sequence[int]) -> list[Position]:
-    """The outputs of the calls in `indices` that can carry a head; vectors only if there are no feature maps."""
+def _candidates(trace: Trace, depths: dict[int, int], served: _Served, indices: Sequence[int]) -> list[Position]:
+    """The outputs of the calls in `indices` that can carry a head for the most outputs.
+
+    Vectors are among them only if there are no feature maps.
+    """
     total = max(depths.values(), default=0)
     positions = [
-        Position(call.outputs[0], call.path, depths[index])
+        Position(call.outputs[0], call.path, depths[index], names)
         for index in indices
         for call in [trace.calls[index]]
-        if 0 < depths[index] < total
-        and _one_row(trace, call.outputs[0])
-        and len(trace.shapes[call.outputs[0]]) in ranks
+        for names in [served.names(call.outputs[0])]
+        if 0 < depths[index] < total and _one_row(trace, call.outputs[0]) and names is not None
     ]
+    most = max((len(p.names) for p in positions), default=0)
+    positions = [p for p in positions if len(p.names) == most]
     maps = [p for p in positions if len(trace.shapes[p.tensor]) > 2]
     return maps or positions
 
@@ -163,16 +194,17 @@ def _one_row(trace: Trace, tensor: int) -> bool:
     return trace.rows[tensor] in (None, 1)
 
 
-def _spread(trace: Trace, depths: dict[int, int], count: int, ranks: Sequence[int]) -> tuple[Position, ...]:
+def _spread(trace: Trace, depths: dict[int, int], count: int, served: _Served) -> tuple[Position, ...]:
     """Evenly by blocks, as in the papers: `step = blocks // (P + 1) + 1`, positions `min(step * i, blocks - 1)`.
 
     A block ends at a merge that every path passes through; if there are too few of these, at each layer with a kernel.
-    A net with skips from its encoder to its decoder has few tensors that every path passes through. If its outputs are
-    maps, heads may read other tensors too.
+    A net with skips from its encoder to its decoder has few tensors that every path passes through, as have nets with
+    several inputs or outputs. If its outputs are maps or several, or its inputs are, heads may read other tensors too.
     """
-    positions = _evenly(trace, _candidates(trace, depths, ranks, bottlenecks(trace)), count)
-    if len(trace.shapes[trace.outputs[0]]) > 2 and len(positions) < count:
-        others = _candidates(trace, depths, ranks, [i for i, c in enumerate(trace.calls) if len(c.outputs) == 1])
+    positions = _evenly(trace, _candidates(trace, depths, served, bottlenecks(trace)), count)
+    has_branches = len(trace.inputs) > 1 or len(trace.outputs) > 1
+    if len(positions) < count and (has_branches or len(trace.shapes[trace.outputs[0]]) > 2):
+        others = _candidates(trace, depths, served, [i for i, c in enumerate(trace.calls) if len(c.outputs) == 1])
         positions = max(positions, _evenly(trace, sorted(others, key=lambda p: p.depth), count), key=len)
     return positions
 
@@ -186,7 +218,7 @@ def _evenly(trace: Trace, candidates: list[Position], count: int) -> tuple[Posit
     return tuple(blocks[number - 1] for number in numbers)
 
 
-def _named(trace: Trace, depths: dict[int, int], names: Sequence[str], ranks: Sequence[int]) -> tuple[Position, ...]:
+def _named(trace: Trace, depths: dict[int, int], names: Sequence[str], served: _Served) -> tuple[Position, ...]:
     by_path = {call.path: index for index, call in enumerate(trace.calls)}
     positions = []
     for name in names:
@@ -195,10 +227,10 @@ def _named(trace: Trace, depths: dict[int, int], names: Sequence[str], ranks: Se
                 f"the model has no layer {name!r} to put an auxiliary classifier at; inspect_model --layers lists them"
             )
         call = trace.calls[by_path[name]]
-        shape = trace.shapes[call.outputs[0]]
-        if len(call.outputs) != 1 or len(shape) not in ranks or not _one_row(trace, call.outputs[0]):
+        shape, outputs = trace.shapes[call.outputs[0]], served.names(call.outputs[0])
+        if len(call.outputs) != 1 or outputs is None or not _one_row(trace, call.outputs[0]):
             raise UsageError(f"layer {name!r} cannot carry an auxiliary classifier: its output is {shape}")
-        positions.append(Position(call.outputs[0], name, depths[by_path[name]]))
+        positions.append(Position(call.outputs[0], name, depths[by_path[name]], outputs))
     return tuple(sorted(positions, key=lambda p: p.depth))
 
 

@@ -55,10 +55,10 @@ def fit(
         model: with one output, or several in any structure: auxiliary heads first, the final output last (in the
             order of `keras.tree.flatten`, which sorts the keys of a dict).
         split_or_batches: a `dcp_tf.data.DataSplit`, or a function from the epoch (from 0) to a finite
-            `tf.data.Dataset`. Elements are `(images, labels)` or images alone.
-        losses: one per output; all get the same labels.
+            `tf.data.Dataset`. Elements are `(images, labels)`, `(images, labels, sample weights)` or images alone.
+        losses: one per output, or a `JointLoss` for several that follow each other; all get the same labels.
         config: how to train.
-        loss_weights: one per output; all 1 if None.
+        loss_weights: one per loss; all 1 if None.
         augment: passed to `split.batches`.
         validation: called after each epoch; its results are logged and put into the history.
         masks: per weight, by its path or `id()`, an array of 0 and 1; where it is 0 the weight stays exactly 0.
@@ -205,7 +205,7 @@ class _Run:
             raise self._diverged("a weight", f"epoch {epoch + 1}")
         loss, heads, accuracy = step.means()
         record = {"epoch": epoch + 1, "loss": loss, "losses": heads, "learning_rate": learning_rate}
-        return record | ({step.accuracy_name: accuracy} if step.has_accuracy else {})
+        return record | ({step.accuracy_name: accuracy} if step.has_accuracy else step.figures())
 
     def measure(self, epoch: int) -> dict[str, float]:
         """Results of `validation` and on the held-out inputs, with the averaged weights if there are any."""

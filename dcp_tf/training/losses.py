@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
+from dcp_tf.training.sample_weights import mean_of, weighted_mean
 
 OUTPUT_KINDS = ("logits", "softmax", "sigmoid")
 
@@ -30,6 +31,9 @@ class Loss(Protocol):
     * `sampled(outputs, seed) -> scalar`: for the fast selection. Its gradient for the outputs of one image is random,
       and the mean of its square is the curvature of the loss (Fisher or Gauss-Newton matrix). Without it the gradient
       of the loss itself is used.
+
+    Where data has sample weights, a loss and its `distance` need an argument `weights`, (batch,) or one per position;
+    the mean is that of weight times loss. A loss that returns one value per sample needs no such argument.
     """
 
     def __call__(self, labels: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
@@ -61,7 +65,7 @@ class ClassificationLoss:
         if self.independent and self.outputs_kind == "softmax":
             raise UsageError("The outputs of a softmax cannot be independent. End the model in a sigmoid, or in logits")
 
-    def __call__(self, labels, outputs) -> tf.Tensor:
+    def __call__(self, labels, outputs, weights=None) -> tf.Tensor:
         """Mean cross-entropy, a float32 scalar; with binary outputs the mean over the classes too.
 
         Raises:
@@ -72,12 +76,13 @@ class ClassificationLoss:
         targets = as_targets(labels, outputs)
         if not self._is_binary(outputs):
             if self.outputs_kind == "logits":
-                return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=outputs))
-            return -tf.reduce_mean(tf.reduce_sum(targets * _log(outputs, _SMALLEST), axis=-1))
+                values = tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=outputs)
+                return weighted_mean(values, weights)
+            return -weighted_mean(tf.reduce_sum(targets * _log(outputs, _SMALLEST), axis=-1), weights)
         if self.outputs_kind == "logits":
-            return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=outputs))
+            return weighted_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=targets, logits=outputs), weights)
         no = _log(1.0 - outputs, _SMALLEST_COMPLEMENT)
-        return -tf.reduce_mean(targets * _log(outputs, _SMALLEST) + (1.0 - targets) * no)
+        return -weighted_mean(targets * _log(outputs, _SMALLEST) + (1.0 - targets) * no, weights)
 
     def accuracy(self, labels, outputs) -> tf.Tensor:
         """Per image, the fraction of correct predictions: `(batch,)` floats.
@@ -94,7 +99,7 @@ class ClassificationLoss:
             correct = tf.argmax(outputs, axis=-1) == tf.argmax(targets, axis=-1)
         return tf.reduce_mean(tf.cast(correct, tf.float32), axis=list(range(1, len(correct.shape))))
 
-    def distance(self, teacher_outputs, outputs, temperature: float) -> tf.Tensor:
+    def distance(self, teacher_outputs, outputs, temperature: float, weights=None) -> tf.Tensor:
         """`T^2 KL(teacher_T || outputs_T)` of the two probabilities (Hinton et al. 2015), a mean like the loss.
 
         `X_T` is the softmax of the logits of X divided by the temperature T, or their sigmoid for binary outputs. The
@@ -105,10 +110,10 @@ class ClassificationLoss:
         teacher = ClassificationLoss("sigmoid" if binary else "softmax").as_logits(teacher_outputs)
         student, teacher = student / temperature, teacher / temperature
         if binary:
-            divergence = tf.reduce_mean(_binary_divergence(teacher, student))
+            divergence = weighted_mean(_binary_divergence(teacher, student), weights)
         else:
             difference = tf.nn.log_softmax(teacher) - tf.nn.log_softmax(student)
-            divergence = tf.reduce_mean(tf.reduce_sum(tf.nn.softmax(teacher) * difference, axis=-1))
+            divergence = weighted_mean(tf.reduce_sum(tf.nn.softmax(teacher) * difference, axis=-1), weights)
         return temperature**2 * divergence
 
     def sampled(self, outputs, seed: tf.Tensor) -> tf.Tensor:
@@ -170,7 +175,7 @@ class MeanSquaredError:
 
     scale: float | tuple[float, ...] = 1.0
 
-    def __call__(self, labels, outputs) -> tf.Tensor:
+    def __call__(self, labels, outputs, weights=None) -> tf.Tensor:
         """The mean, a float32 scalar. Labels have the shape of the outputs; a last axis of 1 may be omitted.
 
         Raises:
@@ -182,11 +187,11 @@ class MeanSquaredError:
             labels = labels[..., None]
         if not labels.shape.is_compatible_with(outputs.shape):
             raise UsageError(f"Expected labels of the outputs' shape {outputs.shape}. Received: {labels.shape}")
-        return tf.reduce_mean(tf.square((labels - outputs) / self.scale))
+        return weighted_mean(tf.square((labels - outputs) / self.scale), weights)
 
-    def distance(self, teacher_outputs, outputs, temperature: float) -> tf.Tensor:
+    def distance(self, teacher_outputs, outputs, temperature: float, weights=None) -> tf.Tensor:
         """The same mean with the teacher's outputs; the temperature is not used."""
-        return self(teacher_outputs, outputs)
+        return self(teacher_outputs, outputs, weights)
 
     def sampled(self, outputs, seed: tf.Tensor) -> tf.Tensor:
         """The loss, summed over the images, with labels sampled around the outputs; see `Loss`.
@@ -223,27 +228,46 @@ class Distillation:
         if self.weight and not hasattr(self.base, "distance"):
             raise UsageError(f"The loss {self.base!r} has no `distance` to a teacher; leave out the distillation")
 
-    def __call__(self, labels, outputs, teacher_outputs) -> tf.Tensor:
+    def __call__(self, labels, outputs, teacher_outputs, weights=None) -> tf.Tensor:
         """The weighted sum, a float32 scalar.
 
         Args:
             labels: as for the base loss.
             outputs: of the student.
             teacher_outputs: the teacher's targets, as `Objective.targets` or `soft_targets` gives them.
+            weights: of the samples, if there are any.
         """
-        distance = self.base.distance(teacher_outputs, outputs, self.temperature)
-        return (1.0 - self.weight) * self.base(labels, outputs) + self.weight * distance
+        if hasattr(self.base, "with_parts"):  # each part of a joint loss learns from its own output of the teacher
+            parts = self.base.with_parts(lambda part: dataclasses.replace(self, base=part) if _distils(part) else part)
+            return parts(labels, outputs, teacher_outputs, weights)
+        distance = mean_of(self.base.distance, teacher_outputs, outputs, self.temperature, weights=weights)
+        of_labels = mean_of(self.base, labels, outputs, weights=weights)
+        return (1.0 - self.weight) * of_labels + self.weight * distance
 
     def __getattr__(self, name: str):
-        if name in ("accuracy", "accuracy_name", "clip_norm"):  # those of the base loss, if it has them
+        # Those of the base loss, if it has them.
+        if name in ("accuracy", "accuracy_name", "clip_norm", "names", "figures", "figure_names"):
             return getattr(self.base, name)
         raise AttributeError(name)
 
 
-def loss_of(loss: Loss | Distillation, labels, outputs, teacher_outputs) -> tf.Tensor:
-    """A loss that may learn from a teacher too, float32."""
-    of_teacher = (teacher_outputs,) if isinstance(loss, Distillation) else ()
-    return tf.cast(loss(labels, outputs, *of_teacher), tf.float32)
+def loss_of(loss: Loss | Distillation, labels, outputs, teacher_outputs=None, weights=None) -> tf.Tensor:
+    """A loss that may learn from a teacher too, float32.
+
+    Args:
+        loss: any; those of several outputs take dicts by name in place of labels, and tuples in place of outputs.
+        labels: of the batch.
+        outputs: of the model.
+        teacher_outputs: of the baseline; None: there is none.
+        weights: of the samples; None: all 1.
+    """
+    if isinstance(loss, Distillation) or hasattr(loss, "with_parts"):
+        return tf.cast(loss(labels, outputs, teacher_outputs, weights), tf.float32)
+    return mean_of(loss, labels, outputs, weights=weights)
+
+
+def _distils(loss: Loss) -> bool:
+    return hasattr(loss, "distance")
 
 
 def distillation_weight(loss: Any, weight: float | None = None) -> float:
@@ -281,6 +305,8 @@ def smoothed(loss: Any, smoothing: float) -> Any:
         return loss
     if isinstance(loss, Distillation):
         return dataclasses.replace(loss, base=smoothed(loss.base, smoothing))
+    if hasattr(loss, "with_parts") and any(isinstance(part, ClassificationLoss) for part in loss.losses):
+        return loss.with_parts(lambda p: smoothed(p, smoothing) if isinstance(p, ClassificationLoss) else p)
     if not isinstance(loss, ClassificationLoss):
         raise UsageError(f"label smoothing is for classes, the loss is {loss!r}; leave out label_smoothing")
     return _Smoothed(loss, smoothing)
@@ -292,11 +318,12 @@ class _Smoothed:
     def __init__(self, base: ClassificationLoss, smoothing: float):
         self._base, self._smoothing = base, smoothing
 
-    def __call__(self, labels, outputs) -> tf.Tensor:
+    def __call__(self, labels, outputs, weights=None) -> tf.Tensor:
         shape = tf.shape(outputs)
         binary = self._base.independent or self._base.outputs_kind == "sigmoid" or outputs.shape[-1] == 1
         even = tf.fill(shape, 0.5) if binary else tf.ones(shape) / tf.cast(shape[-1], tf.float32)
-        return (1.0 - self._smoothing) * self._base(labels, outputs) + self._smoothing * self._base(even, outputs)
+        given, uniform = self._base(labels, outputs, weights), self._base(even, outputs, weights)
+        return (1.0 - self._smoothing) * given + self._smoothing * uniform
 
     def __getattr__(self, name: str):
         if name.startswith("__"):  # such as copying asks for before there is a base

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 from dcp_tf.training.losses import as_targets
+from dcp_tf.training.sample_weights import weighted_mean
 
 # A floor under sin^2: near cos = +-1 the derivative of the sine is unbounded, with the floor it stays below 1000.
 _SMALLEST_SQUARED_SINE = 1e-6
@@ -78,12 +79,13 @@ class MarginLoss(abc.ABC):
     def apply_margin(self, cosines: tf.Tensor) -> tf.Tensor:
         """The margin function f, at most its argument, of any shape; it never rises as the angle grows."""
 
-    def __call__(self, labels, outputs) -> tf.Tensor:
+    def __call__(self, labels, outputs, weights=None) -> tf.Tensor:
         """The mean over the batch, a float32 scalar.
 
         Args:
             labels: see the class.
             outputs: cosines (batch, classes).
+            weights: (batch,), of the samples; None: all 1.
 
         Raises:
             UsageError: labels and outputs do not fit each other.
@@ -92,7 +94,7 @@ class MarginLoss(abc.ABC):
         cosines = _cosines(outputs)
         targets = as_targets(labels, cosines)
         logits = self.scale * (cosines + targets * (self.apply_margin(cosines) - cosines))
-        return tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits))
+        return weighted_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits), weights)
 
     def accuracy(self, labels, outputs) -> tf.Tensor:
         """Per image, whether its own class has the largest cosine (without any margin): (batch,) floats."""

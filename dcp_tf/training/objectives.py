@@ -16,6 +16,7 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.evaluation import accuracy, measure_dense, measure_multilabel, measure_regression, measure_sequences
+from dcp_tf.models.signature import pack
 from dcp_tf.training.head_layers import POOLED_RANKS, map_head, pooled_head
 from dcp_tf.training.label_checks import check_class_labels, check_numbers, check_rows, is_index
 from dcp_tf.training.losses import ClassificationLoss, Loss, MeanSquaredError
@@ -93,7 +94,7 @@ class Objective(abc.ABC):
     def with_loss_head(self, model: keras.Model, data: Any) -> keras.Model:
         """The model as `fit` needs it for `loss`; it shares the layers of `model`. Arguments are as for `loss_head`."""
         head = self.loss_head(model, data)
-        return model if head is None else keras.Model(model.inputs[0], head(model.outputs[0]), name=model.name)
+        return model if head is None else keras.Model(pack(model.inputs), head(pack(model.outputs)), name=model.name)
 
     def __init_subclass__(cls, **arguments):
         super().__init_subclass__(**arguments)
@@ -109,7 +110,19 @@ class Objective(abc.ABC):
             data: as for `loss_head`.
         """
         with_head = self.with_loss_head(model, data)
-        return lambda images: tf.stop_gradient(tf.cast(with_head(images, training=False), tf.float32))
+        return lambda images: tf.stop_gradient(self.as_labels(with_head(images, training=False)))
+
+    def as_labels(self, outputs: tf.Tensor) -> tf.Tensor:
+        """Outputs of the baseline, after its loss head, in the form of labels."""
+        return tf.cast(outputs, tf.float32)
+
+    def lacks_labels(self, data: Any) -> bool:
+        """Whether the baseline's answers must replace labels of a data set, all or those of single outputs."""
+        return data.labels is None
+
+    def training_data(self, data: Any) -> Any:
+        """The data that the model is trained on: without the labels of outputs that imitate the baseline anyway."""
+        return data
 
     @abc.abstractmethod
     def evaluate(self, model_or_predict: keras.Model | Callable, batches: Iterable) -> dict[str, float]:
@@ -228,10 +241,9 @@ class Classification(Objective):
         """See `Objective`; heads give logits."""
         return default_head(name, shape, output_shape, data_format)
 
-    def targets(self, model, data):
+    def as_labels(self, outputs):
         """See `Objective`: the probabilities."""
-        loss = self.loss
-        return lambda images: tf.stop_gradient(loss.as_probabilities(model(images, training=False)))
+        return self.loss.as_probabilities(outputs)
 
     def evaluate(self, model_or_predict, batches):
         """See `Objective`: top-1 (and 5), mean average precision and F1, mean IoU and pixel accuracy, or of steps."""
@@ -332,11 +344,13 @@ def default_head(
 
 
 def output_shape(model: keras.Model, data: Any) -> tuple:
-    """The shape of the model's output for the inputs of a data set, with the batch axis."""
-    shape = model.outputs[0].shape
-    if None in shape[1:]:
-        shape = model.compute_output_shape((None, *data.shape))
-    return tuple(shape)
+    """The shape of the model's output for the inputs of a data set, with the batch axis; of several the tuple."""
+    shapes = [tuple(output.shape) for output in model.outputs]
+    if any(None in shape[1:] for shape in shapes):
+        inputs = [(None, *shape) for shape in getattr(data, "shapes", [data.shape])]
+        specs = [keras.KerasTensor(shape, x.dtype) for shape, x in zip(inputs, model.inputs, strict=True)]
+        shapes = [tuple(spec.shape) for spec in keras.tree.flatten(model.compute_output_spec(pack(specs)))]
+    return pack(shapes)
 
 
 def predictions(model: keras.Model, data: Any, count: int) -> tuple[np.ndarray, np.ndarray | None]:

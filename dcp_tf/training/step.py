@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,10 +12,12 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph.kinds import KERNEL_NAMES, layers_of
 from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.distribution import replica_shares
+from dcp_tf.training.joint_loss import outputs_for
 from dcp_tf.training.layers import batch_norms, compute_dtype_scope, override_attribute
 from dcp_tf.training.losses import Distillation, Loss, loss_of, smoothed
 from dcp_tf.training.masks import resolve_masks
 from dcp_tf.training.step_state import LossScale, MovingAverage
+from dcp_tf.training.targets import complete_labels
 
 # Without a limit a few steps with large gradients diverge: after recurrent layers, in networks trained with Adam, and
 # in pruned ones, whose loss with the statistics of a batch may be hundreds of times that with the stored ones.
@@ -79,7 +82,8 @@ class TrainStep:
             self._optimizer.build(model.trainable_variables)
             self._scale = LossScale() if config.mixed_precision == "float16" else None
             self.average = MovingAverage(model, config.ema) if config.ema else None
-        self._sums = tf.Variable(tf.zeros(_HEADS + len(losses), tf.float64), trainable=False)
+        self.figure_names = tuple(getattr(self._losses[-1], "figure_names", ()))  # of each output of a joint loss
+        self._sums = tf.Variable(tf.zeros(_HEADS + len(losses) + len(self.figure_names), tf.float64), trainable=False)
         self._steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._first_bad = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._compiled = None
@@ -108,7 +112,7 @@ class TrainStep:
         self._first_bad.assign(0)
         if self._compiled is None:
             spec = keras.tree.map_structure(_any_batch, _as_batch(element_spec))
-            self._check_labels(labelled=len(spec) == 2)
+            self._check_labels(spec[1] if len(spec) > 1 else None)
             if self._strategy is None:
                 signature = (spec, tf.TensorSpec((), tf.float32))
                 self._compiled = tf.function(self._step, input_signature=signature, autograph=False)
@@ -123,7 +127,7 @@ class TrainStep:
         batch, learning_rate = _as_batch(batch), tf.constant(learning_rate, tf.float32)
         if self._strategy is None:
             self._compiled(batch, learning_rate)
-        elif len(batch[0]) >= self._strategy.num_replicas_in_sync:
+        elif len(keras.tree.flatten(batch[0])[0]) >= self._strategy.num_replicas_in_sync:
             self._compiled(*replica_shares(self._strategy, batch), learning_rate)
 
     def first_bad_step(self) -> int | None:
@@ -136,9 +140,17 @@ class TrainStep:
 
     def means(self) -> tuple[float, list[float], float]:
         """Over the samples of this epoch: the weighted loss, the loss of each head, and the accuracy."""
+        means = self._means()
+        heads = means[_HEADS : _HEADS + len(self._losses)]
+        return float(means[_LOSS]), [float(mean) for mean in heads], float(means[_CORRECT])
+
+    def figures(self) -> dict[str, float]:
+        """Over the samples of this epoch: loss and accuracy of each output, where there are several."""
+        return dict(zip(self.figure_names, self._means()[_HEADS + len(self._losses) :].tolist(), strict=True))
+
+    def _means(self) -> np.ndarray:
         sums = self._sums.numpy()
-        means = sums / max(sums[_SAMPLES], 1.0)
-        return float(means[_LOSS]), [float(mean) for mean in means[_HEADS:]], float(means[_CORRECT])
+        return sums / max(sums[_SAMPLES], 1.0)
 
     def _step(self, batch, learning_rate):
         with self._batch_norm_momentum():
@@ -159,13 +171,17 @@ class TrainStep:
 
     def _gradients(self, batch, share):
         """The gradients of `share` times the mean loss, and the sums for `_count`."""
-        images, labels = batch if len(batch) == 2 else (batch[0], None)
-        teacher_outputs = None if self._teacher is None else tf.stop_gradient(self._teacher(images))
-        labels = teacher_outputs if labels is None else labels
+        images, labels, weights = (*batch, None, None)[:3]
+        teacher_outputs = None
+        if self._teacher is not None:
+            teacher_outputs = keras.tree.map_structure(tf.stop_gradient, self._teacher(images))
+        labels = complete_labels(labels, teacher_outputs)
         with tf.GradientTape() as tape:
             with compute_dtype_scope(self._model, self._config.mixed_precision):
                 outputs = keras.tree.flatten(self._model(images, training=True))
-            heads = self._head_losses(labels, teacher_outputs, outputs)
+            outputs = outputs_for(self._losses, outputs)
+            pairs = zip(self._losses, outputs, strict=True)
+            heads = [loss_of(loss, labels, output, teacher_outputs, weights) for loss, output in pairs]
             weighted = [weight * head for weight, head in zip(self._loss_weights, heads, strict=True)]
             loss = tf.add_n(weighted + [tf.cast(penalty, tf.float32) for penalty in self._model.losses])
             shared = share * loss
@@ -185,14 +201,6 @@ class TrainStep:
         done = tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.float32)
         momentum = tf.minimum(self._config.batch_norm_momentum, (1.0 + done) / (10.0 + done))
         return override_attribute(batch_norms(self._model), "momentum", momentum)
-
-    def _head_losses(self, labels, teacher_outputs, outputs) -> list[tf.Tensor]:
-        if len(outputs) != len(self._losses):
-            raise UsageError(
-                f"Expected one loss per output of the model, {len(outputs)}. Received: {len(self._losses)}"
-            )
-        pairs = zip(self._losses, outputs, strict=True)
-        return [loss_of(loss, labels, output, teacher_outputs) for loss, output in pairs]
 
     def _descend(self, gradients, learning_rate) -> None:
         pairs = [(g, v) for g, v in zip(gradients, self._model.trainable_variables, strict=True) if g is not None]
@@ -231,9 +239,10 @@ class TrainStep:
         return gradient
 
     def _sample_sums(self, labels, outputs, loss, heads) -> tf.Tensor:
-        samples = tf.shape(outputs[-1])[0]
+        samples = tf.shape(keras.tree.flatten(outputs[-1])[0])[0]
         correct = self._losses[-1].accuracy(labels, outputs[-1]) if self.has_accuracy else tf.zeros((samples,))
-        means = tf.stack([1.0, loss, tf.reduce_mean(correct), *heads])
+        figures = self._losses[-1].figures(labels, outputs[-1]).values() if self.figure_names else ()
+        means = tf.stack([1.0, loss, tf.reduce_mean(correct), *heads, *figures])
         return tf.cast(samples, tf.float64) * tf.cast(means, tf.float64)
 
     def _count(self, sums) -> None:
@@ -246,10 +255,15 @@ class TrainStep:
         floats = [tf.convert_to_tensor(weight) for weight in self._model.weights]
         return tf.reduce_all([tf.reduce_all(tf.math.is_finite(w)) for w in floats if w.dtype.is_floating])
 
-    def _check_labels(self, *, labelled: bool) -> None:
-        if not labelled and self._teacher is None:
-            raise UsageError("The training data has no labels. Give some, or a teacher whose predictions replace them")
-        if labelled and self._teacher is not None and not self._distils:
+    def _check_labels(self, spec: Any) -> None:
+        names = [name for loss in self._losses for name in getattr(loss, "names", ())]
+        missing = [name for name in names if name not in spec] if isinstance(spec, dict) else []
+        if (spec is None or missing) and self._teacher is None:
+            output = f" for the output {missing[0]!r}" if missing else ""
+            raise UsageError(
+                f"The training data has no labels{output}. Give some, or a teacher whose predictions replace them"
+            )
+        if spec is not None and not missing and self._teacher is not None and not self._distils:
             raise UsageError("A teacher was given, but the data has its own labels and no loss is a Distillation")
 
 
@@ -261,10 +275,13 @@ def _clip_norm(losses: Sequence[Loss], config: TrainConfig) -> float:
 
 
 def _as_batch(element) -> tuple:
-    """`(images, labels)` or `(images,)` from an element of a data set, or from its spec."""
+    """`(inputs, labels, weights)`, `(inputs, labels)` or `(inputs,)` from an element of a data set or its spec."""
     batch = tuple(element) if isinstance(element, list | tuple) else (element,)
-    if len(batch) not in (1, 2):
-        raise UsageError(f"Expected batches of images or of (images, labels). Received: tuples of {len(batch)}")
+    if len(batch) not in (1, 2, 3):
+        raise UsageError(
+            "Expected batches of images or of (images, labels), perhaps with sample weights. Received: tuples of "
+            f"{len(batch)}"
+        )
     return batch
 
 

@@ -37,8 +37,8 @@ class Verified(Objective):
         """See `Objective`."""
         return dataclasses.replace(self, of=self.of.bind(shape, data, model, what))
 
-    name, loss, head_loss, check, head, loss_head, targets = map(
-        _delegated, ("name", "loss", "head_loss", "check", "head", "loss_head", "targets")
+    name, loss, head_loss, check, head, loss_head, as_labels, targets = map(
+        _delegated, ("name", "loss", "head_loss", "check", "head", "loss_head", "as_labels", "targets")
     )
 
     def verify(self, model_or_predict: keras.Model | Callable, batches: Iterable) -> Verification:

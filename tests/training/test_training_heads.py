@@ -104,10 +104,10 @@ def test_a_layer_whose_output_is_no_feature_map_is_refused():
         places(model, 1, at=("folded",))
 
 
-def test_a_model_with_several_outputs_is_refused():
+def test_several_outputs_need_an_objective_of_each():
     image = keras.Input((8, 8, 3))
     x = layers.GlobalAveragePooling2D()(image)
-    with pytest.raises(UsageError, match="one output"):
+    with pytest.raises(UsageError, match="2 outputs"):
         augment(ChannelGraph(keras.Model(image, [layers.Dense(2)(x), layers.Dense(3)(x)])), 1, CLASSES)
 
 
