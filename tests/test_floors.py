@@ -15,7 +15,8 @@ FLOORS = (
     ("pruning",),
     ("training",),
     ("graph",),
-    ("models", "data", "evaluation"),
+    ("data", "evaluation"),
+    ("models",),
     ("changed_settings", "deprecated", "errors", "field_types", "files", "progress", "settings", "text_table"),
 )
 LEVEL = {room: -number for number, floor in enumerate(FLOORS) for room in floor}

@@ -1,48 +1,59 @@
-"""Arrays of any shape, used unchanged: vectors, signals, images without a channel axis."""
+"""Arrays of any shape, used unchanged: vectors, signals, images without a channel axis, and several of them nested."""
 
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.data.data_split import DataSplit, Pass, array_specs
 from dcp_tf.data.gather import all_finite, gathered
 from dcp_tf.data.image_arrays import read_npz
-from dcp_tf.data.image_split import ImageDataset, balanced_order
-from dcp_tf.data.labels import check_same_labels, class_names, class_numbers, label_array
+from dcp_tf.data.image_split import ImageDataset
+from dcp_tf.data.labels import check_same_labels, class_names, label_array, weight_array
+from dcp_tf.data.structure import flat_parts, join_batch, map_parts, named_parts, pack_parts, sample_shapes
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ArraySplit:
+class ArraySplit(DataSplit):
     """A `DataSplit` of inputs of any shape, neither scaled nor augmented.
 
     Attributes:
-        array: (M, ...) of any number type, shared by all splits that were taken from one; batches of it are float32.
-        labels: of int32 or float32, (N, ...), or None.
+        array: (M, ...) of any number type, or several of them in tuples and dicts, shared by all splits that were taken
+            from one; batches of them are float32.
+        labels: of int32 or float32, (N, ...), or several of them; None without any.
         chosen: positions of this split's inputs in `array`, (N,); None means all.
+        weights: of float32, nested as the labels or one for all; None: all samples count alike.
     """
 
-    array: np.ndarray
-    labels: np.ndarray | None
+    array: Any
+    labels: Any
     chosen: np.ndarray | None = None
+    weights: Any = None
 
     @property
-    def inputs(self) -> np.ndarray:
+    def inputs(self) -> Any:
         """The inputs, (N, ...) as stored; a copy if they are a subset."""
-        return self.array if self.chosen is None else self.array[self.chosen]
+        return self.array if self.chosen is None else map_parts(lambda array: array[self.chosen], self.array)
 
     @property
     def size(self) -> int:
         """How many there are."""
-        return len(self.array if self.chosen is None else self.chosen)
+        return len(flat_parts(self.array)[0] if self.chosen is None else self.chosen)
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape of one input."""
-        return self.array.shape[1:]
+    def shape(self) -> tuple:
+        """The shape of one input, or the shapes of several."""
+        return self.array.shape[1:] if isinstance(self.array, np.ndarray) else tuple(self.shapes)
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """See `DataSplit`."""
+        return sample_shapes(self.array)
 
     @property
     def in_memory(self) -> bool:
@@ -53,43 +64,36 @@ class ArraySplit:
         """As `ImageSplit.take`."""
         positions = np.asarray(indices)
         chosen = positions if self.chosen is None else self.chosen[positions]
-        return ArraySplit(self.array, None if self.labels is None else self.labels[positions], chosen)
+        labels, weights = map_parts(lambda part: part[positions], (self.labels, self.weights))
+        return ArraySplit(self.array, labels, chosen, weights)
 
-    def read(self, indices: np.ndarray) -> tf.Tensor:
+    def read(self, indices: np.ndarray) -> Any:
         """Some inputs as one batch."""
         rows = indices if self.chosen is None else self.chosen[indices]
-        return tf.convert_to_tensor(self.array[rows].astype(np.float32))
+        return map_parts(lambda array: tf.convert_to_tensor(array[rows].astype(np.float32)), self.array)
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        shuffle: bool = False,
-        augment: bool = False,
-        seed: int = 0,
-        epoch: int = 0,
-    ) -> tf.data.Dataset:
-        """See `DataSplit`. The kind of input is unknown, so `augment` changes nothing."""
-        order = np.arange(self.size) if indices is None else np.asarray(indices)
-        if shuffle:
-            order = np.random.default_rng((seed, epoch)).permutation(order)
-        inputs = gathered(order, batch_size, False, [self.array], self.chosen)
-        labels = gathered(order, batch_size, False, [] if self.labels is None else [self.labels])
+    def _batches(self, order: Pass) -> tf.data.Dataset:
+        """The kind of input is unknown, so `augment` changes nothing."""
+        positions = np.arange(self.size) if order.indices is None else np.asarray(order.indices)
+        if order.shuffle:
+            positions = np.random.default_rng((order.seed, order.epoch)).permutation(positions)
+        sizes = order.batch_size, order.drop_remainder
+        beside = self.labels, self.weights
+        inputs = gathered(positions, *sizes, flat_parts(self.array), self.chosen)
 
-        def finish(rows: tuple, label_rows: tuple):
-            values = tf.cast(rows[1], tf.float32)
-            return values if self.labels is None else (values, label_rows[1])
+        def finish(rows: tuple, other_rows: tuple):
+            values = pack_parts(self.array, [tf.cast(part, tf.float32) for part in rows[1:]])
+            return join_batch(values, *pack_parts(beside, other_rows[1:]))
 
-        return tf.data.Dataset.zip(inputs, labels).map(finish).prefetch(1)
+        return tf.data.Dataset.zip(inputs, gathered(positions, *sizes, flat_parts(beside))).map(finish).prefetch(1)
 
-    def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
-        """See `DataSplit`; rows of targets count by their largest entry."""
-        return balanced_order(self.size, class_numbers(self.labels), n, seed)
+    def _spec(self) -> tuple[Any, Any, Any]:
+        return array_specs((self.array, self.labels, self.weights))
 
-    def representative(self, n: int, seed: int = 0) -> np.ndarray:
-        """As `ImageSplit.representative`."""
-        return self.take(self.balanced_subset(n, seed)).inputs.astype(np.float32)
+    def converted(self, function: Callable) -> "ArraySplit":
+        """See `DataSplit`."""
+        array, labels, weights = function(self.array, self.labels, self.weights)
+        return ArraySplit(array, labels, self.chosen, weights)
 
 
 def load_arrays(path: str) -> ImageDataset:
@@ -111,20 +115,40 @@ def load_arrays(path: str) -> ImageDataset:
     return ImageDataset(readable_name(pathlib.Path(path).stem), train, test, len(classes), classes, train.shape)
 
 
-def make_array_split(inputs: np.ndarray, labels: np.ndarray | None = None, name: str = "the arrays") -> ArraySplit:
+def make_array_split(inputs: Any, labels: Any = None, name: str = "the arrays", weights: Any = None) -> ArraySplit:
     """Makes a split from arrays.
 
     Args:
-        inputs: (N, ...) of numbers.
-        labels: (N, ...) of numbers, or None.
+        inputs: (N, ...) of numbers, or several of such arrays in tuples and dicts.
+        labels: (N, ...) of numbers, or several, where None stands for missing ones; or None.
         name: of the arrays, for error messages.
+        weights: of the samples, (N,) or one for each position; one for all labels, or nested as they are; or None.
 
     Raises:
         UsageError: they are not numeric, hold NaN, or do not fit each other.
     """
-    inputs = np.asarray(inputs)
-    if inputs.ndim < 2 or not len(inputs) or inputs.dtype.kind not in "buif":
-        raise UsageError(f"{name} must hold numbers of shape (N, ...), received {inputs.dtype} {inputs.shape}")
-    if not all_finite(inputs):
-        raise UsageError(f"{name} hold NaN or infinite values")
-    return ArraySplit(inputs, None if labels is None else label_array(labels, len(inputs), f"labels of {name}"))
+    inputs = map_parts(np.asarray, inputs)
+    parts = named_parts(inputs, "")
+    if not parts:
+        raise UsageError(f"{name} hold no input")
+    size = None
+    for where, part in parts:
+        if part is None or part.ndim < 2 - (len(parts) > 1) or not len(part) or part.dtype.kind not in "buif":
+            received = "None" if part is None else f"{part.dtype} {part.shape}"
+            raise UsageError(f"{name}{where} must hold numbers of shape (N, ...), received {received}")
+        size = len(part) if size is None else size
+        if len(part) != size:
+            raise UsageError(f"{name}{where} has {len(part)} samples, {name}{parts[0][0]} {size}; give as many of each")
+        if not all_finite(part):
+            raise UsageError(f"{name}{where} hold NaN or infinite values")
+    labels = _checked(label_array, labels, size, f"labels of {name}")
+    weights = _checked(weight_array, weights, size, f"sample weights of {name}")
+    if weights is not None and labels is None:
+        raise UsageError(f"{name} have sample weights, but no labels; give both, or leave the weights out")
+    return ArraySplit(inputs, labels, None, weights)
+
+
+def _checked(check: Callable, structure: Any, size: int, what: str) -> Any:
+    """Each array as a function returns it, which also gets its name; None where there is none."""
+    names = iter([name for name, part in named_parts(structure, what) if part is not None])
+    return map_parts(lambda part: check(part, size, next(names)), structure) if flat_parts(structure) else None

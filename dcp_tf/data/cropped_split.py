@@ -2,13 +2,15 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from dcp_tf.data.array_split import make_array_split
-from dcp_tf.data.data_split import DataSplit
+from dcp_tf.data.data_split import DataSplit, Pass
+from dcp_tf.data.structure import join_batch, map_parts, split_batch
 
 _LEAST_SIDE = 32  # of the images: crops of smaller ones leave too few pixels
 _MOST_PIXELS = 4096 * 96 * 96  # of all views together
@@ -18,7 +20,7 @@ _ASPECT = 4 / 3
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class CroppedSplit:
+class CroppedSplit(DataSplit):
     """What a selection reads of images that are few: their own pixels and random crops, in the same size.
 
     Position `p` is view `p // N` of image `p % N`; view 0 is the image itself. The others show 40 to 100 % of its area,
@@ -28,11 +30,13 @@ class CroppedSplit:
         images: N images in memory.
         boxes: of each position the corners (y1, x1, y2, x2) in parts of the image, (V * N, 4).
         labels: of all positions, or None.
+        weights: of all positions, or None.
     """
 
     images: DataSplit
     boxes: np.ndarray
-    labels: np.ndarray | None
+    labels: Any
+    weights: Any = None
 
     in_memory = True
 
@@ -63,15 +67,23 @@ class CroppedSplit:
         images = self.images.balanced_subset(n, seed)
         return np.sort(self._positions(images)[:n])
 
-    def batches(
-        self, batch_size: int, *, indices: np.ndarray | None = None
-    ) -> Iterator[tf.Tensor | tuple[tf.Tensor, tf.Tensor]]:
-        """One pass over the views at some positions in their order, as pairs with their labels, if there are any."""
-        order = np.arange(self.size) if indices is None else indices
-        for start in range(0, len(order), batch_size):
-            positions = order[start : start + batch_size]
-            views = self.read(positions)
-            yield views if self.labels is None else (views, tf.constant(self.labels[positions]))
+    def _batches(self, order: Pass) -> Iterator[Any]:
+        """The views at some positions in their order."""
+        rows = np.arange(self.size) if order.indices is None else order.indices
+        for start in range(0, len(rows), order.batch_size):
+            positions = rows[start : start + order.batch_size]
+            beside = map_parts(
+                lambda part, positions=positions: tf.constant(part[positions]), (self.labels, self.weights)
+            )
+            yield join_batch(self.read(positions), *beside)
+
+    def _spec(self) -> tuple[Any, Any, Any]:
+        return self.images._spec()
+
+    def converted(self, function: Callable) -> "CroppedSplit":
+        """See `DataSplit`; the function must leave the images alone."""
+        _, labels, weights = function(None, self.labels, self.weights)
+        return dataclasses.replace(self, labels=labels, weights=weights)
 
     def split(self, fraction: float, seed: int) -> tuple["CroppedSplit", "CroppedSplit"]:
         """All views of a fraction of the images, even over the classes, and all views of the others."""
@@ -80,8 +92,8 @@ class CroppedSplit:
 
     def _of(self, images: np.ndarray) -> "CroppedSplit":
         positions = self._positions(images)
-        labels = None if self.labels is None else self.labels[positions]
-        return CroppedSplit(self.images.take(images), self.boxes[positions], labels)
+        labels, weights = map_parts(lambda part: part[positions], (self.labels, self.weights))
+        return CroppedSplit(self.images.take(images), self.boxes[positions], labels, weights)
 
     def _positions(self, images: np.ndarray) -> np.ndarray:
         """Those of all views of some images, view by view."""
@@ -124,12 +136,18 @@ def with_crops(data: DataSplit, views: int, seed: int) -> CroppedSplit:
     """
     if not getattr(data, "in_memory", False):
         # A pipeline may shuffle at each pass: its labels are those of the same pass.
-        batches = [batch if isinstance(batch, tuple) else (batch,) for batch in data.batches(64)]
-        data = make_array_split(*(np.concatenate(parts) for parts in zip(*batches, strict=True)))
+        batches = [split_batch(batch) for batch in data.batches(64)]
+        images, labels, weights = tf.nest.map_structure(lambda *parts: _joined(parts), *batches)
+        data = make_array_split(images, labels, weights=weights)
     rng = np.random.default_rng([seed, 2])
     whole = np.tile([[0.0, 0.0, 1.0, 1.0]], (data.size, 1))
     boxes = np.concatenate([whole, _boxes((views - 1) * data.size, rng)]).astype(np.float32)
-    return CroppedSplit(data, boxes, None if data.labels is None else np.concatenate([data.labels] * views))
+    beside = map_parts(lambda part: np.concatenate([part] * views), (data.labels, data.weights))
+    return CroppedSplit(data, boxes, *beside)
+
+
+def _joined(parts: tuple) -> np.ndarray | None:
+    return None if parts[0] is None else np.concatenate(parts)
 
 
 def _boxes(count: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,11 +1,10 @@
 """Held-out training inputs, by which the epochs of a training are compared."""
 
-import math
-
 import numpy as np
 
-from dcp_tf.data.data_split import DataSplit
-from dcp_tf.data.labels import class_numbers, rank_in_class
+from dcp_tf.data.data_split import DataSplit, values_per_sample
+from dcp_tf.data.labels import rank_in_class
+from dcp_tf.data.structure import balancing_classes
 from dcp_tf.data.tf_data_split import TfDataSplit
 
 _LARGEST = 1000
@@ -28,11 +27,12 @@ def hold_out(data: DataSplit, count: int | None = None, seed: int = 0) -> tuple[
     """
     count = min(_LARGEST, data.size // 10) if count is None else min(count, data.size - 1)
     if isinstance(data, TfDataSplit):
-        count = min(count, _MOST_BYTES // (4 * math.prod(data.shape)) if None not in data.shape else 0)
+        sizes = [size for shape in data.shapes for size in shape]
+        count = min(count, _MOST_BYTES // (4 * values_per_sample(data.shapes)) if None not in sizes else 0)
     if not count:
         return data, None
     drawn = np.random.default_rng((seed, 7)).permutation(data.size)
-    classes = class_numbers(data.labels)
+    classes = balancing_classes(data.labels)
     if classes is not None:
         drawn = _interleave_classes(classes[drawn], drawn)
     if isinstance(data, TfDataSplit):

@@ -1,49 +1,47 @@
 """Images with labels, read in batches; a data set is two such splits."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.data.balance import CROPS, ORDER, generator
+from dcp_tf.data.data_split import DataSplit, Pass, array_specs
 from dcp_tf.data.gather import gathered
-from dcp_tf.data.labels import class_numbers, label_array, rank_in_class
+from dcp_tf.data.labels import label_array
 from dcp_tf.data.pixel_sources import ArraySource, CroppingSource, Source
 from dcp_tf.data.preprocessing import Shape, crop_and_flip, draw_crops, output_shape, to_shape
+from dcp_tf.data.structure import flat_parts, join_batch, map_parts, pack_parts, split_batch
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.data import AUGMENTATIONS
 from dcp_tf.settings.normalization import Normalization
 
-# The random streams that are drawn from one seed.
-_ORDER, _CROPS, _SUBSET, _SPLIT = range(4)
 _WORKERS = 2  # that finish batches: each holds one of them in memory
 
 
-def _generator(seed: int, *stream: int) -> np.random.Generator:
-    if seed < 0:
-        raise UsageError(f"a seed must be 0 or more, received {seed}")
-    return np.random.default_rng((seed, *stream))
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
-class ImageSplit:
+class ImageSplit(DataSplit):
     """A `DataSplit` of images of one shape.
 
     Attributes:
         source: of the pixels.
         labels: of int32 or float32, (N,) with one number for each image, or rows or maps of them, (N, ...); None if
-            there are none.
+            there are none; or several of these in a dict.
         shape: (H, W, C) of the images in a batch.
         normalization: of the pixels.
         augmentation: what `augment` does to the images, one of `preprocessing.AUGMENTATIONS`. Images with label
             maps are not augmented, since their labels would not follow.
+        weights: of the images in losses and metrics, nested as the labels; None: all count alike.
     """
 
     source: Source
-    labels: np.ndarray | None = dataclasses.field(repr=False)
+    labels: Any = dataclasses.field(repr=False)
     shape: Shape
     normalization: Normalization
     augmentation: str = "shift"
+    weights: Any = dataclasses.field(default=None, repr=False)
 
     @property
     def size(self) -> int:
@@ -58,8 +56,8 @@ class ImageSplit:
     def take(self, indices: Sequence[int] | np.ndarray) -> "ImageSplit":
         """Returns some of the images, such as a `balanced_subset`, as a split of their own."""
         positions = self._positions(indices)
-        labels = None if self.labels is None else self.labels[positions]
-        return dataclasses.replace(self, source=self.source.take(positions), labels=labels)
+        labels, weights = map_parts(lambda part: part[positions], (self.labels, self.weights))
+        return dataclasses.replace(self, source=self.source.take(positions), labels=labels, weights=weights)
 
     def with_labels(self, labels: np.ndarray) -> "ImageSplit":
         """Returns the same images with other labels, such as the predictions of a network."""
@@ -73,80 +71,50 @@ class ImageSplit:
             return self.normalization.apply(
                 to_shape(tf.convert_to_tensor(source.pixels[rows]), self.shape), source.white
             )
-        batch = next(iter(self.batches(len(indices), indices=indices)))
-        return batch if self.labels is None else batch[0]
+        return split_batch(next(iter(self.batches(len(indices), indices=indices))))[0]
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        shuffle: bool = False,
-        augment: bool = False,
-        seed: int = 0,
-        epoch: int = 0,
-        drop_remainder: bool = False,
-    ) -> tf.data.Dataset:
-        """One pass over the images. The same arguments give bitwise the same batches.
+    def _batches(self, order: Pass) -> tf.data.Dataset:
+        """One pass; the same arguments give bitwise the same batches.
 
-        Args:
-            batch_size: images per batch; the last batch may be smaller.
-            indices: which images, in this order; None for all.
-            shuffle: whether their order is drawn from (seed, epoch).
-            augment: whether each image is changed randomly as `augmentation` says: shifted by up to an eighth of its
-                size ("shift", "flip"), mirrored ("flip", "mirror", "crop"), cropped ("crop"); drawn from (seed, epoch)
-                for each image, whatever batch it is in.
-            seed: 0 or more.
-            epoch: the number of the pass, 0 or more.
-            drop_remainder: whether a smaller last batch is left out.
-
-        Returns:
-            Pairs of float32 images (B, H, W, C) and labels (B, ...); only images where there are no labels.
-
-        Raises:
-            UsageError: the batch size or an index is invalid.
+        `augment` changes each image as `augmentation` says: shifted by up to an eighth of its size ("shift", "flip"),
+        mirrored ("flip", "mirror", "crop"), cropped ("crop"); drawn from (seed, epoch) for each image, whatever batch
+        it is in.
         """
-        if batch_size < 1:
-            raise UsageError(f"the batch size must be at least 1, received {batch_size}")
-        order = self._positions(indices)
-        if shuffle:
-            order = _generator(seed, epoch, _ORDER).permutation(order)
+        rows = self._positions(order.indices)
+        if order.shuffle:
+            rows = generator(order.seed, order.epoch, ORDER).permutation(rows)
         crops = None
-        augment = augment and (self.labels is None or self.labels.ndim < 3)
+        augment = order.augment and all(part.ndim < 3 for part in flat_parts(self.labels))
         if augment and self.augmentation != "none":
-            rng = _generator(seed, epoch, _CROPS)
+            rng = generator(order.seed, order.epoch, CROPS)
             crops = draw_crops(self.size, self.shape, self.augmentation, rng)
+        sizes = order.batch_size, order.drop_remainder
         if augment and self.augmentation == "crop":
-            images = self.source.crops(order, batch_size, drop_remainder, int(rng.integers(2**31)))
+            images = self.source.crops(rows, *sizes, int(rng.integers(2**31)))
         else:
-            images = self.source.batches(order, batch_size, drop_remainder)
+            images = self.source.batches(rows, *sizes)
 
         # Crops and labels are also read batch by batch: labels may be maps as large as the images.
-        beside = [*(crops or []), *([] if self.labels is None else [self.labels])]
-        details = gathered(order, batch_size, drop_remainder, beside)
+        crops = crops or []
+        details = gathered(rows, *sizes, [*crops, *flat_parts((self.labels, self.weights))])
 
         def finish(image: tuple, detail: tuple):
             pixels = to_shape(image[1], self.shape)
-            if crops is not None:
+            if crops:
                 pixels = crop_and_flip(pixels, *detail[1:3])
             pixels = self.normalization.apply(pixels, self.source.white)
-            return pixels if self.labels is None else (pixels, detail[-1])
+            return join_batch(pixels, *pack_parts((self.labels, self.weights), detail[1 + len(crops) :]))
 
         finished = tf.data.Dataset.zip(images, details).map(finish, num_parallel_calls=_WORKERS, deterministic=True)
         return finished.prefetch(1)
 
-    def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
-        """Picks `n` images with classes as even as the labels allow; all images where there are no more than `n`.
+    def _spec(self) -> tuple[Any, Any, Any]:
+        return tf.TensorSpec([None, *self.shape]), *array_specs((self.labels, self.weights))
 
-        Returns:
-            Sorted positions, int64. With one seed, every larger subset contains the smaller ones.
-        """
-        return balanced_order(self.size, class_numbers(self.labels), n, seed)
-
-    def representative(self, n: int, seed: int = 0) -> np.ndarray:
-        """Returns a balanced subset of at most `n` images as one float32 array (n, H, W, C), for calibration."""
-        batches = self.batches(64, indices=self.balanced_subset(n, seed))
-        return np.concatenate([batch if self.labels is None else batch[0] for batch in batches.as_numpy_iterator()])
+    def converted(self, function: Callable) -> "ImageSplit":
+        """See `DataSplit`; the function must leave the images alone."""
+        _, labels, weights = function(None, self.labels, self.weights)
+        return dataclasses.replace(self, labels=labels, weights=weights)
 
     def _positions(self, indices: Sequence[int] | np.ndarray | None) -> np.ndarray:
         if indices is None:
@@ -157,21 +125,6 @@ class ImageSplit:
         if positions.min() < 0 or positions.max() >= self.size:
             raise UsageError(f"indices must lie in 0..{self.size - 1}, received {positions.min()}..{positions.max()}")
         return positions.astype(np.int64)
-
-
-def balanced_order(size: int, labels: np.ndarray | None, n: int, seed: int) -> np.ndarray:
-    """Positions of `n` of `size` images, sorted, with classes as even as `class_numbers` allow; see `ImageSplit`."""
-    if n < 1:
-        raise UsageError(f"a subset needs at least 1 image, received {n}")
-    rng = _generator(seed, _SUBSET)
-    drawn = rng.permutation(size)
-    if labels is not None:
-        names, labels = np.unique(labels, return_inverse=True)
-        # Take the classes in rounds: one image of each, in an order of classes drawn once.
-        classes = labels[drawn]
-        order_in_round = rng.permutation(len(names))[classes]
-        drawn = drawn[np.lexsort((order_in_round, rank_in_class(classes)))]
-    return np.sort(drawn[:n])
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -222,30 +175,3 @@ def make_image_split(
     if isinstance(source, ArraySource) and source.white is None:
         normalization.check_floats(source.images)
     return ImageSplit(source, labels, shape, normalization, augmentation)
-
-
-def stratified_split(labels: np.ndarray | None, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draws a train-test split with the same fraction of every class.
-
-    A class keeps at least one training image, and gives one to the test if it has two or more. Labels that are nearly
-    all different are not classes.
-
-    Returns:
-        The positions of the train and of the test images, sorted.
-
-    Raises:
-        UsageError: the fraction is not between 0 and 1, or it leaves one split empty.
-    """
-    if not 0 < fraction < 1:
-        raise UsageError(f"the test fraction must lie between 0 and 1, received {fraction}")
-    rng = _generator(seed, _SPLIT)
-    is_test = np.zeros(size, bool)
-    names, labels = (None, None) if (known := class_numbers(labels)) is None else np.unique(known, return_inverse=True)
-    is_number = names is None or len(names) > size // 2
-    classes = [np.arange(size)] if is_number else [np.flatnonzero(labels == label) for label in range(len(names))]
-    for members in classes:
-        count = min(max(1, round(len(members) * fraction)), len(members) - 1)
-        is_test[rng.permutation(members)[:count]] = True
-    if not is_test.any():
-        raise UsageError(f"{size} images are too few for a train-test split; give separate test images")
-    return np.flatnonzero(~is_test), np.flatnonzero(is_test)

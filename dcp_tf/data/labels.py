@@ -5,13 +5,14 @@ import numpy as np
 from dcp_tf.errors import UsageError
 
 
-def label_array(labels: np.ndarray, size: int, what: str) -> np.ndarray:
+def label_array(labels: np.ndarray, size: int, what: str, unit: str = "labels") -> np.ndarray:
     """Checks and converts a user's labels.
 
     Args:
         labels: (N, ...) of integers, floats or truth values; a column (N, 1) counts as (N,).
         size: N, how many images there are.
         what: their name, for error messages.
+        unit: what they are, for error messages.
 
     Returns:
         The labels as int32 or float32.
@@ -34,15 +35,32 @@ def label_array(labels: np.ndarray, size: int, what: str) -> np.ndarray:
     if labels.ndim < 1 or 0 in labels.shape[1:]:
         raise UsageError(f"{what} must hold one label per image, of shape (N,) or (N, ...), received {labels.shape}")
     if len(labels) != size:
-        raise UsageError(f"{what} has {len(labels)} labels for {size} images; there must be one for each")
+        raise UsageError(f"{what} has {len(labels)} {unit} for {size} images; there must be one for each")
     if labels.dtype.kind == "f":
         labels = labels.astype(np.float32)
         if not np.isfinite(labels).all():
-            raise UsageError(f"{what} holds NaN or infinite labels; clean them first")
+            raise UsageError(f"{what} holds NaN or infinite {unit}; clean them first")
         return labels
     if labels.dtype.kind != "b" and (labels.min(initial=0) < -(2**31) or labels.max(initial=0) >= 2**31):
         raise UsageError(f"{what} holds integers beyond 32 bits; store them as floats, or number the classes from 0")
     return labels.astype(np.int32)
+
+
+def weight_array(weights: np.ndarray, size: int, what: str) -> np.ndarray:
+    """Checks and converts a user's sample weights to float32.
+
+    Args:
+        weights: (N,), or (N, ...) with one for each position of a map; a column (N, 1) counts as (N,).
+        size: N, how many samples there are.
+        what: their name, for error messages.
+
+    Raises:
+        UsageError: they are not numbers of 0 or more, all zero, or not one per sample.
+    """
+    weights = label_array(weights, size, what, unit="weights").astype(np.float32)
+    if weights.min(initial=0) < 0 or not weights.any():
+        raise UsageError(f"{what} must be 0 or more, and not all 0")
+    return weights
 
 
 def class_numbers(labels: np.ndarray | None) -> np.ndarray | None:

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from dcp_tf.data.image_split import stratified_split
+from dcp_tf.data.balance import stratified_split
 from dcp_tf.data.pixel_sources import Source
 
 

@@ -2,12 +2,15 @@
 
 import math
 import time
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
-from dcp_tf.data.labels import label_array
+from dcp_tf.data.labels import label_array, weight_array
+from dcp_tf.data.structure import flat_parts, map_parts, named_parts, pack_parts, split_batch
 from dcp_tf.errors import UsageError
 
 # Images of a pipeline that wait in memory to be shuffled take at most this many bytes.
@@ -18,59 +21,70 @@ _FIRST_LINE, _BETWEEN_LINES = 5.0, 20.0  # seconds
 _EVERY = 51_200  # images: a fast pipeline reports progress too
 
 
-def read_labels(dataset: tf.data.Dataset, labelled: bool) -> np.ndarray:
-    """The labels of all images; zeros, one for each image, where there are none.
+def read_labels(batches: Iterable, kind: str, total: int | None) -> tuple[int, Any, Any]:
+    """The number of samples in batches, and all their labels and weights, nested as there; None where there are none.
 
     Reports progress if that takes long.
 
+    Args:
+        batches: of a pipeline.
+        kind: of the pipeline, for messages.
+        total: how many batches there are, if that is known.
+
     Raises:
-        UsageError: the pipeline is empty, its labels are not numbers of one shape, or it does not end.
+        UsageError: there is no batch, labels are not numbers of one shape, or the batches do not end.
     """
-    batches = int(dataset.cardinality())
-    report = _Progress("the labels" if labelled else "the images", known_to_end=batches >= 0)
-    parts: list[np.ndarray] = []
-    total = batches if batches >= 0 else None
-    for batch in progress.bar(dataset, what="reading the labels", total=total, unit="batch"):
-        parts.append(batch[1].numpy() if labelled else np.zeros(batch.shape[0]))
-        report.add(len(parts[-1]))
-    if not report.images:
-        raise UsageError("the tf.data.Dataset is empty")
-    if len({batch_labels.shape[1:] for batch_labels in parts}) > 1:
-        raise UsageError("the labels of the tf.data.Dataset differ in shape from batch to batch; pad them to one")
-    labels = np.concatenate(parts)
-    if labelled:
-        label_array(labels, len(labels), "labels of the tf.data.Dataset")
-    return labels
+    report, sizes = _Progress(kind, total is not None), []
+    parts: list[Any] = []
+    for batch in progress.bar(batches, what="reading the labels", total=total, unit="batch"):
+        inputs, *beside = split_batch(batch)
+        parts.append(map_parts(np.asarray, tuple(beside)))
+        sizes.append(int(flat_parts(inputs)[0].shape[0]))
+        report.add(sizes[-1], flat_parts(beside))
+    if not parts:
+        raise UsageError(f"the {kind} is empty")
+    if any(len({part.shape[1:] for part in same}) > 1 for same in zip(*map(flat_parts, parts), strict=True)):
+        raise UsageError(f"the labels of the {kind} differ in shape from batch to batch; pad them to one")
+    joined = [np.concatenate(same) for same in zip(*map(flat_parts, parts), strict=True)]
+    labels, weights = pack_parts(parts[0], joined)
+    size = sum(sizes)
+    for where, part in named_parts(labels, f"labels of the {kind}"):
+        if part is not None:
+            label_array(part, size, where)
+    for where, part in named_parts(weights, f"sample weights of the {kind}"):
+        if part is not None:
+            weight_array(part, size, where)
+    return size, labels if flat_parts(labels) else None, weights if flat_parts(weights) else None
 
 
 class _Progress:
     """Prints how many images were read."""
 
-    def __init__(self, what: str, known_to_end: bool):
+    def __init__(self, kind: str, known_to_end: bool):
         self.images = 0
-        self._what, self._known_to_end = what, known_to_end
+        self._kind, self._known_to_end = kind, known_to_end
         self._next_time, self._next_count = time.monotonic() + _FIRST_LINE, _EVERY
 
-    def add(self, count: int) -> None:
-        """Counts images; raises UsageError if the pipeline seems endless."""
+    def add(self, count: int, labels: list) -> None:
+        """Counts images and looks at their labels; raises UsageError if the pipeline seems endless."""
         self.images += count
         if self._known_to_end:
             return
         if self.images > MOST_IMAGES:
-            raise UsageError(f"the tf.data.Dataset yields more than {MOST_IMAGES:,} images; end it with .take(batches)")
+            raise UsageError(f"the {self._kind} yields more than {MOST_IMAGES:,} images; end it with .take(batches)")
         now = time.monotonic()
         if now >= self._next_time or self.images >= self._next_count:
             progress.say(
-                f"reading {self._what} of the tf.data.Dataset: {self.images:,} images so far; its length is unknown, "
-                "an endless one needs .take(batches)"
+                f"reading the {'labels' if labels else 'images'} of the {self._kind}: {self.images:,} images so far; "
+                "its length is unknown, an endless one needs .take(batches)"
             )
             self._next_time, self._next_count = now + _BETWEEN_LINES, 4 * max(self.images, self._next_count)
 
 
-def shuffle_buffer(size: int, images: tf.TensorSpec) -> int:
-    """The shuffle buffer for `size` images, within the memory limit."""
-    sides = [side or 256 for side in images.shape[1:]]  # open sides as photographs have them
-    return max(1, min(size, SHUFFLE_BYTES // max(1, math.prod(sides) * images.dtype.size)))
+def shuffle_buffer(size: int, inputs: Sequence[tf.TensorSpec]) -> int:
+    """The shuffle buffer for `size` samples, within the memory limit; open sides count as those of photographs."""
+    each = sum(math.prod(side or 256 for side in spec.shape[1:]) * spec.dtype.size for spec in inputs)
+    return max(1, min(size, SHUFFLE_BYTES // max(1, each)))
 
 
 def note_sorted(classes: np.ndarray | None, buffer: int) -> None:

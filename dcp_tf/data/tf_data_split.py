@@ -1,74 +1,43 @@
-"""Data of a Python program: `tf.data` pipelines, and arrays, used unchanged."""
+"""`tf.data` pipelines of a Python program, used unchanged."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from dcp_tf.data.array_split import ArraySplit, make_array_split
-from dcp_tf.data.data_split import DataSplit
-from dcp_tf.data.image_split import ImageDataset, ImageSplit, balanced_order
-from dcp_tf.data.labels import class_numbers
+from dcp_tf.data.data_split import DataSplit, Pass
+from dcp_tf.data.structure import (
+    balancing_classes,
+    flat_parts,
+    join_batch,
+    map_parts,
+    named_parts,
+    sample_shapes,
+    split_batch,
+)
 from dcp_tf.data.tf_data_order import note_sorted, read_labels, shuffle_buffer
 from dcp_tf.errors import UsageError
 
-
-def as_split(data: Any) -> DataSplit:
-    """Converts the data of a Python program to the form that training and selection read.
-
-    Args:
-        data: a `DataSplit` (returned as it is), an `ImageDataset` (its train images), an array of inputs, a pair
-            (inputs, labels), or a finite `tf.data.Dataset` of (image, label) or image batches. Values stay unchanged.
-
-    Raises:
-        UsageError: it is of another type, or empty.
-    """
-    if isinstance(data, ImageSplit | ArraySplit | TfDataSplit):
-        return data
-    if isinstance(data, ImageDataset):
-        return data.train
-    if isinstance(data, tf.data.Dataset):
-        return TfDataSplit(data)
-    images, labels = data if isinstance(data, tuple | list) and len(data) == 2 else (data, None)
-    if isinstance(images, list) and images and all(hasattr(image, "__array__") for image in images):
-        images = _stacked(images)
-    if hasattr(images, "__array__"):
-        return make_array_split(images, labels)
-    raise UsageError(
-        "data must be a tf.data.Dataset of batches, an array, a pair (images, labels) or a dcp_tf data set, received "
-        f"{_kind(data)}"
-    )
+_KIND = "tf.data.Dataset"
 
 
-def _stacked(images: list) -> np.ndarray:
-    try:
-        return np.asarray(images)
-    except ValueError as error:  # NumPy says that the shape is inhomogeneous
-        raise UsageError(
-            "the images in the list differ in shape; resize them to one (numpy.stack joins them)"
-        ) from error
-
-
-def _kind(data: Any) -> str:
-    if isinstance(data, tuple | list):
-        return f"{type(data).__name__} of {', '.join(type(part).__name__ for part in data[:5]) or 'nothing'}"
-    return type(data).__name__
-
-
-class TfDataSplit:
+class TfDataSplit(DataSplit):
     """A `DataSplit` of a `tf.data.Dataset` of batches.
 
     The pipeline itself decides the order and the augmentation of its images.
 
     Attributes:
         size: number of images.
-        labels: of all images, (N, ...), or None.
-        shape: of one image.
+        labels: of all images, (N, ...), or several; None without any.
+        weights: of all images, or None.
     """
 
     order_may_change = True
+    _functions: tuple[Callable, ...] = ()  # that batches pass through
+    unbatched_hint = "; if the tf.data.Dataset yields single images, add .batch(128)"
 
     def __init__(self, dataset: tf.data.Dataset):
         """Reads the pipeline once for its labels.
@@ -76,91 +45,135 @@ class TfDataSplit:
         Raises:
             UsageError: it yields no batches of images, is empty, or does not end.
         """
-        self._labelled, images = _check_spec(dataset.element_spec)
         if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise UsageError("the tf.data.Dataset never ends; leave out .repeat()")
-        self._dataset = dataset
-        self.shape = tuple(images.shape[1:])
-        labels = read_labels(dataset, self._labelled)
-        self.size = len(labels)
-        self.labels = labels if self._labelled else None
-        self._buffer = shuffle_buffer(self.size, images)
-        note_sorted(class_numbers(self.labels), self._buffer)
+            raise UsageError("the tf.data.Dataset never ends; leave out .repeat(), or add .take(batches)")
+        self._dataset, self._specs = dataset, checked_specs(dataset.element_spec, _KIND)
+        batches = int(dataset.cardinality())
+        total = batches if batches >= 0 else None
+        self.size, self.labels, self.weights = read_labels(dataset, _KIND, total)
+        note_sorted(balancing_classes(self.labels), self._buffer)
 
-    def balanced_subset(self, n: int, seed: int = 0) -> np.ndarray:
+    @property
+    def _buffer(self) -> int:
+        """How many samples can be shuffled."""
+        return shuffle_buffer(self.size, flat_parts(self._specs[0]))
+
+    @property
+    def shape(self) -> tuple:
+        """The shape of one image, or the shapes of several inputs."""
+        return self.shapes[0] if isinstance(self._specs[0], tf.TensorSpec) else tuple(self.shapes)
+
+    @property
+    def shapes(self) -> list[tuple[int | None, ...]]:
         """See `DataSplit`."""
-        return balanced_order(self.size, class_numbers(self.labels), n, seed)
+        return sample_shapes(self._specs[0])
+
+    def _spec(self) -> tuple[Any, Any, Any]:
+        return self._specs
+
+    def converted(self, function: Callable) -> "TfDataSplit":
+        """See `DataSplit`."""
+        other = copy.copy(self)
+        other._functions = (*self._functions, function)
+        other._specs = split_batch(mapped(self._dataset, other._functions).element_spec)
+        _, other.labels, other.weights = function(None, self.labels, self.weights)
+        return other
+
+    def _singles(self, batches: tf.data.Dataset | None = None) -> tf.data.Dataset:
+        """All samples, or those of some batches, one by one."""
+        return mapped(self._dataset if batches is None else batches, self._functions).unbatch()
 
     def split_off(self, indices: np.ndarray) -> tuple["TfDataSplit", ArraySplit]:
         """The pipeline without the inputs that are now at some positions, and these inputs, read once.
 
         Inputs are recognized by their values, so that a pipeline that shuffles never yields them either.
         """
+        held_out, rest = self._read(indices), copy.copy(self)
+        rows = (map_parts(lambda part, row=row: part[row], held_out.array) for row in range(held_out.size))
+        fingerprints = tf.constant([int(_fingerprint(row)) for row in rows], tf.int64)
+        kept = self._singles().filter(lambda *parts: tf.reduce_all(fingerprints != _fingerprint(parts[0])))
+        rest._dataset, rest._functions, rest.size = kept.batch(64), (), self.size - held_out.size
+        rest.labels, rest.weights = without(indices, self.labels, self.weights)
+        return rest, held_out
+
+    def _read(self, indices: np.ndarray) -> ArraySplit:
+        """The inputs at some positions, with labels and weights, in memory."""
+        rows = list(self._chosen(indices))
+        stacked = tf.nest.map_structure(lambda *values: np.stack([value.numpy() for value in values]), *rows)
+        inputs, labels, weights = split_batch(stacked)
+        return make_array_split(inputs, labels, weights=weights)
+
+    def _chosen(self, indices: np.ndarray) -> tf.data.Dataset:
+        """The single inputs at some positions."""
         chosen = np.zeros(self.size, bool)
-        chosen[indices] = True
-        dataset = self._dataset.unbatch()
-        held_out = list(dataset.enumerate().filter(lambda i, _: tf.constant(chosen)[i]).map(lambda _, x: x))
-        first = (lambda *x: x[0]) if self._labelled else (lambda x: x)
-        images = np.stack([(x[0] if self._labelled else x).numpy() for x in held_out])
-        fingerprints = tf.constant([int(_fingerprint(tf.constant(image))) for image in images], tf.int64)
-        rest = copy.copy(self)
-        kept = dataset.filter(lambda *x: tf.reduce_all(fingerprints != _fingerprint(first(*x))))
-        rest._dataset, rest.size = kept.batch(64), self.size - len(held_out)
-        if not self._labelled:
-            return rest, make_array_split(images)
-        rest.labels = np.delete(self.labels, indices, axis=0)
-        return rest, make_array_split(images, np.stack([x[1].numpy() for x in held_out]))
+        chosen[np.asarray(indices)] = True
+        chosen = tf.constant(chosen)
+        return self._singles().enumerate().filter(lambda i, _: chosen[i]).map(lambda _, x: x)
 
-    def batches(
-        self,
-        batch_size: int,
-        *,
-        indices: Sequence[int] | np.ndarray | None = None,
-        shuffle: bool = False,
-        augment: bool = False,
-        seed: int = 0,
-        epoch: int = 0,
-    ) -> tf.data.Dataset:
-        """See `DataSplit`; `indices` need a pipeline with a fixed order; `augment` is ignored."""
-        dataset = self._dataset
-        if indices is not None:
-            chosen = np.zeros(self.size, bool)
-            chosen[np.asarray(indices)] = True
-            chosen = tf.constant(chosen)
-            dataset = dataset.unbatch().enumerate().filter(lambda i, _: chosen[i]).map(lambda _, x: x)
-        elif shuffle:
-            buffer = min(max(self._buffer, 16 * batch_size), self.size)
-            dataset = dataset.unbatch().shuffle(buffer, seed=(seed * 7919 + epoch) % 2**31)
-        else:
-            dataset = dataset.unbatch()
-        cast = _as_floats if self._labelled else lambda x: tf.cast(x, tf.float32)
-        return dataset.batch(batch_size).map(cast).prefetch(2)
+    def _batches(self, order: Pass) -> tf.data.Dataset:
+        """`indices` need a pipeline with a fixed order; `augment` is ignored."""
+        if order.indices is not None:
+            return finished(self._chosen(order.indices), order)
+        return self._shuffled(self._singles(), order) if order.shuffle else finished(self._singles(), order)
+
+    def _shuffled(self, dataset: tf.data.Dataset, order: Pass) -> tf.data.Dataset:
+        buffer = min(max(self._buffer, 16 * order.batch_size), self.size)
+        return finished(dataset.shuffle(buffer, seed=(order.seed * 7919 + order.epoch) % 2**31), order)
 
 
-def _check_spec(spec: Any) -> tuple[bool, tf.TensorSpec]:
-    """Whether a pipeline yields labels, and the form of its images.
+def finished(dataset: tf.data.Dataset, order: Pass) -> tf.data.Dataset:
+    """Batches of single samples, with inputs and weights as floats."""
+
+    def finish(*parts: Any) -> Any:
+        inputs, labels, weights = split_batch(parts)
+        inputs, weights = map_parts(lambda part: tf.cast(part, tf.float32), (inputs, weights))
+        return join_batch(inputs, labels, weights)
+
+    return dataset.batch(order.batch_size, drop_remainder=order.drop_remainder).map(finish).prefetch(2)
+
+
+def without(indices: np.ndarray, labels: Any, weights: Any) -> tuple[Any, Any]:
+    """Labels and weights but for those at some positions."""
+    return map_parts(lambda part: np.delete(part, indices, axis=0), (labels, weights))
+
+
+def mapped(dataset: tf.data.Dataset, functions: Iterable[Callable]) -> tf.data.Dataset:
+    """Batches as functions of inputs, labels and weights return them."""
+    for function in functions:
+        dataset = dataset.map(lambda *parts, function=function: join_batch(*function(*split_batch(parts))))
+    return dataset
+
+
+def checked_specs(element: Any, kind: str) -> tuple[Any, Any, Any]:
+    """The forms of inputs, labels and weights in the batches of a pipeline.
 
     Raises:
-        UsageError: it yields anything but batches of images, or of images and labels.
+        UsageError: it yields anything but batches of dense numbers.
     """
-    labelled = isinstance(spec, tuple)
-    parts = spec if labelled else (spec,)
-    if not all(isinstance(part, tf.TensorSpec) for part in parts) or (labelled and len(spec) != 2):
-        hint = "; .map(lambda batch: (batch[IMAGES], batch[LABELS])) picks them" if isinstance(spec, dict) else ""
-        raise UsageError(f"the tf.data.Dataset must yield images or (images, labels), it yields {spec}{hint}")
-    if any(part.shape.rank in (0, *(1,) * (part is parts[0])) for part in parts) and parts[0].dtype != tf.string:
-        raise UsageError("the tf.data.Dataset must yield batches; add .batch(128)")
-    if parts[0].shape.rank is None:
-        raise UsageError("the tf.data.Dataset does not say the shape of its images; give an output_signature that does")
-    if not (parts[0].dtype.is_floating or parts[0].dtype.is_integer or parts[0].dtype.is_bool):
-        raise UsageError(f"the images of the tf.data.Dataset must be numbers, received {parts[0].dtype.name}")
-    return labelled, parts[0]
+    specs = split_batch(element)
+    inputs = named_parts(specs[0], "inputs")
+    parts = [*inputs, *[part for structure in specs[1:] for part in named_parts(structure, "labels")]]
+    dense = all(spec is None or isinstance(spec, tf.TensorSpec) for _, spec in parts)
+    if not dense or not inputs or (isinstance(element, tuple) and not 1 <= len(element) <= 3):
+        hint = "" if dense else "; ragged and sparse tensors need .to_tensor() or tf.sparse.to_dense first"
+        raise UsageError(
+            f"the {kind} must yield inputs, (inputs, labels) or (inputs, labels, sample_weight), it yields "
+            f"{element}{hint}"
+        )
+    for where, spec in parts:
+        is_input = where.startswith("inputs")
+        name = "images" if len(inputs) == 1 else where
+        is_single = spec is not None and spec.shape.rank in (0, *(1,) * (is_input and len(inputs) == 1))
+        if is_single and inputs[0][1].dtype != tf.string:
+            raise UsageError(f"the {kind} must yield batches; add .batch(128)")
+        if is_input and spec.shape.rank is None:
+            raise UsageError(f"the {kind} does not say the shape of its {name}; give an output_signature that does")
+        if is_input and not (spec.dtype.is_floating or spec.dtype.is_integer or spec.dtype.is_bool):
+            raise UsageError(f"the {name} of the {kind} must be numbers, received {spec.dtype.name}")
+    return specs
 
 
-def _fingerprint(image: tf.Tensor) -> tf.Tensor:
-    """A hash of an image."""
-    return tf.strings.to_hash_bucket_fast(tf.io.serialize_tensor(image), 2**62)
-
-
-def _as_floats(images: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    return tf.cast(images, tf.float32), labels
+def _fingerprint(inputs: Any) -> tf.Tensor:
+    """A hash of the inputs of one sample."""
+    serialized = [tf.io.serialize_tensor(part) for part in flat_parts(inputs)]
+    return tf.strings.to_hash_bucket_fast(tf.strings.join(serialized), 2**62)

@@ -13,14 +13,24 @@ from keras import tree
 
 def input_names(model: keras.Model) -> tuple[str, ...]:
     """The names of the inputs, in the order of `model.inputs`: keys of a dict, else names of the input layers."""
-    keys = _keys(_structure(model, "_inputs_struct"))
+    keys = _keys(input_structure(model))
     return keys or _unique([tensor.name for tensor in model.inputs])
 
 
 def output_names(model: keras.Model) -> tuple[str, ...]:
     """The names of the outputs, in the order of `model.outputs`: keys of a dict, else names of their layers."""
-    keys = _keys(_structure(model, "_outputs_struct"))
+    keys = _keys(output_structure(model))
     return keys or _unique([tensor._keras_history.operation.name for tensor in model.outputs])
+
+
+def input_structure(model: keras.Model) -> Any:
+    """The nested inputs of a functional model; a Sequential one has one tensor."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model._inputs_struct
+
+
+def output_structure(model: keras.Model) -> Any:
+    """The nested outputs of a functional model; a Sequential one has one tensor."""
+    return model.outputs[0] if isinstance(model, keras.Sequential) else model._outputs_struct
 
 
 def flat(structure: Any) -> Any:
@@ -42,7 +52,7 @@ def with_flat_signature(model: keras.Model) -> keras.Model:
     Returns:
         `model` itself where its inputs and outputs are flat.
     """
-    structures = [_structure(model, "_inputs_struct"), _structure(model, "_outputs_struct")]
+    structures = [input_structure(model), output_structure(model)]
     if all(_is_flat(structure) for structure in structures):
         return model
     return _again(model, pack(model.inputs), pack(model.outputs))
@@ -58,7 +68,7 @@ def with_signature_of(model: keras.Model, other: keras.Model) -> keras.Model:
     Returns:
         `model` itself where those of `other` are flat.
     """
-    structures = [_structure(other, "_inputs_struct"), _structure(other, "_outputs_struct")]
+    structures = [input_structure(other), output_structure(other)]
     if all(_is_flat(structure) for structure in structures):
         return model
     tensors = (model.inputs, model.outputs)
@@ -69,12 +79,6 @@ def _again(model: keras.Model, inputs: Any, outputs: Any) -> keras.Model:
     again = keras.Model(inputs, outputs, name=model.name)
     again._trainable = model._trainable
     return again
-
-
-def _structure(model: keras.Model, which: str) -> Any:
-    """The nested inputs or outputs of a functional model; a Sequential one has one tensor of each."""
-    default = model.inputs[0] if which == "_inputs_struct" else model.outputs[0]
-    return default if isinstance(model, keras.Sequential) else getattr(model, which)
 
 
 def _is_flat(structure: Any) -> bool:

@@ -6,8 +6,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from dcp_tf.data import DataSplit
-from dcp_tf.data.tf_data_split import TfDataSplit
+from dcp_tf.data import DataSplit, as_split
 from dcp_tf.errors import UsageError
 from dcp_tf.models import check_functional
 from dcp_tf.models.batch import share_layers, with_open_batch
@@ -56,39 +55,23 @@ def usable_model(model: keras.Model) -> keras.Model:
     return model
 
 
-def check_shapes(model: keras.Model, data: DataSplit, what: str = "the data") -> None:
-    """Raises UsageError unless the model is functional, takes such images and gives one value or more for each."""
+def bound_data(model: keras.Model, data: Any, what: str = "the data") -> DataSplit:
+    """The data in the order and under the names of a model's inputs and outputs; see `DataSplit.bound_to`.
+
+    Raises:
+        UsageError: the model is not functional, or does not take such data.
+    """
     check_functional(model)
     if len(model.inputs) != 1:
         raise UsageError(f"pruning with data needs a model with one input, {model.name!r} has {len(model.inputs)}")
     if len(model.outputs) != 1 or len(model.outputs[0].shape) < 2:
         shapes = [tuple(x.shape) for x in model.outputs]
         raise UsageError(f"pruning with data needs one output of shape (batch, ...), {model.name!r} has {shapes}")
-    expected = tuple(model.inputs[0].shape[1:])
-    if len(expected) != len(data.shape) or any(e not in (None, s) for e, s in zip(expected, data.shape, strict=True)):
-        hint = _shape_hint(expected, data)
-        raise UsageError(f"the model takes images of shape {expected}, {what} has {tuple(data.shape)}{hint}")
+    return as_split(data).bound_to(model, what)
 
 
 def check_validation(model: keras.Model, data: DataSplit, objective: Objective) -> None:
     """Raises UsageError unless the model can be measured on the data."""
-    check_shapes(model, data, "validation_data")
     if data.labels is None:
         raise UsageError("validation_data has no labels to measure the model by; give some, or leave it out")
     objective.check(data.labels, output_shape(model, data), "validation_data")
-
-
-def _shape_hint(expected: tuple[int | None, ...], data: DataSplit) -> str:
-    """What may be wrong with data of another shape than the model takes, as the end of a sentence."""
-    shape = tuple(data.shape)
-    if len(shape) > 1 and _fits(expected, (*shape[1:], shape[0])):
-        return "; its channels come first: numpy.moveaxis(images, 1, -1) puts them last"
-    if _fits(expected, (*shape, 1)):
-        return "; it has no axis of channels: images[..., None] adds one"
-    if isinstance(data, TfDataSplit) and len(shape) + 1 == len(expected):
-        return "; if the tf.data.Dataset yields single images, add .batch(128)"
-    return ""
-
-
-def _fits(expected: tuple[int | None, ...], shape: tuple[int | None, ...]) -> bool:
-    return len(shape) == len(expected) and all(e in (None, s) for e, s in zip(expected, shape, strict=True))

@@ -9,12 +9,12 @@ from typing import Any
 
 import keras
 
-from dcp_tf.data import DataSplit, as_split, digest, images_per_measurement
+from dcp_tf.data import DataSplit, digest, images_per_measurement
 from dcp_tf.errors import UsageError
 from dcp_tf.field_types import whole_number
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers
 from dcp_tf.models.weights_digest import weights_digest
-from dcp_tf.pruning.arguments import check_arguments, check_shapes, check_validation, usable_model
+from dcp_tf.pruning.arguments import bound_data, check_arguments, check_validation, usable_model
 from dcp_tf.pruning.budget import Widths, fit_measured_budget, kernel_rate, matching
 from dcp_tf.pruning.given_plan import GivenPlan
 from dcp_tf.pruning.methods import Method
@@ -119,8 +119,7 @@ class Context:
         for phase in ("auxiliary", "finetuning"):
             changes[phase] = dataclasses.replace(getattr(self, phase), seed=changes["seed"])
         if train_data is not None and train_data is not self.data:
-            data = changes["data"] = as_split(train_data)
-            check_shapes(self.model, data)
+            data = changes["data"] = bound_data(self.original, train_data)
             changes["objective"] = as_objective(self.objective, self.model, data)
         if method is not None and (method := _as_method(method)) != self.method:
             graph = self.graph
@@ -185,8 +184,8 @@ def prepare(
     finetuning = TrainConfig(epochs=0) if finetuning is None else finetuning
     check_arguments(method, auxiliary, finetuning, distillation)
     seed = whole_number(seed, "seed")
-    data, validation = as_split(train_data), None if validation_data is None else as_split(validation_data)
-    check_shapes(model, data)
+    data = bound_data(model, train_data)
+    validation = None if validation_data is None else bound_data(model, validation_data, "validation_data")
     original, model = model, usable_model(model)
     objective = as_objective(objective, model, data, outputs_kind)
     if validation is not None:

@@ -6,13 +6,19 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from keras import tree
 
+from dcp_tf.data import split_batch
 from dcp_tf.training.losses import Loss, loss_of
 
-
-def split_batch(batch: Any) -> tuple[Any, Any, Any]:
-    """Inputs, labels and sample weights of a batch; None where there are none."""
-    parts = tuple(batch) if isinstance(batch, tuple | list) else (batch,)
-    return (*parts, None, None)[:3]
+__all__ = [
+    "Weighted",
+    "complete_labels",
+    "loss_on",
+    "samples_in",
+    "shapes_of",
+    "split_batch",
+    "targets_of",
+    "with_scaled_gradients",
+]
 
 
 def shapes_of(data: Any) -> list[tuple]:

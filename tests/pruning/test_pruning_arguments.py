@@ -33,7 +33,7 @@ def model():
         ((IMAGES, LABELS), dcp_tf.L1(), {"seed": None}, "seed must be a whole number"),
         ((IMAGES, LABELS), dcp_tf.L1(), {"distillation": "half"}, "distillation must be a number"),
         ((np.moveaxis(IMAGES, -1, 1), LABELS), dcp_tf.L1(), {}, "channels come first"),
-        ((IMAGES, {"a": LABELS}), dcp_tf.L1(), {}, "must be integers"),
+        ((IMAGES, {"a": LABELS, "b": LABELS}), dcp_tf.L1(), {}, "labels for the outputs 'a', 'b'"),
     ],
 )
 def test_what_is_mixed_up_is_one_line(model, data, method, settings, words):

@@ -1,0 +1,108 @@
+"""The data of a Python program, as Keras takes it, in the form that training and selection read."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from dcp_tf.data.array_split import make_array_split
+from dcp_tf.data.data_split import DataSplit
+from dcp_tf.data.image_split import ImageDataset
+from dcp_tf.data.py_dataset_split import PyDatasetSplit
+from dcp_tf.data.structure import flat_parts, split_batch
+from dcp_tf.data.tf_data_split import TfDataSplit
+from dcp_tf.errors import UsageError
+
+
+def as_split(data: Any) -> DataSplit:
+    """Converts the data of a Python program to the form that training and selection read.
+
+    Values stay unchanged. Inputs, labels and sample weights are arrays, or several in (nested) dicts, tuples or lists;
+    None stands for the labels of an output without any. `DataSplit.bound_to` gives them the order of a model.
+
+    Args:
+        data: a `DataSplit` (returned as it is), an `ImageDataset` (its train images), inputs, a tuple (inputs, labels)
+            or (inputs, labels, sample_weight), a finite `tf.data.Dataset` of batches of these, or a
+            `keras.utils.PyDataset`.
+
+    Raises:
+        UsageError: it is of another type, empty or endless.
+    """
+    if isinstance(data, DataSplit):
+        return data
+    if isinstance(data, ImageDataset):
+        return data.train
+    if isinstance(data, tf.data.Dataset):
+        return TfDataSplit(data)
+    if isinstance(data, keras.utils.PyDataset):
+        return PyDatasetSplit(data)
+    if isinstance(data, Iterator):
+        raise UsageError(
+            "a generator can be read only once; give a keras.utils.PyDataset, or tf.data.Dataset.from_generator("
+            "function, output_signature=...), with .take(batches) if the function never ends"
+        )
+    is_batch = isinstance(data, tuple) or (isinstance(data, list) and len(data) == 2)
+    if is_batch and not 1 <= len(data) <= 3:
+        raise _not_data(data)
+    inputs, labels, weights = split_batch(tuple(data) if is_batch else data)
+    count = next((len(part) for part in _leaves(labels) if hasattr(part, "__len__")), None)
+    inputs = _input_arrays(inputs, data, count)
+    size = len(flat_parts(inputs)[0]) if flat_parts(inputs) and np.ndim(flat_parts(inputs)[0]) else 0
+    return make_array_split(inputs, _label_arrays(labels, size), weights=_label_arrays(weights, size))
+
+
+def _input_arrays(inputs: Any, data: Any, count: int | None) -> Any:
+    """Arrays in dicts and tuples, of lists too; a list of `count` images is one array."""
+    if isinstance(inputs, Mapping):
+        return {name: _input_arrays(part, data, count) for name, part in inputs.items()}
+    if isinstance(inputs, list) and inputs and all(hasattr(part, "__array__") for part in inputs):
+        shapes = {np.shape(part) for part in inputs}
+        is_stack = len(inputs) == count or (count is None and len(shapes) == 1)
+        if is_stack or len({shape[:1] for shape in shapes}) > 1:
+            return _stacked(inputs)
+    if isinstance(inputs, tuple | list) and inputs and not isinstance(inputs[0], int | float):
+        return tuple(_input_arrays(part, data, count) for part in inputs)
+    if hasattr(inputs, "__array__"):
+        return inputs
+    raise _not_data(data)
+
+
+def _not_data(data: Any) -> UsageError:
+    return UsageError(
+        "data must be a tf.data.Dataset of batches, a keras.utils.PyDataset, arrays, a tuple (inputs, labels) or "
+        f"(inputs, labels, sample_weight), or a dcp_tf data set, received {_kind(data)}"
+    )
+
+
+def _label_arrays(labels: Any, size: int) -> Any:
+    """Arrays in dicts and tuples; a list of numbers or of `size` rows is one array."""
+    if isinstance(labels, Mapping):
+        return {name: _label_arrays(part, size) for name, part in labels.items()}
+    is_several = isinstance(labels, tuple | list) and all(
+        part is None or (hasattr(part, "__len__") and (isinstance(part, Mapping) or len(part) == size))
+        for part in labels
+    )
+    if is_several:
+        return tuple(_label_arrays(part, size) for part in labels)
+    return None if labels is None else np.asarray(labels)
+
+
+def _leaves(structure: Any) -> list[Any]:
+    return keras.tree.flatten(structure) if isinstance(structure, Mapping | tuple) else [structure]
+
+
+def _stacked(images: list) -> np.ndarray:
+    try:
+        return np.asarray(images)
+    except ValueError as error:  # NumPy says that the shape is inhomogeneous
+        raise UsageError(
+            "the images in the list differ in shape; resize them to one (numpy.stack joins them)"
+        ) from error
+
+
+def _kind(data: Any) -> str:
+    if isinstance(data, tuple | list):
+        return f"{type(data).__name__} of {', '.join(type(part).__name__ for part in data[:5]) or 'nothing'}"
+    return type(data).__name__
