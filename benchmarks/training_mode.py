@@ -27,7 +27,8 @@ def main(flags) -> None:
     """Prints a row for each network and rate."""
     from dcp_tf.models import NETWORKS
 
-    classifiers = [name for name, network in NETWORKS.items() if network.num_classes]
+    others = ("unet", "detector_mobilenet_v2", "ds_cnn", "image_and_metadata")
+    classifiers = [name for name, network in NETWORKS.items() if network.num_classes and name not in others]
     for name in flags.networks or classifiers:
         for rate in map(float, flags.rates):
             before, inference, training = losses(name, rate, flags)

@@ -66,8 +66,9 @@ def load(
 
     Args:
         spec: `zoo:NAME` (see `dcp_tf.models.NETWORKS`; their images are normalized as `digits` if gray and as those of
-            the network's data set if RGB), `keras:NAME` (keras.applications, normalized as each family's weights were
-            trained) or the path of a `.keras` or `.h5` file (one of Keras 2 is converted).
+            the network's data set if RGB; spectrograms and images with metadata are not normalized), `keras:NAME`
+            (keras.applications, normalized as each family's weights were trained) or the path of a `.keras` or `.h5`
+            file (one of Keras 2 is converted).
         weights: for `zoo:` None or a weights file; for `keras:` also "imagenet". A model file holds its own.
         input_shape: (H, W, C); a model file must be able to take it.
         num_classes: how many outputs; a model file must have as many (or one, for two classes).
@@ -84,7 +85,7 @@ def load(
         model = build(name, input_shape, num_classes)
         if weights is not None:
             _load_weights(model, weights)
-        return LoadedModel(model, zoo_normalization(name, model.input_shape[-1]), spec)
+        return LoadedModel(model, zoo_normalization(name, model.inputs[0].shape[-1]), spec)
     if kind == "keras":
         model = build_application(name, weights=weights, input_shape=input_shape, num_classes=num_classes)
         return LoadedModel(model, APPLICATIONS[name], spec)

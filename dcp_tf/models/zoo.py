@@ -10,7 +10,11 @@ import keras
 from dcp_tf.errors import UsageError
 from dcp_tf.models.networks import faces, mobilenet_v1, mobilenet_v2, resnet, vgg
 from dcp_tf.models.networks.cifar_resnet import cifar_resnet
+from dcp_tf.models.networks.detector import detector_mobilenet_v2
+from dcp_tf.models.networks.ds_cnn import ds_cnn
+from dcp_tf.models.networks.image_and_metadata import image_and_metadata
 from dcp_tf.models.networks.preresnet import preresnet
+from dcp_tf.models.networks.unet import unet
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,15 +23,15 @@ class Network:
 
     Attributes:
         build: takes `input_shape=` and `num_classes=` (networks for faces: `input_shape=` alone).
-        input_shape: (H, W, C) of its data set.
+        input_shape: (H, W, C) of its data set, of the image where there are several inputs.
         num_classes: of its data set; None for networks that end in embeddings.
-        normalization: of color images, a name that `dcp_tf.data` knows.
+        normalization: of color images, a name that `dcp_tf.data` knows; None where the inputs are not only images.
     """
 
     build: Callable[..., keras.Model]
     input_shape: tuple[int, int, int] = (32, 32, 3)
     num_classes: int | None = 10
-    normalization: str = "cifar10"
+    normalization: str | None = "cifar10"
 
 
 _small = Network
@@ -60,6 +64,10 @@ NETWORKS: dict[str, Network] = {
     "lresnet34e_ir": _face(faces.lresnet34e_ir, (112, 112, 3)),
     "spherenet4": _face(faces.spherenet4, (112, 96, 3)),
     "spherenet20": _face(faces.spherenet20, (112, 96, 3)),
+    "unet": Network(unet, (256, 256, 3), 2, "imagenet"),
+    "detector_mobilenet_v2": Network(detector_mobilenet_v2, (320, 320, 3), 81, "imagenet"),
+    "ds_cnn": Network(ds_cnn, (49, 10, 1), 12, None),
+    "image_and_metadata": Network(image_and_metadata, (64, 64, 3), 8, None),
 }
 
 
@@ -107,6 +115,8 @@ def find_network(name: str) -> Network:
 def zoo_normalization(name: str, channels: int) -> str:
     """The normalization of a network's images: `digits` for gray ones, its data set's for RGB, else `none`.
 
-    The networks are trained here from the first step, so one mean and std for all gray images will do.
+    The networks are trained here from the first step, so one mean and std for all gray images will do. Networks for
+    spectrograms, or for more than an image, have `none`.
     """
-    return {1: "digits", 3: find_network(name).normalization}.get(channels, "none")
+    normalization = find_network(name).normalization
+    return {1: normalization and "digits", 3: normalization}.get(channels) or "none"

@@ -126,6 +126,10 @@ PAPER_PARAMS = {
     "lresnet34e_ir": 34_139_328,
     "spherenet4": 12_562_496,
     "spherenet20": 22_666_944,
+    "unet": 31_037_698,
+    "detector_mobilenet_v2": 1_952_597,
+    "ds_cnn": 23_180,
+    "image_and_metadata": 193_864,
 }
 
 
@@ -137,8 +141,8 @@ NAMES = [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name f
 def test_every_network_is_of_the_size_of_its_paper_at_its_own_shape(name):
     model, network = build(name), models.NETWORKS[name]
     assert sum(math.prod(weight.shape) for weight in model.trainable_variables) == PAPER_PARAMS[name]
-    assert model.input_shape == (None, *network.input_shape)
-    assert network.num_classes in (None, model.output_shape[-1])
+    assert model.inputs[0].shape == (None, *network.input_shape)
+    assert network.num_classes in (None, *(output.shape[-1] for output in model.outputs))
     assert model.name == name.removesuffix("_cifar") or model.name == name
     # Names are unique and say what a layer is: no conv2d_7.
     assert not [layer.name for layer in model.layers if re.fullmatch(r"(conv2d|dense|re_lu|p_re_lu|add).*", layer.name)]

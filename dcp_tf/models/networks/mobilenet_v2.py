@@ -1,5 +1,7 @@
 """MobileNetV2: for ImageNet, for small images, and a small one for small images."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import layers
 
@@ -7,9 +9,9 @@ from dcp_tf.errors import UsageError
 from dcp_tf.models.networks.building_blocks import bn_relu, classifier, conv, depthwise
 
 # Stages of (expansion, channels, blocks, stride of the first block).
-_STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
-_CIFAR_STAGES = tuple((e, c, n, 1 if c == 24 else stride) for e, c, n, stride in _STAGES)
-_SMALL_STAGES = ((1, 16, 1, 1), (4, 24, 2, 2), (4, 32, 2, 1), (4, 64, 2, 2), (4, 96, 1, 1))
+STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+_CIFAR_STAGES = tuple((e, c, n, 1 if c == 24 else stride) for e, c, n, stride in STAGES)
+SMALL_STAGES = ((1, 16, 1, 1), (4, 24, 2, 2), (4, 32, 2, 1), (4, 64, 2, 2), (4, 96, 1, 1))
 
 
 def mobilenet_v2(input_shape: tuple[int, int, int] = (224, 224, 3), num_classes: int = 1000) -> keras.Model:
@@ -27,10 +29,8 @@ def mobilenet_v2(input_shape: tuple[int, int, int] = (224, 224, 3), num_classes:
         An untrained functional model that ends in logits.
     """
     inputs = keras.Input(input_shape, name="image")
-    x = _conv_bn_relu(inputs, 32, 3, 2, "stem")
-    for name, expansion, channels, stride in _blocks(_STAGES):
-        x = _add_if_same(x, _inverted_residual(x, expansion, channels, stride, name), stride, name)
-    x = _conv_bn_relu(x, 1280, 1, 1, "head")
+    *_, x = feature_maps(inputs, STAGES, 32, 2).values()
+    x = conv_bn_relu(x, 1280, 1, 1, "head")
     return keras.Model(inputs, classifier(x, num_classes), name="mobilenet_v2")
 
 
@@ -49,14 +49,14 @@ def mobilenet_v2_cifar(input_shape: tuple[int, int, int] = (32, 32, 3), num_clas
         An untrained functional model that ends in logits.
     """
     inputs = keras.Input(input_shape, name="image")
-    x = _conv_bn_relu(inputs, 32, 3, 1, "stem", None)
+    x = conv_bn_relu(inputs, 32, 3, 1, "stem", None)
     for name, expansion, channels, stride in _blocks(_CIFAR_STAGES):
         y = _inverted_residual(x, expansion, channels, stride, name, always_expand=True, max_value=None)
         if stride == 1 and x.shape[-1] != channels:
             x = conv(channels, 1, 1, f"{name}_shortcut")(x)
             x = layers.BatchNormalization(name=f"{name}_shortcut_bn")(x)
         x = _add_if_same(x, y, stride, name)
-    x = _conv_bn_relu(x, 1280, 1, 1, "head", None)
+    x = conv_bn_relu(x, 1280, 1, 1, "head", None)
     return keras.Model(inputs, classifier(x, num_classes), name="mobilenet_v2_cifar")
 
 
@@ -78,14 +78,38 @@ def mobilenet_v2_small(
     Raises:
         UsageError: alpha is not above 0.
     """
+    inputs = keras.Input(input_shape, name="image")
+    *_, x = feature_maps(inputs, SMALL_STAGES, 16, 1, alpha).values()
+    x = conv_bn_relu(x, scaled(256, alpha), 1, 1, "head")
+    return keras.Model(inputs, classifier(x, num_classes), name="mobilenet_v2_small")
+
+
+def feature_maps(
+    inputs: keras.KerasTensor,
+    stages: Sequence[tuple[int, int, int, int]],
+    stem: int,
+    stem_stride: int,
+    alpha: float = 1.0,
+) -> dict[str, keras.KerasTensor]:
+    """The outputs of the inverted residual blocks by name, from `stage1_block1` on.
+
+    Args:
+        inputs: images.
+        stages: of (expansion, channels, blocks, stride of the first block), such as `STAGES`.
+        stem: channels of the first convolution.
+        stem_stride: its stride.
+        alpha: scales all channel counts, which become multiples of 8.
+
+    Raises:
+        UsageError: alpha is not above 0.
+    """
     if alpha <= 0:
         raise UsageError(f"alpha must be above 0, received {alpha}")
-    inputs = keras.Input(input_shape, name="image")
-    x = _conv_bn_relu(inputs, _scaled(16, alpha), 3, 1, "stem")
-    for name, expansion, channels, stride in _blocks(_SMALL_STAGES):
-        x = _add_if_same(x, _inverted_residual(x, expansion, _scaled(channels, alpha), stride, name), stride, name)
-    x = _conv_bn_relu(x, _scaled(256, alpha), 1, 1, "head")
-    return keras.Model(inputs, classifier(x, num_classes), name="mobilenet_v2_small")
+    x, maps = conv_bn_relu(inputs, scaled(stem, alpha), 3, stem_stride, "stem"), {}
+    for name, expansion, channels, stride in _blocks(stages):
+        x = _add_if_same(x, _inverted_residual(x, expansion, scaled(channels, alpha), stride, name), stride, name)
+        maps[name] = x
+    return maps
 
 
 def _blocks(stages):
@@ -95,7 +119,8 @@ def _blocks(stages):
             yield f"stage{stage}_block{block}", expansion, channels, first_stride if block == 1 else 1
 
 
-def _scaled(channels: int, alpha: float) -> int:
+def scaled(channels: int, alpha: float) -> int:
+    """The multiple of 8 that is nearest to `alpha * channels`, at least 8."""
     return max(8, round(channels * alpha / 8) * 8)
 
 
@@ -109,7 +134,7 @@ def _inverted_residual(
     max_value: float | None = 6.0,
 ):
     if expansion != 1 or always_expand:
-        x = _conv_bn_relu(x, expansion * x.shape[-1], 1, 1, f"{name}_expand", max_value)
+        x = conv_bn_relu(x, expansion * x.shape[-1], 1, 1, f"{name}_expand", max_value)
     x = bn_relu(depthwise(3, stride, f"{name}_depthwise")(x), f"{name}_depthwise", max_value)
     x = conv(filters, 1, 1, f"{name}_project_conv")(x)
     return layers.BatchNormalization(name=f"{name}_project_bn")(x)
@@ -121,5 +146,6 @@ def _add_if_same(x, y, stride: int, name: str):
     return y
 
 
-def _conv_bn_relu(x, filters: int, size: int, stride: int, name: str, max_value: float | None = 6.0):
+def conv_bn_relu(x, filters: int, size: int, stride: int, name: str, max_value: float | None = 6.0):
+    """A convolution, BatchNormalization and ReLU6."""
     return bn_relu(conv(filters, size, stride, f"{name}_conv")(x), name, max_value)
