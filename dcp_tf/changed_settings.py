@@ -10,7 +10,7 @@ _NOT_SETTINGS = {
     **dict.fromkeys(("fingerprint", "weights"), "another model"),
     **dict.fromkeys(("images", "data"), "other training images, normalization or augmentation"),
     "objective": "another loss",
-    "trainable": "other layers are frozen",
+    "trainable": "{before} weights were trainable, {now} are now: freeze the same layers, or unfreeze as before",
 }
 _COPIES = ("auxiliary.seed", "finetuning.seed")  # of the run's seed, which counts
 _LONGEST = 40  # characters of a value
@@ -32,13 +32,16 @@ def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> tuple
         changed = [key for key in changed if key == "method" or (key in before and key in now)]
     names: dict[str, list[str]] = {}  # by what is said of them: trainings have settings in common
     for key in changed:
-        own = f"{key.split('.')[-1]} {_short(before.get(key))} -> {_short(now.get(key))}"
-        names.setdefault(_NOT_SETTINGS.get(key, own), []).append(key)
+        values = {"before": _short(before.get(key)), "now": _short(now.get(key))}
+        own = f"{key.split('.')[-1]} {values['before']} -> {values['now']}"
+        names.setdefault(_NOT_SETTINGS[key].format(**values) if key in _NOT_SETTINGS else own, []).append(key)
     lines = [
         line if keys[0] in _NOT_SETTINGS else f"{' and '.join(keys)} {line.partition(' ')[2]}"
         for line, keys in names.items()
     ]
-    return ", ".join(lines), [key for key in changed if key not in _NOT_SETTINGS]
+    # `unfreeze` is a setting of the programs alone; the sentence reads well without.
+    settings = [key for key in changed if key not in _NOT_SETTINGS] + ["unfreeze"] * ("trainable" in changed)
+    return ", ".join(lines), settings
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ BEFORE = {
     "finetuning": {**TRAINING, "epochs": 10},
     "data": 17,
     "weights": 4,
+    "trainable": 4,
     "seed": 0,
 }
 
@@ -48,6 +49,11 @@ def with_training(part, **changed):
             ["auxiliary.batch_size", "finetuning.batch_size"],
         ),
         ({"target": {"measure": "macs", "text": "60%"}}, "target_macs not given -> 60%", ["target_macs"]),
+        (
+            {"trainable": 8},
+            "4 weights were trainable, 8 are now: freeze the same layers, or unfreeze as before",
+            ["unfreeze"],
+        ),
         ({"data": 18, "weights": 5}, "other training images, normalization or augmentation, another model", []),
     ],
 )

@@ -28,12 +28,12 @@ class PixelRange:
 
     Attributes:
         name: what the pixels are, in words.
-        flags: command-line flags for this range; None if there are none.
+        settings: of `dcp_tf.data.load` for this range, as in "normalization='tf'"; None if there are none.
         images: (N, ...) as the model would get them.
     """
 
     name: str
-    flags: str | None
+    settings: str | None
     images: np.ndarray = dataclasses.field(repr=False)
 
 
@@ -69,8 +69,8 @@ def other_ranges(data: Any, images: np.ndarray) -> list[PixelRange]:
             continue
         changed = target.apply(unit, 1.0).astype(np.float32)
         if not np.allclose(changed, images, atol=1e-2 * max(1e-6, float(np.ptp(changed)))):
-            flags = _flags(target, source) if isinstance(data, ImageSplit) else None
-            ranges.append(PixelRange(text, flags, changed))
+            settings = _settings(target, source) if isinstance(data, ImageSplit) else None
+            ranges.append(PixelRange(text, settings, changed))
     return ranges
 
 
@@ -107,20 +107,20 @@ def _guessed(values: np.ndarray) -> _Pixels | None:
     return None
 
 
-def _flags(target: Normalization, pixels: _Pixels | None) -> str | None:
-    """The flags that normalize the data's pixels to `target`; for integers a name is enough, for floats maybe not."""
+def _settings(target: Normalization, pixels: _Pixels | None) -> str | None:
+    """The settings that normalize the data's pixels to `target`; a name does for integers, perhaps not for floats."""
     if pixels is None:
-        return f"--normalization={target.name}"
+        return f"normalization={target.name!r}"
     span = np.asarray(pixels.white, np.float64) - pixels.black
     # target = (u scale - mean) / std with u = (x - black) / span, which is (x - own mean) / own std.
     std = np.asarray(target.std) * span / target.scale
     mean = pixels.black + np.asarray(target.mean) * span / target.scale
     multiplier, offset = target.affine(target.float_white)
     if np.allclose(multiplier, 1 / std, rtol=1e-4) and np.allclose(offset, -mean / std, atol=1e-4):
-        return f"--normalization={target.name}"
+        return f"normalization={target.name!r}"
     if target.bgr:
         return None
-    return " ".join(
-        f"--{name}={','.join(f'{value:.6g}' for value in np.atleast_1d(values))}"
+    return ", ".join(
+        f"{name}={tuple(float(f'{value:.6g}') for value in np.atleast_1d(values))}"
         for name, values in (("mean", mean), ("std", std))
     )

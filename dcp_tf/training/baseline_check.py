@@ -41,17 +41,17 @@ class Alternative:
     Attributes:
         name: of the assumption.
         value: of the metric.
-        flags: of the command line for it, or None.
+        settings: of `dcp_tf.data.load` for it, or None.
         outputs: for another order of the classes: the output of each label.
     """
 
     name: str
     value: float
-    flags: str | None = None
+    settings: str | None = None
     outputs: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} {self.name}{f' ({self.flags})' if self.flags else ''}"
+        return f"{self.value:.4f} {self.name}{f' ({self.settings})' if self.settings else ''}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,7 +317,7 @@ class _Diagnosis:
         for pixels in other_ranges(self._data, self._images):
             try:
                 outputs = self._outputs_for(pixels.images)
-                results.append((Alternative(pixels.name, self._score(outputs, self._labels), pixels.flags), outputs))
+                results.append((Alternative(pixels.name, self._score(outputs, self._labels), pixels.settings), outputs))
             except RunError:  # NaN: not this one
                 continue
         return sorted(results, key=lambda pair: -pair[0].value)
@@ -378,8 +378,8 @@ def _whole_classes(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _range_cause(best: Alternative, measure: str) -> str:
-    flags = f": give {best.flags}" if best.flags else ", which the images must be brought to"
-    return f"the model takes other pixels, {best.name} ({measure} {best.value:.4f}){flags}"
+    advice = f": give {best.settings}" if best.settings else ", which the images must be brought to"
+    return f"the model takes other pixels, {best.name} ({measure} {best.value:.4f}){advice}"
 
 
 def _named(orders: list[ClassOrder]) -> tuple[Alternative, ...]:

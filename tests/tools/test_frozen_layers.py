@@ -66,4 +66,6 @@ def test_resuming_with_another_choice_is_refused(inputs, borrowed, tmp_path, cap
     base = borrowed / "base.keras"
     assert run(inputs, base, tmp_path / "out") == 0
     assert run(inputs, base, tmp_path / "out", "--resume", "--unfreeze") == 2
-    assert "other layers are frozen" in capsys.readouterr().err.splitlines()[-1]
+    refusal = capsys.readouterr().err.splitlines()[-1]
+    assert "4 weights were trainable, 8 are now: freeze the same layers, or --unfreeze as before" in refusal
+    assert "leave out --resume" in refusal

@@ -52,21 +52,19 @@ def test_the_pixel_range_is_found(wanted, given):
         assert check.headline() == f"baseline: top1 {check.figures['top1']:.4f} on 600 images"
     else:
         assert check.chance == pytest.approx(0.1, abs=0.02)
-        assert check.ranges[0].flags == f"--normalization={wanted}"
+        assert check.ranges[0].settings == f"normalization={wanted!r}"
         assert check.ranges[0].value > 0.95
-        assert f"--normalization={wanted}" in check.lines()[-1]
+        assert f"normalization={wanted!r}" in check.lines()[-1]
 
 
-def normalization_of(flags):
-    given = dict(flag.removeprefix("--").split("=") for flag in flags.split())
-    if "normalization" in given:
-        return find_normalization(given["normalization"])
-    return find_normalization("none", *([float(x) for x in given[name].split(",")] for name in ("mean", "std")))
+def normalization_of(settings):
+    given = eval(f"dict({settings})")
+    return find_normalization(given.pop("normalization", "none"), **given)
 
 
 @pytest.mark.parametrize("wanted", RANGES)
 @pytest.mark.parametrize("low_and_high", [(0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)])
-def test_the_flags_for_arrays_of_floats_make_it_right(wanted, low_and_high):
+def test_the_settings_for_arrays_of_floats_make_it_right(wanted, low_and_high):
     low, high = low_and_high
     images = (low + UNIT * (high - low)).astype(np.float32)
     check = checked(model_for(wanted), split_from_arrays(images, LABELS))
@@ -75,10 +73,10 @@ def test_the_flags_for_arrays_of_floats_make_it_right(wanted, low_and_high):
         return
     best = check.ranges[0]
     assert best.value > 0.95
-    if best.flags is None:
-        assert (wanted, low_and_high != (0.0, 1.0)) == ("caffe", True)  # no flag turns such floats to BGR
+    if best.settings is None:
+        assert (wanted, low_and_high != (0.0, 1.0)) == ("caffe", True)  # no setting turns such floats to BGR
         return
-    right = split_from_arrays(images, LABELS, normalization=normalization_of(best.flags))
+    right = split_from_arrays(images, LABELS, normalization=normalization_of(best.settings))
     assert checked(model_for(wanted), right).figures["top1"] > 0.95
 
 
@@ -119,7 +117,7 @@ def test_the_order_of_the_classes_is_found(labels, outputs, name):
 
 def test_a_wrong_range_and_a_wrong_order_are_found_together():
     check = checked(model_for("raw"), split_from_arrays(PIXELS, PERMUTED[LABELS]))
-    assert "--normalization=raw" in check.lines()[-1]
+    assert "normalization='raw'" in check.lines()[-1]
     assert "another order" in check.lines()[-1]
 
 
@@ -265,5 +263,5 @@ def test_training_images_stand_in_for_unlabelled_test_images():
     train, test = split_from_arrays(PIXELS, LABELS), split_from_arrays(PIXELS)
     check = check_baseline(model_for("raw"), classes(LABELS), train, test)
     assert "on 400 training images" in check.headline()
-    assert "--normalization=raw" in check.lines()[-1]
+    assert "normalization='raw'" in check.lines()[-1]
     assert check_baseline(model_for("raw"), classes(LABELS), test, test) is None

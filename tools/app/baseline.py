@@ -3,7 +3,7 @@
 from typing import Any
 
 from dcp_tf.errors import UsageError
-from dcp_tf.tools.cli.program import Program
+from dcp_tf.tools.cli.program import Program, name_flags
 
 
 def define_expected(program: Program) -> None:
@@ -79,5 +79,20 @@ def report_baseline(
     )
     if check is not None:
         for line in [check.headline(what), *check.lines()]:
-            progress.say(line)
+            progress.say(_with_flags(line))
     return check
+
+
+def as_json(check: Any) -> dict[str, Any]:
+    """A check of the baseline as summary.json holds it, with flags in place of settings."""
+    record = check.to_json() | {"warning": [_with_flags(line) for line in check.lines()]}
+    for alternative in (*record["pixel_ranges"], *record["class_orders"]):
+        settings = alternative.pop("settings")
+        alternative["flags"] = settings and _with_flags(settings)
+    return record
+
+
+def _with_flags(text: str) -> str:
+    """A text of the check with the flags of its settings."""
+    settings = [name for name in ("normalization", "mean", "std") if f"{name}=" in text]
+    return name_flags(text, settings).replace(", --", " --")

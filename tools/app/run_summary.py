@@ -10,6 +10,7 @@ from typing import Any
 
 import dcp_tf
 from dcp_tf.files import readable_name, write_json
+from dcp_tf.tools.app import baseline
 
 
 def measure_model(
@@ -76,7 +77,7 @@ def provenance(subject: Any, baseline_check: Any = None) -> dict[str, Any]:
         "model": subject.source,
         "dataset": subject.dataset.name,
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
-        **({} if baseline_check is None else {"baseline_check": baseline_check.to_json()}),
+        **({} if baseline_check is None else {"baseline_check": baseline.as_json(baseline_check)}),
     }
 
 

@@ -223,7 +223,8 @@ def name_flags(text: str, settings: Sequence[str], names: Mapping[str, str] = ty
 
 def _assigned(flag: str, value: str | None) -> str:
     """`--flag=VALUE` for a value that Python writes otherwise; `--flag=` where the value may stay."""
-    return f"--{flag}" if value == "True" else f"--{flag}={re.sub(r'[() ]', '', value or '').strip(chr(39))}"
+    plain = re.sub(r"[() ]", "", value or "").strip(",'")
+    return f"--{flag}" if value == "True" else f"--{flag}={plain}"
 
 
 def explain(error: Exception) -> tuple[str, int]:

@@ -10,6 +10,7 @@ from keras import layers
 
 import dcp_tf
 from dcp_tf.tools import compare, evaluate, export, finetune, prune
+from dcp_tf.tools.app import baseline
 from dcp_tf.training import TrainConfig
 
 NONE = TrainConfig(epochs=0)
@@ -129,3 +130,16 @@ def test_in_python_prune_warns_too(folder, digits, scale, capsys):
         assert told.startswith("baseline: top1")
         assert ("likely cause: the model takes other pixels, 0 to 255" in told) is (scale == 1.0)
         assert ("warning" in told) is (scale == 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "with_flags"),
+    [
+        ("give normalization='tf'", "give --normalization=tf"),
+        ("give mean=(0.5, 0.4, 0.5), std=(0.2, 0.2, 1e-05)", "give --mean=0.5,0.4,0.5 --std=0.2,0.2,1e-05"),
+        ("give mean=(0.5,), std=(2.0,)", "give --mean=0.5 --std=2.0"),
+        ("warning: the model is at chance", "warning: the model is at chance"),
+    ],
+)
+def test_what_the_library_suggests_is_printed_as_flags(text, with_flags):
+    assert baseline._with_flags(text) == with_flags
