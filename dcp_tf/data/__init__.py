@@ -2,6 +2,7 @@
 
 from dcp_tf.data.array_split import ArraySplit, load_arrays, make_array_split
 from dcp_tf.data.as_split import as_split
+from dcp_tf.data.class_weights import with_class_weight
 from dcp_tf.data.data_split import DataSplit, digest, images_per_measurement, values_per_sample
 from dcp_tf.data.faces.identities import FaceSettings, read_identities
 from dcp_tf.data.faces.pairs import Pairs, pairs_split, read_pairs
@@ -41,6 +42,7 @@ __all__ = [
     "split_batch",
     "split_from_arrays",
     "values_per_sample",
+    "with_class_weight",
 ]
 
 __getattr__ = renamed(

@@ -13,13 +13,13 @@ from keras import tree
 
 def input_names(model: keras.Model) -> tuple[str, ...]:
     """The names of the inputs, in the order of `model.inputs`: keys of a dict, else names of the input layers."""
-    keys = _keys(input_structure(model))
+    keys = _kept_names(model)[0] or _keys(input_structure(model))
     return keys or _unique([tensor.name for tensor in model.inputs])
 
 
 def output_names(model: keras.Model) -> tuple[str, ...]:
     """The names of the outputs, in the order of `model.outputs`: keys of a dict, else names of their layers."""
-    keys = _keys(output_structure(model))
+    keys = _kept_names(model)[1] or _keys(output_structure(model))
     return keys or _unique([tensor._keras_history.operation.name for tensor in model.outputs])
 
 
@@ -44,7 +44,7 @@ def pack(tensors: Sequence[Any]) -> Any:
 
 
 def with_flat_signature(model: keras.Model) -> keras.Model:
-    """The model with flat inputs and outputs; it shares all layers.
+    """The model with flat inputs and outputs, which keep their names; it shares all layers.
 
     Args:
         model: functional or Sequential, built.
@@ -55,7 +55,9 @@ def with_flat_signature(model: keras.Model) -> keras.Model:
     structures = [input_structure(model), output_structure(model)]
     if all(_is_flat(structure) for structure in structures):
         return model
-    return _again(model, pack(model.inputs), pack(model.outputs))
+    flattened = _again(model, pack(model.inputs), pack(model.outputs))
+    flattened._names_of_signature = input_names(model), output_names(model)
+    return flattened
 
 
 def with_signature_of(model: keras.Model, other: keras.Model) -> keras.Model:
@@ -79,6 +81,11 @@ def _again(model: keras.Model, inputs: Any, outputs: Any) -> keras.Model:
     again = keras.Model(inputs, outputs, name=model.name)
     again._trainable = model._trainable
     return again
+
+
+def _kept_names(model: keras.Model) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names that the inputs and outputs of a flattened model had before."""
+    return getattr(model, "_names_of_signature", ((), ()))
 
 
 def _is_flat(structure: Any) -> bool:

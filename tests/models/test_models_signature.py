@@ -47,6 +47,7 @@ def test_flat_and_nested_again_give_equal_outputs(inputs, outputs):
     given = values if inputs == "dict" else [values["meta"], values["image"]]
     expected = model(given)
     flattened = with_flat_signature(model)
+    assert (input_names(flattened), output_names(flattened)) == (input_names(model), output_names(model))
     answers = flattened(flat(given))
     assert isinstance(answers, tuple)
     for answer, wanted in zip(answers, keras.tree.flatten(expected), strict=True):
