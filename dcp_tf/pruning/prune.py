@@ -241,20 +241,21 @@ def fine_tune(context: Context, small: ChannelGraph, masks: Mapping[int, np.ndar
     method, objective, config = context.method, context.objective, context.finetuning
     if not config.epochs:
         return
-    loss, weights = objective.loss, None
+    losses, weights = [objective.loss], None
     if method.from_scratch and method.uses_heads:
         augmented = with_heads(context, small)
-        trained, weights = augmented.model, augmented.loss_weights()
+        trained, losses, weights = augmented.model, augmented.losses(objective), augmented.loss_weights()
     else:
         trained = objective.with_loss_head(small.trace.model, None if method.from_scratch else context.data)
     teacher = context.labels_from_model()
     if context.distillation:
-        loss, teacher = Distillation(loss, context.distillation), objective.targets(context.model, context.data)
+        losses[-1] = Distillation(objective.loss, context.distillation)
+        teacher = objective.targets(context.model, context.data)
     with context.phase("fine-tuning") as entry:
         history = fit(
             trained,
             context.data,
-            [objective.head_loss] * (len(weights or [1.0]) - 1) + [loss],
+            losses,
             config,
             loss_weights=weights,
             validation=lambda: context.validate(small.trace.model),

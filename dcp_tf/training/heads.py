@@ -1,27 +1,19 @@
 """Auxiliary classifiers: their positions, the model augmented with them, and whether they learned anything."""
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import keras
-import numpy as np
-import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.trace import Trace
 from dcp_tf.models.signature import pack
-from dcp_tf.training.losses import ClassificationLoss, Loss, MeanSquaredError
+from dcp_tf.training.losses import Loss
 
 if TYPE_CHECKING:
     from dcp_tf.training.objectives import Objective
-
-
-_AT_CHANCE = 0.97  # of the loss of a constant output, from which a head has learned nothing
-_LABELS = 512  # are enough to know the frequency of each class, and few enough to fit
-_VALUES = 2**22
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +51,10 @@ class AugmentedModel:
     heads: tuple[keras.Model, ...]
     depth: int
     loss_head: keras.Model | None = None
+
+    def losses(self, objective: "Objective") -> list[Loss]:
+        """The losses of the heads, and last the model's own."""
+        return [*(objective.head_loss_of(position.names) for position in self.positions), objective.loss]
 
     def loss_weights(self) -> list[float]:
         """`gamma_k = max(0.01, (L_k / L_K)^2)` with the depth L_k of head k (Guo et al., arXiv:1611.01773)."""
@@ -248,41 +244,3 @@ def block_ends(graph: ChannelGraph) -> list[int]:
     if 4 * len(ends) < max(depths.values(), default=0):
         ends = {depths[i]: i for i in merges if depths[i]} | ends
     return sorted(ends.values())
-
-
-def constant_loss(loss: Loss, labels: np.ndarray, output_shape: Sequence[int | None]) -> float | None:
-    """The loss of the best constant output; None for losses of which it is not known.
-
-    Args:
-        loss: of logits, or of numbers.
-        labels: of the training inputs, (N, ...).
-        output_shape: of what the loss compares, with the batch axis.
-    """
-    if None in output_shape[1:]:
-        return None
-    count = max(1, min(_LABELS, _VALUES // math.prod(output_shape[1:])))
-    chosen = np.random.default_rng(0).permutation(len(labels))[:count]
-    labels = tf.constant(np.asarray(labels)[chosen])
-    shape = (len(labels), *output_shape[1:])
-    if isinstance(loss, MeanSquaredError):
-        numbers = tf.reshape(tf.cast(labels, tf.float32), shape)
-        means = tf.reduce_mean(numbers, list(range(len(shape) - 1)))
-        return float(loss(numbers, tf.broadcast_to(means, shape)))
-    if not isinstance(loss, ClassificationLoss) or loss.outputs_kind != "logits":
-        return None
-    zeros, classes = tf.zeros(shape[-1]), shape[-1]
-    with tf.GradientTape() as tape:
-        tape.watch(zeros)
-        value = loss(labels, tf.broadcast_to(zeros, shape))
-    slopes = tape.gradient(value, zeros)  # equal probabilities less the frequency of each class, times a constant
-    if loss.independent or classes == 1:
-        frequencies = tf.clip_by_value(0.5 - classes * slopes, 1e-6, 1 - 1e-6)
-        logits = tf.math.log(frequencies) - tf.math.log(1 - frequencies)
-    else:
-        logits = tf.math.log(tf.maximum(1 / classes - slopes, 1e-6))
-    return float(loss(labels, tf.broadcast_to(logits, shape)))
-
-
-def heads_at_chance(losses: Sequence[float], of_constant: float) -> list[int]:
-    """Which heads (from 0) are hardly better than a constant output."""
-    return [number for number, value in enumerate(losses) if not value < _AT_CHANCE * of_constant]

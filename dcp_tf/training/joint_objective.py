@@ -57,8 +57,8 @@ class Joint(Objective):
         """See `Objective`: of a head that serves all outputs; `head_loss_of` has those of others."""
         return self.head_loss_of(self.names)
 
-    def head_loss_of(self, names: Sequence[str]) -> JointLoss:
-        """The loss of an auxiliary head that serves some outputs."""
+    def head_loss_of(self, names):
+        """See `Objective`."""
         return self._joint(names, lambda objective: objective.head_loss)
 
     def _joint(self, names: Sequence[str], loss: Callable) -> JointLoss:

@@ -6,7 +6,7 @@ Everything else (fine-tuning, the selection, measurements, the report) uses an `
 import abc
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import keras
@@ -77,6 +77,10 @@ class Objective(abc.ABC):
             output_shape: of the model's output, with the batch axis.
             data_format: of the feature map.
         """
+
+    def head_loss_of(self, names: Sequence[str]) -> Loss:
+        """The loss of an auxiliary head; `names` are the outputs that it serves, of a joint objective."""
+        return self.head_loss
 
     def head_ranks(self, output_rank: int) -> tuple[int, ...]:
         """The ranks (with the batch axis) of feature maps that can carry a head: models that output maps need maps."""

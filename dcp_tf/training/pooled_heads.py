@@ -8,7 +8,7 @@ seconds.
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -19,10 +19,12 @@ from dcp_tf import progress
 from dcp_tf.data import DataSplit
 from dcp_tf.errors import RunError
 from dcp_tf.graph.trace import Trace
+from dcp_tf.models.signature import pack
 from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.best_weights import BestWeights
 from dcp_tf.training.heads import AugmentedModel
-from dcp_tf.training.losses import Loss
+from dcp_tf.training.losses import Loss, loss_of
+from dcp_tf.training.targets import complete_labels, split_batch
 
 _MOST_IMAGES = 20_000  # more do not help heads of so few weights
 _STATISTICS = 512  # images that BatchNormalization's statistics are measured on
@@ -47,16 +49,16 @@ class _Parts:
 
 def are_pooled(heads: Sequence[keras.Model]) -> bool:
     """Whether all heads pool right after their BatchNormalization and ReLU."""
-    return all(_parts(head) is not None for head in heads)
+    return all(_parts(part) is not None for head in heads for part in _by_output(head))
 
 
 def train_pooled_heads(
     augmented: AugmentedModel,
     trace: Trace,
     data: DataSplit,
-    loss: Loss,
+    losses: Sequence[Loss],
     config: TrainConfig,
-    teacher: Callable[[tf.Tensor], tf.Tensor] | None,
+    teacher: Callable | None,
     batch_size: int,
     most_bytes: int,
 ) -> dict[str, Any]:
@@ -66,9 +68,9 @@ def train_pooled_heads(
         augmented: the model with its heads, for which `are_pooled` holds.
         trace: of the model without them.
         data: to learn from; it is read once, without augmentation.
-        loss: of the heads' outputs.
+        losses: one per head; of a head with several outputs a joint loss, whose parts are trained apart.
         config: the batch size, learning rate, schedule, weight decay, seed, and the least number of epochs.
-        teacher: from images to labels, for data without any.
+        teacher: from inputs to labels, for outputs without any.
         batch_size: images per pass of the model.
         most_bytes: for the pooled vectors.
 
@@ -79,36 +81,80 @@ def train_pooled_heads(
         RunError: a loss became NaN.
     """
     started = time.perf_counter()
-    parts = [_parts(head) for head in augmented.heads]
-    tensors = [position.tensor for position in augmented.positions]
+    served = [part for head, loss in zip(augmented.heads, losses, strict=True) for part in _served(head, loss)]
+    parts = [_parts(part.head) for part in served]
+    tensors = [
+        position.tensor
+        for position, head in zip(augmented.positions, augmented.heads, strict=True)
+        for _ in _by_output(head)
+    ]
     width = sum(part.last.inputs[0].shape[-1] for part in parts)
     count = max(1, min(data.size, _MOST_IMAGES, most_bytes // (4 * width)))
     order = np.random.default_rng([config.seed, 1]).permutation(data.balanced_subset(count, config.seed))
     features_of = _compiled(trace, tensors, [part.front for part in parts])
     _measure_statistics(_compiled(trace, tensors, None), data, order[:_STATISTICS], [p.norm for p in parts], batch_size)
     vectors: list[list[np.ndarray]] = [[] for _ in parts]
-    labels = []
-    for images, batch_labels in _batches(data, order, batch_size, "reading features"):
-        labels.append(np.asarray(teacher(images) if batch_labels is None else batch_labels))
-        for of_head, values in zip(vectors, features_of(images), strict=True):
+    targets = []
+    for inputs, labels, weights in _batches(data, order, batch_size, "reading features"):
+        labels = complete_labels(labels, None if teacher is None else teacher(inputs))
+        targets.append((labels, weights))
+        for of_head, values in zip(vectors, features_of(inputs), strict=True):
             of_head.append(values.numpy())
-    labels = np.concatenate(labels)
+    labels, weights = tf.nest.map_structure(
+        lambda *batches: None if batches[0] is None else np.concatenate(batches), *targets
+    )
     trained = [
-        _train(part.last, np.concatenate(of_head), labels, loss, config)
-        for part, of_head in zip(parts, vectors, strict=True)
+        _train(part.last, np.concatenate(of_head), *of_part.targets(labels, weights), of_part.loss, config)
+        for of_part, part, of_head in zip(served, parts, vectors, strict=True)
     ]
-    losses, accuracies = zip(*trained, strict=True)
-    weights = augmented.loss_weights()[: len(losses)]
+    by_head, remaining = [], iter(trained)
+    for loss in losses:
+        names = getattr(loss, "names", ("",))
+        by_head.append({name: next(remaining)[0] for name in names})
+    totals = [_total(loss, values) for loss, values in zip(losses, by_head, strict=True)]
     record = {
         "epoch": 1,
-        "loss": float(np.dot(weights, losses)),
-        "losses": list(losses),
+        "loss": float(np.dot(augmented.loss_weights()[: len(losses)], totals)),
+        "losses": totals,
         "learning_rate": config.learning_rate,
         "seconds": time.perf_counter() - started,
     }
-    if hasattr(loss, "accuracy"):
-        record[getattr(loss, "accuracy_name", "top1")] = accuracies[-1]
+    if hasattr(losses[0], "names"):
+        record["losses_by_output"] = by_head
+    elif hasattr(losses[0], "accuracy"):
+        record[getattr(losses[0], "accuracy_name", "top1")] = trained[-1][1]
     return record
+
+
+@dataclasses.dataclass(frozen=True)
+class _Served:
+    """One output of a head: the part of the head that gives it, its name if there are several, and its loss."""
+
+    head: keras.Model
+    name: str
+    loss: Loss
+
+    def targets(self, labels: Any, weights: Any) -> tuple[Any, Any]:
+        """Its own of the labels and sample weights."""
+        if not self.name:
+            return labels, weights
+        return labels[self.name], None if weights is None else weights.get(self.name)
+
+
+def _served(head: keras.Model, loss: Loss) -> list[_Served]:
+    if not hasattr(loss, "names"):
+        return [_Served(head, "", loss)]
+    return [_Served(*part) for part in zip(_by_output(head), loss.names, loss.losses, strict=True)]
+
+
+def _by_output(head: keras.Model) -> list[keras.Model]:
+    """The parts of a head that give one output each; a head of one output is its only part."""
+    return [layer for layer in head.layers if isinstance(layer, keras.Model)] or [head]
+
+
+def _total(loss: Loss, by_output: Mapping[str, float]) -> float:
+    values = list(by_output.values())
+    return float(np.dot(loss.loss_weights, values)) if hasattr(loss, "names") else values[0]
 
 
 def _parts(head: keras.Model) -> _Parts | None:
@@ -125,17 +171,16 @@ def _parts(head: keras.Model) -> _Parts | None:
 
 
 def _compiled(trace: Trace, tensors: Sequence[int], fronts: Sequence[keras.Model] | None) -> Callable:
-    """From images to the outputs of the heads' fronts, or without these to the tensors that the heads read."""
-    (image,) = trace.inputs
+    """From inputs to the outputs of the heads' fronts, or without these to the tensors that the heads read."""
 
-    def compute(images):
-        values = trace.run({image: images}, tensors, training=False)
+    def compute(inputs):
+        values = trace.run(trace.bind_inputs(inputs), tensors, training=False)
         if fronts is not None:
             return [tf.cast(f(values[t], training=False), tf.float32) for f, t in zip(fronts, tensors, strict=True)]
         return [tf.cast(values[t], tf.float32) for t in tensors]
 
-    signature = [tf.TensorSpec([None, *trace.shapes[image][1:]], trace.dtype(image))]
-    return tf.function(compute, input_signature=signature, autograph=False)
+    specs = [tf.TensorSpec([None, *trace.shapes[t][1:]], trace.dtype(t)) for t in trace.inputs]
+    return tf.function(compute, input_signature=[pack(specs)], autograph=False)
 
 
 def _measure_statistics(
@@ -148,8 +193,8 @@ def _measure_statistics(
     """Sets the statistics of each BatchNormalization to those of its inputs, over images and positions."""
     sums = [np.zeros((2, norm.moving_mean.shape[0])) for norm in norms]
     counts = np.zeros(len(norms))
-    for images, _ in _batches(data, order, batch_size, "measuring features"):
-        for i, (values, norm) in enumerate(zip(compute(images), norms, strict=True)):
+    for inputs, *_ in _batches(data, order, batch_size, "measuring features"):
+        for i, (values, norm) in enumerate(zip(compute(inputs), norms, strict=True)):
             axis = norm.axis % len(values.shape)
             others = [a for a in range(len(values.shape)) if a != axis]
             sums[i] += [tf.reduce_sum(values, others), tf.reduce_sum(tf.square(values), others)]
@@ -161,15 +206,20 @@ def _measure_statistics(
 
 
 def _batches(data: DataSplit, order: np.ndarray, batch_size: int, what: str):
-    """Batches of images and labels, or None without labels."""
+    """Batches of inputs, labels and sample weights, or None in place of these."""
     count = math.ceil(len(order) / batch_size)
     batches = data.batches(batch_size, indices=order)
     for batch in progress.bar(batches, what=f"auxiliary classifiers: {what}", total=count, unit="batch"):
-        yield batch if isinstance(batch, tuple) else (batch, None)
+        yield split_batch(batch)
 
 
 def _train(
-    last: keras.Model, vectors: np.ndarray, labels: np.ndarray, loss: Loss, config: TrainConfig
+    last: keras.Model,
+    vectors: np.ndarray,
+    labels: np.ndarray,
+    weights: np.ndarray | None,
+    loss: Loss,
+    config: TrainConfig,
 ) -> tuple[float, float]:
     """Trains the last layers of a head with Adam, and keeps the weights of the best epoch.
 
@@ -183,10 +233,16 @@ def _train(
     trained = len(vectors) - held_out
     per_epoch = math.ceil(trained / config.batch_size)
     epochs = max(config.epochs, min(_EPOCHS, math.ceil(_STEPS / per_epoch)))
-    vectors, labels = tf.constant(vectors), tf.constant(labels)
-    test_vectors, test_labels = (vectors[trained:], labels[trained:]) if held_out else (vectors, labels)
-    step, rate = _adam_step(last, vectors, labels, loss, config.weight_decay), config.rate()
-    measure = tf.function(lambda: loss(test_labels, last(test_vectors, training=False)), autograph=False)
+    data = tuple(None if part is None else tf.constant(part) for part in (vectors, labels, weights))
+    test_vectors, test_labels, test_weights = (
+        part[trained:] if held_out and part is not None else part for part in data
+    )
+    step, rate = _adam_step(last, *data, loss, config.weight_decay), config.rate()
+
+    def held_out_loss():
+        return loss_of(loss, test_labels, last(test_vectors, training=False), weights=test_weights)
+
+    measure = tf.function(held_out_loss, autograph=False)
     rng = np.random.default_rng([config.seed, 2])
     best = BestWeights(last.trainable_variables, float(measure()))
     if not math.isfinite(best.loss):
@@ -215,7 +271,7 @@ def _train(
 
 
 def _adam_step(
-    last: keras.Model, vectors: tf.Tensor, labels: tf.Tensor, loss: Loss, weight_decay: float
+    last: keras.Model, vectors: tf.Tensor, labels: tf.Tensor, weights: Any, loss: Loss, weight_decay: float
 ) -> Callable[[tf.Tensor, tf.Tensor], None]:
     """A compiled step of Adam on some of the vectors, given their positions and the learning rate."""
     optimizer, variables = keras.optimizers.Adam(), last.trainable_variables
@@ -226,7 +282,8 @@ def _adam_step(
         optimizer.learning_rate.assign(learning_rate)
         with tf.GradientTape() as tape:
             outputs = last(tf.gather(vectors, chosen), training=True)
-            value = tf.cast(loss(tf.gather(labels, chosen), outputs), tf.float32)
+            own = None if weights is None else tf.gather(weights, chosen)
+            value = loss_of(loss, tf.gather(labels, chosen), outputs, weights=own)
             norms = [tf.nn.l2_loss(tf.convert_to_tensor(v)) for v in variables if len(v.shape) > 1]
             value += weight_decay * tf.add_n([tf.constant(0.0), *norms])
         optimizer.apply(tape.gradient(value, variables), variables)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dcp_tf.training import ClassificationLoss, MeanSquaredError
-from dcp_tf.training.heads import constant_loss, heads_at_chance
+from dcp_tf.training.idle_heads import HeadLoss, constant_loss
 
 RNG = np.random.default_rng(0)
 
@@ -37,4 +37,5 @@ def test_equal_classes_and_numbers():
 
 
 def test_heads_must_be_clearly_better():
-    assert heads_at_chance([2.3, 2.2, 0.1, np.nan, 2.26], np.log(10)) == [0, 3, 4]
+    losses = [HeadLoss("layer", "", loss, np.log(10)) for loss in (2.3, 2.2, 0.1, np.nan, 2.26)]
+    assert [head.is_at_chance for head in losses] == [True, False, False, True, True]

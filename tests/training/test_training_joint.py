@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from joint_nets import INPUTS, LABELS, WEIGHTS, N, NamedSplit, branching
 
+from dcp_tf.data import as_split
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.training import (
@@ -22,7 +23,9 @@ from dcp_tf.training import (
     fit,
 )
 from dcp_tf.training.heads import augment, find_positions
+from dcp_tf.training.idle_heads import head_losses
 from dcp_tf.training.losses import loss_of
+from dcp_tf.training.pooled_heads import are_pooled, train_pooled_heads
 
 RNG = np.random.default_rng(5)
 NAMES = ("classes", "boxes")
@@ -237,3 +240,28 @@ def test_one_output_takes_no_loss_weights_and_a_dict_of_one():
     assert as_objective({"boxes": "mse"}, model, data) == as_objective("mse", model, data)
     with pytest.raises(UsageError, match="the model has one: leave them out"):
         as_objective("mse", model, data, loss_weights={"boxes": 2.0})
+
+
+def test_pooled_heads_of_several_outputs_are_trained_on_cached_features():
+    names = ("classes", "boxes")
+    model = branching(names)
+    inputs = RNG.normal(size=(200, 8, 8, 3)).astype("float32")
+    answers = dict(zip(names, model(inputs), strict=True))
+    data = as_split((inputs, {"boxes": answers["boxes"].numpy()})).bound_to(model)
+    objective = as_objective(None, model, data)
+    augmented = augment(ChannelGraph(model), 0, objective, at=("trunk",))
+    assert are_pooled(augmented.heads)
+    teacher = objective.targets(model, data)
+    config = TrainConfig(epochs=20, batch_size=32, learning_rate=0.05, weight_decay=0.0)
+    record = train_pooled_heads(
+        augmented, ChannelGraph(model).trace, data, augmented.losses(objective)[:-1], config, teacher, 64, 2**24
+    )
+    (by_output,) = record["losses_by_output"]
+    assert set(by_output) == set(names)
+    classes, boxes = augmented.model(inputs)[0]
+    assert np.mean(np.argmax(classes, -1) == np.argmax(answers["classes"], -1)) > 0.8
+    assert np.mean((boxes - answers["boxes"]) ** 2) < 0.3 * np.var(answers["boxes"], 0).mean()
+    measured = head_losses(augmented, objective, data.labels, record)
+    assert [(head.output, head.is_at_chance) for head in measured] == [("boxes", False)]
+    idle = head_losses(augmented, objective, data.labels, {"losses": [1e3], "losses_by_output": [{"boxes": 1e3}]})
+    assert next(str(head) for head in idle if head.is_at_chance).startswith("trunk (loss 1e+03 for boxes")

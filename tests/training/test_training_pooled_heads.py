@@ -43,7 +43,7 @@ def trained(loss=None, outputs=4, labels=None, seed=0, **settings):
         augmented,
         graph.trace,
         split,
-        objective.head_loss,
+        augmented.losses(objective)[:-1],
         CONFIG,
         None,
         **{"batch_size": 48, "most_bytes": 2**20} | settings,

@@ -21,7 +21,8 @@ from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.pruning.problem.stages import Stage, StageLoss, channel_unit, in_stages, kernel_units, stage_losses
 from dcp_tf.training import TrainState, fit
 from dcp_tf.training.checkpoint import History
-from dcp_tf.training.heads import AugmentedModel, augment, constant_loss, heads_at_chance
+from dcp_tf.training.heads import AugmentedModel, augment
+from dcp_tf.training.idle_heads import head_losses
 from dcp_tf.training.layers import override_attribute
 from dcp_tf.training.pooled_heads import are_pooled, train_pooled_heads
 
@@ -139,10 +140,12 @@ def _train_auxiliary(context: Context, graph: ChannelGraph, augmented: Augmented
     method, objective, data, config = context.method, context.objective, context.data, context.auxiliary
     frozen = None if method.auxiliary_trains == "all" else graph
     # Every run that begins with these weights, losses and images trains the same model here.
-    labels = None if data.labels is None else zlib.crc32(np.ascontiguousarray(data.labels))
+    labels = None
+    for array in keras.tree.flatten([part for part in (data.labels, data.weights) if part is not None]):
+        labels = zlib.crc32(np.ascontiguousarray(array), labels or 0)
     data_key = (data.size, data.shape, labels)
     if frozen is None or not are_pooled(augmented.heads):
-        losses, weights = [objective.head_loss] * len(augmented.positions) + [objective.loss], augmented.loss_weights()
+        losses, weights = augmented.losses(objective), augmented.loss_weights()
         key = (losses, weights, config, data_key, frozen is not None)
         checkpoint = context.state.shared_training("auxiliary", augmented.model, *key)
         return _fine_tune(context, augmented, weights, "auxiliary", checkpoint, frozen=frozen)
@@ -153,8 +156,12 @@ def _train_auxiliary(context: Context, graph: ChannelGraph, augmented: Augmented
         history = checkpoint.restore(settings, variables, []) if checkpoint is not None else []
         if not history:
             batch = images_at_once(graph.trace, method.cache_gib, method.selection_batch)
-            room, loss, teacher = matrix_bytes(method.cache_gib), objective.head_loss, context.labels_from_model()
-            record = train_pooled_heads(augmented, graph.trace, data, loss, config, teacher, batch, room)
+            room, losses, teacher = (
+                matrix_bytes(method.cache_gib),
+                augmented.losses(objective)[:-1],
+                context.labels_from_model(),
+            )
+            record = train_pooled_heads(augmented, graph.trace, data, losses, config, teacher, batch, room)
             history = History([record])
             if checkpoint is not None:
                 checkpoint.save(settings, variables, [], history, finished=True)
@@ -178,7 +185,7 @@ def _fine_tune(
         history = fit(
             augmented.model,
             context.data,
-            [objective.head_loss] * len(augmented.positions) + [objective.loss],
+            augmented.losses(objective),
             context.auxiliary,
             loss_weights=loss_weights,
             masks=masks,
@@ -195,18 +202,17 @@ def _name_idle_heads(context: Context, augmented: AugmentedModel) -> None:
     """Logs which auxiliary classifiers learned nothing: what they say of channels means nothing either."""
     if context.data.labels is None:
         return
-    shape = augmented.model.outputs[0].shape
-    constant = constant_loss(context.objective.head_loss, context.data.labels, shape)
-    if constant is None:
-        return
     trained = context.history[-1]
-    losses = trained["history"][-1]["losses"][: len(augmented.positions)]
-    idle = heads_at_chance(losses, constant)
-    trained["heads_at_chance"] = [augmented.positions[number].layer for number in idle]
+    measured = head_losses(augmented, context.objective, context.data.labels, trained["history"][-1])
+    if not measured:
+        return
+    idle = [head for head in measured if head.is_at_chance]
+    trained["heads_at_chance"] = list(dict.fromkeys(head.layer for head in idle))
     if idle:
-        named = ", ".join(f"{augmented.positions[n].layer} (loss {losses[n]:.3g})" for n in idle)
+        constant = "" if idle[0].output else f" (loss {idle[0].constant:.3g})"
+        named = ", ".join(map(str, idle))
         progress.say(
-            f"hardly better than a constant answer (loss {constant:.3g}): the auxiliary classifiers at {named}; train "
+            f"hardly better than a constant answer{constant}: the auxiliary classifiers at {named}; train "
             "them longer (auxiliary.epochs), on more images, or put them deeper (auxiliary_layers)",
             setting=("auxiliary.epochs", "auxiliary_layers"),
         )

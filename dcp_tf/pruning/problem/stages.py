@@ -126,7 +126,7 @@ def in_stages(graph: ChannelGraph, units: Sequence[Unit], losses: Sequence[Stage
 def stage_losses(graph: ChannelGraph, augmented: AugmentedModel, objective: Objective) -> list[StageLoss]:
     """The losses of the stages: those of the auxiliary classifiers, shallow to deep, and the model's own."""
     losses = [
-        StageLoss((p.tensor,), lambda x, head=head: head(x, training=False), objective.head_loss)
+        StageLoss((p.tensor,), lambda x, head=head: head(x, training=False), objective.head_loss_of(p.names))
         for p, head in zip(augmented.positions, augmented.heads, strict=True)
     ]
     loss_head = augmented.loss_head
