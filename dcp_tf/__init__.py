@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         distill,
         distiller,
     )
+    from dcp_tf.workflow import Pruner
 
 __version__ = "0.1.0"
 
@@ -74,6 +75,7 @@ __all__ = [
     "MaskedKernels",
     "Objective",
     "PruneResult",
+    "Pruner",
     "PruningPlan",
     "Random",
     "Regression",
@@ -94,7 +96,7 @@ __all__ = [
     "to_functional",
 ]
 
-_HOMES = ("errors", "models", "graph", "training", "pruning")  # each imports those before it
+_HOMES = ("errors", "models", "graph", "training", "pruning", "workflow")  # each imports those before it
 
 # In a checkout `tools/` and `tflite/` lie beside this package; installation moves them into it (see setup.py).
 _CHECKOUT = pathlib.Path(__file__).resolve().parent.parent

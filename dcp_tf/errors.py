@@ -1,5 +1,6 @@
 """The errors that a user can do something about: one clear line each."""
 
+import difflib
 import re
 from collections.abc import Sequence
 
@@ -29,3 +30,10 @@ def first_line(error: Exception) -> str:
     """What an error says, in one line and without the names of TensorFlow's graph nodes, which tell users nothing."""
     text = re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:.*", "", str(error)).strip()
     return (text.splitlines() or [type(error).__name__])[0]
+
+
+def did_you_mean(word: object, words: Sequence[str]) -> str:
+    """The end of an error about an unknown name: what was meant perhaps, else what there is."""
+    near = difflib.get_close_matches(str(word), words, 5)
+    near.sort(key=lambda candidate: sorted(candidate) != sorted(str(word)))  # letters that changed places first
+    return f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(words)}"

@@ -110,6 +110,11 @@ def silence() -> Iterator[None]:
         _silent.pop()
 
 
+def silence_if(is_silent: bool) -> contextlib.AbstractContextManager:
+    """`silence` where that is wanted."""
+    return silence() if is_silent else contextlib.nullcontext()
+
+
 def takes_verbose(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """Makes a function with the keyword `verbose` silent where that is 0; 1, 2 and "auto" print, as Keras' do."""
 
@@ -118,7 +123,7 @@ def takes_verbose(function: Callable[_Arguments, _Result]) -> Callable[_Argument
         verbose = kwargs.get("verbose", 1)
         if not isinstance(verbose, (bool, int, str)) or verbose not in (0, 1, 2, "auto"):
             raise UsageError(f"verbose must be 0 (silent) or 1, received {verbose!r:.80}")
-        with silence() if verbose == 0 else contextlib.nullcontext():
+        with silence_if(verbose == 0):
             return function(*args, **kwargs)
 
     return call

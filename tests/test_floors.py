@@ -10,6 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 FLOORS = (
     ("benchmarks",),
     ("tools",),
+    ("workflow",),
     ("tflite", "experiments"),
     ("report",),
     ("pruning",),

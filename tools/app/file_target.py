@@ -1,7 +1,6 @@
 """`--target_file`: an upper limit for the size of a TFLite file."""
 
 import dataclasses
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,9 +10,7 @@ from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tools.app import tflite_files
 from dcp_tf.tools.cli.program import Program
 
-# Bytes per weight; the rest of a file hardly depends on the widths, and is measured.
-_WEIGHT_BYTES = {"float32": 4.0, "float16": 2.0, "weight_only_int4": 0.5}
-_UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "KIB": 1024, "MIB": 1024**2}
+_FORM = "--target_file takes MODE:SIZE, a share such as int8:60% or a size such as int8:200KiB"
 _SAMPLES = 2  # for the calibration of files whose size alone matters
 
 
@@ -61,7 +58,9 @@ def read_file_target(flags: Any, method: Any, deployment: Deployment) -> FileTar
             f"--target_file={flags.target_file} must name one of the files that the run makes, as in "
             f"--target_file={(modes or ['int8'])[0]}:60% (--quantization adds others)"
         )
-    target = FileTarget(mode, size, _in_bytes(size))
+    from dcp_tf.tflite.conversion.file_sizes import size_text
+
+    target = FileTarget(mode, size, size_text(size, _FORM))
     _targeted(method, target, None, None)
     return target
 
@@ -77,7 +76,18 @@ def bind_file_target(job: Any, subject: Any) -> Any:
         UsageError: the method takes no such target.
         RunError: the baseline cannot be converted.
     """
-    sizes = _FileSizes(job, subject)
+    from dcp_tf.graph import ChannelGraph
+    from dcp_tf.tflite.conversion.file_sizes import FileSizes
+
+    settings = dataclasses.replace(job.deployment, calibration_samples=_SAMPLES, strict=False)
+
+    def size(model: Any, mode: str) -> int:
+        file = tflite_files.convert(model, mode, subject.dataset, settings, seed=0)
+        return len(tflite_files.add_metadata(file, model, subject.dataset, subject.objective).content)
+
+    model = tflite_files.fixed_size(subject.model, subject.dataset)
+    graph = ChannelGraph(model, ignore_statistics=job.method.ignore_statistics)
+    sizes = FileSizes(graph, job.file.mode, size)
     progress.say(f"the baseline's {job.file.mode} file takes {sizes.full:,} bytes; the target is {job.file.asked}")
     return dataclasses.replace(job, method=_targeted(job.method, job.file, sizes.predict, sizes.measure))
 
@@ -100,63 +110,6 @@ def judge(target: FileTarget, files: Mapping[str, Mapping[str, Any]]) -> tuple[d
     met = sizes["pruned"] <= limit
     line = f"target of the {target.mode} file, {target.asked} ({limit:,.0f} bytes): it has {sizes['pruned']:,}"
     return record | {"limit_bytes": int(limit), "met": met}, f"{line}: {'met' if met else 'missed'}"
-
-
-class _FileSizes:
-    """Sizes of files of a model at several widths."""
-
-    def __init__(self, job: Any, subject: Any):
-        from dcp_tf.graph import ChannelGraph
-
-        model = tflite_files.fixed_size(subject.model, subject.dataset)
-        self._graph = ChannelGraph(model, ignore_statistics=job.method.ignore_statistics)
-        self._subject = subject
-        self._mode = job.file.mode
-        self._settings = dataclasses.replace(job.deployment, calibration_samples=_SAMPLES, strict=False)
-        self._params = self._params_at({})
-        self.full = self._size(model)
-
-    def predict(self, widths: Mapping[str, int]) -> float:
-        """The predicted size of the file at given widths, from the number of weights."""
-        fewer = self._params - self._params_at(widths)
-        return self.full - _WEIGHT_BYTES.get(self._mode, 1.0) * fewer
-
-    def measure(self, widths: Mapping[str, int]) -> float:
-        """The measured size of a file at given widths; it does not depend on which channels stay."""
-        from dcp_tf.graph import rebuild
-
-        return float(self._size(rebuild(self._graph, self._kept(widths))))
-
-    def _params_at(self, widths: Mapping[str, int]) -> int:
-        from dcp_tf.graph import count_cost
-
-        return count_cost(self._graph, self._kept(widths)).params
-
-    def _kept(self, widths: Mapping[str, int]) -> Any:
-        return self._graph.kept({name: range(width) for name, width in widths.items()})
-
-    def _size(self, model: Any) -> int:
-        mode = "int8" if self._mode == "qat" else self._mode  # of one size, and without training
-        file = tflite_files.convert(model, mode, self._subject.dataset, self._settings, seed=0)
-        return len(tflite_files.add_metadata(file, model, self._subject.dataset, self._subject.objective).content)
-
-
-def _in_bytes(text: str) -> str:
-    """A size as a fraction or a number of bytes.
-
-    Raises:
-        UsageError: the text is no size.
-    """
-    match = re.fullmatch(r"\s*([\d.,_]+)\s*(%|[KMkm]?[iI]?[bB]?)\s*", text)
-    if match and match.group(2) == "%":
-        return f"{match.group(1)}%"
-    unit = None if match is None else _UNITS.get(match.group(2).upper())
-    try:
-        return str(int(float(match.group(1).replace(",", "")) * unit))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UsageError(
-            f"--target_file takes MODE:SIZE, a share such as int8:60% or a size such as int8:200KiB, received {text!r}"
-        ) from error
 
 
 def _targeted(method: Any, target: FileTarget, cost: Any, measured: Any) -> Any:

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import UsageError, did_you_mean
 from dcp_tf.settings.budget import MEASURES, Adaptive, Budget, KernelRate, Target
 from dcp_tf.settings.deployment import Deployment, QatSettings
 from dcp_tf.settings.importance import Choice, Refit
@@ -167,7 +167,7 @@ def find_method(name: str, flags: Any) -> type:
     if name not in METHODS and "custom_objects" in flags and flags.custom_objects:
         run_custom_objects(flags.custom_objects)
     if name not in METHODS:
-        raise UsageError(f"unknown method {name!r}; choose among {', '.join(METHODS)}")
+        raise UsageError(f"unknown method {name!r}; {did_you_mean(name, list(METHODS))}")
     return METHODS[name]
 
 

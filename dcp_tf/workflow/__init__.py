@@ -1,0 +1,5 @@
+"""What a Python user does in a notebook: `Pruner` around the user's own `fit`, and `export`."""
+
+from dcp_tf.workflow.pruner import Pruner
+
+__all__ = ["Pruner"]
