@@ -97,26 +97,28 @@ class Bench:
             flags.distillation,
             flags.train_samples,
         )
-        self.subject = data_flags.load_model_and_data(flags)
-        self.schedule = comparison.check(self.subject, variants, self.schedule)
+        self.model_and_data = data_flags.load_model_and_data(flags)
+        self.schedule = comparison.check(self.model_and_data, variants, self.schedule)
         self._output = None if flags.output is None else pathlib.Path(flags.output)
         self._state = tempfile.TemporaryDirectory()
         self.found = self._begin(about)
 
     def _begin(self, about: str) -> dict[str, Any]:
-        conditions = comparison.conditions(self.subject, self.schedule)
+        conditions = comparison.conditions(self.model_and_data, self.schedule)
         if self.flags.resume and self._output is not None and self._output.exists():
             before = read_json(self._output)
             comparison.require_same(self._output, before["conditions"], conditions)
             return before
-        self.subject.announce()
+        self.model_and_data.announce()
         results = {
             "benchmark": about,
-            "model": self.subject.source,
-            "dataset": self.subject.dataset.name,
+            "model": self.model_and_data.source,
+            "dataset": self.model_and_data.dataset.name,
             "conditions": conditions,
             "settings": run_summary.settings_of(self.flags),
-            "baseline": run_summary.measure_model(self.subject.model, self.subject.dataset, self.subject.objective),
+            "baseline": run_summary.measure_model(
+                self.model_and_data.model, self.model_and_data.dataset, self.model_and_data.objective
+            ),
             "runs": [],
         }
         self._save(results)
@@ -146,7 +148,9 @@ class Bench:
             if all(record[k] == v for k, v in key.items()) and record["settings"] == settings:
                 return record
         progress.say(f"{part}: {variant.label}, seed {seed}")
-        record = comparison.attempt(self.subject, variant, seed, self.schedule, pathlib.Path(self._state.name)) | key
+        record = (
+            comparison.attempt(self.model_and_data, variant, seed, self.schedule, pathlib.Path(self._state.name)) | key
+        )
         if "failure" not in record:  # else it is tried again with --resume
             self.found["runs"].append(record)
             self._save(self.found)
@@ -182,7 +186,7 @@ def published(model: str, removed: float, table: Mapping[tuple[str, float], Mapp
 def print_published(bench: Bench, comparison: Mapping[str, Any], table: Mapping, when: str) -> None:
     """Prints the published figures of the network beside a comparison, where there are some."""
     good = [record for record in comparison["runs"] if "failure" not in record]
-    line = published(bench.subject.source, bench.macs_removed(good[0]), table) if good else None
+    line = published(bench.model_and_data.source, bench.macs_removed(good[0]), table) if good else None
     if line:
         print(f"{line}: top-1 (%) {when}", flush=True)
 

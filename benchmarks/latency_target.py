@@ -45,16 +45,16 @@ def main(flags) -> None:
     from dcp_tf.graph import ChannelGraph
     from dcp_tf.tflite.latency.model_latency import ModelLatency
 
-    subject = data_flags.load_model_and_data(flags)
-    if subject.dataset.test.labels is None:
+    model_and_data = data_flags.load_model_and_data(flags)
+    if model_and_data.dataset.test.labels is None:
         raise UsageError("the accuracy of the pruned models is asked for: the data need labels")
     method = pruning_flags.read_method(flags)
-    model = tflite_files.fixed_size(subject.model, subject.dataset)
+    model = tflite_files.fixed_size(model_and_data.model, model_and_data.dataset)
     table = _table(flags, model, method)
     measured = ModelLatency(ChannelGraph(model, ignore_statistics=method.ignore_statistics), table)
     results, timed = {}, {"baseline": model}
     for allocation in ("global", "uniform"):
-        results[allocation], timed[allocation] = _prune(flags, subject, method, table, measured, allocation)
+        results[allocation], timed[allocation] = _prune(flags, model_and_data, method, table, measured, allocation)
     latencies = _measure(flags, timed)
     for allocation, figures in results.items():
         latency = latencies[allocation]
@@ -66,13 +66,17 @@ def main(flags) -> None:
         low, high = figures["measured_interval"]
         noisy = "" if latency.conclusive else ", too noisy to tell"
         print(
-            f"{allocation}: {subject.objective.primary} {np.mean(figures['accuracy']):.4f} "
+            f"{allocation}: {model_and_data.objective.primary} {np.mean(figures['accuracy']):.4f} "
             f"(+-{np.std(figures['accuracy']):.4f}, {flags.seeds} seeds); latency predicted "
             f"{figures['predicted']:.1%}, measured {figures['measured']:.1%} ({low:.1%} to {high:.1%}{noisy})",
             flush=True,
         )
     if flags.output:
-        about = {"model": subject.source, "dataset": subject.dataset.name, "baseline_ms": table.baseline_ms}
+        about = {
+            "model": model_and_data.source,
+            "dataset": model_and_data.dataset.name,
+            "baseline_ms": table.baseline_ms,
+        }
         write_json(flags.output, {**about, "target": flags.target_latency, **results})
 
 
@@ -90,7 +94,7 @@ def _table(flags, model, method):
     )
 
 
-def _prune(flags, subject, method, table, measured, allocation):
+def _prune(flags, model_and_data, method, table, measured, allocation):
     """The figures of an allocation over all seeds, and the model of the first one."""
     from dcp_tf.pruning import Target, prune
     from dcp_tf.tools.app import run_summary
@@ -101,17 +105,17 @@ def _prune(flags, subject, method, table, measured, allocation):
     for seed in range(flags.seed, flags.seed + flags.seeds):
         progress.say(f"{allocation}, seed {seed}")
         result = prune(
-            subject.model,
-            subject.dataset.train,
+            model_and_data.model,
+            model_and_data.dataset.train,
             method,
-            objective=subject.objective,
+            objective=model_and_data.objective,
             auxiliary=read_training(flags, "auxiliary"),
             finetuning=read_training(flags, "finetuning"),
             distillation=flags.distillation,
             seed=seed,
         )
-        measured = run_summary.measure_model(result.model, subject.dataset, subject.objective)
-        accuracies.append(measured[subject.objective.primary])
+        measured = run_summary.measure_model(result.model, model_and_data.dataset, model_and_data.objective)
+        accuracies.append(measured[model_and_data.objective.primary])
         first = first or (result, measured)
     result, measured = first
     widths = {group.name: len(group.kept) for group in result.plan.groups}
@@ -121,7 +125,7 @@ def _prune(flags, subject, method, table, measured, allocation):
         "macs": measured["macs"],
         "predicted": table.predict(widths) / table.baseline_ms,
     }
-    return figures, tflite_files.fixed_size(result.model, subject.dataset)
+    return figures, tflite_files.fixed_size(result.model, model_and_data.dataset)
 
 
 def _measure(flags, models):

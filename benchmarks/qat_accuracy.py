@@ -42,21 +42,21 @@ def main(flags) -> None:
     from dcp_tf import tflite
     from dcp_tf.tools.app import tflite_files
 
-    subject = data_flags.load_model_and_data(flags)
-    data = subject.dataset
+    model_and_data = data_flags.load_model_and_data(flags)
+    data = model_and_data.dataset
     train = data.train.take(data.train.balanced_subset(flags.train_samples, flags.seed))
     data = dataclasses.replace(data, train=train)
     test = data.test.take(data.test.balanced_subset(flags.test_samples, flags.seed))
     images = np.concatenate([batch[0] for batch in test.batches(256).as_numpy_iterator()])
-    model = tflite_files.fixed_size(subject.model, data)
+    model = tflite_files.fixed_size(model_and_data.model, data)
     settings = Deployment(calibration_samples=flags.calibration_samples, qat=read(values_of(flags), QatSettings))
-    print(f"{subject.source}: {train.size} training images, {test.size} test images", flush=True)
+    print(f"{model_and_data.source}: {train.size} training images, {test.size} test images", flush=True)
     print(f"{'file':10} {'top-1':>8} {'of its weights':>15} {'bytes':>10} {'operations':>11} {'s':>6}", flush=True)
     for mode in flags.modes:
         started = time.perf_counter()
-        file, source = make(mode, model, data, subject.objective, settings, flags.seed)
+        file, source = make(mode, model, data, model_and_data.objective, settings, flags.seed)
         seconds = time.perf_counter() - started
-        parity = tflite.check_parity(file, source, images, test.labels, outputs=subject.objective.parity)
+        parity = tflite.check_parity(file, source, images, test.labels, outputs=model_and_data.objective.parity)
         details = tflite.inspect(file)
         print(
             f"{mode:10} {parity.top1:8.2%} {parity.keras_top1:15.2%} {details.size:10,} "

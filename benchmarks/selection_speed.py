@@ -67,7 +67,7 @@ def main(flags) -> None:
     unknown = [name for name in variants if name not in known]
     if unknown:
         raise UsageError(f"--variants: unknown variant {unknown[0]!r}; choose among {', '.join(known)}")
-    block_numbers(flags, len(subject_of(flags)[2]))
+    block_numbers(flags, len(model_data_and_groups(flags)[2]))
     results = {"settings": {name: flags[name].value for name in flags if name not in ("help", "debug")}, "variants": {}}
     for name in variants:
         results["variants"][name] = record = in_own_process(name)
@@ -96,7 +96,7 @@ def measure(flags, name: str) -> dict:
     """Runs one variant here."""
     from dcp_tf.pruning import DCP, METHODS
 
-    model, train, groups = subject_of(flags)
+    model, train, groups = model_data_and_groups(flags)
     ready = peak_gib()
     if name == "epoch":
         return {"seconds": epoch_seconds(model, train), "peak_gib": peak_gib(), "ready_gib": ready}
@@ -113,7 +113,7 @@ def measure(flags, name: str) -> dict:
     return record | {"peak_gib": peak_gib(), "ready_gib": ready}
 
 
-def subject_of(flags) -> tuple:
+def model_data_and_groups(flags) -> tuple:
     """The model, its training images, and the names of its groups from shallow to deep."""
     import numpy as np
 
@@ -132,8 +132,8 @@ def subject_of(flags) -> tuple:
         if not flags.weights:
             common.take_statistics(model, images[:256])
     else:
-        subject = data_flags.load_model_and_data(flags)
-        model, train = subject.model, subject.dataset.train
+        model_and_data = data_flags.load_model_and_data(flags)
+        model, train = model_and_data.model, model_and_data.dataset.train
     return model, train, [group.name for group in ChannelGraph(model).prunable(residual=False)]
 
 

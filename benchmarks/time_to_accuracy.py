@@ -57,20 +57,20 @@ def _run(bench, variant, epochs) -> dict[str, float]:
     """One run: its CPU seconds without those of measuring, and its accuracy."""
     from dcp_tf.pruning import prune
 
-    subject, schedule, seed = bench.subject, bench.schedule, bench.flags.seed
+    model_and_data, schedule, seed = bench.model_and_data, bench.schedule, bench.flags.seed
     started = time.process_time()
     result = prune(
-        subject.model,
-        schedule.images(subject.dataset.train, seed),
+        model_and_data.model,
+        schedule.images(model_and_data.dataset.train, seed),
         variant.method,
-        objective=subject.objective,
+        objective=model_and_data.objective,
         auxiliary=schedule.auxiliary,
         finetuning=dataclasses.replace(schedule.finetuning, epochs=epochs),
         distillation=schedule.distillation,
         seed=seed,
     )
     seconds = time.process_time() - started
-    top1 = subject.objective.evaluate(result.model, subject.dataset.test.batches(256))["top1"]
+    top1 = model_and_data.objective.evaluate(result.model, model_and_data.dataset.test.batches(256))["top1"]
     return {"cpu_seconds": seconds, "top1": float(top1)}
 
 

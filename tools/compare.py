@@ -67,18 +67,18 @@ def main(flags) -> None:
         flags.distillation,
         flags.train_samples,
     )
-    subject = data_flags.load_model_and_data(flags)
-    data_flags.require_one_output(subject)
-    schedule = comparison.check(subject, variants, schedule)
-    baseline_check = baseline.report_baseline(flags, subject)
-    subject = augmentation_check.drop_harmful_augmentation(flags, subject)
-    before = comparison.read_earlier(flags.output_dir, subject, variants, schedule) if flags.resume else None
+    model_and_data = data_flags.load_model_and_data(flags)
+    data_flags.require_one_output(model_and_data)
+    schedule = comparison.check(model_and_data, variants, schedule)
+    baseline_check = baseline.report_baseline(flags, model_and_data)
+    model_and_data = augmentation_check.drop_harmful_augmentation(flags, model_and_data)
+    before = comparison.read_earlier(flags.output_dir, model_and_data, variants, schedule) if flags.resume else None
     folder = writable_folder(flags.output_dir)
     remove_leftovers(folder)
-    subject.announce()
+    model_and_data.announce()
     seeds = range(flags.seed, flags.seed + flags.seeds)
     settings = run_summary.settings_of(flags)
-    results = comparison.run(subject, variants, seeds, schedule, folder, baseline_check, before, settings)
+    results = comparison.run(model_and_data, variants, seeds, schedule, folder, baseline_check, before, settings)
     print_comparison(results)
     paths = write_comparison(results, folder)
     progress.say(f"written to {folder}: {', '.join(sorted(['compare.json', *(p.name for p in paths)]))}")

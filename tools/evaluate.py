@@ -37,20 +37,20 @@ def main(flags) -> None:
     """Prints the figures of the objective."""
     if not flags.model:
         raise UsageError("say which model: --model=PATH")
-    subject = _load(flags)
-    dataset = subject.dataset
+    model_and_data = _load(flags)
+    dataset = model_and_data.dataset
     if dataset.test.labels is None:
         raise UsageError(f"{flags.dataset} has no labels to measure on")
-    data_flags.require_one_output(subject)
-    subject.announce()
+    data_flags.require_one_output(model_and_data)
+    model_and_data.announce()
     if flags.pairs:
-        figures = run_summary.measure_figures(subject.model, dataset, subject.objective)
+        figures = run_summary.measure_figures(model_and_data.model, dataset, model_and_data.objective)
     else:
         from dcp_tf.data import images_per_measurement
 
         batches = dataset.test.batches(images_per_measurement(dataset.test.shape))
-        figures = dict(subject.objective.evaluate(subject.model, batches))
-    baseline.report_baseline(flags, subject, figures=figures, what="model")
+        figures = dict(model_and_data.objective.evaluate(model_and_data.model, batches))
+    baseline.report_baseline(flags, model_and_data, figures=figures, what="model")
     figures["images"] = dataset.test.size
     if flags.json:
         print(json.dumps(figures, indent=2))

@@ -58,22 +58,22 @@ def main(flags) -> None:
             f"--name is what file names start with, at most {_LONGEST_NAME} bytes and no folder (which --output_dir "
             f"names), received {flags.name:.80}"
         )
-    subject = data_flags.load_model_and_data(flags)
+    model_and_data = data_flags.load_model_and_data(flags)
     is_file = pathlib.Path(flags.model).is_file()
     if not flags.output_dir and not is_file:
         raise UsageError("say where to write the files: --output_dir=FOLDER")
     folder = writable_folder(flags.output_dir or pathlib.Path(flags.model).parent)
     changes = []
     if not flags["quantization"].present:  # of files that were asked for those that can be made are made
-        settings, changes = preflight.possible_files(settings, False, subject)
-    baseline_check = baseline.report_baseline(flags, subject, what="model")
-    subject = augmentation_check.drop_harmful_augmentation(flags, subject)
-    subject.announce()
+        settings, changes = preflight.possible_files(settings, False, model_and_data)
+    baseline_check = baseline.report_baseline(flags, model_and_data, what="model")
+    model_and_data = augmentation_check.drop_harmful_augmentation(flags, model_and_data)
+    model_and_data.announce()
     for line in changes:
         progress.say(line)
-    name = flags.name or (readable_name(pathlib.Path(flags.model).stem) if is_file else subject.model.name)
+    name = flags.name or (readable_name(pathlib.Path(flags.model).stem) if is_file else model_and_data.model.name)
     records, failures = deployment.deploy(
-        {name: subject.model}, subject.dataset, subject.objective, folder, settings, flags.seed
+        {name: model_and_data.model}, model_and_data.dataset, model_and_data.objective, folder, settings, flags.seed
     )
     if records:
         with collect(failures, f"the comparison with the files of {flags.baseline!r}", flags.debug):
@@ -82,7 +82,7 @@ def main(flags) -> None:
         for file, record in records.items():
             console.print(file_table(file, record))
         console.print(files_table(records))
-    origin = run_summary.provenance(subject, baseline_check)
+    origin = run_summary.provenance(model_and_data, baseline_check)
     write_json(folder / "export.json", {**origin, "files": records, "failures": failures})
     progress.say(f"written to {folder}: {', '.join([*records, 'export.json'])}")
     if failures:

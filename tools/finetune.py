@@ -41,40 +41,44 @@ def main(flags) -> None:
     from dcp_tf.tools.app.reload_check import check_custom_layers_reload, reload_records
     from dcp_tf.training import save_model
 
-    subject = data_flags.load_model_and_data(flags)
-    data_flags.require_one_output(subject)
-    weight = finetuning.teacher_weight(flags, subject)
+    model_and_data = data_flags.load_model_and_data(flags)
+    data_flags.require_one_output(model_and_data)
+    weight = finetuning.teacher_weight(flags, model_and_data)
     config = read_training(flags, "finetuning")
-    teacher = finetuning.load_teacher(flags, subject)
-    check_custom_layers_reload(subject.model, subject.dataset)
+    teacher = finetuning.load_teacher(flags, model_and_data)
+    check_custom_layers_reload(model_and_data.model, model_and_data.dataset)
     folder, _ = run_flags.open_folder(flags, strategy=None)
     what = "teacher" if teacher else "model"
-    baseline_check = baseline.report_baseline(flags, subject, model=teacher, what=what, is_trained=True)
-    subject = augmentation_check.drop_harmful_augmentation(flags, subject, teacher)
-    subject.announce()
-    masks = finetuning.pruned_kernel_masks(subject.model, flags.model)
+    baseline_check = baseline.report_baseline(flags, model_and_data, model=teacher, what=what, is_trained=True)
+    model_and_data = augmentation_check.drop_harmful_augmentation(flags, model_and_data, teacher)
+    model_and_data.announce()
+    masks = finetuning.pruned_kernel_masks(model_and_data.model, flags.model)
     known = run_summary.known_figures(baseline_check) if teacher is None else None
-    before = run_summary.measure_model(subject.model, subject.dataset, subject.objective, known)
-    metric = subject.objective.primary
-    reference = None if teacher is None else unlabelled.reference(teacher, subject.dataset, subject.objective)
+    before = run_summary.measure_model(model_and_data.model, model_and_data.dataset, model_and_data.objective, known)
+    metric = model_and_data.objective.primary
+    reference = (
+        None if teacher is None else unlabelled.reference(teacher, model_and_data.dataset, model_and_data.objective)
+    )
     if reference is not None:
-        before, metric = before | reference.compare(subject.model), reference.metric
+        before, metric = before | reference.compare(model_and_data.model), reference.metric
     if teacher is not None and metric in before:
         progress.say(f"before fine-tuning: {metric} {before[metric]:.4f}")
-    phase = finetuning.fine_tune(flags, subject, config, teacher, folder, masks, weight)
-    path = save_model(subject.model, folder / "pruned.keras")
-    after = run_summary.measure_model(subject.model, subject.dataset, subject.objective, count_zero_kernels=bool(masks))
+    phase = finetuning.fine_tune(flags, model_and_data, config, teacher, folder, masks, weight)
+    path = save_model(model_and_data.model, folder / "pruned.keras")
+    after = run_summary.measure_model(
+        model_and_data.model, model_and_data.dataset, model_and_data.objective, count_zero_kernels=bool(masks)
+    )
     if reference is not None:
-        after |= reference.compare(subject.model)
+        after |= reference.compare(model_and_data.model)
     if metric in before:
         after[f"{metric}_before_finetuning"] = before[metric]
     failures = []
-    reloaded = reload_records(folder, {"pruned": subject.model}, subject.dataset, flags, failures)
+    reloaded = reload_records(folder, {"pruned": model_and_data.model}, model_and_data.dataset, flags, failures)
     content = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase]}
     if reference is not None:
         content["metric"] = metric
     resolved = {"distillation": weight}
-    run_summary.write_summary(folder, started, subject, flags, resolved, baseline_check, **content)
+    run_summary.write_summary(folder, started, model_and_data, flags, resolved, baseline_check, **content)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")

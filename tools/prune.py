@@ -55,38 +55,38 @@ def main(flags, strategy) -> None:
     job = pruning_flags.read_job(flags)
     trains = chosen is not None and chosen.baseline is not None
     if trains:
-        subject = train_network.build_from_flags(flags, chosen.model, chosen.image_size)
+        model_and_data = train_network.build_from_flags(flags, chosen.model, chosen.image_size)
     else:
-        subject = data_flags.load_model_and_data(flags)
-        data_flags.require_one_output(subject)
+        model_and_data = data_flags.load_model_and_data(flags)
+        data_flags.require_one_output(model_and_data)
     if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
     if job.latency and job.latency.path is not None:
-        job = latency_target.bind_latency_table(job, subject)
+        job = latency_target.bind_latency_table(job, model_and_data)
     if job.file:
-        job = file_target.bind_file_target(job, subject)
-    job, outlook = preflight.check_job(subject, job)
-    job, changes = preflight.drop_impossible_files(flags, subject, job)
+        job = file_target.bind_file_target(job, model_and_data)
+    job, outlook = preflight.check_job(model_and_data, job)
+    job, changes = preflight.drop_impossible_files(flags, model_and_data, job)
     folder, worker = run_flags.open_folder(flags, strategy)
     if worker:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
-    baseline_check = None if trains else baseline.report_baseline(flags, subject)
+    baseline_check = None if trains else baseline.report_baseline(flags, model_and_data)
     if not trains:
-        subject = augmentation_check.drop_harmful_augmentation(flags, subject)
-    subject.announce()
+        model_and_data = augmentation_check.drop_harmful_augmentation(flags, model_and_data)
+    model_and_data.announce()
     for line in (*changes, outlook):
         progress.say(line)
     run_flags.announce_strategy(flags, strategy)
     if job.latency and job.latency.path is None:
-        job = latency_target.bind_latency_table(job, subject, folder)
+        job = latency_target.bind_latency_table(job, model_and_data, folder)
     if job.latency and not getattr(strategy, "cluster_resolver", None):  # several workers would measure differently
-        job = latency_target.measure_chosen_widths(job, subject, folder, flags.resume)
+        job = latency_target.measure_chosen_widths(job, model_and_data, folder, flags.resume)
     with distributed(strategy):
-        phases = [_train(flags, chosen, subject, folder)] if trains else []
-        run.run(flags, subject, job, folder, started, phases, baseline_check)
+        phases = [_train(flags, chosen, model_and_data, folder)] if trains else []
+        run.run(flags, model_and_data, job, folder, started, phases, baseline_check)
 
 
-def _train(flags, chosen, subject, folder) -> dict:
+def _train(flags, chosen, model_and_data, folder) -> dict:
     """Trains the baseline of an experiment."""
     from dcp_tf import progress
     from dcp_tf.tools.app import train_network
@@ -95,7 +95,7 @@ def _train(flags, chosen, subject, folder) -> dict:
     if not flags.resume:  # what an earlier run kept belongs to its own baseline
         shutil.rmtree(folder / "state", ignore_errors=True)
     return train_network.train(
-        subject, chosen.baseline, folder / "state" / "baseline.npz", log_dir=str(folder / "events")
+        model_and_data, chosen.baseline, folder / "state" / "baseline.npz", log_dir=str(folder / "events")
     )
 
 

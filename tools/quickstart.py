@@ -48,16 +48,18 @@ def main(flags) -> None:
 
     job = pruning_flags.read_job(flags)
     config = read_training(flags, "baseline")
-    subject = train_network.build(flags.model, "digits", config.seed)
-    job, outlook = preflight.check_job(subject, job)
-    job, changes = preflight.drop_impossible_files(flags, subject, job)
+    model_and_data = train_network.build(flags.model, "digits", config.seed)
+    job, outlook = preflight.check_job(model_and_data, job)
+    job, changes = preflight.drop_impossible_files(flags, model_and_data, job)
     folder = writable_folder(flags.output_dir)
     for line in (*changes, f"training {flags.model} on digits; then {outlook}"):
         progress.say(line)
     if not flags.resume:  # what an earlier run kept belongs to its own baseline
         shutil.rmtree(folder / "state", ignore_errors=True)
-    phase = train_network.train(subject, config, folder / "state" / "baseline.npz", log_dir=str(folder / "events"))
-    run.run(flags, subject, job, folder, started, [phase])
+    phase = train_network.train(
+        model_and_data, config, folder / "state" / "baseline.npz", log_dir=str(folder / "events")
+    )
+    run.run(flags, model_and_data, job, folder, started, [phase])
 
 
 def run(argv=None) -> int:

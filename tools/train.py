@@ -45,18 +45,18 @@ def main(flags, strategy) -> None:
     from dcp_tf.training.distribution import distributed
 
     config = read_training(flags, "baseline")
-    subject = train_network.build_from_flags(flags, flags.model, flags.image_size)
+    model_and_data = train_network.build_from_flags(flags, flags.model, flags.image_size)
     folder, _ = run_flags.open_folder(flags, strategy)
-    subject.announce()
+    model_and_data.announce()
     state = run_flags.kept_training(flags, folder, "baseline")
     run_flags.announce_strategy(flags, strategy)
     with distributed(strategy):
-        phase = train_network.train(subject, config, state, log_dir=str(folder / "events"))
-    path = save_model(subject.model, folder / "baseline.keras")
-    measured = run_summary.measure_model(subject.model, subject.dataset, subject.objective)
-    run_summary.write_summary(folder, started, subject, flags, baseline=measured, phases=[phase])
+        phase = train_network.train(model_and_data, config, state, log_dir=str(folder / "events"))
+    path = save_model(model_and_data.model, folder / "baseline.keras")
+    measured = run_summary.measure_model(model_and_data.model, model_and_data.dataset, model_and_data.objective)
+    run_summary.write_summary(folder, started, model_and_data, flags, baseline=measured, phases=[phase])
     progress.say(f"written to {folder}: baseline.keras, summary.json")
-    metric = subject.objective.primary
+    metric = model_and_data.objective.primary
     print(f"{path}: {metric} {measured[metric]:.4f}, {measured['params']:,} parameters, {measured['macs']:,} MACs")
 
 

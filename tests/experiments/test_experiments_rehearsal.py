@@ -64,9 +64,9 @@ def test_networks_of_the_zoo_see_each_set_normalized_by_its_own_colors(name, mea
     from dcp_tf.tools.app import train_network
 
     write_mock_set(tmp_path, name, {"train": 4, "test": 2})
-    subject = train_network.build("zoo:preresnet8", f"tfds:{name}", 0, data_dir=str(tmp_path))
-    assert subject.normalization == name
-    assert subject.dataset.train.normalization.mean[0] == mean
+    model_and_data = train_network.build("zoo:preresnet8", f"tfds:{name}", 0, data_dir=str(tmp_path))
+    assert model_and_data.normalization == name
+    assert model_and_data.dataset.train.normalization.mean[0] == mean
 
 
 @pytest.mark.slow

@@ -119,10 +119,10 @@ def test_variants_of_one_seed_share_the_auxiliary_fine_tuning(inputs, tmp_path, 
 def test_a_run_that_fails_is_named_and_tried_again(inputs, tmp_path, capsys, monkeypatch):
     from dcp_tf.errors import RunError
 
-    def fail(subject, variant, *rest):
+    def fail(model_and_data, variant, *rest):
         if variant.label == "l1":
             raise RunError("the lamp went out")
-        return measure(subject, variant, *rest)
+        return measure(model_and_data, variant, *rest)
 
     measure = comparison.measure
     monkeypatch.setattr(comparison, "measure", fail)

@@ -162,11 +162,11 @@ def test_people_of_the_pairs_are_not_trained_on(faces):
     flags = parsed(prune, *faces.data, *faces.pairs, "--pairs_folds=1,2")
     assert face_flags.face_settings(flags).leave_out == ("p00", "p01", "p02", "p03")
     elsewhere = parsed(prune, *faces.data, faces.pairs[0], f"--pairs_root={faces.folder}")
-    subject = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs))
-    assert set(subject.dataset.class_names) == {f"p{person:02}" for person in range(6, PEOPLE)}
+    model_and_data = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs))
+    assert set(model_and_data.dataset.class_names) == {f"p{person:02}" for person in range(6, PEOPLE)}
     # Nothing of those who remain is set aside: they are measured on nothing.
-    assert subject.dataset.train.size == 6 * IMAGES
-    assert subject.dataset.train.labels.tolist().count(0) == IMAGES
+    assert model_and_data.dataset.train.size == 6 * IMAGES
+    assert model_and_data.dataset.train.labels.tolist().count(0) == IMAGES
     assert elsewhere.pairs_root != str(faces.root)
 
 
@@ -183,8 +183,8 @@ def test_lists_choose_the_people(faces, tmp_path):
     (tmp_path / "keep.txt").write_text("p06\np07\np08\n")
     (tmp_path / "leave.txt").write_text("p07\n")
     lists = (f"--keep_identities={tmp_path}/keep.txt", f"--leave_out_identities={tmp_path}/leave.txt")
-    subject = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs, *lists))
-    assert subject.dataset.class_names == ("p06", "p08")
+    model_and_data = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs, *lists))
+    assert model_and_data.dataset.class_names == ("p06", "p08")
 
 
 def parsed(program, *arguments):
@@ -247,8 +247,8 @@ def test_training_models_are_told_to_leave_their_head_behind(faces, tmp_path, ca
     assert the_part in refused(capsys, prune, with_logits, *faces.data, *faces.pairs, "--loss=softmax", out)
     flags = parsed(prune, with_logits, *faces.data, *faces.pairs, "--loss=arcface")
     assert "ArcFace over 6 classes" in data_flags.load_model_and_data(flags).objective.describe()
-    subject = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs))
-    assert any("the 8 outputs being an embedding" in note for note in subject.notes)
+    model_and_data = data_flags.load_model_and_data(parsed(prune, faces.model, *faces.data, *faces.pairs))
+    assert any("the 8 outputs being an embedding" in note for note in model_and_data.notes)
 
 
 def test_faces_of_another_size_are_stretched_where_asked(faces, tmp_path, capsys):

@@ -126,6 +126,6 @@ def test_a_network_of_the_zoo_is_built_for_images_of_many_sizes(tmp_path, capsys
     assert "--image_size" in capsys.readouterr().err
     flags = copy.deepcopy(prune.PROGRAM.flags)
     flags(["prune", *arguments, "--image_size=24"])
-    subject = data_flags.load_model_and_data(flags)
-    assert subject.model.input_shape == (None, 24, 24, 3)
-    assert subject.dataset.input_shape == (24, 24, 3)
+    model_and_data = data_flags.load_model_and_data(flags)
+    assert model_and_data.model.input_shape == (None, 24, 24, 3)
+    assert model_and_data.dataset.input_shape == (24, 24, 3)

@@ -9,7 +9,7 @@ _IMAGES = 512  # enough to detect large losses
 _SHARE, _POINTS = 0.1, 0.05  # relative and absolute loss of accuracy; larger ones are no accident
 
 
-def drop_harmful_augmentation(flags: Any, subject: ModelAndData, teacher: Any = None) -> ModelAndData:
+def drop_harmful_augmentation(flags: Any, model_and_data: ModelAndData, teacher: Any = None) -> ModelAndData:
     """Turns the default augmentation off if the accuracy collapses on augmented images.
 
     A model that never saw such images would learn them at the cost of its accuracy, from a baseline that is wrong
@@ -17,24 +17,24 @@ def drop_harmful_augmentation(flags: Any, subject: ModelAndData, teacher: Any = 
 
     Args:
         flags: of a program that trains.
-        subject: a trained model with its data and its objective.
-        teacher: the model to check; None: the subject's own.
+        model_and_data: a trained model with its data and its objective.
+        teacher: the model to check; None: that of `model_and_data`.
     """
-    train, objective = subject.dataset.train, subject.objective
+    train, objective = model_and_data.dataset.train, model_and_data.objective
     augmentation = getattr(train, "augmentation", "none")
     if flags.augmentation is not None or augmentation == "none" or not _trains(flags):
-        return subject
+        return model_and_data
     if objective is None or objective.is_dense or objective.name not in ("softmax", "sigmoid", "multilabel"):
-        return subject
-    before, after = _accuracies(teacher or subject.model, train, objective, flags.seed)
+        return model_and_data
+    before, after = _accuracies(teacher or model_and_data.model, train, objective, flags.seed)
     if before - after <= max(_POINTS, _SHARE * before):
-        return subject
+        return model_and_data
     note = (
         f"the training images are not augmented ({augmentation}): the model's accuracy falls from "
         f"{100 * before:.0f}% to {100 * after:.0f}% on augmented ones (--augmentation={augmentation} forces it)"
     )
-    dataset = dataclasses.replace(subject.dataset, train=dataclasses.replace(train, augmentation="none"))
-    return dataclasses.replace(subject, dataset=dataset, notes=(*subject.notes, note))
+    dataset = dataclasses.replace(model_and_data.dataset, train=dataclasses.replace(train, augmentation="none"))
+    return dataclasses.replace(model_and_data, dataset=dataset, notes=(*model_and_data.notes, note))
 
 
 def _trains(flags: Any) -> bool:

@@ -33,7 +33,7 @@ def read_expected(flags: Any, metric: str) -> float | None:
 
 def report_baseline(
     flags: Any,
-    subject: Any,
+    model_and_data: Any,
     *,
     model: Any = None,
     figures: Any = None,
@@ -44,8 +44,8 @@ def report_baseline(
 
     Args:
         flags: of the program.
-        subject: the model, its data and its objective.
-        model: the model to measure; None: the subject's own.
+        model_and_data: the model, its data and its objective.
+        model: the model to measure; None: that of `model_and_data`.
         figures: the figures of the test images, if they are known.
         what: what the log calls the model.
         is_trained: whether the weights are trained; None: read off the flags.
@@ -56,25 +56,25 @@ def report_baseline(
     from dcp_tf import progress
     from dcp_tf.training.baseline_check import check_baseline
 
-    objective = subject.objective
+    objective = model_and_data.objective
     if objective is None:
         return None
     expected = read_expected(flags, objective.primary) if "expected" in flags else None
     if is_trained is None:
-        is_trained = not subject.source.startswith(("zoo:", "keras:")) or flags["weights"].value is not None
-    if figures is None and subject.dataset.test.labels is not None and model is None:
+        is_trained = not model_and_data.source.startswith(("zoo:", "keras:")) or flags["weights"].value is not None
+    if figures is None and model_and_data.dataset.test.labels is not None and model is None:
         from dcp_tf.tools.app.run_summary import measure_figures
 
-        figures = measure_figures(subject.model, subject.dataset, objective)
+        figures = measure_figures(model_and_data.model, model_and_data.dataset, objective)
     check = check_baseline(
-        model or subject.model,
+        model or model_and_data.model,
         objective,
-        subject.dataset.train,
-        subject.dataset.test,
+        model_and_data.dataset.train,
+        model_and_data.dataset.test,
         expected=expected,
         figures=figures,
         is_trained=is_trained,
-        class_names=tuple(getattr(subject.dataset, "class_names", ())),
+        class_names=tuple(getattr(model_and_data.dataset, "class_names", ())),
         seed=flags.seed,
     )
     if check is not None:

@@ -53,7 +53,7 @@ class Schedule:
         return settings | {"train_samples": self.train_samples}
 
 
-def check(subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule) -> Schedule:
+def check(model_and_data: ModelAndData, variants: Sequence[Variant], schedule: Schedule) -> Schedule:
     """Checks the input before anything runs, and returns the schedule with its context.
 
     Raises:
@@ -61,27 +61,29 @@ def check(subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule
     """
     from dcp_tf.pruning import prepare
 
-    if subject.dataset.test.labels is None:
+    if model_and_data.dataset.test.labels is None:
         raise UsageError("methods are compared by their accuracy: the test images need labels")
     context = prepare(
-        subject.model,
-        subject.dataset.train,
+        model_and_data.model,
+        model_and_data.dataset.train,
         variants[0].method,
-        validation_data=subject.dataset.test,
-        objective=subject.objective,
+        validation_data=model_and_data.dataset.test,
+        objective=model_and_data.objective,
         auxiliary=schedule.auxiliary,
         finetuning=schedule.finetuning,
         distillation=schedule.distillation,
     )
     for variant in variants[1:]:
         context.rebind(variant.method)
-    if subject.objective.primary != "top1":
-        raise UsageError(f"methods are compared by top-1, but this model is measured by {subject.objective.primary}")
+    if model_and_data.objective.primary != "top1":
+        raise UsageError(
+            f"methods are compared by top-1, but this model is measured by {model_and_data.objective.primary}"
+        )
     return dataclasses.replace(schedule, context=context)
 
 
 def read_earlier(
-    folder: str | os.PathLike, subject: ModelAndData, variants: Sequence[Variant], schedule: Schedule
+    folder: str | os.PathLike, model_and_data: ModelAndData, variants: Sequence[Variant], schedule: Schedule
 ) -> dict[str, Any] | None:
     """The stopped comparison in a folder; None if there is none.
 
@@ -94,7 +96,7 @@ def read_earlier(
     before = read_json(path)
     if not isinstance(before, dict) or not {"conditions", "runs", "baseline"} <= before.keys():
         raise UsageError(f"{path} is not a comparison; leave out --resume to start over")
-    require_same(path, before["conditions"], conditions(subject, schedule))
+    require_same(path, before["conditions"], conditions(model_and_data, schedule))
     for variant in variants:
         for record in before["runs"]:
             if record["method"] == variant.label:
@@ -103,7 +105,7 @@ def read_earlier(
 
 
 def run(
-    subject: ModelAndData,
+    model_and_data: ModelAndData,
     variants: Sequence[Variant],
     seeds: Sequence[int],
     schedule: Schedule,
@@ -115,7 +117,7 @@ def run(
     """Runs every variant with every seed; compare.json in the folder always holds the finished runs.
 
     Args:
-        subject: the model and its data, checked by `check`.
+        model_and_data: the model and its data, checked by `check`.
         variants: what to compare.
         seeds: the runs of each variant.
         schedule: of all variants, as `check` returned it.
@@ -134,11 +136,13 @@ def run(
     if before is None:
         shutil.rmtree(state, ignore_errors=True)
         graph = schedule.context.graph
-        measured = run_summary.measure_model(graph, subject.dataset, subject.objective, baseline_check.figures)
+        measured = run_summary.measure_model(
+            graph, model_and_data.dataset, model_and_data.objective, baseline_check.figures
+        )
         before = {"baseline": measured, "runs": []}
     content = {
-        **run_summary.provenance(subject, baseline_check),
-        "conditions": conditions(subject, schedule),
+        **run_summary.provenance(model_and_data, baseline_check),
+        "conditions": conditions(model_and_data, schedule),
         "settings": _plain(settings or {}),
         "baseline": before["baseline"],
         "runs": [record for record in before["runs"] if "failure" not in record],
@@ -150,7 +154,7 @@ def run(
     started = time.perf_counter()
     for number, (variant, seed) in enumerate(waiting, start=1):
         progress.say(f"run {number} of {len(waiting)}: {variant.label}, seed {seed}")
-        content["runs"].append(attempt(subject, variant, seed, schedule, state))
+        content["runs"].append(attempt(model_and_data, variant, seed, schedule, state))
         write_json(folder / FILE, content)
         left = (time.perf_counter() - started) / number * (len(waiting) - number)
         progress.say(_line(content["runs"][-1], left))
@@ -158,12 +162,12 @@ def run(
 
 
 def measure(
-    subject: ModelAndData, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path | None = None
+    model_and_data: ModelAndData, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path | None = None
 ) -> dict[str, Any]:
     """Prunes and fine-tunes once.
 
     Args:
-        subject: the model and its data.
+        model_and_data: the model and its data.
         variant: how to prune.
         seed: of all random choices.
         schedule: how to train, as `check` returned it.
@@ -181,7 +185,7 @@ def measure(
     stopped = own is not None and (own / "selection.npz").exists()
     context = schedule.context.rebind(
         variant.method,
-        schedule.images(subject.dataset.train, seed),
+        schedule.images(model_and_data.dataset.train, seed),
         state_dir=own,
         resume=True,
         shared_dir=None if state is None else state / "shared",
@@ -224,33 +228,33 @@ def _of_kept_epoch(result: Any, epochs: Sequence[float]) -> float | None:
 
 
 def attempt(
-    subject: ModelAndData, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path
+    model_and_data: ModelAndData, variant: Variant, seed: int, schedule: Schedule, state: pathlib.Path
 ) -> dict[str, Any]:
     """As `measure`, but an error becomes the `failure` of the record."""
     try:
-        return measure(subject, variant, seed, schedule, state)
+        return measure(model_and_data, variant, seed, schedule, state)
     except RunError as error:
         return {"method": variant.label, "seed": seed, "settings": settings_of(variant), "failure": str(error)}
     finally:
         gc.collect()
 
 
-def conditions(subject: ModelAndData, schedule: Schedule) -> dict[str, Any]:
+def conditions(model_and_data: ModelAndData, schedule: Schedule) -> dict[str, Any]:
     """Everything that the figures depend on, apart from the variant and the seed."""
     from dcp_tf.models.weights_digest import weights_digest
     from dcp_tf.training import distillation_weight
 
     return _plain(
         {
-            "weights": weights_digest(subject.model),
-            "dataset": subject.dataset.name,
-            "train_images": subject.dataset.train.size,
-            "test_images": subject.dataset.test.size,
-            "normalization": str(getattr(subject.dataset.train, "normalization", None)),
-            "augmentation": getattr(subject.dataset.train, "augmentation", None),
-            "objective": repr(subject.objective),
+            "weights": weights_digest(model_and_data.model),
+            "dataset": model_and_data.dataset.name,
+            "train_images": model_and_data.dataset.train.size,
+            "test_images": model_and_data.dataset.test.size,
+            "normalization": str(getattr(model_and_data.dataset.train, "normalization", None)),
+            "augmentation": getattr(model_and_data.dataset.train, "augmentation", None),
+            "objective": repr(model_and_data.objective),
             **schedule.to_json(),
-            "distillation": distillation_weight(subject.objective.loss, schedule.distillation),
+            "distillation": distillation_weight(model_and_data.objective.loss, schedule.distillation),
         }
     )
 

@@ -65,12 +65,12 @@ def read_file_target(flags: Any, method: Any, deployment: Deployment) -> FileTar
     return target
 
 
-def bind_file_target(job: Any, subject: Any) -> Any:
+def bind_file_target(job: Any, model_and_data: Any) -> Any:
     """The job with a method that knows the size of the file at given widths.
 
     Args:
         job: a `pruning_flags.Job` with a file target.
-        subject: the baseline and its data.
+        model_and_data: the baseline and its data.
 
     Raises:
         UsageError: the method takes no such target.
@@ -82,10 +82,10 @@ def bind_file_target(job: Any, subject: Any) -> Any:
     settings = dataclasses.replace(job.deployment, calibration_samples=_SAMPLES, strict=False)
 
     def size(model: Any, mode: str) -> int:
-        file = tflite_files.convert(model, mode, subject.dataset, settings, seed=0)
-        return len(tflite_files.add_metadata(file, model, subject.dataset, subject.objective).content)
+        file = tflite_files.convert(model, mode, model_and_data.dataset, settings, seed=0)
+        return len(tflite_files.add_metadata(file, model, model_and_data.dataset, model_and_data.objective).content)
 
-    model = tflite_files.fixed_size(subject.model, subject.dataset)
+    model = tflite_files.fixed_size(model_and_data.model, model_and_data.dataset)
     graph = ChannelGraph(model, ignore_statistics=job.method.ignore_statistics)
     sizes = FileSizes(graph, job.file.mode, size)
     progress.say(f"the baseline's {job.file.mode} file takes {sizes.full:,} bytes; the target is {job.file.asked}")

@@ -12,7 +12,7 @@ from dcp_tf.tools.cli import model_flags, objective_flags, run_flags
 from dcp_tf.tools.cli.data_flags import ModelAndData
 
 
-def teacher_weight(flags: Any, subject: ModelAndData) -> float:
+def teacher_weight(flags: Any, model_and_data: ModelAndData) -> float:
     """The weight of the distillation loss; 0 without a teacher.
 
     Raises:
@@ -20,21 +20,24 @@ def teacher_weight(flags: Any, subject: ModelAndData) -> float:
     """
     from dcp_tf.training import distillation_weight
 
-    weight = distillation_weight(subject.objective.loss, flags.distillation)
+    weight = distillation_weight(model_and_data.objective.loss, flags.distillation)
     if flags.teacher and not weight:
         raise UsageError("--teacher has no effect: --distillation is 0, or the loss has no distance to a teacher")
-    if subject.dataset.train.labels is None and not flags.teacher:
+    if model_and_data.dataset.train.labels is None and not flags.teacher:
         raise UsageError("the data has no labels: give --teacher=BASELINE")
     return weight if flags.teacher else 0.0
 
 
-def load_teacher(flags: Any, subject: ModelAndData) -> Any:
+def load_teacher(flags: Any, model_and_data: ModelAndData) -> Any:
     """The model of `--teacher`; None without the flag."""
     if not flags.teacher:
         return None
     from dcp_tf import models
 
-    shapes = {"input_shape": subject.dataset.input_shape, "num_classes": subject.model.outputs[0].shape[-1]}
+    shapes = {
+        "input_shape": model_and_data.dataset.input_shape,
+        "num_classes": model_and_data.model.outputs[0].shape[-1],
+    }
     return models.load(flags.teacher, **shapes, **model_flags.loading_of(flags)).model
 
 
@@ -61,7 +64,7 @@ def pruned_kernel_masks(model: Any, path: str) -> dict:
 
 def fine_tune(
     flags: Any,
-    subject: ModelAndData,
+    model_and_data: ModelAndData,
     config: Any,
     teacher: Any,
     folder: pathlib.Path,
@@ -73,18 +76,20 @@ def fine_tune(
     from dcp_tf.training import Distillation, TrainState, finetuning_advice, fit
     from dcp_tf.training.advice import ADVISED
 
-    objective, train, test = subject.objective, subject.dataset.train, subject.dataset.test
+    objective, train, test = model_and_data.objective, model_and_data.dataset.train, model_and_data.dataset.test
     loss, at_once = objective.loss, images_per_measurement(test.shape)
     state = run_flags.kept_training(flags, folder, "finetuning")
     started = time.perf_counter()
     history = fit(
-        objective.with_loss_head(subject.model, train),
+        objective.with_loss_head(model_and_data.model, train),
         train,
         [Distillation(loss, weight) if weight else loss],
         config,
         teacher=None if teacher is None else objective_flags.teacher(objective, teacher, train),
         masks=masks,
-        validation=lambda: {} if test.labels is None else objective.evaluate(subject.model, test.batches(at_once)),
+        validation=lambda: (
+            {} if test.labels is None else objective.evaluate(model_and_data.model, test.batches(at_once))
+        ),
         checkpoint=TrainState(state, {"data": digest(train), "teacher": flags.teacher, "distillation": weight}),
         log_dir=str(folder / "events"),
         keep_best=True,

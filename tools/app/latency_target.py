@@ -81,12 +81,12 @@ def read_latency_target(flags: Any, method: Any, deployment: Any) -> LatencyTarg
     return LatencyTarget(flags.target_latency, flags.latency_quantization, flags.threads, mode, flags.latency_table)
 
 
-def bind_latency_table(job: Any, subject: Any, folder: pathlib.Path | None = None) -> Any:
+def bind_latency_table(job: Any, model_and_data: Any, folder: pathlib.Path | None = None) -> Any:
     """The job with a method that knows the latency of its widths.
 
     Args:
         job: a `pruning_flags.Job` with a latency target.
-        subject: the baseline and its data.
+        model_and_data: the baseline and its data.
         folder: for the table if it is measured; an existing table of the same model, machine and settings is reused.
 
     Raises:
@@ -97,11 +97,11 @@ def bind_latency_table(job: Any, subject: Any, folder: pathlib.Path | None = Non
     from dcp_tf.tflite.latency.latency_table import LatencyTable, measure_latency_table
 
     target, method = job.latency, job.method
-    fixed = tflite_files.fixed_size(subject.model, subject.dataset)
+    fixed = tflite_files.fixed_size(model_and_data.model, model_and_data.dataset)
     if job.context is not None and fixed is job.context.model:
         graph = job.context.graph
     else:
-        graph = ChannelGraph(fixed, [(None, *subject.dataset.train.shape)], method.ignore_statistics)
+        graph = ChannelGraph(fixed, [(None, *model_and_data.dataset.train.shape)], method.ignore_statistics)
     if target.path is not None:
         path = pathlib.Path(target.path)
         table = LatencyTable.load(path, graph)
@@ -126,12 +126,12 @@ def bind_latency_table(job: Any, subject: Any, folder: pathlib.Path | None = Non
     return dataclasses.replace(job, method=method, latency=dataclasses.replace(target, table=table, graph=graph))
 
 
-def measure_chosen_widths(job: Any, subject: Any, folder: pathlib.Path, resume: bool) -> Any:
+def measure_chosen_widths(job: Any, model_and_data: Any, folder: pathlib.Path, resume: bool) -> Any:
     """The job with a method that measures the chosen widths, if the table is from this machine.
 
     Args:
         job: what `bind_latency_table` returned.
-        subject: the baseline and its data.
+        model_and_data: the baseline and its data.
         folder: of the run; it keeps the measurements.
         resume: whether to reuse the measurements of an earlier run.
     """

@@ -13,7 +13,7 @@ from dcp_tf.tools.cli.pruning_flags import Job
 _SAMPLES = 2  # for the calibration of trial files
 
 
-def check_job(subject: ModelAndData, job: Job) -> tuple[Job, str]:
+def check_job(model_and_data: ModelAndData, job: Job) -> tuple[Job, str]:
     """Checks the input before anything runs.
 
     Returns:
@@ -24,13 +24,13 @@ def check_job(subject: ModelAndData, job: Job) -> tuple[Job, str]:
     """
     from dcp_tf.pruning import prepare
 
-    check_custom_layers_reload(subject.model, subject.dataset)
+    check_custom_layers_reload(model_and_data.model, model_and_data.dataset)
     context = prepare(
-        subject.model,
-        subject.dataset.train,
+        model_and_data.model,
+        model_and_data.dataset.train,
         job.method,
-        validation_data=subject.dataset.test if subject.dataset.test.labels is not None else None,
-        objective=subject.objective,
+        validation_data=model_and_data.dataset.test if model_and_data.dataset.test.labels is not None else None,
+        objective=model_and_data.objective,
         auxiliary=job.auxiliary,
         finetuning=job.finetuning,
         distillation=job.distillation,
@@ -51,25 +51,25 @@ def check_job(subject: ModelAndData, job: Job) -> tuple[Job, str]:
     return dataclasses.replace(job, context=context), f"{', '.join(parts)} (inspect_model lists them)"
 
 
-def drop_impossible_files(flags: Any, subject: ModelAndData, job: Job) -> tuple[Job, list[str]]:
+def drop_impossible_files(flags: Any, model_and_data: ModelAndData, job: Job) -> tuple[Job, list[str]]:
     """The job without the TFLite files that the model does not allow, and a line for each change.
 
     Raises:
         UsageError: a file that the user asked for cannot be made.
     """
-    deployment, notes = possible_files(job.deployment, flags["quantization"].present, subject)
+    deployment, notes = possible_files(job.deployment, flags["quantization"].present, model_and_data)
     if job.latency and job.latency.mode not in deployment.quantizations:
         raise UsageError(f"{notes[0]}; --target_latency needs the {job.latency.mode} file")
     return dataclasses.replace(job, deployment=deployment), notes
 
 
-def possible_files(settings: Deployment, is_asked: bool, subject: Any) -> tuple[Deployment, list[str]]:
+def possible_files(settings: Deployment, is_asked: bool, model_and_data: Any) -> tuple[Deployment, list[str]]:
     """Leaves out files that cannot be made; a dynamic file replaces a default int8 file.
 
     Args:
         settings: which files.
         is_asked: whether the user chose them; else they are the defaults.
-        subject: the model (trained or not) with its data.
+        model_and_data: the model (trained or not) with its data.
 
     Returns:
         The files that can be made, and a line for each change.
@@ -79,7 +79,7 @@ def possible_files(settings: Deployment, is_asked: bool, subject: Any) -> tuple[
     """
     if not settings.quantizations:
         return settings, []
-    reasons = _reasons(settings, subject)
+    reasons = _reasons(settings, model_and_data)
     if is_asked and reasons:
         mode, reason = next(iter(reasons.items()))
         raise UsageError(f"no {mode} file can be made of this model: {reason} (--quantization)")
@@ -96,21 +96,21 @@ def possible_files(settings: Deployment, is_asked: bool, subject: Any) -> tuple[
     return dataclasses.replace(settings, quantizations=modes), notes
 
 
-def _reasons(settings: Deployment, subject: Any) -> dict[str, str]:
+def _reasons(settings: Deployment, model_and_data: Any) -> dict[str, str]:
     """Mode -> why its file cannot be made."""
-    model = tflite_files.fixed_size(subject.model, subject.dataset)
+    model = tflite_files.fixed_size(model_and_data.model, model_and_data.dataset)
     modes, reasons = settings.quantizations, {}
     tried: dict[str, str | None] = {}
 
     def fails(mode: str) -> str | None:
         if mode not in tried:
-            tried[mode] = _trial(model, mode, subject.dataset, settings)
+            tried[mode] = _trial(model, mode, model_and_data.dataset, settings)
         return tried[mode]
 
     for mode in ("int8", "qat", "int16x8"):
         if mode in modes and (reason := fails("int16x8" if mode == "int16x8" else "int8")):
             reasons[mode] = reason
-    if "qat" in modes and "qat" not in reasons and (reason := _bridge_trial(model, subject.objective)):
+    if "qat" in modes and "qat" not in reasons and (reason := _bridge_trial(model, model_and_data.objective)):
         reasons["qat"] = reason
     floats = [mode for mode in modes if mode not in ("int8", "qat", "int16x8")]
     # An int8 file that may mix integer and float kernels shows that float files can be made, too.

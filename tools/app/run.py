@@ -17,7 +17,7 @@ from dcp_tf.tools.cli.pruning_flags import Job
 
 def run(
     flags: Any,
-    subject: ModelAndData,
+    model_and_data: ModelAndData,
     job: Job,
     folder: pathlib.Path,
     started: float,
@@ -28,7 +28,7 @@ def run(
 
     Args:
         flags: of `prune` or `quickstart`.
-        subject: the baseline and its data.
+        model_and_data: the baseline and its data.
         job: what to do, as `preflight.check_job` returned it; its method and the training images may be others now.
         folder: of the run, which exists.
         started: `time.time()` at the start.
@@ -45,42 +45,42 @@ def run(
     from dcp_tf.training import save_model
 
     remove_leftovers(folder)
-    baseline_check = baseline_check or baseline.report_baseline(flags, subject, is_trained=True)
+    baseline_check = baseline_check or baseline.report_baseline(flags, model_and_data, is_trained=True)
     context = job.context.rebind(
         job.method,
-        subject.dataset.train,
+        model_and_data.dataset.train,
         state_dir=folder / "state" / "pruning",
         resume=flags.resume,
         log_dir=str(folder / "events"),
         seed=flags.seed,
     )
     result = prune_prepared(context, looks_at_baseline=False)  # it was measured before
-    models = {"baseline": subject.model, "pruned": result.model}
+    models = {"baseline": model_and_data.model, "pruned": result.model}
     for name, model in models.items():
         save_model(model, folder / f"{name}.keras")
     result.plan.save(folder / "plan.json")
-    measured = _measure(subject, context.graph, result, baseline_check)
-    reference = unlabelled.reference(subject.model, subject.dataset, subject.objective)
+    measured = _measure(model_and_data, context.graph, result, baseline_check)
+    reference = unlabelled.reference(model_and_data.model, model_and_data.dataset, model_and_data.objective)
     if reference is not None:
         measured["pruned"] |= reference.compare(result.model)
         for line in reference.remarks({"the pruned model": measured["pruned"]}):
             progress.say(line)
     deploying = time.perf_counter()
     failures: list[str] = []
-    reloaded = reload_records(folder, models, subject.dataset, flags, failures)
+    reloaded = reload_records(folder, models, model_and_data.dataset, flags, failures)
     deployment.remove_files(folder, models)  # of an earlier run
     files, not_deployed = deployment.deploy(
-        models, subject.dataset, subject.objective, folder, job.deployment, flags.seed, reference
+        models, model_and_data.dataset, model_and_data.objective, folder, job.deployment, flags.seed, reference
     )
-    failures += not_deployed + disagreements(measured, files, subject.objective.primary)
+    failures += not_deployed + disagreements(measured, files, model_and_data.objective.primary)
     targets = _judge_targets(job, result.plan, files, failures, flags.debug)
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     content = {"method": job.method.name, **measured, **targets, "reload_check": reloaded, "tflite": files}
     content |= {"failures": failures, "phases": phases}
     if reference is not None:
         content["metric"] = reference.metric
-    resolved = _resolved(subject, job)
-    summary = run_summary.write_summary(folder, started, subject, flags, resolved, baseline_check, **content)
+    resolved = _resolved(model_and_data, job)
+    summary = run_summary.write_summary(folder, started, model_and_data, flags, resolved, baseline_check, **content)
     with collect(failures, "report.html", flags.debug):
         write_report(folder)
     with collect(failures, "the printed table", flags.debug):
@@ -90,7 +90,7 @@ def run(
         raise RunError("; ".join(failures))
 
 
-def _resolved(subject: ModelAndData, job: Job) -> dict[str, Any]:
+def _resolved(model_and_data: ModelAndData, job: Job) -> dict[str, Any]:
     """The values that the run used for flags that were not given."""
     from dcp_tf.training import distillation_weight
 
@@ -101,13 +101,13 @@ def _resolved(subject: ModelAndData, job: Job) -> dict[str, Any]:
         resolved |= {"selection_passes": method.passes}
     if method.uses_heads and not method.per_stage:
         resolved |= {"auxiliary_trains": method.auxiliary_trains or "heads"}
-    share = distillation_weight(subject.objective.loss, job.distillation)
+    share = distillation_weight(model_and_data.objective.loss, job.distillation)
     return {**resolved, "distillation": share, "allocation": method.allocates}
 
 
-def _measure(subject: ModelAndData, graph: Any, result: Any, baseline_check: Any) -> dict[str, dict]:
+def _measure(model_and_data: ModelAndData, graph: Any, result: Any, baseline_check: Any) -> dict[str, dict]:
     """Costs and figures of the baseline, which has this graph, and of the pruned model, as summary.json holds them."""
-    dataset, objective = subject.dataset, subject.objective
+    dataset, objective = model_and_data.dataset, model_and_data.objective
     known = run_summary.known_figures(baseline_check)
     measured = {"baseline": run_summary.measure_model(graph, dataset, objective, known)}
     count_zeros = bool(result.plan.kernels) or "kernel_sparsity" in measured["baseline"]

@@ -63,19 +63,19 @@ def known_figures(baseline_check: Any) -> dict[str, Any] | None:
     return baseline_check.figures if baseline_check is not None and baseline_check.part == "test" else None
 
 
-def provenance(subject: Any, baseline_check: Any = None) -> dict[str, Any]:
+def provenance(model_and_data: Any, baseline_check: Any = None) -> dict[str, Any]:
     """What every JSON file of a program says about its origin.
 
     Args:
-        subject: the model with its data.
+        model_and_data: the model with its data.
         baseline_check: what `baseline.report_baseline` returned.
     """
     packages = ("tensorflow", "keras", "numpy", "ai-edge-litert")
     return {
         "dcp_tf_version": dcp_tf.__version__,
         "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "model": subject.source,
-        "dataset": subject.dataset.name,
+        "model": model_and_data.source,
+        "dataset": model_and_data.dataset.name,
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
         **({} if baseline_check is None else {"baseline_check": baseline.as_json(baseline_check)}),
     }
@@ -93,11 +93,11 @@ def settings_of(flags: Any, resolved: Mapping[str, Any] | None = None) -> dict[s
     return {name: readable_name(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-def _resolved_of_data(subject: Any) -> dict[str, Any]:
+def _resolved_of_data(model_and_data: Any) -> dict[str, Any]:
     """The settings that follow from the model and the data."""
-    augmentation = getattr(subject.dataset.train, "augmentation", None)
-    outputs = subject.outputs_kind and ("logits" if subject.outputs_kind == "logits" else "probabilities")
-    normalization = None if subject.normalization == "mean/std" else subject.normalization
+    augmentation = getattr(model_and_data.dataset.train, "augmentation", None)
+    outputs = model_and_data.outputs_kind and ("logits" if model_and_data.outputs_kind == "logits" else "probabilities")
+    normalization = None if model_and_data.normalization == "mean/std" else model_and_data.normalization
     return {"normalization": normalization, "outputs": outputs, "augmentation": augmentation}
 
 
@@ -112,7 +112,7 @@ def _resolved_of_training(phases: Sequence[Mapping[str, Any]]) -> dict[str, Any]
 def write_summary(
     folder: pathlib.Path,
     started: float,
-    subject: Any,
+    model_and_data: Any,
     flags: Any,
     resolved: Mapping[str, Any] | None = None,
     baseline_check: Any = None,
@@ -123,19 +123,23 @@ def write_summary(
     Args:
         folder: of the run.
         started: `time.time()` at the start.
-        subject: the model with its data.
+        model_and_data: the model with its data.
         flags: of the program.
         resolved: see `settings_of`.
         baseline_check: what `baseline.report_baseline` returned.
         **content: what was measured: `baseline` and `pruned`, `tflite`, `phases`, ...
     """
-    resolved = {**_resolved_of_data(subject), **_resolved_of_training(content.get("phases", ())), **(resolved or {})}
+    resolved = {
+        **_resolved_of_data(model_and_data),
+        **_resolved_of_training(content.get("phases", ())),
+        **(resolved or {}),
+    }
     summary = {
-        **provenance(subject, baseline_check),
-        "normalization": subject.normalization,
-        "outputs": subject.outputs_kind,
-        "loss": subject.objective.name,
-        "metric": subject.objective.primary,
+        **provenance(model_and_data, baseline_check),
+        "normalization": model_and_data.normalization,
+        "outputs": model_and_data.outputs_kind,
+        "loss": model_and_data.objective.name,
+        "metric": model_and_data.objective.primary,
         "settings": settings_of(flags, resolved),
         "seed": flags.seed,
         **content,

@@ -69,7 +69,7 @@ def build_from_flags(flags: Any, model: str, image_size: int | None) -> ModelAnd
     Raises:
         UsageError: as `build`, or the user's own arrays are of another shape than `keras:NAME` takes.
     """
-    subject = build(
+    model_and_data = build(
         model,
         flags.dataset,
         flags.seed,
@@ -80,15 +80,17 @@ def build_from_flags(flags: Any, model: str, image_size: int | None) -> ModelAnd
         image_size=image_size,
     )
     if not model.startswith("zoo:"):  # which are built for the data
-        check_shape(flags, subject.dataset)
-    return face_flags.with_pairs(flags, subject)
+        check_shape(flags, model_and_data.dataset)
+    return face_flags.with_pairs(flags, model_and_data)
 
 
-def train(subject: ModelAndData, config: Any, state: pathlib.Path, *, log_dir: str | None = None) -> dict[str, Any]:
+def train(
+    model_and_data: ModelAndData, config: Any, state: pathlib.Path, *, log_dir: str | None = None
+) -> dict[str, Any]:
     """Trains a built network in place; resumes from `state`.
 
     Args:
-        subject: the network and its data.
+        model_and_data: the network and its data.
         config: how to train.
         state: file that keeps the finished epochs.
         log_dir: folder for TensorBoard scalars.
@@ -103,7 +105,7 @@ def train(subject: ModelAndData, config: Any, state: pathlib.Path, *, log_dir: s
     from dcp_tf.data import digest, images_per_measurement
     from dcp_tf.training import TrainState, fit
 
-    model, images, objective = subject.model, subject.dataset, subject.objective
+    model, images, objective = model_and_data.model, model_and_data.dataset, model_and_data.objective
     started = time.perf_counter()
     history = fit(
         objective.with_loss_head(model, None),

@@ -168,19 +168,19 @@ def load_model_and_data(flags: Any) -> ModelAndData:
     if len(loaded.model.outputs) == 1:
         kind = _outputs_kind(flags, loaded.model, notes)
         objective, dataset = objective_flags.read(flags, kind, loaded.model, dataset, notes)
-    subject = ModelAndData(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
-    subject = face_flags.with_pairs(flags, subject) if "pairs" in flags else subject
-    if "expected" in flags and subject.objective is not None:
-        baseline.read_expected(flags, subject.objective.primary)
-    return subject
+    model_and_data = ModelAndData(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
+    model_and_data = face_flags.with_pairs(flags, model_and_data) if "pairs" in flags else model_and_data
+    if "expected" in flags and model_and_data.objective is not None:
+        baseline.read_expected(flags, model_and_data.objective.primary)
+    return model_and_data
 
 
-def require_one_output(subject: ModelAndData) -> None:
+def require_one_output(model_and_data: ModelAndData) -> None:
     """Raises UsageError for a model with several outputs, where a program measures or trains by the labels."""
-    if subject.objective is None:
-        names = ", ".join(subject.model.output_names)
+    if model_and_data.objective is None:
+        names = model_and_data.model.output_names
         raise UsageError(
-            f"{subject.source} has {len(subject.model.outputs)} outputs ({names}), the data one label for each image: "
+            f"{model_and_data.source} has {len(names)} outputs ({', '.join(names)}), the data one label per image: "
             "inspect_model and export take such a model; in Python join the outputs to one and prune by a loss of your "
             "own (README, Several outputs)"
         )

@@ -94,8 +94,8 @@ def read_pairs(flags: Any) -> Any:
     return pairs
 
 
-def with_pairs(flags: Any, subject: Any) -> Any:
-    """The subject, measured on `--pairs` where they are given: their images become the test images.
+def with_pairs(flags: Any, model_and_data: Any) -> Any:
+    """The model and its data, measured on `--pairs` where they are given: their images become the test images.
 
     The faces that were set aside for testing are learned from then.
 
@@ -104,12 +104,12 @@ def with_pairs(flags: Any, subject: Any) -> Any:
     """
     require_pairs(flags)
     if not flags.pairs:
-        _check_recall(subject)
-        return subject
-    _require_embeddings(flags, subject.objective)
+        _check_recall(model_and_data)
+        return model_and_data
+    _require_embeddings(flags, model_and_data.objective)
     from dcp_tf.training.verified import Verified
 
-    dataset, notes, pairs = subject.dataset, list(subject.notes), read_pairs(flags)
+    dataset, notes, pairs = model_and_data.dataset, list(model_and_data.notes), read_pairs(flags)
     train = dataset.train
     if flags.dataset.startswith("faces:"):
         train = _joined(train, dataset.test)
@@ -121,10 +121,10 @@ def with_pairs(flags: Any, subject: Any) -> Any:
                 "is none of strangers; --leave_out_identities leaves them out"
             )
     test = pair_images(flags, pairs, dataset.input_shape, train.normalization)
-    objective = Verified(subject.objective, pairs)
+    objective = Verified(model_and_data.objective, pairs)
     notes.append(f"verified on {pairs.size:,} pairs of {len(pairs.files):,} images ({flags.pairs})")
     dataset = dataclasses.replace(dataset, train=train, test=test)
-    return dataclasses.replace(subject, dataset=dataset, objective=objective, notes=tuple(notes))
+    return dataclasses.replace(model_and_data, dataset=dataset, objective=objective, notes=tuple(notes))
 
 
 def require_pairs(flags: Any) -> None:
@@ -164,17 +164,17 @@ def _require_embeddings(flags: Any, objective: Any) -> None:
         )
 
 
-def _check_recall(subject: Any) -> None:
+def _check_recall(model_and_data: Any) -> None:
     """Raises UsageError where no person has two test images, so that no image has a neighbor to find."""
     from dcp_tf.training import Directions, Embedding
 
-    labels = subject.dataset.test.labels
-    if labels is None or not isinstance(subject.objective, Embedding | Directions):
+    labels = model_and_data.dataset.test.labels
+    if labels is None or not isinstance(model_and_data.objective, Embedding | Directions):
         return
     if np.unique(labels, return_counts=True)[1].max() < 2:
         raise UsageError(
-            f"{subject.dataset.name} has no two test images of one class, so that embeddings cannot be measured; give "
-            "--pairs to verify them, or more images of each person"
+            f"{model_and_data.dataset.name} has no two test images of one class, so embeddings cannot be measured; "
+            "give --pairs to verify them, or more images of each person"
         )
 
 

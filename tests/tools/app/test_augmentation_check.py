@@ -53,23 +53,23 @@ def looked_at(path, reads_rows, *, labels=True, **flags):
     if not labels:
         images = dataclasses.replace(images, train=dataclasses.replace(images.train, labels=None))
     given = Flags({"augmentation": None, "finetune_epochs": 1, "seed": 0} | flags)
-    subject = ModelAndData(network, images, "logits", "none", "m.keras", (), objective)
-    return drop_harmful_augmentation(given, subject)
+    model_and_data = ModelAndData(network, images, "logits", "none", "m.keras", (), objective)
+    return drop_harmful_augmentation(given, model_and_data)
 
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_what_the_model_does_not_recognise_is_left_out_and_said(rows, labels):
-    subject = looked_at(rows, reads_rows=True, labels=labels)
-    assert subject.dataset.train.augmentation == "none"
-    assert len(subject.notes) == 1
-    assert NOTE in subject.notes[0]
+    model_and_data = looked_at(rows, reads_rows=True, labels=labels)
+    assert model_and_data.dataset.train.augmentation == "none"
+    assert len(model_and_data.notes) == 1
+    assert NOTE in model_and_data.notes[0]
 
 
 @pytest.mark.parametrize("labels", [True, False])
 def test_what_the_model_recognises_stays(rows, labels):
-    subject = looked_at(rows, reads_rows=False, labels=labels)
-    assert subject.dataset.train.augmentation == "shift"
-    assert not subject.notes
+    model_and_data = looked_at(rows, reads_rows=False, labels=labels)
+    assert model_and_data.dataset.train.augmentation == "shift"
+    assert not model_and_data.notes
 
 
 @pytest.mark.parametrize("flags", [{"augmentation": "shift"}, {"finetune_epochs": 0}])
