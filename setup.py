@@ -63,6 +63,7 @@ setup(
     ],
     extras_require={
         "edge": ["ai-edge-quantizer>=0.4"],
+        "hub": ["keras-hub>=0.21"],
         "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"],
     },
     entry_points={"console_scripts": ["dcp-quickstart=dcp_tf.tools.quickstart:run"]},

@@ -5,6 +5,7 @@
     python -m dcp_tf.tools.inspect_model --model=keras:MobileNetV2 --rate=0.3
     python -m dcp_tf.tools.inspect_model --model=zoo:resnet50 --rate=0.5 --paper_scope --json
     python -m dcp_tf.tools.inspect_model --sweep --only=MobileNet
+    python -m dcp_tf.tools.inspect_model --sweep=keras_hub
 
 A group is a set of channels with the same producers and consumers; each of its channels can be removed on its own. Its
 name is what prune takes for --exclude.
@@ -37,8 +38,13 @@ define(PROGRAM, Scope, ["prune_residual", "ignore_statistics"])
 PROGRAM.boolean(
     "paper_scope", False, "For zoo: networks, the groups that the papers prune, with --round_to=1 unless it is given."
 )
-PROGRAM.section("All of keras.applications")
-PROGRAM.boolean("sweep", False, "Prune every network at random and compare it with the masked one; no --model.")
+PROGRAM.section("All of keras.applications, or eight networks of KerasHub")
+PROGRAM.switch(
+    "sweep",
+    ("keras.applications", "keras_hub"),
+    "Prune every network at random and compare it with the masked one; no --model. --sweep=keras_hub: small networks "
+    "of KerasHub, if it is installed, with their layers opened; their TFLite files are compared too.",
+)
 PROGRAM.string("only", "", "A regular expression: the networks of --sweep whose name it is found in.")
 PROGRAM.section("Output")
 PROGRAM.path("plot", None, "Draw the groups over the graph into this file (.png, .svg or .pdf).")
@@ -94,11 +100,11 @@ def _sweep(flags) -> int:
     from dcp_tf.tools.app import sweep
     from dcp_tf.tools.cli.program import FAILED, OK
 
-    rows = sweep.sweep(flags.only)
+    rows = sweep.sweep(flags.only, library=flags.sweep)
     if flags.json:
         print(json.dumps([row.to_json() for row in rows], indent=2))
     else:
-        Console(highlight=False).print(sweep.table(rows))
+        Console(highlight=False).print(sweep.table(rows, flags.sweep))
     return FAILED if any(row.failure for row in rows) else OK
 
 

@@ -2,6 +2,7 @@
 
 import math
 
+import keras
 import numpy as np
 
 from dcp_tf.graph.channel_graph import ChannelGraph
@@ -40,22 +41,25 @@ def group_fractions(graph: ChannelGraph) -> dict[str, tuple[float, float | None]
     return {group.name: (of_params[i], of_macs[i]) for i, group in enumerate(graph.groups)}
 
 
-def shrinkable_fraction(graph: ChannelGraph, residual: bool = True) -> float:
+def shrinkable_fraction(
+    graph: ChannelGraph, residual: bool = True, kinds: tuple[type[keras.layers.Layer], ...] | None = None
+) -> float:
     """The fraction of a network's convolution parameters that belong to layers which can lose channels.
 
     Args:
         graph: the groups of the model.
         residual: whether residual streams may lose channels too.
+        kinds: the classes of layers that count, in place of convolutions.
 
     Returns:
-        A fraction of 1; 0 for a network without convolutions.
+        A fraction of 1; 0 for a network without such layers.
     """
     prunable = {group.name for group in graph.prunable(residual)}
     is_prunable = np.array([*(group.name in prunable for group in graph.groups), False])
     prunable_label = is_prunable[graph.group_of_label()]
     total = reached = 0
     for record in graph.records.values():
-        if isinstance(record.operation, layers_of()):
+        if isinstance(record.operation, layers_of() if kinds is None else kinds):
             size = sum(math.prod(weight.shape) for weight in record.operation.weights)
             vectors = [labels for by_axis in record.weights.values() for labels in by_axis.values()]
             total += size

@@ -1,6 +1,8 @@
 """A new layer like a given one, without its weights: every copy of a model consists of these."""
 
 import copy
+import inspect
+import types
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -32,11 +34,40 @@ def new_layer(layer: keras.Layer, change: Callable[[dict[str, Any]], Mapping[str
         try:
             new = _from_config(layer, change)
         except Exception as error:  # a custom __init__ may raise anything
-            new = None if change is not None else _without_config(layer)
-            if new is None:
+            if repair_config(layer):
+                new = _from_config(layer, change)
+            elif change is not None or (new := _without_config(layer)) is None:
                 raise UsageError(_cannot(layer, error)) from error
+    if "get_config" in vars(layer):
+        new.get_config = types.MethodType(_config_for_init, new)
     new.name = layer.name  # some layers choose a name, and each copy would choose another one
     return new
+
+
+def repair_config(layer: keras.Layer) -> bool:
+    """Leaves out of a layer's config what its `__init__` does not take, where it cannot be created from it otherwise.
+
+    Some classes add derived values to their config, which no file can be loaded from. This object gets a `get_config`
+    without them; the class stays as it is.
+
+    Returns:
+        Whether that was so, and the layer can be created from its config now.
+    """
+    try:
+        _from_config(layer, None)
+    except Exception:  # a custom __init__ may raise anything
+        layer.get_config = types.MethodType(_config_for_init, layer)
+        try:
+            _from_config(layer, None)
+            return True
+        except Exception:  # as above
+            del layer.get_config
+    return False
+
+
+def _config_for_init(layer: keras.Layer) -> dict[str, Any]:
+    taken = {"name", "trainable", "dtype", *inspect.signature(type(layer).__init__).parameters}
+    return {key: value for key, value in type(layer).get_config(layer).items() if key in taken}
 
 
 def check_config(layer: keras.Layer) -> None:

@@ -15,8 +15,10 @@ from keras.src.ops.numpy import Reshape
 
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
+from dcp_tf.models.compiled_like import compile_arguments
 from dcp_tf.models.custom_objects import is_custom
 from dcp_tf.models.functional import functional_graph, input_like, ordered_nodes
+from dcp_tf.models.layer_copies import repair_config
 from dcp_tf.models.retrace_errors import explain, line_with
 from dcp_tf.models.retrace_inputs import accepts, arguments, example, example_outputs, inputs_of
 from dcp_tf.models.signature import pack
@@ -74,7 +76,8 @@ def to_functional(model: keras.Model, input_spec: Any = None) -> keras.Model:
     opening.say()
     if functional is not model:
         functional._trainable = model._trainable
-        _compile_alike(functional, model)
+        if config := compile_arguments(model):
+            functional.compile(**config)
     return functional
 
 
@@ -85,9 +88,16 @@ def _traced_model(model: keras.Model, input_spec: Any) -> keras.Model:
         built = example_outputs(model, tree.map_structure(lambda x: example(x), args), {})
         if isinstance(built, Exception):
             raise _Refused(explain(built))
-    traced = _record(model, inputs, args, {})
+    cast = tree.map_structure(lambda x: _as_the_layer_takes_it(model, x), args)
+    traced = _record(model, inputs, cast, {})
     _check_equal(model, args, {}, traced, inputs)
     return traced
+
+
+def _as_the_layer_takes_it(layer: keras.Layer, tensor: keras.KerasTensor) -> keras.KerasTensor:
+    """A tensor in the dtype of a layer's policy, to which the layer itself would convert it."""
+    dtype = _dtype(layer, tensor)
+    return tensor if dtype == tensor.dtype else keras.ops.cast(tensor, dtype)
 
 
 def _record(layer: keras.Layer, inputs: Any, args: tuple, kwargs: dict) -> keras.Model:
@@ -196,14 +206,14 @@ class _Opening:
     """Replaces the custom layers in functional graphs by nested functional models, wherever they can be retraced."""
 
     def __init__(self):
-        self._models: dict[int, keras.Model] = {}
+        self._models: dict[int, tuple[keras.Model, keras.Model]] = {}  # by id: before, and with opened layers
         self._whole: dict[str, str] = {}
 
     def model(self, model: keras.Model, inputs: Any = None) -> keras.Model:
         """A functional model with opened layers; the model itself where there are none."""
         if id(model) not in self._models or inputs is not None:
-            self._models[id(model)] = self._opened(model, functional_graph(model), inputs)
-        return self._models[id(model)]
+            self._models[id(model)] = model, self._opened(model, functional_graph(model), inputs)
+        return self._models[id(model)][1]
 
     def say(self) -> None:
         """Logs which layers stayed whole, and why."""
@@ -233,6 +243,7 @@ class _Opening:
         try:
             return self.model(_opened_layer(operation, nodes))
         except _Refused as refused:
+            repair_config(operation)
             self._whole.setdefault(f"{operation.name} ({type(operation).__name__})", str(refused))
             return operation
 
@@ -340,13 +351,3 @@ def _own_training(model: keras.Model) -> Iterator[str]:
     own = [name for name in _TRAINING if getattr(type(model), name) is not getattr(keras.Model, name)]
     if own:
         yield f"the functional model trains as Keras does, without the {own[0]} of {type(model).__qualname__}"
-
-
-def _compile_alike(functional: keras.Model, model: keras.Model) -> None:
-    if not model.compiled or getattr(model, "_compile_config", None) is None:
-        return
-    config = dict(model._compile_config.config)
-    optimizer = config.get("optimizer")
-    if isinstance(optimizer, keras.optimizers.Optimizer):  # one optimizer belongs to the variables of one model
-        config["optimizer"] = type(optimizer).from_config(optimizer.get_config())
-    functional.compile(**config)

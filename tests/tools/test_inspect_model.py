@@ -5,6 +5,7 @@ import json
 import pytest
 
 from dcp_tf.tools import inspect_model
+from dcp_tf.tools.app import sweep
 
 
 def printed(capsys, *flags):
@@ -65,6 +66,26 @@ def test_all_of_keras_applications_can_be_pruned(capsys):
     rows = printed(capsys, "--sweep")
     assert len(rows) == 40
     assert [row["network"] for row in rows if row["failure"]] == []
+
+
+@pytest.mark.slow
+def test_networks_of_keras_hub_can_be_pruned(capsys):
+    pytest.importorskip("keras_hub")
+    rows = printed(capsys, "--sweep=keras_hub")
+    assert len(rows) == 8
+    for row in rows:
+        assert row["failure"] is None, row
+        assert row["tflite_error"] < 1e-3 or row["precision"] == "float64"
+        assert row["shrinkable"] > 0.99 or row["network"] == "ViT"
+        assert bool(row["pinned"]) == (row["network"] == "ViT")
+
+
+def test_a_sweep_names_its_library(capsys, monkeypatch):
+    assert inspect_model.run(["--sweep=torchvision"]) == 2
+    assert "one of <keras.applications|keras_hub>" in capsys.readouterr().err
+    monkeypatch.setattr(sweep.importlib.util, "find_spec", lambda name: None)
+    assert inspect_model.run(["--sweep=keras_hub"]) == 2
+    assert "pip install keras-hub" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

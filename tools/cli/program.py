@@ -81,6 +81,10 @@ class Program:
         """Defines a switch: `--name` or `--noname`."""
         self._define(absl_flags.DEFINE_boolean, name, default, about)
 
+    def switch(self, name: str, values: Sequence[str], about: str) -> None:
+        """Defines a switch that may name what it switches on: `--name` is `--name=` and the first of some words."""
+        self._define(absl_flags.DEFINE, _SwitchParser(values), name, "", about, boolean=True)
+
     def enum(self, name: str, default: str | None, values: Sequence[str], about: str) -> None:
         """Defines a flag that takes one of some words."""
         self._define(absl_flags.DEFINE_enum, name, default, list(values), about)
@@ -179,6 +183,21 @@ class _PathParser(absl_flags.ArgumentParser):
 
     def flag_type(self) -> str:
         return "path"
+
+
+class _SwitchParser(absl_flags.ArgumentParser):
+    def __init__(self, values: Sequence[str]):
+        super().__init__()
+        self._values = {"true": values[0], "false": "", "": "", **{value: value for value in values}}
+
+    def parse(self, argument: str) -> str:
+        if argument not in self._values:
+            words = [word for word in self._values.values() if word]
+            raise ValueError(f"value should be one of <{'|'.join(dict.fromkeys(words))}>")
+        return self._values[argument]
+
+    def flag_type(self) -> str:
+        return "word"
 
 
 class _PathsParser(absl_flags.ListParser):

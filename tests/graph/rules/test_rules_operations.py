@@ -22,6 +22,7 @@ FOLLOW = {
     "relu": lambda y: ops.relu(y),
     "gelu": lambda y: ops.gelu(y),
     "leaky_relu": lambda y: ops.leaky_relu(y, 0.2),
+    "activations.relu": keras.activations.relu,
     "negative and scalars": lambda y: -(y * 2 + 1) / 3 - 0.5,
     "power": lambda y: ops.tanh(y) ** 2,
     "reversed operands": lambda y: 1.0 - 2.0 * y,
