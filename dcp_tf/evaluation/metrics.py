@@ -28,14 +28,15 @@ def accuracy(
 
     Args:
         model_or_predict: a Keras model, or anything that maps images (B, H, W, C) to outputs (B, K) or (B, 1).
-        batches: pairs of images and integer labels (B,), such as `ImageSplit.batches` gives.
+        batches: of images and integer labels (B,), such as `ImageSplit.batches` gives, perhaps with sample weights.
         top5: whether to measure how often the label is among the five largest outputs (skipped below six outputs).
         outputs_kind: "logits", "softmax" or "sigmoid", as `dcp_tf.models.outputs_kind` says. Given, the mean
             cross-entropy is measured too (summed over several sigmoid outputs). A model with one output needs it: the
             second class is any output above .5, or above 0 for logits.
 
     Returns:
-        `top1`, and `top5` and `loss` if they were measured; accuracies as fractions of 1.
+        `top1`, and `top5` and `loss` if they were measured; accuracies as fractions of 1. Sample weights count in the
+        loss.
 
     Raises:
         UsageError: there are no batches or no labels, or the labels do not fit the outputs.
@@ -43,7 +44,7 @@ def accuracy(
     """
     sums: collections.Counter[str] = collections.Counter()
     count = 0
-    for outputs, labels in outputs_and_labels(model_or_predict, batches):
+    for outputs, labels, weights in outputs_and_labels(model_or_predict, batches, with_weights=True):
         outputs = _as_matrix(outputs)
         _check_batch(outputs, labels)
         count += len(labels)
@@ -51,7 +52,7 @@ def accuracy(
         if top5 and outputs.shape[1] >= 6:
             sums["top5"] += int(_in_top5(outputs, labels).sum())
         if outputs_kind is not None:
-            sums["loss"] += float(_cross_entropy(outputs, labels, outputs_kind).sum())
+            sums["loss"] += float((weights * _cross_entropy(outputs, labels, outputs_kind)).sum())
     return {name: value / count for name, value in sums.items()}
 
 
@@ -105,9 +106,14 @@ def predict_function(model_or_predict: keras.Model | Callable) -> Callable:
 
 
 def outputs_and_labels(
-    model_or_predict: keras.Model | Callable, batches: Iterable
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    model_or_predict: keras.Model | Callable, batches: Iterable, with_weights: bool = False
+) -> Iterator[tuple]:
     """The outputs of a model and the labels, batch by batch, with a progress bar.
+
+    Args:
+        model_or_predict: a Keras model, or anything that maps images to outputs.
+        batches: of (images, labels), perhaps with sample weights.
+        with_weights: whether to give the sample weights too, 1 where there are none.
 
     Raises:
         UsageError: there are no batches or no labels, or the model has several outputs.
@@ -116,13 +122,14 @@ def outputs_and_labels(
     predict = predict_function(model_or_predict)
     empty = True
     for batch in progress.bar(batches, what="evaluating", unit="batch"):
-        if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+        if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
             raise UsageError("evaluation needs labels: each batch must be a pair of images and labels")
         outputs = single_output(predict(batch[0]))
         if np.isnan(outputs).any():
             raise RunError(_NAN)
         empty = False
-        yield outputs, np.asarray(batch[1])
+        weights = np.asarray(batch[2]) if len(batch) == 3 else 1.0
+        yield (outputs, np.asarray(batch[1]), weights)[: 2 + with_weights]
     if empty:
         raise UsageError("there are no images to evaluate on")
 

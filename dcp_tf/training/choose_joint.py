@@ -40,7 +40,7 @@ def as_objective(
     if isinstance(objective, Joint):
         return _bound(objective, names, model, data, loss_weights, what)
     given = _by_name(objective, names, "objective")
-    kinds, weights = _by_name(outputs_kind, names, "outputs_kind"), _weights(loss_weights, names)
+    kinds, weights = _by_name(outputs_kind, names, "outputs_kind"), checked_weights(loss_weights, names)
     if len(names) == 1:
         return objective_of_output(given.get(names[0]), model, data, kinds.get(names[0]), what)
     if isinstance(outputs_kind, str):
@@ -83,8 +83,12 @@ def _by_name(given: Any, names: Sequence[str], argument: str) -> dict[str, Any]:
     return dict.fromkeys(names, given)
 
 
-def _weights(given: Any, names: Sequence[str]) -> dict[str, float]:
-    """The weight of each output's loss."""
+def checked_weights(given: Any, names: Sequence[str]) -> dict[str, float]:
+    """The weight of each output's loss, from a dict by name or a list; all 1 for None.
+
+    Raises:
+        UsageError: a weight is no number from 0, or there is one output, whose loss has nothing to be weighed against.
+    """
     if given is None:
         return dict.fromkeys(names, 1.0)
     if len(names) == 1:

@@ -11,6 +11,7 @@ from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
 from dcp_tf.settings.data import LOSSES, MARGINS
 from dcp_tf.training.custom_objective import Custom
 from dcp_tf.training.embeddings import Directions, Embedding
+from dcp_tf.training.keras_metrics import with_metrics
 from dcp_tf.training.label_checks import are_two_classes, are_whole, check_reachable, is_index
 from dcp_tf.training.objectives import Classification, Objective, Regression, output_shape
 
@@ -49,7 +50,7 @@ def choose_for_outputs(
         raise UsageError(f"unknown loss {loss!r}; choose one of {', '.join(LOSSES)}")
     if len(shape) < 2:
         raise UsageError(f"expected outputs of shape (batch, ..., values), received {shape}")
-    name = _infer_loss(kind, shape, data.labels) if loss == "auto" else loss
+    name = infer_loss(kind, shape, data.labels) if loss == "auto" else loss
     if (name, kind) in (("softmax", "sigmoid"), ("sigmoid", "softmax"), ("multilabel", "softmax")):
         raise UsageError(f"a model that ends in a {kind} has no {name} loss; leave out the loss, or end it in logits")
     if name == "mse":
@@ -87,13 +88,13 @@ def as_objective(
     if outputs_kind is not None:
         raise UsageError("give either outputs_kind or an objective that knows it, not both")
     if isinstance(objective, Objective):
-        return objective.bind(output_shape(model, data), data, model, what)
+        return with_metrics(objective.bind(output_shape(model, data), data, model, what), objective.keras_metrics)
     if callable(objective):
         return Custom(objective).bind(output_shape(model, data), data, model, what)
     raise UsageError(f"expected an objective, the name of a loss, or a loss, received {type(objective).__name__}")
 
 
-def _infer_loss(kind: str, shape: tuple, labels: np.ndarray | None) -> str:
+def infer_loss(kind: str, shape: tuple, labels: np.ndarray | None) -> str:
     """The name of the loss that labels and outputs suggest."""
     of_classes = "sigmoid" if kind == "sigmoid" else "softmax"
     if labels is None:

@@ -72,6 +72,8 @@ class Custom(Objective):
 
     def describe(self):
         """See `Objective`."""
+        if hasattr(self.loss, "describe"):
+            return self.loss.describe()
         return getattr(self.loss, "__qualname__", type(self.loss).__qualname__)
 
     def __repr__(self) -> str:

@@ -8,10 +8,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.data.structure import join_batch
 from dcp_tf.errors import UsageError
 from dcp_tf.evaluation import predict_function
 from dcp_tf.models.signature import pack
 from dcp_tf.training.joint_loss import JointLoss, as_tuple, own_weights
+from dcp_tf.training.keras_metrics import with_metrics
 from dcp_tf.training.losses import loss_of
 from dcp_tf.training.objectives import Objective
 from dcp_tf.training.targets import split_batch
@@ -71,7 +73,8 @@ class Joint(Objective):
         for number, (name, objective, weight) in enumerate(self.parts):
             own_model = None if model is None else of_output(model, number)
             own_data = data_of(data, name, name in self.imitated)
-            parts.append((name, objective.bind(shape[number], own_data, own_model, _named(what, name)), weight))
+            bound = objective.bind(shape[number], own_data, own_model, _named(what, name))
+            parts.append((name, with_metrics(bound, objective.keras_metrics), weight))
         return dataclasses.replace(self, parts=tuple(parts))
 
     def check(self, labels, shape, what="the data"):
@@ -159,7 +162,7 @@ class Joint(Objective):
             measured = dict(objective.evaluate(lambda outputs: outputs, replay.of(number, name)))
             measured.pop("loss", None)
             if type(objective).loss_head is Objective.loss_head:
-                loss = _mean_loss(objective.loss, replay.of(number, name, weighted=True))
+                loss = _mean_loss(objective.loss, replay.of(number, name))
                 total, is_measured = total + weight * loss, True
                 measured = {"loss": loss, **measured}
             figures |= {f"{name}_{metric}": value for metric, value in measured.items()}
@@ -197,7 +200,7 @@ def _named(what: str, name: str) -> str:
 
 def _mean_loss(loss: Any, batches: Iterable) -> float:
     total, count = 0.0, 0
-    for outputs, labels, weights in batches:
+    for outputs, labels, weights in map(split_batch, batches):
         total += len(outputs) * float(loss_of(loss, labels, outputs, weights=weights))
         count += len(outputs)
     return total / count
@@ -224,11 +227,10 @@ class _Replay:
     def has_labels(self, name: str) -> bool:
         return name in (self._first[1] or {})
 
-    def of(self, number: int, name: str, weighted: bool = False) -> Iterator[tuple]:
-        """Pairs of the outputs of that number and its labels, perhaps with its sample weights or None."""
+    def of(self, number: int, name: str) -> Iterator[tuple]:
+        """Batches of the outputs of that number in place of inputs, with its labels and sample weights."""
         for outputs, labels, weights in self._stored if self._stored is not None else self._run():
-            pair = outputs[number], labels[name]
-            yield (*pair, own_weights(weights, name)) if weighted else pair
+            yield join_batch(outputs[number], labels[name], own_weights(weights, name))
 
     def _run(self) -> Iterator[tuple]:
         for batch in self._batches:

@@ -37,6 +37,7 @@ class Objective(abc.ABC):
         primary: name of the main metric of `evaluate`.
         fidelity: the metric that compares a model with the baseline without labels: "agreement", "r2" or "cosine".
         output_type: "logits", "probabilities", "embeddings" or "numbers"; None if unknown.
+        keras_metrics: those that the model is compiled with, measured too, or None.
     """
 
     loss: Loss
@@ -48,6 +49,7 @@ class Objective(abc.ABC):
     primary: str
     fidelity: str = "r2"
     output_type: str | None = None
+    keras_metrics = None
 
     @abc.abstractmethod
     def bind(self, shape: tuple, data: Any, model: keras.Model | None = None, what: str = "the data") -> "Objective":
@@ -378,8 +380,8 @@ def compose(model_or_predict: keras.Model | Callable, function: Callable) -> Cal
 
 def _map_labels(batches: Iterable, function: Callable) -> Iterable:
     if isinstance(batches, tf.data.Dataset):
-        return batches.map(lambda images, labels: (images, function(labels)))
-    return ((images, function(labels)) for images, labels in batches)
+        return batches.map(lambda images, labels, *weights: (images, function(labels), *weights))
+    return ((images, function(labels), *weights) for images, labels, *weights in batches)
 
 
 def _class_numbers(labels: Any) -> tf.Tensor:

@@ -1,0 +1,208 @@
+"""The objective that a model is compiled with: its losses, loss weights and metrics, as they stand."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+from keras import tree
+
+from dcp_tf import progress
+from dcp_tf.errors import UsageError
+from dcp_tf.models.compiled_like import compile_arguments
+from dcp_tf.models.outputs import outputs_kind
+from dcp_tf.models.signature import output_names
+from dcp_tf.training.choose_joint import checked_weights
+from dcp_tf.training.choose_objective import choose_objective, infer_loss
+from dcp_tf.training.custom_objective import Custom
+from dcp_tf.training.joint_objective import Joint, data_of, of_output
+from dcp_tf.training.keras_losses import ClassificationAsKeras, KerasLoss, function_of, is_mean, keras_loss, settings_of
+from dcp_tf.training.keras_metrics import KerasMetrics, with_metrics
+from dcp_tf.training.losses import MeanSquaredError
+from dcp_tf.training.objectives import Classification, Objective, Regression, output_shape, predictions
+
+_LOSSES = keras.losses
+_FOCAL = (_LOSSES.categorical_focal_crossentropy, _LOSSES.binary_focal_crossentropy)
+_CATEGORICAL = (_LOSSES.sparse_categorical_crossentropy, _LOSSES.categorical_crossentropy, _FOCAL[0])
+_BINARY = (_LOSSES.binary_crossentropy, _FOCAL[1])
+_LOOKED_AT = 16  # images that tell probabilities from logits
+
+
+@dataclasses.dataclass(frozen=True)
+class KerasClassification(Classification):
+    """Classes with a cross-entropy of Keras' that is smoothed or focused; auxiliary heads learn the plain one.
+
+    Attributes:
+        loss_as_compiled: of rows of targets.
+    """
+
+    loss_as_compiled: KerasLoss | None = None
+
+    @property
+    def loss(self) -> ClassificationAsKeras:
+        """See `Objective`."""
+        plain = Classification.loss.fget(self)
+        return plain if self.loss_as_compiled is None else ClassificationAsKeras(plain, self.loss_as_compiled)
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainRegression(Regression):
+    """Numbers whose squared errors count in the labels' own units; auxiliary heads standardize them."""
+
+    @property
+    def loss(self) -> MeanSquaredError:
+        """See `Objective`."""
+        return MeanSquaredError()
+
+
+def compiled_objective(
+    compiled: keras.Model, model: keras.Model, data: Any, loss_weights: Any = None, what: str = "the data"
+) -> Objective | None:
+    """The objective of a model that is compiled with a loss, fitted to the model and its data; it is logged in a line.
+
+    Outputs whose loss is None stay as the model's own, and so do those without labels.
+
+    Args:
+        compiled: the model as a user compiled it.
+        model: the same with flat inputs and outputs.
+        data: bound to the model.
+        loss_weights: those that replace the compiled ones.
+        what: the name of the data in errors.
+
+    Returns:
+        None for a model that is not compiled with a loss, or that computes a loss of its own.
+
+    Raises:
+        UsageError: losses and outputs, or losses and data, do not fit each other.
+    """
+    arguments = compile_arguments(compiled)
+    if arguments.get("loss") is None or _computes_its_own(compiled):
+        return None
+    names = output_names(model)
+    losses = by_output(arguments["loss"], compiled, "loss")
+    if all(loss is None for loss in losses):
+        return None
+    metrics = _metrics(arguments, compiled)
+    if len(names) == 1:
+        checked_weights(loss_weights, names)
+        objective, told = _of_loss(losses[0], model, data, what)
+        progress.say(f"loss taken from model.compile: {told}")
+        return with_metrics(objective, metrics[0])
+    weights = by_output(arguments.get("loss_weights"), compiled, "loss_weights")
+    given = dict(zip(names, (1.0 if weight is None else weight for weight in weights), strict=True))
+    weights = checked_weights(given if loss_weights is None else loss_weights, names)
+    imitated = tuple(name for name, loss in zip(names, losses, strict=True) if loss is None)
+    parts, taken = [], []
+    for number, (name, loss) in enumerate(zip(names, losses, strict=True)):
+        own_data, own_model = data_of(data, name, loss is None), of_output(model, number)
+        objective, told = _of_loss(loss, own_model, own_data, f"{what} (output {name!r})")
+        parts.append((name, with_metrics(objective, metrics[number]), weights[name]))
+        taken.append(f"{name} {told} x{weights[name]:g}")
+    progress.say(f"loss taken from model.compile: {', '.join(taken)}")
+    return Joint(tuple(parts), imitated)
+
+
+def _metrics(arguments: Mapping[str, Any], model: keras.Model) -> list[KerasMetrics]:
+    """The compiled metrics of each output."""
+    both = []
+    for argument in ("metrics", "weighted_metrics"):
+        given = arguments.get(argument) or []
+        if len(model.outputs) == 1:
+            both.append([tree.flatten(given)])
+        else:
+            own = by_output(given, model, argument) if given else [[]] * len(model.outputs)
+            both.append([tree.flatten(metrics) for metrics in own])
+    return [KerasMetrics(*([m for m in own if m is not None] for own in pair)) for pair in zip(*both, strict=True)]
+
+
+def by_output(given: Any, model: keras.Model, argument: str) -> list[Any]:
+    """What `compile` was given for each output, in the order of `model.outputs`.
+
+    Args:
+        given: one thing for all, or a list in the order of the outputs, a dict by their names, or nested as they are.
+        model: whose outputs these are.
+        argument: the name for errors.
+
+    Raises:
+        UsageError: it does not fit the outputs.
+    """
+    count = len(model.outputs)
+    if not isinstance(given, Mapping | list | tuple):
+        return [given] * count
+    names, layers = output_names(model), getattr(model, "output_names", [])
+    keys = [{name, layer} for name, layer in zip(names, layers or names, strict=True)]
+    if isinstance(given, Mapping) and all(any(key in own for own in keys) for key in given):
+        return [next((given[key] for key in own if key in given), None) for own in keys]
+    if isinstance(given, list | tuple) and len(given) == count:
+        return list(given)
+    struct = getattr(model, "_outputs_struct", model.outputs)
+    try:
+        return [_at(given, path) for path, _ in tree.flatten_with_path(struct)]
+    except (KeyError, IndexError, TypeError):
+        raise UsageError(
+            f"the {argument} that {model.name!r} is compiled with does not fit its outputs, {', '.join(names)}; give "
+            "objective by their names"
+        ) from None
+
+
+def _at(given: Any, path: tuple) -> Any:
+    for key in path:
+        if not isinstance(given, Mapping | list | tuple):
+            break
+        given = given[key]
+    if isinstance(given, Mapping | list | tuple):
+        raise KeyError(path)
+    return given
+
+
+def _of_loss(given: Any, model: keras.Model, data: Any, what: str) -> tuple[Objective, str]:
+    """The objective of one output, and what it is in words; without a loss or labels that of a model as it is."""
+    if given is None or data.labels is None:
+        return choose_objective(model, data, what=what), "imitates the model"
+    shape = output_shape(model, data)
+    loss = keras_loss(given, data.labels.shape, shape)
+    function, told = function_of(loss), given if isinstance(given, str) else KerasLoss(loss).describe()
+    objective: Objective | None = None
+    if is_mean(loss) and function is _LOSSES.mean_squared_error:
+        objective = Regression().bind(shape, data, model, what)
+        if max(objective.std) > 1:
+            objective = PlainRegression(objective.mean, objective.std, objective.is_dense)
+    elif is_mean(loss) and function in (*_CATEGORICAL, *_BINARY):
+        objective = _of_classes(loss, model, data, what)
+    return objective or Custom(KerasLoss(loss)).bind(shape, data, model, what), told
+
+
+def _of_classes(loss: keras.losses.Loss, model: keras.Model, data: Any, what: str) -> Objective | None:
+    """Classes as the loss reads the outputs; None for labels that are no classes, such as images as targets."""
+    function, settings, shape = function_of(loss), settings_of(loss), output_shape(model, data)
+    is_binary, kind = function in _BINARY, outputs_kind(model)
+    if settings.get("ignore_class") is not None or settings.get("axis", -1) != -1:
+        return None
+    if kind == "logits" and not settings.get("from_logits", False) and _gives_probabilities(model, data):
+        kind = "sigmoid" if is_binary else "softmax"
+    inferred = infer_loss(kind, shape, data.labels)
+    is_numbers = is_binary and (kind == "softmax" or inferred == "mse")
+    if is_numbers or (not is_binary and (kind == "sigmoid" or shape[-1] == 1)):
+        return None
+    form = {"independent": is_binary, "multilabel": is_binary and inferred == "multilabel"}
+    if function in _FOCAL or settings.get("label_smoothing"):
+        return KerasClassification(kind, **form, loss_as_compiled=KerasLoss(loss)).bind(shape, data, model, what)
+    return Classification(kind, **form).bind(shape, data, model, what)
+
+
+def _gives_probabilities(model: keras.Model, data: Any) -> bool:
+    """Whether outputs that no known activation ends in are those that a loss without from_logits takes."""
+    values, _ = predictions(model, data, _LOOKED_AT)
+    return bool(values.min() >= 0 and values.max() <= 1)
+
+
+def _computes_its_own(model: keras.Model) -> bool:
+    """Whether a model's class computes its loss itself, which is logged."""
+    kind = type(model)
+    if kind.compute_loss is keras.Model.compute_loss or kind.__module__.startswith("keras."):
+        return False
+    progress.say(
+        f"note: {kind.__name__} computes its loss itself, which pruning cannot read; give it as objective=..., or the "
+        "loss is read off the outputs and the labels"
+    )
+    return True

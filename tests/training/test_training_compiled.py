@@ -1,0 +1,221 @@
+"""The loss, the loss weights and the metrics that a model is compiled with."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from joint_nets import INPUTS, LABELS, WEIGHTS, N, NamedSplit, branching
+
+from dcp_tf.errors import UsageError
+from dcp_tf.models.signature import with_flat_signature
+from dcp_tf.training import Classification, Custom, Regression, choose_objective
+from dcp_tf.training.compiled import compiled_objective
+from dcp_tf.training.losses import loss_of
+
+RNG = np.random.default_rng(3)
+ONE_HOT = np.eye(3, dtype="float32")[LABELS["classes"]]
+BINARY = RNG.integers(0, 2, (N, 3)).astype("float32")
+WITHIN = RNG.uniform(size=N).astype("float32")
+
+
+def own(y_true, y_pred):
+    return tf.reduce_mean(tf.abs(y_true - y_pred), -1)
+
+
+def network(activation=None, units=3, layer=None):
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(inputs)
+    return keras.Model(inputs, keras.layers.Dense(units, activation, name=layer or "answer")(x))
+
+
+def by_keras(model, labels, weights=None):
+    """Keras' loss of the training mode's outputs and its gradient."""
+    struct = model._outputs_struct
+    named = isinstance(labels, dict)
+    names = [tensor._keras_history.operation.name for tensor in model.outputs]
+
+    def nested(values):
+        return tf.nest.pack_sequence_as(struct, [values[name] for name in names]) if named else values
+
+    with tf.GradientTape() as tape:
+        outputs = model(INPUTS, training=False)
+        loss = model.compute_loss(INPUTS, nested(labels), outputs, None if weights is None else nested(weights))
+    return loss, tape.gradient(loss, model.trainable_variables)
+
+
+def ours(objective, model, labels, weights=None):
+    with tf.GradientTape() as tape:
+        outputs = keras.tree.flatten(model(INPUTS, training=False))
+        value = loss_of(objective.loss, labels, tuple(outputs) if len(outputs) > 1 else outputs[0], weights=weights)
+    return value, tape.gradient(value, model.trainable_variables)
+
+
+def assert_equal(first, second):
+    np.testing.assert_allclose(first[0], second[0], rtol=2e-5)
+    for a, b in zip(first[1], second[1], strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    ("loss", "activation", "units", "labels", "kind"),
+    [
+        ("sparse_categorical_crossentropy", "softmax", 3, LABELS["classes"], Classification),
+        (keras.losses.SparseCategoricalCrossentropy(from_logits=True), None, 3, LABELS["classes"], Classification),
+        (keras.losses.SparseCategoricalCrossentropy(ignore_class=0), "softmax", 3, LABELS["classes"], Custom),
+        ("crossentropy", "softmax", 3, LABELS["classes"], Classification),
+        (keras.losses.CategoricalCrossentropy(label_smoothing=0.2), "softmax", 3, ONE_HOT, Classification),
+        (keras.losses.CategoricalFocalCrossentropy(gamma=3.0), "softmax", 3, ONE_HOT, Classification),
+        (keras.losses.categorical_crossentropy, "softmax", 3, ONE_HOT, Classification),
+        ("binary_crossentropy", "sigmoid", 3, BINARY, Classification),
+        (keras.losses.BinaryCrossentropy(from_logits=True), None, 1, BINARY[:, 0], Classification),
+        (keras.losses.BinaryFocalCrossentropy(apply_class_balancing=True), "sigmoid", 1, BINARY[:, :1], Classification),
+        ("binary_crossentropy", "sigmoid", 1, WITHIN, Custom),
+        ("mse", None, 4, LABELS["boxes"], Regression),
+        ("mse", None, 4, 9 * LABELS["boxes"], Regression),
+        ("mae", None, 4, LABELS["boxes"], Custom),
+        (keras.losses.Huber(delta=0.3), None, 1, LABELS["boxes"][:, 0], Custom),
+        (own, None, 4, LABELS["boxes"], Custom),
+        (keras.losses.MeanSquaredError(reduction="sum"), None, 4, LABELS["boxes"], Custom),
+    ],
+)
+def test_a_compiled_loss_gives_the_values_and_gradients_of_keras(loss, activation, units, labels, kind, weighted):
+    model = network(activation, units)
+    model.compile(loss=loss)
+    objective = compiled_objective(model, model, NamedSplit(labels))
+    assert isinstance(objective, kind)
+    weights = WEIGHTS["boxes"] if weighted else None
+    if weighted and getattr(loss, "_fn_kwargs", {}).get("ignore_class") is not None:
+        return  # Keras weighs what it ignores
+    assert_equal(ours(objective, model, labels, weights), by_keras(model, labels, weights))
+
+
+@pytest.mark.parametrize(
+    ("loss", "activation", "units", "labels"),
+    [
+        ("sparse_categorical_crossentropy", "softmax", 3, LABELS["classes"]),
+        (keras.losses.CategoricalCrossentropy(from_logits=True), None, 3, ONE_HOT),
+        ("binary_crossentropy", "sigmoid", 3, BINARY),
+        ("mean_squared_error", None, 4, LABELS["boxes"] / 9),
+        ("mse", None, 4, None),
+    ],
+)
+def test_a_usual_loss_is_the_objective_that_outputs_and_labels_suggest(loss, activation, units, labels):
+    model, data = network(activation, units), NamedSplit(labels)
+    model.compile(loss=loss)
+    compiled = compiled_objective(model, model, data)
+    assert compiled == choose_objective(model, data)
+    assert repr(compiled) == repr(choose_objective(model, data))
+
+
+def test_a_loss_without_from_logits_of_outputs_that_are_no_probabilities_is_of_logits():
+    model = network()
+    model.compile(loss="sparse_categorical_crossentropy")
+    assert compiled_objective(model, model, NamedSplit(LABELS["classes"])) == Classification("logits")
+
+
+LOSSES = {
+    "classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    "boxes": "mae",
+    "mask": keras.losses.BinaryCrossentropy(),
+}
+
+
+@pytest.mark.parametrize(
+    ("losses", "factors"),
+    [
+        (LOSSES, {"classes": 0.5, "boxes": 10.0, "mask": 2.0}),
+        (list(LOSSES.values()), [0.5, 10.0, 2.0]),
+        (tuple(LOSSES.values()), None),
+        ("mse", None),
+    ],
+)
+def test_several_losses_give_the_value_and_gradients_of_keras(losses, factors, capsys):
+    model = branching()
+    labels = LABELS if losses != "mse" else {**LABELS, "classes": ONE_HOT}
+    model.compile(loss=losses, loss_weights=factors)
+    for weights in (None, {**WEIGHTS, "mask": np.repeat(WEIGHTS["mask"], 64).reshape(N, 8, 8)}):
+        objective = compiled_objective(model, model, NamedSplit(labels))
+        assert_equal(ours(objective, model, labels, weights), by_keras(model, labels, weights))
+    if losses is LOSSES:
+        line = "classes sparse_categorical_crossentropy x0.5, boxes mae x10, mask binary_crossentropy x2"
+        assert f"loss taken from model.compile: {line}" in capsys.readouterr().err
+
+
+def test_losses_nested_as_the_outputs_and_outputs_without_one():
+    flat = branching()
+    nested = keras.Model(flat.inputs, {"a": flat.outputs[0], "b": [flat.outputs[1], flat.outputs[2]]})
+    nested.compile(loss={"a": LOSSES["classes"], "b": ["mse", None]}, loss_weights={"a": 3.0, "b": [2.0, 1.0]})
+    objective = compiled_objective(nested, with_flat_signature(nested), NamedSplit())
+    assert objective.loss.loss_weights == (3.0, 2.0, 1.0)
+    assert objective.imitated == ("mask",)
+    assert objective.part("mask").imitates
+
+
+def test_metrics_are_those_of_keras_evaluate():
+    model = branching()
+    model.compile(
+        loss=LOSSES,
+        loss_weights={"classes": 1.0, "boxes": 10.0, "mask": 0.5},
+        metrics={"classes": ["accuracy"], "boxes": keras.metrics.MeanAbsoluteError(name="mae")},
+        weighted_metrics={"boxes": ["mse"]},
+    )
+    weights = {**WEIGHTS, "mask": np.ones(N, "float32")}
+    objective = compiled_objective(model, model, NamedSplit())
+    figures = objective.evaluate(model, NamedSplit(weights=weights).batches(5))
+    expected = model.evaluate(
+        INPUTS,
+        tuple(LABELS.values()),
+        sample_weight=(*list(weights.values())[:2], np.ones((N, 8, 8), "float32")),
+        batch_size=N,
+        verbose=0,
+        return_dict=True,
+    )
+    for name in ("loss", "classes_loss", "boxes_loss", "mask_loss", "classes_accuracy", "boxes_mae"):
+        np.testing.assert_allclose(figures[name], expected[name], rtol=1e-4, err_msg=name)
+    again = objective.evaluate(model, NamedSplit(weights=weights).batches(5))
+    assert again == figures
+
+
+def test_metrics_of_one_output_stand_beside_its_own():
+    model, data = network(None, 4), NamedSplit(LABELS["boxes"], WEIGHTS["boxes"])
+    model.compile(loss="mse", metrics=["mae", keras.metrics.RootMeanSquaredError()], weighted_metrics=["mape"])
+    objective = compiled_objective(model, model, data)
+    figures = objective.evaluate(model, data.batches(5))
+    expected = model.evaluate(
+        INPUTS, LABELS["boxes"], sample_weight=WEIGHTS["boxes"], batch_size=5, verbose=0, return_dict=True
+    )
+    for name in ("mae", "root_mean_squared_error", "mape"):
+        np.testing.assert_allclose(figures[name], expected[name], rtol=1e-4, err_msg=name)
+    assert {"mse", "r2"} <= set(figures)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"loss": {"a": "mse"}}, "does not fit its outputs, classes, boxes, mask"),
+        ({"loss": ["mse", "mse"]}, "does not fit its outputs"),
+        ({"loss": dict.fromkeys(LABELS, "mse"), "loss_weights": {"boxes": -1.0}}, "must be numbers from 0"),
+    ],
+)
+def test_what_does_not_fit_is_refused(arguments, message):
+    model = branching()
+    model.compile(**arguments)
+    with pytest.raises(UsageError, match=message):
+        compiled_objective(model, model, NamedSplit())
+
+
+def test_a_model_without_a_compiled_loss_gives_none(capsys):
+    class OwnLoss(keras.Model):
+        def compute_loss(self, *args, **kwargs):
+            return 0.0
+
+    model = branching()
+    assert compiled_objective(model, model, NamedSplit()) is None
+    model.compile("sgd")
+    assert compiled_objective(model, model, NamedSplit()) is None
+    own_loss = OwnLoss(model.inputs, model.outputs)
+    own_loss.compile(loss="mse")
+    assert compiled_objective(own_loss, model, NamedSplit()) is None
+    assert "OwnLoss computes its loss itself" in capsys.readouterr().err
