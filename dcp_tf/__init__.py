@@ -49,7 +49,7 @@ if TYPE_CHECKING:
         distill,
         distiller,
     )
-    from dcp_tf.workflow import Pruner
+    from dcp_tf.workflow import ExportResult, Pruner, export
 
 __version__ = "0.1.0"
 
@@ -71,6 +71,7 @@ __all__ = [
     "Criterion",
     "Custom",
     "Embedding",
+    "ExportResult",
     "Lasso",
     "MaskedKernels",
     "Objective",
@@ -89,6 +90,7 @@ __all__ = [
     "count_cost",
     "distill",
     "distiller",
+    "export",
     "prune",
     "register_importance",
     "register_rule",

@@ -1,12 +1,9 @@
 """Converts a model to a TFLite file, adds metadata, and checks the file against the model."""
 
 import dataclasses
-import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
-from dcp_tf.errors import RunError
 from dcp_tf.tools.app.qat_file import make_qat_file
 from dcp_tf.tools.app.run_summary import measure_figures
 
@@ -18,18 +15,11 @@ def file_name(name: str, mode: str, io: str) -> str:
 
 def fixed_size(model: Any, dataset: Any) -> Any:
     """The model with the image size of the data set, because TFLite needs fixed sizes."""
-    import keras
-
-    from dcp_tf.graph.trace import Trace
+    from dcp_tf.tflite.conversion.fixed_size import with_fixed_size
 
     if None not in model.inputs[0].shape[1:]:
         return model
-    # Called layer by layer, so that groups and layers keep their names.
-    trace = Trace(model)
-    image = keras.Input(dataset.input_shape, dtype=model.inputs[0].dtype)
-    values = trace.run({trace.inputs[0]: image}, trace.outputs)
-    outputs = [values[tensor] for tensor in trace.outputs]
-    return keras.Model(image, outputs[0] if len(outputs) == 1 else outputs, name=model.name)
+    return with_fixed_size(model, [dataset.input_shape])
 
 
 def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, settings: Any, seed: int) -> tuple:
@@ -119,60 +109,25 @@ def check(
             layer where it does.
     """
     from dcp_tf import tflite
+    from dcp_tf.tflite.verify.checked_file import check_file
 
-    outputs, mode = "embeddings" if objective is None else objective.parity, file.quantization.value
     file = add_metadata(file, model, dataset, objective)
-    if missing := tflite.unsupported_operations(file):
-        raise RunError(f"{len(missing)} operations cannot be run in {mode}: {'; '.join(missing[:3])}")
     classes = None if objective is None else objective.class_numbers(dataset.test.labels)
     independent = getattr(objective, "multilabel", False) or (
         getattr(objective, "independent", False) and objective.is_dense
     )
-    compare = functools.partial(tflite.check_parity, file, model, outputs=outputs, independent=independent)
-    parity = compare(images, classes)
-    try:
-        tflite.check_tolerance(parity, mode)
-    except RunError as error:
-        if file.quantization.is_calibrated and calibration_images is not None:
-            error = _with_cause(error, parity, file.quantization, compare(calibration_images()))
-        raise RunError(f"{error}; {_where(file, model, images)}") from error
-    inspection = tflite.inspect(file)
-    record = {
-        "quantization": mode,
-        "bytes": inspection.size,
-        **{name: _finite(value) for name, value in dataclasses.asdict(parity).items()},
-        "macs": inspection.macs,
-        "operations": inspection.operations,
-        "tensor_types": inspection.tensor_types,
-        "float_operations": inspection.float_operations if file.quantization.is_integer else [],
-        "conversions": inspection.conversions,
-        "metadata": dataclasses.asdict(tflite.read_metadata(file)),
-    }
+    record = check_file(
+        file,
+        model,
+        images,
+        outputs="embeddings" if objective is None else objective.parity,
+        classes=classes,
+        independent=independent,
+        calibration_images=calibration_images,
+    )
     if objective is not None and classes is None and dataset.test.labels is not None:
         record |= measure_figures(tflite.Runner(file).predict, dataset, objective)
-    if mode == "sparse":
+    if record["quantization"] == "sparse":
         sparse = tflite.sparse_inference_report(file)
         record["sparse_inference"] = {"accepted": sparse.accepted, **dataclasses.asdict(sparse)}
     return file, record
-
-
-def _with_cause(error: RunError, parity: Any, mode: Any, on_calibration: Any) -> RunError:
-    """The error with advice that depends on whether the calibration images are the cause."""
-    from dcp_tf import tflite
-
-    try:
-        tflite.check_tolerance(parity, mode, on_calibration)
-    except RunError as better:
-        return better
-    return error
-
-
-def _where(file: Any, model: Any, images: Any) -> str:
-    from dcp_tf import tflite
-
-    layer = tflite.first_divergence(file, model, images)
-    return f"first beyond the limit: {layer}" if layer else "each layer by itself is within the limit"
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -8,6 +8,7 @@ from tool_inputs import SHORT, plain_model
 
 from dcp_tf import data, tflite
 from dcp_tf.settings.deployment import Deployment
+from dcp_tf.tflite.verify import checked_file
 from dcp_tf.tools import prune
 from dcp_tf.tools.app import deployment, tflite_files
 
@@ -41,9 +42,9 @@ def is_int8(*arguments, **_):
 STEPS = {
     "converter": (tflite, "convert", lambda model, mode, **_: mode == "int8"),
     "metadata": (tflite, "with_metadata", lambda file, about: about.quantization == "int8"),
-    "kernels": (tflite, "unsupported_operations", lambda file: file.quantization.value == "int8"),
-    "parity": (tflite, "check_parity", lambda file, *_, **__: file.quantization.value == "int8"),
-    "inspection": (tflite, "inspect", lambda file: getattr(file, "quantization", "") == "int8"),
+    "kernels": (checked_file, "unsupported_operations", lambda file: file.quantization.value == "int8"),
+    "parity": (checked_file, "check_parity", lambda file, *_, **__: file.quantization.value == "int8"),
+    "inspection": (checked_file, "inspect", lambda file: getattr(file, "quantization", "") == "int8"),
 }
 
 

@@ -1,0 +1,204 @@
+"""`export`: TFLite files of a model, each compared with it and timed, in one call."""
+
+import dataclasses
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from dcp_tf import progress
+from dcp_tf.data import as_split, split_batch
+from dcp_tf.errors import RunError, UsageError, did_you_mean, first_line
+from dcp_tf.files import readable_name, writable_folder
+from dcp_tf.models.functional import check_functional
+from dcp_tf.models.outputs import kind_of_tensor
+from dcp_tf.settings.deployment import Deployment
+from dcp_tf.text_table import text_table
+from dcp_tf.tflite import BenchmarkResult, benchmark, convert, image_metadata, with_metadata
+from dcp_tf.tflite.conversion.fixed_size import with_fixed_size
+from dcp_tf.tflite.types import Quantization
+from dcp_tf.tflite.verify.checked_file import check_file
+
+_BATCH = 256
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ExportResult:
+    """The files that `export` wrote.
+
+    Attributes:
+        folder: where they lie.
+        records: name of a file -> `quantization`, `bytes`, `max_error`, `mean_error`, `snr_db`, `top1_agreement`,
+            `top1`, `operations` and more, as in summary.json.
+        latency: mode -> the measurement of its files; empty with `runs=0`.
+    """
+
+    folder: pathlib.Path
+    records: Mapping[str, Mapping[str, Any]]
+    latency: Mapping[str, BenchmarkResult]
+
+    @property
+    def files(self) -> dict[str, pathlib.Path]:
+        """Mode -> path of the file of the exported model."""
+        return {r["quantization"]: self.folder / name for name, r in self.records.items() if r["model"] == "model"}
+
+    def __repr__(self) -> str:
+        return f"<ExportResult {', '.join(self.records)} in {self.folder}>"
+
+    def summary(self, print_fn: Callable[[str], Any] = print) -> None:
+        """Prints size, nearness to the Keras model, and latency of each file."""
+        rows = []
+        for name, record in self.records.items():
+            measured = self.latency.get(record["quantization"])
+            times = measured.latencies[name] if measured else None
+            is_first = measured is None or name == next(iter(measured.latencies))
+            agreement = record["top1_agreement"]
+            rows.append(
+                (
+                    name,
+                    record["bytes"],
+                    "-" if agreement is None else f"{agreement:.2%}",
+                    f"{record['max_error']:.2g}",
+                    None if times is None else times.median_ms,
+                    "-" if is_first else measured.ratios[name].text(),
+                )
+            )
+        columns = ("file", "bytes", "agrees", "largest error", "median ms", "speedup")
+        machines = dict.fromkeys(f"latency: on {result.machine}" for result in self.latency.values())
+        print_fn(text_table(f"files in {self.folder}", columns, rows, machines))
+
+
+@progress.takes_verbose
+def export(
+    model: keras.Model,
+    folder: str | os.PathLike,
+    quantizations: Sequence[str] = ("float32", "int8"),
+    *,
+    calibration: Any = None,
+    test: Any = None,
+    baseline: keras.Model | None = None,
+    name: str | None = None,
+    io: str = Deployment.io,
+    strict: bool = Deployment.strict,
+    runs: int = Deployment.runs,
+    threads: int = Deployment.threads,
+    seed: int = 0,
+    verbose: int | str = 1,
+) -> ExportResult:
+    """Writes TFLite files of a model, compares each with the model, and measures their latency.
+
+        files = dcp_tf.export(small, "files", ["float32", "int8"], calibration=train_ds, test=test_ds, baseline=model)
+        files.summary()
+        files.files["int8"]  # its path
+
+    Args:
+        model: functional or Sequential; with open sizes it becomes one for the sizes of the data.
+        folder: for NAME_MODE.tflite; it is made where it is not there.
+        quantizations: modes, such as "float32", "float16", "dynamic", "int8", "int16x8".
+        calibration: inputs, with or without labels, on which the ranges of integer files are measured.
+        test: inputs, with or without labels, on which each file is compared with the model; without it `calibration`.
+        baseline: a model whose files in the same modes are made and measured beside, such as the original.
+        name: what the files are called; None: the model's name.
+        io: "float" or "int8": inputs and outputs of int8 files.
+        strict: refuse int8 files in which an operation stays in float.
+        runs: measured runs of each file; 0: no benchmark.
+        threads: of the benchmark.
+        seed: of the calibration images and the benchmark.
+        verbose: 0 prints nothing.
+
+    Returns:
+        The files and what was measured.
+
+    Raises:
+        UsageError: an argument cannot be.
+        RunError: a file could not be made or differs too much from its model; the other files are there.
+    """
+    modes = _checked_modes(quantizations)
+    given = [data for data in (test, calibration) if data is not None]
+    if not given:
+        raise UsageError("give test=... or calibration=...: each file is run and compared with its model")
+    for source in (model,) if baseline is None else (model, baseline):
+        check_functional(source)
+    folder = writable_folder(folder)
+    models = {"baseline": baseline, "model": model} if baseline is not None else {"model": model}
+    names = {"model": readable_name(name or model.name), "baseline": "baseline"}
+    if len(models) == 2 and names["model"] == "baseline":
+        raise UsageError("the files of the baseline are called baseline: give another name")
+    records: dict[str, dict] = {}
+    failures: list[str] = []
+    for label, source in models.items():
+        split = as_split(given[0]).bound_to(source, "test")
+        inputs, labels = _all_of(split)
+        calibration_split = split if calibration is None else as_split(calibration).bound_to(source, "calibration")
+        source = with_fixed_size(source, split.shapes)
+        for mode in modes:
+            file_name = f"{names[label]}_{mode}{'_io8' * (io == 'int8' and mode == 'int8')}.tflite"
+            progress.say(f"converting {file_name}")
+            try:
+                samples = _as_list(calibration_split.representative(Deployment.calibration_samples, seed))
+                file = _convert(source, mode, samples, io, strict)
+                record = _compare(file, source, inputs, labels, samples)
+                file.save(folder / file_name)
+                records[file_name] = {"model": label, **record}
+            except (RunError, UsageError) as error:
+                failures.append(f"{file_name}: {first_line(error)}")
+    latency = {}
+    for mode in modes if runs else ():
+        paths = {n: folder / n for n, record in records.items() if record["quantization"] == mode}
+        if paths:
+            progress.say(f"measuring latency of {' and '.join(paths)}")
+            latency[mode] = benchmark(paths, threads=threads, runs=runs, seed=seed)
+    if failures:
+        written = f"; written: {', '.join(records)}" if records else ""
+        raise RunError("; ".join(failures) + written)
+    return ExportResult(folder, records, latency)
+
+
+def _checked_modes(quantizations: Any) -> list[str]:
+    modes = [quantizations] if isinstance(quantizations, str) else list(quantizations)
+    known = [mode.value for mode in Quantization if mode is not Quantization.QAT]
+    for mode in modes:
+        if mode not in known:
+            raise UsageError(f"unknown quantization {mode!r}; {did_you_mean(mode, known)}")
+    if not modes:
+        raise UsageError("say which files to make: quantizations=['float32', 'int8']")
+    return list(dict.fromkeys(modes))
+
+
+def _all_of(split: Any) -> tuple[Any, Any]:
+    """All inputs of a split, as one array or a list of them, and the labels of a model with one output."""
+    parts = [split_batch(batch)[:2] for batch in split.batches(_BATCH).as_numpy_iterator()]
+    inputs = [np.concatenate(arrays) for arrays in zip(*(_as_list(x) for x, _ in parts), strict=True)]
+    labels = None if isinstance(parts[0][1], dict | None) else np.concatenate([y for _, y in parts])
+    return inputs[0] if len(inputs) == 1 else inputs, labels
+
+
+def _as_list(inputs: Any) -> list[np.ndarray]:
+    return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+
+
+def _convert(model: keras.Model, mode: str, samples: list[np.ndarray], io: str, strict: bool) -> Any:
+    if Quantization(mode).is_calibrated:
+        data = samples[0] if len(samples) == 1 else samples
+        file = convert(
+            model, mode, representative_data=data, io=io if mode == "int8" else "float", allow_float=not strict
+        )
+    else:
+        file = convert(model, mode)
+    return with_metadata(file, image_metadata(model, mode, None))
+
+
+def _compare(file: Any, model: keras.Model, inputs: Any, labels: Any, samples: list[np.ndarray]) -> dict[str, Any]:
+    """The record of a file; accuracies are those of class numbers, where the labels are some."""
+    output = model.outputs[0]
+    is_probability = kind_of_tensor(output) != "logits"
+    classes = None
+    if labels is not None and len(model.outputs) == 1 and np.issubdtype(labels.dtype, np.integer):
+        is_index = labels.reshape(len(labels), -1).shape[1] == 1 and len(output.shape) == 2 and output.shape[-1] > 1
+        classes = labels.reshape(-1) if is_index else None
+    kind = "probabilities" if is_probability else "logits" if classes is not None else "embeddings"
+    few = samples[0] if len(samples) == 1 else samples
+    return check_file(file, model, inputs, outputs=kind, classes=classes, calibration_images=lambda: few)
