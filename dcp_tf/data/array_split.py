@@ -10,12 +10,19 @@ import tensorflow as tf
 
 from dcp_tf.data.data_split import DataSplit, Pass, array_specs
 from dcp_tf.data.gather import all_finite, gathered
-from dcp_tf.data.image_arrays import read_npz
-from dcp_tf.data.image_split import ImageDataset
-from dcp_tf.data.labels import check_same_labels, class_names, label_array, weight_array
-from dcp_tf.data.structure import flat_parts, join_batch, map_parts, named_parts, pack_parts, sample_shapes
+from dcp_tf.data.image_split import ImageDataset, make_dataset
+from dcp_tf.data.labels import label_array, weight_array
+from dcp_tf.data.npz import read_npz
+from dcp_tf.data.structure import (
+    checked_parts,
+    flat_parts,
+    join_batch,
+    map_parts,
+    named_parts,
+    pack_parts,
+    sample_shapes,
+)
 from dcp_tf.errors import UsageError
-from dcp_tf.files import readable_name
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,22 +104,19 @@ class ArraySplit(DataSplit):
 
 
 def load_arrays(path: str) -> ImageDataset:
-    """Reads `x_train y_train x_test y_test` of any shape from a `.npz` file; values stay unchanged.
+    """Reads arrays of any shape from a `.npz` file, one for each input and output; values stay unchanged.
 
-    Labels may be missing.
+    See `read_npz` for their names. Labels may be missing.
 
     Raises:
         UsageError: the file cannot be read, an array is missing, or the arrays do not fit each other.
     """
     arrays = read_npz(path)
     train, test = (
-        make_array_split(arrays[f"x_{p}"], arrays.get(f"y_{p}"), f"x_{p} of {path}") for p in ("train", "test")
+        make_array_split(arrays[f"x_{p}"], arrays.get(f"y_{p}"), f"x_{p} of {path}", arrays.get(f"w_{p}"))
+        for p in ("train", "test")
     )
-    if train.shape != test.shape:
-        raise UsageError(f"x_train of {path} holds inputs of shape {train.shape}, but x_test of {test.shape}")
-    check_same_labels(train.labels, test.labels, f"y_train of {path}", f"y_test of {path}")
-    classes = class_names(train.labels, test.labels)
-    return ImageDataset(readable_name(pathlib.Path(path).stem), train, test, len(classes), classes, train.shape)
+    return make_dataset(pathlib.Path(path).stem, train, test, f"x_train of {path}", f"x_test of {path}")
 
 
 def make_array_split(inputs: Any, labels: Any = None, name: str = "the arrays", weights: Any = None) -> ArraySplit:
@@ -141,14 +145,8 @@ def make_array_split(inputs: Any, labels: Any = None, name: str = "the arrays", 
             raise UsageError(f"{name}{where} has {len(part)} samples, {name}{parts[0][0]} {size}; give as many of each")
         if not all_finite(part):
             raise UsageError(f"{name}{where} hold NaN or infinite values")
-    labels = _checked(label_array, labels, size, f"labels of {name}")
-    weights = _checked(weight_array, weights, size, f"sample weights of {name}")
+    labels = checked_parts(label_array, labels, size, f"labels of {name}")
+    weights = checked_parts(weight_array, weights, size, f"sample weights of {name}")
     if weights is not None and labels is None:
         raise UsageError(f"{name} have sample weights, but no labels; give both, or leave the weights out")
     return ArraySplit(inputs, labels, None, weights)
-
-
-def _checked(check: Callable, structure: Any, size: int, what: str) -> Any:
-    """Each array as a function returns it, which also gets its name; None where there is none."""
-    names = iter([name for name, part in named_parts(structure, what) if part is not None])
-    return map_parts(lambda part: check(part, size, next(names)), structure) if flat_parts(structure) else None

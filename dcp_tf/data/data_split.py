@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from dcp_tf.data.balance import balanced_order
 from dcp_tf.data.binding import bind
-from dcp_tf.data.structure import balancing_classes, flat_parts, map_parts, split_batch
+from dcp_tf.data.labels import balancing_classes
+from dcp_tf.data.structure import flat_parts, map_parts, split_batch
 from dcp_tf.errors import UsageError
 
 _VALUES_AT_ONCE = 2**22  # of the inputs: activations take some dozen times as many, a few layers' worth at a time

@@ -3,8 +3,7 @@
 import numpy as np
 
 from dcp_tf.data.data_split import DataSplit, values_per_sample
-from dcp_tf.data.labels import rank_in_class
-from dcp_tf.data.structure import balancing_classes
+from dcp_tf.data.labels import balancing_classes, rank_in_class
 from dcp_tf.data.tf_data_split import TfDataSplit
 
 _LARGEST = 1000

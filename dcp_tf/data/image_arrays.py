@@ -1,21 +1,20 @@
 """Data sets of image arrays: scikit-learn's digits, `.npz` files, and arrays of a Python program."""
 
 import pathlib
-import zipfile
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from dcp_tf.data.image_split import ImageDataset, ImageSplit, make_image_split
-from dcp_tf.data.labels import check_same_labels, class_names, label_array
+from dcp_tf.data.labels import check_same_labels, class_names, label_array, weight_array
+from dcp_tf.data.npz import read_npz
 from dcp_tf.data.pixel_sources import ArraySource, array_source
 from dcp_tf.data.raw_dataset import RawDataset, train_test_split
+from dcp_tf.data.structure import checked_parts
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
 from dcp_tf.settings.normalization import Normalization, find_normalization
-
-_KEYS = ("x_train", "y_train", "x_test", "y_test")
-_NEEDED = ("x_train", "x_test")
 
 
 def raw_digits(*, seed: int, test_fraction: float) -> RawDataset:
@@ -29,17 +28,22 @@ def raw_digits(*, seed: int, test_fraction: float) -> RawDataset:
 
 
 def raw_npz(path: str) -> RawDataset:
-    """Reads `x_train y_train x_test y_test` from a `.npz` file; labels may be missing.
+    """Reads images, and perhaps labels and weights, from a `.npz` file; see `read_npz`.
 
     Raises:
         UsageError: the file cannot be read, an array is missing, or the arrays do not fit each other.
     """
     arrays = read_npz(path)
-    train = _labelled(arrays["x_train"], arrays.get("y_train"), f"x_train of {path}", f"y_train of {path}")
-    test = _labelled(arrays["x_test"], arrays.get("y_test"), f"x_test of {path}", f"y_test of {path}")
+    train, test = (
+        _labelled(*(arrays.get(f"{letter}_{part}") for letter in "xyw"), *(f"{x}_{part} of {path}" for x in "xyw"))
+        for part in ("train", "test")
+    )
     _check_same_kind(train[0], test[0], f"x_train of {path}", f"x_test of {path}")
     check_same_labels(train[1], test[1], f"y_train of {path}", f"y_test of {path}")
-    return RawDataset(readable_name(pathlib.Path(path).stem), train, test, class_names(train[1], test[1]))
+    # Several labels, such as boxes, do not follow an image that moves.
+    augmentation = "none" if isinstance(train[1], dict) else "shift"
+    name = readable_name(pathlib.Path(path).stem)
+    return RawDataset(name, train, test, class_names(train[1], test[1]), augmentation)
 
 
 def from_arrays(
@@ -76,16 +80,16 @@ def from_arrays(
     Raises:
         UsageError: the arrays do not fit each other or the rest.
     """
-    train = _labelled(images, labels, "images", "labels")
+    train = _labelled(images, labels, None, "images", "labels")
     if test_images is not None:
-        test = _labelled(test_images, test_labels, "test_images", "test_labels")
+        test = _labelled(test_images, test_labels, None, "test_images", "test_labels")
         _check_same_kind(train[0], test[0], "images", "test_images")
         if (labels is None) != (test_labels is None):
             raise UsageError("give labels for both the images and the test images, or for neither")
     elif test_labels is not None:
         raise UsageError("test_labels need test_images")
     else:
-        train, test = train_test_split(*train, test_fraction, seed)
+        train, test = train_test_split(*train[:2], test_fraction, seed)
     check_same_labels(train[1], test[1], "labels", "test_labels")
     raw = RawDataset(name, train, test, class_names(train[1], test[1]), augmentation)
     return assemble(raw, input_shape, find_normalization(normalization, mean, std))
@@ -102,7 +106,7 @@ def split_from_arrays(
     augmentation: str = "shift",
 ) -> ImageSplit:
     """Makes one split from arrays; the arguments are those of `from_arrays`."""
-    source, labels = _labelled(images, labels, "images", "labels")
+    source, labels, _ = _labelled(images, labels, None, "images", "labels")
     chosen = find_normalization(normalization, mean, std)
     return make_image_split(source, labels, input_shape=input_shape, normalization=chosen, augmentation=augmentation)
 
@@ -114,15 +118,25 @@ def assemble(raw: RawDataset, input_shape: tuple[int | None, ...] | None, normal
         UsageError: the images do not fit the shape or the normalization.
     """
     settings = {"input_shape": input_shape, "normalization": normalization, "augmentation": raw.augmentation}
-    train, test = (make_image_split(source, labels, **settings) for source, labels in (raw.train, raw.test))
+    train, test = (make_image_split(*side, **settings) for side in (raw.train, raw.test))
     return ImageDataset(raw.name, train, test, len(raw.class_names), raw.class_names, train.shape, raw.notes)
 
 
 def _labelled(
-    images: np.ndarray, labels: np.ndarray | None, images_name: str, labels_name: str
-) -> tuple[ArraySource, np.ndarray | None]:
+    images: Any, labels: Any, weights: Any, images_name: str, labels_name: str, weights_name: str = ""
+) -> tuple[ArraySource, Any, Any]:
+    if isinstance(images, dict):
+        if len(images) > 1:
+            raise UsageError(f"{images_name} has the inputs {', '.join(images)}; give the images alone")
+        images = next(iter(images.values()))
     source = array_source(images, images_name)
-    return source, None if labels is None else label_array(labels, source.size, labels_name)
+    if weights is not None and labels is None:
+        raise UsageError(f"there is {weights_name}, but no {labels_name.replace('w_', 'y_')}; give both")
+    return (
+        source,
+        checked_parts(label_array, labels, source.size, labels_name),
+        checked_parts(weight_array, weights, source.size, weights_name),
+    )
 
 
 def _check_same_kind(train: ArraySource, test: ArraySource, train_name: str, test_name: str) -> None:
@@ -134,41 +148,3 @@ def _check_same_kind(train: ArraySource, test: ArraySource, train_name: str, tes
         raise UsageError(
             f"{train_name} and {test_name} are on different scales: one holds integers, the other floats; use one type"
         )
-
-
-def read_npz(path: str) -> dict[str, np.ndarray]:
-    """Reads the arrays of a data set; label arrays may be missing.
-
-    Raises:
-        UsageError: the images are missing, label arrays have other names, or the file cannot be read.
-    """
-    try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise UsageError(f"{path} holds one array, expected a .npz file with {', '.join(_KEYS)}")
-        with archive:
-            missing = [key for key in _KEYS if key not in archive]
-            # A misspelled name must not pass as data without labels.
-            if any(key in _NEEDED for key in missing) or (missing and any(key not in _KEYS for key in archive.files)):
-                names = ", ".join(archive.files) or "nothing"
-                raise UsageError(f"{path} lacks {', '.join(missing)}; it holds {names}")
-            return {key: _plain_array(archive, key, path) for key in _KEYS if key in archive}
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}") from error
-    except UsageError:  # which is a ValueError
-        raise
-    except ValueError as error:  # NumPy takes it for a pickle, and says how to load that unsafely
-        raise UsageError(f"{path} is no .npz file; write one with numpy.savez") from error
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(f"{path} is no .npz file of plain arrays: {error}") from error
-
-
-def _plain_array(archive: np.lib.npyio.NpzFile, key: str, path: str) -> np.ndarray:
-    try:
-        return archive[key]
-    except ValueError as error:
-        if "Object arrays" not in str(error):
-            raise
-        raise UsageError(
-            f"{key} of {path} holds Python objects; store one array of numbers, all images of one shape (numpy.stack)"
-        ) from error

@@ -10,11 +10,12 @@ import tensorflow as tf
 from dcp_tf.data.balance import CROPS, ORDER, generator
 from dcp_tf.data.data_split import DataSplit, Pass, array_specs
 from dcp_tf.data.gather import gathered
-from dcp_tf.data.labels import label_array
+from dcp_tf.data.labels import check_same_labels, class_names, label_array
 from dcp_tf.data.pixel_sources import ArraySource, CroppingSource, Source
 from dcp_tf.data.preprocessing import Shape, crop_and_flip, draw_crops, output_shape, to_shape
 from dcp_tf.data.structure import flat_parts, join_batch, map_parts, pack_parts, split_batch
 from dcp_tf.errors import UsageError
+from dcp_tf.files import readable_name
 from dcp_tf.settings.data import AUGMENTATIONS
 from dcp_tf.settings.normalization import Normalization
 
@@ -137,22 +138,49 @@ class ImageDataset:
         test: the test images.
         num_classes: how many classes there are (0 where there are no labels).
         class_names: their names, by label.
-        input_shape: (H, W, C) of the images in a batch.
+        input_shape: (H, W, C) of the images in a batch; of several inputs the tuple of their shapes.
         notes: what the user should know about how the images were read.
     """
 
     name: str
-    train: ImageSplit
-    test: ImageSplit
+    train: DataSplit
+    test: DataSplit
     num_classes: int
     class_names: tuple[str, ...] = dataclasses.field(repr=False)
     input_shape: Shape
     notes: tuple[str, ...] = ()
 
+    def bound_to(self, model: Any) -> "ImageDataset":
+        """Both splits as `DataSplit.bound_to` gives them."""
+        train = self.train.bound_to(model, "the training data")
+        test = self.test.bound_to(model, "the test data")
+        return dataclasses.replace(self, train=train, test=test, input_shape=train.shape)
+
+
+def make_dataset(name: str, train: DataSplit, test: DataSplit, train_name: str, test_name: str) -> ImageDataset:
+    """A data set of two splits of any kind.
+
+    Args:
+        name: of the data set.
+        train: to train on.
+        test: to measure on.
+        train_name: of the training data, for error messages.
+        test_name: of the test data.
+
+    Raises:
+        UsageError: they differ in form.
+    """
+    if train.shape != test.shape:
+        raise UsageError(f"{train_name} holds inputs of shape {train.shape}, but {test_name} of {test.shape}")
+    check_same_labels(train.labels, test.labels, f"labels of {train_name}", f"labels of {test_name}")
+    classes = class_names(train.labels, test.labels)
+    return ImageDataset(readable_name(name), train, test, len(classes), classes, train.shape)
+
 
 def make_image_split(
     source: Source,
-    labels: np.ndarray | None,
+    labels: Any,
+    weights: Any = None,
     *,
     input_shape: tuple[int | None, ...] | None,
     normalization: Normalization,
@@ -174,4 +202,4 @@ def make_image_split(
     normalization.check_channels(shape[2])
     if isinstance(source, ArraySource) and source.white is None:
         normalization.check_floats(source.images)
-    return ImageSplit(source, labels, shape, normalization, augmentation)
+    return ImageSplit(source, labels, shape, normalization, augmentation, weights)

@@ -1,7 +1,10 @@
 """A user's labels: class numbers, other numbers, rows or maps. The objective defines what they mean."""
 
+from typing import Any
+
 import numpy as np
 
+from dcp_tf.data.structure import flat_parts, named_parts
 from dcp_tf.errors import UsageError
 
 
@@ -81,6 +84,13 @@ def class_numbers(labels: np.ndarray | None) -> np.ndarray | None:
     return np.where(labels.any(1), labels.argmax(1), labels.shape[1])
 
 
+def balancing_classes(labels: Any) -> np.ndarray | None:
+    """The class number of each sample, of the first labels that are integers, else of the first that name classes."""
+    parts = flat_parts(list(labels.values()) if isinstance(labels, dict) else labels)
+    parts.sort(key=lambda part: not (np.ndim(part) == 1 and np.issubdtype(part.dtype, np.integer)))
+    return next((numbers for part in parts if (numbers := class_numbers(part)) is not None), None)
+
+
 def rank_in_class(classes: np.ndarray) -> np.ndarray:
     """For each position how many earlier positions have the same class, (N,)."""
     by_class = np.argsort(classes, kind="stable")
@@ -90,11 +100,15 @@ def rank_in_class(classes: np.ndarray) -> np.ndarray:
     return rank
 
 
-def class_names(*labels: np.ndarray | None) -> tuple[str, ...]:
+def class_names(*labels: Any) -> tuple[str, ...]:
     """Names for numbered classes: "0" up to the largest label, at least two; empty without class labels.
 
-    In rows of labels each column is a class.
+    In rows of labels each column is a class. Several outputs have the names of the first one whose labels are numbers.
     """
+    if any(isinstance(part, dict | tuple) for part in labels):
+        both = [dict(named_parts(part, "")) for part in labels if part is not None]
+        groups = [[parts[name] for parts in both if name in parts] for name in both[0]]
+        return next((names for group in groups if np.ndim(group[0]) == 1 and (names := class_names(*group))), ())
     present = [part for part in labels if part is not None]
     if present and all(part.ndim == 2 for part in present):
         return tuple(str(number) for number in range(present[0].shape[1]))
@@ -105,12 +119,15 @@ def class_names(*labels: np.ndarray | None) -> tuple[str, ...]:
     return tuple(str(number) for number in range(max(2, *(int(part.max()) + 1 for part in present))))
 
 
-def check_same_labels(train: np.ndarray | None, test: np.ndarray | None, train_name: str, test_name: str) -> None:
-    """Raises UsageError if the labels of two splits differ in type or shape."""
-    if train is None or test is None:
-        return
-    if train.shape[1:] != test.shape[1:] or train.dtype != test.dtype:
-        raise UsageError(
-            f"{train_name} holds labels of the type {train.dtype} and the shape {train.shape}, but {test_name} of "
-            f"{test.dtype} and {test.shape}; give both the same form"
-        )
+def check_same_labels(train: Any, test: Any, train_name: str, test_name: str) -> None:
+    """Raises UsageError if the labels of two splits differ in type or shape; outputs with labels in both count."""
+    of_test = dict(named_parts(test, ""))
+    for name, part in named_parts(train, ""):
+        other = of_test.get(name)
+        if part is None or other is None:
+            continue
+        if part.shape[1:] != other.shape[1:] or part.dtype != other.dtype:
+            raise UsageError(
+                f"{train_name}{name} holds labels of the type {part.dtype} and the shape {part.shape}, but "
+                f"{test_name}{name} of {other.dtype} and {other.shape}; give both the same form"
+            )

@@ -2,17 +2,19 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 from dcp_tf.data.faces.identities import FaceSettings, raw_faces
 from dcp_tf.data.folder import raw_folder
 from dcp_tf.data.image_arrays import assemble, raw_digits, raw_npz
 from dcp_tf.data.image_split import ImageDataset
 from dcp_tf.data.tfds_images import raw_tfds
+from dcp_tf.data.user_function import load_function
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.normalization import Normalization, find_normalization
 
-_NAMED = ("npz", "folder", "tfds", "faces")
-_KINDS = "digits, npz:FILE, folder:DIR, tfds:NAME or faces:DIR"
+_NAMED = ("npz", "folder", "tfds", "faces", "python")
+_KINDS = "digits, npz:FILE, folder:DIR, tfds:NAME, faces:DIR or python:FILE.py:FUNCTION"
 
 
 def load(
@@ -45,7 +47,8 @@ def load(
     Args:
         spec: `digits` (scikit-learn's), `npz:FILE` (arrays x_train y_train x_test y_test), `folder:DIR` (one folder
             per class, or `train` and `test` with such folders), `tfds:NAME` (TensorFlow Datasets) or `faces:DIR` (one
-            folder per person, or TFRecord files of aligned crops, see `raw_faces`).
+            folder per person, or TFRecord files of aligned crops, see `raw_faces`); or `python:FILE.py:FUNCTION`, a
+            function that returns (train, test) as the model takes them, see `load_function`.
         input_shape: the (H, W, C) that the model takes: images are resized to it, and gray becomes RGB or RGB gray.
             None, as a whole or for one dimension, keeps the images' own.
         normalization: see above.
@@ -74,6 +77,8 @@ def load(
         raise UsageError(f"the data set {spec!r} lacks what comes after the colon; give {_KINDS}")
     if faces is not None and kind != "faces":
         raise UsageError(f"settings for faces go with faces:DIR, received {spec!r}")
+    if kind == "python":
+        return _of_function(argument, normalization, mean, std, augmentation)
     if kind == "digits":
         raw = raw_digits(seed=seed, test_fraction=test_fraction)
     elif kind == "npz":
@@ -88,3 +93,9 @@ def load(
     if augmentation is not None:
         raw = dataclasses.replace(raw, augmentation=augmentation)
     return assemble(raw, input_shape, chosen)
+
+
+def _of_function(spec: str, *preprocessing: Any) -> ImageDataset:
+    if any(value not in (None, "none") and value != () for value in preprocessing):
+        raise UsageError(f"data of python:{spec} are taken as they are: leave out normalization and augmentation")
+    return load_function(spec)

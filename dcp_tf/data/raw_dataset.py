@@ -14,16 +14,16 @@ class RawDataset:
 
     Attributes:
         name: of the data set.
-        train: the training pixels and their labels (N,) or None.
-        test: the test pixels and their labels.
+        train: the training pixels, their labels (N,) or None, and perhaps sample weights.
+        test: the test pixels and the same of them.
         class_names: by label; empty without labels.
         augmentation: what suits these images, one of `preprocessing.AUGMENTATIONS`.
         notes: what the user should know about how they were read.
     """
 
     name: str
-    train: tuple[Source, np.ndarray | None]
-    test: tuple[Source, np.ndarray | None]
+    train: tuple
+    test: tuple
     class_names: tuple[str, ...]
     augmentation: str = "shift"
     notes: tuple[str, ...] = ()

@@ -4,10 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
-
-from dcp_tf.data.labels import class_numbers
 
 
 def split_batch(batch: Any) -> tuple[Any, Any, Any]:
@@ -48,13 +45,12 @@ def named_parts(structure: Any, what: str) -> list[tuple[str, Any]]:
     ]
 
 
+def checked_parts(check: Callable, structure: Any, size: int, what: str) -> Any:
+    """Each array as a function of array, `size` and name returns it; None where there is no array."""
+    names = iter([name for name, part in named_parts(structure, what) if part is not None])
+    return map_parts(lambda part: check(part, size, next(names)), structure) if flat_parts(structure) else None
+
+
 def sample_shapes(inputs: Any) -> list[tuple[int | None, ...]]:
     """The shape of one sample of each input, of arrays or of their specs."""
     return [tuple(part.shape[1:]) for part in flat_parts(inputs)]
-
-
-def balancing_classes(labels: Any) -> np.ndarray | None:
-    """The class number of each sample, of the first labels that are integers, else of the first that name classes."""
-    parts = flat_parts(list(labels.values()) if isinstance(labels, dict) else labels)
-    parts.sort(key=lambda part: not (np.ndim(part) == 1 and np.issubdtype(part.dtype, np.integer)))
-    return next((numbers for part in parts if (numbers := class_numbers(part)) is not None), None)

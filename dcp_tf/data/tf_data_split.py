@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from dcp_tf.data.array_split import ArraySplit, make_array_split
 from dcp_tf.data.data_split import DataSplit, Pass
+from dcp_tf.data.labels import balancing_classes
 from dcp_tf.data.structure import (
-    balancing_classes,
     flat_parts,
     join_batch,
     map_parts,

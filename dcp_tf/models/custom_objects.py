@@ -37,7 +37,7 @@ def import_custom_objects(path: str) -> dict[str, Any]:
     file = pathlib.Path(path).expanduser().resolve()
     if file.suffix != ".py" or not file.is_file():
         raise ImportError(f"there is no Python file {path}")
-    module = _run(file)
+    module = run_file(file)
     objects = {}
     for name, value in vars(module).items():
         if _is_useful(value, file.parent):
@@ -71,8 +71,12 @@ def unknown_names(layer: keras.layers.Lambda) -> list[str]:
     return sorted({name for name in used if name not in defined})
 
 
-def _run(file: pathlib.Path) -> types.ModuleType:
-    """The module, under the name that a script beside it would import it by."""
+def run_file(file: pathlib.Path) -> types.ModuleType:
+    """The module of a Python file, under the name that a script beside it would import it by.
+
+    Raises:
+        ImportError: its code raises an error, which is the cause.
+    """
     loaded = sys.modules.get(file.stem)
     if loaded is not None and getattr(loaded, "__file__", None) == str(file):
         return loaded

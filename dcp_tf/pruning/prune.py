@@ -99,8 +99,9 @@ def prune(
 
     Args:
         model: trained, functional or Sequential, with one output of shape (batch, ..., values). It stays as it is.
-        train_data: a `dcp_tf.data.DataSplit`, `tf.data.Dataset` of (image, label) batches, or arrays (images, labels).
-            Where labels are left out, the model's own predictions are the targets.
+        train_data: what `fit` takes, nested arrays as (inputs, labels) or (inputs, labels, sample_weight), a
+            `tf.data.Dataset` of such batches or a `keras.utils.PyDataset`; or a `dcp_tf.data.DataSplit`. Where labels
+            are left out, the model's own predictions are the targets.
         method: which channels, such as `dcp_tf.DCP(rate=0.5)`; or a plan, which is applied in place of a choice.
         validation_data: of the same kinds, for what is measured after each epoch.
         objective: what the model is for: an `Objective`, one of `dcp_tf.training.LOSSES` by name, or a loss (labels,

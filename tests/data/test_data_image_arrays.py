@@ -86,7 +86,7 @@ def test_files_that_are_no_npz_are_named(tmp_path):
 
 @pytest.mark.parametrize("spec", ["mnist", "digits:", "npz:", "npz", "folder:", "faces:", ""])
 def test_unknown_data_sets_are_refused_with_the_known_ones(spec):
-    with pytest.raises(UsageError, match="npz:FILE, folder:DIR, tfds:NAME or faces:DIR"):
+    with pytest.raises(UsageError, match="npz:FILE, folder:DIR, tfds:NAME, faces:DIR or python:"):
         data.load(spec)
 
 

@@ -13,6 +13,8 @@ from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.run_record import read_run_record
 
+_OWN_DATA = ("npz:", "python:")  # which may have several inputs and outputs
+
 
 def define_model(program: Program, about: str = "The model") -> None:
     """`--model` and `--weights`."""
@@ -30,9 +32,11 @@ def define_data_source(program: Program) -> None:
     program.path(
         "dataset",
         "digits",
-        "digits (comes with scikit-learn), npz:FILE (x_train y_train x_test y_test, labels may be missing), folder:DIR "
-        "(one folder per class), tfds:NAME (TensorFlow Datasets) or faces:DIR (one folder per person, or TFRecord "
-        "files of aligned crops).",
+        "digits (comes with scikit-learn), npz:FILE (x_train y_train x_test y_test, labels may be missing; for several "
+        "inputs or outputs x_train/NAME, y_train/NAME and so on by their Keras names; w_train: sample weights), "
+        "folder:DIR (one folder per class), tfds:NAME (TensorFlow Datasets), faces:DIR (one folder per person, or "
+        "TFRecord files of aligned crops) or python:FILE.py:FUNCTION (a function of yours that returns (train, test): "
+        "arrays, tf.data or a keras.utils.PyDataset, as the model takes them).",
     )
     program.path("data_dir", None, "For tfds: where TensorFlow Datasets keeps its files.")
     program.enum(
@@ -163,7 +167,8 @@ def load_model_and_data(flags: Any) -> ModelAndData:
         _unfreeze(flags, loaded.model, notes)
     shape = tuple(loaded.model.inputs[0].shape[1:])
     of_the_model = objective_flags.of_cifar100(_normalization_of(flags, loaded, notes), flags.model, flags.dataset)
-    dataset, normalization = load_dataset(flags, shape, of_the_model, notes)
+    dataset, normalization = load_dataset(flags, shape, of_the_model, notes, len(loaded.model.inputs))
+    dataset = _bound(dataset, loaded.model)
     kind = objective = None
     if len(loaded.model.outputs) == 1:
         kind = _outputs_kind(flags, loaded.model, notes)
@@ -229,7 +234,19 @@ def _unfreeze(flags: Any, model: Any, notes: list[str]) -> None:
         )
 
 
-def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) -> tuple[Any, str]:
+def _bound(dataset: Any, model: Any) -> Any:
+    """The data set in the order and under the names of the model's inputs and outputs.
+
+    Images with one label each stay as they are for a model of several outputs, which reads no labels then. So do all
+    for a subclassed model, whose inputs and outputs have no names.
+    """
+    from dcp_tf.models.functional import functional_graph
+
+    has_no_labels = len(model.outputs) > 1 and hasattr(dataset.train.labels, "shape")
+    return dataset if has_no_labels or functional_graph(model) is None else dataset.bound_to(model)
+
+
+def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str], inputs: int = 1) -> tuple[Any, str]:
     """The data set in the shape that a model takes, and the name of its normalization.
 
     Args:
@@ -237,15 +254,16 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) 
         shape: (H, W, C) of the model's input, None where it is open.
         of_the_model: the normalization that the model brings, or "none".
         notes: gets a line where the normalization was found in the summary of a run.
+        inputs: how many the model has; several are taken as they are.
 
     Raises:
         UsageError: the data set cannot be used, or does not fit the model.
     """
     from dcp_tf import data
 
+    if flags.dataset.startswith("python:") or inputs > 1 or len(shape) != 3:
+        return _load_plain(flags, shape, inputs), "none"
     name, mean, std = read_normalization(flags, of_the_model, notes)
-    if len(shape) != 3:
-        return _load_plain(flags, shape, name), "none"
     dataset = data.load(
         flags.dataset,
         input_shape=shape,
@@ -263,19 +281,23 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str]) 
     return dataset, "mean/std" if mean else name
 
 
-def _load_plain(flags: Any, shape: tuple, normalization: str) -> Any:
-    """Arrays for a model whose inputs are no images of (height, width, channels); they are taken as they are."""
+def _load_plain(flags: Any, shape: tuple, inputs: int) -> Any:
+    """Data that are taken as they are: of a user's function, of several inputs, or for a model that takes no images."""
     from dcp_tf import data
 
-    if not flags.dataset.startswith("npz:"):
-        raise UsageError(f"the model takes inputs of shape {shape}, which is no image; give --dataset=npz:FILE")
-    if normalization != "none" or flags.mean or flags.augmentation not in (None, "none"):
-        raise UsageError(f"inputs of shape {shape} are taken as they are: leave out normalization and augmentation")
-    dataset = data.load_arrays(flags.dataset.removeprefix("npz:"))
-    if len(dataset.input_shape) != len(shape) or any(
-        s not in (None, n) for s, n in zip(shape, dataset.input_shape, strict=False)
-    ):
-        raise UsageError(f"the inputs in {flags.dataset} have the shape {dataset.input_shape}, the model takes {shape}")
+    what = f"inputs of shape {shape}" if inputs == 1 else f"{inputs} inputs"
+    if not flags.dataset.startswith(_OWN_DATA):
+        raise UsageError(
+            f"the model takes {what}, which is no image; give --dataset=npz:FILE or python:FILE.py:FUNCTION"
+        )
+    if flags.normalization not in (None, "none") or flags.mean or flags.augmentation not in (None, "none"):
+        what = f"the data of {flags.dataset}" if flags.dataset.startswith("python:") else what
+        raise UsageError(f"{what} are taken as they are: leave out normalization and augmentation")
+    is_file = flags.dataset.startswith("npz:")
+    dataset = data.load_arrays(flags.dataset.removeprefix("npz:")) if is_file else data.load(flags.dataset)
+    given = dataset.input_shape
+    if inputs == 1 and (len(given) != len(shape) or any(s not in (None, n) for s, n in zip(shape, given, strict=True))):
+        raise UsageError(f"the inputs in {flags.dataset} have the shape {given}, the model takes {shape}")
     return dataset
 
 
