@@ -1,7 +1,7 @@
 """The samples that calibrate the ranges of activations of integer files."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ def calibration_samples(model: Any, data: Any) -> tuple[Iterator[list[np.ndarray
 
     Args:
         model: the Keras model that takes them.
-        data: an array (N, ...), one array for each input, or an iterable of batches. A batch is an array, a tuple of
-            one array per input, or (inputs, labels), where the labels are dropped.
+        data: an array (N, ...), one array for each input (a list in their order, or a dict by name), or an iterable of
+            batches. A batch is an array, a tuple or dict of one array per input, or (inputs, labels), where the labels
+            are dropped.
 
     Returns:
         The samples, each a list with one array (1, ...) per input, and their number if it is known.
@@ -27,8 +28,7 @@ def calibration_samples(model: Any, data: Any) -> tuple[Iterator[list[np.ndarray
     Raises:
         UsageError: there is no sample, or one does not fit the inputs (raised while iterating, too).
     """
-    count = len(model.inputs)
-    arrays = _whole_arrays(data, count)
+    arrays = _whole_arrays(model, data)
     if arrays is not None:
         length = len(arrays[0])
         total = min(length, CALIBRATION_SAMPLES)
@@ -36,7 +36,7 @@ def calibration_samples(model: Any, data: Any) -> tuple[Iterator[list[np.ndarray
         samples = ([array[row : row + 1] for array in arrays] for row in rows)
     elif isinstance(data, Iterable):
         total = None
-        samples = itertools.islice(_rows(data, count), CALIBRATION_SAMPLES)
+        samples = itertools.islice(_rows(model, data), CALIBRATION_SAMPLES)
     else:
         raise UsageError(
             f"representative_data must be an array or an iterable of batches. Received: {type(data).__name__}"
@@ -48,8 +48,11 @@ def calibration_samples(model: Any, data: Any) -> tuple[Iterator[list[np.ndarray
     return itertools.chain([first], checked), total
 
 
-def _whole_arrays(data: Any, count: int) -> list[np.ndarray] | None:
+def _whole_arrays(model: Any, data: Any) -> list[np.ndarray] | None:
     """The data as one array per input, or None if it has another form."""
+    count = len(model.inputs)
+    if isinstance(data, Mapping):
+        return [np.asarray(part) for part in _ordered(model, data)]
     if isinstance(data, np.ndarray):
         return [data] if count == 1 else None
     if count > 1 and isinstance(data, (list, tuple)) and len(data) == count:
@@ -57,23 +60,35 @@ def _whole_arrays(data: Any, count: int) -> list[np.ndarray] | None:
     return None
 
 
-def _rows(batches: Iterable, count: int) -> Iterator[list[np.ndarray]]:
+def _rows(model: Any, batches: Iterable) -> Iterator[list[np.ndarray]]:
     for batch in batches:
-        arrays = [np.asarray(part) for part in _inputs_of(batch, count)]
+        arrays = [np.asarray(part) for part in _inputs_of(model, batch)]
         for row in range(min((len(array) if array.ndim else 0) for array in arrays)):
             yield [array[row : row + 1] for array in arrays]
 
 
-def _inputs_of(batch: Any, count: int) -> list:
+def _inputs_of(model: Any, batch: Any) -> list:
     """The inputs in a batch, without labels, in the order of `model.inputs`."""
-    import keras
-
+    count = len(model.inputs)
     if isinstance(batch, (tuple, list)) and (count == 1 or isinstance(batch[0], (tuple, list, dict))):
         batch = batch[0]
-    parts = keras.tree.flatten(batch)
+    parts = _ordered(model, batch)
     if len(parts) != count:
         raise UsageError(f"a batch of representative_data must hold {count} inputs. Received: {len(parts)}")
     return parts
+
+
+def _ordered(model: Any, inputs: Any) -> list:
+    """The parts of nested inputs, in the order of `model.inputs` where they have names."""
+    import keras
+
+    from dcp_tf.data.binding import order_of_inputs
+    from dcp_tf.models.functional import functional_graph
+
+    parts = keras.tree.flatten(inputs)
+    if not isinstance(inputs, Mapping) or functional_graph(model) is None:
+        return parts
+    return [parts[number] for number in order_of_inputs(model, inputs, "representative_data")]
 
 
 def _checked(model: Any, sample: list[np.ndarray]) -> list[np.ndarray]:

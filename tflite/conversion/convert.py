@@ -32,8 +32,8 @@ def convert(
         quantization: a mode of `Quantization`, such as "float32", or "int8": all operations in integers, weights per
             channel.
         representative_data: int8 and int16x8 only, typical inputs as the model takes them: an array (N, ...), a list
-            of arrays (several inputs), or an iterable of batches, with or without labels. Some hundred are enough: see
-            `calibration.CALIBRATION_SAMPLES`.
+            or dict of arrays (several inputs), or an iterable of batches, with or without labels. Some hundred are
+            enough: see `calibration.CALIBRATION_SAMPLES`.
         io: int8 only, "float" (floats go in and out, converted inside) or "int8" (integers go in and out).
         allow_float: int8 and int16x8 only, whether operations without an integer kernel may stay in float; `inspect`
             lists them. Otherwise such a file is an error.
