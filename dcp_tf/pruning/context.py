@@ -23,7 +23,8 @@ from dcp_tf.pruning.problem.stages import kernel_units
 from dcp_tf.pruning.run_state import RunState
 from dcp_tf.settings.budget import Adaptive
 from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
-from dcp_tf.training import Distillation, Loss, Objective, as_objective, distillation_weight
+from dcp_tf.training import Distillation, Objective, as_objective, distillation_weight
+from dcp_tf.training.compiled import resolve_objective
 from dcp_tf.training.heads import find_positions
 from dcp_tf.training.targets import shapes_of
 
@@ -162,8 +163,9 @@ def prepare(
     method: Method | PruningPlan,
     *,
     validation_data: Any = None,
-    objective: Objective | str | Loss | None = None,
-    outputs_kind: str | None = None,
+    objective: Any = None,
+    loss_weights: Any = None,
+    outputs_kind: Any = None,
     auxiliary: TrainConfig = AUXILIARY,
     finetuning: TrainConfig | None = FINETUNING,
     distillation: float | None = None,
@@ -187,7 +189,7 @@ def prepare(
     data = bound_data(model, train_data)
     validation = None if validation_data is None else bound_data(model, validation_data, "validation_data")
     original, model = model, usable_model(model)
-    objective = as_objective(objective, model, data, outputs_kind)
+    objective = resolve_objective(objective, original, model, data, outputs_kind, loss_weights)
     if validation is not None:
         check_validation(model, validation, objective)
     distillation = distillation_weight(objective.loss, distillation)

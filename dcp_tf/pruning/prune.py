@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -80,8 +80,9 @@ def prune(
     method: Method | PruningPlan,
     *,
     validation_data: Any = None,
-    objective: Objective | str | Loss | None = None,
-    outputs_kind: str | None = None,
+    objective: Objective | str | Loss | Mapping | Sequence | None = None,
+    loss_weights: Mapping[str, float] | Sequence[float] | None = None,
+    outputs_kind: str | Mapping[str, str] | None = None,
     auxiliary: TrainConfig = AUXILIARY,
     finetuning: TrainConfig | None = FINETUNING,
     distillation: float | None = None,
@@ -105,8 +106,12 @@ def prune(
         method: which channels, such as `dcp_tf.DCP(rate=0.5)`; or a plan, which is applied in place of a choice.
         validation_data: of the same kinds, for what is measured after each epoch.
         objective: what the model is for: an `Objective`, one of `dcp_tf.training.LOSSES` by name, or a loss (labels,
-            outputs) -> scalar mean. None reads it off the model's last activation and the labels.
-        outputs_kind: "logits", "softmax" or "sigmoid"; None reads it off the model's last activation.
+            outputs) -> mean, or one value per sample. For several outputs a dict of these by name or a list; those left
+            out stay as they are. None takes the losses, loss weights and metrics that the model is compiled with, or
+            else reads the objective off the last activations and the labels.
+        loss_weights: of several outputs, by name or in their order; None: the compiled ones, or 1.
+        outputs_kind: "logits", "softmax" or "sigmoid", of several outputs by name; None reads it off the model's last
+            activation.
         auxiliary: fine-tuning with auxiliary losses (DCP only).
         finetuning: of the pruned model; None or 0 epochs leave it out, for a `fit` of your own. It ends with the epoch
             that does best on held-out training images, or with the model as it was before.
@@ -135,6 +140,7 @@ def prune(
         method,
         validation_data=validation_data,
         objective=objective,
+        loss_weights=loss_weights,
         outputs_kind=outputs_kind,
         auxiliary=auxiliary,
         finetuning=finetuning,

@@ -10,9 +10,9 @@ from keras import tree
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.models.compiled_like import compile_arguments
-from dcp_tf.models.outputs import outputs_kind
+from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
 from dcp_tf.models.signature import output_names
-from dcp_tf.training.choose_joint import checked_weights
+from dcp_tf.training.choose_joint import as_objective, checked_weights
 from dcp_tf.training.choose_objective import choose_objective, infer_loss
 from dcp_tf.training.custom_objective import Custom
 from dcp_tf.training.joint_objective import Joint, data_of, of_output
@@ -53,6 +53,33 @@ class PlainRegression(Regression):
     def loss(self) -> MeanSquaredError:
         """See `Objective`."""
         return MeanSquaredError()
+
+
+def resolve_objective(
+    objective: Any,
+    compiled: keras.Model,
+    model: keras.Model,
+    data: Any,
+    outputs_kind: Any = None,
+    loss_weights: Any = None,
+) -> Objective:
+    """The objective argument of `prune`, fitted to the model and its data; for None what the model is compiled with.
+
+    Args:
+        objective: as for `as_objective`.
+        compiled: the model as its user has it.
+        model: the same with flat inputs and outputs.
+        data: bound to the model.
+        outputs_kind: as for `as_objective`; given, nothing is taken from `compile`.
+        loss_weights: as for `as_objective`.
+
+    Raises:
+        UsageError: these do not fit each other.
+    """
+    taken = None
+    if objective is None and outputs_kind is None:
+        taken = compiled_objective(compiled, model, data, loss_weights)
+    return taken or as_objective(objective, model, data, outputs_kind, loss_weights)
 
 
 def compiled_objective(
@@ -175,7 +202,7 @@ def _of_loss(given: Any, model: keras.Model, data: Any, what: str) -> tuple[Obje
 def _of_classes(loss: keras.losses.Loss, model: keras.Model, data: Any, what: str) -> Objective | None:
     """Classes as the loss reads the outputs; None for labels that are no classes, such as images as targets."""
     function, settings, shape = function_of(loss), settings_of(loss), output_shape(model, data)
-    is_binary, kind = function in _BINARY, outputs_kind(model)
+    is_binary, kind = function in _BINARY, read_outputs_kind(model)
     if settings.get("ignore_class") is not None or settings.get("axis", -1) != -1:
         return None
     if kind == "logits" and not settings.get("from_logits", False) and _gives_probabilities(model, data):
