@@ -35,7 +35,6 @@ PROGRAM.string(
 PROGRAM.string("name", None, "Prefix of the file names; default: the model's name.")
 data_flags.define_seed(PROGRAM, "Draws the calibration images.")
 
-
 _LONGEST_NAME = 200  # bytes; file names have at most 255, including the suffixes of modes and temporary files
 
 
@@ -53,11 +52,7 @@ def main(flags) -> None:
     settings = pruning_flags.read_deployment(flags)
     if not settings.quantizations:
         raise UsageError("say which files to make: --quantization=float32,int8")
-    if flags.name and (pathlib.PurePath(flags.name).name != flags.name or len(os.fsencode(flags.name)) > _LONGEST_NAME):
-        raise UsageError(
-            f"--name is what file names start with, at most {_LONGEST_NAME} bytes and no folder (which --output_dir "
-            f"names), received {flags.name:.80}"
-        )
+    _check_name(flags.name)
     model_and_data = data_flags.load_model_and_data(flags)
     is_file = pathlib.Path(flags.model).is_file()
     if not flags.output_dir and not is_file:
@@ -87,6 +82,15 @@ def main(flags) -> None:
     progress.say(f"written to {folder}: {', '.join([*records, 'export.json'])}")
     if failures:
         raise RunError("; ".join(failures))
+
+
+def _check_name(name: str | None) -> None:
+    """Raises UsageError where file names cannot start with it."""
+    if name and (pathlib.PurePath(name).name != name or len(os.fsencode(name)) > _LONGEST_NAME):
+        raise UsageError(
+            f"--name is what file names start with, at most {_LONGEST_NAME} bytes and no folder (which --output_dir "
+            f"names), received {name:.80}"
+        )
 
 
 def compare_with_baseline(records: dict[str, dict], folder: pathlib.Path, name: str, baseline: str) -> None:

@@ -52,31 +52,24 @@ def main(flags) -> None:
     baseline_check = baseline.report_baseline(flags, model_and_data, model=teacher, what=what, is_trained=True)
     model_and_data = augmentation_check.drop_harmful_augmentation(flags, model_and_data, teacher)
     model_and_data.announce()
-    masks = finetuning.pruned_kernel_masks(model_and_data.model, flags.model)
+    model, dataset, objective = model_and_data.model, model_and_data.dataset, model_and_data.objective
+    masks = finetuning.pruned_kernel_masks(model, flags.model)
     known = run_summary.known_figures(baseline_check) if teacher is None else None
-    before = run_summary.measure_model(model_and_data.model, model_and_data.dataset, model_and_data.objective, known)
-    metric = model_and_data.objective.primary
-    reference = (
-        None if teacher is None else unlabelled.reference(teacher, model_and_data.dataset, model_and_data.objective)
-    )
-    if reference is not None:
-        before, metric = before | reference.compare(model_and_data.model), reference.metric
+    before = run_summary.measure_model(model, dataset, objective, known)
+    reference = None if teacher is None else unlabelled.reference(teacher, dataset, objective)
+    metric = objective.primary if reference is None else reference.metric
+    before |= {} if reference is None else reference.compare(model)
     if teacher is not None and metric in before:
         progress.say(f"before fine-tuning: {metric} {before[metric]:.4f}")
     phase = finetuning.fine_tune(flags, model_and_data, config, teacher, folder, masks, weight)
-    path = save_model(model_and_data.model, folder / "pruned.keras")
-    after = run_summary.measure_model(
-        model_and_data.model, model_and_data.dataset, model_and_data.objective, count_zero_kernels=bool(masks)
-    )
-    if reference is not None:
-        after |= reference.compare(model_and_data.model)
+    path = save_model(model, folder / "pruned.keras")
+    after = run_summary.measure_model(model, dataset, objective, count_zero_kernels=bool(masks))
+    after |= {} if reference is None else reference.compare(model)
     if metric in before:
         after[f"{metric}_before_finetuning"] = before[metric]
     failures = []
-    reloaded = reload_records(folder, {"pruned": model_and_data.model}, model_and_data.dataset, flags, failures)
-    content = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase]}
-    if reference is not None:
-        content["metric"] = metric
+    reloaded = reload_records(folder, {"pruned": model}, dataset, flags, failures)
+    content = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase], "metric": metric}
     resolved = {"distillation": weight}
     run_summary.write_summary(folder, started, model_and_data, flags, resolved, baseline_check, **content)
     progress.say(f"written to {folder}: pruned.keras, summary.json")

@@ -57,14 +57,6 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
     curves = [*selection_curves.curves(groups), *selection_curves.kernel_curves(run.kernels)]
     kernels = table_rows.kernel_rows(summary)
     layers = content.layer_bars(groups)
-    trainings = [
-        {
-            "name": ": ".join(filter(None, (str(phase.get("name", "training")), content.kept_epoch(phase)))),
-            "figure": figure,
-        }
-        for number, phase in enumerate(phases)
-        if (figure := plots.training_curves(f"training{number}", phase))
-    ]
     return {
         "title": str(summary.get("model", "model")),
         "method": summary.get("method"),
@@ -76,14 +68,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "files": content.file_records(summary),
         "latency_bars": content.latency_bars(summary, run.benchmark),
         "conditions": content.conditions(run.benchmark),
-        "tradeoffs": [
-            (caption, has_legend, figure)
-            for caption, has_legend, figure in (
-                ("Accuracy against multiply-adds", False, plots.accuracy_against_macs(summary)),
-                ("Accuracy against latency", True, plots.accuracy_against_latency(summary)),
-            )
-            if figure
-        ],
+        "tradeoffs": _tradeoffs(summary),
         "layers": layers,
         "channels_kept": sum(len(group["kept"]) for group in groups if not group.get("pinned_because")),
         "channels": sum(group["size"] for group in groups if not group.get("pinned_because")),
@@ -95,7 +80,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "selection_overview": plots.selection_overview(curves) if curves else None,
         "depth_colors": plots.DEPTH_COLORS,
         "small_figure": (selection_curves.WIDTH, selection_curves.HEIGHT),
-        "trainings": trainings,
+        "trainings": _trainings(phases),
         "epoch_tables": [table for phase in phases if (table := content.epoch_table(phase))],
         "phase_bars": content.phase_bars(phases),
         "wall_time": formats.duration(summary.get("wall_seconds")),
@@ -103,6 +88,27 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "versions": {key: formats.plain(value) for key, value in (summary.get("versions") or {}).items()},
         "absent": formats.ABSENT,
     }
+
+
+def _trainings(phases: list[dict[str, Any]]) -> list[dict[str, str]]:
+    """The curves of each training, and what it ended with."""
+    return [
+        {
+            "name": ": ".join(filter(None, (str(phase.get("name", "training")), content.kept_epoch(phase)))),
+            "figure": figure,
+        }
+        for number, phase in enumerate(phases)
+        if (figure := plots.training_curves(f"training{number}", phase))
+    ]
+
+
+def _tradeoffs(summary: dict[str, Any]) -> list[tuple[str, bool, str]]:
+    """The figures of accuracy against cost: caption, whether they have a legend, figure."""
+    figures = (
+        ("Accuracy against multiply-adds", False, plots.accuracy_against_macs(summary)),
+        ("Accuracy against latency", True, plots.accuracy_against_latency(summary)),
+    )
+    return [(caption, has_legend, figure) for caption, has_legend, figure in figures if figure]
 
 
 def _facts(summary: dict[str, Any]) -> dict[str, str]:

@@ -40,26 +40,13 @@ def run(
         RunError: a phase failed, a TFLite file does not equal its model, or a target was missed; the results
             of earlier steps are kept.
     """
-    from dcp_tf.pruning import prune_prepared
     from dcp_tf.report import print_summary, write_report
-    from dcp_tf.training import save_model
 
     remove_leftovers(folder)
     baseline_check = baseline_check or baseline.report_baseline(flags, model_and_data, is_trained=True)
-    context = job.context.rebind(
-        job.method,
-        model_and_data.dataset.train,
-        state_dir=folder / "state" / "pruning",
-        resume=flags.resume,
-        log_dir=str(folder / "events"),
-        seed=flags.seed,
-    )
-    result = prune_prepared(context, looks_at_baseline=False)  # it was measured before
+    result = _prune(flags, model_and_data, job, folder)
     models = {"baseline": model_and_data.model, "pruned": result.model}
-    for name, model in models.items():
-        save_model(model, folder / f"{name}.keras")
-    result.plan.save(folder / "plan.json")
-    measured = _measure(model_and_data, context.graph, result, baseline_check)
+    measured = _measure(model_and_data, job.context.graph, result, baseline_check)
     reference = unlabelled.reference(model_and_data.model, model_and_data.dataset, model_and_data.objective)
     if reference is not None:
         measured["pruned"] |= reference.compare(result.model)
@@ -88,6 +75,26 @@ def run(
     progress.say(f"written to {folder}: {', '.join(sorted(p.name for p in folder.iterdir()))}")
     if failures:
         raise RunError("; ".join(failures))
+
+
+def _prune(flags: Any, model_and_data: ModelAndData, job: Job, folder: pathlib.Path) -> Any:
+    """Prunes what was checked, with what changed since, and saves both models and the plan; a `PruneResult`."""
+    from dcp_tf.pruning import prune_prepared
+    from dcp_tf.training import save_model
+
+    context = job.context.rebind(
+        job.method,
+        model_and_data.dataset.train,
+        state_dir=folder / "state" / "pruning",
+        resume=flags.resume,
+        log_dir=str(folder / "events"),
+        seed=flags.seed,
+    )
+    result = prune_prepared(context, looks_at_baseline=False)  # it was measured before
+    save_model(model_and_data.model, folder / "baseline.keras")
+    save_model(result.model, folder / "pruned.keras")
+    result.plan.save(folder / "plan.json")
+    return result
 
 
 def _resolved(model_and_data: ModelAndData, job: Job) -> dict[str, Any]:
