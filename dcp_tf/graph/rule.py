@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from dcp_tf.graph.identity import does_nothing
 from dcp_tf.graph.labels import LabelSpace, compress, place
 from dcp_tf.graph.trace import Call
 
@@ -311,7 +312,8 @@ def run_rule(call: RuleCall) -> list[Labels]:
     """Runs the operation's rule (without one it is opaque) and returns compressed labels, one array per output."""
     rule = find_rule(call.operation)
     if rule is None:
-        outputs = call.opaque("for which there is no rule")
+        passes = does_nothing(call.operation, call.input_shapes, call.output_shapes)
+        outputs = call.inputs if passes else call.opaque("for which there is no rule")
     elif _altered(call.operation):
         outputs = call.opaque("which is quantized or has LoRA weights")
     else:

@@ -60,6 +60,22 @@ def _build(model: keras.Sequential, input_shape: tuple[int | None, ...] | None) 
     return _has_graph(model)
 
 
+def check_input(tensor: Any) -> None:
+    """Makes sure that a symbolic input, or a description of one, holds numbers in rows of one length.
+
+    Raises:
+        UsageError: it is ragged, or holds strings.
+    """
+    if getattr(tensor, "ragged", False) or getattr(tensor, "ragged_rank", None):
+        raise UsageError("ragged inputs have no rows of one length: pad them, for example with ragged.to_tensor()")
+    dtype = getattr(tensor, "dtype", None)
+    if dtype is not None and keras.backend.standardize_dtype(dtype) == "string":
+        raise UsageError(
+            "string inputs hold no numbers: leave StringLookup, TextVectorization and their like outside of the model, "
+            "and give it what they make"
+        )
+
+
 def functional_graph(operation: Any) -> Any | None:
     """The functional graph inside a model, or None if the operation must be taken as a whole.
 

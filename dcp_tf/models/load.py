@@ -21,7 +21,7 @@ from dcp_tf.models.full_precision import in_full_precision
 from dcp_tf.models.functional import check_functional, functional_graph
 from dcp_tf.models.keras2.files import load_keras2_file
 from dcp_tf.models.names import with_valid_names
-from dcp_tf.models.retrace import to_functional
+from dcp_tf.models.retrace import closed_layers, to_functional
 from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.zoo import build, zoo_normalization
 
@@ -136,8 +136,15 @@ def _retraced(
 ) -> keras.Model:
     """A subclassed model as a functional one; a functional one with opened layers, if so wished."""
     if isinstance(model, keras.Sequential) or functional_graph(model) is not None:
-        is_built = functional_graph(model) is not None
-        return to_functional(model) if open_layers and is_built else model
+        if open_layers and functional_graph(model) is not None:
+            return to_functional(model)
+        if closed := closed_layers(model):
+            progress.say(
+                f"note: {spec} has layers that are made of layers ({', '.join(closed)}); open_layers=True opens them "
+                "so that channels inside of them can be pruned",
+                "open_layers",
+            )
+        return model
     functional = to_functional(model, input_shape)
     progress.say(f"note: {spec} holds the subclassed model {type(model).__qualname__}; its call was retraced")
     return functional

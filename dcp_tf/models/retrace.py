@@ -25,6 +25,7 @@ from dcp_tf.models.signature import pack
 
 _TOLERANCE = 1e-5  # relative to the largest value: both sides run the same operations
 _SHOWN = 4  # notes on layers that stay whole
+_WRAP = "put this line into a keras.layers.Layer that holds the weight"
 _TRAINING = ("train_step", "test_step", "compute_loss", "compute_metrics")
 
 
@@ -49,8 +50,9 @@ def to_functional(model: keras.Model, input_spec: Any = None) -> keras.Model:
             inputs. None: what the model was built with.
 
     Returns:
-        A functional model with the same outputs in inference, compiled as `model` is. What `call` does only where
-        `training` is true is left out (it is logged), layers such as Dropout excepted.
+        A plain functional model with the same outputs in inference, compiled as `model` is. Other attributes of the
+        class, such as the preprocessor of a KerasHub task, stay with `model`. What `call` does only where `training` is
+        true is left out (it is logged), layers such as Dropout excepted.
 
     Raises:
         UsageError: `call` cannot be retraced. The error names the line, the reason and what to write instead.
@@ -108,8 +110,9 @@ def _record(layer: keras.Layer, inputs: Any, args: tuple, kwargs: dict) -> keras
     """
     if own := _own_weights(layer):
         attribute = next((name for name, value in vars(layer).items() if any(value is v for v in own)), own[0].name)
-        line = line_with(type(layer).call, f"self.{attribute}")
-        raise _Refused(f"{line}: {attribute} is a weight of {layer.name!r} itself: give it to a layer of its own")
+        line = line_with(layer, rf"self\.{attribute}\b")
+        advice = f": {_WRAP}" if isinstance(layer, keras.Model) else ""
+        raise _Refused(f"{line}: {attribute} is a weight of {layer.name!r} itself{advice}")
     if accepts(layer, "training"):
         kwargs = {**kwargs, "training": kwargs.get("training")}
     losses = len(layer._losses)
@@ -120,16 +123,16 @@ def _record(layer: keras.Layer, inputs: Any, args: tuple, kwargs: dict) -> keras
             raise _Refused(explain(error)) from error
     if len(layer._losses) > losses:
         del layer._losses[losses:]
-        raise _Refused(f"{line_with(type(layer).call, 'add_loss')}: a functional model has no loss of its own")
+        raise _Refused(f"{line_with(layer, 'add_loss')}: a functional model has no loss of its own")
     flat = tree.flatten(outputs)
     if not flat or not all(isinstance(x, keras.KerasTensor) for x in flat):
-        raise _Refused(f"{line_with(type(layer).call, 'return')}: an output does not depend on the inputs")
+        raise _Refused(f"{line_with(layer)}: an output does not depend on the inputs")
     nodes = list(_nodes(flat))
     _check_constants(layer, nodes, tape)
     _make_unique([node.operation for node in nodes])
     traced = keras.Model(inputs, outputs, name=layer.name)
-    changed = [node for node in nodes if _state_batch_axis(node)]
-    return _replayed(traced, {}) if changed else traced  # with shapes that are known now
+    is_open = any(isinstance(node.operation, Reshape) and None in node.operation.newshape for node in nodes)
+    return _replayed(traced, {}) if is_open else traced
 
 
 def _own_weights(layer: keras.Layer) -> list:
@@ -144,14 +147,20 @@ def _check_constants(layer: keras.Layer, nodes: Sequence[Any], tape: tf.Gradient
     for node in nodes:
         for value in tree.flatten((node.arguments.args, node.arguments.kwargs)):
             if isinstance(value, (keras.Variable, tf.Variable)):
-                raise _Refused(f"{line_with(type(layer).call, value.name)}: it uses a weight outside of its layer")
+                line = line_with(layer, rf"\.{value.name}\b")
+                raise _Refused(f"{line}: it reads a weight of another layer: {_WRAP}")
             if not isinstance(value, tf.Tensor) or not value.dtype.is_floating or not variables:
                 continue
             slopes = tape.gradient(value, [variable.value for variable in variables])
             read = [variable for variable, slope in zip(variables, slopes, strict=True) if slope is not None]
             if read:
-                line = line_with(type(layer).call, read[0].name)
-                raise _Refused(f"{line}: it computes with the weight {read[0].path!r} outside of its layer")
+                owner = next((name for name, part in vars(layer).items() if _holds(part, read[0])), read[0].name)
+                line = line_with(layer, rf"self\.{owner}\.", rf"self\.{owner}\b")
+                raise _Refused(f"{line}: it reads {read[0].path} apart from the inputs: {_WRAP}")
+
+
+def _holds(part: Any, variable: keras.Variable) -> bool:
+    return isinstance(part, keras.Layer) and any(variable is weight for weight in part.weights)
 
 
 def _nodes(tensors: Sequence[keras.KerasTensor]) -> Iterator[Any]:
@@ -193,7 +202,7 @@ def _check_equal(layer: keras.Layer, args: tuple, kwargs: dict, traced: keras.Mo
     same = not isinstance(actual, Exception) and all(_alike(*pair) for pair in zip(actual, expected, strict=True))
     if not same:
         why = explain(actual) if isinstance(actual, Exception) else "random numbers, or sizes that are read as numbers"
-        line = line_with(type(layer).call, "random")
+        line = line_with(layer, "random")
         raise _Refused(f"{line}: on symbolic tensors it computes something else ({why})")
 
 
@@ -244,8 +253,15 @@ class _Opening:
             return self.model(_opened_layer(operation, nodes))
         except _Refused as refused:
             repair_config(operation)
-            self._whole.setdefault(f"{operation.name} ({type(operation).__name__})", str(refused))
+            if operation._layers:  # others are layers like Keras' own
+                self._whole.setdefault(f"{operation.name} ({type(operation).__name__})", str(refused))
             return operation
+
+
+def closed_layers(model: keras.Model) -> list[str]:
+    """The classes of custom layers in a functional model that are made of layers, which `to_functional` may open."""
+    inside = [layer for layer in model._flatten_layers(include_self=False) if layer._layers]
+    return sorted({type(x).__name__ for x in inside if functional_graph(x) is None and _is_candidate(x)})
 
 
 def _is_candidate(layer: keras.Layer) -> bool:
@@ -296,17 +312,12 @@ def _alike_calls(nodes: Sequence[Any]) -> list[list[Any]]:
     return list(calls.values())
 
 
-def _state_batch_axis(node: Any) -> bool:
-    """Gives `keras.ops.reshape(x, (keras.ops.shape(x)[0], ...))` a -1 for the batch size, which is open; if it did."""
-    operation = node.operation
-    if not isinstance(operation, Reshape) or None not in operation.newshape:
-        return False
-    (batch, *others), (_, *sizes) = operation.newshape, node.arguments.keras_tensors[0].shape
-    if batch is not None or None in (*others, *sizes):
-        return False
-    known = math.prod(size for size in others if size != -1)
-    operation.newshape = (-1, *(math.prod(sizes) // known if size == -1 else size for size in others))
-    return True
+def _state_batch_axis(operation: Reshape, shape: tuple) -> None:
+    """Gives `keras.ops.reshape(x, (keras.ops.shape(x)[0], ...))` a -1 for the batch size, which is open."""
+    batch, *others = operation.newshape
+    if batch is None and None not in (*others, *shape[1:]):
+        known = math.prod(size for size in others if size != -1)
+        operation.newshape = (-1, *(math.prod(shape[1:]) // known if size == -1 else size for size in others))
 
 
 def _replayed(model: keras.Model, replacements: Mapping[int, Any], inputs: Any = None) -> keras.Model:
@@ -315,6 +326,8 @@ def _replayed(model: keras.Model, replacements: Mapping[int, Any], inputs: Any =
     flat = tree.flatten(inputs) if inputs is not None else [input_like(x, x.shape) for x in graph.inputs]
     values = {id(x): y for x, y in zip(graph.inputs, flat, strict=True)}
     for node in ordered_nodes(graph):
+        if isinstance(node.operation, Reshape):
+            _state_batch_axis(node.operation, values[id(node.arguments.keras_tensors[0])].shape)
         outputs = _call_again(node, replacements.get(id(node), node.operation), values)
         values.update({id(x): y for x, y in zip(node.outputs, tree.flatten(outputs), strict=True)})
     structures = (graph._inputs_struct, graph._outputs_struct)

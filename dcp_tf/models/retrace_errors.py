@@ -1,5 +1,6 @@
 """Which line of a `call` cannot run on symbolic tensors, why, and what to write instead."""
 
+import contextlib
 import inspect
 import linecache
 import os
@@ -8,7 +9,6 @@ import re
 import sysconfig
 import traceback
 import types
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -67,14 +67,22 @@ def explain(error: Exception) -> str:
     return f"{line_of(error)}: {reason}" if frames else reason
 
 
-def line_with(function: Callable, text: str) -> str:
-    """`FILE:LINE: source` of the first line of a function that holds a text; its `def` where none does."""
-    try:
-        lines, first = inspect.getsourcelines(function)
-    except (OSError, TypeError):
-        return function.__qualname__
-    number = next((n for n, line in enumerate(lines) if re.search(rf"{re.escape(text)}\b", line)), 0)
-    return _place(inspect.getsourcefile(function), first + number)
+def line_with(layer: keras.Layer, *patterns: str) -> str:
+    """`FILE:LINE: source` of a line in the methods of a layer that matches a pattern; the `def` of `call` without one.
+
+    Earlier patterns count first, and `call` before other methods; lines that make the layer do not count.
+    """
+    call = type(layer).call
+    others = (value for name, value in vars(type(layer)).items() if name not in ("__init__", "build", "call"))
+    methods = [call, *(value for value in others if inspect.isfunction(value))]
+    for pattern in patterns:
+        for method in methods:
+            with contextlib.suppress(OSError):
+                lines, first = inspect.getsourcelines(method)
+                if numbers := [n for n, line in enumerate(lines) if re.search(pattern, line)]:
+                    return _place(inspect.getsourcefile(method), first + numbers[0])
+    code = inspect.unwrap(call).__code__
+    return _place(code.co_filename, code.co_firstlineno)
 
 
 def _place(file: str, line: int) -> str:

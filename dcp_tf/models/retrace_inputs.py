@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 from keras import tree
 
 from dcp_tf.errors import UsageError
+from dcp_tf.models.functional import check_input
 
 _OPEN_SIZE = 64  # of an axis that is left open, in the comparison
 
@@ -50,8 +50,7 @@ def _is_shape(spec: Any) -> bool:
 
 
 def _shape_and_dtype(spec: Any) -> tuple[tuple, str]:
-    if isinstance(spec, tf.RaggedTensorSpec) or getattr(spec, "ragged", False):
-        raise UsageError("ragged inputs have no rows of one length: pad them, for example with ragged.to_tensor()")
+    check_input(spec)
     if _is_shape(spec):
         return tuple(spec), "float32"
     if getattr(spec, "shape", None) is None:
@@ -59,13 +58,7 @@ def _shape_and_dtype(spec: Any) -> tuple[tuple, str]:
             f"input_spec must be a shape such as (224, 224, 3), a keras.Input or a list or dict of these, "
             f"received {spec!r:.80}"
         )
-    dtype = keras.backend.standardize_dtype(spec.dtype or "float32")
-    if dtype == "string":
-        raise UsageError(
-            "string inputs cannot be traced: leave StringLookup, TextVectorization and their like outside of the "
-            "model, and give it the numbers that they make"
-        )
-    return tuple(spec.shape)[1:], dtype
+    return tuple(spec.shape)[1:], keras.backend.standardize_dtype(spec.dtype or "float32")
 
 
 def arguments(model: keras.Model) -> list[str]:

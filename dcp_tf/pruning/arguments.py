@@ -10,6 +10,7 @@ from dcp_tf.data import DataSplit, as_split
 from dcp_tf.errors import UsageError
 from dcp_tf.models import check_functional
 from dcp_tf.models.batch import share_layers, with_open_batch
+from dcp_tf.models.functional import check_input
 from dcp_tf.models.names import refused_names, valid_model_name, valid_name
 from dcp_tf.pruning.methods import Method
 from dcp_tf.training import Objective, TrainConfig
@@ -62,6 +63,8 @@ def bound_data(model: keras.Model, data: Any, what: str = "the data") -> DataSpl
         UsageError: the model is not functional, or does not take such data.
     """
     check_functional(model)
+    for tensor in model.inputs:
+        check_input(tensor)
     if len(model.inputs) != 1:
         raise UsageError(f"pruning with data needs a model with one input, {model.name!r} has {len(model.inputs)}")
     if len(model.outputs) != 1 or len(model.outputs[0].shape) < 2:

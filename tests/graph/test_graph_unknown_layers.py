@@ -75,6 +75,32 @@ def test_unknown_layers_pin_their_neighbors_and_nothing_else(kind):
     assert "odd" in reasons
 
 
+@keras.saving.register_keras_serializable("tests")
+class DropPath(layers.Layer):
+    """Drops whole images in training; it has a state of random numbers."""
+
+    def __init__(self, rate=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.rate, self.random = rate, keras.random.SeedGenerator(0)
+
+    def call(self, x, training=None):
+        if not training:
+            return x
+        return x * keras.random.bernoulli((ops.shape(x)[0], 1, 1, 1), 1 - self.rate, seed=self.random)
+
+
+@keras.saving.register_keras_serializable("tests")
+class Reversed(layers.Layer):
+    def call(self, x):
+        return x[..., ::-1]
+
+
+def test_layers_that_do_nothing_in_inference_let_channels_pass():
+    check(between(DropPath(name="odd")), prunable={"first": 8, "before": 8, "after": 5})
+    graph, _ = check(between(Reversed(name="odd")))
+    assert "odd" in graph.group("before").pinned_because
+
+
 def test_a_subclass_that_changes_no_computation_keeps_its_rule():
     check(between(Documented(7, 3, name="odd")), prunable={"first": 8, "before": 8, "odd": 7, "after": 5})
 

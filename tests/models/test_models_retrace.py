@@ -67,7 +67,7 @@ class TwoInputs(keras.Model):
         small = self.shared(x[:, ::2, ::2])
         x = self.shared(x)
         batch, height, _, channels = ops.shape(x)
-        rows = ops.reshape(x, (batch, -1, channels))
+        rows = ops.reshape(ops.transpose(ops.reshape(x, (batch, -1, 2, channels)), (0, 2, 1, 3)), (batch, -1, channels))
         pooled = ops.mean(rows, axis=1) + ops.mean(small, axis=(1, 2)) * height
         joined = ops.concatenate([pooled, ops.relu(self.meta(inputs["meta"]))], axis=-1)
         return {name: head(joined) for name, head in self.heads.items()}
@@ -276,9 +276,12 @@ class Refused(keras.Model):
         ("to numpy", "NumPy needs values"),
         ("attribute", r"`return x.numpy\(\)`: symbolic tensors have no numpy"),
         ("batch size", r"the batch size is open: use -1"),
-        ("inner weight", "it computes with the weight '.*conv/kernel' outside of its layer"),
+        (
+            "inner weight",
+            r"`return x \* ops.mean\(self.conv.kernel\)`: it reads .*conv/kernel apart .* put this line into",
+        ),
         ("random", "it computes something else"),
-        ("own weight", "gain is a weight of .* itself"),
+        ("own weight", "gain is a weight of .* itself: put this line into a keras.layers.Layer"),
         ("constant", "an output does not depend on the inputs"),
     ],
 )
@@ -301,6 +304,14 @@ def test_what_cannot_be_retraced_is_one_line_that_names_the_line(kind, reason):
 def test_inputs_that_cannot_be_traced_are_refused(spec, reason):
     with pytest.raises(UsageError, match=reason):
         dcp_tf.to_functional(Refused("own weight"), spec)
+
+
+def test_string_inputs_are_refused_before_the_data_is_read():
+    words = keras.Input((3,), dtype="string")
+    numbers = layers.StringLookup(vocabulary=["a", "b"])(words)
+    model = keras.Model(words, layers.Dense(2)(ops.cast(numbers, "float32")))
+    with pytest.raises(UsageError, match=r"string inputs .* outside of the model"):
+        dcp_tf.prune(model, (np.full((4, 3), "a"), np.zeros(4, int)), dcp_tf.L1(rate=0.5))
 
 
 def test_what_is_lost_is_logged(capsys):
