@@ -116,7 +116,10 @@ def load_arrays(path: str) -> ImageDataset:
         make_array_split(arrays[f"x_{p}"], arrays.get(f"y_{p}"), f"x_{p} of {path}", arrays.get(f"w_{p}"))
         for p in ("train", "test")
     )
-    return make_dataset(pathlib.Path(path).stem, train, test, f"x_train of {path}", f"x_test of {path}")
+    dataset = make_dataset(pathlib.Path(path).stem, train, test, f"x_train of {path}", f"x_test of {path}")
+    pixels = [name for name, part in named_parts(train.array, "x_train") if part.dtype == np.uint8 and part.ndim > 2]
+    notes = tuple(f"{name}: integers of 0 to 255, taken as they are" for name in pixels)
+    return dataclasses.replace(dataset, notes=notes)
 
 
 def make_array_split(inputs: Any, labels: Any = None, name: str = "the arrays", weights: Any = None) -> ArraySplit:

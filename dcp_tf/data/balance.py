@@ -1,8 +1,10 @@
 """What is drawn from a seed: orders, subsets with even classes, and train-test splits."""
 
+from typing import Any
+
 import numpy as np
 
-from dcp_tf.data.labels import class_numbers, rank_in_class
+from dcp_tf.data.labels import balancing_classes, rank_in_class
 from dcp_tf.errors import UsageError
 
 # The random streams that are drawn from one seed.
@@ -31,7 +33,7 @@ def balanced_order(size: int, labels: np.ndarray | None, n: int, seed: int) -> n
     return np.sort(drawn[:n])
 
 
-def stratified_split(labels: np.ndarray | None, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(labels: Any, size: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Draws a train-test split with the same fraction of every class.
 
     A class keeps at least one training image, and gives one to the test if it has two or more. Labels that are nearly
@@ -47,7 +49,9 @@ def stratified_split(labels: np.ndarray | None, size: int, fraction: float, seed
         raise UsageError(f"the test fraction must lie between 0 and 1, received {fraction}")
     rng = generator(seed, _SPLIT)
     is_test = np.zeros(size, bool)
-    names, labels = (None, None) if (known := class_numbers(labels)) is None else np.unique(known, return_inverse=True)
+    names, labels = (
+        (None, None) if (known := balancing_classes(labels)) is None else np.unique(known, return_inverse=True)
+    )
     is_number = names is None or len(names) > size // 2
     classes = [np.arange(size)] if is_number else [np.flatnonzero(labels == label) for label in range(len(names))]
     for members in classes:

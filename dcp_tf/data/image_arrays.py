@@ -11,7 +11,7 @@ from dcp_tf.data.labels import check_same_labels, class_names, label_array, weig
 from dcp_tf.data.npz import read_npz
 from dcp_tf.data.pixel_sources import ArraySource, array_source
 from dcp_tf.data.raw_dataset import RawDataset, train_test_split
-from dcp_tf.data.structure import checked_parts
+from dcp_tf.data.structure import checked_parts, flat_parts
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
 from dcp_tf.settings.normalization import Normalization, find_normalization
@@ -40,24 +40,22 @@ def raw_npz(path: str) -> RawDataset:
     )
     _check_same_kind(train[0], test[0], f"x_train of {path}", f"x_test of {path}")
     check_same_labels(train[1], test[1], f"y_train of {path}", f"y_test of {path}")
-    # Several labels, such as boxes, do not follow an image that moves.
-    augmentation = "none" if isinstance(train[1], dict) else "shift"
     name = readable_name(pathlib.Path(path).stem)
-    return RawDataset(name, train, test, class_names(train[1], test[1]), augmentation)
+    return RawDataset(name, train, test, class_names(train[1], test[1]), _default_augmentation(train[1]))
 
 
 def from_arrays(
     images: np.ndarray,
-    labels: np.ndarray | None = None,
+    labels: Any = None,
     *,
     test_images: np.ndarray | None = None,
-    test_labels: np.ndarray | None = None,
+    test_labels: Any = None,
     name: str = "arrays",
     input_shape: tuple[int | None, ...] | None = None,
     normalization: str | Normalization = "none",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    augmentation: str = "shift",
+    augmentation: str | None = None,
     seed: int = 0,
     test_fraction: float = 0.2,
 ) -> ImageDataset:
@@ -65,7 +63,8 @@ def from_arrays(
 
     Args:
         images: (N, H, W, C) or (N, H, W); integers of 0..255, or floats.
-        labels: (N,) class numbers from 0 or numbers, (N, ...) rows or maps of either, or None.
+        labels: (N,) class numbers from 0 or numbers, (N, ...) rows or maps of either, or None; of several outputs a
+            dict by their names.
         test_images: images to evaluate on; without them `images` is split.
         test_labels: their labels.
         name: what the data set is called.
@@ -73,7 +72,8 @@ def from_arrays(
         normalization: as in `load`.
         mean: as in `load`.
         std: as in `load`.
-        augmentation: "none", "shift" (by up to an eighth of the size) or "flip" (shift and mirror randomly).
+        augmentation: "none", "shift" (by up to an eighth of the size) or "flip" (shift and mirror randomly); None:
+            "shift", and "none" for labels of several outputs.
         seed: of the train-test split.
         test_fraction: the fraction of `images` that becomes the test split.
 
@@ -91,23 +91,24 @@ def from_arrays(
     else:
         train, test = train_test_split(*train[:2], test_fraction, seed)
     check_same_labels(train[1], test[1], "labels", "test_labels")
-    raw = RawDataset(name, train, test, class_names(train[1], test[1]), augmentation)
+    raw = RawDataset(name, train, test, class_names(train[1], test[1]), augmentation or _default_augmentation(labels))
     return assemble(raw, input_shape, find_normalization(normalization, mean, std))
 
 
 def split_from_arrays(
     images: np.ndarray,
-    labels: np.ndarray | None = None,
+    labels: Any = None,
     *,
     input_shape: tuple[int | None, ...] | None = None,
     normalization: str | Normalization = "none",
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
-    augmentation: str = "shift",
+    augmentation: str | None = None,
 ) -> ImageSplit:
     """Makes one split from arrays; the arguments are those of `from_arrays`."""
     source, labels, _ = _labelled(images, labels, None, "images", "labels")
     chosen = find_normalization(normalization, mean, std)
+    augmentation = augmentation or _default_augmentation(labels)
     return make_image_split(source, labels, input_shape=input_shape, normalization=chosen, augmentation=augmentation)
 
 
@@ -120,6 +121,11 @@ def assemble(raw: RawDataset, input_shape: tuple[int | None, ...] | None, normal
     settings = {"input_shape": input_shape, "normalization": normalization, "augmentation": raw.augmentation}
     train, test = (make_image_split(*side, **settings) for side in (raw.train, raw.test))
     return ImageDataset(raw.name, train, test, len(raw.class_names), raw.class_names, train.shape, raw.notes)
+
+
+def _default_augmentation(labels: Any) -> str:
+    """Several labels, such as boxes, do not follow an image that moves."""
+    return "none" if len(flat_parts(labels)) > 1 else "shift"
 
 
 def _labelled(

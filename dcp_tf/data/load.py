@@ -45,7 +45,7 @@ def load(
     | `caffe` | BGR, 0..255, less ImageNet's mean |
 
     Args:
-        spec: `digits` (scikit-learn's), `npz:FILE` (arrays x_train y_train x_test y_test), `folder:DIR` (one folder
+        spec: `digits` (scikit-learn's), `npz:FILE` (see `read_npz`), `folder:DIR` (one folder
             per class, or `train` and `test` with such folders), `tfds:NAME` (TensorFlow Datasets) or `faces:DIR` (one
             folder per person, or TFRecord files of aligned crops, see `raw_faces`); or `python:FILE.py:FUNCTION`, a
             function that returns (train, test) as the model takes them, see `load_function`.

@@ -1,11 +1,11 @@
 """What every loader returns: the pixels and labels of a data set, before any preprocessing."""
 
 import dataclasses
-
-import numpy as np
+from typing import Any
 
 from dcp_tf.data.balance import stratified_split
 from dcp_tf.data.pixel_sources import Source
+from dcp_tf.data.structure import map_parts
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,9 +30,9 @@ class RawDataset:
 
 
 def train_test_split(
-    source: Source, labels: np.ndarray | None, fraction: float, seed: int
-) -> tuple[tuple[Source, np.ndarray | None], tuple[Source, np.ndarray | None]]:
+    source: Source, labels: Any, fraction: float, seed: int
+) -> tuple[tuple[Source, Any], tuple[Source, Any]]:
     """Splits every class: the `train` and `test` of `RawDataset`."""
     sides = stratified_split(labels, source.size, fraction, seed)
-    train, test = ((source.take(side), None if labels is None else labels[side]) for side in sides)
+    train, test = ((source.take(side), map_parts(lambda part, side=side: part[side], labels)) for side in sides)
     return train, test

@@ -36,6 +36,15 @@ def test_several_inputs_and_outputs_come_back_by_their_names(tmp_path):
         np.testing.assert_array_equal(labels["boxes"], BOXES[:rows])
         np.testing.assert_array_equal(weights["boxes"], WEIGHTS[:rows])
     assert dataset.class_names == ("0", "1", "2")
+    assert dataset.notes == ("x_train['image']: integers of 0 to 255, taken as they are",)
+
+
+def test_images_of_a_program_with_several_labels_are_split_by_class():
+    dataset = data.from_arrays(IMAGES, {"boxes": BOXES, "classes": CLASSES}, test_fraction=0.25)
+    assert (dataset.train.augmentation, dataset.test.size) == ("none", 3)
+    assert sorted(dataset.test.labels["classes"]) == [0, 1, 2]
+    row = [tuple(box) for box in BOXES].index(tuple(dataset.test.labels["boxes"][1]))
+    assert dataset.test.labels["classes"][1] == CLASSES[row]
 
 
 def test_images_with_several_labels_are_scaled_and_stay_in_place(tmp_path):

@@ -262,7 +262,9 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str], 
     from dcp_tf import data
 
     if flags.dataset.startswith("python:") or inputs > 1 or len(shape) != 3:
-        return _load_plain(flags, shape, inputs), "none"
+        dataset = _load_plain(flags, shape, inputs)
+        notes += dataset.notes
+        return dataset, "none"
     name, mean, std = read_normalization(flags, of_the_model, notes)
     dataset = data.load(
         flags.dataset,
