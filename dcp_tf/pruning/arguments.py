@@ -12,6 +12,7 @@ from dcp_tf.models import check_functional
 from dcp_tf.models.batch import share_layers, with_open_batch
 from dcp_tf.models.functional import check_input
 from dcp_tf.models.names import refused_names, valid_model_name, valid_name
+from dcp_tf.models.signature import output_names, with_flat_signature
 from dcp_tf.pruning.methods import Method
 from dcp_tf.training import Objective, TrainConfig
 from dcp_tf.training.objectives import output_shape
@@ -34,7 +35,7 @@ def check_arguments(method: Any, auxiliary: Any, finetuning: Any, distillation: 
 
 
 def usable_model(model: keras.Model) -> keras.Model:
-    """The model in a form that can be trained in batches of any size; its layers are those of the given one.
+    """The model with flat inputs and outputs, trainable in batches of any size; its layers are those of the given one.
 
     Raises:
         UsageError: it works with one batch size only, has names that TensorFlow refuses, or a strategy's scope is open.
@@ -53,7 +54,7 @@ def usable_model(model: keras.Model) -> keras.Model:
     if valid_model_name(model.name) != model.name:
         name, model = valid_model_name(model.name), share_layers(model)
         model.name = name
-    return model
+    return with_flat_signature(model)
 
 
 def bound_data(model: keras.Model, data: Any, what: str = "the data") -> DataSplit:
@@ -65,11 +66,12 @@ def bound_data(model: keras.Model, data: Any, what: str = "the data") -> DataSpl
     check_functional(model)
     for tensor in model.inputs:
         check_input(tensor)
-    if len(model.inputs) != 1:
-        raise UsageError(f"pruning with data needs a model with one input, {model.name!r} has {len(model.inputs)}")
-    if len(model.outputs) != 1 or len(model.outputs[0].shape) < 2:
-        shapes = [tuple(x.shape) for x in model.outputs]
-        raise UsageError(f"pruning with data needs one output of shape (batch, ...), {model.name!r} has {shapes}")
+    scalars = [n for n, x in zip(output_names(model), model.outputs, strict=True) if len(x.shape) < 2]
+    if scalars:
+        raise UsageError(
+            f"pruning with data needs outputs of shape (batch, ..., values), {scalars[0]!r} of {model.name!r} is one "
+            "number per sample without an axis: keras.layers.Reshape((1,)) adds one"
+        )
     return as_split(data).bound_to(model, what)
 
 

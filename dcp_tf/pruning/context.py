@@ -26,7 +26,6 @@ from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
 from dcp_tf.training import Distillation, Objective, as_objective, distillation_weight
 from dcp_tf.training.compiled import resolve_objective
 from dcp_tf.training.heads import find_positions
-from dcp_tf.training.targets import shapes_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +78,7 @@ class Context:
     @property
     def shapes(self) -> list[tuple]:
         """The shape of a batch of each input, as `ChannelGraph` takes it."""
-        return [(None, *shape) for shape in shapes_of(self.data)]
+        return [(None, *shape) for shape in self.data.shapes]
 
     def labels_from_model(self) -> Callable | None:
         """From inputs to what the trained model answers, where the data lacks labels of an output; else None."""
@@ -120,8 +119,9 @@ class Context:
         for phase in ("auxiliary", "finetuning"):
             changes[phase] = dataclasses.replace(getattr(self, phase), seed=changes["seed"])
         if train_data is not None and train_data is not self.data:
-            data = changes["data"] = bound_data(self.original, train_data)
-            changes["objective"] = as_objective(self.objective, self.model, data)
+            data = bound_data(self.original, train_data)
+            objective = changes["objective"] = as_objective(self.objective, self.model, data)
+            changes["data"] = objective.training_data(data)
         if method is not None and (method := _as_method(method)) != self.method:
             graph = self.graph
             if method.ignore_statistics != graph.ignore_statistics:
@@ -190,11 +190,12 @@ def prepare(
     validation = None if validation_data is None else bound_data(model, validation_data, "validation_data")
     original, model = model, usable_model(model)
     objective = resolve_objective(objective, original, model, data, outputs_kind, loss_weights)
+    data = objective.training_data(data)
     if validation is not None:
         check_validation(model, validation, objective)
     distillation = distillation_weight(objective.loss, distillation)
     Distillation(objective.loss, distillation)
-    graph = ChannelGraph(model, [(None, *shape) for shape in shapes_of(data)], method.ignore_statistics)
+    graph = ChannelGraph(model, [(None, *shape) for shape in data.shapes], method.ignore_statistics)
     check_layers(graph)
     context = Context(
         graph=graph,

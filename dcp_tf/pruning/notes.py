@@ -10,6 +10,7 @@ from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.budget import cost_at
 from dcp_tf.pruning.context import Context, choose_widths
 from dcp_tf.training.baseline_check import check_baseline
+from dcp_tf.training.joint_objective import each_output
 from dcp_tf.training.label_checks import numbering_note
 from dcp_tf.training.objectives import output_shape
 
@@ -37,12 +38,16 @@ def announce(context: Context, looks_at_baseline: bool) -> None:
         )
     if not looks_at_baseline or method.from_scratch:
         return
-    model, objective, data = context.model, context.objective, context.data
-    if objective.name in ("softmax", "sigmoid") and (note := numbering_note(data.labels, output_shape(model, data))):
-        progress.say(note)
-    check = check_baseline(model, objective, data, context.validation, seed=context.seed)
-    for line in [] if check is None else [check.headline(), *check.lines()]:
-        progress.say(line)
+    for name, objective, model, (data, validation) in each_output(
+        context.objective, context.model, context.data, context.validation
+    ):
+        is_classes = objective.name in ("softmax", "sigmoid")
+        if is_classes and (note := numbering_note(data.labels, output_shape(model, data))):
+            progress.say(f"{name}: {note}" if name else note)
+        check = check_baseline(model, objective, data, validation, seed=context.seed)
+        headline = f"baseline, output {name!r}" if name else "baseline"
+        for line in [] if check is None else [check.headline(headline), *check.lines()]:
+            progress.say(line)
 
 
 def announce_cut(context: Context, small: keras.Model) -> Mapping[str, float]:

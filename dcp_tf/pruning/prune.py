@@ -13,6 +13,7 @@ from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.graph import ChannelGraph, count_cost, rebuild
 from dcp_tf.models.compiled_like import compiled_like
+from dcp_tf.models.signature import with_signature_of
 from dcp_tf.pruning.allocation.global_allocation import global_widths
 from dcp_tf.pruning.context import Context, prepare
 from dcp_tf.pruning.dcp.algorithm1 import select_channels
@@ -171,7 +172,8 @@ def prune_prepared(context: Context, looks_at_baseline: bool = True) -> PruneRes
     small, masks = rebuild_selected(context, selected, baseline, plan)
     before = announce_cut(context, small.trace.model)
     fine_tune(context, small, masks)
-    smaller = compiled_like(small.trace.model, context.original)
+    original = context.original
+    smaller = compiled_like(with_signature_of(small.trace.model, original), original)
     return PruneResult(smaller, plan, context.history, before, masks or {})
 
 

@@ -30,7 +30,9 @@ def with_views(context: Context) -> Context:
     method, data = context.method, context.data
     if not method.guided or method.selection_views == 1:
         return context
-    if method.selection_views and (len(data.shape) != 3 or None in data.shape or context.objective.is_dense):
+    is_image = len(data.shapes) == 1 and len(data.shape) == 3 and None not in data.shape
+    has_one_answer = len(context.model.outputs) == 1 and not context.objective.is_dense
+    if method.selection_views and not (is_image and has_one_answer):
         raise UsageError(
             f"crops keep their labels only where a whole image of one size has them, not those of shape {data.shape} "
             "with one answer for each place; leave it out",
@@ -48,6 +50,8 @@ def with_views(context: Context) -> Context:
 
 def _default_views(context: Context) -> int:
     """As many as fill the selection set, of images whose class is the largest output."""
+    if len(context.data.shapes) > 1 or len(context.model.outputs) > 1:
+        return 1
     objective, outputs = context.objective, context.model.outputs[0].shape
     has_classes = isinstance(objective, Classification) and not objective.multilabel
     answers_itself = context.data.labels is None and len(outputs) == 2 and outputs[1] > 2

@@ -14,7 +14,7 @@ _NEAR = 0.01  # a loss of accuracy that needs no advice
 def finetuning_advice(
     history: History, config: TrainConfig, objective: Objective, baseline: keras.Model | None, data: DataSplit
 ) -> str | None:
-    """One line with settings to try; None where the accuracy is near the baseline's, or unknown.
+    """One line with settings to try; None where the accuracy is near the baseline's, unknown, or a loss.
 
     Args:
         history: of `fit(..., keep_best=True)`.
@@ -24,7 +24,8 @@ def finetuning_advice(
         data: the training inputs.
     """
     held_out = history.held_out
-    if held_out is None or held_out["metric"] != objective.primary or data.labels is None:
+    metric = objective.primary
+    if held_out is None or held_out["metric"] != metric or metric == "loss" or data.labels is None:
         return None
     if baseline is None:
         behind = _NEAR if held_out["kept_epoch"] else 1.0

@@ -11,7 +11,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from dcp_tf.data import images_per_measurement
+from dcp_tf.data import images_per_measurement, split_batch
+from dcp_tf.data.data_split import values_per_sample
 from dcp_tf.data.pixel_ranges import other_ranges
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.evaluation.chance import Chance, ClassOrder, against_chance, better_order, class_orders
@@ -206,13 +207,13 @@ def _is_clearly_right(check: BaselineCheck, objective: Objective, labels: np.nda
 
 
 def _sample_size(model: Any, data: Any) -> int:
-    pixels = int(np.prod([size or 1 for size in data.shape]))
+    pixels = values_per_sample(data.shape)
     outputs = int(np.prod(output_shape(model, data)[1:])) if isinstance(model, keras.Model) else 1
     return int(np.clip(_VALUES // max(pixels, outputs), _FEWEST, _IMAGES))
 
 
 class _Diagnosis:
-    """A few hundred images, and a model's outputs for them."""
+    """A few hundred images (of several inputs a tuple), and a model's outputs for them."""
 
     def __init__(self, model: Any, objective: Objective, data: Any, class_names: Sequence[str], seed: int):
         self._predict, self._objective, self._data, self._seed = predict_function(model), objective, data, seed
@@ -221,13 +222,13 @@ class _Diagnosis:
         chosen = data.balanced_subset(_sample_size(model, data), seed)
         if self._measure == "recall_at_1":
             chosen = _whole_classes(data.labels, len(chosen), seed)
-        batches = [[np.asarray(part) for part in batch] for batch in data.batches(_BATCH, indices=chosen)]
-        self._images, self._labels = (np.concatenate(parts) for parts in zip(*batches, strict=True))
+        batches = [split_batch(batch)[:2] for batch in data.batches(_BATCH, indices=chosen)]
+        self._images, self._labels = keras.tree.map_structure(lambda *parts: np.concatenate(parts), *batches)
         self._outputs = self._outputs_for(self._images)
 
     def complete(self, check: BaselineCheck, reason: str | None) -> BaselineCheck:
         """The check with all results; `reason` is a warning that is already known."""
-        check = dataclasses.replace(check, looked_at=len(self._images), measure=self._measure)
+        check = dataclasses.replace(check, looked_at=len(self._labels), measure=self._measure)
         try:
             value, chance = self._score(self._outputs, self._labels), self._chance()
         except UsageError:  # not measurable on so few images, such as without a positive label
@@ -268,8 +269,9 @@ class _Diagnosis:
             cause = self._order_cause(order) if order is not None else self._scale_cause() if check.warning else None
         return dataclasses.replace(check, ranges=ranges, orders=_named(orders), cause=cause)
 
-    def _outputs_for(self, images: np.ndarray) -> np.ndarray:
-        batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+    def _outputs_for(self, images: Any) -> np.ndarray:
+        rows = [slice(start, start + _BATCH) for start in range(0, len(keras.tree.flatten(images)[0]), _BATCH)]
+        batches = [keras.tree.map_structure(lambda array, some=some: array[some], images) for some in rows]
         return np.concatenate([np.asarray(self._predict(batch), np.float32) for batch in batches])
 
     def _score(self, outputs: np.ndarray, labels: np.ndarray) -> float | None:
@@ -284,9 +286,10 @@ class _Diagnosis:
         is_undecided = chance.is_near and chance.value - chance.mean > _UNDECIDED * chance.std
         if not is_undecided or self._measure == "recall_at_1" or self._objective.is_dense:
             return chance
-        count = min(_MORE, max(len(self._images), _MORE_VALUES // self._images[0].size))
+        count = min(_MORE, max(len(self._labels), _MORE_VALUES // values_per_sample(self._data.shape)))
         batches = self._data.batches(_BATCH, indices=self._data.balanced_subset(count, self._seed))
-        pairs = [(self._outputs_for(np.asarray(images)), np.asarray(labels)) for images, labels in batches]
+        batches = (keras.tree.map_structure(np.asarray, split_batch(batch)[:2]) for batch in batches)
+        pairs = [(self._outputs_for(images), labels) for images, labels in batches]
         outputs, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         return against_chance(lambda shuffled: self._score(outputs, shuffled), labels, self._seed)
 
@@ -314,7 +317,7 @@ class _Diagnosis:
     def _ranges(self) -> list[tuple[Alternative, np.ndarray]]:
         """The metric in other pixel ranges and the outputs for them, the best first."""
         results = []
-        for pixels in other_ranges(self._data, self._images):
+        for pixels in other_ranges(self._data, self._images) if isinstance(self._images, np.ndarray) else ():
             try:
                 outputs = self._outputs_for(pixels.images)
                 results.append((Alternative(pixels.name, self._score(outputs, self._labels), pixels.settings), outputs))

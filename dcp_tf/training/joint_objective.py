@@ -178,6 +178,22 @@ class Joint(Objective):
         return ", ".join(loss + factor for loss, factor in weighted)
 
 
+def each_output(
+    objective: Objective, model: keras.Model, *splits: Any
+) -> Iterator[tuple[str, Objective, keras.Model, list]]:
+    """Each output that is measured by labels: its name, its objective, the model with it alone, and its data.
+
+    A model with one output has no names: then its own model, objective and splits come back, under the name "".
+    """
+    if not isinstance(objective, Joint):
+        yield "", objective, model, list(splits)
+        return
+    for number, (name, part, _) in enumerate(objective.parts):
+        if name not in objective.imitated:
+            own = [None if split is None else data_of(split, name) for split in splits]
+            yield name, part, of_output(model, number), own
+
+
 def of_output(model: keras.Model, number: int) -> keras.Model:
     """The model with one of its outputs alone; it shares all layers."""
     return keras.Model(pack(model.inputs), model.outputs[number], name=model.name)

@@ -7,23 +7,19 @@ import tensorflow as tf
 from keras import tree
 
 from dcp_tf.data import split_batch
+from dcp_tf.models.signature import pack
 from dcp_tf.training.losses import Loss, loss_of
 
 __all__ = [
     "Weighted",
     "complete_labels",
+    "distance_targets",
     "loss_on",
     "samples_in",
-    "shapes_of",
     "split_batch",
     "targets_of",
     "with_scaled_gradients",
 ]
-
-
-def shapes_of(data: Any) -> list[tuple]:
-    """The shape of each input of a data set."""
-    return getattr(data, "shapes", None) or [tuple(data.shape)]
 
 
 class Weighted(NamedTuple):
@@ -60,9 +56,15 @@ def targets_of(inputs: Any, labels: Any, weights: Any, teacher: Callable | None)
 
 def loss_on(loss: Loss, targets: Any, outputs: Any) -> tf.Tensor:
     """A loss of labels that may be `Weighted`, float32."""
-    if isinstance(targets, Weighted):
-        return loss_of(loss, targets.labels, outputs, None, weights=targets.weights)
-    return loss_of(loss, targets, outputs, None)
+    labels, weights = targets if isinstance(targets, Weighted) else (targets, None)
+    return loss_of(loss, labels, outputs, weights=weights)
+
+
+def distance_targets(loss: Loss, targets: Any, answers: Any) -> Any:
+    """What the `distance` of a loss compares outputs with: a model's answers, `Weighted` as the labels are."""
+    labels, weights = targets if isinstance(targets, Weighted) else (targets, None)
+    answers = loss.distance_targets(labels, answers) if hasattr(loss, "distance_targets") else answers
+    return answers if weights is None else Weighted(answers, weights)
 
 
 def samples_in(tensors: Any) -> int:
@@ -80,10 +82,9 @@ def with_scaled_gradients(loss: Loss, targets: Any, outputs: Any) -> Any:
     names = getattr(loss, "names", None)
     if names is None:
         return _scaled(outputs, targets.weights)
+    parts = outputs if isinstance(outputs, list | tuple) else [outputs]
     weights = [targets.weights.get(name) for name in names]
-    parts = [outputs] if len(names) == 1 else outputs
-    scaled = [part if w is None else _scaled(part, w) for part, w in zip(parts, weights, strict=True)]
-    return scaled[0] if len(names) == 1 else tuple(scaled)
+    return pack([part if w is None else _scaled(part, w) for part, w in zip(parts, weights, strict=True)])
 
 
 def _scaled(outputs: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:

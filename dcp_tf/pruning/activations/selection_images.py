@@ -9,12 +9,12 @@ import tensorflow as tf
 from keras import tree
 
 from dcp_tf import progress
-from dcp_tf.data import DataSplit
+from dcp_tf.data import DataSplit, split_batch
 from dcp_tf.data.cropped_split import CroppedSplit
 from dcp_tf.data.tf_data_split import TfDataSplit
 from dcp_tf.models.signature import pack
 from dcp_tf.pruning.activations.cache import Cache, CachedBatches, Tensors
-from dcp_tf.training.targets import shapes_of, split_batch, targets_of
+from dcp_tf.training.targets import targets_of
 
 
 class SelectionImages:
@@ -133,7 +133,7 @@ class SelectionImages:
 
 
 def _image_bytes(data: DataSplit) -> int:
-    return 4 * sum(math.prod(size or 1 for size in shape) for shape in shapes_of(data))
+    return 4 * sum(math.prod(size or 1 for size in shape) for shape in data.shapes)
 
 
 def _most_images(data: DataSplit, cache: Cache) -> int:

@@ -27,7 +27,7 @@ from dcp_tf.pruning.elimination.select import layer_sums
 from dcp_tf.pruning.importance.images import selection_set
 from dcp_tf.pruning.problem.consumers import Consumer
 from dcp_tf.pruning.problem.stages import Unit, channel_unit
-from dcp_tf.training.targets import loss_on, samples_in
+from dcp_tf.training.targets import distance_targets, loss_on, samples_in
 
 _MODELLED = 1024  # images of the quadratic models, and at most so large a share of those that there are:
 _MODELLED_SHARE = 0.8
@@ -134,7 +134,8 @@ class _Losses:
         self._wanted = self._images.labels
         if hasattr(objective.loss, "distance"):
             # From its own predictions the trained model is not away at all; labels it may not even know.
-            self._wanted = [teacher(pack(self._images[i])) for i in range(len(self._images))]
+            pairs = enumerate(self._wanted or [None] * len(self._images))
+            self._wanted = [distance_targets(objective.loss, x, teacher(pack(self._images[i]))) for i, x in pairs]
             self._distance = functools.partial(objective.loss.distance, temperature=1.0)
         self._cursor = ActivationCursor(graph.trace, self._images, self._cache)
         self._outputs = graph.trace.outputs

@@ -200,7 +200,7 @@ def _fine_tune(
 
 def _name_idle_heads(context: Context, augmented: AugmentedModel) -> None:
     """Logs which auxiliary classifiers learned nothing: what they say of channels means nothing either."""
-    if context.data.labels is None:
+    if context.data.labels is None or context.data.weights is not None:
         return
     trained = context.history[-1]
     measured = head_losses(augmented, context.objective, context.data.labels, trained["history"][-1])

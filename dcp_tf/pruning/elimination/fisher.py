@@ -53,11 +53,11 @@ def sampled_loss(loss: Callable, outputs: Any, targets: Any, seed: tf.Tensor) ->
 
     For losses that cannot draw labels, the sum of the losses with the given ones.
     """
-    if hasattr(loss, "sampled"):
-        # Parts of a joint loss that cannot draw labels need the given ones.
-        labels = [getattr(targets, "labels", targets)] if hasattr(loss, "names") else []
-        return loss.sampled(with_scaled_gradients(loss, targets, outputs), seed, *labels)
-    return tf.cast(tf.shape(tf.nest.flatten(outputs)[0])[0], tf.float32) * loss_on(loss, targets, outputs)
+    outputs, labels = with_scaled_gradients(loss, targets, outputs), getattr(targets, "labels", targets)
+    if not hasattr(loss, "sampled"):
+        return tf.cast(tf.shape(tf.nest.flatten(outputs)[0])[0], tf.float32) * loss_on(loss, labels, outputs)
+    # Parts of a joint loss that cannot draw labels need the given ones.
+    return loss.sampled(outputs, seed, labels) if hasattr(loss, "names") else loss.sampled(outputs, seed)
 
 
 def _collector(

@@ -8,9 +8,10 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
+from dcp_tf.data import split_batch
 from dcp_tf.pruning.activations.cursor import compiled
 from dcp_tf.pruning.context import Context
-from dcp_tf.training.targets import samples_in, split_batch, targets_of
+from dcp_tf.training.targets import samples_in, targets_of
 
 
 def mean_over_batches(context: Context, function: Callable) -> list[np.ndarray]:
