@@ -74,6 +74,7 @@ FILES = {
     "benchmark_runs": 50,
 }
 PRUNE = {**CHOICE, **AUXILIARY, **FINETUNING, **SCHEDULE, **FILES, "seed": 0, "dataset": "digits", "strategy": "one"}
+PRUNE["steps"] = 1
 QUICKSTART = {"epochs": 12, "learning_rate": 0.1, "aux_epochs": 4, "finetune_epochs": 12, "batch_size": 64}
 QUICKSTART["selection_samples"] = 1024
 ALL_METHODS = {

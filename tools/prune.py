@@ -20,13 +20,16 @@ import shutil
 import time
 
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.budget import Rounds
 from dcp_tf.tools.app import baseline, file_target, latency_target
 from dcp_tf.tools.cli import data_flags, experiment_flags, model_flags, plan_flag, pruning_flags, run_flags
+from dcp_tf.tools.cli.flags_from_settings import define
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("prune", __doc__)
 data_flags.define_model_and_data(PROGRAM, "The trained model, functional or Sequential")
 pruning_flags.define_pruning(PROGRAM)
+define(PROGRAM, Rounds)
 plan_flag.define_plan(PROGRAM)
 PROGRAM.section("A latency as the target")
 latency_target.define_latency_target(PROGRAM)

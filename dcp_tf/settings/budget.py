@@ -106,6 +106,19 @@ class Budget(Settings):
 
 @documented
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Rounds(Settings):
+    """In how many steps it is removed."""
+
+    steps: int = setting(
+        1,
+        "Prune in so many steps of equal ratios, each with the whole training, down to the rate or the target; for "
+        "channels, and not where a latency or a file is the target.",
+        lower=1,
+    )
+
+
+@documented
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Adaptive(Settings):
     """Widths that the selection finds."""
 

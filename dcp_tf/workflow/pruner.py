@@ -18,6 +18,7 @@ from dcp_tf.pruning.context import choose_groups, choose_widths
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import PruningPlan
 from dcp_tf.pruning.prune import PruneResult, prune
+from dcp_tf.pruning.steps import changed_groups
 from dcp_tf.text_table import reduction, text_table
 from dcp_tf.training.masks import MaskedKernels
 from dcp_tf.workflow.budgets import MEASURED, method_from, one_budget
@@ -219,9 +220,7 @@ class Pruner:
 
     def _changed_groups(self) -> list[str]:
         """Patterns of groups that only came about by pruning, and which no plan of the original can name."""
-        kept = {group.name: len(group.kept) for group in self.plan.groups}
-        before = {g.name: (kept.get(g.name, g.size), g.consumers) for g in self._graph(self.original).groups}
-        changed = [g.name for g in self._graph(self.model).groups if before.get(g.name) != (g.size, g.consumers)]
+        changed = changed_groups(self._graph(self.original), self.plan, self._graph(self.model))
         if changed:
             progress.say(f"note: {', '.join(changed)} stay as they are: pruning made other groups of them")
         return [re.escape(name) for name in changed]

@@ -2,12 +2,13 @@
 
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError
 from dcp_tf.files import remove_leftovers
+from dcp_tf.text_table import text_table
 from dcp_tf.tools.app import baseline, deployment, file_target, latency_target, run_summary, unlabelled
 from dcp_tf.tools.app.failures import collect
 from dcp_tf.tools.app.reload_check import disagreements, reload_records
@@ -64,6 +65,10 @@ def run(
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     content = {"method": job.method.name, **measured, **targets, "reload_check": reloaded, "tflite": files}
     content |= {"failures": failures, "phases": phases}
+    if job.steps > 1:
+        content["steps"] = list(result.steps)
+        for line in step_lines(result.steps, model_and_data.objective.primary):
+            progress.say(line)
     if reference is not None:
         content["metric"] = reference.metric
     resolved = _resolved(model_and_data, job)
@@ -80,6 +85,7 @@ def run(
 def _prune(flags: Any, model_and_data: ModelAndData, job: Job, folder: pathlib.Path) -> Any:
     """Prunes what was checked, with what changed since, and saves both models and the plan; a `PruneResult`."""
     from dcp_tf.pruning import prune_prepared
+    from dcp_tf.pruning.steps import prune_in_steps
     from dcp_tf.training import save_model
 
     context = job.context.rebind(
@@ -90,11 +96,31 @@ def _prune(flags: Any, model_and_data: ModelAndData, job: Job, folder: pathlib.P
         log_dir=str(folder / "events"),
         seed=flags.seed,
     )
-    result = prune_prepared(context, looks_at_baseline=False)  # it was measured before
+    if job.steps == 1:
+        result = prune_prepared(context, looks_at_baseline=False)  # it was measured before
+    else:
+        result = prune_in_steps(
+            context,
+            job.steps,
+            state_dir=folder / "state" / "pruning",
+            resume=flags.resume,
+            log_dir=str(folder / "events"),
+        )
     save_model(model_and_data.model, folder / "baseline.keras")
     save_model(result.model, folder / "pruned.keras")
     result.plan.save(folder / "plan.json")
     return result
+
+
+def step_lines(steps: Sequence[Mapping[str, Any]], primary: str) -> list[str]:
+    """A table of the steps: what the model costs after each, and how good it is."""
+    measured = all(primary in step for step in steps)
+    rows = [
+        (s["step"], s["params"], s["macs"], *[f"{s[primary]:.4f}" for _ in range(measured)], f"{s['seconds']:.0f}")
+        for s in steps
+    ]
+    columns = ("step", "parameters", "MACs", *[primary] * measured, "seconds")
+    return text_table("pruned in steps", columns, rows).split("\n")
 
 
 def _resolved(model_and_data: ModelAndData, job: Job) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 from dcp_tf.errors import UsageError, did_you_mean
-from dcp_tf.settings.budget import MEASURES, Adaptive, Budget, KernelRate, Target
+from dcp_tf.settings.budget import MEASURES, Adaptive, Budget, KernelRate, Rounds, Target
 from dcp_tf.settings.deployment import Deployment, QatSettings
 from dcp_tf.settings.importance import Choice, Refit
 from dcp_tf.settings.scope import Scope, WidthSettings
@@ -109,6 +109,7 @@ class Job:
         deployment: the files.
         latency: what the files may take, if that is asked for.
         file: how large one of them may be, if that is asked for.
+        steps: in how many steps the model is pruned.
         context: model, data and settings as `dcp_tf.pruning.prepare` resolved them; `preflight.check_job` sets it.
     """
 
@@ -119,6 +120,7 @@ class Job:
     deployment: Deployment
     latency: LatencyTarget | None = None
     file: FileTarget | None = None
+    steps: int = 1
     context: Any = None
 
 
@@ -132,6 +134,7 @@ def read_job(flags: Any) -> Job:
     check_given(flags, method)
     deployment = read_deployment(flags)
     latency = read_latency_target(flags, method, deployment) if "target_latency" in flags else None
+    file = read_file_target(flags, method, deployment) if "target_file" in flags else None
     return Job(
         method,
         read_training(flags, "auxiliary"),
@@ -139,8 +142,22 @@ def read_job(flags: Any) -> Job:
         flags.distillation,
         deployment,
         latency,
-        read_file_target(flags, method, deployment) if "target_file" in flags else None,
+        file,
+        _read_steps(flags, method, latency or file),
     )
+
+
+def _read_steps(flags: Any, method: Any, measured_target: Any) -> int:
+    """In how many steps the model is pruned; raises UsageError where that cannot be."""
+    from dcp_tf.pruning.steps import check_steps
+
+    steps = read(values_of(flags), Rounds).steps if "steps" in flags else 1
+    check_steps(method, steps)
+    if steps > 1 and measured_target:
+        raise UsageError(
+            "--steps needs a --rate, or a target of macs, params or bytes: others are measured on one model"
+        )
+    return steps
 
 
 def read_method(flags: Any) -> Any:
