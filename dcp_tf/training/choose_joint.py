@@ -10,6 +10,8 @@ from dcp_tf.errors import UsageError
 from dcp_tf.models.signature import output_names
 from dcp_tf.training.choose_objective import as_objective as objective_of_output
 from dcp_tf.training.joint_objective import Joint, data_of, of_output
+from dcp_tf.training.keras_losses import is_of_keras
+from dcp_tf.training.keras_objectives import objective_of_loss
 from dcp_tf.training.objectives import Objective, output_shape
 
 
@@ -24,9 +26,10 @@ def as_objective(
     """The objective argument of `prune`, fitted to the model and its data.
 
     Args:
-        objective: for one output an objective, a name of `LOSSES`, a loss `(labels, outputs) -> scalar mean`, or None
-            for "auto". For several a dict of these by the outputs' names, a list in their order, or one name or None
-            for all. Outputs that a dict leaves out, or that have None in it, stay as the model's own.
+        objective: for one output an objective, a name of `LOSSES`, a loss of Keras', a loss `(labels, outputs)` -> mean
+            or one value per sample, or None for "auto". For several a dict of these by the outputs' names, a list in
+            their order, or one name or None for all. Outputs that a dict leaves out, or that have None in it, stay as
+            the model's own.
         model: with one output or several.
         data: see `dcp_tf.data.DataSplit`; its labels are by name for several outputs, some of which may have none.
         outputs_kind: as for `choose_objective`; by name for several outputs.
@@ -42,7 +45,7 @@ def as_objective(
     given = _by_name(objective, names, "objective")
     kinds, weights = _by_name(outputs_kind, names, "outputs_kind"), checked_weights(loss_weights, names)
     if len(names) == 1:
-        return objective_of_output(given.get(names[0]), model, data, kinds.get(names[0]), what)
+        return _of_output(given.get(names[0]), model, data, kinds.get(names[0]), what)
     if isinstance(outputs_kind, str):
         raise UsageError(f"the model has the outputs {', '.join(names)}; give outputs_kind by their names")
     is_partial = isinstance(objective, Mapping | Sequence) and not isinstance(objective, str)
@@ -50,11 +53,18 @@ def as_objective(
     parts = []
     for number, name in enumerate(names):
         own_data = data_of(data, name, name in imitated)
-        part = objective_of_output(
+        part = _of_output(
             given.get(name), of_output(model, number), own_data, kinds.get(name), f"{what} (output {name!r})"
         )
         parts.append((name, part, weights[name]))
     return Joint(tuple(parts), imitated)
+
+
+def _of_output(given: Any, model: keras.Model, data: Any, kind: str | None, what: str) -> Objective:
+    """The objective of one output; a loss of Keras' is what it is in `compile`."""
+    if is_of_keras(given) and kind is None:
+        return objective_of_loss(given, model, data, what)[0]
+    return objective_of_output(given, model, data, kind, what)
 
 
 def _bound(joint: Joint, names: Sequence[str], model: keras.Model, data: Any, loss_weights: Any, what: str) -> Joint:

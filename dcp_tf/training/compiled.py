@@ -1,6 +1,5 @@
 """The objective that a model is compiled with: its losses, loss weights and metrics, as they stand."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,49 +9,12 @@ from keras import tree
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.models.compiled_like import compile_arguments
-from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
 from dcp_tf.models.signature import output_names
 from dcp_tf.training.choose_joint import as_objective, checked_weights
-from dcp_tf.training.choose_objective import choose_objective, infer_loss
-from dcp_tf.training.custom_objective import Custom
 from dcp_tf.training.joint_objective import Joint, data_of, of_output
-from dcp_tf.training.keras_losses import ClassificationAsKeras, KerasLoss, function_of, is_mean, keras_loss, settings_of
 from dcp_tf.training.keras_metrics import KerasMetrics, with_metrics
-from dcp_tf.training.losses import MeanSquaredError
-from dcp_tf.training.objectives import Classification, Objective, Regression, output_shape, predictions
-
-_LOSSES = keras.losses
-_FOCAL = (_LOSSES.categorical_focal_crossentropy, _LOSSES.binary_focal_crossentropy)
-_CATEGORICAL = (_LOSSES.sparse_categorical_crossentropy, _LOSSES.categorical_crossentropy, _FOCAL[0])
-_BINARY = (_LOSSES.binary_crossentropy, _FOCAL[1])
-_LOOKED_AT = 16  # images that tell probabilities from logits
-
-
-@dataclasses.dataclass(frozen=True)
-class KerasClassification(Classification):
-    """Classes with a cross-entropy of Keras' that is smoothed or focused; auxiliary heads learn the plain one.
-
-    Attributes:
-        loss_as_compiled: of rows of targets.
-    """
-
-    loss_as_compiled: KerasLoss | None = None
-
-    @property
-    def loss(self) -> ClassificationAsKeras:
-        """See `Objective`."""
-        plain = Classification.loss.fget(self)
-        return plain if self.loss_as_compiled is None else ClassificationAsKeras(plain, self.loss_as_compiled)
-
-
-@dataclasses.dataclass(frozen=True)
-class PlainRegression(Regression):
-    """Numbers whose squared errors count in the labels' own units; auxiliary heads standardize them."""
-
-    @property
-    def loss(self) -> MeanSquaredError:
-        """See `Objective`."""
-        return MeanSquaredError()
+from dcp_tf.training.keras_objectives import objective_of_loss
+from dcp_tf.training.objectives import Objective
 
 
 def resolve_objective(
@@ -112,7 +74,7 @@ def compiled_objective(
     metrics = _metrics(arguments, compiled)
     if len(names) == 1:
         checked_weights(loss_weights, names)
-        objective, told = _of_loss(losses[0], model, data, what)
+        objective, told = objective_of_loss(losses[0], model, data, what)
         progress.say(f"loss taken from model.compile: {told}")
         return with_metrics(objective, metrics[0])
     weights = by_output(arguments.get("loss_weights"), compiled, "loss_weights")
@@ -122,7 +84,7 @@ def compiled_objective(
     parts, taken = [], []
     for number, (name, loss) in enumerate(zip(names, losses, strict=True)):
         own_data, own_model = data_of(data, name, loss is None), of_output(model, number)
-        objective, told = _of_loss(loss, own_model, own_data, f"{what} (output {name!r})")
+        objective, told = objective_of_loss(loss, own_model, own_data, f"{what} (output {name!r})")
         parts.append((name, with_metrics(objective, metrics[number]), weights[name]))
         taken.append(f"{name} {told} x{weights[name]:g}")
     progress.say(f"loss taken from model.compile: {', '.join(taken)}")
@@ -180,47 +142,6 @@ def _at(given: Any, path: tuple) -> Any:
     if isinstance(given, Mapping | list | tuple):
         raise KeyError(path)
     return given
-
-
-def _of_loss(given: Any, model: keras.Model, data: Any, what: str) -> tuple[Objective, str]:
-    """The objective of one output, and what it is in words; without a loss or labels that of a model as it is."""
-    if given is None or data.labels is None:
-        return choose_objective(model, data, what=what), "imitates the model"
-    shape = output_shape(model, data)
-    loss = keras_loss(given, data.labels.shape, shape)
-    function, told = function_of(loss), given if isinstance(given, str) else KerasLoss(loss).describe()
-    objective: Objective | None = None
-    if is_mean(loss) and function is _LOSSES.mean_squared_error:
-        objective = Regression().bind(shape, data, model, what)
-        if max(objective.std) > 1:
-            objective = PlainRegression(objective.mean, objective.std, objective.is_dense)
-    elif is_mean(loss) and function in (*_CATEGORICAL, *_BINARY):
-        objective = _of_classes(loss, model, data, what)
-    return objective or Custom(KerasLoss(loss)).bind(shape, data, model, what), told
-
-
-def _of_classes(loss: keras.losses.Loss, model: keras.Model, data: Any, what: str) -> Objective | None:
-    """Classes as the loss reads the outputs; None for labels that are no classes, such as images as targets."""
-    function, settings, shape = function_of(loss), settings_of(loss), output_shape(model, data)
-    is_binary, kind = function in _BINARY, read_outputs_kind(model)
-    if settings.get("ignore_class") is not None or settings.get("axis", -1) != -1:
-        return None
-    if kind == "logits" and not settings.get("from_logits", False) and _gives_probabilities(model, data):
-        kind = "sigmoid" if is_binary else "softmax"
-    inferred = infer_loss(kind, shape, data.labels)
-    is_numbers = is_binary and (kind == "softmax" or inferred == "mse")
-    if is_numbers or (not is_binary and (kind == "sigmoid" or shape[-1] == 1)):
-        return None
-    form = {"independent": is_binary, "multilabel": is_binary and inferred == "multilabel"}
-    if function in _FOCAL or settings.get("label_smoothing"):
-        return KerasClassification(kind, **form, loss_as_compiled=KerasLoss(loss)).bind(shape, data, model, what)
-    return Classification(kind, **form).bind(shape, data, model, what)
-
-
-def _gives_probabilities(model: keras.Model, data: Any) -> bool:
-    """Whether outputs that no known activation ends in are those that a loss without from_logits takes."""
-    values, _ = predictions(model, data, _LOOKED_AT)
-    return bool(values.min() >= 0 and values.max() <= 1)
 
 
 def _computes_its_own(model: keras.Model) -> bool:

@@ -118,6 +118,12 @@ def function_of(loss: keras.losses.Loss) -> Callable | None:
     return function if all(str(module).startswith("keras.") for module in parts) else None
 
 
+def is_of_keras(given: Any) -> bool:
+    """Whether something is a loss object or a loss function of Keras'."""
+    is_function = callable(given) and str(getattr(given, "__module__", "")).startswith("keras.src.losses")
+    return isinstance(given, _LOSSES.Loss) or is_function
+
+
 def settings_of(loss: keras.losses.Loss) -> dict[str, Any]:
     """The settings of a loss of Keras' that change its values."""
     return dict(getattr(loss, "_fn_kwargs", {}))

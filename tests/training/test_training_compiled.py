@@ -8,7 +8,7 @@ from joint_nets import INPUTS, LABELS, WEIGHTS, N, NamedSplit, branching
 
 from dcp_tf.errors import UsageError
 from dcp_tf.models.signature import with_flat_signature
-from dcp_tf.training import Classification, Custom, Regression, choose_objective
+from dcp_tf.training import Classification, Custom, Regression, as_objective, choose_objective
 from dcp_tf.training.compiled import compiled_objective
 from dcp_tf.training.losses import loss_of
 
@@ -141,6 +141,18 @@ def test_several_losses_give_the_value_and_gradients_of_keras(losses, factors, c
     if losses is LOSSES:
         line = "classes sparse_categorical_crossentropy x0.5, boxes mae x10, mask binary_crossentropy x2"
         assert f"loss taken from model.compile: {line}" in capsys.readouterr().err
+
+
+def test_losses_given_by_hand_are_what_they_are_in_compile():
+    model = branching()
+    losses = {**LOSSES, "boxes": keras.losses.MeanSquaredError(), "mask": own}
+    labels, factors = {**LABELS, "boxes": 9 * LABELS["boxes"]}, {"classes": 0.5, "boxes": 10.0, "mask": 2.0}
+    model.compile(loss=losses, loss_weights=factors)
+    compiled = compiled_objective(model, model, NamedSplit(labels))
+    by_hand = as_objective(losses, model, NamedSplit(labels), loss_weights=factors)
+    assert repr(compiled) == repr(by_hand)
+    assert_equal(ours(compiled, model, labels, WEIGHTS), ours(by_hand, model, labels, WEIGHTS))
+    assert as_objective(losses["classes"], network(), NamedSplit(LABELS["classes"])) == Classification()
 
 
 def test_losses_nested_as_the_outputs_and_outputs_without_one():
