@@ -36,11 +36,6 @@ class WrongBias:
     scale: np.ndarray
 
 
-def wrong_biases(content: bytes) -> list[WrongBias]:
-    """The biases of an integer file whose scale is not input scale times weight scale."""
-    return list(_wrong_biases(flatbuffer.unpack(content)))
-
-
 def correct_biases(content: bytes) -> bytes:
     """The same file with all biases in the scale that their kernels assume.
 
@@ -48,7 +43,7 @@ def correct_biases(content: bytes) -> bytes:
         RunError: the scale of a bias does not fit its operation.
     """
     model = flatbuffer.unpack(content)
-    wrong = list(_wrong_biases(model))
+    wrong = list(wrong_biases(model))
     if not wrong:
         return content
     graph = model.subgraphs[0]
@@ -59,7 +54,8 @@ def correct_biases(content: bytes) -> bytes:
     return flatbuffer.pack(model)
 
 
-def _wrong_biases(model: schema.ModelT) -> Iterator[WrongBias]:
+def wrong_biases(model: schema.ModelT) -> Iterator[WrongBias]:
+    """The biases of an integer file whose scale is not input scale times weight scale."""
     graph = model.subgraphs[0]
     for number, operator in enumerate(graph.operators):
         name = flatbuffer.code_name(model.operatorCodes[operator.opcodeIndex])
