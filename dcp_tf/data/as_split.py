@@ -47,8 +47,7 @@ def as_split(data: Any) -> DataSplit:
     if is_batch and not 1 <= len(data) <= 3:
         raise _not_data(data)
     inputs, labels, weights = split_batch(tuple(data) if is_batch else data)
-    count = next((len(part) for part in _leaves(labels) if hasattr(part, "__len__")), None)
-    inputs = _input_arrays(inputs, data, count)
+    inputs = _input_arrays(inputs, data, _sample_count(inputs, labels))
     size = len(flat_parts(inputs)[0]) if flat_parts(inputs) and np.ndim(flat_parts(inputs)[0]) else 0
     return make_array_split(inputs, _label_arrays(labels, size), weights=_label_arrays(weights, size))
 
@@ -89,8 +88,14 @@ def _label_arrays(labels: Any, size: int) -> Any:
     return None if labels is None else np.asarray(labels)
 
 
-def _leaves(structure: Any) -> list[Any]:
-    return keras.tree.flatten(structure) if isinstance(structure, Mapping | tuple) else [structure]
+def _sample_count(inputs: Any, labels: Any) -> int | None:
+    """How many samples there are by the labels, where these say it."""
+    if isinstance(inputs, list) and isinstance(labels, list):
+        lengths = {len(part) for part in (*inputs, *labels) if hasattr(part, "__len__")}
+        if len(lengths) == 1 and all(part is None or np.ndim(part) for part in labels):
+            return lengths.pop()  # one array for each input and each output
+    parts = keras.tree.flatten(labels) if isinstance(labels, Mapping | tuple) else [labels]
+    return next((len(part) for part in parts if hasattr(part, "__len__")), None)
 
 
 def _stacked(images: list) -> np.ndarray:

@@ -15,7 +15,7 @@ from dcp_tf.data.data_split import Pass, array_specs
 from dcp_tf.data.structure import flat_parts, join_batch, map_parts, split_batch
 from dcp_tf.data.tf_data_order import read_labels
 from dcp_tf.data.tf_data_split import TfDataSplit, checked_specs, without
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import UsageError, first_line
 
 _KIND = "PyDataset"
 
@@ -44,17 +44,34 @@ class PyDatasetSplit(TfDataSplit):
             getattr(type(dataset), name) is not getattr(base, name) for name in ("on_epoch_begin", "on_epoch_end")
         )
         self._source = dataset
-        self._element = array_specs(_batch(dataset[0]))
+        self._element = array_specs(self._item(0))
         checked_specs(self._element, _KIND)
         sizes: list[int] = []
         self.size, self.labels, self.weights = read_labels(self._measured(count, sizes), _KIND, count)
         self._starts, self._rows = np.cumsum([0, *sizes]), np.arange(self.size)
         self._dataset, self._specs = self._pipeline(self._rows), split_batch(self._element)
 
+    def _item(self, number: int) -> Any:
+        """An item as a batch of arrays; labels that are None are left out."""
+        try:
+            item = self._source[number]
+        except Exception as error:  # whatever a user's code raises
+            message = f"item {number} of the {_KIND} raises {type(error).__name__}: {first_line(error)}"
+            raise UsageError(message) from error
+        parts = split_batch(tuple(item) if isinstance(item, list) else item)
+        batch = join_batch(*(None if part is None else _arrays(part) for part in parts))
+        lengths = {len(part) if part.ndim else 0 for part in flat_parts(batch)}
+        if len(lengths) != 1 or 0 in lengths:
+            raise UsageError(
+                f"item {number} of the {_KIND} must hold arrays with one length, (inputs, labels); it holds "
+                f"shapes {map_parts(np.shape, batch)}"
+            )
+        return batch
+
     def _measured(self, count: int, sizes: list[int]) -> Iterator[Any]:
         """All batches; their sizes and their common form are kept."""
         for number in range(count):
-            batch = _batch(self._source[number])
+            batch = self._item(number)
             sizes.append(len(flat_parts(batch)[0]))
             try:
                 self._element = tf.nest.map_structure(_common_spec, self._element, array_specs(batch))
@@ -73,7 +90,7 @@ class PyDatasetSplit(TfDataSplit):
         def read() -> Iterator[Any]:
             for number in order:
                 chosen = by_batch[number]
-                yield map_parts(lambda part, chosen=chosen: part[chosen], _batch(self._source[int(number)]))
+                yield map_parts(lambda part, chosen=chosen: part[chosen], self._item(int(number)))
 
         return tf.data.Dataset.from_generator(read, output_signature=self._element)
 
@@ -113,12 +130,6 @@ class PyDatasetSplit(TfDataSplit):
             yield from ()
 
         return tf.data.Dataset.from_generator(call, output_signature=dataset.element_spec)
-
-
-def _batch(item: Any) -> Any:
-    """An item of a `PyDataset` as a batch of arrays; labels that are None are left out."""
-    inputs, labels, weights = split_batch(tuple(item) if isinstance(item, list) else item)
-    return join_batch(*(None if part is None else _arrays(part) for part in (inputs, labels, weights)))
 
 
 def _arrays(part: Any) -> Any:

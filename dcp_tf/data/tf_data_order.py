@@ -11,7 +11,7 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.data.labels import label_array, weight_array
 from dcp_tf.data.structure import flat_parts, map_parts, named_parts, pack_parts, split_batch
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import UsageError, first_line
 
 # Images of a pipeline that wait in memory to be shuffled take at most this many bytes.
 SHUFFLE_BYTES = 2**29
@@ -36,11 +36,14 @@ def read_labels(batches: Iterable, kind: str, total: int | None) -> tuple[int, A
     """
     report, sizes = _Progress(kind, total is not None), []
     parts: list[Any] = []
-    for batch in progress.bar(batches, what="reading the labels", total=total, unit="batch"):
-        inputs, *beside = split_batch(batch)
-        parts.append(map_parts(np.asarray, tuple(beside)))
-        sizes.append(int(flat_parts(inputs)[0].shape[0]))
-        report.add(sizes[-1], flat_parts(beside))
+    try:
+        for batch in progress.bar(batches, what="reading the labels", total=total, unit="batch"):
+            inputs, *beside = split_batch(batch)
+            parts.append(map_parts(np.asarray, tuple(beside)))
+            sizes.append(int(flat_parts(inputs)[0].shape[0]))
+            report.add(sizes[-1], flat_parts(beside))
+    except tf.errors.OpError as error:
+        raise UsageError(f"the {kind} cannot be read: {first_line(error)}") from error
     if not parts:
         raise UsageError(f"the {kind} is empty")
     if any(len({part.shape[1:] for part in same}) > 1 for same in zip(*map(flat_parts, parts), strict=True)):

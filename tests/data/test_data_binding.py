@@ -136,6 +136,12 @@ def test_nested_inputs_are_matched_by_where_they_are():
     assert split.shapes == [INPUTS["a"], INPUTS["c"], INPUTS["b"]]
 
 
+def test_lists_are_inputs_and_outputs_where_each_has_all_samples():
+    split = as_split(([X["a"], X["b"]], [Y["v"], Y["w"]])).bound_to(net("ab", "vw"))
+    assert split.shapes == [INPUTS["a"], INPUTS["b"]]
+    np.testing.assert_array_equal(split.labels["w"], Y["w"])
+
+
 def test_columns_and_vectors_fit_each_other_as_in_keras():
     scalar, column = keras.Input(()), keras.Input((1,))
     added = keras.layers.Reshape((1,))(scalar) + column

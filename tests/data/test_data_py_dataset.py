@@ -103,10 +103,23 @@ def test_augmented_samples_of_a_fixed_order_are_held_out_by_their_place():
     assert set(rows_of(rest.batches(4, shuffle=True))).isdisjoint(rows_of(held_out.batches(4)))
 
 
+class Odd(Fixed):
+    def __init__(self, item):
+        super().__init__()
+        self.item = item
+
+    def __getitem__(self, number):
+        return self.item()
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [
         (lambda: Endless(), "never ends"),
+        (lambda: Odd(lambda: None), "item 0 of the PyDataset must hold arrays"),
+        (lambda: Odd(lambda: (X, 3)), "item 0 of the PyDataset must hold arrays"),
+        (lambda: Odd(lambda: (X, Y[:5])), "item 0 of the PyDataset must hold arrays"),
+        (lambda: Odd(lambda: {}["x"]), "item 0 of the PyDataset raises KeyError: 'x'"),
         (lambda: Fixed(X[:0], Y[:0]), "is empty"),
         (lambda: Fixed(X, Y.astype(str)), "must be integers"),
         (lambda: Fixed(X.astype(str)), "must be numbers"),

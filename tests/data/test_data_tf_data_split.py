@@ -189,6 +189,7 @@ def ragged_labels():
     ("make", "words"),
     [
         (lambda: tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)), r"add \.batch"),
+        (lambda: pipeline().map(lambda x, y: (tf.debugging.check_numerics(x / 0, "bad"), y)), "cannot be read: .*bad"),
         (lambda: pipeline(LABELS.astype(str)), "labels of the tf.data.Dataset must be integers"),
         (lambda: pipeline(images=LABELS.astype(str)), "must be numbers, received string"),
         (lambda: tf.data.Dataset.from_generator(endless, output_types=(tf.float32, tf.int32)), "output_signature"),
