@@ -3,8 +3,9 @@
 import ast
 import inspect
 import math
+import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 from keras import tree
 from keras.src.ops.numpy import Reshape
+from keras.src.utils.naming import to_snake_case
 
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
@@ -115,7 +117,7 @@ def _record(layer: keras.Layer, inputs: Any, args: tuple, kwargs: dict) -> keras
         raise _Refused(f"{line}: {attribute} is a weight of {layer.name!r} itself{advice}")
     if accepts(layer, "training"):
         kwargs = {**kwargs, "training": kwargs.get("training")}
-    losses = len(layer._losses)
+    losses, kept = len(layer._losses), {id(x) for x in (*layer._flatten_layers(), *_makers(inputs))}
     with tf.GradientTape(persistent=True) as tape:
         try:
             outputs = layer.call(*args, **kwargs)
@@ -129,7 +131,7 @@ def _record(layer: keras.Layer, inputs: Any, args: tuple, kwargs: dict) -> keras
         raise _Refused(f"{line_with(layer)}: an output does not depend on the inputs")
     nodes = list(_nodes(flat))
     _check_constants(layer, nodes, tape)
-    _make_unique([node.operation for node in nodes])
+    _make_unique([node.operation for node in reversed(nodes)], kept)
     traced = keras.Model(inputs, outputs, name=layer.name)
     is_open = any(isinstance(node.operation, Reshape) and None in node.operation.newshape for node in nodes)
     return _replayed(traced, {}) if is_open else traced
@@ -159,6 +161,10 @@ def _check_constants(layer: keras.Layer, nodes: Sequence[Any], tape: tf.Gradient
                 raise _Refused(f"{line}: it reads {read[0].path} apart from the inputs: {_WRAP}")
 
 
+def _makers(tensors: Any) -> list[Any]:
+    return [tensor._keras_history.operation for tensor in tree.flatten(tensors)]
+
+
 def _holds(part: Any, variable: keras.Variable) -> bool:
     return isinstance(part, keras.Layer) and any(variable is weight for weight in part.weights)
 
@@ -175,12 +181,24 @@ def _nodes(tensors: Sequence[keras.KerasTensor]) -> Iterator[Any]:
             yield node
 
 
-def _make_unique(operations: Sequence[Any]) -> None:
-    """Numbers behind the names that several operations share; a functional model addresses them by name."""
-    unique = list({id(operation): operation for operation in reversed(operations)}.values())
-    used = {operation.name for operation in unique}
+def _make_unique(operations: Sequence[Any], kept: Collection[int] | None = None) -> None:
+    """Numbers behind the names that several operations share; a functional model addresses them by name.
+
+    Args:
+        operations: of one functional model, producers first.
+        kept: ids of those whose names are the user's. Others, made by `call`, are called as in a new session: a plan
+            knows layers and operations by their names. None: all are kept.
+    """
+    unique = {id(operation): operation for operation in operations}
+    made = [] if kept is None else [operation for key, operation in unique.items() if key not in kept]
+    for operation in made:
+        kind = to_snake_case(type(operation).__name__)
+        if re.fullmatch(rf"{kind}(_\d+)?", operation.name):
+            operation.name = kind
+    by_rank = [*(operation for operation in unique.values() if operation not in made), *made]
+    used = {operation.name for operation in by_rank}
     named: set[str] = set()
-    for operation in unique:
+    for operation in by_rank:
         name, count = operation.name, 1
         while name in named or (count > 1 and name in used):
             name, count = f"{operation.name}_{count}", count + 1
@@ -277,8 +295,10 @@ def _opened_layer(layer: keras.Layer, nodes: Sequence[Any]) -> keras.Model:
     if accepts(layer, "mask") and any(keras.src.backend.get_keras_mask(x) is not None for xs in tensors for x in xs):
         raise _Refused("it takes a mask")
     inputs = [
-        keras.Input(batch_shape=_common_shape(alike), dtype=_dtype(layer, alike[0]))
-        for alike in zip(*tensors, strict=True)
+        keras.Input(
+            batch_shape=_common_shape(alike), dtype=_dtype(layer, alike[0]), name=f"{layer.name}_input_{number}"
+        )
+        for number, alike in enumerate(zip(*tensors, strict=True))
     ]
     by_id = {id(x): y for x, y in zip(tensors[0], inputs, strict=True)}
     args, kwargs = nodes[0].arguments.fill_in(by_id)

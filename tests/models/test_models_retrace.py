@@ -129,6 +129,17 @@ def test_opened_blocks_lose_inner_channels(pair):
         np.testing.assert_allclose(small[name], full[name], rtol=1e-4, atol=1e-5)
 
 
+def test_names_and_plans_do_not_depend_on_what_was_built_before():
+    model = Encoder(1)
+    first = dcp_tf.to_functional(model, (8, 8, 8))
+    [ops.relu(keras.Input((3,))) + layers.Flatten()(keras.Input((3, 1))) for _ in range(3)]
+    second = dcp_tf.to_functional(model, (8, 8, 8))
+    assert ChannelGraph(first).fingerprint() == ChannelGraph(second).fingerprint()
+    (block,) = [layer for layer in first.layers if isinstance(layer, keras.Model)]
+    names = {operation.name for operation in block._operations}
+    assert {"conv", "norm", "drop", "project", "re_lu", "add"} < names
+
+
 def test_the_result_saves_and_loads_without_the_code_of_opened_layers(tmp_path):
     inputs = keras.Input((8, 8, 8))
     functional = dcp_tf.to_functional(keras.Model(inputs, Block(8, name="block")(inputs), name="net"))

@@ -2,8 +2,11 @@
 
 import json
 
+import keras
+import numpy as np
 import pytest
 
+from dcp_tf.models.custom_objects import import_custom_objects
 from dcp_tf.tools import inspect_model
 from dcp_tf.tools.app import sweep
 
@@ -99,3 +102,53 @@ def test_the_groups_are_drawn(suffix, tmp_path, capsys):
 def test_a_plot_of_another_kind_is_refused_before_the_model_is_read(tmp_path, capsys):
     assert inspect_model.run(["--model=nowhere.keras", f"--plot={tmp_path}/groups.txt"]) == 2
     assert ".png, .svg, .pdf" in capsys.readouterr().err
+
+
+_CODE = """
+import keras
+from keras import layers, ops
+
+@keras.saving.register_keras_serializable("test_inspect_model")
+class Block(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.conv = layers.Conv2D(8, 3, padding="same", name="conv")
+        self.project = layers.Conv2D(4, 1, name="project")
+
+    def build(self, shape):
+        self.conv.build(shape)
+        self.project.build((*shape[:-1], 8))
+
+    def call(self, x):
+        return x + self.project(ops.relu(self.conv(x)))
+
+@keras.saving.register_keras_serializable("test_inspect_model")
+class Net(keras.Model):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.block = Block(name="block")
+        self.head = layers.Dense(3, name="head")
+
+    def call(self, x):
+        return self.head(ops.mean(self.block(x), axis=(1, 2)))
+"""
+
+
+def test_files_of_subclassed_models_and_of_layers_made_of_layers_are_opened(tmp_path, capsys):
+    code = tmp_path / "own_blocks.py"
+    code.write_text(_CODE)
+    objects = import_custom_objects(str(code))
+    subclassed = objects["Net"]()
+    subclassed(np.ones((1, 8, 8, 4), "float32"))
+    subclassed.save(tmp_path / "subclassed.keras")
+    inputs = keras.Input((8, 8, 4))
+    keras.Model(inputs, objects["Block"](name="block")(inputs)).save(tmp_path / "functional.keras")
+
+    def groups(name, *flags):
+        report = printed(capsys, f"--model={tmp_path / name}.keras", f"--custom_objects={code}", *flags)
+        return {group["name"]: group["pinned_because"] for group in report["groups"]}
+
+    assert groups("subclassed")["block/conv"] is None
+    assert groups("functional", "--open_layers")["block/conv"] is None
+    assert inspect_model.run([f"--model={tmp_path / 'functional'}.keras", f"--custom_objects={code}"]) == 0
+    assert "made of layers (Block); --open_layers opens them" in capsys.readouterr().err
