@@ -1,8 +1,13 @@
 """The errors that a user can do something about: one clear line each."""
 
 import difflib
+import functools
+import inspect
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import ParamSpec, TypeVar
+
+_Arguments, _Result = ParamSpec("_Arguments"), TypeVar("_Result")
 
 
 class _NamesSettings(Exception):
@@ -37,3 +42,25 @@ def did_you_mean(word: object, words: Sequence[str]) -> str:
     near = difflib.get_close_matches(str(word), words, 5)
     near.sort(key=lambda candidate: sorted(candidate) != sorted(str(word)))  # letters that changed places first
     return f"did you mean {near[0]!r}?" if near else f"choose among {', '.join(words)}"
+
+
+def checks_arguments(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
+    """Makes an argument that a public function does not have, or one that is missing, an error of one line."""
+    signature = inspect.signature(function)
+
+    @functools.wraps(function)
+    def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
+        try:
+            signature.bind(*args, **kwargs)
+        except TypeError as error:
+            known = list(signature.parameters)
+            unknown = next((name for name in kwargs if name not in known), None)
+            hint = (
+                f"has no argument {unknown!r}; {did_you_mean(unknown, known)}"
+                if unknown
+                else f"cannot be called so: {error}"
+            )
+            raise UsageError(f"{function.__name__} {hint}") from error
+        return function(*args, **kwargs)
+
+    return call

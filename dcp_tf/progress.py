@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -9,7 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 from tqdm import tqdm
 
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import UsageError, checks_arguments
 
 _Arguments, _Result = ParamSpec("_Arguments"), TypeVar("_Result")
 _LINE_EVERY = 25.0  # seconds between two lines of a phase in a log
@@ -102,12 +103,16 @@ _silent: list[bool] = []
 
 @contextlib.contextmanager
 def silence() -> Iterator[None]:
-    """Inside the block nothing is printed: no bar and no line; errors are raised as ever."""
+    """Inside the block nothing is printed, neither by us nor by TensorFlow's logger; errors are raised as ever."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     _silent.append(True)
     try:
         yield
     finally:
         _silent.pop()
+        logger.setLevel(level)
 
 
 def silence_if(is_silent: bool) -> contextlib.AbstractContextManager:
@@ -118,6 +123,7 @@ def silence_if(is_silent: bool) -> contextlib.AbstractContextManager:
 def takes_verbose(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """Makes a function with the keyword `verbose` silent where that is 0; 1, 2 and "auto" print, as Keras' do."""
 
+    @checks_arguments
     @functools.wraps(function)
     def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
         verbose = kwargs.get("verbose", 1)

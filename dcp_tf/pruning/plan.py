@@ -156,6 +156,8 @@ class PruningPlan:
     def summary(self, print_fn: Callable[[str], Any] = print) -> None:
         """Prints what each group keeps, what each layer keeps of its kernels, and the settings."""
         settings = {name: value for name, value in self.settings.items() if name != "steps"}
+        if target := settings.get("target"):  # it sets the rate
+            settings = {**settings, "rate": None, "target": f"{target['measure']} {target['text']}"}
         rows = [(g.name, len(g.kept), g.size, ", ".join(g.consumers)) for g in self.groups]
         notes = [f"settings: {settings_line(settings)}"] if settings else []
         print_fn(text_table(f"plan of {self.method or 'channels'}", ("group", "keeps", "of", "read by"), rows, notes))

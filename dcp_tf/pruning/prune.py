@@ -97,6 +97,9 @@ def prune(
 ) -> PruneResult:
     """Finds channels without discriminative power, removes them and fine-tunes what is left.
 
+        result = dcp_tf.prune(model, (images, labels), dcp_tf.DCP(rate=0.5), finetuning=None)
+        result.model.fit(images, labels, epochs=5)  # compiled as `model` is
+
     (With `WidthMultiplier` there is no choice: all weights of the smaller model are reinitialized.)
 
     Args:

@@ -7,7 +7,7 @@ import keras
 import tensorflow as tf
 from keras import tree
 
-from dcp_tf.errors import UsageError, first_line
+from dcp_tf.errors import UsageError, checks_arguments, first_line
 from dcp_tf.models.compiled_like import compile_arguments
 from dcp_tf.models.outputs import kind_of_tensor
 from dcp_tf.models.signature import output_names
@@ -106,6 +106,7 @@ class Distiller(keras.distillation.Distiller):
         return self.student.trainable_variables
 
 
+@checks_arguments
 def distiller(
     student: keras.Model, teacher: keras.Model, *, weight: float = 0.5, temperature: float = _TEMPERATURE
 ) -> Distiller:
@@ -145,6 +146,7 @@ def distiller(
     return distilling
 
 
+@checks_arguments
 def distill(
     student: keras.Model, teacher: keras.Model, *, weight: float = 0.5, temperature: float = _TEMPERATURE
 ) -> Callable[..., tf.Tensor]:

@@ -144,3 +144,7 @@ def test_verbose_0_prints_nothing_and_summaries_print_tables(some, capfd):
     assert "None" not in text
     with pytest.raises(dcp_tf.UsageError, match="verbose must be 0"):
         dcp_tf.prune(compiled(), some, L1, verbose="loud")
+    with pytest.raises(dcp_tf.UsageError, match="prune has no argument 'finetunning'; did you mean 'finetuning'"):
+        dcp_tf.prune(compiled(), some, L1, finetunning=None)
+    with pytest.raises(dcp_tf.UsageError, match="prune cannot be called so: missing a required argument: 'method'"):
+        dcp_tf.prune(compiled(), some)

@@ -117,6 +117,29 @@ def test_a_file_is_as_small_as_asked(model):
     assert 9_000 < len(file.content) <= 12_000
 
 
+def test_several_inputs_and_outputs_go_the_same_way():
+    keras.utils.set_random_seed(1)
+    image, numbers = keras.Input((8, 8, 1), name="image"), keras.Input((3,), name="numbers")
+    x = keras.layers.Conv2D(8, 3, activation="relu", name="seen")(image)
+    x = keras.layers.Concatenate()(
+        [keras.layers.GlobalAveragePooling2D()(x), keras.layers.Dense(6, name="read")(numbers)]
+    )
+    outputs = {"classes": keras.layers.Dense(3, name="classes")(x), "box": keras.layers.Dense(2, name="box")(x)}
+    pair = keras.Model({"image": image, "numbers": numbers}, outputs)
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pair.compile("adam", {"classes": cross_entropy, "box": "mse"}, {"classes": 1.0, "box": 2.0})
+    inputs = {"image": IMAGES, "numbers": RNG.random((192, 3), dtype="float32")}
+    labels = {"classes": LABELS, "box": inputs["numbers"][:, :2]}
+    pruner = dcp_tf.Pruner(pair, "l1", rate=0.25, round_to=1, verbose=0)
+    pruner.prune((inputs, labels))
+    small = pruner.step((inputs, labels))
+    assert small.get_compile_config() == pair.get_compile_config()
+    assert equal(pruner.plan.apply(pair), small)
+    before = small.evaluate(inputs, labels, verbose=0, return_dict=True)["loss"]
+    dcp_tf.distiller(small, teacher=pair).fit(inputs, labels, epochs=3, verbose=0)
+    assert small.evaluate(inputs, labels, verbose=0, return_dict=True)["loss"] < before
+
+
 @pytest.mark.slow
 def test_a_latency_is_measured(model):
     small = dcp_tf.Pruner(model, "l1", latency="90%", round_to=1, verbose=0).prune((IMAGES, LABELS))
