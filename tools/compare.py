@@ -68,7 +68,6 @@ def main(flags) -> None:
         flags.train_samples,
     )
     model_and_data = data_flags.load_model_and_data(flags)
-    data_flags.require_one_output(model_and_data)
     schedule = comparison.check(model_and_data, variants, schedule)
     baseline_check = baseline.report_baseline(flags, model_and_data)
     model_and_data = augmentation_check.drop_harmful_augmentation(flags, model_and_data)

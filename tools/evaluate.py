@@ -23,7 +23,7 @@ import json
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.app import baseline, run_summary, tflite_model
 from dcp_tf.tools.app.pair_verification import load_with_pairs
-from dcp_tf.tools.cli import data_flags, face_flags
+from dcp_tf.tools.cli import data_flags, face_flags, joint_outputs
 from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("evaluate", __doc__)
@@ -40,8 +40,7 @@ def main(flags) -> None:
     model_and_data = _load(flags)
     dataset = model_and_data.dataset
     if dataset.test.labels is None:
-        raise UsageError(f"{flags.dataset} has no labels to measure on")
-    data_flags.require_one_output(model_and_data)
+        raise UsageError(f"{flags.dataset} has no labels to measure on{joint_outputs.names_of_labels(model_and_data)}")
     model_and_data.announce()
     if flags.pairs:
         figures = run_summary.measure_figures(model_and_data.model, dataset, model_and_data.objective)

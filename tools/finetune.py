@@ -42,7 +42,6 @@ def main(flags) -> None:
     from dcp_tf.training import save_model
 
     model_and_data = data_flags.load_model_and_data(flags)
-    data_flags.require_one_output(model_and_data)
     weight = finetuning.teacher_weight(flags, model_and_data)
     config = read_training(flags, "finetuning")
     teacher = finetuning.load_teacher(flags, model_and_data)
@@ -62,11 +61,11 @@ def main(flags) -> None:
     if teacher is not None and metric in before:
         progress.say(f"before fine-tuning: {metric} {before[metric]:.4f}")
     phase = finetuning.fine_tune(flags, model_and_data, config, teacher, folder, masks, weight)
-    path = save_model(model, folder / "pruned.keras")
+    path = save_model(model_and_data.nested(model), folder / "pruned.keras")
     after = run_summary.measure_model(model, dataset, objective, count_zero_kernels=bool(masks))
     after |= {} if reference is None else reference.compare(model)
-    if metric in before:
-        after[f"{metric}_before_finetuning"] = before[metric]
+    names = [name for name in {metric: None, **dict.fromkeys(objective.primaries)} if name in before]
+    after |= {f"{name}_before_finetuning": before[name] for name in names}
     failures = []
     reloaded = reload_records(folder, {"pruned": model}, dataset, flags, failures)
     content = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase], "metric": metric}

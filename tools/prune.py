@@ -61,7 +61,6 @@ def main(flags, strategy) -> None:
         model_and_data = train_network.build_from_flags(flags, chosen.model, chosen.image_size)
     else:
         model_and_data = data_flags.load_model_and_data(flags)
-        data_flags.require_one_output(model_and_data)
     if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
     if job.latency and job.latency.path is not None:

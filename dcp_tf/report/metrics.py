@@ -63,6 +63,7 @@ METRICS = {
         Metric("pixel_accuracy", "Pixel accuracy", "pixel accuracy"),
         Metric("sequence_accuracy", "Sequence accuracy", "share of sequences without an error"),
         Metric("mae", "MAE", "mean absolute error", is_fraction=False),
+        Metric("loss", "Loss", "loss", is_fraction=False),
         Metric("r2", "R2", "explained variance", is_fraction=False, is_difference=True),
         # Compare the outputs of two models, without labels.
         Metric("baseline_agreement", "Same as baseline", "agreement with the baseline"),
@@ -76,10 +77,32 @@ METRICS = {
 EMBEDDING_METRICS = ("verification_accuracy", "recall_at_1")
 
 
+def find_metric(key: str) -> Metric | None:
+    """The metric of a key in summary.json; "boxes_mse" is the one of the output "boxes"."""
+    if key in METRICS:
+        return METRICS[key]
+    output, metric = max(
+        ((key.removesuffix(f"_{name}"), metric) for name, metric in METRICS.items() if key.endswith(f"_{name}")),
+        key=lambda pair: len(pair[1].key),
+        default=(key, None),
+    )
+    if metric is None:
+        return None
+    label = metric.label if metric.label.isupper() else metric.label[:1].lower() + metric.label[1:]
+    return dataclasses.replace(metric, key=key, label=f"{output} {label}", noun=f"{metric.noun} of {output!r}")
+
+
+def main_metrics(summary: Mapping[str, Any]) -> list[Metric]:
+    """The primary metric of a run, and those of the outputs of a model with several."""
+    keys = summary.get("metrics") or ()
+    others = [metric for key in keys if key != summary.get("metric") and (metric := find_metric(str(key)))]
+    return [primary_metric(summary), *others]
+
+
 def primary_metric(summary: Mapping[str, Any]) -> Metric:
     """The primary metric of a run."""
-    if summary.get("metric") in METRICS:
-        return METRICS[summary["metric"]]
+    if metric := find_metric(str(summary.get("metric"))):
+        return metric
     measured = [summary.get("baseline") or {}, summary.get("pruned") or {}]
     return next((f for key, f in METRICS.items() if any(key in model for model in measured)), METRICS["top1"])
 
@@ -92,5 +115,6 @@ def file_metric(record: Mapping[str, Any]) -> Metric:
 def is_accuracy(key: str) -> bool:
     """Whether the metric `key` is a fraction of 1 that is shown in percent."""
     key = key.removeprefix("held_out_")
-    known = key in METRICS and METRICS[key].is_fraction
-    return known or any(word in key for word in ("top1", "top5", "accuracy")) or key.startswith("top")
+    metric = find_metric(key)
+    is_known = metric is not None and metric.is_fraction
+    return is_known or any(word in key for word in ("top1", "top5", "accuracy")) or key.startswith("top")

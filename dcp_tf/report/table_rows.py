@@ -2,12 +2,12 @@
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.report import formats
-from dcp_tf.report.metrics import METRICS, file_metric, is_accuracy, primary_metric
+from dcp_tf.report.metrics import METRICS, Metric, file_metric, is_accuracy, main_metrics
 
 KNOWN_KEYS = ("params", "macs", "nominal_macs", "flops", *METRICS, *(f"{key}_before_finetuning" for key in METRICS))
 
@@ -33,11 +33,19 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class FilePair:
-    """The TFLite files of baseline and pruned model that share a quantization; either may be missing."""
+    """The TFLite files of baseline and pruned model that share a quantization; either may be missing.
+
+    Attributes:
+        label: their quantization, numbered where there are several pairs of one.
+        baseline: the record of the baseline's file.
+        pruned: that of the pruned model's.
+        metrics: what a table shows of them; empty: the first that they have.
+    """
 
     label: str
     baseline: Mapping[str, Any] | None
     pruned: Mapping[str, Any] | None
+    metrics: tuple[Metric, ...] = ()
 
 
 def checked_summary(summary: Any) -> dict:
@@ -82,14 +90,13 @@ def _check_kernels(layers: Any) -> None:
 def model_rows(summary: Mapping[str, Any], *, all_figures: bool = False) -> list[Row]:
     """Accuracy and cost of the two models; `all_figures` adds FLOPs and whatever else was recorded as a number."""
     baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
-    first = primary_metric(summary)
-    rows = [
-        _row(f.label, baseline.get(f.key), pruned.get(f.key), f.write, f.compare)
-        for f in (first, *(f for f in METRICS.values() if f is not first))
-    ]
-    if formats.is_number(before := pruned.get(f"{first.key}_before_finetuning")):
-        difference = first.compare(baseline.get(first.key), before)
-        rows.insert(1, Row("  before fine-tuning", formats.ABSENT, first.write(before), difference))
+    main = main_metrics(summary)
+    rows = []
+    for f in [*main, *(f for f in METRICS.values() if f not in main)]:
+        rows.append(_row(f.label, baseline.get(f.key), pruned.get(f.key), f.write, f.compare))
+        if formats.is_number(before := pruned.get(f"{f.key}_before_finetuning")):
+            difference = f.compare(baseline.get(f.key), before)
+            rows.append(Row("  before fine-tuning", formats.ABSENT, f.write(before), difference))
     rows += [
         _row("Parameters", baseline.get("params"), pruned.get("params"), formats.count, formats.change),
         _row("MACs", baseline.get("macs"), pruned.get("macs"), formats.count, formats.change),
@@ -99,15 +106,15 @@ def model_rows(summary: Mapping[str, Any], *, all_figures: bool = False) -> list
         rows.append(_row("  without zero kernels", before, nominal, formats.count, formats.change))
     if all_figures:
         rows.append(_row("FLOPs", baseline.get("flops"), pruned.get("flops"), formats.count, formats.change))
-        rows += _other_rows(baseline, pruned)
+        rows += _other_rows(baseline, pruned, [metric.key for metric in main])
     return [row for row in rows if row is not None]
 
 
-def _other_rows(baseline: Mapping[str, Any], pruned: Mapping[str, Any]) -> list[Row | None]:
+def _other_rows(baseline: Mapping[str, Any], pruned: Mapping[str, Any], shown: Sequence[str]) -> list[Row | None]:
     """Rows of the metrics without a row of their own, such as a verification accuracy."""
-    rows = []
+    rows, known = [], {*KNOWN_KEYS, *shown, *(f"{key}_before_finetuning" for key in shown)}
     for key in dict.fromkeys([*baseline, *pruned]):
-        if key in KNOWN_KEYS:
+        if key in known:
             continue
         write, compare = (formats.percent, formats.points) if is_accuracy(key) else (formats.short, formats.change)
         label = key.replace("_", " ")
@@ -148,24 +155,22 @@ def file_pairs(summary: Mapping[str, Any]) -> list[FilePair]:
     for record in (summary.get("tflite") or {}).values():
         sides = by_quantization.setdefault(str(record.get("quantization", "TFLite")), {"baseline": [], "pruned": []})
         sides["baseline" if record.get("model") == "baseline" else "pruned"].append(record)
-    pairs = []
+    pairs, metrics = [], tuple(main_metrics(summary)) if summary.get("metrics") else ()
     for quantization, sides in by_quantization.items():
         matched = itertools.zip_longest(sides["baseline"], sides["pruned"])
         for number, (baseline, pruned) in enumerate(matched, start=1):
             label = quantization if number == 1 else f"{quantization} ({number})"
-            pairs.append(FilePair(label, baseline, pruned))
+            pairs.append(FilePair(label, baseline, pruned, metrics))
     return pairs
 
 
 def file_rows(pair: FilePair) -> list[Row]:
     """Size, accuracy and latency of two TFLite files of one quantization."""
     baseline, pruned = pair.baseline or {}, pair.pruned or {}
-    f = file_metric(pruned or baseline)
-    label = f"{pair.label} {f.label if f.label != 'Top-1' else 'top-1'}"
-    rows = [
-        _row(f"{pair.label} size", baseline.get("bytes"), pruned.get("bytes"), formats.size, formats.change),
-        _row(label, baseline.get(f.key), pruned.get(f.key), f.write, f.compare),
-    ]
+    rows = [_row(f"{pair.label} size", baseline.get("bytes"), pruned.get("bytes"), formats.size, formats.change)]
+    for f in pair.metrics or [file_metric(pruned or baseline)]:
+        label = f"{pair.label} {f.label if f.label != 'Top-1' else 'top-1'}"
+        rows.append(_row(label, baseline.get(f.key), pruned.get(f.key), f.write, f.compare))
     times = formats.latency(baseline.get("latency_ms")), formats.latency(pruned.get("latency_ms"))
     if times != (formats.ABSENT, formats.ABSENT):
         inconclusive = is_inconclusive(pruned)

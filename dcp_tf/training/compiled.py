@@ -122,12 +122,11 @@ def by_output(given: Any, model: keras.Model, argument: str) -> list[Any]:
     keys = [{name, layer} for name, layer in zip(names, layers or names, strict=True)]
     if isinstance(given, Mapping) and all(any(key in own for own in keys) for key in given):
         return [next((given[key] for key in own if key in given), None) for own in keys]
-    paths = [path for path, _ in tree.flatten_with_path(getattr(model, "_outputs_struct", model.outputs))]
-    is_flat = all(len(path) < 2 for path in paths) or not any(map(tree.is_nested, given))
-    if isinstance(given, list | tuple) and len(given) == count and is_flat:
+    if isinstance(given, list | tuple) and len(given) == count:
         return list(given)
+    struct = getattr(model, "_outputs_struct", model.outputs)
     try:
-        return [_at(given, path, argument) for path in paths]
+        return [_at(given, path) for path, _ in tree.flatten_with_path(struct)]
     except (KeyError, IndexError, TypeError):
         raise UsageError(
             f"the {argument} that {model.name!r} is compiled with does not fit its outputs, {', '.join(names)}; give "
@@ -135,12 +134,12 @@ def by_output(given: Any, model: keras.Model, argument: str) -> list[Any]:
         ) from None
 
 
-def _at(given: Any, path: tuple, argument: str) -> Any:
+def _at(given: Any, path: tuple) -> Any:
     for key in path:
         if not isinstance(given, Mapping | list | tuple):
             break
         given = given[key]
-    if isinstance(given, Mapping | list | tuple) and not argument.endswith("metrics"):  # an output may have several
+    if isinstance(given, Mapping | list | tuple):
         raise KeyError(path)
     return given
 

@@ -50,6 +50,11 @@ class Joint(Objective):
         return any(objective.is_dense for _, objective, _ in self.parts)
 
     @property
+    def primaries(self) -> tuple[str, ...]:
+        """See `Objective`."""
+        return (self.primary, *(f"{name}_{objective.primary}" for name, objective, _ in self.parts))
+
+    @property
     def loss(self) -> JointLoss:
         """See `Objective`: of the outputs as a tuple."""
         return self._joint(self.names, lambda objective: objective.loss)

@@ -122,6 +122,11 @@ class Objective(abc.ABC):
         """Outputs of the baseline, after its loss head, in the form of labels."""
         return tf.cast(outputs, tf.float32)
 
+    @property
+    def primaries(self) -> tuple[str, ...]:
+        """The main metric of `evaluate`, and of several outputs those of each."""
+        return (self.primary,)
+
     def lacks_labels(self, data: Any) -> bool:
         """Whether the baseline's answers must replace labels of a data set, all or those of single outputs."""
         return data.labels is None

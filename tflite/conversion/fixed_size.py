@@ -17,14 +17,12 @@ def with_fixed_size(model: Any, shapes: Sequence[Sequence[int]]) -> Any:
     import keras
 
     from dcp_tf.graph.trace import Trace
+    from dcp_tf.models.signature import pack
 
     if all(None not in tensor.shape[1:] for tensor in model.inputs):
         return model
     # Called layer by layer, so that groups and layers keep their names.
     trace = Trace(model)
-    inputs = [keras.Input(tuple(shape), dtype=x.dtype) for shape, x in zip(shapes, model.inputs, strict=True)]
-    values = trace.run(dict(zip(trace.inputs, inputs, strict=True)), trace.outputs)
-    outputs = [values[tensor] for tensor in trace.outputs]
-    return keras.Model(
-        inputs[0] if len(inputs) == 1 else inputs, outputs[0] if len(outputs) == 1 else outputs, name=model.name
-    )
+    inputs = pack([keras.Input(tuple(shape), dtype=x.dtype) for shape, x in zip(shapes, model.inputs, strict=True)])
+    values = trace.run(trace.bind_inputs(inputs), trace.outputs)
+    return keras.Model(inputs, trace.pack_outputs(values), name=model.name)

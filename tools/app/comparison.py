@@ -16,6 +16,7 @@ from dcp_tf.changed_settings import describe_changes
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.files import read_json, write_json
 from dcp_tf.tools.app import run_summary
+from dcp_tf.tools.cli import joint_outputs
 from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.method_specs import Variant
 
@@ -62,7 +63,8 @@ def check(model_and_data: ModelAndData, variants: Sequence[Variant], schedule: S
     from dcp_tf.pruning import prepare
 
     if model_and_data.dataset.test.labels is None:
-        raise UsageError("methods are compared by their accuracy: the test images need labels")
+        names = joint_outputs.names_of_labels(model_and_data)
+        raise UsageError(f"methods are compared by their accuracy: the test images need labels{names}")
     context = prepare(
         model_and_data.model,
         model_and_data.dataset.train,

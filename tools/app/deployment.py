@@ -65,11 +65,14 @@ def deploy(
 
 
 def _test_images(dataset: Any) -> Any:
-    """All test images in one array."""
+    """All test images in one array, of several inputs a tuple of arrays."""
+    import keras
     import numpy as np
 
-    batches = dataset.test.batches(256).as_numpy_iterator()
-    return np.concatenate([batch[0] if isinstance(batch, tuple) else batch for batch in batches])
+    from dcp_tf.data import split_batch
+
+    inputs = (split_batch(batch)[0] for batch in dataset.test.batches(256).as_numpy_iterator())
+    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *inputs)
 
 
 def compare_operations(records: Mapping[str, dict], folder: pathlib.Path, reference: str) -> None:

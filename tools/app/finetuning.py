@@ -33,12 +33,12 @@ def load_teacher(flags: Any, model_and_data: ModelAndData) -> Any:
     if not flags.teacher:
         return None
     from dcp_tf import models
+    from dcp_tf.models.signature import with_flat_signature
 
-    shapes = {
-        "input_shape": model_and_data.dataset.input_shape,
-        "num_classes": model_and_data.model.outputs[0].shape[-1],
-    }
-    return models.load(flags.teacher, **shapes, **model_flags.loading_of(flags)).model
+    shapes, model = {}, model_and_data.model
+    if len(model.inputs) == len(model.outputs) == 1:
+        shapes = {"input_shape": model_and_data.dataset.input_shape, "num_classes": model.outputs[0].shape[-1]}
+    return with_flat_signature(models.load(flags.teacher, **shapes, **model_flags.loading_of(flags)).model)
 
 
 def pruned_kernel_masks(model: Any, path: str) -> dict:

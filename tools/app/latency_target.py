@@ -101,7 +101,7 @@ def bind_latency_table(job: Any, model_and_data: Any, folder: pathlib.Path | Non
     if job.context is not None and fixed is job.context.model:
         graph = job.context.graph
     else:
-        graph = ChannelGraph(fixed, [(None, *model_and_data.dataset.train.shape)], method.ignore_statistics)
+        graph = ChannelGraph(fixed, ignore_statistics=method.ignore_statistics)
     if target.path is not None:
         path = pathlib.Path(target.path)
         table = LatencyTable.load(path, graph)

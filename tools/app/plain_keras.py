@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-# Arguments: the images, the module that imports custom objects, the user's file of them (or nothing), whether code in
+# Arguments: the inputs, the module that imports custom objects, the user's file of them (or nothing), whether code in
 # the model file may run (1 or nothing), and for each model its file and the file for its outputs.
 _SCRIPT = """
 import json, runpy, sys, types
@@ -28,11 +28,15 @@ if objects:
     inert.__getattr__ = nothing
     runpy.run_path(importer)["import_custom_objects"](objects)
     sys.modules["dcp_tf"] = None
-images = np.load(images)
+with np.load(images) as arrays:
+    inputs = [arrays[name] for name in arrays.files]
 for path, outputs in zip(files[::2], files[1::2]):
     try:
         model = keras.models.load_model(path, compile=False, safe_mode=not unsafe)
-        values = keras.tree.flatten(model(images, training=False))
+        values = inputs[0]
+        if len(inputs) > 1 or isinstance(getattr(model, "_inputs_struct", None), dict):
+            values = keras.tree.pack_sequence_as(model._inputs_struct, inputs)
+        values = keras.tree.flatten(model(values, training=False))
     except Exception as error:
         lines = str(error).strip().splitlines() or [""]
         line = lines[0] + (" ... " + lines[-1]) * (len(lines) > 1)
@@ -48,7 +52,7 @@ def run_in_plain_keras(
     """Loads model files in a new process and runs them.
 
     Args:
-        images: the inputs.
+        images: the inputs, of several a tuple in the order of the models' inputs.
         files: the `.keras` files.
         custom_objects: a Python file with the user's own layers, or None.
         allow_lambda: whether code that is stored in a model file may run.
@@ -56,15 +60,16 @@ def run_in_plain_keras(
     Returns:
         For each file its outputs, or the reason why it cannot be loaded.
     """
+    import keras
     import numpy as np
 
     from dcp_tf.models import custom_objects as importer
 
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(scratch)
-        np.save(folder / "images.npy", images)
+        np.savez(folder / "images.npz", *keras.tree.flatten(images))
         targets = [folder / f"{number}.npz" for number in range(len(files))]
-        arguments = [folder / "images.npy", importer.__file__, custom_objects or "", "1" if allow_lambda else ""]
+        arguments = [folder / "images.npz", importer.__file__, custom_objects or "", "1" if allow_lambda else ""]
         arguments += [path for pair in zip(files, targets, strict=True) for path in pair]
         done = subprocess.run(
             [sys.executable, "-c", _SCRIPT, *map(str, arguments)],
@@ -115,6 +120,7 @@ def largest_difference(actual: Any, expected: Any) -> float:
 
 
 def first_images(dataset: Any, count: int) -> Any:
-    """The first test images of a data set."""
-    batch = next(iter(dataset.test.batches(count).as_numpy_iterator()))
-    return batch[0] if isinstance(batch, tuple) else batch
+    """The first test images of a data set; of several inputs a tuple."""
+    from dcp_tf.data import split_batch
+
+    return split_batch(next(iter(dataset.test.batches(count).as_numpy_iterator())))[0]

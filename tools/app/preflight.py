@@ -6,6 +6,7 @@ from typing import Any
 from dcp_tf.errors import RunError, UsageError, first_line
 from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tools.app import tflite_files
+from dcp_tf.tools.app.qat_file import refused
 from dcp_tf.tools.app.reload_check import check_custom_layers_reload
 from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.pruning_flags import Job
@@ -110,7 +111,7 @@ def _reasons(settings: Deployment, model_and_data: Any) -> dict[str, str]:
     for mode in ("int8", "qat", "int16x8"):
         if mode in modes and (reason := fails("int16x8" if mode == "int16x8" else "int8")):
             reasons[mode] = reason
-    if "qat" in modes and "qat" not in reasons and (reason := _bridge_trial(model, model_and_data.objective)):
+    if "qat" in modes and "qat" not in reasons and (reason := _bridge_trial(model)):
         reasons["qat"] = reason
     floats = [mode for mode in modes if mode not in ("int8", "qat", "int16x8")]
     # An int8 file that may mix integer and float kernels shows that float files can be made, too.
@@ -134,13 +135,13 @@ def _trial(model: Any, mode: str, dataset: Any, settings: Deployment) -> str | N
     return f"operations cannot be run in {mode}: {'; '.join(missing[:3])}" if missing else None
 
 
-def _bridge_trial(model: Any, objective: Any) -> str | None:
+def _bridge_trial(model: Any) -> str | None:
     """Why a model cannot be trained for a qat file; None if it can."""
     from dcp_tf.tflite.qat.bridge import to_tf_keras
     from dcp_tf.tflite.qat.qat import add_quantizers
 
-    if objective is None:
-        return f"qat trains models of one output, this one has {len(model.outputs)}"
+    if reason := refused(model):
+        return reason
     try:
         to_tf_keras(model)
         add_quantizers(model)

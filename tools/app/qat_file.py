@@ -6,6 +6,14 @@ from typing import Any
 from dcp_tf.errors import UsageError
 
 
+def refused(model: Any) -> str | None:
+    """Why a model has too many inputs or outputs for this training; None if it has not."""
+    for what, tensors in (("input", model.inputs), ("output", model.outputs)):
+        if len(tensors) > 1:
+            return f"qat trains models of one {what}, {model.name!r} has {len(tensors)}"
+    return None
+
+
 def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed: int) -> tuple[Any, Any]:
     """Trains a copy of a model for an integer file, and converts it.
 
@@ -28,8 +36,8 @@ def make_qat_file(model: Any, dataset: Any, objective: Any, settings: Any, seed:
     from dcp_tf import tflite
     from dcp_tf.graph import zero_kernel_masks
 
-    if objective is None:
-        raise UsageError(f"qat trains models of one output; {model.name!r} has {len(model.outputs)}: export int8")
+    if reason := refused(model):
+        raise UsageError(f"{reason}: export int8")
     losses, teacher, train = _distillation_losses(model, dataset.train, objective, settings.qat.distillation)
     quantized = tflite.quantization_aware_training(
         model,

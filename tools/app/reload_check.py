@@ -33,6 +33,8 @@ def reload_records(
     """
     records: dict[str, dict] = {}
     if flags.reload_check:
+        import keras
+
         with collect(failures, "the check of the written models", flags.debug):
             files = [folder / f"{name}.keras" for name in models]
             names = ", ".join(file.name for file in files)
@@ -41,7 +43,7 @@ def reload_records(
             results = run_in_plain_keras(images, files, **code_of(flags))
             for file, model, outputs in zip(files, models.values(), results, strict=True):
                 record, difference = _compare(model, images, outputs)
-                records[file.name] = {"images": len(images), **record}
+                records[file.name] = {"images": len(keras.tree.flatten(images)[0]), **record}
                 if difference is not None:
                     failures.append(f"{file.name}, loaded in plain Keras: {difference}")
     return records

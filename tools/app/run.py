@@ -106,8 +106,8 @@ def _prune(flags: Any, model_and_data: ModelAndData, job: Job, folder: pathlib.P
             resume=flags.resume,
             log_dir=str(folder / "events"),
         )
-    save_model(model_and_data.model, folder / "baseline.keras")
-    save_model(result.model, folder / "pruned.keras")
+    save_model(model_and_data.nested(model_and_data.model), folder / "baseline.keras")
+    save_model(model_and_data.nested(result.model), folder / "pruned.keras")
     result.plan.save(folder / "plan.json")
     return result
 
@@ -145,8 +145,8 @@ def _measure(model_and_data: ModelAndData, graph: Any, result: Any, baseline_che
     measured = {"baseline": run_summary.measure_model(graph, dataset, objective, known)}
     count_zeros = bool(result.plan.kernels) or "kernel_sparsity" in measured["baseline"]
     pruned = run_summary.measure_model(result.model, dataset, objective, count_zero_kernels=count_zeros)
-    if objective.primary in result.before_finetuning:
-        pruned[f"{objective.primary}_before_finetuning"] = result.before_finetuning[objective.primary]
+    before = result.before_finetuning
+    pruned |= {f"{name}_before_finetuning": before[name] for name in objective.primaries if name in before}
     return {**measured, "pruned": pruned}
 
 

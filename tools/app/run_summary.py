@@ -33,7 +33,11 @@ def measure_model(
     """
     from dcp_tf.graph import ChannelGraph, count_cost, kernel_sparsity, nominal_macs
 
-    graph = model if isinstance(model, ChannelGraph) else ChannelGraph(model, [(None, *dataset.input_shape)])
+    graph = (
+        model
+        if isinstance(model, ChannelGraph)
+        else ChannelGraph(model, [(None, *shape) for shape in dataset.test.shapes])
+    )
     cost = count_cost(graph)
     measured: dict[str, Any] = {"params": cost.params, "macs": cost.macs, "flops": cost.flops}
     if count_zero_kernels and (layers := kernel_sparsity(graph)):
@@ -55,7 +59,8 @@ def measure_figures(model_or_predict: Any, dataset: Any, objective: Any) -> dict
     if isinstance(objective, verified.Verified):
         verification = objective.verify(model_or_predict, batches)
         return {**verified.figures(verification), "verification": verification.summary()}
-    return {name: value for name, value in objective.evaluate(model_or_predict, batches).items() if name != "loss"}
+    figures = objective.evaluate(model_or_predict, batches)
+    return {name: value for name, value in figures.items() if name != "loss" or objective.primary == "loss"}
 
 
 def known_figures(baseline_check: Any) -> dict[str, Any] | None:
@@ -129,6 +134,7 @@ def write_summary(
         baseline_check: what `baseline.report_baseline` returned.
         **content: what was measured: `baseline` and `pruned`, `tflite`, `phases`, ...
     """
+    primaries = model_and_data.objective.primaries
     resolved = {
         **_resolved_of_data(model_and_data),
         **_resolved_of_training(content.get("phases", ())),
@@ -140,6 +146,7 @@ def write_summary(
         "outputs": model_and_data.outputs_kind,
         "loss": model_and_data.objective.name,
         "metric": model_and_data.objective.primary,
+        **({"metrics": list(primaries)} if len(primaries) > 1 else {}),
         "settings": settings_of(flags, resolved),
         "seed": flags.seed,
         **content,

@@ -17,9 +17,7 @@ def fixed_size(model: Any, dataset: Any) -> Any:
     """The model with the image size of the data set, because TFLite needs fixed sizes."""
     from dcp_tf.tflite.conversion.fixed_size import with_fixed_size
 
-    if None not in model.inputs[0].shape[1:]:
-        return model
-    return with_fixed_size(model, [dataset.input_shape])
+    return with_fixed_size(model, dataset.train.shapes)
 
 
 def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, settings: Any, seed: int) -> tuple:

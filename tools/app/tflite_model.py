@@ -21,11 +21,13 @@ def load_tflite(flags: Any) -> Any:
 
     runner = tflite.Runner(flags.model)
     metadata, notes = read_metadata(flags.model)
-    dataset, normalization = data_flags.load_dataset(flags, runner.input_shapes[0][1:], "none", notes)
     outputs = tflite.inspect(flags.model).outputs
-    if len(outputs) != 1:
-        names = ", ".join(output.name for output in outputs)
-        raise UsageError(f"{flags.model} has {len(outputs)} outputs ({names}), the data one label for each image")
+    if len(runner.input_shapes) > 1 or len(outputs) > 1:
+        raise UsageError(
+            f"{flags.model} has {len(runner.input_shapes)} inputs and {len(outputs)} outputs, whose Keras names it "
+            "does not tell: evaluate the .keras file; prune and export measure the files that they make of it"
+        )
+    dataset, normalization = data_flags.load_dataset(flags, runner.input_shapes[0][1:], "none", notes)
     if metadata is not None:
         dataset = match_classes(metadata.labels, dataset, notes)
     shape = (None, *outputs[0].shape[1:])

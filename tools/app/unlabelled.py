@@ -1,9 +1,11 @@
 """Measures models on images without labels by comparing their outputs with the baseline's."""
 
 import dataclasses
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 
 from dcp_tf.tools.app.file_remarks import LOW_SNR_DB
@@ -17,26 +19,30 @@ class Reference:
     """The baseline's outputs for the test images.
 
     Attributes:
-        images: (N, ...).
-        outputs: of the baseline.
-        objective: of the models.
+        inputs: (N, ...), or a tuple of such arrays.
+        outputs: of the baseline, one array for each output.
+        parts: the name and the objective of each output; no name where there is one.
     """
 
-    images: np.ndarray
-    outputs: np.ndarray
-    objective: Any
+    inputs: Any
+    outputs: list[np.ndarray]
+    parts: list[tuple[str, Any]]
 
     @property
     def metric(self) -> str:
         """Name of the primary figure."""
-        return f"baseline_{self.objective.fidelity}"
+        name, objective = self.parts[0]
+        return f"{name}{'_' * bool(name)}baseline_{objective.fidelity}"
 
     def compare(self, model_or_predict: Any) -> dict[str, float]:
-        """The figures of a model or of a function from images to outputs; see `dcp_tf.evaluation.fidelity`."""
-        from dcp_tf.evaluation import fidelity, predict_function
+        """The figures of a model or of a function from inputs to outputs; see `dcp_tf.evaluation.fidelity`."""
+        from dcp_tf.evaluation import fidelity
 
-        batches = (self.images[start : start + _BATCH] for start in range(0, len(self.images), _BATCH))
-        return fidelity(predict_function(model_or_predict), batches, self.outputs, self.objective.decide)
+        answers, figures = _answers(model_or_predict, _batches_of(self.inputs)), {}
+        for (name, objective), own, expected in zip(self.parts, answers, self.outputs, strict=True):
+            measured = fidelity(lambda x: x, [own], expected, objective.decide)
+            figures |= {f"{name}{'_' * bool(name)}{metric}": value for metric, value in measured.items()}
+        return figures
 
     def compare_file(self, file: Any) -> dict[str, float]:
         """As `compare`, for a TFLite file."""
@@ -47,12 +53,13 @@ class Reference:
     def remarks(self, measured: Mapping[str, Mapping[str, Any]]) -> list[str]:
         """A line for each model or file whose outputs (images or numbers) differ much from the baseline's."""
         lines = []
-        for name, figures in measured.items():
-            snr = figures.get("baseline_snr_db")
+        for (name, figures), (output, objective) in itertools.product(measured.items(), self.parts):
+            snr = figures.get(f"{output}{'_' * bool(output)}baseline_snr_db")
             is_own = figures.get("model") == "baseline"  # the file was compared with its own model
-            if self.objective.fidelity == "r2" and snr is not None and snr < LOW_SNR_DB and not is_own:
+            if objective.fidelity == "r2" and snr is not None and snr < LOW_SNR_DB and not is_own:
+                what = f"output {output!r} of {name} is" if output else f"the outputs of {name} are"
                 lines.append(
-                    f"warning: the outputs of {name} are {snr:.1f} dB above what they differ by from the baseline's "
+                    f"warning: {what} {snr:.1f} dB above what it differs by from the baseline's "
                     f"(SNR; below {LOW_SNR_DB:g} dB it shows)"
                 )
         return lines
@@ -62,12 +69,26 @@ def reference(model: Any, dataset: Any, objective: Any) -> Reference | None:
     """The baseline's outputs for test images without labels; None if they have labels."""
     if dataset.test.labels is not None or objective is None:
         return None
+    from dcp_tf.data import values_per_sample
     from dcp_tf.training import output_shape
-    from dcp_tf.training.objectives import predictions
 
-    values = int(np.prod(output_shape(model, dataset.test)[1:])) + int(np.prod(dataset.test.shape))
-    count = max(1, min(dataset.test.size, _VALUES // values))
-    outputs, _ = predictions(model, dataset.test, count)
-    chosen = dataset.test.balanced_subset(count)
-    images = np.concatenate([np.asarray(batch) for batch in dataset.test.batches(_BATCH, indices=chosen)])
-    return Reference(images, outputs, objective)
+    shapes = output_shape(model, dataset.test)
+    shapes = shapes if isinstance(shapes[0], tuple) else [shapes]
+    values = sum(int(np.prod(shape[1:])) for shape in shapes) + values_per_sample(dataset.test.shape)
+    inputs = dataset.test.representative(max(1, min(dataset.test.size, _VALUES // values)))
+    parts = [part[:2] for part in objective.parts] if hasattr(objective, "parts") else [("", objective)]
+    return Reference(inputs, _answers(model, _batches_of(inputs)), parts)
+
+
+def _batches_of(inputs: Any) -> Iterator[Any]:
+    for start in range(0, len(keras.tree.flatten(inputs)[0]), _BATCH):
+        yield keras.tree.map_structure(lambda array, first=start: array[first : first + _BATCH], inputs)
+
+
+def _answers(model_or_predict: Any, batches: Iterator[Any]) -> list[np.ndarray]:
+    """One array for each output."""
+    from dcp_tf.evaluation import predict_function
+
+    predict = predict_function(model_or_predict)
+    answers = [[np.asarray(x, np.float32) for x in keras.tree.flatten(predict(batch))] for batch in batches]
+    return [np.concatenate(parts) for parts in zip(*answers, strict=True)]

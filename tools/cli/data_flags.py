@@ -8,7 +8,7 @@ from dcp_tf.files import readable_name
 from dcp_tf.settings.data import AUGMENTATIONS, LOSSES
 from dcp_tf.settings.normalization import NORMALIZATIONS
 from dcp_tf.tools.app import baseline
-from dcp_tf.tools.cli import face_flags, model_flags, objective_flags
+from dcp_tf.tools.cli import face_flags, joint_outputs, model_flags, objective_flags
 from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.run_record import read_run_record
@@ -120,11 +120,12 @@ class ModelAndData:
         model: the Keras model, or a function from images to outputs.
         dataset: images in the form that the model takes.
         outputs_kind: "logits", "softmax" or "sigmoid"; None where nothing tells and accuracy does not depend on it,
-            and for models with several outputs.
+            and for models with several outputs, whose objective has one for each.
         normalization: name of what was done to the pixels, or "mean/std".
         source: what `--model` said.
         notes: what the user should know of how the model and the data were read.
-        objective: what the model is for; None for models with several outputs.
+        objective: what the model is for.
+        file_model: the model as its file has it, whose inputs and outputs may be nested; None: `model` itself.
     """
 
     model: Any
@@ -134,6 +135,16 @@ class ModelAndData:
     source: str
     notes: tuple[str, ...] = ()
     objective: Any = None
+    file_model: Any = None
+
+    def nested(self, model: Any) -> Any:
+        """A model with flat inputs and outputs, nested and perhaps compiled as the model in the file."""
+        from dcp_tf.models.compiled_like import compiled_like
+        from dcp_tf.models.signature import with_signature_of
+
+        if self.file_model is None:
+            return model
+        return compiled_like(with_signature_of(model, self.file_model), self.file_model)
 
     def __post_init__(self):
         object.__setattr__(self, "source", readable_name(self.source))
@@ -153,11 +164,14 @@ def load_model_and_data(flags: Any) -> ModelAndData:
         UsageError: one of them cannot be used, or they do not fit.
     """
     from dcp_tf import models
+    from dcp_tf.models.functional import functional_graph
+    from dcp_tf.models.signature import with_flat_signature
 
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
     loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags), **model_flags.loading_of(flags))
-    require_one_input(flags.model, loaded.model)
+    if not flags.dataset.startswith(_OWN_DATA):
+        require_one_input(flags.model, loaded.model)
     notes = []
     if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:
         notes.append(f"{flags.model} starts from random weights; --weights=FILE brings trained ones")
@@ -168,27 +182,20 @@ def load_model_and_data(flags: Any) -> ModelAndData:
     shape = tuple(loaded.model.inputs[0].shape[1:])
     of_the_model = objective_flags.of_cifar100(_normalization_of(flags, loaded, notes), flags.model, flags.dataset)
     dataset, normalization = load_dataset(flags, shape, of_the_model, notes, len(loaded.model.inputs))
-    dataset = _bound(dataset, loaded.model)
-    kind = objective = None
-    if len(loaded.model.outputs) == 1:
-        kind = _outputs_kind(flags, loaded.model, notes)
-        objective, dataset = objective_flags.read(flags, kind, loaded.model, dataset, notes)
-    model_and_data = ModelAndData(loaded.model, dataset, kind, normalization, flags.model, tuple(notes), objective)
+    model = file_model = loaded.model
+    if functional_graph(model) is not None:  # else its inputs and outputs have no names
+        model = with_flat_signature(model)
+        dataset = joint_outputs.bind(dataset, model, notes)
+    if len(model.outputs) == 1:
+        kind = _outputs_kind(flags, model, notes)
+        objective, dataset = objective_flags.read(flags, kind, model, dataset, notes)
+    else:
+        kind, (objective, file_model) = None, joint_outputs.read(flags, loaded.model, model, dataset, notes)
+    model_and_data = ModelAndData(model, dataset, kind, normalization, flags.model, tuple(notes), objective, file_model)
     model_and_data = face_flags.with_pairs(flags, model_and_data) if "pairs" in flags else model_and_data
     if "expected" in flags and model_and_data.objective is not None:
         baseline.read_expected(flags, model_and_data.objective.primary)
     return model_and_data
-
-
-def require_one_output(model_and_data: ModelAndData) -> None:
-    """Raises UsageError for a model with several outputs, where a program measures or trains by the labels."""
-    if model_and_data.objective is None:
-        names = model_and_data.model.output_names
-        raise UsageError(
-            f"{model_and_data.source} has {len(names)} outputs ({', '.join(names)}), the data one label per image: "
-            "inspect_model and export take such a model; in Python join the outputs to one and prune by a loss of your "
-            "own (README, Several outputs)"
-        )
 
 
 def require_one_input(source: str, model: Any) -> None:
@@ -206,7 +213,7 @@ def require_one_input(source: str, model: Any) -> None:
             if trained_with_labels
             else ""
         )
-        + "inspect_model reads such a model, in Python ChannelGraph, PruningPlan.apply and tflite.convert take it"
+        + "give --dataset=npz:FILE with an array for each input (x_train/NAME), or python:FILE.py:FUNCTION"
     )
 
 
@@ -232,18 +239,6 @@ def _unfreeze(flags: Any, model: Any, notes: list[str]) -> None:
             f"{frozen} of {len(layers)} layers are frozen (trainable=False): they lose channels, but no training heals "
             "them; --unfreeze trains them too"
         )
-
-
-def _bound(dataset: Any, model: Any) -> Any:
-    """The data set in the order and under the names of the model's inputs and outputs.
-
-    Images with one label each stay as they are for a model of several outputs, which reads no labels then. So do all
-    for a subclassed model, whose inputs and outputs have no names.
-    """
-    from dcp_tf.models.functional import functional_graph
-
-    has_no_labels = len(model.outputs) > 1 and hasattr(dataset.train.labels, "shape")
-    return dataset if has_no_labels or functional_graph(model) is None else dataset.bound_to(model)
 
 
 def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str], inputs: int = 1) -> tuple[Any, str]:

@@ -142,7 +142,7 @@ def test_a_model_open_to_any_size_is_measured_at_the_size_of_the_images(inputs, 
     from dcp_tf.tools.app import tflite_files
 
     model = keras.models.load_model(inputs.open.partition("=")[2])
-    images = types.SimpleNamespace(input_shape=(16, 16, 3))
+    images = types.SimpleNamespace(train=types.SimpleNamespace(shapes=[(16, 16, 3)]))
     run = [inputs.open, inputs.data("larger"), *SHORT, *WITH_FILES, "--method=l1"]
     path = table_of(tflite_files.fixed_size(model, images), tmp_path)
     assert prune.run([*run, f"--latency_table={path}", f"--output_dir={tmp_path / 'out'}"]) == 0
