@@ -49,6 +49,7 @@ class Context:
         state: where the run keeps what is done.
         log_dir: folder for TensorBoard scalars.
         history: one entry per finished phase: `name`, `seconds`, and what else it tells.
+        teacher: whose answers the fine-tuning learns from; None: the trained model's.
         selection_data: what kernels are fitted on, where it is not `data`: several views of few images.
     """
 
@@ -69,6 +70,7 @@ class Context:
     log_dir: str | None = None
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     selection_data: DataSplit | None = None
+    teacher: keras.Model | None = None
 
     @property
     def model(self) -> keras.Model:

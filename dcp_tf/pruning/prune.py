@@ -262,7 +262,7 @@ def fine_tune(context: Context, small: ChannelGraph, masks: Mapping[int, np.ndar
     teacher = context.labels_from_model()
     if context.distillation:
         losses[-1] = Distillation(objective.loss, context.distillation)
-        teacher = objective.targets(context.model, context.data)
+        teacher = objective.targets(context.teacher or context.model, context.data)
     with context.phase("fine-tuning") as entry:
         history = fit(
             trained,

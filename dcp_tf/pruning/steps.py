@@ -58,8 +58,8 @@ def prune_in_steps(
 ) -> StepsResult:
     """Prunes to the rate or target of the method in equal ratios, trains after each step, and composes the plans.
 
-    After step k of n a group has its share `(1 - rate)^(k/n)`, or the model its target's share to that power. Each step
-    learns from the model of the step before.
+    After step k of n a group has its share `(1 - rate)^(k/n)`, or the model its target's share to that power. All
+    steps learn from the original.
 
     Args:
         context: of the whole run; `check_steps` found nothing wrong with its method.
@@ -96,6 +96,7 @@ def prune_in_steps(
             log_dir=logs,
             seed=context.seed,
         )
+        part = dataclasses.replace(part, teacher=context.model)
         result = prune_prepared(part, looks_at_baseline=False)
         model, plan = result.model, result.plan if plan is None else plan.then(result.plan)
         history += [{**phase, "name": f"step {number}: {phase['name']}"} for phase in result.history]
