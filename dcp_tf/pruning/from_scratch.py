@@ -38,7 +38,7 @@ def with_heads(context: Context, graph: ChannelGraph) -> AugmentedModel:
     method, objective, data_format = context.method, context.objective, keras.config.image_data_format()
     loss_head = objective.loss_head(graph.trace.model, None)
     augmented = augment(graph, method.auxiliary_losses, objective, method.auxiliary_layers, data_format, loss_head)
-    progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions))
+    progress.say("auxiliary classifiers at " + augmented.describe_positions(len(graph.trace.outputs)))
     return augmented
 
 

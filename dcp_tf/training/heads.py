@@ -56,6 +56,11 @@ class AugmentedModel:
         """The losses of the heads, and last the model's own."""
         return [*(objective.head_loss_of(position.names) for position in self.positions), objective.loss]
 
+    def describe_positions(self, outputs: int = 1) -> str:
+        """The layers of the heads, with the outputs that they serve unless they serve all of so many."""
+        served = [f" (for {', '.join(p.names)})" if 0 < len(p.names) < outputs else "" for p in self.positions]
+        return ", ".join(p.layer + names for p, names in zip(self.positions, served, strict=True))
+
     def loss_weights(self) -> list[float]:
         """`gamma_k = max(0.01, (L_k / L_K)^2)` with the depth L_k of head k (Guo et al., arXiv:1611.01773)."""
         return [max(0.01, (position.depth / self.depth) ** 2) for position in self.positions] + [1.0]

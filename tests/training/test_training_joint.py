@@ -265,3 +265,12 @@ def test_pooled_heads_of_several_outputs_are_trained_on_cached_features():
     assert [(head.output, head.is_at_chance) for head in measured] == [("boxes", False)]
     idle = head_losses(augmented, objective, data.labels, {"losses": [1e3], "losses_by_output": [{"boxes": 1e3}]})
     assert next(str(head) for head in idle if head.is_at_chance).startswith("trunk (loss 1e+03 for boxes")
+
+
+def test_the_layers_of_heads_are_named_with_the_outputs_that_they_serve():
+    model = branching()
+    objective = as_objective(None, model, NamedSplit())
+    named = [
+        augment(ChannelGraph(model), 0, objective, at=(layer,)).describe_positions(3) for layer in ("trunk", "pooled")
+    ]
+    assert named == ["trunk", "pooled (for classes, boxes)"]

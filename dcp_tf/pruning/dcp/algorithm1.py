@@ -52,10 +52,12 @@ def select_channels(
         keras.config.image_data_format(),
         objective.loss_head(context.model, context.data),
     )
+    asked = (len(method.auxiliary_layers) or method.auxiliary_losses) if method.discrimination else 0
     if augmented.positions:
-        asked = len(method.auxiliary_layers) or method.auxiliary_losses
         fewer = f" ({asked} were asked for, the model has no others)" if len(augmented.positions) < asked else ""
-        progress.say("auxiliary classifiers at " + ", ".join(p.layer for p in augmented.positions) + fewer)
+        progress.say("auxiliary classifiers at " + augmented.describe_positions(len(context.model.outputs)) + fewer)
+    elif asked:
+        progress.say("no layer can carry an auxiliary classifier: the loss of the model itself chooses in all of them")
     trains_heads, baseline = bool(augmented.positions and context.auxiliary.epochs), context.graph
     if trains_heads and not method.per_stage:
         _train_auxiliary(context, graph, augmented)
