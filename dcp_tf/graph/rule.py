@@ -253,11 +253,11 @@ class RuleCall:
 
 
 Rule = Callable[[RuleCall], Labels | Sequence[Labels]]
-_RULES: dict[type, Rule] = {}
+_RULES: dict[type | str, Rule] = {}
 _DESCRIPTIONS = {"get_config", "from_config", "compute_output_shape", "compute_output_spec", "compute_mask"}
 
 
-def register_rule(*operation_classes: type) -> Callable[[Rule], Rule]:
+def register_rule(*operation_classes: type | str) -> Callable[[Rule], Rule]:
     """Registers a label rule for layer classes, custom ones included.
 
     Example:
@@ -270,7 +270,8 @@ def register_rule(*operation_classes: type) -> Callable[[Rule], Rule]:
         ...     return call.inputs[0]
 
     Args:
-        *operation_classes: the classes that the rule is for. A subclass has the rule too, unless it overrides a method.
+        *operation_classes: the classes that the rule is for, or "module.Class" where a module may not be installed. A
+            subclass has the rule too, unless it overrides a method.
 
     Returns:
         A decorator that returns the rule itself.
@@ -287,8 +288,9 @@ def register_rule(*operation_classes: type) -> Callable[[Rule], Rule]:
 def find_rule(operation: keras.Operation) -> Rule | None:
     """The rule for an operation, or None."""
     for base in type(operation).__mro__:
-        if base in _RULES:
-            return None if _overrides(type(operation), base) else _RULES[base]
+        rule = _RULES.get(base) or _RULES.get(f"{base.__module__}.{base.__qualname__}")
+        if rule is not None:
+            return None if _overrides(type(operation), base) else rule
     return None
 
 

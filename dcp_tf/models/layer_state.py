@@ -79,8 +79,8 @@ def _transfer_own(old: keras.Layer, new: keras.Layer) -> None:
     own = [layer._trainable_variables + layer._non_trainable_variables for layer in (old, new)]
     for variable, target in zip(*own, strict=True):
         target.trainable = variable.trainable
-    sliced = any(tuple(a.shape) != tuple(b.shape) for a, b in zip(*own, strict=True))
-    if not (sliced or type(old).__module__.startswith("keras.")):
+    sliced = _differ(*own)
+    if not (_differ(old.variables, new.variables) or type(old).__module__.startswith("keras.")):
         _transfer_attributes(old, new)
     try:
         if any(_overrides(new, hook) for hook in _HOOKS):
@@ -91,6 +91,10 @@ def _transfer_own(old: keras.Layer, new: keras.Layer) -> None:
         raise UsageError(
             f"layer {old.name!r} ({type(old).__name__}) cannot take the state that it gives: {first_line(error)}"
         ) from error
+
+
+def _differ(old: list, new: list) -> bool:
+    return any(tuple(a.shape) != tuple(b.shape) for a, b in zip(old, new, strict=True))
 
 
 def _overrides(layer: keras.Layer, method: str) -> bool:

@@ -77,6 +77,7 @@ def bound_data(model: keras.Model, data: Any, what: str = "the data") -> DataSpl
 
 def check_validation(model: keras.Model, data: DataSplit, objective: Objective) -> None:
     """Raises UsageError unless the model can be measured on the data."""
-    if data.labels is None:
+    measured = set(getattr(objective, "names", ())) - set(getattr(objective, "imitated", ()))
+    if data.labels is None or (measured and not measured & set(data.labels)):
         raise UsageError("validation_data has no labels to measure the model by; give some, or leave it out")
     objective.check(data.labels, output_shape(model, data), "validation_data")

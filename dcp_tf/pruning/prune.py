@@ -103,7 +103,7 @@ def prune(
     (With `WidthMultiplier` there is no choice: all weights of the smaller model are reinitialized.)
 
     Args:
-        model: trained, functional or Sequential, with one output of shape (batch, ..., values). It stays as it is.
+        model: trained, functional or Sequential; inputs and outputs nested as you like. It stays as it is.
         train_data: what `fit` takes, nested arrays as (inputs, labels) or (inputs, labels, sample_weight), a
             `tf.data.Dataset` of such batches or a `keras.utils.PyDataset`; or a `dcp_tf.data.DataSplit`. Where labels
             are left out, the model's own predictions are the targets.

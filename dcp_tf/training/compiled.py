@@ -122,11 +122,12 @@ def by_output(given: Any, model: keras.Model, argument: str) -> list[Any]:
     keys = [{name, layer} for name, layer in zip(names, layers or names, strict=True)]
     if isinstance(given, Mapping) and all(any(key in own for own in keys) for key in given):
         return [next((given[key] for key in own if key in given), None) for own in keys]
-    if isinstance(given, list | tuple) and len(given) == count:
+    paths = [path for path, _ in tree.flatten_with_path(getattr(model, "_outputs_struct", model.outputs))]
+    is_flat = all(len(path) < 2 for path in paths) or not any(map(tree.is_nested, given))
+    if isinstance(given, list | tuple) and len(given) == count and is_flat:
         return list(given)
-    struct = getattr(model, "_outputs_struct", model.outputs)
     try:
-        return [_at(given, path) for path, _ in tree.flatten_with_path(struct)]
+        return [_at(given, path, argument) for path in paths]
     except (KeyError, IndexError, TypeError):
         raise UsageError(
             f"the {argument} that {model.name!r} is compiled with does not fit its outputs, {', '.join(names)}; give "
@@ -134,12 +135,12 @@ def by_output(given: Any, model: keras.Model, argument: str) -> list[Any]:
         ) from None
 
 
-def _at(given: Any, path: tuple) -> Any:
+def _at(given: Any, path: tuple, argument: str) -> Any:
     for key in path:
         if not isinstance(given, Mapping | list | tuple):
             break
         given = given[key]
-    if isinstance(given, Mapping | list | tuple):
+    if isinstance(given, Mapping | list | tuple) and not argument.endswith("metrics"):  # an output may have several
         raise KeyError(path)
     return given
 

@@ -82,6 +82,7 @@ class Pruner:
         self.result: PruneResult | None = None
         self.plan: PruningPlan | None = None
         self._seed, self._verbose, self._settings = seed, verbose, settings
+        self._measured: tuple[keras.Model, tuple[str, Any], Any] | None = None
         self._budget = one_budget(_budgets(rate, macs, params, bytes, latency, file))
         self._method = method_from(method, settings, self._budget)
         if self._budget and self._budget[0] in MEASURED:
@@ -125,7 +126,8 @@ class Pruner:
         """Prunes the model as it is now, after the user's own training, one round further.
 
         Shares are of what the model costs now. Auxiliary heads are trained again and the selection images pass again,
-        since all weights below have moved; a latency is measured again, since the layers are others.
+        since all weights below have moved; a latency is measured again, since the layers are others (what
+        `summary` measured of them counts).
 
         Args:
             train_data: as for `dcp_tf.prune`.
@@ -207,10 +209,14 @@ class Pruner:
         return result.model
 
     def _bound(self, method: Method, budget: tuple[str, Any] | None, graph: ChannelGraph | None) -> Method:
-        """The method with a target that can be measured."""
+        """The method with a target that can be measured; what was measured of the same model counts again."""
         if budget is None or budget[0] not in MEASURED:
             return method
-        return bind(method, budget, self._graph(self.model) if graph is None else graph)
+        measured = self._measured
+        if measured is None or measured[0] is not self.model or measured[1] != budget:
+            bound = bind(method, budget, self._graph(self.model) if graph is None else graph)
+            self._measured = measured = self.model, budget, bound.target
+        return dataclasses.replace(method, target=measured[2])
 
     def _graph(self, model: keras.Model) -> ChannelGraph:
         return ChannelGraph(model, ignore_statistics=self._method.ignore_statistics)

@@ -95,6 +95,54 @@ class Reversed(layers.Layer):
         return x[..., ::-1]
 
 
+def test_a_rule_can_be_registered_by_the_name_of_a_class():
+    @register_rule(f"{Mystery.__module__}.Renamed")
+    def renamed(call):
+        return call.inputs[0]
+
+    class Renamed(layers.Layer):
+        def call(self, x):
+            return x[..., ::-1]
+
+    Renamed.__qualname__ = "Renamed"
+    graph = ChannelGraph(between(Renamed(name="odd")))
+    assert graph.group("before").pinned_because is None
+
+
+@keras.saving.register_keras_serializable("tests")
+class Projection(layers.Layer):
+    """Has no weights of its own, and a number that follows those inside."""
+
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+        self.inner = layers.Dense(units)
+
+    def build(self, shape):
+        self.inner.build(shape)
+
+    def call(self, x):
+        return self.inner(x)
+
+    def get_config(self):
+        return super().get_config() | {"units": self.units}
+
+
+def test_numbers_of_a_layer_follow_the_weights_inside_of_it():
+    @register_rule(Projection)
+    def projection(call):
+        inner, channels = call.operation.inner, call.fresh(call.operation.units)
+        call.consume(inner.kernel, 0, call.channels(0, -1))
+        call.weight(inner.kernel, {1: channels})
+        call.weight(inner.bias, {0: channels})
+        call.config("units", channels)
+        return call.place(channels, -1)
+
+    graph = ChannelGraph(between(Projection(7, name="odd")))
+    small = rebuild(graph, graph.kept({"odd": range(3)})).get_layer("odd")
+    assert small.units == small.inner.units == 3
+
+
 def test_layers_that_do_nothing_in_inference_let_channels_pass():
     check(between(DropPath(name="odd")), prunable={"first": 8, "before": 8, "after": 5})
     graph, _ = check(between(Reversed(name="odd")))

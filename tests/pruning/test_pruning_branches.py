@@ -208,3 +208,19 @@ def test_sample_weights_count_in_the_selection(pictured):
         dcp_tf.prune(pictured.model, data, method, **given).plan.channels for data in (zeros, half, (inputs, labels))
     )
     assert weighted == alone != plain
+
+
+def test_compiled_losses_prune_as_the_same_losses_given_by_hand():
+    net = branching_net(["classes", "numbers", "map"], [1, 2, 1], 1, "dict")
+    for name in ("numbers1", "map2"):
+        net.labels[name] *= 0.5  # a `Regression` divides by standard deviations above 1
+    weights_of_losses = {"classes0": 1.0, "numbers1": 3.0, "map2": 0.5}
+    by_hand = prune(net, METHODS["dcp"], loss_weights=weights_of_losses)
+    classes = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    losses = {"classes0": classes, "numbers1": "mse", "map2": keras.losses.MeanSquaredError()}
+    net.model.compile("sgd", losses, loss_weights=weights_of_losses)
+    compiled = prune(net, METHODS["dcp"], objective=None)
+    assert same_result(by_hand, compiled)
+    assert not same_result(
+        by_hand, prune(net, METHODS["dcp"], loss_weights={"numbers1": 30.0}, objective=net.objective)
+    )

@@ -4,13 +4,16 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from joint_nets import INPUTS, LABELS, WEIGHTS, N, NamedSplit, branching
 
 from dcp_tf.errors import UsageError
-from dcp_tf.models.signature import with_flat_signature
-from dcp_tf.training import Classification, Custom, Regression, as_objective, choose_objective
+from dcp_tf.models.signature import output_names, with_flat_signature
+from dcp_tf.training import Classification, Custom, JointLoss, Regression, as_objective, choose_objective
 from dcp_tf.training.compiled import compiled_objective
 from dcp_tf.training.losses import loss_of
+from dcp_tf.training.targets import complete_labels
 
 RNG = np.random.default_rng(3)
 ONE_HOT = np.eye(3, dtype="float32")[LABELS["classes"]]
@@ -153,6 +156,53 @@ def test_losses_given_by_hand_are_what_they_are_in_compile():
     assert repr(compiled) == repr(by_hand)
     assert_equal(ours(compiled, model, labels, WEIGHTS), ours(by_hand, model, labels, WEIGHTS))
     assert as_objective(losses["classes"], network(), NamedSplit(LABELS["classes"])) == Classification()
+
+
+KINDS = {  # units, loss, labels
+    "classes": (3, keras.losses.SparseCategoricalCrossentropy(from_logits=True), LABELS["classes"]),
+    "numbers": (4, "mse", 3 * LABELS["boxes"]),
+    "answers": (1, keras.losses.BinaryCrossentropy(from_logits=True), BINARY[:, :1]),
+    "own": (4, own, LABELS["boxes"]),
+}
+
+
+def nested(parts, how):
+    """A flat list of one thing per output, as one of the structures that Keras takes."""
+    names = [f"out{number}" for number in range(len(parts))]
+    if how == "dict":
+        return dict(zip(names, parts, strict=True))
+    return [parts[0], tuple(parts[1:])] if how == "nested" and len(parts) > 1 else list(parts)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.data())
+def test_whatever_the_structure_the_loss_is_that_of_keras(data):
+    kinds = data.draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=2, max_size=4))
+    how = data.draw(st.sampled_from(["list", "dict", "nested"]))
+    units, losses, labels = (list(parts) for parts in zip(*(KINDS[kind] for kind in kinds), strict=True))
+    factors = data.draw(st.lists(st.floats(0.1, 5), min_size=len(kinds), max_size=len(kinds)))
+    dropped = data.draw(st.integers(0, len(kinds)))
+    losses = [None if number == dropped else loss for number, loss in enumerate(losses)]
+    keras.utils.set_random_seed(2)
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Flatten()(inputs)
+    outputs = [keras.layers.Dense(n, name=f"out{number}")(x) for number, n in enumerate(units)]
+    model = keras.Model(inputs, nested(outputs, how))
+    form = how if dropped < len(kinds) else data.draw(st.sampled_from([how, "list"]))
+    model.compile(loss=nested(losses, form), loss_weights=nested(factors, form))
+    flat = with_flat_signature(model)
+    named = dict(zip(output_names(model), labels, strict=True))
+    weights = WEIGHTS["boxes"] if data.draw(st.booleans()) else None
+    objective = compiled_objective(model, flat, NamedSplit(named))
+    spread = None if weights is None else nested([weights] * len(kinds), how)
+    loss = model.compute_loss(INPUTS, nested(labels, how), model(INPUTS), spread)
+    trained = [None if name in objective.imitated else weight for name, _, weight in objective.parts]
+    assert [weight is None for weight in trained] == [number == dropped for number in range(len(kinds))]
+    kept = JointLoss(objective.loss.names, objective.loss.losses, tuple(weight or 0.0 for weight in trained))
+    given = objective.training_data(NamedSplit(named)).labels
+    completed = complete_labels(given, objective.targets(flat, None)(INPUTS))
+    value = loss_of(kept, completed, tuple(keras.tree.flatten(flat(INPUTS))), weights=weights)
+    np.testing.assert_allclose(value, loss, rtol=1e-4)
 
 
 def test_losses_nested_as_the_outputs_and_outputs_without_one():

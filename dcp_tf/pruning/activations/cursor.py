@@ -40,6 +40,26 @@ class Batches:
             self._kept = None
 
 
+class Joined:
+    """The values of two `Batches` side by side."""
+
+    def __init__(self, *parts: Batches):
+        self._parts = parts
+
+    def keep(self) -> None:
+        """As `Batches.keep`."""
+        for part in self._parts:
+            part.keep()
+
+    def __getitem__(self, index: int) -> Tensors:
+        return [tensor for part in self._parts for tensor in part[index]]
+
+    def release(self) -> None:
+        """As `Batches.release`."""
+        for part in self._parts:
+            part.release()
+
+
 class ActivationCursor:
     """Moves the selection images through a model, from layer to layer.
 

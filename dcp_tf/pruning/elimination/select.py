@@ -239,7 +239,7 @@ def _metrics(problem: ChannelProblem) -> list[np.ndarray]:
     if settings.discrimination:
         stages = [(problem.reading, problem.stage_loss)]
         fisher = (
-            fisher_matrices(problem.trace, problem.boundary, problem.inputs, problem.labels, stages)
+            fisher_matrices(problem.trace, problem.known, problem.loss_inputs, problem.labels, stages)
             if problem.fisher is None
             else problem.fisher()
         )

@@ -10,7 +10,7 @@ import tensorflow as tf
 from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.activations.cache import Cache
-from dcp_tf.pruning.activations.cursor import ActivationCursor, Batches, compiled
+from dcp_tf.pruning.activations.cursor import ActivationCursor, Batches, Joined, compiled
 from dcp_tf.pruning.activations.linear import run_linear
 from dcp_tf.pruning.problem.algorithm2 import LossTerms
 from dcp_tf.pruning.problem.consumers import ConsumerKernel, biases_of
@@ -101,13 +101,15 @@ class ChannelProblem:
         after = trace.dependents(self.reading)
         self.calls = [i for i in trace.needed(goals, trace.inputs) if i in after]
         inner = {t for i in self.calls for t in trace.calls[i].outputs}
-        # Outputs of other branches are constants of a joint loss.
-        self.boundary = sorted({*compared, *(t for i in self.calls for t in trace.calls[i].inputs)} - inner)
+        self.boundary = sorted({t for i in self.calls for t in trace.calls[i].inputs} - inner)
         self.trace = trace
         cursor, base_cursor = cursors
-        self.inputs = _cache(
-            cursor, cursor.function(self.boundary), cursor.bytes_of(self.boundary), self.boundary, cache
-        )
+        self.inputs = _tensors(cursor, self.boundary, cache)
+        # Outputs of other branches are constants of a joint loss: they are computed only if it is.
+        constants = sorted(set(compared) - inner - set(self.boundary))
+        self.known, self.loss_inputs = [*self.boundary, *constants], self.inputs
+        if constants:
+            self.loss_inputs = Joined(self.inputs, _tensors(cursor, constants, cache))
         self.base = None
         if settings.reconstruction:
             function = _baseline_outputs(base_cursor, sorted(self.reading))
@@ -160,7 +162,7 @@ class ChannelProblem:
 
     def close(self) -> None:
         """Frees the cached tensors."""
-        self.inputs.release()
+        self.loss_inputs.release()
         if self.base is not None:
             self.base.release()
 
@@ -183,7 +185,7 @@ class ChannelProblem:
             self._reset()
             for _ in range(self.settings.passes):
                 for i in self._rng.permutation(self.inputs.count):
-                    self._step(self.inputs[i], self.baseline(i), self.labels[i])
+                    self._step(self.loss_inputs[i], self.baseline(i), self.labels[i])
             self._terms = None
             if self._measure().joint <= self._ceiling:
                 return True
@@ -216,7 +218,7 @@ class ChannelProblem:
 
     def _keep(self) -> None:
         """Caches the inputs of the layers, which every later step needs."""
-        self.inputs.keep()
+        self.loss_inputs.keep()
         if self.base is not None:
             self.base.keep()
 
@@ -227,14 +229,14 @@ class ChannelProblem:
             sums = None
             for i, labels in enumerate(self.labels):
                 share = tf.constant(samples_in(labels) / total, tf.float32)
-                parts = self._terms_and_gradients(self.inputs[i], self.baseline(i), labels, share)
+                parts = self._terms_and_gradients(self.loss_inputs[i], self.baseline(i), labels, share)
                 sums = parts if sums is None else [a + b for a, b in zip(sums, parts, strict=True)]
             self._terms = LossTerms(*(float(x) for x in sums[:3]))
             self._gradients = [g.numpy() for g in sums[3:]]
         return self._terms
 
     def _forward(self, inputs, base, labels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        values = dict(zip(self.boundary, inputs, strict=True))
+        values = dict(zip(self.known, inputs, strict=True))
         read_outputs = run_linear(self.trace, self.calls, self.reading, values)
         zero = tf.constant(0.0)
         reconstruction = (
@@ -282,7 +284,7 @@ class ChannelProblem:
             for velocity in velocities:
                 velocity.assign(tf.zeros_like(velocity))
 
-        examples = [self.inputs[0], self.baseline(0), self.labels[0]]
+        examples = [self.loss_inputs[0], self.baseline(0), self.labels[0]]
         self._terms_and_gradients = compiled(evaluate, examples, tf.TensorSpec((), tf.float32))
         self._step = compiled(step, examples)
         self._reset = tf.function(reset, input_signature=[], autograph=False)
@@ -298,6 +300,11 @@ def _baseline_outputs(cursor: ActivationCursor, reading: Sequence[int]) -> Calla
         return run_linear(trace, calls, set(reading), dict(zip(live, values, strict=True)))
 
     return compiled(compute, cursor[0])
+
+
+def _tensors(cursor: ActivationCursor, tensors: Sequence[int], cache: Cache) -> Batches:
+    """Some tensors of the model behind the cut."""
+    return _cache(cursor, cursor.function(tensors), cursor.bytes_of(tensors), tensors, cache)
 
 
 def _cache(
