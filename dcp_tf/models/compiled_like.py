@@ -1,6 +1,7 @@
 """A smaller model as its user had the large one: of the same class where that works, and compiled like it."""
 
 import copy
+import warnings
 from typing import Any
 
 import keras
@@ -38,10 +39,17 @@ def compiled_like(model: keras.Model, original: keras.Model) -> keras.Model:
             return model
     config = compile_arguments(original)
     if "compile" in own and config:
+        reason = "compile_from_config does not call it"
         try:
-            model.compile_from_config(original.get_compile_config())
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Keras' words on that
+                model.compile_from_config(original.get_compile_config())
         except Exception as error:  # a user's own code
-            progress.say(f"note: the smaller model is not compiled ({first_line(error)}): call its compile")
+            reason = first_line(error)
+        if not model.compiled:
+            progress.say(
+                f"note: {type(original).__name__} has its own compile: call it on the smaller model ({reason})"
+            )
         return model
     if config:
         model.compile(**config)

@@ -13,7 +13,6 @@ from dcp_tf import progress
 from dcp_tf.errors import UsageError, did_you_mean
 from dcp_tf.graph import ChannelGraph, Cost, count_cost
 from dcp_tf.models.functional import check_functional
-from dcp_tf.pruning.budget import cost_at
 from dcp_tf.pruning.context import choose_groups, choose_widths
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import PruningPlan
@@ -167,15 +166,17 @@ class Pruner:
         try:
             method = self._bound(self._method, self._budget, graph)
             groups = choose_groups(graph, method)
-            widths, note = choose_widths(graph, groups, method), ""
+            widths, note = choose_widths(graph, groups, method), _kernel_note(method)
         except UsageError as error:
-            widths, note = {}, f"nothing can be removed: {error}"
+            widths, note = {}, f"cannot be pruned so: {error}"
         rows = [
             (g.name, g.size, widths.get(g.name, g.size), ", ".join(g.consumers), _why(g, widths)) for g in graph.groups
         ]
         columns = ("group", "channels", "keeps", "read by", "")
         print_fn(text_table(f"{self.model.name}: {self._method.name}", columns, rows, [note] * bool(note)))
-        costs = (count_cost(self.original, open_sizes=True), count_cost(graph, open_sizes=True), cost_at(graph, widths))
+        kept = graph.kept({name: range(width) for name, width in widths.items()})
+        expected = count_cost(graph, kept, open_sizes=True)
+        costs = (count_cost(self.original, open_sizes=True), count_cost(graph, open_sizes=True), expected)
         print_fn(_cost_table(costs[:: 1 if self.result else 2], ["now"] * bool(self.result)))
 
     def masks_callback(self) -> MaskedKernels:
@@ -234,6 +235,14 @@ class Pruner:
 
 def _budgets(*values: Any) -> dict[str, Any]:
     return dict(zip(("rate", "macs", "params", "bytes", "latency", "file"), values, strict=True))
+
+
+def _kernel_note(method: Method) -> str:
+    """What happens to kernels."""
+    if not method.chooses_kernels:
+        return ""
+    share = getattr(method, "kernel_rate", method.rate)
+    return f"{share:.0%} of each layer's kernels become zero, which the costs below do not count"
 
 
 def _why(group: Any, widths: Mapping[str, int]) -> str:

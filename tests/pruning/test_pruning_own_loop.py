@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import dcp_tf
 
@@ -94,6 +95,41 @@ def test_a_model_with_its_own_train_step_is_taken_or_a_line_says_why_not(some, c
     assert (
         "OwnArguments has its own train_step, and the smaller model is a plain keras.Model" in capsys.readouterr().err
     )
+
+
+class OwnCompile(OwnStep):
+    def compile(self, optimizer, what):
+        super().compile(optimizer, CROSS_ENTROPY)
+
+
+class OwnConfig(OwnCompile):
+    def get_compile_config(self):
+        return {"optimizer": "adam", "what": 1}
+
+    def compile_from_config(self, config):
+        self.compile(**config)
+
+
+def test_a_compile_of_ones_own_is_called_where_it_says_how(some, capsys):
+    for kind in (OwnCompile, OwnConfig):
+        model = kind(*network())
+        model.compile("adam", what=1)
+        small = pruned(model, some).model
+        assert type(small) is kind
+        assert small.compiled == (kind is OwnConfig)
+        assert ("call it on the smaller model" in capsys.readouterr().err) == (kind is OwnCompile)
+
+
+def test_a_model_of_a_strategy_is_taken(some):
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = compiled()
+    small = pruned(model, some).model
+    small.fit(*some, verbose=0)
+    with (
+        tf.distribute.MirroredStrategy(["CPU:0"]).scope(),
+        pytest.raises(dcp_tf.UsageError, match="outside of strategy"),
+    ):
+        pruned(model, some)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd", keras.optimizers.AdamW(0.01, use_ema=True, weight_decay=0.1)])

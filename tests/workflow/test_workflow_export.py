@@ -57,6 +57,7 @@ def test_files_are_written_compared_and_measured_in_one_call(tmp_path, capfd):
     assert np.allclose(file, tflite.Runner(expected).predict(IMAGES[:4]), atol=0.01)
     assert result.latency["int8"].latencies.keys() == {"baseline_int8.tflite", "small_int8.tflite"}
     result.summary()
+    result.latency["int8"].summary()
     text = capfd.readouterr().out
     assert "small_int8.tflite" in text
     assert "median ms" in text

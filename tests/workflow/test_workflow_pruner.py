@@ -78,7 +78,7 @@ def test_rounds_of_kernels_hold_what_all_rounds_removed(model):
     small = pruner.prune((IMAGES, LABELS))
     small.fit(IMAGES, LABELS, verbose=0, callbacks=[pruner.masks_callback()])
     smaller = pruner.step((IMAGES, LABELS), rate=0.5)
-    smaller.fit(IMAGES, LABELS, verbose=0, callbacks=[pruner.masks_callback()])
+    dcp_tf.distiller(smaller, teacher=model).fit(IMAGES, LABELS, verbose=0, callbacks=[pruner.masks_callback()])
     masks = pruner.result.masks
     for weight in smaller.weights:
         if id(weight) in masks:
@@ -102,8 +102,13 @@ def test_the_summary_needs_no_data_and_predicts_the_widths(model, capsys):
     pruner.summary()
     now = dcp_tf.count_cost(pruner.model).macs
     assert f"{now:,}" in capsys.readouterr().out
+    dcp_tf.Pruner(model, "dkp", rate=0.4).summary()
+    assert "40% of each layer's kernels become zero" in capsys.readouterr().out
+    open_sizes = keras.Sequential([keras.Input((None, None, 1)), keras.layers.Conv2D(8, 3), keras.layers.Conv2D(2, 3)])
+    dcp_tf.Pruner(open_sizes, rate=0.5, round_to=1).summary()
+    assert "conv" in capsys.readouterr().out
     dcp_tf.Pruner(model, macs=10).summary()
-    assert "nothing can be removed: the target of 10 macs cannot be reached" in capsys.readouterr().out
+    assert "cannot be pruned so: the target of 10 macs cannot be reached" in capsys.readouterr().out
 
 
 def test_a_file_is_as_small_as_asked(model):
