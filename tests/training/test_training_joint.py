@@ -1,5 +1,10 @@
 """Objectives of several outputs: the weighted sum of their losses, its curvature, heads, targets and metrics."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -22,6 +27,7 @@ from dcp_tf.training import (
     as_objective,
     fit,
 )
+from dcp_tf.training.best_weights import BestEpoch
 from dcp_tf.training.heads import augment, find_positions
 from dcp_tf.training.idle_heads import head_losses
 from dcp_tf.training.losses import loss_of
@@ -274,3 +280,47 @@ def test_the_layers_of_heads_are_named_with_the_outputs_that_they_serve():
         augment(ChannelGraph(model), 0, objective, at=(layer,)).describe_positions(3) for layer in ("trunk", "pooled")
     ]
     assert named == ["trunk", "pooled (for classes, boxes)"]
+
+
+def test_held_out_samples_count_by_their_weights():
+    names = ("classes", "boxes")
+    model, data = branching(names), NamedSplit({name: LABELS[name] for name in names}, WEIGHTS)
+    best = BestEpoch(model, LOSS, lambda: data.batches(5))
+    best.begin()
+    expected = loss_of(LOSS, LABELS, model(INPUTS), weights=WEIGHTS)
+    np.testing.assert_allclose(best.summary()["before"], expected, rtol=1e-5)
+
+
+TWO_DEVICES = """
+import sys
+sys.path.insert(0, {tests!r})
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from joint_nets import LABELS, WEIGHTS, NamedSplit, branching
+from dcp_tf.training import Distillation, TrainConfig, as_objective, distributed, fit, make_strategy
+histories, weights = [], []
+for strategy in (None, make_strategy("mirrored")):
+    model, data = branching(), NamedSplit({{"classes": LABELS["classes"]}}, {{"classes": WEIGHTS["classes"]}})
+    objective = as_objective(None, model, data, loss_weights={{"boxes": 3.0}})
+    teacher = objective.targets(branching(seed=4), data)
+    with distributed(strategy):
+        config = TrainConfig(epochs=2, learning_rate=0.1)
+        losses = [Distillation(objective.loss, 0.5)]
+        histories.append(fit(model, lambda epoch: data.batches(5), losses, config, teacher=teacher))
+    weights.append([v.numpy() for v in model.weights])
+for one, two in zip(*weights):
+    np.testing.assert_allclose(two, one, atol=2e-6)
+for name in ("loss", "classes_loss", "boxes_loss", "mask_pixel_accuracy"):
+    np.testing.assert_allclose(histories[1][-1][name], histories[0][-1][name], rtol=1e-5)
+print("equal")
+"""
+
+
+def test_two_replicas_train_several_outputs_as_one_device():
+    tests = pathlib.Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": str(tests.parents[1])}
+    script = TWO_DEVICES.format(tests=str(tests))
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment, check=False)
+    assert "equal" in done.stdout, done.stderr[-2000:]
