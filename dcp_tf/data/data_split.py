@@ -156,12 +156,12 @@ def digest(split: DataSplit) -> int:
     """The number by which a resumed run recognizes its data.
 
     It is the CRC-32 of the labels, the weights, the first images as the model gets them, and their augmentation. Where
-    the order may change from pass to pass, only the number of images and their sorted labels count.
+    the order may change from pass to pass, only the number of images and their labels and weights, sorted, count.
     """
     labels = flat_parts(split.labels) or [np.zeros(0)]
     crc = split.size
     if getattr(split, "order_may_change", False):
-        for part in labels:
+        for part in [*labels, *flat_parts(split.weights)]:
             crc = zlib.crc32(np.sort(part, axis=0).tobytes(), crc)
         return crc
     for part in [*labels, *flat_parts(split.weights)]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from dcp_tf.data import DataSplit, digest, images_per_measurement
+from dcp_tf.data import DataSplit, digest, images_per_measurement, with_class_weight
 from dcp_tf.errors import UsageError
 from dcp_tf.field_types import whole_number
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers
@@ -51,6 +51,7 @@ class Context:
         history: one entry per finished phase: `name`, `seconds`, and what else it tells.
         teacher: whose answers the fine-tuning learns from; None: the trained model's.
         selection_data: what kernels are fitted on, where it is not `data`: several views of few images.
+        class_weight: as given; the data have it as sample weights.
     """
 
     graph: ChannelGraph
@@ -70,6 +71,7 @@ class Context:
     log_dir: str | None = None
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     selection_data: DataSplit | None = None
+    class_weight: Any = None
     teacher: keras.Model | None = None
 
     @property
@@ -121,7 +123,7 @@ class Context:
         for phase in ("auxiliary", "finetuning"):
             changes[phase] = dataclasses.replace(getattr(self, phase), seed=changes["seed"])
         if train_data is not None and train_data is not self.data:
-            data = bound_data(self.original, train_data)
+            data = with_class_weight(bound_data(self.original, train_data), self.class_weight)
             objective = changes["objective"] = as_objective(self.objective, self.model, data)
             changes["data"] = objective.training_data(data)
         if method is not None and (method := _as_method(method)) != self.method:
@@ -167,6 +169,7 @@ def prepare(
     validation_data: Any = None,
     objective: Any = None,
     loss_weights: Any = None,
+    class_weight: Any = None,
     outputs_kind: Any = None,
     auxiliary: TrainConfig = AUXILIARY,
     finetuning: TrainConfig | None = FINETUNING,
@@ -188,7 +191,7 @@ def prepare(
     finetuning = TrainConfig(epochs=0) if finetuning is None else finetuning
     check_arguments(method, auxiliary, finetuning, distillation)
     seed = whole_number(seed, "seed")
-    data = bound_data(model, train_data)
+    data = with_class_weight(bound_data(model, train_data), class_weight)
     validation = None if validation_data is None else bound_data(model, validation_data, "validation_data")
     original, model = model, usable_model(model)
     objective = resolve_objective(objective, original, model, data, outputs_kind, loss_weights)
@@ -210,6 +213,7 @@ def prepare(
         distillation=distillation,
         seed=seed,
         original=original,
+        class_weight=class_weight,
     )
     return context.rebind(state_dir=state_dir, resume=resume, shared_dir=shared_dir, log_dir=log_dir)
 

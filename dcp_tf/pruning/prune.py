@@ -83,6 +83,7 @@ def prune(
     validation_data: Any = None,
     objective: Objective | str | Loss | Mapping | Sequence | None = None,
     loss_weights: Mapping[str, float] | Sequence[float] | None = None,
+    class_weight: Mapping | None = None,
     outputs_kind: str | Mapping[str, str] | None = None,
     auxiliary: TrainConfig = AUXILIARY,
     finetuning: TrainConfig | None = FINETUNING,
@@ -114,6 +115,7 @@ def prune(
             out stay as they are. None takes the losses, loss weights and metrics that the model is compiled with, or
             else reads the objective off the last activations and the labels.
         loss_weights: of several outputs, by name or in their order; None: the compiled ones, or 1.
+        class_weight: as of `fit`, {class number: weight}, by name of several outputs; it counts in the selection too.
         outputs_kind: "logits", "softmax" or "sigmoid", of several outputs by name; None reads it off the model's last
             activation.
         auxiliary: fine-tuning with auxiliary losses (DCP only).
@@ -145,6 +147,7 @@ def prune(
         validation_data=validation_data,
         objective=objective,
         loss_weights=loss_weights,
+        class_weight=class_weight,
         outputs_kind=outputs_kind,
         auxiliary=auxiliary,
         finetuning=finetuning,
