@@ -118,7 +118,7 @@ def _in_class(model: keras.Model, kind: type) -> tuple[keras.Model, str]:
         return model, "its __init__ is its own too"
     try:
         if issubclass(kind, keras.Sequential):
-            return kind(model.layers, name=model.name), ""
+            return kind(list(model._layers), name=model.name), ""  # with that of the input
         base = model if isinstance(model, Functional) else model._functional
         return kind(base._inputs_struct, base._outputs_struct, name=model.name), ""
     except Exception as error:  # a user's own code

@@ -80,6 +80,12 @@ class OwnStep(keras.Model):
         return super().train_step(data)
 
 
+class OwnSequential(keras.Sequential):
+    def train_step(self, data):
+        OwnStep.steps += 1
+        return super().train_step(data)
+
+
 class OwnArguments(OwnStep):
     def __init__(self, inputs, outputs, name=None):
         super().__init__(inputs, outputs, name=name)
@@ -90,6 +96,15 @@ def test_a_model_with_its_own_train_step_is_taken_or_a_line_says_why_not(some, c
     before = OwnStep.steps
     small.fit(*some, verbose=0)
     assert type(small) is OwnStep
+    assert OwnStep.steps > before
+    layers = [keras.layers.Conv2D(8, 3, name="a"), keras.layers.Conv2D(8, 3, name="b"), keras.layers.Flatten()]
+    model = OwnSequential([keras.Input((8, 8, 1)), *layers, keras.layers.Dense(10)])
+    model.compile("adam", CROSS_ENTROPY)
+    before, small = OwnStep.steps, pruned(model, some).model
+    again = pruned(small, some).model
+    again.fit(*some, verbose=0)
+    assert type(small) is type(again) is OwnSequential
+    assert again.count_params() < small.count_params() < model.count_params()
     assert OwnStep.steps > before
     assert not pruned(compiled(OwnArguments), some).model.compiled
     assert (
