@@ -179,7 +179,8 @@ def _compiled(trace: Trace, tensors: Sequence[int], fronts: Sequence[keras.Model
             return [tf.cast(f(values[t], training=False), tf.float32) for f, t in zip(fronts, tensors, strict=True)]
         return [tf.cast(values[t], tf.float32) for t in tensors]
 
-    specs = [tf.TensorSpec([None, *trace.shapes[t][1:]], trace.dtype(t)) for t in trace.inputs]
+    # Batches are float32, also of class or word numbers.
+    specs = [tf.TensorSpec([None, *trace.shapes[t][1:]], tf.float32) for t in trace.inputs]
     return tf.function(compute, input_signature=[pack(specs)], autograph=False)
 
 

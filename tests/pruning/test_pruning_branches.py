@@ -224,3 +224,23 @@ def test_compiled_losses_prune_as_the_same_losses_given_by_hand():
     assert not same_result(
         by_hand, prune(net, METHODS["dcp"], loss_weights={"numbers1": 30.0}, objective=net.objective)
     )
+
+
+def test_words_beside_an_image_are_numbers_of_an_embedding():
+    keras.utils.set_random_seed(0)
+    words, image = keras.Input((7,), dtype="int32", name="words"), keras.Input((8, 8, 3), name="image")
+    text = keras.layers.Conv1D(6, 3, activation="relu", name="text")(keras.layers.Embedding(20, 8)(words))
+    seen = keras.layers.Conv2D(6, 3, activation="relu", name="first")(image)
+    seen = keras.layers.Conv2D(6, 3, activation="relu", name="second")(seen)
+    pools = [keras.layers.GlobalAveragePooling1D()(text), keras.layers.GlobalAveragePooling2D()(seen)]
+    both = keras.layers.Dense(8, activation="relu", name="both")(keras.layers.Concatenate()(pools))
+    outputs = [keras.layers.Dense(3, name="classes")(both), keras.layers.Dense(2, name="numbers")(pools[1])]
+    model = keras.Model({"words": words, "image": image}, outputs)
+    rng = np.random.default_rng(0)
+    inputs = {"words": rng.integers(0, 20, (24, 7)), "image": rng.normal(size=(24, 8, 8, 3)).astype("float32")}
+    labels = (rng.integers(0, 3, 24), rng.normal(size=(24, 2)).astype("float32"))
+    given = {"objective": ["softmax", "mse"], "finetuning": None, "auxiliary": SHORT, "looks_at_baseline": False}
+    result = dcp_tf.prune(model, (inputs, labels), METHODS["dcp_dkp"], **given)
+    assert result.plan.kernels
+    assert sum(len(g.kept) < g.size for g in result.plan.groups) > 2
+    assert [tuple(x.shape) for x in result.model(inputs)] == [(24, 3), (24, 2)]
