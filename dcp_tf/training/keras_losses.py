@@ -15,11 +15,11 @@ from dcp_tf.training.losses import ClassificationLoss, as_targets
 
 _LOSSES = keras.losses
 _NOT_SHOWN = ("from_logits", "axis")
-# Of numbers: they compare outputs with a teacher's as they do with labels.
-_DISTANCES = (
+OF_NUMBERS = (
     *(_LOSSES.mean_squared_error, _LOSSES.mean_absolute_error, _LOSSES.mean_absolute_percentage_error),
-    *(_LOSSES.mean_squared_logarithmic_error, _LOSSES.cosine_similarity, _LOSSES.huber, _LOSSES.log_cosh),
+    *(_LOSSES.mean_squared_logarithmic_error, _LOSSES.huber, _LOSSES.log_cosh),
 )
+_DISTANCES = (*OF_NUMBERS, _LOSSES.cosine_similarity)  # they compare outputs with a teacher's as they do with labels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,7 +8,15 @@ import keras
 from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
 from dcp_tf.training.choose_objective import choose_objective, infer_loss
 from dcp_tf.training.custom_objective import Custom
-from dcp_tf.training.keras_losses import ClassificationAsKeras, KerasLoss, function_of, is_mean, keras_loss, settings_of
+from dcp_tf.training.keras_losses import (
+    OF_NUMBERS,
+    ClassificationAsKeras,
+    KerasLoss,
+    function_of,
+    is_mean,
+    keras_loss,
+    settings_of,
+)
 from dcp_tf.training.losses import MeanSquaredError
 from dcp_tf.training.objectives import Classification, Objective, Regression, output_shape, predictions
 
@@ -37,13 +45,23 @@ class KerasClassification(Classification):
 
 
 @dataclasses.dataclass(frozen=True)
-class PlainRegression(Regression):
-    """Numbers whose squared errors count in the labels' own units; auxiliary heads standardize them."""
+class KerasRegression(Regression):
+    """Numbers with a loss of Keras', in the labels' own units; auxiliary heads learn standardized labels.
+
+    Attributes:
+        loss_as_compiled: None: the mean squared error.
+    """
+
+    loss_as_compiled: KerasLoss | None = None
 
     @property
-    def loss(self) -> MeanSquaredError:
+    def loss(self) -> MeanSquaredError | KerasLoss:
         """See `Objective`."""
-        return MeanSquaredError()
+        return self.loss_as_compiled or MeanSquaredError()
+
+    def describe(self):
+        """See `Objective`."""
+        return super().describe() if self.loss_as_compiled is None else self.loss_as_compiled.describe()
 
 
 def objective_of_loss(given: Any, model: keras.Model, data: Any, what: str = "the data") -> tuple[Objective, str]:
@@ -64,10 +82,11 @@ def objective_of_loss(given: Any, model: keras.Model, data: Any, what: str = "th
     loss = keras_loss(given, data.labels.shape, shape)
     function, told = function_of(loss), given if isinstance(given, str) else KerasLoss(loss).describe()
     objective: Objective | None = None
-    if is_mean(loss) and function is _LOSSES.mean_squared_error:
+    if is_mean(loss) and function in OF_NUMBERS:
         objective = Regression().bind(shape, data, model, what)
-        if max(objective.std) > 1:
-            objective = PlainRegression(objective.mean, objective.std, objective.is_dense)
+        as_compiled = None if function is _LOSSES.mean_squared_error else KerasLoss(loss)
+        if as_compiled is not None or max(objective.std) > 1:
+            objective = KerasRegression(objective.mean, objective.std, objective.is_dense, as_compiled)
     elif is_mean(loss) and function in (*_CATEGORICAL, *_BINARY):
         objective = _of_classes(loss, model, data, what)
     return objective or Custom(KerasLoss(loss)).bind(shape, data, model, what), told
