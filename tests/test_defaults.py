@@ -46,12 +46,14 @@ SCHEDULE = {
     "mixed_precision": "float32",
     "ema": 0.0,
     "max_steps_per_epoch": None,
+    "optimizer": None,
 }
 AUXILIARY = {
     "aux_epochs": 3,
     "aux_lr": 0.01,
     "aux_schedule": "cosine",
     "aux_boundaries": [0.4, 0.6],
+    "aux_optimizer": None,
     "auxiliary_trains": None,
 }
 FINETUNING = {

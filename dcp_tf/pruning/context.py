@@ -24,8 +24,10 @@ from dcp_tf.pruning.run_state import RunState
 from dcp_tf.settings.budget import Adaptive
 from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
 from dcp_tf.training import Distillation, Objective, as_objective, distillation_weight
+from dcp_tf.training.callbacks import callbacks_by_phase
 from dcp_tf.training.compiled import resolve_objective
 from dcp_tf.training.heads import find_positions
+from dcp_tf.training.optimizer import with_compiled_optimizer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +50,8 @@ class Context:
         original: the model as the user gave it, such as compiled.
         state: where the run keeps what is done.
         log_dir: folder for TensorBoard scalars.
+        callbacks: of Keras, for the trainings called "auxiliary" and "finetuning".
+        metrics: of Keras, for the fine-tuning; by the names of outputs where there are several.
         history: one entry per finished phase: `name`, `seconds`, and what else it tells.
         teacher: whose answers the fine-tuning learns from; None: the trained model's.
         selection_data: what kernels are fitted on, where it is not `data`: several views of few images.
@@ -69,6 +73,8 @@ class Context:
     original: keras.Model
     state: RunState = dataclasses.field(default_factory=lambda: RunState(None, {}, False))
     log_dir: str | None = None
+    callbacks: Mapping[str, list] = dataclasses.field(default_factory=dict)
+    metrics: Any = ()
     history: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     selection_data: DataSplit | None = None
     class_weight: Any = None
@@ -179,6 +185,8 @@ def prepare(
     shared_dir: str | os.PathLike | None = None,
     log_dir: str | None = None,
     seed: int = 0,
+    callbacks: Any = None,
+    metrics: Any = (),
 ) -> Context:
     """Finds in moments all that can be wrong with the arguments of `prune`, and resolves them; they are the same.
 
@@ -202,6 +210,10 @@ def prepare(
     Distillation(objective.loss, distillation)
     graph = ChannelGraph(model, [(None, *shape) for shape in data.shapes], method.ignore_statistics)
     check_layers(graph)
+    if finetuning.epochs:
+        finetuning = with_compiled_optimizer(finetuning, original, "fine-tuning")
+    if auxiliary.epochs and method.trains_whole:
+        auxiliary = with_compiled_optimizer(auxiliary, original, "auxiliary fine-tuning")
     context = Context(
         graph=graph,
         **_scope(graph, method, objective),
@@ -210,6 +222,8 @@ def prepare(
         objective=objective,
         auxiliary=auxiliary,
         finetuning=finetuning,
+        callbacks=callbacks_by_phase(callbacks),
+        metrics=metrics,
         distillation=distillation,
         seed=seed,
         original=original,

@@ -54,6 +54,11 @@ class Method(Budget, Scope):
         return values | {"target": target, "allocation": self.allocates}
 
     @property
+    def trains_whole(self) -> bool:
+        """Whether the auxiliary losses train the whole model, and not their classifiers alone."""
+        return self.guided and self.uses_heads and (self.per_stage or self.auxiliary_trains == "all")
+
+    @property
     def allocates(self) -> str:
         """How the widths are shared out among the groups: "uniform" or "global"."""
         return self.allocation or "uniform"

@@ -95,6 +95,8 @@ def prune(
     looks_at_baseline: bool = True,
     seed: int = 0,
     verbose: int | str = 1,
+    callbacks: Any = None,
+    metrics: Any = (),
 ) -> PruneResult:
     """Finds channels without discriminative power, removes them and fine-tunes what is left.
 
@@ -120,7 +122,8 @@ def prune(
             activation.
         auxiliary: fine-tuning with auxiliary losses (DCP only).
         finetuning: of the pruned model; None or 0 epochs leave it out, for a `fit` of your own. It ends with the epoch
-            that does best on held-out training images, or with the model as it was before.
+            that does best on held-out training images, or with the model as it was before. The optimizer is the one
+            that the model was compiled with, else SGD, unless `TrainConfig(optimizer=...)` says otherwise.
         distillation: weight of the baseline's soft predictions in the fine-tuning, 0 to 1; None: a half, where the loss
             has a distance to them.
         state_dir: folder in which the run keeps what it has done.
@@ -131,6 +134,10 @@ def prune(
         looks_at_baseline: measure the model first, and warn where it is no better than chance on this data.
         seed: of everything that is drawn.
         verbose: 0 prints nothing.
+        callbacks: of Keras, for the fine-tuning, or {"auxiliary": [...], "finetuning": [...]}. Logs call what is
+            measured on held-out training images `val_loss`, `val_accuracy` and so on.
+        metrics: of Keras, also measured on these after each epoch of the fine-tuning; by the names of outputs where
+            there are several.
 
     Returns:
         The smaller model, its plan and how it came about. The model is compiled where the original was, with a fresh
@@ -157,6 +164,8 @@ def prune(
         shared_dir=shared_dir,
         log_dir=log_dir,
         seed=seed,
+        callbacks=callbacks,
+        metrics=metrics,
     )
     return prune_prepared(context, looks_at_baseline)
 
@@ -281,6 +290,8 @@ def fine_tune(context: Context, small: ChannelGraph, masks: Mapping[int, np.ndar
             log_dir=context.log_dir,
             keep_best=True,
             lr_setting="finetuning.learning_rate",
+            callbacks=context.callbacks.get("finetuning", ()),
+            metrics=context.metrics,
         )
     entry.update(history.phase("fine-tuning", entry["seconds"], distillation=context.distillation))
     if line := finetuning_advice(history, config, objective, context.model, context.data):

@@ -50,7 +50,8 @@ class Rule:
     def allows(self, value: Any) -> bool:
         """Whether a value of the right type is in range."""
         if self.choices:
-            return all(one in self.choices for one in (value if isinstance(value, tuple) else (value,)))
+            values = value if isinstance(value, tuple) else (value,)
+            return all(one in self.choices for one in values if not isinstance(one, dict))
         limits = (self.above, self.lower, self.below, self.upper)
         if all(limit is None for limit in limits):
             return True

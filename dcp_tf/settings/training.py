@@ -3,6 +3,8 @@
 import dataclasses
 import types
 
+from dcp_tf.errors import UsageError
+from dcp_tf.settings.optimizers import OPTIMIZERS, Default, has_schedule, optimizer_config, rate_and_decay
 from dcp_tf.settings.schedules import Schedule, cosine_schedule, step_schedule
 from dcp_tf.settings.table import Settings, documented, setting
 
@@ -20,12 +22,12 @@ class TrainConfig(Settings):
     epochs: int = setting(about="Passes over the training images; 0 trains nothing.", lower=0)
     batch_size: int = setting(128, "Images per training step.", lower=1)
     learning_rate: float = setting(
-        0.1, "The highest learning rate.", above=0, hint="; {epochs}=0 leaves the training out"
+        Default(0.1), "The highest learning rate.", above=0, hint="; {epochs}=0 leaves the training out"
     )
     schedule: str = setting(
         "cosine",
-        "How the learning rate falls: to 0 along a cosine, or to a tenth at each step.",
-        choices=("cosine", "step"),
+        "How the learning rate falls: to 0 along a cosine, to a tenth at each step, or not at all.",
+        choices=("cosine", "step", "constant"),
     )
     boundaries: tuple[float, ...] = setting(
         (0.4, 0.6), "For {schedule}=step: where it falls, in epochs (160,240) or fractions (0.4,0.6)."
@@ -34,9 +36,9 @@ class TrainConfig(Settings):
     warmup: float = setting(
         0.0, "Epochs over which the learning rate first rises from 0; not with auxiliary losses.", lower=0
     )
-    momentum: float = setting(0.9, "Momentum of SGD.", lower=0, below=1, python_only=_FIXED)
-    nesterov: bool = setting(True, "Use Nesterov's momentum.", python_only=_FIXED)
-    weight_decay: float = setting(1e-4, "L2 coefficient of the weights that {decay} names.", lower=0)
+    momentum: float = setting(0.9, "Momentum of SGD, if {optimizer} is a name.", lower=0, below=1, python_only=_FIXED)
+    nesterov: bool = setting(True, "Use Nesterov's momentum in that.", python_only=_FIXED)
+    weight_decay: float = setting(Default(1e-4), "L2 coefficient of the weights that {decay} names.", lower=0)
     decay: str = setting(
         "kernels",
         "Which weights decay. kernels: those of convolutions and fully connected layers; no_depthwise: those without "
@@ -97,10 +99,41 @@ class TrainConfig(Settings):
         lower=0,
     )
     seed: int = setting(0, "Of everything that is drawn. Equal seeds, equal results.", lower=0, upper=2**32 - 1)
+    optimizer: str | dict | None = setting(
+        None,
+        "What updates the weights, one of Keras' optimizers. By default the one that the model was compiled with, else "
+        "SGD with Nesterov's momentum. Others than that have their own learning rate and weight decay (decoupled) "
+        "unless {learning_rate} or {weight_decay} are given.",
+        choices=OPTIMIZERS,
+    )
 
     def __post_init__(self):
+        object.__setattr__(self, "optimizer", optimizer_config(self.optimizer))
         super().__post_init__()
+        if not self.is_plain_sgd:
+            self._follow_optimizer()
         self.rate()
+
+    def _follow_optimizer(self) -> None:
+        """Takes the optimizer's own numbers where none were chosen."""
+        given = {name: not isinstance(getattr(self, name), Default) for name in ("learning_rate", "weight_decay")}
+        for name, value in zip(given, rate_and_decay(self.optimizer), strict=True):
+            if not given[name]:
+                object.__setattr__(self, name, Default(value))
+        if (self.momentum, self.nesterov) != (type(self).momentum, type(self).nesterov):
+            raise UsageError("momentum and nesterov are those of optimizer='sgd'; give them to the optimizer itself")
+        if self.has_schedule and (self.warmup or given["learning_rate"]):
+            raise UsageError("the optimizer has a schedule of its own: leave out learning_rate and warmup")
+
+    @property
+    def is_plain_sgd(self) -> bool:
+        """Whether SGD trains with `momentum`, `nesterov` and the weight decay inside of the gradient."""
+        return self.optimizer in (None, "sgd")
+
+    @property
+    def has_schedule(self) -> bool:
+        """Whether the optimizer brings a `keras.optimizers.schedules` object, which counts in place of `schedule`."""
+        return has_schedule(self.optimizer)
 
     def for_inputs(self, count: int) -> "TrainConfig":
         """The same for so many inputs, without `min_steps`: batch size and epochs are what it makes of them.
@@ -122,9 +155,10 @@ class TrainConfig(Settings):
         """The schedule: from the epoch (float) to the learning rate."""
         if self.schedule == "cosine":
             return cosine_schedule(self.learning_rate, self.epochs, self.warmup)
-        return step_schedule(self.learning_rate, self.boundaries, self.factor, epochs=self.epochs, warmup=self.warmup)
+        boundaries = () if self.schedule == "constant" else self.boundaries
+        return step_schedule(self.learning_rate, boundaries, self.factor, epochs=self.epochs, warmup=self.warmup)
 
 
-AUXILIARY = TrainConfig(epochs=3, learning_rate=0.01, **FEW_IMAGES)
-FINETUNING = TrainConfig(epochs=10, learning_rate=0.01, **FEW_IMAGES)
+AUXILIARY = TrainConfig(epochs=3, learning_rate=Default(0.01), **FEW_IMAGES)
+FINETUNING = TrainConfig(epochs=10, learning_rate=Default(0.01), **FEW_IMAGES)
 BASELINE = TrainConfig(epochs=30)

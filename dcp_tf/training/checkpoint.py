@@ -26,6 +26,8 @@ class History(list):
 
     Attributes:
         resolved: the settings that were used: `epochs`, `batch_size`, `clip_norm`.
+        callbacks: what a stopped run kept of its callbacks: their attributes, and the arrays in these; else None.
+        finished: whether the training ended, be it before its last epoch.
         held_out: with held-out inputs their number (`images`), the compared `metric`, its value `before` training and
             that of the `kept` epoch, and the latter's number `kept_epoch` (0: none); else None.
     """
@@ -34,6 +36,8 @@ class History(list):
         super().__init__(records)
         self.resolved: dict[str, Any] = {}
         self.held_out: dict[str, Any] | None = None
+        self.callbacks: tuple[list, Mapping[str, np.ndarray]] | None = None
+        self.finished = False
 
     def phase(self, name: str, seconds: float, **more: Any) -> dict[str, Any]:
         """The record of a training for `summary.json`."""
@@ -64,15 +68,27 @@ class TrainState:
         history: History,
         *,
         finished: bool,
+        callbacks: tuple[list, Mapping[str, np.ndarray]] | None = None,
     ) -> None:
         """Writes everything as one file that replaces that of the last epoch.
+
+        Args:
+            settings: what the result depends on.
+            variables: of the model.
+            optimizer: what else the training changes.
+            history: of the finished epochs.
+            finished: whether the training ended.
+            callbacks: see `History`.
 
         Raises:
             RunError: the file cannot be written; that of the last epoch stays.
         """
         settings = {**settings, **self._conditions}
-        about = json.dumps({"settings": settings, "history": history, "finished": finished})
+        states, more = callbacks or ([], {})
+        about = {"settings": settings, "history": history, "finished": finished, "callbacks": states}
+        about = json.dumps(about)
         arrays = _pack("model", variables) | _pack("optimizer", optimizer)
+        arrays |= {f"callbacks:{key}": array for key, array in more.items()}
         arrays["about"] = np.frombuffer(about.encode(), np.uint8)
         write_atomically(self.path, lambda temporary: np.savez(temporary, **arrays))
 
@@ -104,7 +120,11 @@ class TrainState:
             _check(kind, arrays, targets, self.path)
         for kind, targets in sets:
             _assign(kind, arrays, targets)
-        return History(about["history"])
+        history = History(about["history"])
+        history.finished = about["finished"]
+        of_callbacks = {key.partition(":")[2]: array for key, array in arrays.items() if key.startswith("callbacks:")}
+        history.callbacks = (about.get("callbacks", []), of_callbacks)
+        return history
 
     def finished(self) -> bool:
         """Whether the phase ran to its last epoch.

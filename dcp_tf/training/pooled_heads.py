@@ -24,6 +24,7 @@ from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.best_weights import BestWeights
 from dcp_tf.training.heads import AugmentedModel
 from dcp_tf.training.losses import Loss, loss_of
+from dcp_tf.training.optimizer import Optimizer
 from dcp_tf.training.targets import complete_labels, split_batch
 
 _MOST_IMAGES = 20_000  # more do not help heads of so few weights
@@ -222,7 +223,7 @@ def _train(
     loss: Loss,
     config: TrainConfig,
 ) -> tuple[float, float]:
-    """Trains the last layers of a head with Adam, and keeps the weights of the best epoch.
+    """Trains the last layers of a head, with Adam unless told otherwise, and keeps the weights of the best epoch.
 
     Returns:
         The loss and the accuracy (NaN if the loss has none) on the held-out images.
@@ -238,7 +239,7 @@ def _train(
     test_vectors, test_labels, test_weights = (
         part[trained:] if held_out and part is not None else part for part in data
     )
-    step, rate = _adam_step(last, *data, loss, config.weight_decay), config.rate()
+    step, rate = _descent_step(last, *data, loss, config), config.rate()
 
     def held_out_loss():
         return loss_of(loss, test_labels, last(test_vectors, training=False), weights=test_weights)
@@ -255,7 +256,7 @@ def _train(
         for start in range(0, trained, config.batch_size):
             progressed = (epoch + (start + config.batch_size / 2) / trained) / epochs  # of the schedule
             learning_rate = rate(min(progressed, 1.0) * config.epochs)
-            step(tf.constant(order[start : start + config.batch_size]), tf.constant(learning_rate, tf.float32))
+            step(order[start : start + config.batch_size], learning_rate)
         value = float(measure())
         if not math.isfinite(value):
             raise RunError(
@@ -271,23 +272,28 @@ def _train(
     return best.loss, accuracy
 
 
-def _adam_step(
-    last: keras.Model, vectors: tf.Tensor, labels: tf.Tensor, weights: Any, loss: Loss, weight_decay: float
-) -> Callable[[tf.Tensor, tf.Tensor], None]:
-    """A compiled step of Adam on some of the vectors, given their positions and the learning rate."""
-    optimizer, variables = keras.optimizers.Adam(), last.trainable_variables
-    optimizer.build(variables)
+def _descent_step(
+    last: keras.Model, vectors: tf.Tensor, labels: tf.Tensor, weights: Any, loss: Loss, config: TrainConfig
+) -> Callable[[np.ndarray, float], None]:
+    """A compiled step on some of the vectors, given their positions and the learning rate."""
+    variables = last.trainable_variables
+    kernels = [v for v in variables if len(v.shape) > 1]
+    optimizer = Optimizer(config, variables, lambda v: len(v.shape) > 1, by_default=keras.optimizers.Adam)
+    decay = config.weight_decay if config.is_plain_sgd else 0.0  # others decay weights themselves
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64), tf.TensorSpec([])], autograph=False)
-    def step(chosen, learning_rate):
-        optimizer.learning_rate.assign(learning_rate)
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
+    def compiled(chosen):
         with tf.GradientTape() as tape:
             outputs = last(tf.gather(vectors, chosen), training=True)
             own = None if weights is None else tf.gather(weights, chosen)
             value = loss_of(loss, tf.gather(labels, chosen), outputs, weights=own)
-            norms = [tf.nn.l2_loss(tf.convert_to_tensor(v)) for v in variables if len(v.shape) > 1]
-            value += weight_decay * tf.add_n([tf.constant(0.0), *norms])
-        optimizer.apply(tape.gradient(value, variables), variables)
+            norms = [tf.nn.l2_loss(tf.convert_to_tensor(v)) for v in kernels]
+            value += decay * tf.add_n([tf.constant(0.0), *norms])
+        optimizer.keras.apply(tape.gradient(value, variables), variables)
+
+    def step(chosen, learning_rate):
+        optimizer.set_rate(learning_rate)
+        compiled(tf.constant(chosen))
 
     return step
 

@@ -1,4 +1,4 @@
-"""One compiled training step: forward, losses, gradients, SGD, masks and running means, all on the device."""
+"""One compiled training step: forward, losses, gradients, update, masks and running means, all on the device."""
 
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +16,7 @@ from dcp_tf.training.joint_loss import outputs_for
 from dcp_tf.training.layers import batch_norms, compute_dtype_scope, override_attribute
 from dcp_tf.training.losses import Distillation, Loss, loss_of, smoothed
 from dcp_tf.training.masks import resolve_masks
+from dcp_tf.training.optimizer import Optimizer
 from dcp_tf.training.step_state import LossScale, MovingAverage
 from dcp_tf.training.targets import complete_labels
 
@@ -28,23 +29,26 @@ _SAMPLES, _LOSS, _CORRECT, _HEADS = 0, 1, 2, 3
 
 
 class TrainStep:
-    """Stochastic gradient descent on one batch, with Nesterov momentum and L2 weight decay inside the gradient.
+    """Gradient descent on one batch: by default SGD with Nesterov momentum and L2 weight decay inside the gradient.
 
-    The velocity is `v = momentum * v - rate * g`, as in Keras and Sutskever et al. 2013: it includes the rate.
+    The velocity is `v = momentum * v - rate * g`, as in Keras and Sutskever et al. 2013: it includes the rate. Other
+    optimizers get the gradient of the loss, limited in norm, and decay weights themselves.
 
     Args:
         model: its trainable variables are trained. Under a strategy its variables are that strategy's.
         losses: one per output of the model, in the order of `keras.tree.flatten(outputs)`.
         loss_weights: one per loss.
-        config: how to train. Weight decay and the sparsity of gammas are added to the clipped gradient.
+        config: how to train. SGD's weight decay and the sparsity of gammas are added to the clipped gradient.
         masks: per variable, by its path or its `id()`, an array of 0 and 1 of its shape. Where it is 0, the weight is
-            set to 0 and gets no gradient, so it stays exactly 0.
+            set to 0, gets no gradient, and is set to 0 again after each step.
         teacher: from images to probabilities `(batch, classes)`. They are the labels for data without any, and the
             targets of a `Distillation`.
         strategy: of `tf.distribute`, whose replicas share each batch; None: one device.
 
     Attributes:
-        clip_norm: the largest norm of the gradient, from the configuration or else the losses; 0: no limit.
+        clip_norm: the largest norm of the gradient, from the configuration or else the losses; 0: no limit here, as
+            where the optimizer limits the gradient itself.
+        optimizer: what updates the weights.
 
     Raises:
         UsageError: losses, weights or masks do not fit the model, or there is no gamma for `bn_sparsity`.
@@ -71,17 +75,14 @@ class TrainStep:
         self._model, self._loss_weights = model, [float(w) for w in loss_weights]
         self._losses = [smoothed(loss, config.label_smoothing) for loss in losses]
         self._config, self._teacher, self._strategy = config, teacher, strategy
-        self.clip_norm = _clip_norm(losses, config)
         self._gammas = _gammas(model) if config.bn_sparsity else set()
         self._decaying = _decaying(model, config.decay) if config.weight_decay else set()
         self._masks = resolve_masks([(v, v) for v in model.weights], masks or {})
         with contextlib.nullcontext() if strategy is None else strategy.scope():
-            self._optimizer = keras.optimizers.SGD(
-                learning_rate=0.0, momentum=config.momentum, nesterov=config.nesterov
-            )
-            self._optimizer.build(model.trainable_variables)
+            self.optimizer = Optimizer(config, model.trainable_variables, lambda v: id(v) in self._decaying)
             self._scale = LossScale() if config.mixed_precision == "float16" else None
             self.average = MovingAverage(model, config.ema) if config.ema else None
+        self.clip_norm = _clip_norm(losses, config, self.optimizer.limits_gradient)
         self.figure_names = tuple(getattr(self._losses[-1], "figure_names", ()))  # of each output of a joint loss
         self._sums = tf.Variable(tf.zeros(_HEADS + len(losses) + len(self.figure_names), tf.float64), trainable=False)
         self._steps = tf.Variable(0, dtype=tf.int64, trainable=False)
@@ -95,7 +96,7 @@ class TrainStep:
     def state(self) -> list[keras.Variable]:
         """What a resumed run needs besides the model's own variables."""
         others = [part.state for part in (self._scale, self.average) if part is not None]
-        return [*self._optimizer.variables, *(variable for state in others for variable in state)]
+        return [*self.optimizer.keras.variables, *(variable for state in others for variable in state)]
 
     def start_epoch(self, element_spec) -> None:
         """Sets the running sums to zero and, the first time, compiles the step for batches of any length.
@@ -114,21 +115,20 @@ class TrainStep:
             spec = keras.tree.map_structure(_any_batch, _as_batch(element_spec))
             self._check_labels(spec[1] if len(spec) > 1 else None)
             if self._strategy is None:
-                signature = (spec, tf.TensorSpec((), tf.float32))
-                self._compiled = tf.function(self._step, input_signature=signature, autograph=False)
+                self._compiled = tf.function(self._step, input_signature=(spec,), autograph=False)
             else:  # replicas may need the shapes of their parts
                 self._compiled = tf.function(self._distributed_step, autograph=False)
 
-    def __call__(self, batch, learning_rate: float) -> None:
-        """Trains on one batch; nothing is read back from the device.
+    def __call__(self, batch) -> None:
+        """Trains on one batch at the optimizer's present learning rate; nothing is read back from the device.
 
         Under a strategy a batch with fewer images than replicas is skipped.
         """
-        batch, learning_rate = _as_batch(batch), tf.constant(learning_rate, tf.float32)
+        batch = _as_batch(batch)
         if self._strategy is None:
-            self._compiled(batch, learning_rate)
+            self._compiled(batch)
         elif len(keras.tree.flatten(batch[0])[0]) >= self._strategy.num_replicas_in_sync:
-            self._compiled(*replica_shares(self._strategy, batch), learning_rate)
+            self._compiled(*replica_shares(self._strategy, batch))
 
     def first_bad_step(self) -> int | None:
         """The first step of this epoch (from 1) whose loss was not finite, or None."""
@@ -152,13 +152,13 @@ class TrainStep:
         sums = self._sums.numpy()
         return sums / max(sums[_SAMPLES], 1.0)
 
-    def _step(self, batch, learning_rate):
+    def _step(self, batch):
         with self._batch_norm_momentum():
             gradients, sums = self._gradients(batch, tf.constant(1.0))
-        self._descend(gradients, learning_rate)
+        self._descend(gradients)
         self._count(sums)
 
-    def _distributed_step(self, batch, share, learning_rate):
+    def _distributed_step(self, batch, share):
         """Each replica computes the gradients of its part of the batch; the weights move by their sum."""
         with self._batch_norm_momentum():  # around all replicas, as they share their layers
             per_replica = self._strategy.run(self._gradients, args=(batch, share))
@@ -166,7 +166,7 @@ class TrainStep:
             [None if x is None else self._strategy.reduce("SUM", x, axis=None) for x in part]
             for part in (per_replica[0], [per_replica[1]])
         )
-        self._descend(gradients, learning_rate)
+        self._descend(gradients)
         self._count(sums[0])
 
     def _gradients(self, batch, share):
@@ -198,11 +198,11 @@ class TrainStep:
         """
         if self._config.batch_norm_momentum is None:
             return contextlib.nullcontext()
-        done = tf.cast(tf.convert_to_tensor(self._optimizer.iterations), tf.float32)
+        done = tf.cast(tf.convert_to_tensor(self.optimizer.keras.iterations), tf.float32)
         momentum = tf.minimum(self._config.batch_norm_momentum, (1.0 + done) / (10.0 + done))
         return override_attribute(batch_norms(self._model), "momentum", momentum)
 
-    def _descend(self, gradients, learning_rate) -> None:
+    def _descend(self, gradients) -> None:
         pairs = [(g, v) for g, v in zip(gradients, self._model.trainable_variables, strict=True) if g is not None]
         if not pairs:
             raise UsageError(f"The loss depends on no trainable weight of the model {self._model.name}")
@@ -214,14 +214,16 @@ class TrainStep:
         if self.clip_norm:
             gradients, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
         gradients = [self._penalized(g, v) for g, v in zip(gradients, variables, strict=True)]
-        self._optimizer.learning_rate.assign(learning_rate)
         if finite is None:
             self._apply(gradients, variables)
         else:
             tf.cond(finite, lambda: self._apply(gradients, variables), lambda: tf.constant(0))
 
     def _apply(self, gradients, variables) -> tf.Tensor:
-        self._optimizer.apply(gradients, variables)
+        self.optimizer.keras.apply(gradients, variables)
+        for variable in variables:  # what mixes or averages gradients may move a weight without any
+            if id(variable) in self._masks:
+                variable.assign(self._masked(tf.convert_to_tensor(variable), variable))
         if self.average is not None:
             self.average.update()
         return tf.constant(1)
@@ -231,8 +233,8 @@ class TrainStep:
         return gradient if mask is None else gradient * mask
 
     def _penalized(self, gradient, variable):
-        """The gradient plus those of the weight decay and of the L1 norm of gammas."""
-        if id(variable) in self._decaying:
+        """The gradient plus those of SGD's weight decay and of the L1 norm of gammas."""
+        if self._config.is_plain_sgd and id(variable) in self._decaying:
             gradient = gradient + self._config.weight_decay * tf.convert_to_tensor(variable)
         if id(variable) in self._gammas:
             gradient = gradient + self._config.bn_sparsity * tf.sign(tf.convert_to_tensor(variable))
@@ -267,10 +269,10 @@ class TrainStep:
             raise UsageError("A teacher was given, but the data has its own labels and no loss is a Distillation")
 
 
-def _clip_norm(losses: Sequence[Loss], config: TrainConfig) -> float:
+def _clip_norm(losses: Sequence[Loss], config: TrainConfig, limits_gradient: bool) -> float:
     """The largest norm of the gradient, 0 for no limit: the configured one, else the least of the losses'."""
-    if config.clip_norm is not None:
-        return config.clip_norm
+    if config.clip_norm is not None or limits_gradient:
+        return config.clip_norm or 0.0
     return min([_CLIP_NORM, *(loss.clip_norm for loss in losses if hasattr(loss, "clip_norm"))])
 
 

@@ -87,7 +87,7 @@ def test_nothing_is_stated_again(folder):
         ("def f(round_to: int = 16): pass", 1),
         ("class A:\n    selection: str = 'fast'", 1),
         ('program.integer("selection_samples", 4096, "Images.")', 1),
-        ('SCHEDULES = ("cosine", "step")', 1),
+        ('SCHEDULES = ("cosine", "step", "constant")', 1),
         ('LOSSES = ["auto", "softmax", "sigmoid", "multilabel", "mse", "arcface", "cosface", "asoftmax"]', 1),
         ('help = "Fewest channels that a group keeps, at least."', 0),
         ('help = "Largest: Share of the labels that is spread over all classes, such as 0.1."', 1),

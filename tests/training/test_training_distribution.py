@@ -28,6 +28,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 EQUAL_TRAINING = (
     TWO_DEVICES
     + """
+import keras
 from training_nets import IMAGES, LABELS, LOGITS, batches, convolutional, plain, values
 from dcp_tf.data import make_array_split
 from dcp_tf.training import Distillation, distributed, fit, make_strategy, soft_targets
@@ -40,7 +41,21 @@ cases = [
     (dict(momentum=0.9, ema=0.9), dict(masks=mask)),
     (dict(momentum=0.9), dict(teacher=teacher, distil=True)),
     (dict(momentum=0.9, held_out=10, batch_size=15), dict(keep_best=True)),
+    (dict(momentum=0.9, learning_rate=0.01, weight_decay=0.1, optimizer=keras.optimizers.AdamW(epsilon=1e-3)),
+     dict(masks=mask, callbacks=True)),
 ]
+
+
+class Shrinks(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs):
+        self.model.get_layer("final").kernel.assign(self.model.get_layer("final").kernel * (1 - 0.1 * logs["loss"]))
+
+
+def watching():
+    stopping = keras.callbacks.EarlyStopping("loss", patience=1, restore_best_weights=True)
+    return [Shrinks(), stopping, keras.callbacks.ReduceLROnPlateau("loss", min_delta=9, patience=1)]
+
+
 for settings, arguments in cases:
     losses = [Distillation(LOGITS, 0.5)] if arguments.pop("distil", False) else [LOGITS]
     found = []
@@ -48,7 +63,8 @@ for settings, arguments in cases:
         model = convolutional()
         with distributed(each):  # batches of 15, 15 and 10: uneven shares
             data = make_array_split(IMAGES, LABELS) if "keep_best" in arguments else batches(size=15)
-            history = fit(model, data, losses, plain(2, **settings), **arguments)
+            more = dict(arguments, callbacks=watching()) if "callbacks" in arguments else arguments
+            history = fit(model, data, losses, plain(2, **settings), **more)
         found.append((values(model), history))
     (one, told), (two, told_by_two) = found
     assert (told.held_out or {{}}).get("kept_epoch") == (told_by_two.held_out or {{}}).get("kept_epoch")

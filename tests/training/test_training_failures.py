@@ -62,7 +62,7 @@ def shapeless(epoch):
         ({"split_or_batches": batches(labels=None)}, "no labels"),
         ({"split_or_batches": lambda epoch: batches()(epoch).take(0)}, "empty"),
         ({"split_or_batches": lambda epoch: batches()(epoch).repeat()}, "never ends"),
-        ({"split_or_batches": lambda epoch: batches()(epoch).map(lambda x, y: (x, y, y))}, "tuples of 3"),
+        ({"split_or_batches": lambda epoch: batches()(epoch).map(lambda x, y: (x, y, y, y))}, "tuples of 4"),
         ({"split_or_batches": IMAGES}, "ndarray"),
         ({"split_or_batches": shapeless}, "shapes are unknown"),
         ({"masks": {"nowhere/kernel": np.ones(3)}}, "nowhere/kernel"),

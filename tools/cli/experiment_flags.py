@@ -11,7 +11,7 @@ from dcp_tf.settings.data import STRATEGIES
 from dcp_tf.settings.training import TrainConfig
 from dcp_tf.tools.cli.flags_from_settings import flag_names, read_numbers
 from dcp_tf.tools.cli.program import Program
-from dcp_tf.tools.cli.training_flags import training_config
+from dcp_tf.tools.cli.training_flags import PHASES, training_config, unchosen
 
 _TARGETS = ("rate", *(f"target_{measure}" for measure in (*MEASURES, "file", "latency")))
 # These are read before overrides.
@@ -240,4 +240,6 @@ def _baseline_config(settings: Mapping[str, Any], flags: Any) -> Any:
     values = {name: train.PROGRAM.flags[name].default for name in train.PROGRAM.flags}
     values |= {**settings, **common, "seed": flags.seed}
     values |= _shortened(values, flags.epochs_scale, "epochs", "")
+    for name in unchosen(PHASES["baseline"], settings.keys() | common.keys(), values):
+        del values[name]
     return training_config(values, "baseline")

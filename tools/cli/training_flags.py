@@ -4,6 +4,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from dcp_tf.settings.optimizers import Default
 from dcp_tf.settings.training import AUXILIARY, BASELINE, FEW_IMAGES, FINETUNING, TrainConfig
 from dcp_tf.tools.cli.flags_from_settings import Changes, define, flag_names, read, values_of
 from dcp_tf.tools.cli.program import FLAG_OF, Program
@@ -18,6 +19,11 @@ _AUXILIARY: Changes = {
     "learning_rate": {"flag": "aux_lr", "about": "Highest learning rate of those epochs."},
     "schedule": {"flag": "aux_schedule", "about": "How it falls, as {schedule}."},
     "boundaries": {"flag": "aux_boundaries", "about": "For {aux_schedule}=step, as {boundaries}."},
+    "optimizer": {
+        "flag": "aux_optimizer",
+        "about": "What updates the weights in those epochs, as {optimizer}; by default SGD, or Adam where classifiers "
+        "train alone.",
+    },
 }
 _FINETUNING: Changes = {
     "epochs": {
@@ -38,7 +44,7 @@ PHASES: Mapping[str, tuple[TrainConfig, Changes]] = types.MappingProxyType(
 )
 _RECIPE = (
     *("schedule", "boundaries", "warmup", "weight_decay", "decay", "clip_norm", "label_smoothing", "mixed_precision"),
-    *("ema", "steps_per_epoch"),
+    *("ema", "steps_per_epoch", "optimizer"),
 )
 FLAG_OF |= {
     f"{phase}.{field}": flag
@@ -55,7 +61,7 @@ def define_phase(program: Program, phase: str) -> None:
 
 def define_recipe(program: Program) -> None:
     """What all trainings of a program have in common, beside epochs, rates and batches."""
-    define(program, TrainConfig, _RECIPE)
+    define(program, BASELINE, _RECIPE)
 
 
 def read_training(flags: Any, phase: str) -> TrainConfig:
@@ -69,7 +75,18 @@ def read_training(flags: Any, phase: str) -> TrainConfig:
         own = {"max_epochs": PHASES[phase][1]["epochs"]["flag"], "min_batch_size": "batch_size"}
         given = {key for key, name in own.items() if flags[name].present or flags[name].value != flags[name].default}
         few = {key: None if key in given else value for key, value in FEW_IMAGES.items()}
-    return training_config(values_of(flags), phase, **few)
+    values = values_of(flags)
+    for name in unchosen(PHASES[phase], {n for n in flags if flags[n].present}, values):
+        del values[name]
+    return training_config(values, phase, **few)
+
+
+def unchosen(phase: tuple[TrainConfig, Changes], given: set[str], values: Mapping[str, Any]) -> list[str]:
+    """The flags of one of `PHASES` whose numbers follow the optimizer, as nobody gave them."""
+    config, changes = phase
+    flags = flag_names(config, changes)
+    numbers = {flags[f]: getattr(config, f) for f in flags if isinstance(getattr(config, f), Default)}
+    return [flag for flag, number in numbers.items() if flag not in given and values.get(flag) == number]
 
 
 def training_config(values: Mapping[str, Any], phase: str, **given: Any) -> TrainConfig:

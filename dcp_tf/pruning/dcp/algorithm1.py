@@ -146,9 +146,10 @@ def _train_auxiliary(context: Context, graph: ChannelGraph, augmented: Augmented
     for array in keras.tree.flatten([part for part in (data.labels, data.weights) if part is not None]):
         labels = zlib.crc32(np.ascontiguousarray(array), labels or 0)
     data_key = (data.size, data.shape, labels)
-    if frozen is None or not are_pooled(augmented.heads):
+    if frozen is None or context.callbacks.get("auxiliary") or not are_pooled(augmented.heads):
         losses, weights = augmented.losses(objective), augmented.loss_weights()
         key = (losses, weights, config, data_key, frozen is not None)
+        key += tuple(type(callback).__name__ for callback in context.callbacks.get("auxiliary", ()))
         checkpoint = context.state.shared_training("auxiliary", augmented.model, *key)
         return _fine_tune(context, augmented, weights, "auxiliary", checkpoint, frozen=frozen)
     key = (objective.head_loss, config, data_key, "pooled")
@@ -196,6 +197,7 @@ def _fine_tune(
             phase="auxiliary fine-tuning" if name == "auxiliary" else name.replace("_", " "),
             log_dir=context.log_dir,
             lr_setting="auxiliary.learning_rate",
+            callbacks=context.callbacks.get("auxiliary", ()),
         )
         entry["history"] = list(history)
 
