@@ -55,10 +55,10 @@ def head_losses(
         record: of the last epoch, as `fit` and `train_pooled_heads` return it.
     """
     measured = []
-    by_output = record.get("losses_by_output") or [{}] * len(augmented.positions)
     for number, (position, head) in enumerate(zip(augmented.positions, augmented.heads, strict=True)):
         shapes = dict(zip(position.names or [""], [x.shape for x in head.outputs], strict=True))
-        for output, value in (by_output[number] or {"": record["losses"][number]}).items():
+        by_output = {name: record[f"{name}_losses"][number] for name in position.names if f"{name}_losses" in record}
+        for output, value in (by_output or {"": record["losses"][number]}).items():
             names = (output,) if output else position.names
             loss = objective.head_loss_of(names)
             # A head's own weight does not count in the loss of one of its outputs.

@@ -121,7 +121,8 @@ def train_pooled_heads(
         "seconds": time.perf_counter() - started,
     }
     if hasattr(losses[0], "names"):
-        record["losses_by_output"] = by_head
+        names = dict.fromkeys(name for by_output in by_head for name in by_output)
+        record |= {f"{name}_losses": [by_output.get(name) for by_output in by_head] for name in names}
     elif hasattr(losses[0], "accuracy"):
         record[getattr(losses[0], "accuracy_name", "top1")] = trained[-1][1]
     return record
