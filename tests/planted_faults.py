@@ -45,8 +45,8 @@ class Fault:
 DEFAULTS = (
     Fault(
         "fine-tuning begins at twice the rate",
-        "FINETUNING = TrainConfig(epochs=10, learning_rate=0.01",
-        "FINETUNING = TrainConfig(epochs=10, learning_rate=0.02",
+        "FINETUNING = TrainConfig(epochs=10, learning_rate=Default(0.01)",
+        "FINETUNING = TrainConfig(epochs=10, learning_rate=Default(0.02)",
         "test_the_trainings_of_prune_in_python",
     ),
     Fault(
