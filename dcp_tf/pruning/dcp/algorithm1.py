@@ -91,7 +91,11 @@ def _select(
         context.phase("selection"),
         progress.bar(what="selecting", total=len(channels) + len(kernels), unit="layer") as bar,
     ):
-        _sweep(runner, in_stages(graph, channels, losses), method, bar, fine_tune)
+        stages = in_stages(graph, channels, losses)
+        if len(graph.trace.outputs) > 1 and 0 < len(stages[-1].units) < len(channels):
+            names = ", ".join(unit.name for unit in stages[-1].units)
+            progress.say(f"beside or behind the auxiliary classifiers, the model's own losses choose: {names}")
+        _sweep(runner, stages, method, bar, fine_tune)
         if kernels:
             chosen = {plan.name: plan.kept for plan in runner.plans}
             runner.masks.drop_filters(graph, graph.kept(chosen))
