@@ -289,6 +289,7 @@ def fine_tune(context: Context, small: ChannelGraph, masks: Mapping[int, np.ndar
             phase="fine-tuning",
             log_dir=context.log_dir,
             keep_best=True,
+            seen=context.method.selection_samples if context.method.guided else 0,
             lr_setting="finetuning.learning_rate",
             callbacks=context.callbacks.get("finetuning", ()),
             metrics=context.metrics,

@@ -2,7 +2,7 @@
 
 import keras
 
-from dcp_tf.data import DataSplit, hold_out, images_per_measurement
+from dcp_tf.data import DataSplit, images_per_measurement
 from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.checkpoint import History
 from dcp_tf.training.objectives import Objective
@@ -31,10 +31,8 @@ def finetuning_advice(
         behind = _NEAR if held_out["kept_epoch"] else 1.0
         text = "fine-tuning did not help"
     else:
-        _, held_out_data = hold_out(data, config.held_out, config.seed)
-        measured = objective.evaluate(baseline, held_out_data.batches(images_per_measurement(data.shape)))[
-            objective.primary
-        ]
+        batches = history.held_out_inputs.batches(images_per_measurement(data.shape))
+        measured = objective.evaluate(baseline, batches)[objective.primary]
         behind = measured - held_out["kept"]
         text = f"held-out {objective.primary} is {100 * behind:.1f} points below the baseline's {measured:.4f}"
     if behind <= max(_NEAR, 1.5 / held_out["images"]):  # one image does not count

@@ -36,6 +36,7 @@ class History(list):
         super().__init__(records)
         self.resolved: dict[str, Any] = {}
         self.held_out: dict[str, Any] | None = None
+        self.held_out_inputs: Any = None
         self.callbacks: tuple[list, Mapping[str, np.ndarray]] | None = None
         self.finished = False
 

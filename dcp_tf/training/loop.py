@@ -42,6 +42,7 @@ def fit(
     log_dir: str | None = None,
     frozen_batch_norm: bool = False,
     keep_best: bool = False,
+    seen: int = 0,
     lr_setting: str = "learning_rate",
     callbacks: Sequence[keras.callbacks.Callback] = (),
     metrics: Sequence[keras.metrics.Metric] | Mapping[str, Sequence[keras.metrics.Metric]] = (),
@@ -73,6 +74,7 @@ def fit(
         frozen_batch_norm: BatchNormalization layers act as in inference and are not trained.
         keep_best: hold `config.held_out` inputs of the split out of training, and end with the weights that do best on
             them, of any epoch or from before the first; the kept epoch is logged.
+        seen: how many inputs of the split the weights were fitted to before; see `dcp_tf.data.hold_out`.
         lr_setting: what errors call the learning rate.
         callbacks: of Keras; see `dcp_tf.training.callbacks`. Under a strategy they get the model of the replicas. A
             learning rate that one sets stays until it is set again. The weights that one sets at the end of the
@@ -89,7 +91,7 @@ def fit(
     """
     loss_weights = [1.0] * len(losses) if loss_weights is None else [float(weight) for weight in loss_weights]
     masks = masks or {}
-    source, held_out, config = _divide(split_or_batches, config, phase, keep_best)
+    source, held_out, config = _divide(split_or_batches, config, phase, keep_best, seen)
     if metrics and held_out is None and config.epochs:
         raise UsageError("metrics are measured on held-out inputs: set keep_best, and held_out above 0", "held_out")
     callbacks = Callbacks(callbacks, config, phase)
@@ -129,11 +131,14 @@ def fit(
         of_keras = keras.tree.flatten(metrics)
         with callbacks.around(replicas.model, step.optimizer.keras, step.accuracy_name, of_keras):
             history = run.epochs(batches, log)
+    history.held_out_inputs = held_out
     history.resolved = {"epochs": len(history), "batch_size": config.batch_size, "clip_norm": step.clip_norm}
     return history
 
 
-def _divide(source: Any, config: TrainConfig, phase: str, keep_best: bool) -> tuple[Any, DataSplit | None, TrainConfig]:
+def _divide(
+    source: Any, config: TrainConfig, phase: str, keep_best: bool, seen: int
+) -> tuple[Any, DataSplit | None, TrainConfig]:
     """The training data, the held-out data, and the configuration for so many inputs."""
     if not hasattr(source, "batches"):
         if keep_best:
@@ -141,7 +146,7 @@ def _divide(source: Any, config: TrainConfig, phase: str, keep_best: bool) -> tu
         return source, None, config
     held_out = None
     if keep_best and config.epochs and config.held_out != 0:
-        source, held_out = hold_out(source, config.held_out, config.seed)
+        source, held_out = hold_out(source, config.held_out, config.seed, seen)
     resolved = config.for_inputs(source.size)
     if resolved.epochs > config.epochs or 2 * resolved.batch_size <= min(config.batch_size, source.size):
         progress.say(f"{phase}: {resolved.epochs} epochs in batches of {resolved.batch_size}, since the data is small")

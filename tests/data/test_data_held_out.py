@@ -1,5 +1,7 @@
 """Which inputs are held out of a training."""
 
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -39,11 +41,23 @@ def test_each_class_gives_its_share():
 
 def test_no_class_loses_its_last_input():
     labels = np.repeat(np.arange(40), [100, *[1] * 10, *[2] * 29])
-    for seed in range(5):
+    for seed, seen in itertools.product(range(5), (0, 100)):
         for count in (60, labels.size - 40):
-            rest, held = hold_out(split(labels), count, seed)
+            rest, held = hold_out(split(labels), count, seed, seen)
             assert set(rest.labels) == set(range(40))
             assert held.size == count
+
+
+@pytest.mark.parametrize("labels", [np.arange(200) % 7, np.linspace(0, 1, 200), None])
+def test_inputs_that_a_model_was_fitted_to_come_last(labels):
+    data = make_array_split(np.repeat(np.arange(200, dtype="float32")[:, None], 2, 1), labels)
+    for seed in range(3):
+        fitted_to = set(data.balanced_subset(150, seed).tolist())
+        held = positions(hold_out(data, 30, seed, seen=150)[1])
+        assert len(held) == 30
+        assert not fitted_to & set(held)
+        many = positions(hold_out(data, 80, seed, seen=150)[1])
+        assert len(fitted_to & set(many)) <= 40
 
 
 def test_large_sets_give_a_thousand_and_tiny_ones_nothing():

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from dcp_tf.data import make_array_split
+from dcp_tf.data import hold_out, make_array_split
 from dcp_tf.training import Classification, History, TrainConfig, finetuning_advice
 
 IMAGES = np.eye(4, dtype="float32")[np.arange(200) % 4]
@@ -22,6 +22,7 @@ def history(*accuracies, training=0.5, before=0.5):
     records = History([{"held_out_top1": accuracy, "top1": training} for accuracy in accuracies])
     best = max((before, 0), *((a, -i) for i, a in enumerate(accuracies, start=1)))
     records.held_out = {"images": 20, "metric": "top1", "kept_epoch": -best[1], "kept": best[0], "before": before}
+    records.held_out_inputs = hold_out(DATA)[1]
     return records
 
 
