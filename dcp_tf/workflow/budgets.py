@@ -25,11 +25,18 @@ def one_budget(given: Mapping[str, Any]) -> tuple[str, Any] | None:
     if len(stated) > 1:
         raise UsageError(f"give one of {' and '.join(stated)}: each says how much to remove")
     for name, value in stated.items():
-        if isinstance(value, bool) or not isinstance(value, (str, numbers.Real)):
+        is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+        if not is_number and not isinstance(value, str):
             raise UsageError(f"{name} must be a number or a text such as '50%', received {value!r:.80}")
-        if name != "rate" and isinstance(value, numbers.Real) and 0 < value < 1 and name != "latency":
-            raise UsageError(f"{name} is what the smaller model may cost: write a share as {name}='{100 * value:g}%'")
-        return name, _share(value) if name == "rate" else f"{value:.0f}" if _is_count(name, value) else str(value)
+        if name == "rate":
+            return name, _share(value)
+        if is_number and name != "latency":
+            if 0 < value < 1:
+                raise UsageError(
+                    f"{name} is what the smaller model may cost: write a share as {name}='{100 * value:g}%'"
+                )
+            return name, f"{value:.0f}"
+        return name, str(value)
     return None
 
 
@@ -70,7 +77,3 @@ def _share(value: Any) -> Any:
         return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
     except ValueError as error:
         raise UsageError(f"rate must be a share such as 0.5 or '50%', received {value!r:.80}") from error
-
-
-def _is_count(name: str, value: Any) -> bool:
-    return name != "latency" and isinstance(value, numbers.Real)

@@ -133,12 +133,12 @@ def export(
         split = as_split(given[0]).bound_to(source, "test")
         inputs, labels = _all_of(split)
         calibration_split = split if calibration is None else as_split(calibration).bound_to(source, "calibration")
+        samples = _as_list(calibration_split.representative(Deployment.calibration_samples, seed))
         source = with_fixed_size(source, split.shapes)
         for mode in modes:
             file_name = f"{names[label]}_{mode}{'_io8' * (io == 'int8' and mode == 'int8')}.tflite"
             progress.say(f"converting {file_name}")
             try:
-                samples = _as_list(calibration_split.representative(Deployment.calibration_samples, seed))
                 file = _convert(source, mode, samples, io, strict)
                 record = _compare(file, source, inputs, labels, samples)
                 file.save(folder / file_name)
