@@ -1,5 +1,7 @@
 """The loss, the loss weights and the metrics that a model is compiled with."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from joint_nets import INPUTS, LABELS, WEIGHTS, N, NamedSplit, branching
 from dcp_tf.errors import UsageError
 from dcp_tf.models.signature import output_names, with_flat_signature
 from dcp_tf.training import Classification, Custom, JointLoss, Regression, as_objective, choose_objective
-from dcp_tf.training.compiled import compiled_objective
+from dcp_tf.training.compiled import compiled_objective, resolve_objective
 from dcp_tf.training.losses import loss_of
 from dcp_tf.training.targets import complete_labels
 
@@ -282,3 +284,17 @@ def test_a_model_without_a_compiled_loss_gives_none(capsys):
     own_loss.compile(loss="mse")
     assert compiled_objective(own_loss, model, NamedSplit()) is None
     assert "OwnLoss computes its loss itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("form", ["mean", "per_sample", "weighted"])
+def test_a_loss_that_sample_weights_cannot_count_in_is_refused_at_once(form):
+    losses = {
+        "mean": lambda y, x: tf.reduce_mean(tf.abs(y - x)),
+        "per_sample": own,
+        "weighted": lambda y, x, weights=None: tf.reduce_mean(weights * own(y, x)),
+    }
+    model = branching()
+    data = NamedSplit({"boxes": LABELS["boxes"]}, {"boxes": WEIGHTS["boxes"]})
+    refused = pytest.raises(UsageError, match="gives one number for a whole batch")
+    with refused if form == "mean" else contextlib.nullcontext():
+        resolve_objective({"boxes": losses[form]}, model, model, data)
