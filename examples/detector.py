@@ -64,7 +64,7 @@ def measure(outputs, labels, weights):
     return np.average(right, weights=weights["classes"]), np.average(overlap, weights=weights["boxes"])
 
 
-def main(count=5000, epochs=6):
+def main(count=5000, epochs=12):
     """Trains, prunes by three methods, fine-tunes and exports; returns the rows that it prints."""
     keras.utils.set_random_seed(0)
     train_ds = tf.data.Dataset.from_tensor_slices(draw(count, seed=1)).shuffle(count).batch(32)
@@ -93,5 +93,5 @@ def main(count=5000, epochs=6):
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=5000, help="training images")
-    parser.add_argument("--epochs", type=int, default=6, help="of the training; fine-tuning takes a third")
+    parser.add_argument("--epochs", type=int, default=12, help="of the training; fine-tuning takes a third")
     main(**vars(parser.parse_args()))

@@ -19,7 +19,7 @@ ZOOM = np.array([0.7, 1.0, 1.4])  # of three cameras
 
 
 def draw(count, seed):
-    """Images (N, 48, 48, 3) of one shape among lines, crosses and noise, its distance and camera, and its class."""
+    """Images (N, 48, 48, 3) of one shape, lines, a cross and noise, its distance and camera, and its class."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:48, :48]
     images = rng.uniform(0.4, 0.6, (count, 6, 6, 3)).repeat(8, 1).repeat(8, 2)
@@ -27,7 +27,7 @@ def draw(count, seed):
     sizes = np.where(labels < 3, rng.uniform(0.55, 0.85, count), rng.uniform(1.1, 1.6, count))
     distances = rng.uniform(0.7, 1.4, count)
     for image, label, radius in zip(images, labels, 8 * sizes * ZOOM[cameras] / distances, strict=True):
-        for kind in (4, 4, 3, label % 3, 3, 3):  # two lines cross the shape
+        for kind in (4, 3, label % 3, 3):  # a line may cross the shape
             size = radius if kind < 3 else rng.uniform(4, 10)
             (cx, cy), angle = rng.uniform(14, 34, 2), rng.uniform(0, np.pi)
             u = (x - cx) * np.cos(angle) + (y - cy) * np.sin(angle)
@@ -36,7 +36,7 @@ def draw(count, seed):
             disc, square, triangle = u**2 + v**2 < size**2, high < size, (v > -size / 2) & (v < size - 1.7 * np.abs(u))
             line, cross = np.abs(v) < 1, (low < size / 4) & (high < size)
             image[(disc, square, triangle, line, cross)[kind]] = rng.choice([0.1, 0.9], 3)
-        image += rng.normal(0, rng.uniform(0.02, 0.1), image.shape)
+        image += rng.normal(0, rng.uniform(0.02, 0.08), image.shape)
     metadata = np.concatenate([rng.normal(distances, 0.02)[:, None], np.eye(3)[cameras]], 1)
     return {"image": images.astype("float32"), "metadata": metadata.astype("float32")}, labels
 
@@ -49,7 +49,7 @@ def train(model, data, epochs):
     model.fit(*data, batch_size=32, epochs=epochs, verbose=2)
 
 
-def main(count=6000, epochs=6):
+def main(count=10000, epochs=6):
     """Trains, prunes by three methods, fine-tunes and exports; returns the rows that it prints."""
     keras.utils.set_random_seed(0)
     data, test = draw(count, seed=1), draw(1000, seed=2)
@@ -79,6 +79,6 @@ def main(count=6000, epochs=6):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=6000, help="training images")
+    parser.add_argument("--count", type=int, default=10000, help="training images")
     parser.add_argument("--epochs", type=int, default=6, help="of the training; fine-tuning takes a third")
     main(**vars(parser.parse_args()))
