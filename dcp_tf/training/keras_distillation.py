@@ -10,7 +10,7 @@ from keras import tree
 from dcp_tf.errors import UsageError, checks_arguments, first_line
 from dcp_tf.models.compiled_like import compile_arguments
 from dcp_tf.models.outputs import kind_of_tensor
-from dcp_tf.models.signature import output_names
+from dcp_tf.training.compiled import by_output
 from dcp_tf.training.losses import ClassificationLoss, Distillation, MeanSquaredError
 
 _TEMPERATURE = Distillation(MeanSquaredError()).temperature
@@ -34,8 +34,8 @@ class TeacherDistance(keras.distillation.DistillationLoss):
     def of(cls, student: keras.Model, temperature: float = _TEMPERATURE) -> "TeacherDistance":
         """Compares the outputs of a model as its last activations and the losses say that it is compiled with."""
         config = compile_arguments(student)
-        losses = _by_output(config.get("loss"), student)
-        weights = _by_output(config.get("loss_weights"), student)
+        losses = by_output(config.get("loss"), student, "loss")
+        weights = by_output(config.get("loss_weights"), student, "loss_weights")
         kinds = (_kind(kind_of_tensor(x), loss) for x, loss in zip(student.outputs, losses, strict=True))
         return cls(tuple(kinds), tuple(1.0 if weight is None else float(weight) for weight in weights), temperature)
 
@@ -201,16 +201,6 @@ def _number(value: Any, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise UsageError(f"{name} must be a number, received {value!r:.80}")
     return float(value)
-
-
-def _by_output(given: Any, model: keras.Model) -> list[Any]:
-    """What `compile` was given for each output, in the order of `model.outputs`."""
-    names = output_names(model)
-    if isinstance(given, Mapping):
-        layers = getattr(model, "output_names", names)
-        return [given.get(name, given.get(layer)) for name, layer in zip(names, layers, strict=True)]
-    flat = tree.flatten(given) if isinstance(given, (list, tuple)) else [given] * len(names)
-    return flat if len(flat) == len(names) else [None] * len(names)
 
 
 def _kind(kind: str, loss: Any) -> str:
