@@ -2,6 +2,12 @@
 
 import csv
 import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from importlib.util import find_spec
 
 import keras
 import numpy as np
@@ -94,6 +100,39 @@ def test_a_failing_callback_is_one_line_and_the_resumed_run_equals_a_whole_one(w
     assert same(values(finished), values(whole))
     saved = keras.models.load_model(tmp_path / "best.keras")
     assert saved.count_params() == whole.count_params()
+
+
+@pytest.mark.slow
+def test_a_killed_process_resumes_with_its_callbacks_to_the_weights_of_a_whole_run(tmp_path):
+    program = textwrap.dedent(f"""
+        import pathlib, sys
+        sys.path.insert(0, {os.path.dirname(__file__)!r})
+        from test_training_callbacks import TrainState, convolutional, LONG, train, watched
+        folder = pathlib.Path({str(tmp_path)!r})
+        train(folder, convolutional(dropout=0.3), LONG, watched(folder), checkpoint=TrainState(folder / "state.npz"))
+    """)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    process = subprocess.Popen([sys.executable, "-c", program], stderr=subprocess.PIPE, env=environment, text=True)
+    for line in process.stderr:
+        if line.startswith("fine-tuning 17/"):
+            process.kill()
+    assert process.wait() == -signal.SIGKILL
+    killed, whole, state = convolutional(dropout=0.3, seed=9), convolutional(dropout=0.3), tmp_path / "state.npz"
+    history, given = train(tmp_path, killed, LONG, watched(tmp_path), checkpoint=TrainState(state))
+    expected, others = train(tmp_path / "whole", whole, LONG, watched(tmp_path / "whole"))
+    assert without_time(history) == without_time(expected)
+    assert same(values(killed), values(whole))
+    assert (given[0].best_epoch, given[1].steps) == (others[0].best_epoch, others[1].steps)
+
+
+LONG = dataclasses.replace(CONFIG, epochs=60)
+
+
+def watched(folder):
+    """What a run is watched by; TensorBoard where it is installed."""
+    stopping = callbacks.EarlyStopping("val_loss", patience=50, restore_best_weights=True)
+    board = [callbacks.TensorBoard(folder / "board", write_graph=False)] if find_spec("tensorboard") else []
+    return [stopping, Own(), *board]
 
 
 def test_early_stopping_stops_and_its_best_weights_replace_those_of_the_best_epoch(tmp_path, capsys):
