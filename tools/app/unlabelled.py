@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import keras
 import numpy as np
 
 from dcp_tf.tools.app.file_remarks import LOW_SNR_DB
@@ -81,12 +80,16 @@ def reference(model: Any, dataset: Any, objective: Any) -> Reference | None:
 
 
 def _batches_of(inputs: Any) -> Iterator[Any]:
+    import keras
+
     for start in range(0, len(keras.tree.flatten(inputs)[0]), _BATCH):
         yield keras.tree.map_structure(lambda array, first=start: array[first : first + _BATCH], inputs)
 
 
 def _answers(model_or_predict: Any, batches: Iterator[Any]) -> list[np.ndarray]:
     """One array for each output."""
+    import keras
+
     from dcp_tf.evaluation import predict_function
 
     predict = predict_function(model_or_predict)
