@@ -34,7 +34,7 @@ METHODS = {
     "l1": dcp_tf.L1(rate=0.4),
     "l2": dcp_tf.L2(rate=0.4, allocation="global"),
     "fpgm": dcp_tf.FPGM(rate=0.4),
-    "bn_scale": dcp_tf.BNScale(rate=0.4, exclude=("meta_hidden",)),
+    "bn_scale": dcp_tf.BNScale(rate=0.4, exclude=(".*_hidden",)),
     "taylor": dcp_tf.Taylor(target=dcp_tf.Target("params", "70%"), selection_samples=24),
     "apoz": dcp_tf.APoZ(rate=0.4, selection_samples=24),
     "random updated": dcp_tf.Random(rate=0.4, update=True, **FEW),

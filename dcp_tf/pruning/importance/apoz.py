@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
+from dcp_tf.graph.trace import Trace
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.importance.criterion import Criterion, Scores, register_importance
 from dcp_tf.pruning.importance.images import mean_over_batches
@@ -74,14 +75,23 @@ def _activations(graph: ChannelGraph, group: ChannelGroup) -> list[int]:
     tensors = set()
     for record, *_ in graph.consumers(group):
         for index in graph.calls_of(record):
-            for tensor in graph.trace.calls[index].inputs:
-                maker = graph.trace.producer.get(tensor)
-                while maker is not None and isinstance(graph.trace.calls[maker].operation, _VIEWS):
-                    tensor = graph.trace.calls[maker].inputs[0]
-                    maker = graph.trace.producer.get(tensor)
-                if np.isin(graph.class_of_label[graph.labels[tensor]], group.classes).any():
-                    tensors.add(tensor)
+            read = [source for tensor in graph.trace.calls[index].inputs for source in _sources(graph.trace, tensor)]
+            tensors.update(t for t in read if np.isin(graph.class_of_label[graph.labels[t]], group.classes).any())
     return sorted(tensors)
+
+
+def _sources(trace: Trace, tensor: int) -> list[int]:
+    """The tensors whose values a tensor moves or pools, also where pooled ones are joined with others."""
+    if tensor not in trace.producer:
+        return [tensor]
+    call = trace.calls[trace.producer[tensor]]
+    if isinstance(call.operation, _VIEWS):
+        return _sources(trace, call.inputs[0])
+    if isinstance(call.operation, keras.layers.Concatenate):
+        sources = [_sources(trace, joined) for joined in call.inputs]
+        if any(source != [joined] for source, joined in zip(sources, call.inputs, strict=True)):
+            return [tensor for source in sources for tensor in source]
+    return [tensor]
 
 
 def _of_labels(graph: ChannelGraph, group: ChannelGroup, means: dict[int, np.ndarray]) -> np.ndarray:
