@@ -190,6 +190,30 @@ SELECTION = (
 )
 TRAINING = (
     Fault(
+        "an optimizer moves masked weights",
+        "if id(variable) in self._masks:\n                variable.assign",
+        "if False:\n                variable.assign",
+        "test_every_optimizer_trains_resumes_to_equal_weights_and_keeps_masked_weights_at_zero[muon]",
+    ),
+    Fault(
+        "AdamW's weights decay twice",
+        "if self._config.is_plain_sgd and id(variable) in self._decaying:",
+        "if id(variable) in self._decaying:",
+        "test_an_optimizer_given_to_a_training_equals_keras_own_fit",
+    ),
+    Fault(
+        "the schedule overwrites a rate that a callback sets",
+        "            self.callbacks.set_rate = True",
+        "            pass",
+        "test_rates_that_callbacks_set_stay",
+    ),
+    Fault(
+        "callbacks of a resumed run begin anew",
+        "self.callbacks.begin(history.callbacks)",
+        "self.callbacks.begin()",
+        "test_a_failing_callback_is_one_line_and_the_resumed_run_equals_a_whole_one[where1]",
+    ),
+    Fault(
         "a step of the learning rate comes late",
         "sum(epoch >= boundary for",
         "sum(epoch > boundary for",
