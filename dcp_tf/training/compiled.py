@@ -91,7 +91,9 @@ def compiled_objective(
     if len(names) == 1:
         checked_weights(loss_weights, names)
         objective, told = objective_of_loss(losses[0], model, data, what)
-        progress.say(f"loss taken from model.compile: {told}")
+        weight = by_output(arguments.get("loss_weights"), compiled, "loss_weights")[0]
+        unused = "" if weight in (None, 1) else f" (not its weight {weight:g}: it is the only loss)"
+        progress.say(f"loss taken from model.compile: {told}{unused}")
         return with_metrics(objective, metrics[0])
     weights = by_output(arguments.get("loss_weights"), compiled, "loss_weights")
     given = dict(zip(names, (1.0 if weight is None else weight for weight in weights), strict=True))

@@ -115,6 +115,15 @@ def test_a_usual_loss_is_the_objective_that_outputs_and_labels_suggest(loss, act
     assert repr(compiled) == repr(choose_objective(model, data))
 
 
+def test_the_weight_of_a_single_loss_is_not_used(capsys):
+    model = network(None, 4)
+    model.compile(loss="mse", loss_weights=[10.0])
+    assert compiled_objective(model, model, NamedSplit(LABELS["boxes"] / 9)) == choose_objective(
+        model, NamedSplit(LABELS["boxes"] / 9)
+    )
+    assert "mse (not its weight 10: it is the only loss)" in capsys.readouterr().err
+
+
 def test_a_loss_without_from_logits_of_outputs_that_are_no_probabilities_is_of_logits():
     model = network()
     model.compile(loss="sparse_categorical_crossentropy")
