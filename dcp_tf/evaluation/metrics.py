@@ -1,6 +1,7 @@
 """Accuracy over a whole data set, and how often two models agree."""
 
 import collections
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -102,7 +103,8 @@ def predict_function(model_or_predict: keras.Model | Callable) -> Callable:
     """A function from images to outputs: a Keras model compiled in inference mode, anything else as it is."""
     if not isinstance(model_or_predict, keras.Model):
         return model_or_predict
-    return tf.function(lambda images: model_or_predict(images, training=False), reduce_retracing=True)
+    # A partial function: TensorFlow counts the traces of a lambda over all models, and warns of too many.
+    return tf.function(functools.partial(model_or_predict, training=False), reduce_retracing=True)
 
 
 def outputs_and_labels(

@@ -15,7 +15,14 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
-from dcp_tf.evaluation import accuracy, measure_dense, measure_multilabel, measure_regression, measure_sequences
+from dcp_tf.evaluation import (
+    accuracy,
+    measure_dense,
+    measure_multilabel,
+    measure_regression,
+    measure_sequences,
+    predict_function,
+)
 from dcp_tf.models.signature import pack
 from dcp_tf.training.head_layers import POOLED_RANKS, map_head, pooled_head
 from dcp_tf.training.label_checks import check_class_labels, check_numbers, check_rows, is_index
@@ -379,7 +386,8 @@ def predictions(model: keras.Model, data: Any, count: int) -> tuple[np.ndarray, 
 def compose(model_or_predict: keras.Model | Callable, function: Callable) -> Callable:
     """`function` of the outputs."""
     if isinstance(model_or_predict, keras.Model):
-        return tf.function(lambda images: function(model_or_predict(images, training=False)), reduce_retracing=True)
+        predict = predict_function(model_or_predict)
+        return lambda images: function(predict(images))
     return lambda images: function(model_or_predict(images))
 
 

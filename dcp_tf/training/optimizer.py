@@ -11,7 +11,8 @@ from dcp_tf.errors import UsageError
 from dcp_tf.settings.optimizers import OPTIMIZERS, Default, rate_and_decay, serialized
 from dcp_tf.settings.training import TrainConfig
 
-_RATE_AFTER_PRUNING = 3  # times the rate of a model's own training: a short one has to mend what pruning broke
+_RATE_AFTER_PRUNING = 0.3  # times the rate of a model's own training: more ruins large networks after recovery
+_FOR_SGD = 3  # times Keras' default for another optimizer: rates above were chosen for SGD
 
 
 class Optimizer:
@@ -83,8 +84,9 @@ def with_compiled_optimizer(config: TrainConfig, model: keras.Model, phase: str)
     """The configuration with the optimizer that the model was compiled with, unless another one was asked for.
 
     A model compiled with SGD is trained with SGD as the configuration has it. The learning rate, where none was asked
-    for, is three times the model's own, which counts as a tenth of Keras' default for that optimizer at least, as a
-    training may end near 0, and as this default at most (docs/decisions/063).
+    for, is 0.3 times the model's own, which counts as a tenth of Keras' default for that optimizer at least, as a
+    training may end near 0, and as this default at most. A rate that was asked for and is far above this default was
+    chosen for SGD, which stays then (docs/decisions/063).
     """
     compiled = getattr(model, "optimizer", None) if getattr(model, "compiled", False) else None
     compiled = getattr(compiled, "inner_optimizer", compiled)
@@ -98,6 +100,13 @@ def with_compiled_optimizer(config: TrainConfig, model: keras.Model, phase: str)
         name, (rate, _) = setting["class_name"].lower(), rate_and_decay(setting)
         if name in OPTIMIZERS:
             most, _ = rate_and_decay(name)
+            if not isinstance(config.learning_rate, Default) and config.learning_rate > _FOR_SGD * most:
+                progress.say(
+                    f"{phase}: SGD, since learning_rate={config.learning_rate:g} is far above what "
+                    f"{setting['class_name']} takes ({most:g}); optimizer={name!r} trains as the model was compiled",
+                    ("learning_rate", "optimizer"),
+                )
+                return config
             own["learning_rate"] = _RATE_AFTER_PRUNING * min(max(rate, most / 10), most)
         config = dataclasses.replace(config, optimizer=setting, **changes)
     except UsageError as error:

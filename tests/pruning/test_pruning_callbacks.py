@@ -47,10 +47,10 @@ def test_both_trainings_use_the_compiled_optimizer_and_their_callbacks_and_resum
     watched = given()
     whole = run(some, callbacks=watched)
     lines = capsys.readouterr().err
-    assert "fine-tuning: AdamW, as the model was compiled, learning rate 0.003" in lines
+    assert "fine-tuning: AdamW, as the model was compiled, learning rate 0.0003" in lines
     assert "auxiliary fine-tuning: AdamW, as the model was compiled" in lines
     rates = {phase["name"]: phase["history"][0]["learning_rate"] for phase in whole.history if "history" in phase}
-    assert all(0.0025 < rate < 0.003 for rate in (rates["auxiliary"], rates["fine-tuning"]))
+    assert all(0.00025 < rate < 0.0003 for rate in (rates["auxiliary"], rates["fine-tuning"]))
     assert [watched[phase][-1].epochs for phase in ("auxiliary", "finetuning")] == [
         len(phase["history"]) for phase in whole.history if "history" in phase
     ]

@@ -155,10 +155,10 @@ def test_what_cannot_be_is_one_line(settings, line):
     ("compiled", "name", "rate"),
     [
         (optimizers.SGD(0.5), None, 0.01),
-        (optimizers.Adam(1e-3), "Adam", 3e-3),
-        (optimizers.AdamW(1e-7, weight_decay=0.3), "AdamW", 3e-4),
-        (optimizers.AdamW(schedules.CosineDecay(0.5, 9)), "AdamW", 3e-3),
-        (optimizers.LossScaleOptimizer(optimizers.Adam(2e-4)), "Adam", 6e-4),
+        (optimizers.Adam(1e-3), "Adam", 3e-4),
+        (optimizers.AdamW(1e-7, weight_decay=0.3), "AdamW", 3e-5),
+        (optimizers.AdamW(schedules.CosineDecay(0.5, 9)), "AdamW", 3e-4),
+        (optimizers.LossScaleOptimizer(optimizers.Adam(2e-4)), "Adam", 6e-5),
     ],
 )
 def test_a_model_is_trained_with_the_optimizer_that_it_was_compiled_with(compiled, name, rate, capsys):
@@ -172,6 +172,16 @@ def test_a_model_is_trained_with_the_optimizer_that_it_was_compiled_with(compile
     for told in ("sgd", "lion"):
         asked = dataclasses.replace(FINETUNING, optimizer=told)
         assert with_compiled_optimizer(asked, model, "fine-tuning") is asked
+
+
+@pytest.mark.parametrize(("rate", "name"), [(0.01, None), (0.1, None), (0.002, "Adam"), (1e-4, "Adam")])
+def test_a_rate_that_was_chosen_for_sgd_keeps_sgd(rate, name, capsys):
+    model = dense()
+    model.compile(optimizers.Adam(1e-3), "mse")
+    config = with_compiled_optimizer(TrainConfig(2, learning_rate=rate), model, "fine-tuning")
+    assert config.learning_rate == pytest.approx(rate)
+    assert (config.optimizer and config.optimizer["class_name"]) == name
+    assert ("fine-tuning: SGD, since learning_rate=" in capsys.readouterr().err) == (name is None)
 
 
 def test_a_compiled_moving_average_becomes_that_of_the_training(capsys):
