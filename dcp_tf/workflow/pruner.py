@@ -18,6 +18,7 @@ from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import PruningPlan
 from dcp_tf.pruning.prune import PruneResult, prune
 from dcp_tf.pruning.steps import changed_groups
+from dcp_tf.settings.importance import Choice
 from dcp_tf.text_table import reduction, text_table
 from dcp_tf.training.masks import MaskedKernels
 from dcp_tf.workflow.budgets import MEASURED, method_from, one_budget
@@ -46,7 +47,7 @@ class Pruner:
     def __init__(
         self,
         model: keras.Model,
-        method: str | type[Method] | Method = "dcp",
+        method: str | type[Method] | Method = Choice.method,
         *,
         rate: float | str | None = None,
         macs: int | str | None = None,
