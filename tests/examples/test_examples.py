@@ -8,7 +8,7 @@ import pytest
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 SCRIPTS = sorted(path.stem for path in EXAMPLES.glob("*.py"))
-SHORT = {"unet": (160, 3), "detector": (160, 3), "keyword_spotting": (400, 3), "image_and_metadata": (320, 3)}
+SHORT = {"unet": (640, 6), "detector": (160, 3), "keyword_spotting": (400, 3), "image_and_metadata": (320, 3)}
 
 
 def load(name):
