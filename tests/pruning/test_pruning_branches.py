@@ -43,7 +43,7 @@ METHODS = {
     "width_multiplier": dcp_tf.WidthMultiplier(rate=0.4),
     "width_multiplier+": dcp_tf.WidthMultiplier(rate=0.4, auxiliary_losses=1),
 }
-QUICK = ("dcp global", "taylor")
+QUICK = ("taylor",)
 
 
 def drawn_plan(graph, rng):

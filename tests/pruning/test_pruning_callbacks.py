@@ -70,6 +70,7 @@ def test_an_optimizer_that_is_asked_for_comes_before_the_compiled_one(some):
     assert lion.history[-1]["history"][0]["loss"] != plain.history[-1]["history"][0]["loss"]
 
 
+@pytest.mark.slow
 def test_classifiers_alone_train_with_the_optimizer_that_is_asked_for_and_with_callbacks(some):
     method, watched = small(auxiliary_layers=("join",), per_step=4), Counts()
     losses = []

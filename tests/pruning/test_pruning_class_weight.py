@@ -40,6 +40,7 @@ def test_they_are_the_sample_weights_that_they_stand_for(model):
     assert any(not np.array_equal(a, b) for a, b in zip(weights, others, strict=True))
 
 
+@pytest.mark.slow
 def test_a_run_does_not_resume_with_other_ones(model, tmp_path):
     batches = tf.data.Dataset.from_tensor_slices((INPUTS, CLASSES)).batch(32)
     for data in ((INPUTS, CLASSES), batches):
