@@ -167,6 +167,8 @@ def check_baseline(
     is_clear = reason is None and _is_clearly_right(check, judge, data.labels)
     if is_clear or source.labels is None or judge.primary not in _MEASURES or _lacks_neighbors(judge, source.labels):
         return dataclasses.replace(check, warning=reason)
+    if getattr(source, "weights", None) is not None and not np.all(source.weights):
+        return dataclasses.replace(check, warning=reason)  # where labels do not count, figures say nothing
     return _Diagnosis(model, judge, source, class_names, seed).complete(check, reason)
 
 

@@ -207,6 +207,14 @@ def test_numbers(change, line):
     assert line in " ".join(lines) if line else not lines
 
 
+def test_labels_that_do_not_count_say_nothing():
+    labels, _, objective = numbers()
+    weights = (np.arange(400) % 4 == 0).astype("float32")
+    data = make_array_split(np.repeat(np.arange(400.0)[:, None], 2, 1), labels, weights=weights)
+    outputs = np.where(weights[:, None] > 0, labels, -50).astype("float32")
+    assert not checked(lambda images: outputs[np.asarray(images)[:, 0].astype(int)], data, objective).lines()
+
+
 @pytest.mark.parametrize(
     ("kind", "shape", "labels"),
     [
