@@ -103,7 +103,11 @@ class Quadratic:
             for number, strength in enumerate(_STRENGTHS):
                 shifted = hessian.copy()
                 shifted[np.diag_indices_from(shifted)] += strength * unit / 2 + 1e-30
-                step = scipy.linalg.solve(shifted, linear, assume_a="pos", check_finite=False)
+                try:
+                    step = scipy.linalg.solve(shifted, linear, assume_a="pos", check_finite=False)
+                except np.linalg.LinAlgError:  # by rounding, or without a single image in which a channel is alive
+                    errors[number] = np.inf
+                    continue
                 measured = step if self.metric is None else step @ self.metric
                 errors[number] += 0.5 * np.vdot(measured, other_hessian @ step) - np.vdot(measured, other_linear)
         return _STRENGTHS[int(np.argmin(errors))]

@@ -190,6 +190,14 @@ def test_fit_toward_the_trained_kernel_changes_little_where_there_are_many_rows(
     np.testing.assert_allclose(model.fit(everything), part.fit(everything), atol=0.02)
 
 
+def test_a_strength_that_rounding_makes_singular_is_not_chosen():
+    hessian = np.diag([1.0, 1.0, -0.02])  # a Gram matrix of float32 may have such a value
+    halves = [(hessian, np.ones((3, 2)))] * 2
+    part = Quadratic(2 * hessian, 2 * np.ones((3, 2)), np.arange(3)[:, None], np.ones((3, 1), bool), None, halves)
+    _, strength = part.toward(np.zeros((3, 2)), np.ones(3, bool))
+    assert strength * np.trace(2 * hessian) / 6 > 0.02
+
+
 def test_without_halves_there_is_no_ridge():
     part = random_quadratic(np.random.default_rng(7), 4, 1)
     model, strength = part.toward(np.ones_like(part.linear), np.ones(4, bool))
