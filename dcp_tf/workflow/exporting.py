@@ -1,6 +1,7 @@
 """`export`: TFLite files of a model, each compared with it and timed, in one call."""
 
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,11 @@ from dcp_tf.errors import RunError, UsageError, did_you_mean, first_line
 from dcp_tf.files import readable_name, writable_folder
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.outputs import kind_of_tensor
+from dcp_tf.models.signature import pack
 from dcp_tf.settings.deployment import Deployment
 from dcp_tf.text_table import text_table
-from dcp_tf.tflite import BenchmarkResult, benchmark, convert, image_metadata, with_metadata
+from dcp_tf.tflite import BenchmarkResult, benchmark, image_metadata, with_metadata
+from dcp_tf.tflite.conversion.files_of_modes import convert_in_mode, file_name
 from dcp_tf.tflite.conversion.fixed_size import with_fixed_size
 from dcp_tf.tflite.types import Quantization
 from dcp_tf.tflite.verify.checked_file import check_file
@@ -136,15 +139,16 @@ def export(
         samples = _as_list(calibration_split.representative(Deployment.calibration_samples, seed))
         source = with_fixed_size(source, split.shapes)
         for mode in modes:
-            file_name = f"{names[label]}_{mode}{'_io8' * (io == 'int8' and mode == 'int8')}.tflite"
-            progress.say(f"converting {file_name}")
+            path = folder / file_name(names[label], mode, io)
+            progress.say(f"converting {path.name}")
             try:
-                file = _convert(source, mode, samples, io, strict)
+                file = convert_in_mode(source, mode, functools.partial(pack, samples), io, strict)
+                file = with_metadata(file, image_metadata(source, mode, None))
                 record = _compare(file, source, inputs, labels, samples)
-                file.save(folder / file_name)
-                records[file_name] = {"model": label, **record}
+                file.save(path)
+                records[path.name] = {"model": label, **record}
             except (RunError, UsageError) as error:
-                failures.append(f"{file_name}: {first_line(error)}")
+                failures.append(f"{path.name}: {first_line(error)}")
     latency = {}
     for mode in modes if runs else ():
         paths = {n: folder / n for n, record in records.items() if record["quantization"] == mode}
@@ -178,17 +182,6 @@ def _all_of(split: Any) -> tuple[Any, Any]:
 
 def _as_list(inputs: Any) -> list[np.ndarray]:
     return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
-
-
-def _convert(model: keras.Model, mode: str, samples: list[np.ndarray], io: str, strict: bool) -> Any:
-    if Quantization(mode).is_calibrated:
-        data = samples[0] if len(samples) == 1 else samples
-        file = convert(
-            model, mode, representative_data=data, io=io if mode == "int8" else "float", allow_float=not strict
-        )
-    else:
-        file = convert(model, mode)
-    return with_metadata(file, image_metadata(model, mode, None))
 
 
 def _compare(file: Any, model: keras.Model, inputs: Any, labels: Any, samples: list[np.ndarray]) -> dict[str, Any]:

@@ -40,14 +40,15 @@ def deploy(
     failures: list[str] = []
     with collect(failures, "TFLite files", settings.debug):
         from dcp_tf.graph import count_cost
+        from dcp_tf.tflite.conversion.files_of_modes import file_name
 
-        images = _test_images(dataset)
+        images = dataset.test.representative(dataset.test.size)  # all of them
         models = {name: tflite_files.fixed_size(model, dataset) for name, model in models.items()}
         macs = {name: count_cost(model).macs for name, model in models.items() if settings.quantizations}
         for mode, name in itertools.product(settings.quantizations, models):
             if mode == "sparse" and name == "baseline" and len(models) > 1:
                 continue  # it was not pruned, so it has no zeros
-            path = folder / tflite_files.file_name(name, mode, settings.io)
+            path = folder / file_name(name, mode, settings.io)
             progress.say(f"converting {path.name}")
             with collect(failures, path.name, settings.debug):
                 file, record = tflite_files.make(models[name], mode, dataset, images, objective, settings, seed)
@@ -62,17 +63,6 @@ def deploy(
     for line in [*remarks(records), *(reference.remarks(records) if reference is not None else ())]:
         progress.say(line)
     return records, failures
-
-
-def _test_images(dataset: Any) -> Any:
-    """All test images in one array, of several inputs a tuple of arrays."""
-    import keras
-    import numpy as np
-
-    from dcp_tf.data import split_batch
-
-    inputs = (split_batch(batch)[0] for batch in dataset.test.batches(256).as_numpy_iterator())
-    return keras.tree.map_structure(lambda *parts: np.concatenate(parts), *inputs)
 
 
 def compare_operations(records: Mapping[str, dict], folder: pathlib.Path, reference: str) -> None:

@@ -8,11 +8,6 @@ from dcp_tf.tools.app.qat_file import make_qat_file
 from dcp_tf.tools.app.run_summary import measure_figures
 
 
-def file_name(name: str, mode: str, io: str) -> str:
-    """NAME_MODE.tflite, or NAME_MODE_io8.tflite with integer inputs and outputs."""
-    return f"{name}_{mode}{'_io8' if io == 'int8' and mode in ('int8', 'qat') else ''}.tflite"
-
-
 def fixed_size(model: Any, dataset: Any) -> Any:
     """The model with the image size of the data set, because TFLite needs fixed sizes."""
     from dcp_tf.tflite.conversion.fixed_size import with_fixed_size
@@ -57,13 +52,11 @@ def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> An
         UsageError: the model does not suit this mode.
         RunError: the model cannot be converted.
     """
-    from dcp_tf import tflite
+    from dcp_tf.tflite.conversion.files_of_modes import convert_in_mode
 
-    if not tflite.Quantization(mode).is_calibrated:
-        return tflite.convert(model, mode)
-    images = _calibration_images(dataset, settings, seed)
-    io = settings.io if mode == "int8" else "float"
-    return tflite.convert(model, mode, representative_data=images, io=io, allow_float=not settings.strict)
+    return convert_in_mode(
+        model, mode, lambda: _calibration_images(dataset, settings, seed), settings.io, settings.strict
+    )
 
 
 def _calibration_images(dataset: Any, settings: Any, seed: int) -> Any:

@@ -1,0 +1,33 @@
+"""How the file of a quantization mode is called, and how it is made from calibration samples."""
+
+from collections.abc import Callable
+from typing import Any
+
+from dcp_tf.tflite.types import Quantization, TFLiteFile
+
+
+def file_name(name: str, mode: str, io: str) -> str:
+    """NAME_MODE.tflite, or NAME_MODE_io8.tflite with integer inputs and outputs."""
+    return f"{name}_{mode}{'_io8' if io == 'int8' and mode in ('int8', 'qat') else ''}.tflite"
+
+
+def convert_in_mode(model: Any, mode: str, samples: Callable[[], Any], io: str, strict: bool) -> TFLiteFile:
+    """Converts a model; only integer files ask for calibration samples.
+
+    Args:
+        model: a Keras model of fixed sizes.
+        mode: quantization mode.
+        samples: returns an array (N, ...), or one such array for each input.
+        io: "float" or "int8": inputs and outputs of int8 files.
+        strict: refuse integer files in which an operation stays in float.
+
+    Raises:
+        UsageError: the model does not suit this mode.
+        RunError: the model cannot be converted.
+    """
+    from dcp_tf.tflite import convert  # here: it imports TensorFlow
+
+    if not Quantization(mode).is_calibrated:
+        return convert(model, mode)
+    io = io if mode == "int8" else "float"
+    return convert(model, mode, representative_data=samples(), io=io, allow_float=not strict)
