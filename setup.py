@@ -62,6 +62,7 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "docs": ["mkdocs-material>=9.5", "mkdocstrings[python]>=0.26"],
         "edge": ["ai-edge-quantizer>=0.4"],
         "hub": ["keras-hub>=0.21"],
         "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5", "ruff>=0.6"],

@@ -4,7 +4,7 @@
     python -m dcp_tf.tools.benchmark --models=A.tflite,B.tflite --device=android --benchmark_model=PATH
 
 The runs are interleaved, so that other load slows all files alike. If the measurement is too noisy, the table says so
-in place of a speedup. docs/android.md describes how to measure on a phone.
+in place of a speedup. docs/guides/android.md describes how to measure on a phone.
 """
 
 import os

@@ -63,7 +63,7 @@ class AndroidSettings(Timing):
         if self.benchmark_model is None:
             raise UsageError(
                 "say where TFLite's benchmark_model for Android is: benchmark_model=PATH. Download the nightly build "
-                f"for 64-bit phones from {DOWNLOAD} (docs/android.md tells more)",
+                f"for 64-bit phones from {DOWNLOAD} (docs/guides/android.md tells more)",
                 setting="benchmark_model",
             )
         path = pathlib.Path(self.benchmark_model)

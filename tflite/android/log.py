@@ -166,7 +166,7 @@ def _number(text: str, line: str) -> float:
     if not math.isfinite(value):
         raise RunError(
             f"benchmark_model printed {text!r} instead of a number, in the line {line!r}: run again, or take "
-            "another build of it (docs/android.md)"
+            "another build of it (docs/guides/android.md)"
         )
     return value
 
