@@ -1,7 +1,15 @@
-"""What `mkdocs build` does beyond its plugins: the package is laid out as it is installed, for the API reference."""
+"""What `mkdocs build` does beyond its plugins: it lays out the package, and writes the tables of programs and flags."""
 
+import dataclasses
+import functools
+import html
+import importlib
+import inspect
 import pathlib
+import pkgutil
+import re
 import shutil
+import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / ".cache" / "docs" / "dcp_tf"
@@ -15,3 +23,127 @@ def on_startup(**_):
     parts = [path for path in (ROOT / "dcp_tf").iterdir() if path.name != "__pycache__"]
     for path in [*parts, *(ROOT / name for name in BESIDE)]:
         (PACKAGE / path.name).symlink_to(path)
+    package = PACKAGE / "__init__.py"  # a package that imports one of its own packages confuses the static reader
+    text = package.read_text("utf-8").replace("from dcp_tf import tflite\n", "pass\n")
+    package.unlink()
+    package.write_text(text, "utf-8")
+    sys.path.insert(0, str(ROOT))
+
+
+def on_page_markdown(markdown, **_):
+    """Puts generated tables in place of `<!-- programs -->` and its like."""
+    for name, make in (("programs", program_sections), ("flags", flag_tables), ("python", python_tables)):
+        if f"<!-- {name} -->" in markdown:
+            markdown = markdown.replace(f"<!-- {name} -->", make())
+    return markdown
+
+
+def programs():
+    """The programs by name; no TensorFlow is imported."""
+    names = importlib.import_module("dcp_tf.tools.__main__").PROGRAMS
+    return {name: importlib.import_module(f"dcp_tf.tools.{name}").PROGRAM for name in names}
+
+
+@functools.cache
+def flags():
+    """Every flag by name: the programs that have it, each with section, default and help."""
+    found = {}
+    for program in programs().values():
+        for section, names in program._sections:
+            for name in names:
+                flag = program.flags[name]
+                about = re.sub(r"^<(.+)>: (.*)", lambda m: f"{m[2]} One of: {m[1].replace('|', ', ')}.", flag.help)
+                found.setdefault(name, {})[program.name] = (section, _default(flag), about)
+    return found
+
+
+def program_sections():
+    """A section for each program: its docstring, and its flags with links to the tables."""
+    texts = []
+    for name, program in programs().items():
+        lines = [f"## {name}", ""]
+        lines += [_as_markdown(program.about), ""]
+        for section, names in program._sections:
+            if names and section != "Flags":
+                links = ", ".join(f"[`--{name}`](settings.md#flag-{name})" for name in names)
+                lines.append(f"* {section}: {links}")
+        texts.append("\n".join(lines))
+    return "\n\n".join(texts)
+
+
+def flag_tables():
+    """A table for each section of flags; each flag stands in the first section that has it."""
+    sections = {}
+    for name, owners in flags().items():
+        title = next(iter(owners.values()))[0]
+        sections.setdefault("All programs" if title == "Flags" else title, []).append((name, owners))
+    texts = []
+    for title, rows in sections.items():
+        lines = [f"### {title}", "", "| flag | default | |", "|---|---|---|"]
+        lines += [_flag_row(name, owners) for name, owners in rows]
+        texts.append("\n".join(lines))
+    return "\n\n".join(texts)
+
+
+def _flag_row(name, owners):
+    defaults, abouts = ({}, {})
+    for program, (_, default, about) in owners.items():
+        defaults.setdefault(default, []).append(program)
+        abouts.setdefault(about, []).append(program)
+    shown = _by_program(defaults, lambda value: f"`{value}`" if value else "none")
+    about = _by_program(abouts, _escape)
+    where = "all programs" if len(owners) == len(programs()) else ", ".join(owners)
+    return f"| `--{name}`{{ #flag-{name} }} | {shown} | {about} *({where})* |"
+
+
+def _by_program(values, show):
+    """The value that most programs have, then those of the others behind their names."""
+    first, *others = sorted(values, key=lambda value: -len(values[value]))
+    return "; ".join([show(first), *(f"{', '.join(values[other])}: {show(other)}" for other in others)])
+
+
+def python_tables():
+    """A table for each class of settings: its fields, their defaults, and the flags that set them."""
+    from dcp_tf import settings
+    from dcp_tf.settings.table import Settings, plain_text, rules
+
+    texts = []
+    for module in pkgutil.iter_modules(settings.__path__, f"{settings.__name__}."):
+        for name, owner in vars(importlib.import_module(module.name)).items():
+            own = inspect.isclass(owner) and issubclass(owner, Settings) and owner.__module__ == module.name
+            fields = [f for f in dataclasses.fields(owner) if f.name in inspect.get_annotations(owner)] if own else []
+            if not fields:
+                continue
+            lines = [f"### {name}", "", "| setting | default | flag | |", "|---|---|---|---|"]
+            for field in fields:
+                rule = rules(owner).get(field.name)
+                if rule is not None:
+                    flag = None if rule.python_only else rule.flag or field.name
+                    link = f"[`--{flag}`](#flag-{flag})" if flag in flags() else "Python only"
+                    default = "" if field.default is dataclasses.MISSING else f"`{field.default!r}`"
+                    lines.append(f"| `{field.name}` | {default} | {link} | {_escape(plain_text(rule.about))} |")
+            texts.append("\n".join(lines))
+    return "\n\n".join(texts)
+
+
+def _default(flag):
+    value = flag.default_as_str
+    if flag.boolean:
+        return "on" if flag.default is True else "off"
+    return "" if value in (None, "''") else value.strip("'")
+
+
+def _escape(text):
+    """A help text inside of a table, with links from flags to their rows."""
+    text = re.sub(r"([|*\\])", r"\\\1", html.escape(text, quote=False))
+    known = flags()
+    return re.sub(r"--(\w+)", lambda m: f"[`--{m[1]}`](#flag-{m[1]})" if m[1] in known else m[0], text)
+
+
+def _as_markdown(about):
+    """A program's docstring: indented commands become blocks of the shell."""
+    paragraphs = inspect.cleandoc(about).split("\n\n")
+    return "\n\n".join(
+        f"```sh\n{inspect.cleandoc(text)}\n```" if text.startswith("    ") else html.escape(text, quote=False)
+        for text in paragraphs
+    )

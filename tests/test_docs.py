@@ -1,5 +1,6 @@
 """The pages for people who work on the code: links lead somewhere, decisions are complete and indexed."""
 
+import importlib.util
 import pathlib
 import re
 
@@ -8,6 +9,9 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DECISIONS = ROOT / "docs" / "decisions"
 PAGES = [ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").rglob("*.md"))]
+GUIDES = [page for page in PAGES if page.parent != DECISIONS]
+# Flags of absl itself, of other programs, and what stands for several flags.
+OTHER_FLAGS = {"flagfile", "helpfull", "flag", "name", "target_", "site", "strict"}
 SECTIONS = ["Context", "What was measured", "Decision", "When to look again"]
 
 
@@ -40,3 +44,54 @@ def test_the_map_and_decisions_name_files_that_exist(page):
     paths = set(re.findall(r"`((?:dcp_tf|tflite|tools|tests|docs)/(?:\w+/)*(?:\w+\.py)?)`", page.read_text("utf-8")))
     assert paths or page in pages_of_decisions()
     assert not sorted(path for path in paths if not (ROOT / path).exists())
+
+
+def hooks():
+    spec = importlib.util.spec_from_file_location("docs_hooks", ROOT / "docs" / "hooks.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def flags_of_benchmarks():
+    return set(
+        re.findall(r'(?i:program)\.\w+\(\s*"(\w+)"', "".join(p.read_text() for p in ROOT.glob("benchmarks/*.py")))
+    )
+
+
+@pytest.fixture(scope="module")
+def programs():
+    return {name: set(program.flags) for name, program in hooks().programs().items()}
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_every_flag_that_a_page_names_exists(page, programs):
+    text = page.read_text("utf-8")
+    known = set().union(*programs.values(), flags_of_benchmarks(), OTHER_FLAGS)
+    unknown = {
+        flag
+        for flag in re.findall(r"(?<![\w-])--(\w+)(?![\w.])", text)
+        if {flag, flag.removeprefix("no")}.isdisjoint(known)
+    }
+    assert not unknown
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
+def test_every_command_has_only_flags_of_its_program(page, programs):
+    commands = re.findall(
+        r"(?:dcp_tf\.tools\.|dcp-tf )(\w+)((?:[^\n`|]|\\\n)*)", page.read_text("utf-8").replace("\\\n", " ")
+    )
+    for name, arguments in commands:
+        if name in programs:
+            flags = set(re.findall(r"(?<![\w-])--(\w+)", arguments)) - {"helpfull", "flagfile"}
+            assert {f for f in flags if {f, f.removeprefix("no")}.isdisjoint(programs[name])} == set(), name
+
+
+def test_the_tables_have_each_flag_once_with_its_default(programs):
+    module = hooks()
+    table = module.flag_tables()
+    for flag in set().union(*programs.values()):
+        assert table.count(f"| `--{flag}`{{ #flag-{flag} }} |") == 1, flag
+    assert "| `--rate`{ #flag-rate } | `0.5`; inspect_model: none |" in table
+    sections = module.program_sections()
+    assert all(f"## {name}\n" in sections for name in programs)
