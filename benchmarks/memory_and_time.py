@@ -25,12 +25,12 @@ from dcp_tf.tools.cli.program import Program
 
 # Function that does the work of a phase -> what the phase is called.
 PHASES = {
-    "dcp_tf.pruning.prune.global_widths": "allocation",
+    "dcp_tf.pruning.prune_model.global_widths": "allocation",
     "dcp_tf.pruning.dcp.algorithm1._train_auxiliary": "auxiliary heads",
     "dcp_tf.pruning.dcp.stage_runner._selection_images": "selection images",
     "dcp_tf.pruning.dcp.algorithm1._select": "selection",
-    "dcp_tf.pruning.prune.rebuild": "surgery",
-    "dcp_tf.pruning.prune.recover_weights": "recovery",
+    "dcp_tf.pruning.prune_model.rebuild": "surgery",
+    "dcp_tf.pruning.prune_model.recover_weights": "recovery",
 }
 _MARK = "PHASE "  # begins the lines that the worker prints for the parent
 _SAMPLE_SECONDS = 0.02

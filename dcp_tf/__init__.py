@@ -6,9 +6,11 @@ Everything is imported when it is first used, so that `import dcp_tf` is instant
 import importlib
 import os
 import pathlib
+import sys
 from typing import TYPE_CHECKING
 
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+if "keras" not in sys.modules:  # else its backend is chosen already
+    os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 if TYPE_CHECKING:
     from dcp_tf import tflite
@@ -35,9 +37,9 @@ if TYPE_CHECKING:
         Taylor,
         ThiNet,
         WidthMultiplier,
+        prune,
         register_importance,
     )
-    from dcp_tf.pruning.prune import prune  # not from the package, where the module hides it from type checkers
     from dcp_tf.training import (
         Classification,
         Custom,
@@ -52,7 +54,7 @@ if TYPE_CHECKING:
     )
     from dcp_tf.workflow import ExportResult, Pruner, export
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DCP",
@@ -108,14 +110,30 @@ if (_CHECKOUT / "WORKSPACE.md").is_file():
     __path__.append(str(_CHECKOUT))
 
 
-def __getattr__(name: str):
-    if name == "tflite":
-        return importlib.import_module("dcp_tf.tflite")
-    for home in _HOMES if name in __all__ else ():
-        module = importlib.import_module(f"dcp_tf.{home}")
-        if hasattr(module, name):
-            return getattr(module, name)
-    raise AttributeError(f"module 'dcp_tf' has no attribute {name!r}")
+def _require_tensorflow_backend() -> None:
+    keras = sys.modules.get("keras")
+    backend = os.environ.get("KERAS_BACKEND") if keras is None else keras.config.backend()
+    if backend != "tensorflow":
+        from dcp_tf.errors import UsageError
+
+        raise UsageError(
+            f"dcp_tf needs Keras with the TensorFlow backend, here it is {backend!r}: set the environment variable "
+            "KERAS_BACKEND=tensorflow before keras is imported; a model saved under another backend loads with it"
+        )
+
+
+if not TYPE_CHECKING:  # type checkers would take any name for one that exists
+
+    def __getattr__(name: str):
+        for home in ("tflite",) if name == "tflite" else _HOMES if name in __all__ else ():
+            if home != "errors":
+                _require_tensorflow_backend()
+            module = importlib.import_module(f"dcp_tf.{home}")
+            if name == home:
+                return module
+            if hasattr(module, name):
+                return getattr(module, name)
+        raise AttributeError(f"module 'dcp_tf' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

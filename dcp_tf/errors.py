@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Sequence
 from typing import ParamSpec, TypeVar
 
-_Arguments, _Result = ParamSpec("_Arguments"), TypeVar("_Result")
+_Arguments = ParamSpec("_Arguments")  # one statement each: type checkers read no other form
+_Result = TypeVar("_Result")
 
 
 class _NamesSettings(Exception):

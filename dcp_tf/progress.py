@@ -12,7 +12,8 @@ from tqdm import tqdm
 
 from dcp_tf.errors import UsageError, checks_arguments
 
-_Arguments, _Result = ParamSpec("_Arguments"), TypeVar("_Result")
+_Arguments = ParamSpec("_Arguments")  # one statement each: type checkers read no other form
+_Result = TypeVar("_Result")
 _LINE_EVERY = 25.0  # seconds between two lines of a phase in a log
 
 

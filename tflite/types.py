@@ -10,7 +10,7 @@ from dcp_tf import files
 from dcp_tf.errors import UsageError
 
 
-class Quantization(str, enum.Enum):
+class Quantization(enum.StrEnum):
     """How a file stores its weights and computes.
 
     | mode | weights | computes in | for |

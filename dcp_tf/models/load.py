@@ -238,6 +238,11 @@ def _keras_version(path: pathlib.Path) -> str:
 def _explain(error: Exception) -> str:
     text = " ".join(str(error).split())
     unknown = _UNKNOWN_OBJECT.search(text)
+    if unknown and "keras_hub" in text:
+        return (
+            "it needs KerasHub: custom_objects=FILE.py names a Python file with the line import keras_hub; "
+            "pip install 'dcp_tf[hub]' adds the package where it is missing"
+        )
     if unknown:
         return (
             f"plain Keras does not know the custom object {unknown[1]!r}: custom_objects=FILE.py names the Python "

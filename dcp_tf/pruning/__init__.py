@@ -19,7 +19,7 @@ from dcp_tf.pruning.kernel_methods import DCPDKP, DKP, AdaptDKP
 from dcp_tf.pruning.methods import DCP, AdaptDCP, Guided, Method
 from dcp_tf.pruning.notes import rounding_note
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan, PruningPlan
-from dcp_tf.pruning.prune import PruneResult, prune, prune_prepared
+from dcp_tf.pruning.prune_model import PruneResult, prune, prune_prepared
 
 
 def check(model, data, method, objective, distillation=None):

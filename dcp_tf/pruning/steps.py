@@ -16,7 +16,7 @@ from dcp_tf.pruning.context import Context, choose_widths, prepare
 from dcp_tf.pruning.given_plan import GivenPlan
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import PruningPlan
-from dcp_tf.pruning.prune import PruneResult, prune_prepared
+from dcp_tf.pruning.prune_model import PruneResult, prune_prepared
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from dcp_tf.models.functional import check_functional
 from dcp_tf.pruning.context import choose_groups, choose_widths
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import PruningPlan
-from dcp_tf.pruning.prune import PruneResult, prune
+from dcp_tf.pruning.prune_model import PruneResult, prune
 from dcp_tf.pruning.steps import changed_groups
 from dcp_tf.settings.importance import Choice
 from dcp_tf.text_table import reduction, text_table

@@ -190,7 +190,7 @@ def test_a_plan_fits_the_same_model_whatever_own_layers_are_called(tmp_path):
 
 def test_a_layer_that_cannot_be_copied_is_named_before_anything_is_trained(monkeypatch):
     model = network(Unmakeable(keras.ops.relu))
-    monkeypatch.setattr(sys.modules["dcp_tf.pruning.prune"], "select", lambda *_: pytest.fail("went on"))
+    monkeypatch.setattr(sys.modules["dcp_tf.pruning.prune_model"], "select", lambda *_: pytest.fail("went on"))
     with pytest.raises(UsageError, match=r"layer 'unmakeable' \(Unmakeable\) cannot be recreated.*has no get_config"):
         prune(model)
 

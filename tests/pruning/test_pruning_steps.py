@@ -76,7 +76,7 @@ def test_a_stopped_run_of_steps_resumes_to_the_same_model(some, tmp_path, monkey
             raise RunError("stopped")
         return fine_tune(*arguments, **settings)
 
-    module = sys.modules[prune_prepared.__module__]  # `dcp_tf.pruning.prune` is the function
+    module = sys.modules[prune_prepared.__module__]
     fine_tune = module.fine_tune
     monkeypatch.setattr(module, "fine_tune", stop)
     with pytest.raises(RunError):

@@ -88,7 +88,7 @@ def test_a_sweep_names_its_library(capsys, monkeypatch):
     assert "one of <keras.applications|keras_hub>" in capsys.readouterr().err
     monkeypatch.setattr(sweep.importlib.util, "find_spec", lambda name: None)
     assert inspect_model.run(["--sweep=keras_hub"]) == 2
-    assert "pip install keras-hub" in capsys.readouterr().err
+    assert "pip install 'dcp_tf[hub]'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

@@ -78,7 +78,7 @@ def provenance(model_and_data: Any, baseline_check: Any = None) -> dict[str, Any
     packages = ("tensorflow", "keras", "numpy", "ai-edge-litert")
     return {
         "dcp_tf_version": dcp_tf.__version__,
-        "created": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "model": model_and_data.source,
         "dataset": model_and_data.dataset.name,
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},

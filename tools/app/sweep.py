@@ -76,7 +76,7 @@ def sweep(only: str = "", seed: int = 0, library: str = LIBRARIES[0]) -> list[Sw
 
     networks = HUB_NETWORKS if library == "keras_hub" else APPLICATIONS
     if library == "keras_hub" and importlib.util.find_spec("keras_hub") is None:
-        raise UsageError("--sweep=keras_hub needs KerasHub: pip install keras-hub")
+        raise UsageError("--sweep=keras_hub needs KerasHub: pip install 'dcp_tf[hub]'")
     try:
         names = [name for name in networks if re.search(only, name)]
     except re.error as error:
