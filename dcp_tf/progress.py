@@ -1,4 +1,4 @@
-"""What a user sees of long work: one bar per phase on a terminal, plain lines in a log."""
+"""What a user sees of long work: one bar per phase on a terminal and in a notebook, plain lines in a log."""
 
 import contextlib
 import functools
@@ -6,6 +6,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from html import escape
 from typing import Any, ParamSpec, TypeVar
 
 from tqdm import tqdm
@@ -25,6 +26,8 @@ class LogLines:
         total: of how much; None where that is not known.
     """
 
+    _every = _LINE_EVERY
+
     def __init__(self, iterable: Iterable | None, what: str, total: int | None, unit: str, initial: int):
         self.n = initial
         self.total = total
@@ -35,9 +38,10 @@ class LogLines:
         self._started = self._last = time.monotonic()
 
     def __iter__(self) -> Iterator[Any]:
-        for element in self._iterable:
-            yield element
-            self.update()
+        with self:
+            for element in self._iterable:
+                yield element
+                self.update()
 
     def __enter__(self) -> "LogLines":
         return self
@@ -49,11 +53,14 @@ class LogLines:
         """Counts on, and writes a line if one is due."""
         self.n += n
         now = time.monotonic()
-        if now - self._last >= _LINE_EVERY:
+        if now - self._last >= self._every:
             of_all = "" if self.total is None else f"/{self.total}"
             parts = [f"{self._what}: {self.n}{of_all} {self._unit}", self._beside, f"{now - self._started:.0f} s"]
-            say("  ".join(filter(None, parts)))
+            self._show("  ".join(filter(None, parts)))
             self._last = now
+
+    def _show(self, line: str) -> None:
+        say(line)
 
     def set_postfix_str(self, text: str, refresh: bool = True) -> None:
         """What the next line says beside the count."""
@@ -63,17 +70,51 @@ class LogLines:
         """Ends without a line: what was done is logged elsewhere."""
 
 
+class NotebookBar(LogLines):
+    """A bar below the cell of a notebook, which is gone when all is done; it needs no widgets."""
+
+    _every = 0.3
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._cell = None
+
+    def _show(self, line: str) -> None:
+        from IPython.display import HTML, display
+
+        length = "" if self.total is None else f' value="{self.n}" max="{self.total}"'
+        html = HTML(f'<progress{length} style="width:14em"></progress> {escape(line)}')
+        if self._cell is None:
+            self._cell = display(html, display_id=True)
+        else:
+            self._cell.update(html)
+
+    def close(self) -> None:
+        """Removes the bar."""
+        if self._cell is not None:
+            from IPython.display import HTML
+
+            self._cell.update(HTML(""))
+
+
+def _in_notebook() -> bool:
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and "IPKernelApp" in getattr(ipython.get_ipython(), "config", ())
+
+
 def bar(
     iterable: Iterable | None = None, *, what: str, total: int | None = None, unit: str = "it", initial: int = 0
 ) -> tqdm | LogLines:
-    """A progress bar on standard error; where that is no terminal, a line every half minute at most."""
+    """A progress bar in a terminal or a notebook; in a log a line every half minute at most."""
+    if not _silent and _in_notebook():
+        return NotebookBar(iterable, what, total, unit, initial)
     if _silent or not sys.stderr.isatty():
         return LogLines(iterable, what, total, unit, initial)
     return tqdm(iterable, desc=what, total=total, unit=unit, initial=initial, leave=False, dynamic_ncols=True)
 
 
 def say(line: str, setting: str | Sequence[str] = ()) -> None:
-    """Prints one line to standard error without tearing a bar that is being drawn.
+    """Prints one line to standard error, in a notebook to standard output, without tearing a bar that is being drawn.
 
     Args:
         line: it calls settings by their names in Python.
@@ -82,8 +123,9 @@ def say(line: str, setting: str | Sequence[str] = ()) -> None:
     if _silent:
         return
     names = (setting,) if isinstance(setting, str) else setting
-    tqdm.write(_naming[-1](line, names) if names else line, file=sys.stderr)
-    sys.stderr.flush()
+    stream = sys.stdout if _in_notebook() else sys.stderr  # a notebook shows standard error as an error
+    tqdm.write(_naming[-1](line, names) if names else line, file=stream)
+    stream.flush()
 
 
 _naming: list[Callable[[str, Sequence[str]], str]] = [lambda line, names: line]

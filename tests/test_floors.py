@@ -18,7 +18,17 @@ FLOORS = (
     ("graph",),
     ("data", "evaluation"),
     ("models",),
-    ("changed_settings", "deprecated", "errors", "field_types", "files", "progress", "settings", "text_table"),
+    (
+        "changed_settings",
+        "deprecated",
+        "drawing",
+        "errors",
+        "field_types",
+        "files",
+        "progress",
+        "settings",
+        "text_table",
+    ),
 )
 LEVEL = {room: -number for number, floor in enumerate(FLOORS) for room in floor}
 FOLDERS = {room: ROOT / room if (ROOT / room).is_dir() else ROOT / "dcp_tf" / room for room in LEVEL}

@@ -1,6 +1,7 @@
 """A log gets a line of long work from time to time, and none of short work."""
 
 import itertools
+import sys
 import types
 
 import pytest
@@ -49,3 +50,23 @@ def test_what_does_not_know_its_length_is_counted_too(seconds, capsys):
     for _ in progress.bar(Endless(), what="reading"):
         seconds.now += 30.0
     assert capsys.readouterr().err.splitlines()[0] == "reading: 1 it  30 s"
+
+
+def test_a_notebook_shows_one_bar_that_goes_away(seconds, capsys, monkeypatch):
+    shown = []
+
+    def display(value, **_):
+        shown.append(value.data)
+        return types.SimpleNamespace(update=lambda new: shown.append(new.data))
+
+    ipython = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(config={"IPKernelApp": {}}))
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    html = types.SimpleNamespace(display=display, HTML=lambda text: types.SimpleNamespace(data=text))
+    monkeypatch.setitem(sys.modules, "IPython.display", html)
+    for _ in progress.bar(range(4), what="<reading>", unit="batch"):
+        seconds.now += 1.0
+    progress.say("a line")
+    assert 'value="1" max="4"' in shown[0]
+    assert "&lt;reading&gt;: 4/4 batch" in shown[-2]
+    assert shown[-1] == ""
+    assert capsys.readouterr() == ("a line\n", "")

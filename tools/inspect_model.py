@@ -74,7 +74,7 @@ def main(flags) -> None:
         raise UsageError(f"{flags.model} has {len(loaded.model.inputs)} inputs, --input_shape states one")
     graph = ChannelGraph(loaded.model, None if shape is None else [(None, *shape)], flags.ignore_statistics)
     if flags.plot:
-        from dcp_tf.report.graph_plot import plot_groups
+        from dcp_tf.graph.plot import plot_groups
 
         print(f"written: {plot_groups(graph, flags.plot)}", file=sys.stderr)
     if flags.rate is not None or read_target(flags) is not None:

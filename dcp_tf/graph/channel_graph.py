@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -19,7 +19,10 @@ from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRec
 from dcp_tf.graph.trace import Call, Trace
 from dcp_tf.models.batch import with_open_batch
 from dcp_tf.models.custom_objects import is_custom
-from dcp_tf.text_table import text_table
+from dcp_tf.text_table import ShownAsTables, Table, print_tables
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 INPUT_REASON = "it is an input of the model"
 OUTPUT_REASON = "it is an output of the model"
@@ -51,7 +54,7 @@ class ChannelGroup:
     recurrent: bool = False
 
 
-class ChannelGraph:
+class ChannelGraph(ShownAsTables):
     """The channel groups of a functional or Sequential Keras model.
 
     Attributes:
@@ -202,9 +205,18 @@ class ChannelGraph:
 
     def summary(self, print_fn: Callable[[str], Any] = print) -> None:
         """Prints the groups: their channels, who reads them, and whether they can be pruned or why not."""
+        print_tables(self._tables(), print_fn)
+
+    def _tables(self) -> list[Table]:
         rows = [(g.name, g.size, ", ".join(g.consumers), _answer(g)) for g in self.groups]
         columns = ("group", "channels", "read by", "can be pruned")
-        print_fn(text_table(f"{self.trace.model.name}: groups of channels", columns, rows))
+        return [Table(f"{self.trace.model.name}: groups of channels", columns, rows)]
+
+    def plot(self) -> "Figure":
+        """The groups over the graph as a matplotlib figure: what shares a color is pruned together, gray stays."""
+        from dcp_tf.graph.plot import draw_groups
+
+        return draw_groups(self)
 
     def group(self, name: str) -> ChannelGroup:
         """The group of that name.

@@ -12,7 +12,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRecord
-from dcp_tf.text_table import text_table
+from dcp_tf.text_table import ShownAsTables, Table, print_tables
 
 _STATISTICS = {
     keras.layers.BatchNormalization: ("moving_mean", "moving_variance"),
@@ -32,7 +32,7 @@ class LayerCost:
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
+class Cost(ShownAsTables):
     """The cost of a model for one image.
 
     Attributes:
@@ -61,9 +61,12 @@ class Cost:
 
     def summary(self, print_fn: Callable[[str], Any] = print) -> None:
         """Prints the cost of each layer and of the whole."""
+        print_tables(self._tables(), print_fn)
+
+    def _tables(self) -> list[Table]:
         rows = [(x.path, x.kind, x.params, x.macs, x.flops) for x in self.layers]
         columns = ("layer", "kind", "parameters", "MACs", "FLOPs")
-        print_fn(text_table("cost of one sample", columns, [*rows, ("all", "", self.params, self.macs, self.flops)]))
+        return [Table("cost of one sample", columns, [*rows, ("all", "", self.params, self.macs, self.flops)])]
 
     def __repr__(self) -> str:
         figures = {"parameters": self.params, "MACs": self.macs, "FLOPs": self.flops}

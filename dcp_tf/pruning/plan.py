@@ -6,7 +6,7 @@ import os
 import pathlib
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -15,7 +15,10 @@ from dcp_tf.errors import UsageError
 from dcp_tf.files import read_json, write_json
 from dcp_tf.graph import ChannelGraph, copy_model, rebuild
 from dcp_tf.graph.rule import KeptChannels, OperationRecord
-from dcp_tf.text_table import settings_line, text_table
+from dcp_tf.text_table import ShownAsTables, Table, print_tables, settings_line
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 VERSION = 1
 
@@ -127,7 +130,7 @@ class KernelPlan:
 
 
 @dataclasses.dataclass(frozen=True)
-class PruningPlan:
+class PruningPlan(ShownAsTables):
     """Which channels stay, for which model, and how that was found.
 
     Attributes:
@@ -155,15 +158,35 @@ class PruningPlan:
 
     def summary(self, print_fn: Callable[[str], Any] = print) -> None:
         """Prints what each group keeps, what each layer keeps of its kernels, and the settings."""
+        print_tables(self._tables(), print_fn)
+
+    def _tables(self) -> list[Table]:
         settings = {name: value for name, value in self.settings.items() if name != "steps"}
         if target := settings.get("target"):  # it sets the rate
             settings = {**settings, "rate": None, "target": f"{target['measure']} {target['text']}"}
         rows = [(g.name, len(g.kept), g.size, ", ".join(g.consumers)) for g in self.groups]
         notes = [f"settings: {settings_line(settings)}"] if settings else []
-        print_fn(text_table(f"plan of {self.method or 'channels'}", ("group", "keeps", "of", "read by"), rows, notes))
+        fractions = [len(g.kept) / max(g.size, 1) for g in self.groups]
+        columns = ("group", "keeps", "of", "read by")
+        tables = [Table(f"plan of {self.method or 'channels'}", columns, rows, notes, fractions)]
         if self.kernels:
             rows = [(k.layer, k.kept_count, k.shape[0] * k.shape[1]) for k in self.kernels]
-            print_fn(text_table("kernels", ("layer", "keeps", "of"), rows))
+            tables.append(Table("kernels", ("layer", "keeps", "of"), rows, (), [k / max(n, 1) for _, k, n in rows]))
+        return tables
+
+    def plot(self) -> "Figure":
+        """What each group keeps and, where channels were selected one by one, the loss while they were taken.
+
+        Returns:
+            A matplotlib figure.
+        """
+        from dcp_tf import drawing
+
+        kept = [(g.name, len(g.kept), g.size) for g in self.groups]
+        kept += [(f"{k.layer} (kernels)", k.kept_count, k.shape[0] * k.shape[1]) for k in self.kernels]
+        histories = [*((g.size, g.history) for g in self.groups)]
+        histories += [(k.shape[0] * k.shape[1], k.history) for k in self.kernels]
+        return drawing.plan_figure(kept, [drawing.relative_loss(size, history) for size, history in histories])
 
     @property
     def channels(self) -> dict[str, tuple[int, ...]]:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -27,14 +27,17 @@ from dcp_tf.pruning.problem.scores import largest
 from dcp_tf.pruning.recovery.block_outputs import recover_weights
 from dcp_tf.pruning.views import with_views
 from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
-from dcp_tf.text_table import settings_line, text_table
+from dcp_tf.text_table import ShownAsTables, Table, print_tables, settings_line
 from dcp_tf.training import Distillation, Loss, Objective, finetuning_advice, fit
 from dcp_tf.training.advice import ADVISED
 from dcp_tf.training.masks import MaskedKernels
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class PruneResult:
+class PruneResult(ShownAsTables):
     """What pruning gives.
 
     Attributes:
@@ -57,12 +60,18 @@ class PruneResult:
 
     def summary(self, print_fn: Callable[[str], Any] = print) -> None:
         """Prints what each group keeps, what the model costs now, and the phases with their seconds."""
-        self.plan.summary(print_fn)
+        print_tables(self._tables(), print_fn)
+
+    def _tables(self) -> list[Table]:
         cost = count_cost(self.model, open_sizes=True)
-        print_fn(f"{self.model.name}: {cost.params:,} parameters, {cost.macs or 0:,} MACs")
-        rows = [(phase["name"], f"{phase['seconds']:.1f}") for phase in self.history]
+        costs = f"{self.model.name}: {cost.params:,} parameters, {cost.macs or 0:,} MACs"
+        rows = [(phase["name"], round(phase["seconds"], 1)) for phase in self.history]
         figures = [f"before fine-tuning: {settings_line(self.before_finetuning)}"] if self.before_finetuning else []
-        print_fn(text_table("phases", ("phase", "seconds"), rows, figures))
+        return [*self.plan._tables(), Table("phases", ("phase", "seconds"), rows, [costs, *figures])]
+
+    def plot(self) -> "Figure":
+        """What each group keeps, and the loss while channels were taken; see `PruningPlan.plot`."""
+        return self.plan.plot()
 
     def masks_callback(self) -> MaskedKernels:
         """Holds removed kernels at exactly zero in a training of your own, with any optimizer.

@@ -8,7 +8,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from dcp_tf import files
+from dcp_tf import drawing, files
 from dcp_tf.errors import RunError
 from dcp_tf.report import content, formats, plots, run_files, selection_curves, svg, table_rows
 
@@ -78,7 +78,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "pinned": content.pinned_groups(groups),
         "curves": curves,
         "selection_overview": plots.selection_overview(curves) if curves else None,
-        "depth_colors": plots.DEPTH_COLORS,
+        "depth_colors": drawing.DEPTH_COLORS,
         "small_figure": (selection_curves.WIDTH, selection_curves.HEIGHT),
         "trainings": _trainings(phases),
         "epoch_tables": [table for phase in phases if (table := content.epoch_table(phase))],

@@ -1,19 +1,21 @@
 """The plots of the page: accuracy against cost, training curves, selection curves."""
 
 import itertools
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from dcp_tf import drawing
 from dcp_tf.report import formats, selection_curves, svg
 from dcp_tf.report.metrics import Metric, file_metric, is_accuracy, primary_metric
 from dcp_tf.report.run_files import epochs
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MARKERS = "os^DvPX"
 LINE_LOOKS = list(itertools.product(("-", "--", ":"), (svg.PRUNED, svg.THIRD, svg.BASELINE, svg.INK)))
-# First layer to last; each shade stands out from a light and from a dark page.
-DEPTH_COLORS = ("#3f8fd6", "#b35bb0", "#e0782f")
 _MIN_ACCURACY_SPAN = 2.0  # percentage points, so that noise does not look like a cliff
 
 
@@ -54,46 +56,61 @@ def accuracy_against_macs(summary: Mapping[str, Any]) -> Markup | None:
 
 def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
     """Accuracy over median latency of every TFLite file, with 10th to 90th percentile. None without latencies."""
-    measured: dict[str, list[dict]] = {}
-    records = list((summary.get("tflite") or {}).values())
-    metric = next((f for r in records if formats.is_number(r.get((f := file_metric(r)).key))), primary_metric(summary))
-    for record in records:
-        if formats.is_number((record.get("latency_ms") or {}).get("median")) and formats.is_number(
-            record.get(metric.key)
-        ):
-            measured.setdefault(str(record.get("quantization", "TFLite")), []).append(record)
-    if not measured:
+    records = summary.get("tflite") or {}
+    metric = _metric_of_files(records.values()) or primary_metric(summary)
+    if not (measured := _timed(records.values(), metric)):
         return None
-
-    def plot(figure):
-        axes = figure.subplots()
-        for number, (quantization, records) in enumerate(measured.items()):
-            records = sorted(records, key=lambda record: record.get("model") != "baseline")
-            marker = MARKERS[number % len(MARKERS)]
-            line = [(record["latency_ms"]["median"], metric.factor * record[metric.key]) for record in records]
-            axes.plot(*zip(*line, strict=True), color=svg.MUTED, linewidth=1, linestyle=":")
-            axes.plot([], [], marker, color=svg.INK, label=quantization)
-            for record in records:
-                _latency_point(axes, record, metric, marker)
-        values = [metric.factor * record[metric.key] for records in measured.values() for record in records]
-        _quality_axis(axes, values, metric)
-        axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
-        axes.set_xlabel("latency (ms)")
-        figure.legend(loc="outside lower left", ncols=4, handletextpad=0.1, columnspacing=1.0)
-
     alt = "; ".join(
         f"{name} {metric.write(record.get(metric.key))} at {formats.latency(record.get('latency_ms'))}"
-        for name, record in summary["tflite"].items()
+        for name, record in records.items()
     )
-    return svg.draw("latency", f"{_capital(metric.noun)} against latency: {alt}.", plot)
+    text = f"{_capital(metric.noun)} against latency: {alt}."
+    return svg.draw("latency", text, lambda figure: _draw_files(figure, measured, metric, svg.PAGE))
 
 
-def _latency_point(axes, record: Mapping[str, Any], metric: Metric, marker: str) -> None:
-    times, value = record["latency_ms"], metric.factor * record[metric.key]
-    color = svg.BASELINE if record.get("model") == "baseline" else svg.PRUNED
-    if formats.is_number(times.get("p10")) and formats.is_number(times.get("p90")):
-        axes.plot([times["p10"], times["p90"]], [value] * 2, color=color, linewidth=2)
-    axes.plot(times["median"], value, marker, markersize=8, color=color)
+def files_figure(records: Mapping[str, Mapping[str, Any]]) -> "Figure":
+    """The same as a figure of matplotlib; files without labels by their SNR to their Keras models."""
+    metric = _metric_of_files(records.values()) or Metric("snr_db", "SNR to Keras, dB", "SNR", is_fraction=False)
+    measured = _timed(records.values(), metric)
+
+    def plot(figure):
+        _draw_files(figure, measured, metric, drawing.LIGHT)
+        if any(record.get("model") == "baseline" for record in records.values()):
+            figure.axes[0].set_title("baseline gray, pruned green", fontsize=10)
+
+    return drawing.new_figure(plot, 5.2, 3.8)
+
+
+def _metric_of_files(records: Iterable[Mapping[str, Any]]) -> Metric | None:
+    return next((f for r in records if formats.is_number(r.get((f := file_metric(r)).key))), None)
+
+
+def _timed(records: Iterable[Mapping[str, Any]], metric: Metric) -> dict[str, list[Mapping[str, Any]]]:
+    """The files whose latency and metric were measured, the baseline's first, by quantization."""
+    measured: dict[str, list] = {}
+    for record in sorted(records, key=lambda record: record.get("model") != "baseline"):
+        times = record.get("latency_ms") or {}
+        if formats.is_number(times.get("median")) and formats.is_number(record.get(metric.key)):
+            measured.setdefault(str(record.get("quantization", "TFLite")), []).append(record)
+    return measured
+
+
+def _draw_files(figure, measured: Mapping[str, list], metric: Metric, palette: drawing.Palette) -> None:
+    axes = figure.subplots()
+    for marker, (quantization, records) in zip(itertools.cycle(MARKERS), measured.items(), strict=False):
+        line = [(record["latency_ms"]["median"], metric.factor * record[metric.key]) for record in records]
+        axes.plot(*zip(*line, strict=True), color=palette.muted, linewidth=1, linestyle=":")
+        axes.plot([], [], marker, color=palette.ink, label=quantization)
+        for record, (median, value) in zip(records, line, strict=True):
+            times, is_baseline = record["latency_ms"], record.get("model") == "baseline"
+            color = palette.baseline if is_baseline else palette.pruned
+            if formats.is_number(times.get("p10")) and formats.is_number(times.get("p90")):
+                axes.plot([times["p10"], times["p90"]], [value] * 2, color=color, linewidth=2)
+            axes.plot(median, value, marker, markersize=8, color=color)
+    _quality_axis(axes, [metric.factor * r[metric.key] for records in measured.values() for r in records], metric)
+    axes.set_xlim(0, 1.05 * axes.get_xlim()[1])
+    axes.set_xlabel("latency (ms)")
+    figure.legend(loc="outside lower left", ncols=4, handletextpad=0.1, columnspacing=1.0)
 
 
 def _quality_axis(axes, values: Sequence[float], metric: Metric) -> None:
@@ -157,18 +174,9 @@ def selection_overview(curves: Sequence[selection_curves.Curve]) -> Markup | Non
         return None
 
     def plot(figure):
-        from matplotlib.colors import LinearSegmentedColormap
-
-        shade = LinearSegmentedColormap.from_list("depth", DEPTH_COLORS)
-        axes = figure.subplots()
-        for number, curve in enumerate(curves):
-            start = curve.loss[0][1]
-            line = [(100 * kept / curve.size, value / start) for kept, value in selection_curves.thinned(curve.loss)]
-            color = shade(number / max(1, len(curves) - 1))
-            axes.plot(*zip(*line, strict=True), color=color, linewidth=1.4 if len(curves) < 40 else 0.9)
-        axes.set_ylim(bottom=0)
-        axes.set_xlim(left=0)
-        axes.set_xlabel("channels taken (%)")
-        axes.set_ylabel("loss / loss at the start")
+        lines = [
+            [(100 * n / c.size, value / c.loss[0][1]) for n, value in selection_curves.thinned(c.loss)] for c in curves
+        ]
+        drawing.draw_selection(figure.subplots(), lines)
 
     return svg.draw("selection", f"Loss of the greedy selection in {len(curves)} layers, relative to its start.", plot)

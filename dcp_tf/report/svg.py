@@ -2,6 +2,7 @@
 
 import contextlib
 import contextvars
+import dataclasses
 import io
 import re
 from collections.abc import Callable, Iterator
@@ -10,45 +11,20 @@ from xml.etree import ElementTree
 
 from markupsafe import Markup
 
+from dcp_tf import drawing
 from dcp_tf.errors import first_line
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Figures are drawn with these stand-ins; in the SVG they become the page's own custom properties.
-INK, MUTED, LINE = "#010101", "#020202", "#030303"
-BASELINE, PRUNED, THIRD, PAPER = "#040404", "#050505", "#060606", "#070707"
-_PROPERTIES = {
-    INK: "ink",
-    MUTED: "muted",
-    LINE: "line",
-    BASELINE: "baseline",
-    PRUNED: "pruned",
-    THIRD: "third",
-    PAPER: "card",
-}
+PAGE = drawing.Palette("#010101", "#020202", "#030303", "#040404", "#050505", "#060606", "#070707")
+INK, MUTED, LINE, BASELINE, PRUNED, THIRD, PAPER = dataclasses.astuple(PAGE)
+_PROPERTIES = {color: "card" if name == "paper" else name for name, color in dataclasses.asdict(PAGE).items()}
 _STYLE = {
-    "axes.edgecolor": LINE,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.labelcolor": MUTED,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.constrained_layout.use": True,
-    "figure.facecolor": "none",
-    "font.size": 12,
-    "grid.color": LINE,
-    "grid.linewidth": 0.7,
-    "legend.frameon": False,
-    "legend.labelcolor": INK,
+    **drawing.style(PAGE),
     "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
     "svg.hashsalt": "dcp_tf",  # the same run gives the same page
-    "text.color": INK,
-    "text.parse_math": False,  # a layer may be called "a$b$"
-    "xtick.color": LINE,
-    "xtick.labelcolor": MUTED,
-    "ytick.color": LINE,
-    "ytick.labelcolor": MUTED,
 }
 _POINTS_PER_INCH = 72
 

@@ -5,7 +5,7 @@ import functools
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -18,18 +18,21 @@ from dcp_tf.models.functional import check_functional
 from dcp_tf.models.outputs import kind_of_tensor
 from dcp_tf.models.signature import pack
 from dcp_tf.settings.deployment import Deployment
-from dcp_tf.text_table import text_table
+from dcp_tf.text_table import ShownAsTables, Table, print_tables
 from dcp_tf.tflite import BenchmarkResult, benchmark, image_metadata, with_metadata
 from dcp_tf.tflite.conversion.files_of_modes import convert_in_mode, file_name
 from dcp_tf.tflite.conversion.fixed_size import with_fixed_size
 from dcp_tf.tflite.types import Quantization
 from dcp_tf.tflite.verify.checked_file import check_file
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ExportResult:
+class ExportResult(ShownAsTables):
     """The files that `export` wrote.
 
     Attributes:
@@ -53,6 +56,9 @@ class ExportResult:
 
     def summary(self, print_fn: Callable[[str], Any] = print) -> None:
         """Prints size, nearness to the Keras model, and latency of each file."""
+        print_tables(self._tables(), print_fn)
+
+    def _tables(self) -> list[Table]:
         rows = []
         for name, record in self.records.items():
             measured = self.latency.get(record["quantization"])
@@ -71,7 +77,27 @@ class ExportResult:
             )
         columns = ("file", "bytes", "agrees", "largest error", "median ms", "speedup")
         machines = dict.fromkeys(f"latency: on {result.machine}" for result in self.latency.values())
-        print_fn(text_table(f"files in {self.folder}", columns, rows, machines))
+        return [Table(f"files in {self.folder}", columns, rows, list(machines))]
+
+    def plot(self) -> "Figure":
+        """Accuracy of each file (without class labels: how near it is to its Keras model) against its latency.
+
+        Returns:
+            A matplotlib figure.
+
+        Raises:
+            UsageError: no latency was measured.
+        """
+        from dcp_tf.report.plots import files_figure
+
+        if not self.latency:
+            raise UsageError("no latency was measured: export with runs > 0", setting="runs")
+        records = {}
+        for name, record in self.records.items():
+            times = self.latency[record["quantization"]].latencies[name]
+            median = {"median": times.median_ms, "p10": times.p10_ms, "p90": times.p90_ms}
+            records[name] = {**record, "latency_ms": median}
+        return files_figure(records)
 
 
 @progress.takes_verbose

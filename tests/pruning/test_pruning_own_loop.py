@@ -182,6 +182,12 @@ def test_verbose_0_prints_nothing_and_summaries_print_tables(some, capfd):
     graph = dcp_tf.ChannelGraph(result.model)
     for value in (result, result.plan, graph, dcp_tf.count_cost(graph)):
         value.summary()
+        assert value._repr_html_().count("</table>") == len(value._tables())
+    kept, losses = result.plot().axes
+    assert [t.get_text() for t in kept.get_yticklabels()] == ["first", "second", "second (kernels)"]
+    assert len(losses.lines) == 3
+    assert result.plot()._repr_png_().startswith(b"\x89PNG")
+    assert "first  [4]" in [text.get_text() for text in graph.plot().axes[0].texts]
     text, _ = capfd.readouterr()
     for expected in (
         "first       4   8  second",

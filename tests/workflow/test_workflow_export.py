@@ -58,6 +58,14 @@ def test_files_are_written_compared_and_measured_in_one_call(tmp_path, capfd):
     assert result.latency["int8"].latencies.keys() == {"baseline_int8.tflite", "small_int8.tflite"}
     result.summary()
     result.latency["int8"].summary()
+    axes = result.plot().axes[0]
+    assert axes.get_ylabel() == "top-1 (%)"
+    assert len([line for line in axes.lines if len(line.get_xdata()) and line.get_marker() not in ("None", "")]) == 4
+    assert "small_int8.tflite" in result._repr_html_()
+    (axes,) = result.latency["int8"].plot().axes
+    assert [round(bar.get_width(), 6) for bar in axes.patches] == [
+        round(x.median_ms, 6) for x in result.latency["int8"].latencies.values()
+    ]
     text = capfd.readouterr().out
     assert "small_int8.tflite" in text
     assert "median ms" in text

@@ -10,23 +10,27 @@ import os
 import pathlib
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.settings.measurement import Timing
-from dcp_tf.text_table import text_table
+from dcp_tf.text_table import ShownAsTables, print_tables
+from dcp_tf.text_table import Table as TextTable
 from dcp_tf.tflite.latency.operation_times import OperationTime, time_operations
 from dcp_tf.tflite.latency.speedup import Speedup, compare
 from dcp_tf.tflite.latency.stopwatch import Stopwatch, check_cpus, machine_name, measure_interleaved
 from dcp_tf.tflite.types import Latency, TFLiteFile, read_content
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MIN_RUNS = 10  # fewer paired runs are inconclusive
 
 
 @dataclasses.dataclass(frozen=True)
-class BenchmarkResult:
+class BenchmarkResult(ShownAsTables):
     """Measured latencies and memory, and the conditions of the measurement.
 
     Attributes:
@@ -75,13 +79,24 @@ class BenchmarkResult:
 
     def summary(self, print_fn: Callable[[str], Any] = print) -> None:
         """Prints median and percentiles, and the speedup over the first with its 95% interval."""
+        print_tables(self._tables(), print_fn)
+
+    def _tables(self) -> list[TextTable]:
         first = next(iter(self.latencies))
         rows = [
             (name, x.median_ms, x.p10_ms, x.p90_ms, "1" if name == first else self.ratios[name].text())
             for name, x in self.latencies.items()
         ]
         title = f"latency on {self.machine}, batch 1, {self.threads} thread{'s' * (self.threads > 1)}"
-        print_fn(text_table(title, ("model", "median ms", "p10", "p90", "speedup"), rows))
+        longest = max(x.median_ms for x in self.latencies.values())
+        bars = [x.median_ms / longest for x in self.latencies.values()]
+        return [TextTable(title, ("model", "median ms", "p10", "p90", "speedup"), rows, (), bars)]
+
+    def plot(self) -> "Figure":
+        """The median latency of each candidate with its 10th and 90th percentile, as a matplotlib figure."""
+        from dcp_tf import drawing
+
+        return drawing.latency_figure({n: (x.median_ms, x.p10_ms, x.p90_ms) for n, x in self.latencies.items()})
 
     def table(self):
         """A `rich.table.Table` for the terminal."""

@@ -3,18 +3,21 @@
 import os
 import pathlib
 from collections import defaultdict
+from typing import TYPE_CHECKING
 
+from dcp_tf import drawing
 from dcp_tf.files import write_atomically
-from dcp_tf.graph import ChannelGraph
+from dcp_tf.graph.channel_graph import ChannelGraph
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _ROW, _COLUMN = 0.32, 3.2  # inches per box
 _PINNED = "#d0d0d0"
 
 
 def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
-    """Draws the groups over the graph, from the inputs at the top to the outputs at the bottom.
-
-    Producers of one group share a color; operations that produce no channels are white, pinned groups are gray.
+    """Writes what `draw_groups` draws.
 
     Args:
         graph: of the model.
@@ -23,15 +26,29 @@ def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
     Returns:
         The path.
     """
-    import matplotlib.colors
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    suffix = pathlib.Path(path).suffix.lstrip(".") or "png"
+    return write_atomically(path, lambda temporary: draw_groups(graph).savefig(temporary, format=suffix, dpi=120))
 
+
+def draw_groups(graph: ChannelGraph) -> "Figure":
+    """Draws the groups over the graph, from the inputs at the top to the outputs at the bottom.
+
+    Producers of one group share a color; operations that produce no channels are white, pinned groups are gray.
+    """
     positions = _box_positions(graph)
     rows = 1 + max((row for row, _ in positions.values()), default=0)
     columns = 1 + max((column for _, column in positions.values()), default=0)
-    figure = Figure(figsize=(max(4.0, columns * _COLUMN), max(2.0, rows * _ROW + 0.6)))
-    FigureCanvasAgg(figure)
+    return drawing.new_figure(
+        lambda figure: _draw(figure, graph, positions, rows, columns),
+        max(4.0, columns * _COLUMN),
+        max(2.0, rows * _ROW + 0.6),
+    )
+
+
+def _draw(figure: "Figure", graph: ChannelGraph, positions: dict, rows: int, columns: int) -> None:
+    import matplotlib.colors
+
+    figure.set_layout_engine("none")
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     axes.set_xlim(-0.5, columns - 0.5)
@@ -59,8 +76,6 @@ def plot_groups(graph: ChannelGraph, path: str | os.PathLike) -> pathlib.Path:
         axes.text(column, row, text, ha="center", va="center", fontsize=5.5, bbox=box, zorder=2)
     title = f"{trace.model.name}: {len(free)} groups can be pruned, {len(graph.groups) - len(free)} are pinned (gray)"
     axes.text(-0.45, -1.0, title, fontsize=8, va="center")
-    suffix = pathlib.Path(path).suffix.lstrip(".") or "png"
-    return write_atomically(path, lambda temporary: figure.savefig(temporary, format=suffix, dpi=120))
 
 
 def _box_positions(graph: ChannelGraph) -> dict[int, tuple[int, int]]:
