@@ -19,7 +19,7 @@ from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tools.app import baseline, unlabelled
 from dcp_tf.tools.cli import data_flags, model_flags, pruning_flags, run_flags
 from dcp_tf.tools.cli.program import Program
-from dcp_tf.tools.cli.training_flags import read_training
+from dcp_tf.tools.cli.training_flags import optimizer_of, read_training
 
 PROGRAM = Program("finetune", __doc__)
 data_flags.define_model_and_data(PROGRAM, "The pruned model")
@@ -40,10 +40,13 @@ def main(flags) -> None:
     from dcp_tf.tools.app import augmentation_check, finetuning, run_summary
     from dcp_tf.tools.app.reload_check import check_custom_layers_reload, reload_records
     from dcp_tf.training import save_model
+    from dcp_tf.training.optimizer import with_compiled_optimizer
 
     model_and_data = data_flags.load_model_and_data(flags)
     weight = finetuning.teacher_weight(flags, model_and_data)
     config = read_training(flags, "finetuning")
+    if config.epochs:
+        config = with_compiled_optimizer(config, model_and_data.compiled, "fine-tuning")
     teacher = finetuning.load_teacher(flags, model_and_data)
     check_custom_layers_reload(model_and_data.model, model_and_data.dataset)
     folder, _ = run_flags.open_folder(flags, strategy=None)
@@ -69,7 +72,7 @@ def main(flags) -> None:
     failures = []
     reloaded = reload_records(folder, {"pruned": model}, dataset, flags, failures)
     content = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase], "metric": metric}
-    resolved = {"distillation": weight}
+    resolved = {"distillation": weight, **(optimizer_of(config) if config.epochs else {})}
     run_summary.write_summary(folder, started, model_and_data, flags, resolved, baseline_check, **content)
     progress.say(f"written to {folder}: pruned.keras, summary.json")
     nan = float("nan")

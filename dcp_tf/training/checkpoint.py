@@ -127,6 +127,14 @@ class TrainState:
         history.callbacks = (about.get("callbacks", []), of_callbacks)
         return history
 
+    def settings(self) -> Mapping[str, Any]:
+        """What the saved training depends on; {} if nothing was saved yet.
+
+        Raises:
+            RunError: the file is damaged.
+        """
+        return _about(_read(self.path, only="about"), self.path)["settings"] if self.path.exists() else {}
+
     def finished(self) -> bool:
         """Whether the phase ran to its last epoch.
 

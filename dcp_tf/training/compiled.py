@@ -1,6 +1,6 @@
 """The objective that a model is compiled with: its losses, loss weights and metrics, as they stand."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -61,7 +61,12 @@ def _check_weights(objective: Objective, model: keras.Model, data: Any) -> None:
 
 
 def compiled_objective(
-    compiled: keras.Model, model: keras.Model, data: Any, loss_weights: Any = None, what: str = "the data"
+    compiled: keras.Model,
+    model: keras.Model,
+    data: Any,
+    loss_weights: Any = None,
+    what: str = "the data",
+    say: Callable[[str], Any] = progress.say,
 ) -> Objective | None:
     """The objective of a model that is compiled with a loss, fitted to the model and its data; it is logged in a line.
 
@@ -73,6 +78,7 @@ def compiled_objective(
         data: bound to the model.
         loss_weights: those that replace the compiled ones.
         what: the name of the data in errors.
+        say: gets the line.
 
     Returns:
         None for a model that is not compiled with a loss, or that computes a loss of its own.
@@ -93,7 +99,7 @@ def compiled_objective(
         objective, told = objective_of_loss(losses[0], model, data, what)
         weight = by_output(arguments.get("loss_weights"), compiled, "loss_weights")[0]
         unused = "" if weight in (None, 1) else f" (not its weight {weight:g}: it is the only loss)"
-        progress.say(f"loss taken from model.compile: {told}{unused}")
+        say(f"loss taken from model.compile: {told}{unused}")
         return with_metrics(objective, metrics[0])
     weights = by_output(arguments.get("loss_weights"), compiled, "loss_weights")
     given = dict(zip(names, (1.0 if weight is None else weight for weight in weights), strict=True))
@@ -105,7 +111,7 @@ def compiled_objective(
         objective, told = objective_of_loss(loss, own_model, own_data, f"{what} (output {name!r})")
         parts.append((name, with_metrics(objective, metrics[number]), weights[name]))
         taken.append(f"{name} {told} x{weights[name]:g}")
-    progress.say(f"loss taken from model.compile: {', '.join(taken)}")
+    say(f"loss taken from model.compile: {', '.join(taken)}")
     return Joint(tuple(parts), imitated)
 
 

@@ -26,6 +26,7 @@ class Custom(Objective):
         metrics: from a model (or function) and batches to metrics; None: the mean loss.
         primary: name of the main metric.
         outputs_kind: the last activation; `bind` sets it.
+        is_dense: whether the outputs are maps or sequences; `bind` sets it.
     """
 
     loss: Loss
@@ -34,6 +35,7 @@ class Custom(Objective):
     metrics: Callable[[Any, Iterable], Mapping[str, float]] | None = None
     primary: str = "loss"
     outputs_kind: str = "logits"
+    is_dense: bool = False
     name = "custom"
 
     def __post_init__(self):
@@ -42,7 +44,8 @@ class Custom(Objective):
 
     def bind(self, shape, data, model=None, what="the data"):
         """See `Objective`."""
-        return self if model is None else dataclasses.replace(self, outputs_kind=read_outputs_kind(model))
+        kind = self.outputs_kind if model is None else read_outputs_kind(model)
+        return dataclasses.replace(self, outputs_kind=kind, is_dense=len(shape) > 2)
 
     def check(self, labels, shape, what="the data"):
         """See `Objective`; any labels are accepted."""

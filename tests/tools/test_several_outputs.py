@@ -68,6 +68,7 @@ def test_summary_holds_the_figures_of_each_output(run):
         figures = summary[model]
         total = 4 * figures["box_loss"] + figures["kind_loss"]
         assert figures["loss"] == pytest.approx(total, rel=1e-5)
+    assert (summary["settings"]["optimizer"], summary["settings"]["finetune_lr"]) == ("adam", pytest.approx(3e-4))
     assert summary["pruned"]["macs"] < 0.75 * summary["baseline"]["macs"]
     assert all(record["equal"] for record in summary["reload_check"].values())
 

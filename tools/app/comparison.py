@@ -81,7 +81,7 @@ def check(model_and_data: ModelAndData, variants: Sequence[Variant], schedule: S
         raise UsageError(
             f"methods are compared by top-1, but this model is measured by {model_and_data.objective.primary}"
         )
-    return dataclasses.replace(schedule, context=context)
+    return dataclasses.replace(schedule, finetuning=context.finetuning, context=context)
 
 
 def read_earlier(

@@ -10,6 +10,7 @@ from dcp_tf.tools.app.qat_file import refused
 from dcp_tf.tools.app.reload_check import check_custom_layers_reload
 from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.pruning_flags import Job
+from dcp_tf.tools.cli.training_flags import as_compiled
 
 _SAMPLES = 2  # for the calibration of trial files
 
@@ -26,14 +27,17 @@ def check_job(model_and_data: ModelAndData, job: Job) -> tuple[Job, str]:
     from dcp_tf.pruning import prepare
 
     check_custom_layers_reload(model_and_data.model, model_and_data.dataset)
+    auxiliary = job.auxiliary
+    if job.method.trains_whole:
+        auxiliary = as_compiled(auxiliary, model_and_data, "auxiliary fine-tuning")
     context = prepare(
         model_and_data.model,
         model_and_data.dataset.train,
         job.method,
         validation_data=model_and_data.dataset.test if model_and_data.dataset.test.labels is not None else None,
         objective=model_and_data.objective,
-        auxiliary=job.auxiliary,
-        finetuning=job.finetuning,
+        auxiliary=auxiliary,
+        finetuning=as_compiled(job.finetuning, model_and_data, "fine-tuning"),
         distillation=job.distillation,
     )
     method, graph = job.method, context.graph

@@ -14,6 +14,7 @@ from dcp_tf.tools.app.failures import collect
 from dcp_tf.tools.app.reload_check import disagreements, reload_records
 from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.pruning_flags import Job
+from dcp_tf.tools.cli.training_flags import optimizer_of
 
 
 def run(
@@ -135,6 +136,7 @@ def _resolved(model_and_data: ModelAndData, job: Job) -> dict[str, Any]:
     if method.uses_heads and not method.per_stage:
         resolved |= {"auxiliary_trains": method.auxiliary_trains or "heads"}
     share = distillation_weight(model_and_data.objective.loss, job.distillation)
+    resolved |= optimizer_of(job.context.finetuning) if job.finetuning.epochs else {}
     return {**resolved, "distillation": share, "allocation": method.allocates}
 
 

@@ -91,10 +91,12 @@ def settings_of(flags: Any, resolved: Mapping[str, Any] | None = None) -> dict[s
 
     Args:
         flags: of the program.
-        resolved: what the run used for flags that were not given and have no default.
+        resolved: what the run used for flags that were not given, and have no default or one that follows others.
     """
     values = {name: flags[name].value for name in flags if name not in ("help", "debug")}
-    values |= {name: value for name, value in (resolved or {}).items() if name in values and values[name] is None}
+    open_flags = {name for name in values if values[name] is None}
+    open_flags |= {name for name in ("finetune_lr", "weight_decay") if name in values and not flags[name].present}
+    values |= {name: value for name, value in (resolved or {}).items() if name in open_flags}
     return {name: readable_name(value) if isinstance(value, str) else value for name, value in values.items()}
 
 

@@ -125,7 +125,8 @@ class ModelAndData:
         source: what `--model` said.
         notes: what the user should know of how the model and the data were read.
         objective: what the model is for.
-        file_model: the model as its file has it, whose inputs and outputs may be nested; None: `model` itself.
+        file_model: the model as its file has it, compiled, and with inputs and outputs that may be nested; None:
+            `model` itself.
     """
 
     model: Any
@@ -137,14 +138,17 @@ class ModelAndData:
     objective: Any = None
     file_model: Any = None
 
+    @property
+    def compiled(self) -> Any:
+        """The model as it was compiled, if it was."""
+        return self.file_model or self.model
+
     def nested(self, model: Any) -> Any:
         """A model with flat inputs and outputs, nested and perhaps compiled as the model in the file."""
         from dcp_tf.models.compiled_like import compiled_like
         from dcp_tf.models.signature import with_signature_of
 
-        if self.file_model is None:
-            return model
-        return compiled_like(with_signature_of(model, self.file_model), self.file_model)
+        return compiled_like(with_signature_of(model, self.compiled), self.compiled)
 
     def __post_init__(self):
         object.__setattr__(self, "source", readable_name(self.source))
@@ -172,7 +176,7 @@ def load_model_and_data(flags: Any) -> ModelAndData:
     loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags), **model_flags.loading_of(flags))
     if not flags.dataset.startswith(_OWN_DATA):
         require_one_input(flags.model, loaded.model)
-    notes = []
+    notes = model_flags.compile_model(flags, loaded.model)
     if flags.model.startswith(("zoo:", "keras:")) and flags.weights is None:
         notes.append(f"{flags.model} starts from random weights; --weights=FILE brings trained ones")
     if "reload_check" in flags:
@@ -188,9 +192,9 @@ def load_model_and_data(flags: Any) -> ModelAndData:
         dataset = joint_outputs.bind(dataset, model, notes)
     if len(model.outputs) == 1:
         kind = _outputs_kind(flags, model, notes)
-        objective, dataset = objective_flags.read(flags, kind, model, dataset, notes)
+        objective, dataset = objective_flags.read(flags, kind, model, dataset, notes, file_model)
     else:
-        kind, (objective, file_model) = None, joint_outputs.read(flags, loaded.model, model, dataset, notes)
+        kind, objective = None, joint_outputs.read(flags, file_model, model, dataset, notes)
     model_and_data = ModelAndData(model, dataset, kind, normalization, flags.model, tuple(notes), objective, file_model)
     model_and_data = face_flags.with_pairs(flags, model_and_data) if "pairs" in flags else model_and_data
     if "expected" in flags and model_and_data.objective is not None:

@@ -39,16 +39,32 @@ def loading_of(flags: Any) -> dict[str, Any]:
     return {**code_of(flags), "open_layers": flags.open_layers if "open_layers" in flags else False}
 
 
+def compile_model(flags: Any, model: Any) -> list[str]:
+    """Compiles the model in place as its file says; a line for what cannot be read of that."""
+    from dcp_tf.models.saved_compile import compile_as_saved
+    from dcp_tf.tools.cli.run_record import is_of_first_version
+
+    if is_of_first_version(flags):
+        return []
+    lost = compile_as_saved(model, flags.model)
+    return [
+        f"note: the {what.replace('_', ' ')} of model.compile is left out: {why}"
+        + ("; --custom_objects=FILE.py brings it" if "custom_objects" in flags and not flags.custom_objects else "")
+        for what, why in lost.items()
+    ]
+
+
 def notes_on(flags: Any, model: Any) -> list[str]:
     """A line for each reason why the `.keras` files that a program writes of a model need more than plain Keras."""
     from dcp_tf.models.custom_objects import is_custom, lambdas
+    from dcp_tf.models.saved_compile import own_parts
 
     notes = []
-    own = sorted({type(layer).__name__ for layer in model._flatten_layers() if is_custom(layer)})
+    own = {type(layer).__name__ for layer in model._flatten_layers() if is_custom(layer)} | set(own_parts(model))
     if own:
         origin = f" (in {flags.custom_objects})" if flags.custom_objects else ""
         notes.append(
-            f"the .keras files of this run hold {', '.join(own)}: whoever loads them needs that code{origin}, "
+            f"the .keras files of this run hold {', '.join(sorted(own))}: whoever loads them needs that code{origin}, "
             "keras.models.load_model(FILE, custom_objects={...})"
         )
     if names := lambdas(model):

@@ -12,8 +12,10 @@ _CLASSES = ("softmax", "sigmoid")  # losses of one class
 _MAPS_OF_LABELS = "labels are maps, which would not move with them"
 
 
-def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> tuple[Any, Any]:
+def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str], file_model: Any = None) -> tuple[Any, Any]:
     """The objective of a model with one output, and the data set as it is to be used for that.
+
+    Without `--loss` and `--outputs` it is the loss that the model is compiled with, where that fits the labels.
 
     Args:
         flags: of the program; `--loss` may be missing.
@@ -21,6 +23,7 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
         model: the Keras model.
         dataset: in the form that the model takes.
         notes: gets a line for all that was read off, and where the data set changed.
+        file_model: the model as its file has it, compiled.
 
     Raises:
         UsageError: outputs, labels and loss do not fit each other.
@@ -31,13 +34,18 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
     shape, (train, test) = output_shape(model, dataset.train), _names(dataset)
     loss = _loss(flags, kind, notes, shape, dataset)
     is_read_off = loss == "auto"
-    if dataset.train.labels is None and dataset.test.labels is not None and loss not in MARGINS:
+    is_given = any(name in flags and flags[name].present for name in ("loss", "outputs"))
+    objective = None
+    if is_read_off and not is_given and file_model is not None and dataset.train.labels is not None:
+        objective = _compiled(file_model, model, dataset, shape, notes)
+    if objective is None and dataset.train.labels is None and dataset.test.labels is not None and loss not in MARGINS:
         # What the test labels are tells what the training labels would be.
         loss = choose_for_outputs(kind, shape, dataset.test, loss, what=test).name
-    objective = choose_for_outputs(kind, shape, dataset.train, loss, model, train)
-    objective.check(dataset.test.labels, shape, test)
-    if is_read_off:
-        notes.append(f"loss: {objective.describe()} ({_reason(objective, dataset, shape)})")
+    if objective is None:
+        objective = choose_for_outputs(kind, shape, dataset.train, loss, model, train)
+        objective.check(dataset.test.labels, shape, test)
+        if is_read_off:
+            notes.append(f"loss: {objective.describe()} ({_reason(objective, dataset, shape)})")
     names = getattr(dataset, "class_names", ())
     if objective.name in _CLASSES and 1 < len(names) < shape[-1] and not names[0].isdecimal():
         shown = ", ".join(f"{number}: {name}" for number, name in enumerate(names[:3]))
@@ -48,6 +56,23 @@ def read(flags: Any, kind: str, model: Any, dataset: Any, notes: list[str]) -> t
         notes.append("there are no labels to learn from: the model's own predictions are the targets")
     shown = notes if "finetune_epochs" in flags else []  # who does not train need not know
     return objective, drop_geometric_augmentation(dataset, objective, flags["augmentation"].value, shown)
+
+
+def _compiled(file_model: Any, model: Any, dataset: Any, shape: tuple, notes: list[str]) -> Any:
+    """The objective that the model is compiled with; None where there is none, or it does not fit these labels."""
+    from dcp_tf.training.compiled import compiled_objective
+
+    train, test = _names(dataset)
+    lines: list[str] = []
+    try:
+        objective = compiled_objective(file_model, model, dataset.train, what=train, say=lines.append)
+        if objective is not None:
+            objective.check(dataset.test.labels, shape, test)
+    except UsageError as error:
+        notes.append(f"the loss of model.compile does not fit the labels ({error})")
+        return None
+    notes += [f"{line} (--loss overrides)" for line in lines]
+    return objective
 
 
 def _reason(objective: Any, dataset: Any, shape: tuple) -> str:
@@ -174,7 +199,8 @@ def drop_geometric_augmentation(dataset: Any, objective: Any, given: str | None,
     Raises:
         UsageError: the user asked for what cannot be done.
     """
-    if getattr(dataset.train, "augmentation", "none") == "none" or not (objective.is_dense or objective.name == "mse"):
+    moves = objective.is_dense or objective.name in ("mse", "custom")
+    if getattr(dataset.train, "augmentation", "none") == "none" or not moves:
         return dataset
     if dataset.train.labels is None and given is not None:
         return dataset  # the targets are what the model says of the changed images

@@ -49,6 +49,25 @@ def read_metadata(path: str) -> tuple[Any, list[str]]:
         return None, [f"{error}; until then set --normalization and --outputs"]
 
 
+def is_of_first_version(flags: Any) -> bool:
+    """Whether `--resume` goes on with a run of version 0.1.0, which read no model.compile: it ends as it began."""
+    if "resume" not in flags or not flags.resume or not flags.output_dir:
+        return False
+    folder = pathlib.Path(flags.output_dir)
+    state, compared = folder / "state" / "pruning" / "settings.json", folder / "compare.json"
+    trained = folder / "state" / "finetuning.npz"
+    names: set[str] = set()
+    if state.is_file():
+        names = set(read_json(state).get("finetuning", ()))
+    elif compared.is_file():
+        names = {key.removeprefix("finetuning ") for key in read_json(compared).get("conditions", ())}
+    elif trained.is_file():
+        from dcp_tf.training import TrainState
+
+        names = set(TrainState(trained).settings())
+    return bool(names) and "optimizer" not in names
+
+
 def _read_summary(model: str) -> RunRecord:
     summary = pathlib.Path(model).parent / "summary.json"
     content = read_json(summary) if pathlib.Path(model).is_file() and summary.is_file() else None

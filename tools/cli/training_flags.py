@@ -81,6 +81,22 @@ def read_training(flags: Any, phase: str) -> TrainConfig:
     return training_config(values, phase, **few)
 
 
+def as_compiled(config: TrainConfig, model_and_data: Any, phase: str) -> TrainConfig:
+    """The training with the optimizer of model.compile, which `prepare` does not see on the flattened model."""
+    from dcp_tf.training.optimizer import with_compiled_optimizer
+
+    if not config.epochs or model_and_data.model is model_and_data.compiled:
+        return config
+    return with_compiled_optimizer(config, model_and_data.compiled, phase)
+
+
+def optimizer_of(config: TrainConfig) -> dict[str, Any]:
+    """The optimizer that a training uses and its numbers, as the flags call them."""
+    given = config.optimizer or "sgd"
+    name = given if isinstance(given, str) else given["class_name"].lower()
+    return {"optimizer": name, "finetune_lr": float(config.learning_rate), "weight_decay": float(config.weight_decay)}
+
+
 def unchosen(phase: tuple[TrainConfig, Changes], given: set[str], values: Mapping[str, Any]) -> list[str]:
     """The flags of one of `PHASES` whose numbers follow the optimizer, as nobody gave them."""
     config, changes = phase
