@@ -25,6 +25,7 @@ FLOORS = (
         "errors",
         "field_types",
         "files",
+        "graph_function",
         "progress",
         "settings",
         "text_table",

@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.graph_function import graph_function
 
 # Keeps the logarithm of a probability finite, as Keras' losses do.
 _EPSILON = 1e-7
@@ -103,8 +103,7 @@ def predict_function(model_or_predict: keras.Model | Callable) -> Callable:
     """A function from images to outputs: a Keras model compiled in inference mode, anything else as it is."""
     if not isinstance(model_or_predict, keras.Model):
         return model_or_predict
-    # A partial function: TensorFlow counts the traces of a lambda over all models, and warns of too many.
-    return tf.function(functools.partial(model_or_predict, training=False), reduce_retracing=True)
+    return graph_function(functools.partial(model_or_predict, training=False), reduce_retracing=True)
 
 
 def outputs_and_labels(

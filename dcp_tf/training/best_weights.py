@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.graph_function import graph_function
 from dcp_tf.training.losses import Distillation, Loss, loss_of
 from dcp_tf.training.targets import complete_labels, split_batch
 
@@ -69,7 +70,7 @@ class BestEpoch:
         # Epoch, loss and accuracy of the best; loss and accuracy before the first epoch.
         self._figures = keras.Variable(np.full(5, np.nan), trainable=False, dtype="float64", name="held_out")
         self._count = 0.0
-        self._compiled = tf.function(self._sums, reduce_retracing=True, autograph=False)
+        self._compiled = graph_function(self._sums, reduce_retracing=True)
 
     @property
     def state(self) -> list[keras.Variable]:

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from dcp_tf.errors import UsageError
+from dcp_tf.graph_function import graph_function
 from dcp_tf.training.losses import Loss
 from dcp_tf.training.targets import split_batch
 
@@ -40,7 +41,7 @@ class HeldOutMetrics:
             if not isinstance(metric, keras.metrics.Metric):
                 raise UsageError(f"expected an object such as keras.metrics.AUC() in metrics, received {metric!r:.80}")
         self._metrics, self._names, self._model, self._batches = by_output, names, model, batches
-        self._compiled = tf.function(self._update, reduce_retracing=True, autograph=False)
+        self._compiled = graph_function(self._update, reduce_retracing=True)
 
     def measure(self) -> dict[str, float]:
         """The metrics of the present weights, as records call them."""

@@ -19,6 +19,7 @@ from dcp_tf import progress
 from dcp_tf.data import DataSplit
 from dcp_tf.errors import RunError
 from dcp_tf.graph.trace import Trace
+from dcp_tf.graph_function import graph_function
 from dcp_tf.models.signature import pack
 from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.best_weights import BestWeights
@@ -183,7 +184,7 @@ def _compiled(trace: Trace, tensors: Sequence[int], fronts: Sequence[keras.Model
 
     # Batches are float32, also of class or word numbers.
     specs = [tf.TensorSpec([None, *trace.shapes[t][1:]], tf.float32) for t in trace.inputs]
-    return tf.function(compute, input_signature=[pack(specs)], autograph=False)
+    return graph_function(compute, input_signature=[pack(specs)])
 
 
 def _measure_statistics(
@@ -245,7 +246,7 @@ def _train(
     def held_out_loss():
         return loss_of(loss, test_labels, last(test_vectors, training=False), weights=test_weights)
 
-    measure = tf.function(held_out_loss, autograph=False)
+    measure = graph_function(held_out_loss)
     rng = np.random.default_rng([config.seed, 2])
     best = BestWeights(last.trainable_variables, float(measure()))
     if not math.isfinite(best.loss):
@@ -282,8 +283,7 @@ def _descent_step(
     optimizer = Optimizer(config, variables, lambda v: len(v.shape) > 1, by_default=keras.optimizers.Adam)
     decay = config.weight_decay if config.is_plain_sgd else 0.0  # others decay weights themselves
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.int64)], autograph=False)
-    def compiled(chosen):
+    def descend(chosen):
         with tf.GradientTape() as tape:
             outputs = last(tf.gather(vectors, chosen), training=True)
             own = None if weights is None else tf.gather(weights, chosen)
@@ -291,6 +291,8 @@ def _descent_step(
             norms = [tf.nn.l2_loss(tf.convert_to_tensor(v)) for v in kernels]
             value += decay * tf.add_n([tf.constant(0.0), *norms])
         optimizer.keras.apply(tape.gradient(value, variables), variables)
+
+    compiled = graph_function(descend, input_signature=[tf.TensorSpec([None], tf.int64)])
 
     def step(chosen, learning_rate):
         optimizer.set_rate(learning_rate)

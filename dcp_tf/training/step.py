@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.kinds import KERNEL_NAMES, layers_of
+from dcp_tf.graph_function import graph_function
 from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.distribution import replica_shares
 from dcp_tf.training.joint_loss import outputs_for
@@ -88,7 +89,7 @@ class TrainStep:
         self._steps = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._first_bad = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._compiled = None
-        self._all_finite = tf.function(self._finite_weights, autograph=False)
+        self._all_finite = graph_function(self._finite_weights)
         self.has_accuracy = hasattr(self._losses[-1], "accuracy")
         self.accuracy_name = getattr(self._losses[-1], "accuracy_name", "top1")
 
@@ -115,9 +116,9 @@ class TrainStep:
             spec = keras.tree.map_structure(_any_batch, _as_batch(element_spec))
             self._check_labels(spec[1] if len(spec) > 1 else None)
             if self._strategy is None:
-                self._compiled = tf.function(self._step, input_signature=(spec,), autograph=False)
+                self._compiled = graph_function(self._step, input_signature=(spec,))
             else:  # replicas may need the shapes of their parts
-                self._compiled = tf.function(self._distributed_step, autograph=False)
+                self._compiled = graph_function(self._distributed_step)
 
     def __call__(self, batch) -> None:
         """Trains on one batch at the optimizer's present learning rate; nothing is read back from the device.

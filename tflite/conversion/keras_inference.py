@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dcp_tf.errors import UsageError
+from dcp_tf.graph_function import graph_function
 
 
 def check_model(model: Any) -> None:
@@ -55,4 +56,4 @@ def compiled_infer(model: Any) -> Callable[..., list]:
 
     model, _ = with_valid_names(model)
     signature = [tf.TensorSpec([None, *tensor.shape[1:]], tensor.dtype) for tensor in model.inputs]
-    return tf.function(lambda *inputs: infer(model, list(inputs)), input_signature=signature, autograph=False)
+    return graph_function(lambda *inputs: infer(model, list(inputs)), input_signature=signature)

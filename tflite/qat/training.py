@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
+from dcp_tf.graph_function import graph_function
 from dcp_tf.tflite.qat.quantizers import quantizers_in
 from dcp_tf.training import cosine_schedule
 from dcp_tf.training.losses import loss_of
@@ -29,7 +30,7 @@ def measure_ranges(model: Any, dataset: tf.data.Dataset, batches: int) -> None:
         dataset: of images, or of (images, labels).
         batches: number of batches.
     """
-    observe = tf.function(lambda images, share: _observe(model, images, share), autograph=False, reduce_retracing=True)
+    observe = graph_function(lambda images, share: _observe(model, images, share), reduce_retracing=True)
     count = 0
     with progress.bar(what="measuring ranges", total=batches, unit="batch") as bar:
         for count, batch in enumerate(dataset.take(batches), start=1):
@@ -80,7 +81,7 @@ class QatStep:
         self._masks = resolve_masks(pairs, masks)
         self._velocities = [tf.Variable(tf.zeros_like(twin), trainable=False) for _, twin in self._trained]
         self._sums = tf.Variable(tf.zeros(3, tf.float64), trainable=False)  # samples, loss, right answers
-        self._compiled = tf.function(self._step, autograph=False, reduce_retracing=True)
+        self._compiled = graph_function(self._step, reduce_retracing=True)
 
     def __call__(self, batch: Any, learning_rate: float) -> None:
         """Trains on one batch without waiting for the device."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from dcp_tf.graph.trace import Trace
+from dcp_tf.graph_function import graph_function
 from dcp_tf.pruning.activations.cache import Cache, CachedBatches, Tensors
 from dcp_tf.pruning.activations.memory import tensor_bytes
 
@@ -157,4 +158,4 @@ def live_tensors(trace: Trace, cut: int) -> list[int]:
 def compiled(function: Callable, examples: Sequence, *more: tf.TensorSpec) -> Callable:
     """`function` as one graph for arguments nested like `examples`, of any batch size, followed by `more`."""
     specs = tf.nest.map_structure(lambda x: tf.TensorSpec([None, *x.shape[1:]], x.dtype), list(examples))
-    return tf.function(function, input_signature=[*specs, *more], autograph=False)
+    return graph_function(function, input_signature=[*specs, *more])

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph
+from dcp_tf.graph_function import graph_function
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import ActivationCursor, Batches, Joined, compiled
 from dcp_tf.pruning.activations.linear import run_linear
@@ -287,7 +288,7 @@ class ChannelProblem:
         examples = [self.loss_inputs[0], self.baseline(0), self.labels[0]]
         self._terms_and_gradients = compiled(evaluate, examples, tf.TensorSpec((), tf.float32))
         self._step = compiled(step, examples)
-        self._reset = tf.function(reset, input_signature=[], autograph=False)
+        self._reset = graph_function(reset, input_signature=[])
 
 
 def _baseline_outputs(cursor: ActivationCursor, reading: Sequence[int]) -> Callable:

@@ -19,6 +19,7 @@ from dcp_tf import progress
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels
+from dcp_tf.graph_function import graph_function
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import Batches, Tensors, compiled, count_images
 from dcp_tf.pruning.activations.linear import run_linear
@@ -263,9 +264,7 @@ class _Training:
             return [size * tf.convert_to_tensor(g) for g in gradients], size
 
         compute = compiled(gradients_of, self._examples)
-        apply = tf.function(
-            lambda gradients, size: optimizer.apply([g / size for g in gradients], self._variables), autograph=False
-        )
+        apply = graph_function(lambda gradients, size: optimizer.apply([g / size for g in gradients], self._variables))
 
         def step(numbers: Sequence[int]) -> None:
             apply(*tree_sum(compute(list(self._images[i]), list(self._targets[i])) for i in numbers))
