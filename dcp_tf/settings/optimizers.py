@@ -13,6 +13,9 @@ _RATES = {"schedulefreeadamw": 0.0025}  # that Keras gives them; 0.001 for all o
 _DECAYS = {"adamw": 0.004, "muon": 0.004}
 
 
+NOT_DECAYING = "not_decaying"  # key of an OptimizerConfig: patterns of names, or whole paths, of variables
+
+
 class Default(float):
     """A number that nobody chose, so that it follows the optimizer."""
 
@@ -31,6 +34,7 @@ class OptimizerConfig(dict):
         import keras
 
         plain = json.loads(json.dumps(self))  # as Keras changes what it reads
+        plain.pop(NOT_DECAYING, None)
         if self.kind is None:
             return keras.optimizers.deserialize(plain)
         return self.kind.from_config(plain["config"])
@@ -47,6 +51,12 @@ def optimizer_config(optimizer: Any) -> Any:
     if optimizer is None or isinstance(optimizer, OptimizerConfig):
         return optimizer
     config = OptimizerConfig(optimizer) if isinstance(optimizer, dict) else serialized(optimizer)
+    if getattr(optimizer, "_exclude_from_weight_decay", None):
+        raise UsageError(
+            "exclude_from_weight_decay(var_list=...) names variables of another model: give "
+            "exclude_from_weight_decay(var_names=['gamma', 'bias']), or compile the model with the optimizer",
+            "optimizer",
+        )
     if config.get("config", {}).get("use_ema"):
         raise UsageError(
             "give TrainConfig(ema=0.99) in place of the optimizer's use_ema=True: BatchNormalization's statistics are "
@@ -76,6 +86,9 @@ def serialized(optimizer: Any) -> OptimizerConfig:
         for part in (config, *_parts(config)):
             del part["config"]["name"]
             part["config"]["loss_scale_factor"] = None
+        patterns = [getattr(part, "_exclude_from_weight_decay_pattern", None) for part in parts_of(optimizer)]
+        if any(patterns):
+            config[NOT_DECAYING] = [pattern.pattern for pattern in patterns if pattern]
         config = OptimizerConfig(json.loads(json.dumps(config)))
         config.kind = type(optimizer)
         config.make()
@@ -88,6 +101,11 @@ def serialized(optimizer: Any) -> OptimizerConfig:
             "optimizer",
         ) from error
     return config
+
+
+def parts_of(optimizer: Any) -> list:
+    """The optimizers inside of a `keras.optimizers.MultiOptimizer`, or the optimizer itself."""
+    return getattr(optimizer, "optimizers", [optimizer])
 
 
 def rate_and_decay(optimizer: Any) -> tuple[float, float]:

@@ -1,6 +1,7 @@
 """The optimizer of a training: SGD as the settings describe it, or any of Keras."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 
 import keras
@@ -8,7 +9,7 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
-from dcp_tf.settings.optimizers import OPTIMIZERS, Default, rate_and_decay, serialized
+from dcp_tf.settings.optimizers import NOT_DECAYING, OPTIMIZERS, Default, parts_of, rate_and_decay, serialized
 from dcp_tf.settings.training import TrainConfig
 
 _RATE_AFTER_PRUNING = 0.3  # times the rate of a model's own training: more ruins large networks after recovery
@@ -38,9 +39,11 @@ class Optimizer:
         by_default: type | None = None,
     ):
         self.keras = by_default() if by_default and config.optimizer is None else _make(config)
-        self._parts = getattr(self.keras, "optimizers", [self.keras])
+        self._parts = parts_of(self.keras)
+        excluded = config.optimizer.get(NOT_DECAYING, ()) if isinstance(config.optimizer, dict) else ()
+        fixed = [v for v in variables if not decays(v) or any(v.path == p or re.search(p, v.name) for p in excluded)]
         for part in self._parts:
-            part.exclude_from_weight_decay([v for v in variables if not decays(v)])
+            part.exclude_from_weight_decay(fixed)
         self.keras.build(variables)
         limits = ("clipnorm", "global_clipnorm", "clipvalue")
         self.limits_gradient = any(getattr(part, limit, None) for part in self._parts for limit in limits)
@@ -68,7 +71,7 @@ def _make(config: TrainConfig) -> keras.optimizers.Optimizer:
     is_name = isinstance(config.optimizer, str)
     optimizer = optimizer_named(config.optimizer)() if is_name else config.optimizer.make()
     if not isinstance(config.weight_decay, Default):
-        for part in getattr(optimizer, "optimizers", [optimizer]):
+        for part in parts_of(optimizer):
             part.weight_decay = config.weight_decay or None
             if hasattr(part, "adam_weight_decay"):  # Muon, for all but matrices
                 part.adam_weight_decay = config.weight_decay or None
@@ -108,6 +111,8 @@ def with_compiled_optimizer(config: TrainConfig, model: keras.Model, phase: str)
                 )
                 return config
             own["learning_rate"] = _RATE_AFTER_PRUNING * min(max(rate, most / 10), most)
+        if listed := _listed(compiled, model):
+            setting[NOT_DECAYING] = [*setting.get(NOT_DECAYING, ()), *listed]
         config = dataclasses.replace(config, optimizer=setting, **changes)
     except UsageError as error:
         progress.say(f"{phase}: SGD in place of the optimizer that the model was compiled with, as {error}")
@@ -115,3 +120,9 @@ def with_compiled_optimizer(config: TrainConfig, model: keras.Model, phase: str)
     name = setting["class_name"]
     progress.say(f"{phase}: {name}, as the model was compiled, learning rate {config.learning_rate:g}", "optimizer")
     return config
+
+
+def _listed(optimizer: keras.optimizers.Optimizer, model: keras.Model) -> list[str]:
+    """Paths of the variables of a model that its optimizer was told not to decay one by one."""
+    keys = {key for part in parts_of(optimizer) for key in getattr(part, "_exclude_from_weight_decay", ())}
+    return sorted(v.path for v in model.trainable_variables if optimizer._var_key(v) in keys)

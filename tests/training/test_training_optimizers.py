@@ -10,7 +10,7 @@ from test_training_checkpoint import Stop, stop_in_epoch
 from training_nets import LOGITS, batches, convolutional, linear, same, values
 
 from dcp_tf.errors import UsageError
-from dcp_tf.settings.optimizers import OPTIMIZERS, rate_and_decay
+from dcp_tf.settings.optimizers import OPTIMIZERS, OptimizerConfig, rate_and_decay
 from dcp_tf.settings.training import FINETUNING
 from dcp_tf.training import TrainConfig, TrainState, fit
 from dcp_tf.training.optimizer import optimizer_named, with_compiled_optimizer
@@ -172,6 +172,43 @@ def test_a_model_is_trained_with_the_optimizer_that_it_was_compiled_with(compile
     for told in ("sgd", "lion"):
         asked = dataclasses.replace(FINETUNING, optimizer=told)
         assert with_compiled_optimizer(asked, model, "fine-tuning") is asked
+
+
+@pytest.mark.parametrize("how", ["names", "variables", "both"])
+def test_what_the_compiled_optimizer_keeps_from_decaying_does_not_decay_in_a_copy_either(how):
+    model, copy = convolutional(), convolutional()
+    adamw = optimizers.AdamW(0.1, weight_decay=0.5)
+    named = {"names": ["kern"], "variables": [], "both": ["gamma"]}[how]
+    listed = [] if how == "names" else [model.get_layer("conv").kernel]
+    adamw.exclude_from_weight_decay(listed, named)
+    model.compile(adamw, "mse")
+    config = with_compiled_optimizer(dataclasses.replace(FINETUNING, epochs=1, decay="kernels"), model, "fine-tuning")
+    config = dataclasses.replace(config, optimizer=json_again(config.optimizer))
+    before = values(copy)
+    fit(copy, batches(size=20), [lambda labels, outputs: 0.0 * outputs[0, 0]], config)
+    after, still = values(copy), {v.path for v in copy.trainable_variables if not adamw_decays(v, named, listed)}
+    assert still
+    for variable in copy.trainable_variables:
+        if "kernel" in variable.name:
+            kept = np.array_equal(before[variable.path], after[variable.path])
+            assert kept == (variable.path in still), variable.path
+
+
+def adamw_decays(variable, named, listed):
+    return variable.path not in {v.path for v in listed} and not any(name in variable.name for name in named)
+
+
+def json_again(setting):
+    again = OptimizerConfig(json.loads(json.dumps(setting)))
+    again.kind = setting.kind
+    return again
+
+
+def test_variables_of_another_model_cannot_be_kept_from_decaying():
+    adamw = optimizers.AdamW(0.1)
+    adamw.exclude_from_weight_decay([dense().trainable_variables[0]])
+    with pytest.raises(UsageError, match="var_names"):
+        config_of(adamw)
 
 
 @pytest.mark.parametrize(("rate", "name"), [(0.01, None), (0.1, None), (0.002, "Adam"), (1e-4, "Adam")])
