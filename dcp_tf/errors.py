@@ -5,7 +5,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable, Sequence
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 _Arguments = ParamSpec("_Arguments")  # one statement each: type checkers read no other form
 _Result = TypeVar("_Result")
@@ -48,20 +48,28 @@ def did_you_mean(word: object, words: Sequence[str]) -> str:
 def checks_arguments(function: Callable[_Arguments, _Result]) -> Callable[_Arguments, _Result]:
     """Makes an argument that a public function does not have, or one that is missing, an error of one line."""
     signature = inspect.signature(function)
+    name = function.__qualname__.removesuffix(".__init__")
 
     @functools.wraps(function)
     def call(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> _Result:
-        try:
-            signature.bind(*args, **kwargs)
-        except TypeError as error:
-            known = list(signature.parameters)
-            unknown = next((name for name in kwargs if name not in known), None)
-            hint = (
-                f"has no argument {unknown!r}; {did_you_mean(unknown, known)}"
-                if unknown
-                else f"cannot be called so: {error}"
-            )
-            raise UsageError(f"{function.__name__} {hint}") from error
+        check_call(name, signature, *args, **kwargs)
         return function(*args, **kwargs)
 
     return call
+
+
+def check_call(name: str, signature: inspect.Signature, /, *args: Any, **kwargs: Any) -> None:
+    """Raises UsageError where arguments do not fit the signature of what is called `name`."""
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        parameters = {n: p for n, p in signature.parameters.items() if n != "self"}
+        unknown = next((n for n in kwargs if n not in parameters), None)
+        if unknown and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+            hint = f"has no argument {unknown!r}; {did_you_mean(unknown, list(parameters))}"
+        elif "too many positional" in str(error):
+            by_place = [n for n, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+            hint = f"takes ({', '.join(by_place)}), and all else by name" if by_place else "takes all by name, NAME=..."
+        else:
+            hint = f"cannot be called so: {error}"
+        raise UsageError(f"{name} {hint}") from error

@@ -77,6 +77,26 @@ def write_json(path: str | os.PathLike, value: Any) -> pathlib.Path:
     return write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+def is_unfinished(path: pathlib.Path) -> bool:
+    """Whether a killed run left this file unfinished."""
+    return path.name.startswith(_UNFINISHED)
+
+
+def folder_path(path: Any, name: str) -> pathlib.Path | None:
+    """The path of a folder that may be made later; None stays.
+
+    Raises:
+        UsageError: it is no path, or something else is there.
+    """
+    if path is None:
+        return None
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{name} must be the path of a folder, received {path!r:.80}")
+    if pathlib.Path(path).exists() and not pathlib.Path(path).is_dir():
+        raise UsageError(f"{name} must be the path of a folder, {path} is a file")
+    return pathlib.Path(path)
+
+
 def remove_leftovers(folder: str | os.PathLike) -> None:
     """Deletes the unfinished temporary files that a killed run left in `folder` or below it."""
     for path in pathlib.Path(folder).rglob(f"{_UNFINISHED}*"):
@@ -89,6 +109,8 @@ def read_json(path: str | os.PathLike) -> Any:
     Raises:
         UsageError: there is no such file, or it holds no JSON.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"expected the path of a JSON file, received {path!r:.80}")
     path = pathlib.Path(path)
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -106,6 +128,8 @@ def writable_folder(path: str | os.PathLike) -> pathlib.Path:
     Raises:
         UsageError: it cannot be made or written, or TensorFlow cannot write there, which takes names in UTF-8 only.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"the output folder must be a path, received {path!r:.80}")
     path = pathlib.Path(path)
     try:
         str(path.absolute()).encode("utf-8")

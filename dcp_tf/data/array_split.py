@@ -141,7 +141,7 @@ def make_array_split(inputs: Any, labels: Any = None, name: str = "the arrays", 
     size = None
     for where, part in parts:
         if part is None or part.ndim < 2 - (len(parts) > 1) or not len(part) or part.dtype.kind not in "buif":
-            received = "None" if part is None else f"{part.dtype} {part.shape}"
+            received = "None" if part is None else f"{part.dtype} {part.shape}" if part.size else "no sample"
             raise UsageError(f"{name}{where} must hold numbers of shape (N, ...), received {received}")
         size = len(part) if size is None else size
         if len(part) != size:

@@ -69,6 +69,10 @@ def _input_arrays(inputs: Any, data: Any, count: int | None) -> Any:
 
 
 def _not_data(data: Any) -> UsageError:
+    ragged = [part for part in keras.tree.flatten(data) if isinstance(part, tf.RaggedTensor | tf.SparseTensor)]
+    if ragged:
+        kind = type(ragged[0]).__name__
+        return UsageError(f"a {kind} has no rows of one length: give .to_tensor() of it, or tf.sparse.to_dense")
     return UsageError(
         "data must be a tf.data.Dataset of batches, a keras.utils.PyDataset, arrays, a tuple (inputs, labels) or "
         f"(inputs, labels, sample_weight), or a dcp_tf data set, received {_kind(data)}"
@@ -85,7 +89,14 @@ def _label_arrays(labels: Any, size: int) -> Any:
     )
     if is_several:
         return tuple(_label_arrays(part, size) for part in labels)
-    return None if labels is None else np.asarray(labels)
+    try:
+        return None if labels is None else np.asarray(labels)
+    except ValueError as error:  # NumPy says that the shape is inhomogeneous
+        sizes = sorted({len(part) if hasattr(part, "__len__") else 1 for part in labels})
+        raise UsageError(
+            f"labels or weights of {size} samples differ in length ({', '.join(map(str, sizes[:5]))}): give each "
+            "sample, and each output, as many"
+        ) from error
 
 
 def _sample_count(inputs: Any, labels: Any) -> int | None:

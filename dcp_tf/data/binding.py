@@ -168,6 +168,8 @@ def _has(names: Sequence[str], tensors: Sequence[Any], kind: str) -> str:
 
 def _shape_hint(expected: Shape, shape: Shape) -> str:
     """What may be wrong with data of another shape than the model takes, as the end of a sentence."""
+    if len(shape) == len(expected) and all(e == s for e, s in zip(expected, shape, strict=True) if s is not None):
+        return f"; fix it in the pipeline: .map(lambda x, *y: (tf.ensure_shape(x, {(None, *expected)}), *y))"
     if len(shape) > 1 and _fits(expected, (*shape[1:], shape[0])):
         return "; its channels come first: numpy.moveaxis(images, 1, -1) puts them last"
     return "; it has no axis of channels: images[..., None] adds one" if _fits(expected, (*shape, 1)) else ""

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
+from dcp_tf.data.gather import all_finite
 from dcp_tf.data.labels import label_array, weight_array
 from dcp_tf.data.structure import flat_parts, map_parts, named_parts, pack_parts, split_batch
 from dcp_tf.errors import UsageError, first_line
@@ -41,6 +42,8 @@ def read_labels(batches: Iterable, kind: str, total: int | None) -> tuple[int, A
             inputs, *beside = split_batch(batch)
             parts.append(map_parts(np.asarray, tuple(beside)))
             sizes.append(int(flat_parts(inputs)[0].shape[0]))
+            if not all(all_finite(np.asarray(part)) for part in flat_parts(inputs)):
+                raise UsageError(f"batch {len(sizes)} of the {kind} holds NaN or infinite values in its inputs")
             report.add(sizes[-1], flat_parts(beside))
     except tf.errors.OpError as error:
         raise UsageError(f"the {kind} cannot be read: {first_line(error)}") from error

@@ -158,7 +158,7 @@ def checked_specs(element: Any, kind: str) -> tuple[Any, Any, Any]:
         hint = "" if dense else "; ragged and sparse tensors need .to_tensor() or tf.sparse.to_dense first"
         raise UsageError(
             f"the {kind} must yield inputs, (inputs, labels) or (inputs, labels, sample_weight), it yields "
-            f"{element}{hint}"
+            f"{f'{len(element)} parts' if dense and isinstance(element, tuple) else 'others'}{hint}"
         )
     for where, spec in parts:
         is_input = where.startswith("inputs")

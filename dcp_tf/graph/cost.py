@@ -102,6 +102,10 @@ def count_cost(
             )
         model = ChannelGraph(model, None if input_shape is None else [(None, *input_shape)])
     kept = model.kept({}) if kept is None else kept
+    if not isinstance(kept, KeptChannels):
+        raise UsageError(
+            f"kept must be what ChannelGraph.kept gives, received {kept!r:.80}; shapes are input_shape=..."
+        )
     macs, flops = dict.fromkeys(model.records, 0), dict.fromkeys(model.records, 0)
     for record, call, multiplications in model.multiplications:
         key = id(record.operation)

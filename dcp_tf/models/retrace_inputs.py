@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import tree
 
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import UsageError, first_line
 from dcp_tf.models.functional import check_input
 
 _OPEN_SIZE = 64  # of an axis that is left open, in the comparison
@@ -32,7 +32,10 @@ def inputs_of(model: keras.Model, input_spec: Any) -> Any:
         name = known[count] if count < len(known) else "_".join(map(str, path)) or (parameters or ["inputs"])[0]
         count += 1
         shape, dtype = _shape_and_dtype(spec)
-        return keras.Input(shape, dtype=dtype, name=name)
+        try:
+            return keras.Input(shape, dtype=dtype, name=name)
+        except (ValueError, TypeError) as error:
+            raise UsageError(f"input_spec has {spec!r:.80}: {first_line(error)}") from error
 
     return _nested(input_spec, one)
 

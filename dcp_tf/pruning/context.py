@@ -12,6 +12,7 @@ import keras
 from dcp_tf.data import DataSplit, digest, images_per_measurement, with_class_weight
 from dcp_tf.errors import UsageError
 from dcp_tf.field_types import whole_number
+from dcp_tf.files import folder_path
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers
 from dcp_tf.models.weights_digest import weights_digest
 from dcp_tf.pruning.arguments import bound_data, check_arguments, check_validation, usable_model
@@ -28,6 +29,7 @@ from dcp_tf.training.callbacks import callbacks_by_phase
 from dcp_tf.training.compiled import resolve_objective
 from dcp_tf.training.heads import find_positions
 from dcp_tf.training.optimizer import with_compiled_optimizer
+from dcp_tf.training.trial import try_metrics
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -199,6 +201,12 @@ def prepare(
     finetuning = TrainConfig(epochs=0) if finetuning is None else finetuning
     check_arguments(method, auxiliary, finetuning, distillation)
     seed = whole_number(seed, "seed")
+    state_dir, shared_dir, log_dir = (
+        folder_path(path, name)
+        for path, name in ((state_dir, "state_dir"), (shared_dir, "shared_dir"), (log_dir, "log_dir"))
+    )
+    if not isinstance(resume, bool) or (resume and state_dir is None):
+        raise UsageError(f"resume is True or False, and True needs a state_dir; received {resume!r:.80}", "resume")
     data = with_class_weight(bound_data(model, train_data), class_weight)
     validation = None if validation_data is None else bound_data(model, validation_data, "validation_data")
     original, model = model, usable_model(model)
@@ -206,6 +214,7 @@ def prepare(
     data = objective.training_data(data)
     if validation is not None:
         check_validation(model, validation, objective)
+    metrics = try_metrics(metrics, objective, model, data)
     distillation = distillation_weight(objective.loss, distillation)
     Distillation(objective.loss, distillation)
     graph = ChannelGraph(model, [(None, *shape) for shape in data.shapes], method.ignore_statistics)
@@ -281,6 +290,8 @@ def choose_groups(graph: ChannelGraph, method: Method, layers: Sequence[str] = (
     groups = [g for g in graph.prunable(method.prune_residual) if not method.excludes(g.name)]
     if groups or not method.chooses_channels:
         return groups
+    if graph.prunable(method.prune_residual):
+        raise UsageError(f"exclude={', '.join(method.exclude)} leaves no group of channels to prune", "exclude")
     reasons = {g.pinned_because for g in graph.groups if g.pinned_because}
     kinds = {"recurrent units" if g.recurrent else "residual streams" for g in graph.prunable(True)}
     residual = "" if method.prune_residual or not kinds else f"; {' and '.join(sorted(kinds))} need prune_residual=True"

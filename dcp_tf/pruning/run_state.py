@@ -15,7 +15,7 @@ import numpy as np
 
 from dcp_tf.changed_settings import describe_changes
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.files import read_json, write_atomically, write_json
+from dcp_tf.files import is_unfinished, read_json, write_atomically, write_json
 from dcp_tf.models.weights_digest import weights_digest
 from dcp_tf.pruning.plan import GroupPlan, KernelPlan
 from dcp_tf.training import TrainState
@@ -57,6 +57,8 @@ class RunState:
                 )
             return
         if self.folder.exists():
+            if not about.exists() and not all(map(_is_own, self.folder.iterdir())):
+                raise UsageError(f"{self.folder} holds other files: give a folder for the run alone", "state_dir")
             shutil.rmtree(self.folder)
         write_json(about, settings)
 
@@ -116,3 +118,8 @@ class RunState:
         """
         done = self.load_weights("selection", variables) or []
         return [KernelPlan.from_json(plan) if "layer" in plan else GroupPlan.from_json(plan) for plan in done]
+
+
+def _is_own(path: pathlib.Path) -> bool:
+    """Whether a run may have left this in a folder without settings; steps have folders of their own."""
+    return is_unfinished(path) or (path.is_dir() and path.name.startswith("step_"))

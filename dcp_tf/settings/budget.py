@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Callable, Mapping
 from typing import ClassVar
 
@@ -41,6 +42,8 @@ class Target:
     measured: Callable[[Mapping[str, int]], float] | None = dataclasses.field(default=None, repr=False)
 
     def __post_init__(self):
+        if isinstance(self.text, numbers.Real) and not isinstance(self.text, bool):
+            object.__setattr__(self, "text", f"{self.text:.15g}")
         check_fields(self)
         if (self.cost is None) != (self.measure in MEASURES):
             raise UsageError(

@@ -8,7 +8,7 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import UsageError, check_call
 from dcp_tf.field_types import check_fields
 
 _Class = TypeVar("_Class", bound=type)
@@ -117,8 +117,21 @@ def check(settings: Any) -> None:
             raise UsageError(f"{name} must be {rule.expected()}, received {value!r}", setting=named)
 
 
+class _CheckedCalls(type):
+    """Makes a setting that a class does not have an error of one line."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        check_call(cls.__name__, cls.__signature__, *args, **kwargs)
+        return super().__call__(*args, **kwargs)
+
+    @property
+    def __signature__(cls) -> inspect.Signature:
+        own = inspect.signature(cls.__init__)
+        return own.replace(parameters=list(own.parameters.values())[1:])
+
+
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(metaclass=_CheckedCalls):
     """A table of settings; what is wrong with several together, subclasses find after this.
 
     Attributes:

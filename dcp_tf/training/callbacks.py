@@ -201,6 +201,9 @@ def callbacks_by_phase(callbacks: Any) -> dict[str, list]:
         UsageError: another name, or one is no callback or cannot work here.
     """
     by_phase = dict(callbacks) if isinstance(callbacks, Mapping) else {"finetuning": callbacks or ()}
+    by_phase = {
+        phase: [given] if isinstance(given, keras.callbacks.Callback) else given for phase, given in by_phase.items()
+    }
     if unknown := by_phase.keys() - {"auxiliary", "finetuning"}:
         raise UsageError(f"callbacks are for 'auxiliary' or 'finetuning', received {sorted(map(str, unknown))[0]!r}")
     for of_phase in by_phase.values():

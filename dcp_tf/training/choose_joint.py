@@ -8,6 +8,7 @@ import keras
 
 from dcp_tf.errors import UsageError
 from dcp_tf.models.signature import output_names
+from dcp_tf.settings.data import LOSSES
 from dcp_tf.training.choose_objective import as_objective as objective_of_output
 from dcp_tf.training.joint_objective import Joint, data_of, of_output
 from dcp_tf.training.keras_losses import is_of_keras
@@ -62,7 +63,7 @@ def as_objective(
 
 def _of_output(given: Any, model: keras.Model, data: Any, kind: str | None, what: str) -> Objective:
     """The objective of one output; a loss of Keras' is what it is in `compile`."""
-    if is_of_keras(given) and kind is None:
+    if kind is None and given not in LOSSES and is_of_keras(given):
         return objective_of_loss(given, model, data, what)[0]
     return objective_of_output(given, model, data, kind, what)
 
@@ -107,6 +108,8 @@ def checked_weights(given: Any, names: Sequence[str]) -> dict[str, float]:
     for name, weight in weights.items():
         if isinstance(weight, bool) or not isinstance(weight, numbers.Real) or not 0 <= weight < float("inf"):
             raise UsageError(f"loss_weights must be numbers from 0; that of {name!r} is {weight!r:.80}")
+    if not any(weights.values()):
+        raise UsageError("loss_weights are all 0: one output at least must count")
     return {name: float(weight) for name, weight in weights.items()}
 
 

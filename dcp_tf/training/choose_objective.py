@@ -6,7 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from dcp_tf.errors import UsageError
+from dcp_tf.errors import UsageError, did_you_mean
 from dcp_tf.models.outputs import outputs_kind as read_outputs_kind
 from dcp_tf.settings.data import LOSSES, MARGINS
 from dcp_tf.training.custom_objective import Custom
@@ -47,7 +47,7 @@ def choose_for_outputs(
 ) -> Objective:
     """As `choose_objective`, for outputs of known kind and shape (with the batch axis)."""
     if loss not in LOSSES:
-        raise UsageError(f"unknown loss {loss!r}; choose one of {', '.join(LOSSES)}")
+        raise UsageError(f"unknown loss {loss!r}; {did_you_mean(loss, LOSSES)}, or a name of keras.losses", "loss")
     if len(shape) < 2:
         raise UsageError(f"expected outputs of shape (batch, ..., values), received {shape}")
     name = infer_loss(kind, shape, data.labels) if loss == "auto" else loss
@@ -89,6 +89,8 @@ def as_objective(
         raise UsageError("give either outputs_kind or an objective that knows it, not both")
     if isinstance(objective, Objective):
         return with_metrics(objective.bind(output_shape(model, data), data, model, what), objective.keras_metrics)
+    if isinstance(objective, type):
+        raise UsageError(f"give an object as the objective, {objective.__name__}(), not the class")
     if callable(objective):
         return Custom(objective).bind(output_shape(model, data), data, model, what)
     raise UsageError(f"expected an objective, the name of a loss, or a loss, received {type(objective).__name__}")

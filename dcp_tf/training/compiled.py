@@ -14,10 +14,8 @@ from dcp_tf.training.choose_joint import as_objective, checked_weights
 from dcp_tf.training.joint_objective import Joint, data_of, of_output
 from dcp_tf.training.keras_metrics import KerasMetrics, with_metrics
 from dcp_tf.training.keras_objectives import objective_of_loss
-from dcp_tf.training.losses import loss_of
 from dcp_tf.training.objectives import Objective
-from dcp_tf.training.sample_weights import takes_weights
-from dcp_tf.training.targets import complete_labels, split_batch
+from dcp_tf.training.trial import try_losses
 
 
 def resolve_objective(
@@ -45,19 +43,8 @@ def resolve_objective(
     if objective is None and outputs_kind is None:
         taken = compiled_objective(compiled, model, data, loss_weights)
     objective = taken or as_objective(objective, model, data, outputs_kind, loss_weights)
-    _check_weights(objective, model, objective.training_data(data))
+    try_losses(objective, model, objective.training_data(data))
     return objective
-
-
-def _check_weights(objective: Objective, model: keras.Model, data: Any) -> None:
-    """Raises UsageError where there are sample weights and a user's loss that they cannot count in."""
-    losses = getattr(objective.loss, "losses", (objective.loss,))
-    if data.weights is None or all(map(takes_weights, losses)):
-        return
-    inputs, labels, weights = split_batch(next(iter(data.batches(min(2, data.size)))))
-    answers = objective.targets(model, None)(inputs) if objective.lacks_labels(data) else None
-    outputs = objective.with_loss_head(model, None)(inputs, training=False)
-    loss_of(objective.loss, complete_labels(labels, answers), outputs, weights=weights)
 
 
 def compiled_objective(

@@ -119,7 +119,12 @@ def function_of(loss: keras.losses.Loss) -> Callable | None:
 
 
 def is_of_keras(given: Any) -> bool:
-    """Whether something is a loss object or a loss function of Keras'."""
+    """Whether something is a loss object or a loss function of Keras', or the name of one."""
+    if isinstance(given, str):
+        try:
+            return _LOSSES.get(given) is not None
+        except ValueError:
+            return given.lower() in ("crossentropy", "ce")
     is_function = callable(given) and str(getattr(given, "__module__", "")).startswith("keras.src.losses")
     return isinstance(given, _LOSSES.Loss) or is_function
 

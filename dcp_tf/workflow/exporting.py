@@ -13,6 +13,7 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.data import as_split, split_batch
 from dcp_tf.errors import RunError, UsageError, did_you_mean, first_line
+from dcp_tf.field_types import whole_number
 from dcp_tf.files import readable_name, writable_folder
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.outputs import kind_of_tensor
@@ -146,6 +147,10 @@ def export(
         RunError: a file could not be made or differs too much from its model; the other files are there.
     """
     modes = _checked_modes(quantizations)
+    Deployment(io=io, strict=strict, runs=runs, threads=threads)  # checks them
+    seed = whole_number(seed, "seed")
+    if not isinstance(name, str | None):
+        raise UsageError(f"name must be a text, received {name!r:.80}")
     given = [data for data in (test, calibration) if data is not None]
     if not given:
         raise UsageError("give test=... or calibration=...: each file is run and compared with its model")
@@ -188,6 +193,8 @@ def export(
 
 
 def _checked_modes(quantizations: Any) -> list[str]:
+    if not isinstance(quantizations, str | list | tuple):
+        raise UsageError(f"quantizations must be a list such as ['float32', 'int8'], received {quantizations!r:.80}")
     modes = [quantizations] if isinstance(quantizations, str) else list(quantizations)
     known = [mode.value for mode in Quantization if mode is not Quantization.QAT]
     for mode in modes:

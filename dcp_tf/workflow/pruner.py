@@ -10,7 +10,7 @@ import keras
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.errors import UsageError, did_you_mean
+from dcp_tf.errors import UsageError, checks_arguments, did_you_mean
 from dcp_tf.graph import ChannelGraph, Cost, count_cost
 from dcp_tf.models.functional import check_functional
 from dcp_tf.pruning.context import choose_groups, choose_widths
@@ -44,6 +44,7 @@ class Pruner:
         plan: of all rounds together, for the original; None before the first.
     """
 
+    @checks_arguments
     def __init__(
         self,
         model: keras.Model,
@@ -93,6 +94,7 @@ class Pruner:
         """The model as it is now: the original, or what the last round left and the user trained."""
         return self.original if self.result is None else self.result.model
 
+    @checks_arguments
     def prune(self, train_data: Any, **options: Any) -> keras.Model:
         """Prunes the original; a round that was there before is forgotten.
 
@@ -111,6 +113,7 @@ class Pruner:
         self.result = self.plan = None
         return self._round(train_data, self._method, self._budget, options)
 
+    @checks_arguments
     def step(
         self,
         train_data: Any,
