@@ -21,7 +21,8 @@ def pages_of_decisions():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files(page):
-    links = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text("utf-8"))
+    text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
@@ -82,6 +83,7 @@ def test_every_command_has_only_flags_of_its_program(page, programs):
         r"(?:dcp_tf\.tools\.|dcp-tf )(\w+)((?:[^\n`|]|\\\n)*)", page.read_text("utf-8").replace("\\\n", " ")
     )
     for name, arguments in commands:
+        name = {"inspect": "inspect_model"}.get(name, name)
         if name in programs:
             flags = set(re.findall(r"(?<![\w-])--(\w+)", arguments)) - {"helpfull", "flagfile"}
             assert {f for f in flags if {f, f.removeprefix("no")}.isdisjoint(programs[name])} == set(), name

@@ -101,7 +101,7 @@ def run(serial, command, state):
     graph = re.search(r"--graph=(\S+)", command)[1]
     delegate = re.search(r"--use_\w+", command)[0]
     size = place(serial, graph).stat().st_size
-    us = round(SCENARIO["microseconds"][str(size)] * random.Random(state["runs"]).uniform(0.99, 1.01))
+    us = round(SCENARIO["microseconds"].get(str(size), 10000) * random.Random(state["runs"]).uniform(0.99, 1.01))
     text = SCENARIO["logs"][delegate].replace("{graph}", graph).replace("{us}", str(us))
     print(text + (SCENARIO["profile"] if "--enable_op_profiling=true" in command else ""))
     return SCENARIO.get("codes", {}).get(delegate, 0)
