@@ -1,6 +1,8 @@
 import dataclasses
+import json
 import pathlib
 import shutil
+import types
 
 import pytest
 from tool_inputs import (
@@ -26,12 +28,9 @@ class Inputs:
         return f"--dataset=npz:{self.folder / name}.npz"
 
 
-@pytest.fixture(scope="session")
-def inputs(tmp_path_factory):
-    """`inputs.NAME` is the flag of a model file, `inputs.data(NAME)` that of a data set."""
+def make_inputs(folder):
     import keras
 
-    folder = tmp_path_factory.mktemp("inputs")
     write_images(folder / "four.npz")
     write_images(folder / "two.npz", classes=2)
     write_images(folder / "larger.npz", shape=(16, 16, 3), size=96)
@@ -48,20 +47,29 @@ def inputs(tmp_path_factory):
     }
     for name, model in made.items():
         model.save(folder / f"{name}.keras")
-    return Inputs(folder)
 
 
 @pytest.fixture(scope="session")
-def whole_process(inputs, tmp_path_factory):
+def inputs(made_once):
+    """`inputs.NAME` is the flag of a model file, `inputs.data(NAME)` that of a data set."""
+    return Inputs(made_once("inputs", make_inputs))
+
+
+@pytest.fixture(scope="session")
+def whole_process(inputs, made_once):
     """One whole run of `prune` as a user starts it: what it said, and `folder`, which tests only read."""
-    folder = tmp_path_factory.mktemp("whole_run") / "out"
-    done = run_process(
-        *("-m", "dcp_tf.tools.prune", inputs.residual, inputs.data(), f"--output_dir={folder}"),
-        *(*SHORT, "--quantization=float32,int8", "--seed=3", "--reload_check"),
-    )
-    assert done.returncode == 0, done.stderr
-    done.folder = folder
-    return done
+
+    def make(folder):
+        done = run_process(
+            *("-m", "dcp_tf.tools.prune", inputs.residual, inputs.data(), f"--output_dir={folder / 'out'}"),
+            *(*SHORT, "--quantization=float32,int8", "--seed=3", "--reload_check"),
+        )
+        assert done.returncode == 0, done.stderr
+        (folder / "said.json").write_text(json.dumps({"stdout": done.stdout, "stderr": done.stderr}))
+
+    folder = made_once("whole_run", make)
+    said = json.loads((folder / "said.json").read_text())
+    return types.SimpleNamespace(folder=folder / "out", **said)
 
 
 @pytest.fixture(scope="session")
