@@ -26,6 +26,10 @@ def test_links_lead_to_files(page):
     assert not [link for link in links if not (page.parent / link).exists()]
 
 
+def test_the_readme_is_read_in_minutes():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) <= 150
+
+
 def test_decisions_are_numbered_without_gaps():
     numbers = [int(page.name[:3]) for page in pages_of_decisions()]
     assert numbers == list(range(1, len(numbers) + 1))

@@ -48,13 +48,14 @@ def shared():
 
 @pytest.fixture
 def names(shared, tmp_path, monkeypatch):
-    """The shared names with a model of the page's own, in an empty folder with a finished run and a comparison."""
+    """The shared names with a model of the page's own, in a folder with it, a finished run and a comparison."""
     monkeypatch.chdir(tmp_path)
     for name, saved in (("mine", "finished"), ("compare", "compared")):
         shutil.copytree(ROOT / "tests" / "saved_runs" / saved, tmp_path / "runs" / name)
     model = keras.models.clone_model(shared["model"])
     model.set_weights(shared["model"].get_weights())
     model.compile_from_config(shared["model"].get_compile_config())
+    model.save("my_model.keras")
     return {**shared, "model": model}
 
 
