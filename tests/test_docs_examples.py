@@ -96,6 +96,15 @@ def test_all_examples_of_a_page_run(page, names, phone):
             run_block(page, line, code, names)
 
 
+@pytest.mark.slow
+def test_the_figures_are_drawn_again(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "docs"))
+    importlib.import_module("figures").draw_all(tmp_path)
+    drawn = {path.name for path in tmp_path.iterdir()}
+    assert drawn == {path.name for path in (ROOT / "docs" / "assets").glob("*.svg")} & drawn
+    assert len(drawn) == 6
+
+
 @pytest.mark.parametrize("package", ["", *PACKAGES])
 def test_every_public_name_is_documented_and_in_an_example_that_runs(package):
     page = REFERENCE / "api" / f"{package}.md" if package else REFERENCE / "api.md"
