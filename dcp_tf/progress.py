@@ -113,6 +113,14 @@ def bar(
     return tqdm(iterable, desc=what, total=total, unit=unit, initial=initial, leave=False, dynamic_ncols=True)
 
 
+_naming: list[Callable[[str, Sequence[str]], str]] = [lambda line, names: line]
+
+
+def with_names(line: str, names: Sequence[str]) -> str:
+    """A line as `say` prints it: with the flags of the settings that it names, in a program."""
+    return _naming[-1](line, names) if names else line
+
+
 def say(line: str, setting: str | Sequence[str] = ()) -> None:
     """Prints one line to standard error, in a notebook to standard output, without tearing a bar that is being drawn.
 
@@ -124,11 +132,8 @@ def say(line: str, setting: str | Sequence[str] = ()) -> None:
         return
     names = (setting,) if isinstance(setting, str) else setting
     stream = sys.stdout if _in_notebook() else sys.stderr  # a notebook shows standard error as an error
-    tqdm.write(_naming[-1](line, names) if names else line, file=stream)
+    tqdm.write(with_names(line, names), file=stream)
     stream.flush()
-
-
-_naming: list[Callable[[str, Sequence[str]], str]] = [lambda line, names: line]
 
 
 @contextlib.contextmanager

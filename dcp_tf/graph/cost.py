@@ -132,6 +132,30 @@ def count_cost(
     )
 
 
+def layer_widths(graph: ChannelGraph, kept: KeptChannels) -> list[dict[str, Any]]:
+    """Each layer with a kernel, in the order in which they run: its output channels and MACs before and after.
+
+    Returns:
+        Of each layer `layer` (its path), `kind`, `before`, `after`, `macs_before` and `macs_after`.
+    """
+    macs = [{x.path: x.macs for x in count_cost(graph, k, open_sizes=True).layers} for k in (graph.kept({}), kept)]
+    rows = {}
+    for record, call, _ in graph.multiplications:
+        if all(len(weight.shape) < 2 for weight in getattr(record.operation, "weights", ())):
+            continue
+        labels = graph.labels[call.outputs[0]]
+        axis = max(varying_axes(labels), default=labels.ndim - 1)
+        rows[record.path] = {
+            "layer": record.path,
+            "kind": type(record.operation).__name__,
+            "before": labels.shape[axis],
+            "after": kept.counts(labels)[axis],
+            "macs_before": macs[0].get(record.path),
+            "macs_after": macs[1].get(record.path),
+        }
+    return list(rows.values())
+
+
 def _sum(*counts: int | None) -> int | None:
     """The sum of counts; None if one of them is unknown."""
     return None if None in counts else sum(counts)

@@ -306,3 +306,4 @@ def fine_tune(context: Context, small: ChannelGraph, masks: Mapping[int, np.ndar
     entry.update(history.phase("fine-tuning", entry["seconds"], distillation=context.distillation))
     if line := finetuning_advice(history, config, objective, context.model, context.data):
         progress.say(line, ADVISED)
+        entry["advice"] = progress.with_names(line, ADVISED)

@@ -1,12 +1,16 @@
-"""The content of the page: sentences, key figures and bar lists, from the records of a run."""
+"""The content of the page: bar lists and tables, from the records of a run."""
 
 import dataclasses
+import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dcp_tf.report import formats, table_rows
-from dcp_tf.report.metrics import EMBEDDING_METRICS, file_metric, is_accuracy, primary_metric
+from dcp_tf.report.metrics import EMBEDDING_METRICS, file_metric, is_accuracy
 from dcp_tf.report.run_files import epochs
+
+_CHANCE_AT = 0.8  # of the length of a bar
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,47 +22,14 @@ class Bar:
         fraction: length of the bar, 0 to 1.
         text: the value.
         kind: "baseline" or "pruned"; sets the color.
+        mark: position of a line across the bar, 0 to 1; None: no line.
     """
 
     label: str
     fraction: float
     text: str
     kind: str = "pruned"
-
-
-@dataclasses.dataclass(frozen=True)
-class KeyFigure:
-    """One of the key figures at the top of the page."""
-
-    label: str
-    value: str
-    note: str
-
-
-def lead(summary: Mapping[str, Any]) -> str:
-    """The measured result in one or two sentences."""
-    baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
-    costs = [
-        _fewer(baseline.get(key), pruned.get(key), noun)
-        for key, noun in (("macs", "multiply-adds"), ("params", "parameters"))
-    ]
-    costs = [cost for cost in costs if cost]
-    sentences = []
-    if costs:
-        sentences.append(f"The pruned model has {' and '.join(costs)} than its baseline")
-    metric = primary_metric(summary)
-    before, after = baseline.get(metric.key), pruned.get(metric.key)
-    if formats.is_number(before) and formats.is_number(after):
-        joint = "; its" if sentences else "The"
-        where = f" on {summary['dataset']}" if summary.get("dataset") else ""
-        moved = f"{joint} {metric.noun}{where} goes from {metric.write(before)} to {metric.write(after)}"
-        sentences.append(f"{moved} ({metric.compare(before, after)})")
-    elif formats.is_number(after) and metric.key.startswith("baseline_"):
-        sentences.append(f"{'; its' if sentences else 'Its'} {metric.noun} is {metric.write(after)}")
-    elif formats.is_number(before) and not pruned:
-        sentences.append(f"The baseline reaches a {metric.noun} of {metric.write(before)}")
-    text = "".join(sentences) + "." if sentences else ""
-    return " ".join(part for part in (text, _speed(summary)) if part)
+    mark: float | None = None
 
 
 def baseline_warning(summary: Mapping[str, Any]) -> list[str]:
@@ -66,67 +37,6 @@ def baseline_warning(summary: Mapping[str, Any]) -> list[str]:
     check = summary.get("baseline_check")
     lines = check.get("warning") if isinstance(check, dict) else None
     return [str(line).strip() for line in lines] if isinstance(lines, list) else []
-
-
-def _fewer(before: Any, after: Any, noun: str) -> str:
-    """Such as "49.78% fewer multiply-adds"; empty if one of the two is unknown."""
-    moved = formats.change(before, after)
-    if moved == formats.ABSENT:
-        return ""
-    return f"{moved.lstrip('+-')} {'more' if after > before else 'fewer'} {noun}"
-
-
-def fastest_file(summary: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]] | None:
-    """The pruned TFLite file of the smallest median latency."""
-    timed = [
-        (name, record)
-        for name, record in (summary.get("tflite") or {}).items()
-        if record.get("model") != "baseline" and formats.is_number((record.get("latency_ms") or {}).get("median"))
-    ]
-    return min(timed, key=lambda item: item[1]["latency_ms"]["median"], default=None)
-
-
-def _speed(summary: Mapping[str, Any]) -> str:
-    fastest = fastest_file(summary)
-    if fastest is None:
-        return ""
-    name, record = fastest
-    where = f" on {record['latency_device']}" if record.get("latency_device") else ""
-    text = f"Its fastest file, {name}, takes {formats.milliseconds(record['latency_ms']['median'])} ms{where}"
-    if not formats.is_number(record.get("speedup")):
-        return f"{text}."
-    if table_rows.is_inconclusive(record):
-        baseline = f"the baseline's {record.get('quantization')} file"
-        return f"{text}; its difference from {baseline} is within measurement noise."
-    speedup = formats.ratio(table_rows.speedup_of(record)[0])
-    quietest = " by their quietest runs" if table_rows.is_of_quietest(record) else ""
-    return f"{text}: {speedup} the speed of the baseline's {record.get('quantization')} file{quietest}."
-
-
-def key_figures(summary: Mapping[str, Any]) -> list[KeyFigure]:
-    """Accuracy, costs, and the fastest file of the pruned model, each beside its baseline."""
-    baseline, pruned = summary.get("baseline") or {}, summary.get("pruned") or {}
-    metric = primary_metric(summary)
-    rows_shown = (
-        (metric.label, metric.key, metric.write, metric.compare),
-        ("MACs", "macs", formats.short_count, formats.change),
-        ("Parameters", "params", formats.short_count, formats.change),
-    )
-    figures = []
-    for label, key, write, compare in rows_shown:
-        if formats.is_number(pruned.get(key)):
-            moved = compare(baseline.get(key), pruned[key])
-            note = "" if moved == formats.ABSENT else f"{moved} from {write(baseline[key])}"
-            figures.append(KeyFigure(label, write(pruned[key]), note))
-    if fastest := fastest_file(summary):
-        record = fastest[1]
-        speedup = formats.ratio(table_rows.speedup_of(record)[0])
-        note = "" if speedup == formats.ABSENT else f"{speedup} the baseline's speed"
-        if table_rows.is_inconclusive(record):
-            note = f"{speedup}, inconclusive"
-        value = f"{formats.milliseconds(record['latency_ms']['median'])} ms"
-        figures.append(KeyFigure(f"Latency, {record.get('quantization', 'TFLite')}", value, note))
-    return figures
 
 
 def _nearness(record: Mapping[str, Any]) -> dict[str, str]:
@@ -256,6 +166,28 @@ def phase_bars(phases: Sequence[Mapping[str, Any]]) -> list[Bar]:
         Bar(str(phase.get("name", "phase")), phase["seconds"] / longest, formats.duration(phase["seconds"]), "time")
         for phase in timed
     ]
+
+
+def head_bars(phases: Sequence[Mapping[str, Any]]) -> list[Bar]:
+    """The loss of each auxiliary classifier beside that of the best constant answer, which the line marks."""
+    heads = [head for phase in phases for head in phase.get("head_losses") or () if isinstance(head, dict)]
+    bars = []
+    for head in heads:
+        loss, constant = head.get("loss"), head.get("constant")
+        if formats.is_number(loss) and formats.is_number(constant) and constant > 0:
+            name = ": ".join(filter(None, (str(head.get("layer")), str(head.get("output") or ""))))
+            text = f"{formats.short(loss)} of {formats.short(constant)}"
+            bars.append(Bar(name, max(0.0, min(1.0, _CHANCE_AT * loss / constant)), text, mark=_CHANCE_AT))
+    return bars
+
+
+def repeat_commands(flags: str) -> list[str]:
+    """The commands that repeat a run, from its `flags.txt`: with that file, and typed out; empty without it."""
+    said = re.search(r"^# (dcp-tf \S+) (--flagfile=.+?) repeats this run", flags, re.MULTILINE)
+    lines = [line.strip() for line in flags.splitlines() if line.startswith("--")]
+    if said is None or not lines:
+        return []
+    return [" ".join(said.groups()), " \\\n    ".join([said[1], *map(shlex.quote, lines)])]
 
 
 def kept_epoch(phase: Mapping[str, Any]) -> str:

@@ -36,6 +36,15 @@ class Metric:
         label = self.label if self.label.isupper() else self.label[:1].lower() + self.label[1:]
         return f"{label} (%)" if self.is_fraction else label
 
+    def interval(self, value: Any, images: int | None) -> str:
+        """The 95% interval (Wilson) of an accuracy on so many images: "96.05-99.06%"; empty for other metrics."""
+        if not (self.key.endswith(("top1", "top5")) and formats.is_number(value) and images and 0 <= value <= 1):
+            return ""
+        from scipy.stats import binomtest
+
+        low, high = binomtest(round(value * images), images).proportion_ci(method="wilson")
+        return f"{100 * low:.2f}-{100 * high:.2f}%"
+
     def write(self, value: Any) -> str:
         """The value as text."""
         return formats.percent(value) if self.is_fraction else formats.short(value)
@@ -117,4 +126,6 @@ def is_accuracy(key: str) -> bool:
     key = key.removeprefix("held_out_")
     metric = find_metric(key)
     is_known = metric is not None and metric.is_fraction
+    if "loss" in key:  # at a layer of any name
+        return False
     return is_known or any(word in key for word in ("top1", "top5", "accuracy")) or key.startswith("top")

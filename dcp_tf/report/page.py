@@ -10,7 +10,18 @@ from markupsafe import Markup
 
 from dcp_tf import drawing, files
 from dcp_tf.errors import RunError
-from dcp_tf.report import content, formats, plots, run_files, selection_curves, svg, table_rows
+from dcp_tf.report import (
+    answer_changes,
+    content,
+    formats,
+    headline,
+    network,
+    plots,
+    run_files,
+    selection_curves,
+    svg,
+    table_rows,
+)
 
 
 def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
@@ -57,18 +68,24 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
     curves = [*selection_curves.curves(groups), *selection_curves.kernel_curves(run.kernels)]
     kernels = table_rows.kernel_rows(summary)
     layers = content.layer_bars(groups)
+    drawn = network.layers_of(summary, groups)
     return {
         "title": str(summary.get("model", "model")),
         "method": summary.get("method"),
-        "lead": content.lead(summary),
+        "headline": headline.headline(summary),
+        "lead": headline.lead(summary),
         "warning": content.baseline_warning(summary),
         "facts": _facts(summary),
-        "key_figures": content.key_figures(summary),
+        "key_figures": headline.key_figures(summary),
+        "advice": headline.advice(summary),
+        "answers": answer_changes.answer_changes(run.answers),
         "model_rows": table_rows.model_rows(summary, all_figures=True),
         "files": content.file_records(summary),
         "latency_bars": content.latency_bars(summary, run.benchmark),
         "conditions": content.conditions(run.benchmark),
         "tradeoffs": _tradeoffs(summary),
+        "network": network.draw_network(drawn),
+        "network_ends": [drawn[0]["layer"], drawn[-1]["layer"]] if drawn else [],
         "layers": layers,
         "channels_kept": sum(len(group["kept"]) for group in groups if not group.get("pinned_because")),
         "channels": sum(group["size"] for group in groups if not group.get("pinned_because")),
@@ -81,9 +98,11 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "depth_colors": drawing.DEPTH_COLORS,
         "small_figure": (selection_curves.WIDTH, selection_curves.HEIGHT),
         "trainings": _trainings(phases),
+        "heads": content.head_bars(phases),
         "epoch_tables": [table for phase in phases if (table := content.epoch_table(phase))],
         "phase_bars": content.phase_bars(phases),
         "wall_time": formats.duration(summary.get("wall_seconds")),
+        "repeat": content.repeat_commands(run.flags),
         "settings": {key: formats.plain(value) for key, value in (summary.get("settings") or {}).items()},
         "versions": {key: formats.plain(value) for key, value in (summary.get("versions") or {}).items()},
         "absent": formats.ABSENT,
@@ -116,7 +135,9 @@ def _facts(summary: dict[str, Any]) -> dict[str, str]:
     labels = {"dataset": "data", "method": "method", "seed": "seed", "created": "made", "dcp_tf_version": "dcp_tf"}
     facts = {label: formats.plain(summary[key]) for key, label in labels.items() if summary.get(key) is not None}
     if "made" in facts:
-        facts["made"] = re.sub(r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d(\.\d+)?)?Z$", r"\1 \2 UTC", facts["made"])
+        facts["made"] = re.sub(
+            r"^(\d{4}-\d\d-\d\d)T(\d\d:\d\d)(:\d\d(\.\d+)?)?(Z|\+00:00)$", r"\1 \2 UTC", facts["made"]
+        )
     if formats.is_number(summary.get("wall_seconds")):
         facts["took"] = formats.duration(summary["wall_seconds"])
     return facts

@@ -129,6 +129,11 @@ def _capital(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
+def _label(key: str) -> str:
+    """Of a line; names of layers stay as they are."""
+    return key if " " in key else key.replace("_", " ")
+
+
 def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
     """Loss and accuracy by epoch of one phase. None unless at least two epochs were recorded."""
     history = epochs(phase)
@@ -142,6 +147,8 @@ def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
     panels = [panel for panel in panels if panel[2]]
     if not panels:
         return None
+    constants = {head.get("constant") for head in phase.get("head_losses") or () if isinstance(head, dict)}
+    constant = constants.pop() if len(constants) == 1 and all(map(formats.is_number, constants)) else None
     counted = all(formats.is_number(entry.get("epoch")) for entry in history)
     dated = [(entry["epoch"] if counted else step, entry) for step, entry in enumerate(history, start=1)]
 
@@ -150,8 +157,10 @@ def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
         for axes, (label, factor, lines) in zip(grid, panels, strict=True):
             for key, (dashes, color) in zip(lines, itertools.cycle(LINE_LOOKS), strict=False):
                 points = [(epoch, factor * entry[key]) for epoch, entry in dated if formats.is_number(entry.get(key))]
-                axes.plot(*zip(*points, strict=True), linestyle=dashes, color=color, label=key.replace("_", " "))
+                axes.plot(*zip(*points, strict=True), linestyle=dashes, color=color, label=_label(key))
             axes.set_ylabel(label)
+            if label == "loss" and constant:
+                axes.axhline(constant, color=svg.MUTED, linestyle=":", linewidth=1, label="chance")
             if len(lines) > 1:
                 axes.legend(fontsize=9, handlelength=1.2)
         grid[-1].set_xlabel("epoch")
@@ -160,7 +169,7 @@ def training_curves(name: str, phase: Mapping[str, Any]) -> Markup | None:
 
     first, last = history[0], history[-1]
     alt = ", ".join(
-        f"{key.replace('_', ' ')} from {formats.short(first.get(key))} to {formats.short(last.get(key))}"
+        f"{_label(key)} from {formats.short(first.get(key))} to {formats.short(last.get(key))}"
         for _, _, lines in panels
         for key in lines
     )

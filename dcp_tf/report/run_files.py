@@ -21,12 +21,16 @@ class RunFiles:
         groups: the groups of `plan.json`; empty without a plan.
         kernels: its layers whose kernels were chosen.
         benchmark: `benchmark.json`; empty without a benchmark.
+        answers: `answers.json`; empty where the model does not classify.
+        flags: the text of `flags.txt`, with which the run can be repeated; empty without it.
     """
 
     summary: dict[str, Any]
     groups: list[dict[str, Any]]
     kernels: list[dict[str, Any]]
     benchmark: dict[str, Any]
+    answers: dict[str, Any] = dataclasses.field(default_factory=dict)
+    flags: str = ""
 
 
 def read_run(output_dir: str | os.PathLike) -> RunFiles:
@@ -50,22 +54,38 @@ def read_run(output_dir: str | os.PathLike) -> RunFiles:
     kernels = plan.get("kernels") or []
     if not isinstance(kernels, list) or not all(_is_layer(layer) for layer in kernels):
         raise UsageError(f"every layer of kernels in {folder / 'plan.json'} must have a name, a shape and kept kernels")
-    return RunFiles(summary, groups, kernels, _object(folder / "benchmark.json"))
+    flags = folder / "flags.txt"
+    return RunFiles(
+        summary,
+        groups,
+        kernels,
+        _object(folder / "benchmark.json"),
+        _object(folder / "answers.json"),
+        flags.read_text(encoding="utf-8", errors="replace") if flags.is_file() else "",
+    )
 
 
 def epochs(phase: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The history of a phase: one record per epoch, one figure per key.
 
-    A list, such as `losses` of several heads, becomes `losses 1`, `losses 2`, ...; a list of one keeps its name.
+    A list, such as `losses` of several heads, becomes `losses 1`, `losses 2`, ...; a list of one keeps its name. Where
+    the phase names its heads, they are `loss at LAYER`, and last `loss of the model`.
     """
-    return [_flat(entry) for entry in phase.get("history") or [] if isinstance(entry, dict)]
+    heads = phase.get("heads")
+    names = [f"loss at {layer}" for layer in heads] if isinstance(heads, list) else []
+    return [_flat(entry, names) for entry in phase.get("history") or [] if isinstance(entry, dict)]
 
 
-def _flat(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _flat(entry: Mapping[str, Any], heads: list[str]) -> dict[str, Any]:
     flat = {}
     for key, value in entry.items():
         items = value if isinstance(value, list) else [value]
-        flat |= {key if len(items) == 1 else f"{key} {number}": item for number, item in enumerate(items, start=1)}
+        names = [*heads, "loss of the model"][: len(items)]
+        if heads and key.endswith("losses") and len(names) == len(items):
+            output = key.removesuffix("losses").rstrip("_")
+            flat |= {f"{output} {name}".strip(): item for name, item in zip(names, items, strict=True)}
+        else:
+            flat |= {key if len(items) == 1 else f"{key} {n}": item for n, item in enumerate(items, start=1)}
     return flat
 
 

@@ -97,6 +97,9 @@ def model_rows(summary: Mapping[str, Any], *, all_figures: bool = False) -> list
         if formats.is_number(before := pruned.get(f"{f.key}_before_finetuning")):
             difference = f.compare(baseline.get(f.key), before)
             rows.append(Row("  before fine-tuning", formats.ABSENT, f.write(before), difference))
+        intervals = [f.interval(model.get(f.key), test_images(summary)) for model in (baseline, pruned)]
+        if all_figures and f in main and any(intervals):
+            rows.append(Row("  95% interval", *(bounds or formats.ABSENT for bounds in intervals), ""))
     rows += [
         _row("Parameters", baseline.get("params"), pruned.get("params"), formats.count, formats.change),
         _row("MACs", baseline.get("macs"), pruned.get("macs"), formats.count, formats.change),
@@ -127,6 +130,15 @@ def _row(label: str, before: Any, after: Any, write: Callable, compare: Callable
     if not formats.is_number(before) and not formats.is_number(after):
         return None
     return Row(label, write(before), write(after), compare(before, after))
+
+
+def test_images(summary: Mapping[str, Any]) -> int | None:
+    """The number of test images; None where no record says it."""
+    check = summary.get("baseline_check")
+    if isinstance(check, dict) and check.get("part") == "test" and isinstance(check.get("images"), int):
+        return check["images"]
+    samples = (record.get("samples") for record in (summary.get("tflite") or {}).values())
+    return next((count for count in samples if isinstance(count, int)), None)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,6 +58,11 @@ class Normalization:
             images = images[..., ::-1]
         return images * multiplier + offset
 
+    def undo(self, images: np.ndarray) -> np.ndarray:
+        """The pixels between 0 and 1 of images that `apply` returned, in the order RGB, to look at them."""
+        pixels = (images * np.asarray(self.std, np.float32) + np.asarray(self.mean, np.float32)) / self.scale
+        return pixels[..., ::-1] if self.bgr else pixels
+
     def check_channels(self, channels: int) -> None:
         """Raises UsageError if the values per channel do not fit images of `channels` channels."""
         values = max(len(self.mean), len(self.std))

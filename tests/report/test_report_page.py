@@ -9,6 +9,8 @@ import sys
 import time
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from dcp_tf import files
 from dcp_tf.errors import RunError, UsageError
@@ -143,6 +145,7 @@ def test_every_figure_is_drawn_in_the_colors_of_the_page(page):
         ("fine-tune, 3 epochs: loss from 2 to 0.6667, top1 from 0.5 to 0.8333", {"--pruned"}),
     ]
     figures = re.findall(r"<svg[^>]*aria-label.*?</svg>", page.source, re.DOTALL)
+    figures = [figure for figure in figures if "layers from left to right" not in figure]
     assert len(figures) == len(shown)
     defined = set(re.findall(r"(--[a-z-]+):", page.source))
     for figure, (label, colors) in zip(figures, shown, strict=True):
@@ -180,6 +183,148 @@ def test_without_a_plan_and_a_benchmark_the_rest_stays(page, run_summary, make_r
 
 def test_a_summary_with_nothing_in_it_still_gives_a_page(make_run):
     assert Page(write_report(make_run(summary={}))).headings() == []
+
+
+def test_the_page_forbids_scripts_and_the_network(page):
+    (policy,) = [attrs["content"] for _, attrs in page.tags if attrs.get("http-equiv") == "Content-Security-Policy"]
+    allowed = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert allowed["default-src"] == "'none'"
+    assert "script-src" not in allowed
+    assert allowed["img-src"] == "data:"
+
+
+def test_the_headline_compares_the_files_that_ship(page, run_summary, make_run):
+    assert "42% smaller, as fast within noise, top-1 accuracy 0.28 points lower" in page.text
+    for file in list(run_summary["tflite"]):
+        if "int8" in file:
+            del run_summary["tflite"][file]
+    assert "49% smaller, 1.79x as fast, top-1 accuracy 0.28" in Page(write_report(make_run(summary=run_summary))).text
+    del run_summary["tflite"]
+    run_summary["pruned"]["top1"] = run_summary["baseline"]["top1"]
+    text = Page(write_report(make_run(summary=run_summary))).text
+    assert "50% fewer multiply-adds, top-1 accuracy unchanged" in text
+
+
+def test_the_file_that_ships_is_in_the_cards(page):
+    assert "File, int8 186.7 KiB -42.47% from 324.6 KiB" in page.text
+    assert "Top-1, int8 97.78% -0.28 points from 98.06%" in page.text
+
+
+def test_accuracies_have_the_intervals_of_so_many_images(run_summary, make_run):
+    assert "95% interval" not in Page(write_report(make_run(summary=run_summary))).text
+    run_summary["baseline_check"] = {"part": "test", "images": 360, "warning": []}
+    text = Page(write_report(make_run(summary=run_summary))).text
+    assert "95% interval 96.41-99.23% 96.04-99.05%" in text  # of 354 and 353 of 360
+    assert "-0.28 points from 98.33%; 95% interval 96.04-99.05%" in text
+
+
+ANSWERS = {
+    "images": 30,
+    "class_names": ["cat", "dog"],
+    "per_class": [[10, 10, 8], [20, 18, 19], [0, 0, 0]],
+    "changed": {"lost": 3, "gained": 2, "other": 1},
+    "p_value": 1.0,
+    "examples": [
+        {"image": 4, "label": 0, "baseline": 0, "pruned": 1, "picture": "data:image/png;base64,AAAA"},
+        {"image": 9, "label": 1, "baseline": 0, "pruned": 2, "picture": "javascript:alert(1)"},
+    ],
+}
+
+
+def test_what_changed_in_the_answers_is_shown(run_summary, make_run):
+    page = Page(write_report(make_run(summary=run_summary, answers=ANSWERS)))
+    assert "6 of 30 test images changed their answers: 3 that were right are wrong now, 2 that were wrong" in page.text
+    assert "as large a difference (exact McNemar test, p = 1)" in page.text
+    assert "cat (10) 100.00% → 80.00% -20.00 points" in page.text
+    assert "dog (20) 90.00% → 95.00% +5.00 points" in page.text
+    assert page.values("src") == ["data:image/png;base64,AAAA"]
+    assert "dog cat 2 wrong otherwise" in page.text
+    with pytest.raises(UsageError, match=r"answers\.json is malformed"):
+        write_report(make_run(summary=run_summary, answers={**ANSWERS, "per_class": [[1, 2]]}))
+
+
+def test_of_many_classes_those_that_lost_most_come_first(run_summary, make_run):
+    answers = {**ANSWERS, "class_names": [], "per_class": [[100, 50 + k, 50] for k in range(40)]}
+    text = Page(write_report(make_run(summary=run_summary, answers=answers))).text
+    assert "Accuracy per class: the 12 that lost most of 40 39 (100) 89.00% → 50.00%" in text
+
+
+def test_the_layers_are_drawn_in_their_order(run_summary, make_plan, make_run):
+    layers = [{"layer": f"conv{n}", "before": 16, "after": 16 - n, "macs_before": 90, "macs_after": 10} for n in (0, 4)]
+    page = Page(write_report(make_run(summary={**run_summary, "layers": layers}, plan=make_plan(2))))
+    bars = [attrs for tag, attrs in page.tags if tag == "rect" and "class" in attrs]
+    assert [(bar["class"], float(bar["x"]), float(bar["height"])) for bar in bars] == [
+        ("whole", 1, 100),
+        ("removed", 11, 100),
+        ("kept", 11, 75),
+    ]
+    assert "conv4: 12 of 16 channels, MACs 90 → 10" in page.text
+
+
+def test_losses_have_the_names_of_their_heads_and_the_level_of_chance(run_summary, make_run):
+    history = [{"epoch": epoch, "loss": 9 / epoch, "losses": [1.5 / epoch, 1 / epoch]} for epoch in (1, 2)]
+    heads = [{"layer": "block_2", "output": "", "loss": 0.5, "constant": 2.0}]
+    phase = {"name": "auxiliary", "seconds": 1.0, "heads": ["block_2"], "head_losses": heads, "history": history}
+    run_summary["phases"] = [{**phase, "heads_at_chance": ["block_2"]}]
+    page = Page(write_report(make_run(summary=run_summary)))
+    assert "loss at block_2 from 1.5 to 0.75, loss of the model from 1 to 0.5" in page.source
+    assert ">chance<" in page.source
+    assert "block_2 0.5 of 2" in page.text
+    (mark,) = [attrs["style"] for _, attrs in page.tags if attrs.get("class") == "mark"]
+    assert mark == "left: 80.00%"
+    assert "the auxiliary classifiers at block_2 are hardly better than a constant answer" in page.text
+
+
+def test_the_page_says_what_to_try_next_and_how_to_repeat_the_run(run_summary, make_run):
+    folder = make_run(summary={**run_summary, "advice": ["try --finetune_epochs=30"]})
+    (folder / "flags.txt").write_text(
+        "# dcp-tf prune --flagfile=runs/a b/flags.txt --output_dir=OTHER repeats this run,\n# from here.\n"
+        "--model=my model.keras\n--seed=3\n"
+    )
+    text = Page(write_report(folder)).text
+    assert "What to try next try --finetune_epochs=30" in text
+    assert "dcp-tf prune --flagfile=runs/a b/flags.txt --output_dir=OTHER Or" in text
+    assert "dcp-tf prune \\ '--model=my model.keras' \\ --seed=3" in text
+
+
+HOSTILE = st.one_of(
+    st.sampled_from(
+        ["</style><script>", "'\"><img src=x onerror=alert(1)>", "--><!--", "]]>&lt;", "{{ 7*7 }}", "</title>", "$x^2$"]
+    ),
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=12),
+)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(names=st.lists(HOSTILE, min_size=6, max_size=6))
+def test_no_name_becomes_markup(run_summary, make_plan, make_run, names):
+    model, layer, label, reason, head, phase = names
+    plan = make_plan(1, steps=1)
+    plan["groups"][0]["name"], plan["groups"][-1]["pinned_because"] = layer, reason or "x"
+    answers = {**ANSWERS, "class_names": [label, model]}
+    heads = [{"layer": head, "output": label, "loss": 0.5, "constant": 2.0}]
+    tags = []
+    for odd in (False, True):
+        summary = {
+            "model": model if odd else "m",
+            "settings": {layer: reason} if odd else {"a": "b"},
+            "pruned": run_summary["pruned"],
+            "baseline": run_summary["baseline"],
+            "layers": [{"layer": layer if odd else "l", "before": 8, "after": 4}] * 2,
+            "advice": [phase if odd else "p"],
+            "phases": [
+                {
+                    "name": phase if odd else "p",
+                    "seconds": 1.0,
+                    "head_losses": heads if odd else [heads[0] | {"layer": "h", "output": "o"}],
+                }
+            ],
+        }
+        folder = make_run(
+            summary=summary, plan=plan if odd else make_plan(1, steps=1), answers=answers if odd else ANSWERS
+        )
+        tags.append(collections.Counter(tag for tag, _ in Page(write_report(folder)).tags if tag != "wbr"))
+    assert tags[0] == tags[1]
 
 
 def test_odd_names_are_shown_and_never_obeyed(run_summary, make_plan, make_run):

@@ -12,7 +12,7 @@ from dcp_tf.tools import prune
 FILES = {
     *("baseline.keras", "pruned.keras", "plan.json", "summary.json", "benchmark.json", "report.html"),
     *("baseline_float32.tflite", "pruned_float32.tflite", "baseline_int8.tflite", "pruned_int8.tflite"),
-    *("events", "state"),
+    *("answers.json", "events", "state"),
 }
 
 PLAIN_KERAS = """
@@ -63,6 +63,29 @@ def test_summary_has_what_was_measured(summary, whole_run):
     assert [p["distillation"] for p in summary["phases"] if p["name"] == "fine-tuning"] == [0.5]
     assert summary["wall_seconds"] > 0
     assert summary["failures"] == []
+
+
+def test_the_answers_of_both_models_are_those_that_were_measured(whole_run, summary, inputs):
+    found = json.loads((whole_run / "answers.json").read_text())
+    data = np.load(inputs.folder / "four.npz")
+    labels = data["y_test"].ravel()
+    images, before, after = zip(*found["per_class"], strict=True)
+    assert list(images) == np.bincount(labels).tolist()
+    for right, name in ((before, "baseline"), (after, "pruned")):
+        assert sum(right) / len(labels) == pytest.approx(summary[name]["top1"])
+    assert sum(after) - sum(before) == found["changed"]["gained"] - found["changed"]["lost"]
+    for example in found["examples"]:
+        assert example["label"] == labels[example["image"]]
+        assert example["baseline"] != example["pruned"]
+        assert example["picture"].startswith("data:image/png;base64,")
+    assert len(found["examples"]) == min(10, sum(found["changed"].values()))
+
+
+def test_the_layers_are_those_of_both_models(whole_run, summary):
+    for layer in summary["layers"]:
+        for name, width in (("baseline", layer["before"]), ("pruned", layer["after"])):
+            assert load(whole_run, name).get_layer(layer["layer"]).kernel.shape[-1] == width
+    assert sum(layer["macs_after"] for layer in summary["layers"]) == summary["pruned"]["macs"]
 
 
 def test_pruned_model_loads_and_runs_in_plain_keras(whole_run, inputs, tmp_path):

@@ -63,9 +63,11 @@ def report_baseline(
     if is_trained is None:
         is_trained = not model_and_data.source.startswith(("zoo:", "keras:")) or flags["weights"].value is not None
     if figures is None and model_and_data.dataset.test.labels is not None and model is None:
+        from dcp_tf.tools.app import answers
         from dcp_tf.tools.app.run_summary import measure_figures
 
-        figures = measure_figures(model_and_data.model, model_and_data.dataset, objective)
+        measured = answers.recorded(model_and_data, "baseline", model_and_data.model)
+        figures = measure_figures(measured, model_and_data.dataset, objective)
     check = check_baseline(
         model or model_and_data.model,
         objective,

@@ -98,4 +98,5 @@ def fine_tune(
     phase = history.phase("fine-tuning", time.perf_counter() - started, distillation=weight)
     if line := finetuning_advice(history, config, objective, teacher, train):
         progress.say(line, ADVISED)
+        phase["advice"] = progress.with_names(line, ADVISED)
     return phase

@@ -9,8 +9,9 @@ from dcp_tf import progress
 from dcp_tf.errors import RunError
 from dcp_tf.files import remove_leftovers
 from dcp_tf.text_table import text_table
-from dcp_tf.tools.app import baseline, deployment, file_target, latency_target, run_summary, unlabelled
+from dcp_tf.tools.app import answers, baseline, deployment, file_target, latency_target, run_summary, unlabelled
 from dcp_tf.tools.app.failures import collect
+from dcp_tf.tools.app.file_remarks import remarks
 from dcp_tf.tools.app.reload_check import disagreements, reload_records
 from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.pruning_flags import Job
@@ -65,7 +66,8 @@ def run(
     targets = _judge_targets(job, result.plan, files, failures, flags.debug)
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     content = {"method": job.method.name, **measured, **targets, "reload_check": reloaded, "tflite": files}
-    content |= {"failures": failures, "phases": phases}
+    content |= {"failures": failures, "phases": phases, "layers": _layers(job.context.graph, result.plan)}
+    content["advice"] = [*(phase["advice"] for phase in phases if "advice" in phase), *remarks(files)]
     if job.steps > 1:
         content["steps"] = list(result.steps)
         for line in step_lines(result.steps, model_and_data.objective.primary):
@@ -74,6 +76,8 @@ def run(
         content["metric"] = reference.metric
     resolved = _resolved(model_and_data, job)
     summary = run_summary.write_summary(folder, started, model_and_data, flags, resolved, baseline_check, **content)
+    with collect(failures, answers.FILE, flags.debug):
+        answers.write_answers(model_and_data, folder)
     with collect(failures, "report.html", flags.debug):
         write_report(folder)
     with collect(failures, "the printed table", flags.debug):
@@ -146,10 +150,21 @@ def _measure(model_and_data: ModelAndData, graph: Any, result: Any, baseline_che
     known = run_summary.known_figures(baseline_check)
     measured = {"baseline": run_summary.measure_model(graph, dataset, objective, known)}
     count_zeros = bool(result.plan.kernels) or "kernel_sparsity" in measured["baseline"]
-    pruned = run_summary.measure_model(result.model, dataset, objective, count_zero_kernels=count_zeros)
+    known = None
+    if dataset.test.labels is not None:
+        predict = answers.recorded(model_and_data, "pruned", result.model)
+        known = run_summary.measure_figures(predict, dataset, objective)
+    pruned = run_summary.measure_model(result.model, dataset, objective, known, count_zero_kernels=count_zeros)
     before = result.before_finetuning
     pruned |= {f"{name}_before_finetuning": before[name] for name in objective.primaries if name in before}
     return {**measured, "pruned": pruned}
+
+
+def _layers(graph: Any, plan: Any) -> list[dict[str, Any]]:
+    """The widths of the baseline, which has this graph, before and after."""
+    from dcp_tf.graph.cost import layer_widths
+
+    return layer_widths(graph, plan.kept(graph))
 
 
 def _judge_targets(job: Job, plan: Any, files: Mapping[str, dict], failures: list[str], debug: bool) -> dict[str, dict]:

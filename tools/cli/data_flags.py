@@ -127,6 +127,7 @@ class ModelAndData:
         objective: what the model is for.
         file_model: the model as its file has it, compiled, and with inputs and outputs that may be nested; None:
             `model` itself.
+        answers: the classes that "baseline" and "pruned" gave for the test images, see `app.answers`.
     """
 
     model: Any
@@ -137,6 +138,7 @@ class ModelAndData:
     notes: tuple[str, ...] = ()
     objective: Any = None
     file_model: Any = None
+    answers: dict[str, list] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def compiled(self) -> Any:

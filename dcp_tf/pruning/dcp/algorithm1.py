@@ -61,7 +61,7 @@ def select_channels(
     trains_heads, baseline = bool(augmented.positions and context.auxiliary.epochs), context.graph
     if trains_heads and not method.per_stage:
         _train_auxiliary(context, graph, augmented)
-        _name_idle_heads(context, augmented)
+        _describe_heads(context, augmented)
         if method.auxiliary_trains == "all":
             baseline = ChannelGraph(copy_model(graph), context.shapes, method.ignore_statistics)
     losses = stage_losses(graph, augmented, objective)
@@ -206,14 +206,16 @@ def _fine_tune(
         entry["history"] = list(history)
 
 
-def _name_idle_heads(context: Context, augmented: AugmentedModel) -> None:
-    """Logs which auxiliary classifiers learned nothing: what they say of channels means nothing either."""
+def _describe_heads(context: Context, augmented: AugmentedModel) -> None:
+    """Adds the heads to their phase, and logs which learned nothing: what they say of channels means nothing either."""
+    trained = context.history[-1]
+    trained["heads"] = [position.layer for position in augmented.positions]
     if context.data.labels is None or context.data.weights is not None:
         return
-    trained = context.history[-1]
     measured = head_losses(augmented, context.objective, context.data.labels, trained["history"][-1])
     if not measured:
         return
+    trained["head_losses"] = [dataclasses.asdict(head) for head in measured]
     idle = [head for head in measured if head.is_at_chance]
     trained["heads_at_chance"] = list(dict.fromkeys(head.layer for head in idle))
     if idle:
