@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_plan_and_another_run_replaces_the_first(wh
     # Without --quantization, the TFLite files of the run before do not stay beside models that they are not of.
     assert {path.name for path in copied_run.iterdir()} == {n for n in FILES if "tflite" not in n} - {"benchmark.json"}
     said = capsys.readouterr().err
-    assert f"written to {copied_run}: baseline.keras, events, plan.json" in said
+    assert f"written to {copied_run}: answers.json, baseline.keras, events, plan.json" in said
 
 
 def test_it_says_at_the_start_what_will_happen(inputs, tmp_path, capsys):
