@@ -1,5 +1,6 @@
 """The pages for people who work on the code: links lead somewhere, decisions are complete and indexed."""
 
+import ast
 import importlib.util
 import pathlib
 import re
@@ -101,3 +102,21 @@ def test_the_tables_have_each_flag_once_with_its_default(programs):
     assert "| `--rate`{ #flag-rate } | `0.5`; inspect_model: none |" in table
     sections = module.program_sections()
     assert all(f"## {name}\n" in sections for name in programs)
+
+
+def texts_of_errors():
+    """The texts in the package, with `...` in place of what is filled in."""
+    for path in (path for folder in ("dcp_tf", "tflite", "tools") for path in (ROOT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(part.value if isinstance(part, ast.Constant) else "..." for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def test_the_errors_that_the_faq_explains_can_be_met():
+    headings = re.findall(r"^### `(.+)`$", (ROOT / "docs" / "faq.md").read_text("utf-8"), re.MULTILINE)
+    assert len(headings) > 25
+    texts = list(texts_of_errors())
+    patterns = {text: re.compile(".*".join(map(re.escape, text.split("...")))) for text in headings}
+    assert not [text for text, pattern in patterns.items() if not any(pattern.search(found) for found in texts)]
