@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from html import escape
@@ -16,6 +17,7 @@ from dcp_tf.errors import UsageError, checks_arguments
 _Arguments = ParamSpec("_Arguments")  # one statement each: type checkers read no other form
 _Result = TypeVar("_Result")
 _LINE_EVERY = 25.0  # seconds between two lines of a phase in a log
+_SILENT_FOR = 29.0  # seconds without any line in a log, before one says that the run goes on
 
 
 class LogLines:
@@ -36,6 +38,7 @@ class LogLines:
                 self.total = len(iterable)
         self._iterable, self._what, self._unit, self._beside = iterable, what, unit, ""
         self._started = self._last = time.monotonic()
+        _now.at(what)
 
     def __iter__(self) -> Iterator[Any]:
         with self:
@@ -118,7 +121,7 @@ _naming: list[Callable[[str, Sequence[str]], str]] = [lambda line, names: line]
 
 def with_names(line: str, names: Sequence[str]) -> str:
     """A line as `say` prints it: with the flags of the settings that it names, in a program."""
-    return _naming[-1](line, names) if names else line
+    return _naming[-1](line, names)
 
 
 def say(line: str, setting: str | Sequence[str] = ()) -> None:
@@ -132,7 +135,9 @@ def say(line: str, setting: str | Sequence[str] = ()) -> None:
         return
     names = (setting,) if isinstance(setting, str) else setting
     stream = sys.stdout if _in_notebook() else sys.stderr  # a notebook shows standard error as an error
-    tqdm.write(with_names(line, names), file=stream)
+    line = with_names(line, names)
+    _now.at(line, printed=True)
+    tqdm.write(line, file=stream)
     stream.flush()
 
 
@@ -144,6 +149,53 @@ def naming(settings: Callable[[str, Sequence[str]], str]) -> Iterator[None]:
         yield
     finally:
         _naming.pop()
+
+
+class _Now:
+    """What is being done, as far as lines and bars tell, and since when nothing was printed."""
+
+    def __init__(self):
+        self.what, self.begun, self.last = "starting", 0.0, 0.0
+
+    def at(self, what: str, printed: bool = False) -> None:
+        """Something new begins."""
+        self.what, self.begun = what, time.monotonic()
+        if printed:
+            self.last = self.begun
+
+    def remind(self) -> None:
+        """Prints a line if there was none for too long."""
+        now = time.monotonic()
+        if now - self.last >= _SILENT_FOR:
+            self.last = now
+            what = self.what if len(self.what) <= 60 else self.what[:57] + "..."
+            print(f"still running, {now - self.begun:.0f} s after: {what}", file=sys.stderr, flush=True)
+
+
+_now = _Now()
+
+
+@contextlib.contextmanager
+def signs_of_life() -> Iterator[None]:
+    """Inside the block a log that is no terminal gets a line at least every half minute, from a thread of its own."""
+    if sys.stderr.isatty():
+        yield
+        return
+    _now.at("starting", printed=True)
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(1.0):
+            if not _silent:
+                _now.remind()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 _silent: list[bool] = []

@@ -49,7 +49,7 @@ def flags():
     """Every flag by name: the programs that have it, each with section, default and help."""
     found = {}
     for program in programs().values():
-        for section, names in _sections(program):
+        for section, names in program.sections:
             for name in names:
                 flag = program.flags[name]
                 about = re.sub(r"^<(.+)>: (.*)", lambda m: f"{m[2]} One of: {m[1].replace('|', ', ')}.", flag.help)
@@ -63,7 +63,7 @@ def program_sections():
     for name, program in programs().items():
         lines = [f"## {name}", ""]
         lines += [_as_markdown(program.about), ""]
-        for section, names in _sections(program):
+        for section, names in program.sections:
             if names and section != "Flags":
                 links = ", ".join(f"[`--{name}`](settings.md#flag-{name})" for name in names)
                 lines.append(f"* {section}: {links}")
@@ -124,10 +124,6 @@ def python_tables():
                     lines.append(f"| `{field.name}` | {default} | {link} | {_escape(plain_text(rule.about))} |")
             texts.append("\n".join(lines))
     return "\n\n".join(texts)
-
-
-def _sections(program):
-    return program.sections if hasattr(program, "sections") else program._sections
 
 
 def _default(flag):

@@ -1,4 +1,4 @@
-"""The rows of the papers' tables, one short function each: `python -m dcp_tf.tools.prune --experiment=NAME`.
+"""The rows of the papers' tables, one short function each: `dcp-tf prune --experiment=NAME`.
 
 `--list_experiments` lists them. A setting is taken from the first of these that states it:
 

@@ -10,7 +10,7 @@ from dcp_tf.experiments.recipe import BY_TWO, Experiment, cifar10
 def cifar10_resnet56_dcp_50() -> Experiment:
     """ResNet-56, DCP at a rate of .5.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_dcp_50 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_dcp_50 --output_dir=DIR
 
     Paper: 6.26 % +.02 at -49.8 % FLOPs.
     Time: 2 h.
@@ -21,7 +21,7 @@ def cifar10_resnet56_dcp_50() -> Experiment:
 def cifar10_resnet56_dcp_30() -> Experiment:
     """ResNet-56, DCP at a rate of .3 (sweep of rates).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_dcp_30 --output_dir=DIR
 
     Paper: not in the paper's table.
     Time: 2.1 h.
@@ -32,7 +32,7 @@ def cifar10_resnet56_dcp_30() -> Experiment:
 def cifar10_resnet56_dcp_70() -> Experiment:
     """ResNet-56, DCP at a rate of .7 (sweep of rates).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_dcp_70 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_dcp_70 --output_dir=DIR
 
     Paper: not in the paper's table.
     Time: 1.7 h.
@@ -43,7 +43,7 @@ def cifar10_resnet56_dcp_70() -> Experiment:
 def cifar10_resnet56_adapt_dcp() -> Experiment:
     """ResNet-56, Adapt-DCP; the paper gives no epsilon, 1e-4 is that of VGG-19.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_adapt_dcp --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_adapt_dcp --output_dir=DIR
 
     Paper: 6.26 % -.03 at -54.8 % FLOPs.
     Time: 2 h.
@@ -54,7 +54,7 @@ def cifar10_resnet56_adapt_dcp() -> Experiment:
 def cifar10_resnet56_dkp_50() -> Experiment:
     """ResNet-56, DKP alone, half of the multiply-accumulates left.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_dkp_50 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_dkp_50 --output_dir=DIR
 
     Paper: 6.26 % -.08 at -50.0 % FLOPs.
     Time: 2.5 h.
@@ -65,7 +65,7 @@ def cifar10_resnet56_dkp_50() -> Experiment:
 def cifar10_resnet56_adapt_dkp() -> Experiment:
     """ResNet-56, Adapt-DKP; the paper gives no epsilon, 1e-4 is that of VGG-19.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_adapt_dkp --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_adapt_dkp --output_dir=DIR
 
     Paper: 6.26 % -.09 at -58.4 % FLOPs.
     Time: 2.5 h.
@@ -76,7 +76,7 @@ def cifar10_resnet56_adapt_dkp() -> Experiment:
 def cifar10_resnet56_wm_50() -> Experiment:
     """ResNet-56 with half of the inner channels, trained from scratch (WM).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_wm_50 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_wm_50 --output_dir=DIR
 
     Paper: 6.26 % +.50.
     Time: 1.6 h.
@@ -87,7 +87,7 @@ def cifar10_resnet56_wm_50() -> Experiment:
 def cifar10_resnet56_wm_plus_50() -> Experiment:
     """The same with auxiliary losses (WM+).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_wm_plus_50 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_wm_plus_50 --output_dir=DIR
 
     Paper: 6.26 % +.39.
     Time: 1.6 h.
@@ -98,7 +98,7 @@ def cifar10_resnet56_wm_plus_50() -> Experiment:
 def cifar10_resnet56_random_dcp_50() -> Experiment:
     """ResNet-56, random channels, fitted as DCP fits them (Random-DCP).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_random_dcp_50 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_random_dcp_50 --output_dir=DIR
 
     Paper: 6.26 % +.40.
     Time: 1.8 h.
@@ -109,7 +109,7 @@ def cifar10_resnet56_random_dcp_50() -> Experiment:
 def cifar10_resnet56_thinet_50() -> Experiment:
     """ResNet-56, ThiNet at a rate of .5.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_thinet_50 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_thinet_50 --output_dir=DIR
 
     Paper: 6.26 % +.82.
     Time: 1.8 h.
@@ -120,7 +120,7 @@ def cifar10_resnet56_thinet_50() -> Experiment:
 def cifar10_resnet56_lasso_50() -> Experiment:
     """ResNet-56, channel pruning by LASSO (CP) at a rate of .5.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_lasso_50 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_resnet56_lasso_50 --output_dir=DIR
 
     Paper: 6.26 % +1.00.
     Time: 1.8 h.
@@ -131,7 +131,7 @@ def cifar10_resnet56_lasso_50() -> Experiment:
 def cifar10_vgg19_dcp_30() -> Experiment:
     """VGG-19, DCP at a rate of .3.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_vgg19_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_vgg19_dcp_30 --output_dir=DIR
 
     Paper: 6.02 % -.31 at -50.1 % FLOPs.
     Time: 6 h.
@@ -142,7 +142,7 @@ def cifar10_vgg19_dcp_30() -> Experiment:
 def cifar10_vgg19_dcp_50() -> Experiment:
     """VGG-19, DCP at a rate of .5 (sweep of rates).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_vgg19_dcp_50 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_vgg19_dcp_50 --output_dir=DIR
 
     Paper: not in the paper's table; its networks lose 74.3 % of the FLOPs.
     Time: 5 h.
@@ -153,7 +153,7 @@ def cifar10_vgg19_dcp_50() -> Experiment:
 def cifar10_vgg19_adapt_dcp() -> Experiment:
     """VGG-19, Adapt-DCP with epsilon 1e-4.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_vgg19_adapt_dcp --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_vgg19_adapt_dcp --output_dir=DIR
 
     Paper: 6.02 % -.57 at -69.8 % FLOPs.
     Time: 5 h.
@@ -164,7 +164,7 @@ def cifar10_vgg19_adapt_dcp() -> Experiment:
 def cifar10_vgg19_adapt_dcp_3e4() -> Experiment:
     """VGG-19, Adapt-DCP with epsilon 3e-4 (sweep of epsilon).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_vgg19_adapt_dcp_3e4 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_vgg19_adapt_dcp_3e4 --output_dir=DIR
 
     Paper: part of its ablation.
     Time: 5 h.
@@ -175,7 +175,7 @@ def cifar10_vgg19_adapt_dcp_3e4() -> Experiment:
 def cifar10_vgg19_adapt_dcp_5e4() -> Experiment:
     """VGG-19, Adapt-DCP with epsilon 5e-4 (sweep of epsilon).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_vgg19_adapt_dcp_5e4 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_vgg19_adapt_dcp_5e4 --output_dir=DIR
 
     Paper: part of its ablation.
     Time: 5 h.
@@ -186,7 +186,7 @@ def cifar10_vgg19_adapt_dcp_5e4() -> Experiment:
 def cifar10_vgg19_wm_30() -> Experiment:
     """VGG-19 with 70 % of the channels, trained from scratch (WM).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_vgg19_wm_30 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_vgg19_wm_30 --output_dir=DIR
 
     Paper: 6.02 % +.37.
     Time: 5 h.
@@ -197,7 +197,7 @@ def cifar10_vgg19_wm_30() -> Experiment:
 def cifar10_vgg19_random_dcp_30() -> Experiment:
     """VGG-19, random channels, fitted as DCP fits them (Random-DCP).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_vgg19_random_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_vgg19_random_dcp_30 --output_dir=DIR
 
     Paper: 6.02 % -.03.
     Time: 6 h.
@@ -208,7 +208,7 @@ def cifar10_vgg19_random_dcp_30() -> Experiment:
 def cifar10_vgg19_slimming_30() -> Experiment:
     """VGG-19, by the scales of BatchNormalization (network slimming).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_vgg19_slimming_30 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_vgg19_slimming_30 --output_dir=DIR
 
     Paper: 6.02 % -.14.
     Time: 5 h.
@@ -219,7 +219,7 @@ def cifar10_vgg19_slimming_30() -> Experiment:
 def cifar10_mobilenet_v1_dcp_30() -> Experiment:
     """MobileNetV1, DCP at a rate of .3.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_mobilenet_v1_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_mobilenet_v1_dcp_30 --output_dir=DIR
 
     Paper: 6.04 % -.50 at -48.6 % FLOPs.
     Time: 0.7 h.
@@ -230,7 +230,7 @@ def cifar10_mobilenet_v1_dcp_30() -> Experiment:
 def cifar10_mobilenet_v1_adapt_dcp() -> Experiment:
     """MobileNetV1, Adapt-DCP; the paper gives no epsilon, 1e-4 is that of VGG-19.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_mobilenet_v1_adapt_dcp --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_mobilenet_v1_adapt_dcp --output_dir=DIR
 
     Paper: 6.04 % -.61 at -66.1 % FLOPs.
     Time: 0.7 h.
@@ -241,7 +241,7 @@ def cifar10_mobilenet_v1_adapt_dcp() -> Experiment:
 def cifar10_mobilenet_v1_random_dcp_30() -> Experiment:
     """MobileNetV1, random channels, fitted as DCP fits them (Random-DCP).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_mobilenet_v1_random_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_mobilenet_v1_random_dcp_30 --output_dir=DIR
 
     Paper: 6.04 % +.32.
     Time: 0.6 h.
@@ -252,7 +252,7 @@ def cifar10_mobilenet_v1_random_dcp_30() -> Experiment:
 def cifar10_mobilenet_v2_dcp_30() -> Experiment:
     """MobileNetV2, DCP at a rate of .3.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_mobilenet_v2_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_mobilenet_v2_dcp_30 --output_dir=DIR
 
     Paper: 5.53 % -.16 at -27.1 % FLOPs.
     Time: 1.5 h.
@@ -263,7 +263,7 @@ def cifar10_mobilenet_v2_dcp_30() -> Experiment:
 def cifar10_mobilenet_v2_adapt_dcp() -> Experiment:
     """MobileNetV2, Adapt-DCP; the paper gives no epsilon, 1e-4 is that of VGG-19.
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_mobilenet_v2_adapt_dcp --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_mobilenet_v2_adapt_dcp --output_dir=DIR
 
     Paper: 5.53 % -.25 at -34.4 % FLOPs.
     Time: 1.5 h.
@@ -274,7 +274,7 @@ def cifar10_mobilenet_v2_adapt_dcp() -> Experiment:
 def cifar10_mobilenet_v2_random_dcp_30() -> Experiment:
     """MobileNetV2, random channels, fitted as DCP fits them (Random-DCP).
 
-        python -m dcp_tf.tools.prune --experiment=cifar10_mobilenet_v2_random_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=cifar10_mobilenet_v2_random_dcp_30 --output_dir=DIR
 
     Paper: 5.53 % +.42.
     Time: 1.3 h.

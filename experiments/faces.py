@@ -12,7 +12,7 @@ from dcp_tf.experiments.recipe import BY_TWO, Experiment, faces
 def faces_lresnet34e_ir_dcp_25() -> Experiment:
     """LResNet34E-IR, DCP at a rate of .25.
 
-        python -m dcp_tf.tools.prune --experiment=faces_lresnet34e_ir_dcp_25 --dataset=faces:DIR --output_dir=DIR
+        dcp-tf prune --experiment=faces_lresnet34e_ir_dcp_25 --dataset=faces:DIR --output_dir=DIR
 
     Paper: 99.72 % -> 99.70 %, 391.5 -> 308.7 ms on a phone.
     Time: 61 h a million.
@@ -23,7 +23,7 @@ def faces_lresnet34e_ir_dcp_25() -> Experiment:
 def faces_lresnet34e_ir_dcp_50() -> Experiment:
     """LResNet34E-IR, DCP at a rate of .5.
 
-        python -m dcp_tf.tools.prune --experiment=faces_lresnet34e_ir_dcp_50 --dataset=faces:DIR --output_dir=DIR
+        dcp-tf prune --experiment=faces_lresnet34e_ir_dcp_50 --dataset=faces:DIR --output_dir=DIR
 
     Paper: 99.72 % -> 99.70 %, 391.5 -> 232.6 ms on a phone.
     Time: 55 h a million.
@@ -34,7 +34,7 @@ def faces_lresnet34e_ir_dcp_50() -> Experiment:
 def faces_mobilefacenet_dcp_25() -> Experiment:
     """MobileFaceNet, DCP at a rate of .25.
 
-        python -m dcp_tf.tools.prune --experiment=faces_mobilefacenet_dcp_25 --dataset=faces:DIR --output_dir=DIR
+        dcp-tf prune --experiment=faces_mobilefacenet_dcp_25 --dataset=faces:DIR --output_dir=DIR
 
     Paper: 99.50 % -> 99.38 %, 36.9 -> 28.7 ms on a phone.
     Time: 3 h a million.
@@ -45,7 +45,7 @@ def faces_mobilefacenet_dcp_25() -> Experiment:
 def faces_mobilefacenet_dcp_50() -> Experiment:
     """MobileFaceNet, DCP at a rate of .5.
 
-        python -m dcp_tf.tools.prune --experiment=faces_mobilefacenet_dcp_50 --dataset=faces:DIR --output_dir=DIR
+        dcp-tf prune --experiment=faces_mobilefacenet_dcp_50 --dataset=faces:DIR --output_dir=DIR
 
     Paper: not in the paper's table.
     Time: 3 h a million.

@@ -11,7 +11,7 @@ from dcp_tf.experiments.recipe import BY_TWO, Experiment, imagenet
 def imagenet_resnet18_dcp_30() -> Experiment:
     """ResNet-18, DCP at a rate of .3.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_resnet18_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_resnet18_dcp_30 --output_dir=DIR
 
     Paper: -27.5 % FLOPs; no error in its table.
     Time: 94 h.
@@ -22,7 +22,7 @@ def imagenet_resnet18_dcp_30() -> Experiment:
 def imagenet_resnet18_dcp_50() -> Experiment:
     """ResNet-18, DCP at a rate of .5.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_resnet18_dcp_50 --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_resnet18_dcp_50 --output_dir=DIR
 
     Paper: -46.2 % FLOPs; no error in its table.
     Time: 88 h.
@@ -33,7 +33,7 @@ def imagenet_resnet18_dcp_50() -> Experiment:
 def imagenet_resnet50_dcp_30() -> Experiment:
     """ResNet-50, DCP at a rate of .3.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_resnet50_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_resnet50_dcp_30 --output_dir=DIR
 
     Paper: 23.99 % -.36 at -35.7 % FLOPs.
     Time: 206 h.
@@ -44,7 +44,7 @@ def imagenet_resnet50_dcp_30() -> Experiment:
 def imagenet_resnet50_dcp_50() -> Experiment:
     """ResNet-50, DCP at a rate of .5.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_resnet50_dcp_50 --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_resnet50_dcp_50 --output_dir=DIR
 
     Paper: 23.99 % +1.02 at -55.5 % FLOPs.
     Time: 193 h.
@@ -55,7 +55,7 @@ def imagenet_resnet50_dcp_50() -> Experiment:
 def imagenet_resnet50_adapt_dcp() -> Experiment:
     """ResNet-50, Adapt-DCP; the paper gives no epsilon, 1e-4 is that of VGG-19.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_resnet50_adapt_dcp --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_resnet50_adapt_dcp --output_dir=DIR
 
     Paper: 23.99 % +.86 at -52.4 % FLOPs.
     Time: 195 h.
@@ -66,7 +66,7 @@ def imagenet_resnet50_adapt_dcp() -> Experiment:
 def imagenet_resnet50_fpgm_50() -> Experiment:
     """ResNet-50, FPGM at a rate of .5.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_resnet50_fpgm_50 --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_resnet50_fpgm_50 --output_dir=DIR
 
     Paper: 23.99 % +1.32.
     Time: 128 h.
@@ -77,7 +77,7 @@ def imagenet_resnet50_fpgm_50() -> Experiment:
 def imagenet_resnet50_thinet_50() -> Experiment:
     """ResNet-50, ThiNet at a rate of .5.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_resnet50_thinet_50 --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_resnet50_thinet_50 --output_dir=DIR
 
     Paper: 23.99 % +3.27.
     Time: 128 h.
@@ -88,7 +88,7 @@ def imagenet_resnet50_thinet_50() -> Experiment:
 def imagenet_mobilenet_v1_dcp_30() -> Experiment:
     """MobileNetV1, DCP at a rate of .3.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_mobilenet_v1_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_mobilenet_v1_dcp_30 --output_dir=DIR
 
     Paper: 29.12 % +.40 at -49.7 % FLOPs.
     Time: 43 h.
@@ -99,7 +99,7 @@ def imagenet_mobilenet_v1_dcp_30() -> Experiment:
 def imagenet_mobilenet_v1_adapt_dcp() -> Experiment:
     """MobileNetV1, Adapt-DCP; the paper gives no epsilon, 1e-4 is that of VGG-19.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_mobilenet_v1_adapt_dcp --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_mobilenet_v1_adapt_dcp --output_dir=DIR
 
     Paper: 29.12 % +.38 at -51.3 % FLOPs.
     Time: 43 h.
@@ -110,7 +110,7 @@ def imagenet_mobilenet_v1_adapt_dcp() -> Experiment:
 def imagenet_mobilenet_v2_dcp_30() -> Experiment:
     """MobileNetV2, DCP at a rate of .3.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_mobilenet_v2_dcp_30 --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_mobilenet_v2_dcp_30 --output_dir=DIR
 
     Paper: 28.12 % +.67 at -32.2 % FLOPs.
     Time: 38 h.
@@ -121,7 +121,7 @@ def imagenet_mobilenet_v2_dcp_30() -> Experiment:
 def imagenet_mobilenet_v2_adapt_dcp() -> Experiment:
     """MobileNetV2, Adapt-DCP; the paper gives no epsilon, 1e-4 is that of VGG-19.
 
-        python -m dcp_tf.tools.prune --experiment=imagenet_mobilenet_v2_adapt_dcp --output_dir=DIR
+        dcp-tf prune --experiment=imagenet_mobilenet_v2_adapt_dcp --output_dir=DIR
 
     Paper: 28.12 % +.49 at -30.7 % FLOPs.
     Time: 38 h.

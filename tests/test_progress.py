@@ -2,6 +2,7 @@
 
 import itertools
 import sys
+import threading
 import types
 
 import pytest
@@ -70,3 +71,36 @@ def test_a_notebook_shows_one_bar_that_goes_away(seconds, capsys, monkeypatch):
     assert "&lt;reading&gt;: 4/4 batch" in shown[-2]
     assert shown[-1] == ""
     assert capsys.readouterr() == ("a line\n", "")
+
+
+def test_a_silent_phase_says_that_the_run_goes_on(seconds, capsys):
+    progress.say("converting baseline.keras to int8")
+    for _ in range(75):  # the last line is printed after 58
+        seconds.now += 1.0
+        progress._now.remind()
+    assert capsys.readouterr().err.splitlines() == [
+        "converting baseline.keras to int8",
+        "still running, 29 s after: converting baseline.keras to int8",
+        "still running, 58 s after: converting baseline.keras to int8",
+    ]
+    progress.bar(range(9), what="reading")  # of which nothing is seen yet
+    for _ in range(12):
+        progress._now.remind()
+        seconds.now += 1.0
+    progress._now.remind()
+    assert capsys.readouterr().err == "still running, 12 s after: reading\n"
+
+
+def test_programs_watch_for_silence_in_logs_alone(monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_SILENT_FOR", 0.0)
+    reminded = threading.Event()
+    monkeypatch.setattr(progress._now, "remind", reminded.set)
+    with progress.signs_of_life():
+        assert reminded.wait(10.0)
+    with progress.silence(), progress.signs_of_life():
+        reminded.clear()
+        assert not reminded.wait(1.5)
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True)
+    before = threading.active_count()
+    with progress.signs_of_life():
+        assert threading.active_count() == before

@@ -1,7 +1,7 @@
 """Measures the latency of TFLite files against each other, on this machine or on Android devices.
 
-    python -m dcp_tf.tools.benchmark --models=runs/mine/baseline_int8.tflite,runs/mine/pruned_int8.tflite
-    python -m dcp_tf.tools.benchmark --models=A.tflite,B.tflite --device=android --benchmark_model=PATH
+    dcp-tf benchmark --models=runs/mine/baseline_int8.tflite,runs/mine/pruned_int8.tflite
+    dcp-tf benchmark --models=A.tflite,B.tflite --device=android --benchmark_model=PATH
 
 The runs are interleaved, so that other load slows all files alike. If the measurement is too noisy, the table says so
 in place of a speedup. docs/guides/android.md describes how to measure on a phone.

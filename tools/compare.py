@@ -1,6 +1,6 @@
 r"""Compares pruning methods at the same cost and the same schedule, over several seeds: mean and spread.
 
-    python -m dcp_tf.tools.compare --model=my_model.keras --dataset=npz:my_data.npz --methods=random,l1,l1:update,dcp \
+    dcp-tf compare --model=my_model.keras --dataset=npz:my_data.npz --methods=random,l1,l1:update,dcp \
         --target_macs=50% --seeds=3 --finetune_epochs=10 --output_dir=runs/compare
 
 A method may have options of its own, NAME:option=value:option...: dcp:selection=exact, dcp:losses=reconstruction,
@@ -74,13 +74,15 @@ def main(flags) -> None:
     before = comparison.read_earlier(flags.output_dir, model_and_data, variants, schedule) if flags.resume else None
     folder = writable_folder(flags.output_dir)
     remove_leftovers(folder)
+    run_flags.record_flags(PROGRAM, flags, folder)
     model_and_data.announce()
     seeds = range(flags.seed, flags.seed + flags.seeds)
     settings = run_summary.settings_of(flags)
     results = comparison.run(model_and_data, variants, seeds, schedule, folder, baseline_check, before, settings)
     print_comparison(results)
     paths = write_comparison(results, folder)
-    progress.say(f"written to {folder}: {', '.join(sorted(['compare.json', *(p.name for p in paths)]))}")
+    run_flags.record_flags(PROGRAM, flags, folder, finished=True)
+    progress.say(f"written to {folder}: {', '.join(sorted(['compare.json', 'flags.txt', *(p.name for p in paths)]))}")
     failed = [f"{r['method']} with seed {r['seed']}: {r['failure']}" for r in results["runs"] if "failure" in r]
     if failed:
         raise RunError("; ".join(failed))

@@ -1,8 +1,8 @@
 """Measures how good a model file is on a data set's test images.
 
-    python -m dcp_tf.tools.evaluate --model=runs/mine/pruned.keras --dataset=npz:my_data.npz
-    python -m dcp_tf.tools.evaluate --model=runs/mine/pruned_int8.tflite --dataset=npz:my_data.npz
-    python -m dcp_tf.tools.evaluate --model=runs/faces/pruned.keras --pairs=pairs.txt --pairs_root=lfw
+    dcp-tf evaluate --model=runs/mine/pruned.keras --dataset=npz:my_data.npz
+    dcp-tf evaluate --model=runs/mine/pruned_int8.tflite --dataset=npz:my_data.npz
+    dcp-tf evaluate --model=runs/faces/pruned.keras --pairs=pairs.txt --pairs_root=lfw
 
 It prints the number of images and the figures of the task: top-1, top-5 (fractions of 1) and cross-entropy for classes;
 mean average precision (map) and F1 for several classes at once; mse, mae and r2 for numbers; mean IoU and pixel

@@ -1,6 +1,6 @@
 r"""Converts a Keras model to TFLite files and checks that they compute the same.
 
-    python -m dcp_tf.tools.export --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --quantization=int8 \
+    dcp-tf export --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --quantization=int8 \
         --output_dir=runs/mine
 
 The files are called NAME_MODE.tflite (NAME_int8_io8.tflite with integer inputs and outputs). Each file runs on all test

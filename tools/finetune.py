@@ -1,6 +1,6 @@
 r"""Fine-tunes a pruned model further, with or without its baseline as a teacher.
 
-    python -m dcp_tf.tools.finetune --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --finetune_epochs=20 \
+    dcp-tf finetune --model=runs/mine/pruned.keras --dataset=npz:my_data.npz --finetune_epochs=20 \
         --teacher=runs/mine/baseline.keras --output_dir=runs/mine_longer
 
 Kernels that pruning has set to zero (dkp and its variants) stay zero.
@@ -50,6 +50,7 @@ def main(flags) -> None:
     teacher = finetuning.load_teacher(flags, model_and_data)
     check_custom_layers_reload(model_and_data.model, model_and_data.dataset)
     folder, _ = run_flags.open_folder(flags, strategy=None)
+    run_flags.record_flags(PROGRAM, flags, folder)
     what = "teacher" if teacher else "model"
     baseline_check = baseline.report_baseline(flags, model_and_data, model=teacher, what=what, is_trained=True)
     model_and_data = augmentation_check.drop_harmful_augmentation(flags, model_and_data, teacher)
@@ -74,7 +75,8 @@ def main(flags) -> None:
     content = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase], "metric": metric}
     resolved = {"distillation": weight, **(optimizer_of(config) if config.epochs else {})}
     run_summary.write_summary(folder, started, model_and_data, flags, resolved, baseline_check, **content)
-    progress.say(f"written to {folder}: pruned.keras, summary.json")
+    run_flags.record_flags(PROGRAM, flags, folder, finished=True)
+    progress.say(f"written to {folder}: flags.txt, pruned.keras, summary.json")
     nan = float("nan")
     print(f"{path}: {metric} {before.get(metric, nan):.4f} -> {after.get(metric, nan):.4f}")
     if failures:

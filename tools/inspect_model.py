@@ -1,11 +1,11 @@
 """Shows which channels of a model can be removed together, what is pinned and why, and what the model costs.
 
-    python -m dcp_tf.tools.inspect_model --model=my_model.keras
-    python -m dcp_tf.tools.inspect_model --model=keras:MobileNetV2 --json
-    python -m dcp_tf.tools.inspect_model --model=keras:MobileNetV2 --rate=0.3
-    python -m dcp_tf.tools.inspect_model --model=zoo:resnet50 --rate=0.5 --paper_scope --json
-    python -m dcp_tf.tools.inspect_model --sweep --only=MobileNet
-    python -m dcp_tf.tools.inspect_model --sweep=keras_hub
+    dcp-tf inspect --model=my_model.keras
+    dcp-tf inspect --model=keras:MobileNetV2 --json
+    dcp-tf inspect --model=keras:MobileNetV2 --rate=0.3
+    dcp-tf inspect --model=zoo:resnet50 --rate=0.5 --paper_scope --json
+    dcp-tf inspect --sweep --only=MobileNet
+    dcp-tf inspect --sweep=keras_hub
 
 A group is a set of channels with the same producers and consumers; each of its channels can be removed on its own. Its
 name is what prune takes for --exclude.

@@ -1,7 +1,7 @@
 """Measures how the latency of a model depends on the widths of its layers, and writes a table.
 
-    python -m dcp_tf.tools.latency_table --model=zoo:mobilenet_v2 --output_dir=runs/mine
-    python -m dcp_tf.tools.latency_table --model=mine.keras --quantization=int8 --device=android --benchmark_model=PATH
+    dcp-tf latency_table --model=zoo:mobilenet_v2 --output_dir=runs/mine
+    dcp-tf latency_table --model=mine.keras --quantization=int8 --device=android --benchmark_model=PATH
 
 latency_table.json predicts the latency of the model at any widths of its channel groups, so that prune can choose
 widths for a target latency. An existing table of the same model and machine is not measured again.

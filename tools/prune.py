@@ -1,12 +1,13 @@
 """Prunes a trained Keras model, fine-tunes it, and hands over TFLite files with their measured latency.
 
-    python -m dcp_tf.tools.prune --model=my_model.keras --dataset=npz:my_data.npz --rate=0.3 --output_dir=runs/mine
-    python -m dcp_tf.tools.prune --model=my_model.keras --dataset=folder:photos --method=adapt_dcp --output_dir=runs/2
-    python -m dcp_tf.tools.prune --experiment=cifar10_resnet56_dcp_50 --epochs_scale=0.01 --output_dir=runs/smoke_test
+    dcp-tf prune --model=my_model.keras --dataset=npz:my_data.npz --rate=0.3 --output_dir=runs/mine
+    dcp-tf prune --model=my_model.keras --dataset=folder:photos --method=adapt_dcp --output_dir=runs/2
+    dcp-tf prune --experiment=cifar10_resnet56_dcp_50 --epochs_scale=0.01 --output_dir=runs/smoke_test
 
 inspect_model shows the groups of channels, and why some stay. A stopped run resumes with the same command and
 --resume. --output_dir receives baseline.keras and pruned.keras (both load in plain Keras), plan.json (which
-channels stay), the .tflite files, benchmark.json, summary.json, report.html, events/ (TensorBoard) and state/.
+channels stay), the .tflite files, benchmark.json, summary.json, report.html, events/ (TensorBoard), state/, and
+flags.txt, by which --flagfile=runs/mine/flags.txt repeats the run.
 """
 
 import os
@@ -70,6 +71,7 @@ def main(flags, strategy) -> None:
     job, outlook = preflight.check_job(model_and_data, job)
     job, changes = preflight.drop_impossible_files(flags, model_and_data, job)
     folder, worker = run_flags.open_folder(flags, strategy)
+    run_flags.record_flags(PROGRAM, flags, folder)
     if worker:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))
     baseline_check = None if trains else baseline.report_baseline(flags, model_and_data)
@@ -86,6 +88,7 @@ def main(flags, strategy) -> None:
     with distributed(strategy):
         phases = [_train(flags, chosen, model_and_data, folder)] if trains else []
         run.run(flags, model_and_data, job, folder, started, phases, baseline_check)
+    run_flags.record_flags(PROGRAM, flags, folder, finished=True)
 
 
 def _train(flags, chosen, model_and_data, folder) -> dict:

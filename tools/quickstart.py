@@ -2,7 +2,7 @@
 it, converts it to TFLite and measures what was gained.
 
     dcp-quickstart
-    python -m dcp_tf.tools.quickstart --output_dir=runs/quickstart --rate=0.3
+    dcp-tf quickstart --output_dir=runs/quickstart --rate=0.3
 
 It takes some minutes on two cores. A stopped run resumes with the same command and --resume.
 """
@@ -52,6 +52,7 @@ def main(flags) -> None:
     job, outlook = preflight.check_job(model_and_data, job)
     job, changes = preflight.drop_impossible_files(flags, model_and_data, job)
     folder = writable_folder(flags.output_dir)
+    run_flags.record_flags(PROGRAM, flags, folder)
     for line in (*changes, f"training {flags.model} on digits; then {outlook}"):
         progress.say(line)
     if not flags.resume:  # what an earlier run kept belongs to its own baseline
@@ -60,6 +61,7 @@ def main(flags) -> None:
         model_and_data, config, folder / "state" / "baseline.npz", log_dir=str(folder / "events")
     )
     run.run(flags, model_and_data, job, folder, started, [phase])
+    run_flags.record_flags(PROGRAM, flags, folder, finished=True)
 
 
 def run(argv=None) -> int:

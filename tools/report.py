@@ -1,6 +1,6 @@
 """Makes the HTML page of a run from the files in its folder.
 
-    python -m dcp_tf.tools.report --output_dir=runs/mine
+    dcp-tf report --output_dir=runs/mine
 
 The page is self-contained: no scripts, no network access, readable on a phone.
 """

@@ -1,7 +1,7 @@
 """Trains a network of the zoo or of keras.applications, so that there is something to prune.
 
-    python -m dcp_tf.tools.train --model=zoo:preresnet56 --dataset=tfds:cifar10 --epochs=100 --output_dir=runs/resnet
-    python -m dcp_tf.tools.train --model=zoo:mobilefacenet --dataset=faces:DIR --loss=arcface --output_dir=runs/faces
+    dcp-tf train --model=zoo:preresnet56 --dataset=tfds:cifar10 --epochs=100 --output_dir=runs/resnet
+    dcp-tf train --model=zoo:mobilefacenet --dataset=faces:DIR --loss=arcface --output_dir=runs/faces
 
 --output_dir receives the model as baseline.keras, with summary.json, events/ (TensorBoard) and state/ (for --resume).
 """
@@ -47,6 +47,7 @@ def main(flags, strategy) -> None:
     config = read_training(flags, "baseline")
     model_and_data = train_network.build_from_flags(flags, flags.model, flags.image_size)
     folder, _ = run_flags.open_folder(flags, strategy)
+    run_flags.record_flags(PROGRAM, flags, folder)
     model_and_data.announce()
     state = run_flags.kept_training(flags, folder, "baseline")
     run_flags.announce_strategy(flags, strategy)
@@ -55,7 +56,8 @@ def main(flags, strategy) -> None:
     path = save_model(model_and_data.model, folder / "baseline.keras")
     measured = run_summary.measure_model(model_and_data.model, model_and_data.dataset, model_and_data.objective)
     run_summary.write_summary(folder, started, model_and_data, flags, baseline=measured, phases=[phase])
-    progress.say(f"written to {folder}: baseline.keras, summary.json")
+    run_flags.record_flags(PROGRAM, flags, folder, finished=True)
+    progress.say(f"written to {folder}: baseline.keras, flags.txt, summary.json")
     metric = model_and_data.objective.primary
     print(f"{path}: {metric} {measured[metric]:.4f}, {measured['params']:,} parameters, {measured['macs']:,} MACs")
 

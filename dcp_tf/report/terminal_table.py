@@ -91,8 +91,8 @@ def _footnotes(summary: Mapping[str, Any], sections: list[list[table_rows.Row]])
     shown = [row for section in sections for row in section]
     notes = [FOOTNOTE] * any(row.inconclusive for row in shown) + [QUIETEST] * any("(q)" in row.change for row in shown)
     devices = dict.fromkeys(record.get("latency_device") for record in (summary.get("tflite") or {}).values())
-    where = [f"latency: on {device}; benchmark --device=android measures a phone" for device in devices if device]
-    return [*notes, *where]
+    hint = "dcp-tf benchmark --device=android measures a phone"
+    return [*notes, *(f"latency: on {device}; {hint}" for device in devices if device)]
 
 
 def _title(summary: Mapping[str, Any]) -> str:

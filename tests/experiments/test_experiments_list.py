@@ -54,7 +54,7 @@ def test_every_experiment_is_a_job_and_a_training(name):
 def test_the_head_says_command_figure_and_time(name, function):
     assert function.__name__ == name
     head = function.__doc__
-    assert f"python -m dcp_tf.tools.prune --experiment={name} " in head
+    assert f"dcp-tf prune --experiment={name} " in head
     assert "Paper: " in head
     assert "Time: " in head
 

@@ -150,7 +150,7 @@ def test_a_speedup_of_the_quietest_runs_is_shown_as_such_and_the_machine_is_name
     assert "1.45x (q)" in text
     assert "0.99x" not in text
     assert "(q) of the quietest runs" in text
-    assert "latency: on A processor; benchmark --device=android measures a phone" in " ".join(text.split())
+    assert "latency: on A processor; dcp-tf benchmark --device=android measures a phone" in " ".join(text.split())
 
 
 def test_changes_from_nearly_nothing_are_no_percentages():

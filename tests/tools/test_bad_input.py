@@ -152,7 +152,7 @@ def test_unknown_names(refused, inputs):
     given = (inputs.residual, inputs.data(), *SHORT)
     assert "'nothing'" in refused(prune, *given, "--exclude=nothing")
     assert "'nothing'" in refused(prune, *given, "--auxiliary_layers=nothing")
-    assert "inspect_model --layers" in refused(prune, *given, "--auxiliary_layers=joined,nothing")
+    assert "dcp-tf inspect --layers" in refused(prune, *given, "--auxiliary_layers=joined,nothing")
     assert "'nothing'" in refused(prune, *given, "--quantization=float32,nothing")
     assert "'nothing'" in refused(quickstart, "--exclude=nothing", "--model=zoo:preresnet8")
     assert "'nothing'" in refused(export, inputs.residual, inputs.data(), "--quantization=nothing")

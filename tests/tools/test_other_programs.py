@@ -85,7 +85,7 @@ def test_train_finetune_and_report(inputs, tmp_path, capsys):
     given = [inputs.data(), "--batch_size=32"]
     assert train.run(["--model=zoo:preresnet8", *given, f"--output_dir={run}", "--epochs=1"]) == 0
     printed = capsys.readouterr()
-    assert f"written to {run}: baseline.keras, summary.json" in printed.err
+    assert f"written to {run}: baseline.keras, flags.txt, summary.json" in printed.err
     assert "parameters" in printed.out
     baseline = f"{run}/baseline.keras"
     # The network was built for the 8 x 8 images at twice their size.
@@ -93,7 +93,7 @@ def test_train_finetune_and_report(inputs, tmp_path, capsys):
     assert finetune.run([*flags, f"--teacher={baseline}", "--distillation=0.5"]) == 0
     printed = capsys.readouterr()
     assert "normalization: cifar10 (from " in printed.err
-    assert f"written to {longer}: pruned.keras, summary.json" in printed.err
+    assert f"written to {longer}: flags.txt, pruned.keras, summary.json" in printed.err
     assert {"pruned.keras", "summary.json"} <= {path.name for path in longer.iterdir()}
     summary = json.loads((longer / "summary.json").read_text())
     (phase,) = summary["phases"]

@@ -12,7 +12,7 @@ from dcp_tf.tools import prune
 FILES = {
     *("baseline.keras", "pruned.keras", "plan.json", "summary.json", "benchmark.json", "report.html"),
     *("baseline_float32.tflite", "pruned_float32.tflite", "baseline_int8.tflite", "pruned_int8.tflite"),
-    *("answers.json", "events", "state"),
+    *("answers.json", "events", "state", "flags.txt"),
 }
 
 PLAIN_KERAS = """
@@ -141,7 +141,7 @@ def test_the_same_seed_gives_the_same_plan_and_another_run_replaces_the_first(wh
     # Without --quantization, the TFLite files of the run before do not stay beside models that they are not of.
     assert {path.name for path in copied_run.iterdir()} == {n for n in FILES if "tflite" not in n} - {"benchmark.json"}
     said = capsys.readouterr().err
-    assert f"written to {copied_run}: answers.json, baseline.keras, events, plan.json" in said
+    assert f"written to {copied_run}: answers.json, baseline.keras, events, flags.txt, plan.json" in said
 
 
 def test_it_says_at_the_start_what_will_happen(inputs, tmp_path, capsys):
@@ -152,7 +152,7 @@ def test_it_says_at_the_start_what_will_happen(inputs, tmp_path, capsys):
     baseline, *said = [line for line in said if not line.startswith(("warning: the model is", "  "))]
     assert baseline.startswith("baseline: top1 0.")
     assert said[0] == "outputs: softmax (from the last activation; --outputs overrides)"
-    expected = "1 group of channels to prune, 1 residual stream stays, 1 excluded, 1 pinned (inspect_model lists them)"
+    expected = "1 group of channels to prune, 1 residual stream stays, 1 excluded, 1 pinned (dcp-tf inspect lists them)"
     assert said[1] == "loss: softmax cross-entropy (from the outputs and the labels; --loss overrides)"
     assert said[2] == expected
 

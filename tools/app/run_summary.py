@@ -12,6 +12,8 @@ import dcp_tf
 from dcp_tf.files import readable_name, write_json
 from dcp_tf.tools.app import baseline
 
+_OF_THE_CALL = ("help", "helpfull", "debug", "flagfile")  # flags that change no result
+
 
 def measure_model(
     model: Any,
@@ -93,7 +95,7 @@ def settings_of(flags: Any, resolved: Mapping[str, Any] | None = None) -> dict[s
         flags: of the program.
         resolved: what the run used for flags that were not given, and have no default or one that follows others.
     """
-    values = {name: flags[name].value for name in flags if name not in ("help", "debug")}
+    values = {name: flags[name].value for name in flags if name not in _OF_THE_CALL}
     open_flags = {name for name in values if values[name] is None}
     open_flags |= {name for name in ("finetune_lr", "weight_decay") if name in values and not flags[name].present}
     values |= {name: value for name, value in (resolved or {}).items() if name in open_flags}

@@ -91,7 +91,7 @@ def define_loss(program: Program) -> None:
         "loss",
         "auto",
         LOSSES,
-        "What the model learns. auto: read off the last activation and the labels. softmax: one class; sigmoid: one "
+        "What the model learns. auto: read off the last activation and the labels; softmax: one class; sigmoid: one "
         "class, each with a yes / no question of its own; multilabel: several classes at once (rows of 0 and 1); mse: "
         "numbers; arcface, cosface, asoftmax: embeddings (auto: arcface for faces). Labels that are maps, (N, height, "
         "width) or (N, height, width, classes), make it the loss of each place.",

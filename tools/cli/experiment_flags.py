@@ -15,7 +15,10 @@ from dcp_tf.tools.cli.training_flags import PHASES, training_config, unchosen
 
 _TARGETS = ("rate", *(f"target_{measure}" for measure in (*MEASURES, "file", "latency")))
 # These are read before overrides.
-_OF_THE_RUN = ("experiment", "list_experiments", "override", "output_dir", "overwrite", "strategy", "help", "debug")
+_OF_THE_RUN = (
+    *("experiment", "list_experiments", "override", "output_dir", "overwrite", "strategy"),
+    *("help", "helpfull", "debug", "flagfile"),
+)
 # What of the flags of train the baseline of an experiment has for itself; its data, loss and seed are those of the run.
 _OF_BASELINES = tuple(flag for flag in flag_names(TrainConfig).values() if flag not in ("held_out", "seed"))
 _OF_MODELS = ("weights", "outputs", "normalization", "mean", "std", "resize")  # that are there already

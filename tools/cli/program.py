@@ -6,7 +6,6 @@ import math
 import os
 import re
 import sys
-import textwrap
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,8 @@ from absl import flags as absl_flags
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError, first_line
+from dcp_tf.tools.cli import help_text
+from dcp_tf.tools.cli.typed_command import as_typed
 
 OK, FAILED, BAD_USAGE, STOPPED = 0, 1, 2, 130
 # Errors of paths that the user can give otherwise.
@@ -28,8 +29,8 @@ class Program:
     """One program: its flags and its main function.
 
     Args:
-        name: as in `python -m dcp_tf.tools.NAME`.
-        about: what `--help` prints above the flags.
+        name: as in `dcp-tf NAME`.
+        about: what `--help` prints above the flags; commands as `dcp-tf NAME` are shown as the user types them.
         defaults: of flags that are made of settings, where this program has others than those.
     """
 
@@ -38,13 +39,21 @@ class Program:
         self.about = about
         self.defaults = dict(defaults)
         self.flags = absl_flags.FlagValues()
-        self._sections: list[tuple[str, list[str]]] = [("Flags", [])]
+        self.sections: list[tuple[str, list[str]]] = [("Flags", [])]
         self.boolean("debug", False, "Print the traceback of an error.")
-        self.boolean("help", False, "Print this text.")
+        self.boolean("help", False, "Print the flags that are used most.")
+        self.boolean("helpfull", False, "Print all flags.")
+        # absl reads it before all others, and puts what the file holds in its place.
+        self.path(
+            "flagfile",
+            None,
+            "A file with flags, one a line, such as the flags.txt of a run; flags behind it on the command line "
+            "override it.",
+        )
 
     def section(self, title: str) -> None:
         """Starts a part of the help text; the flags defined from here on belong to it."""
-        self._sections.append((title, []))
+        self.sections.append((title, []))
 
     def string(self, name: str, default: str | None, about: str) -> None:
         """Defines a flag that takes a text."""
@@ -89,20 +98,19 @@ class Program:
         """Defines a flag that takes one of some words."""
         self._define(absl_flags.DEFINE_enum, name, default, list(values), about)
 
+    def flags_in_order(self) -> Sequence[absl_flags.Flag]:
+        """All flags, section by section, those that every program has at the end."""
+        everywhere, *sections = (names for _, names in self.sections)
+        return [self.flags[name] for names in (*sections, everywhere) for name in names]
+
     def help(self) -> str:
-        """The text of `--help`."""
-        (_, everywhere), *sections = self._sections
-        lines = [textwrap.dedent(self.about).strip()]
-        for title, names in [*sections, ("Other", everywhere)]:
-            lines += ["", f"{title}:"] if names else []
-            for name in names:
-                lines += _help_of(self.flags[name])
-        return "\n".join(lines)
+        """The text of `--helpfull`."""
+        return help_text.full(self)
 
     def _define(self, make: Callable, *arguments: Any, **more: Any) -> None:
         name = make(*arguments, flag_values=self.flags, **more).name
         FLAG_OF.setdefault(name, name)
-        self._sections[-1][1].append(name)
+        self.sections[-1][1].append(name)
 
     def run(
         self,
@@ -126,17 +134,22 @@ class Program:
         try:
             rest = values([self.name, *(sys.argv[1:] if argv is None else argv)])[1:]
         except absl_flags.Error as error:
-            return self._fail(f"{error}; see --help", BAD_USAGE)
+            unopened = re.fullmatch(r"ERROR:: Unable to open flagfile: \[Errno \d+\] (.+): '(.+)'", str(error))
+            text = f"--flagfile={unopened[2]}: {unopened[1]}" if unopened else error
+            return self._fail(f"{text}; see --help", BAD_USAGE)
+        except UnicodeDecodeError:
+            return self._fail("the file of --flagfile holds no text", BAD_USAGE)
         if rest:
             return self._fail(f"unexpected argument {rest[0]!r}: flags start with --; see --help", BAD_USAGE)
-        return self._guarded(*((self._help, None) if values.help else (main, first)), values)
+        asked = values.help or values.helpfull
+        return self._guarded(*((self._help, None) if asked else (main, first)), values)
 
     def _guarded(self, main: Callable, first: Callable | None, values: absl_flags.FlagValues) -> int:
         try:
             prepared = ()
             if main != self._help:
                 prepared = quiet_start(None if first is None else lambda: (first(values),)) or ()
-            with progress.naming(name_flags):
+            with progress.naming(_as_flags), progress.signs_of_life():
                 code = main(values, *prepared) or OK
             sys.stdout.flush()
             return code
@@ -153,10 +166,10 @@ class Program:
             return self._fail(*explain(error))
 
     def _help(self, values: absl_flags.FlagValues) -> None:
-        print(self.help())
+        print(help_text.full(self) if values.helpfull else help_text.short(self))
 
     def _fail(self, line: str, code: int) -> int:
-        print(f"{self.name}: {' '.join(line.split())}", file=sys.stderr)
+        print(f"{self.name}: {as_typed(' '.join(line.split()))}", file=sys.stderr)
         return code
 
 
@@ -175,6 +188,9 @@ def read_share(text: Any) -> Any:
 class _ShareParser(absl_flags.FloatParser):
     def parse(self, argument: Any) -> float:
         return super().parse(read_share(argument))
+
+    def flag_type(self) -> str:
+        return "share"
 
 
 class _PathParser(absl_flags.ArgumentParser):
@@ -205,13 +221,6 @@ class _PathsParser(absl_flags.ListParser):
         return [expand_user(path) for path in super().parse(argument)]
 
 
-def _help_of(flag: absl_flags.Flag) -> list[str]:
-    value = flag.default_as_str
-    shown = "" if value in (None, "''") or flag.boolean else f"={value.strip(chr(39))}"
-    about = re.sub(r"^<(.+)>: (.*)", lambda m: f"{m[2]} One of: {m[1].replace('|', ', ')}.", flag.help)
-    return [f"  --{flag.name}{shown}", textwrap.fill(about, 92, initial_indent=" " * 6, subsequent_indent=" " * 6)]
-
-
 def _finite(value: float | None) -> bool:
     return value is None or math.isfinite(value)
 
@@ -238,6 +247,10 @@ def name_flags(text: str, settings: Sequence[str], names: Mapping[str, str] = ty
         else:
             text = f"{text} (--{flag})"
     return re.sub(r"(--\w+) and \1\b", r"\1", text)  # trainings share flags
+
+
+def _as_flags(text: str, settings: Sequence[str]) -> str:
+    return as_typed(name_flags(text, settings))
 
 
 def _assigned(flag: str, value: str | None) -> str:

@@ -30,9 +30,10 @@ def define_pruning(program: Program) -> None:
 
 def define_groups(program: Program) -> None:
     """Which groups lose how many channels, and the settings of the methods."""
-    for settings in (Budget, KernelRate, Adaptive, WidthSettings, Scope):
-        define(program, settings)
+    define(program, Budget)
     define_targets(program)
+    for settings in (KernelRate, Adaptive, WidthSettings, Scope):
+        define(program, settings)
     program.section("How dcp, dkp and their variants choose")
     define(program, Refit)
     program.enum(
@@ -55,8 +56,8 @@ def define_targets(program: Program) -> None:
         program.string(
             f"target_{measure}",
             None,
-            f"{about} of the pruned model at most, a number or a share as in 60%; sets the rate. Where kernels "
-            "are pruned, zeros are not counted, and for dcp_dkp it sets the kernel rate.",
+            f"{about}: at most so many in the pruned model, a number or a share as in 60%; sets the rate. Where "
+            "kernels are pruned, zeros are not counted, and for dcp_dkp it sets the kernel rate.",
         )
 
 

@@ -3,9 +3,13 @@
 import pathlib
 from typing import Any
 
+from absl.flags import CsvListSerializer
+
 from dcp_tf.errors import UsageError
 from dcp_tf.tools.cli import data_flags
 from dcp_tf.tools.cli.program import Program
+
+_OF_THE_CALL = ("help", "helpfull", "debug", "flagfile", "resume", "overwrite")  # flags that are no part of a run
 
 
 def define_run(program: Program, receives: str, output_dir: str | None = None) -> None:
@@ -56,6 +60,38 @@ def open_folder(flags: Any, strategy: Any) -> tuple[pathlib.Path, int]:
 
     folder, worker = writable_folder(flags.output_dir), worker_number(strategy)
     return (writable_folder(folder / f"worker_{worker}") if worker else folder), worker
+
+
+def record_flags(program: Program, flags: Any, folder: pathlib.Path, finished: bool = False) -> None:
+    """Writes flags.txt: what was given on the command line, and the seed, so that --flagfile repeats the run.
+
+    Args:
+        program: that runs.
+        flags: its flags.
+        folder: of the run.
+        finished: whether it is the run that the folder holds. A resumed one may be refused still.
+    """
+    from dcp_tf.files import readable_name, write_text
+
+    if flags.resume and not finished and (folder / "flags.txt").exists():
+        return
+    again = f"dcp-tf {program.name} --flagfile={folder / 'flags.txt'} --output_dir=ANOTHER_FOLDER"
+    lines = [f"# {again} repeats this run,", f"# from the folder {pathlib.Path.cwd()}."]
+    for flag in program.flags_in_order():
+        given = flags[flag.name]
+        if (given.present or flag.name == "seed") and given.value is not None and flag.name not in _OF_THE_CALL:
+            line = _as_argument(given)
+            readable = line == line.strip() == readable_name(line) and len(line.splitlines()) == 1  # by absl
+            lines.append(line if readable else f"# --{flag.name} has characters that a file of flags cannot hold")
+    write_text(folder / "flags.txt", "\n".join(readable_name(line) for line in lines) + "\n")
+
+
+def _as_argument(flag: Any) -> str:
+    """A flag with its value as --flagfile reads it."""
+    value = flag.value
+    if isinstance(value, bool):
+        return f"--{'' if value else 'no'}{flag.name}"
+    return f"--{flag.name}={CsvListSerializer(',').serialize(value) if isinstance(value, list) else value}"
 
 
 def kept_training(flags: Any, folder: pathlib.Path, name: str) -> pathlib.Path:
