@@ -74,30 +74,27 @@ class LogLines:
 
 
 class NotebookBar(LogLines):
-    """A bar below the cell of a notebook, which is gone when all is done; it needs no widgets."""
+    """A bar in the output of a notebook's cell, one place for all of its bars, empty between them; without widgets."""
 
     _every = 0.3
-
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self._cell = None
+    _place: tuple[int, Any] | None = None  # the number of the cell, and the handle of what is shown there
 
     def _show(self, line: str) -> None:
+        length = "" if self.total is None else f' value="{self.n}" max="{self.total}"'
+        self._put(f'<progress{length} style="width:14em"></progress> {escape(line)}')
+
+    def _put(self, html: str) -> None:
         from IPython.display import HTML, display
 
-        length = "" if self.total is None else f' value="{self.n}" max="{self.total}"'
-        html = HTML(f'<progress{length} style="width:14em"></progress> {escape(line)}')
-        if self._cell is None:
-            self._cell = display(html, display_id=True)
-        else:
-            self._cell.update(html)
+        cell = sys.modules["IPython"].get_ipython().execution_count
+        if NotebookBar._place is not None and NotebookBar._place[0] == cell:
+            NotebookBar._place[1].update(HTML(html))
+        elif html:
+            NotebookBar._place = cell, display(HTML(html), display_id=True)
 
     def close(self) -> None:
         """Removes the bar."""
-        if self._cell is not None:
-            from IPython.display import HTML
-
-            self._cell.update(HTML(""))
+        self._put("")
 
 
 def _in_notebook() -> bool:

@@ -53,14 +53,17 @@ def test_what_does_not_know_its_length_is_counted_too(seconds, capsys):
     assert capsys.readouterr().err.splitlines()[0] == "reading: 1 it  30 s"
 
 
-def test_a_notebook_shows_one_bar_that_goes_away(seconds, capsys, monkeypatch):
-    shown = []
+def test_a_cell_of_a_notebook_shows_one_bar_at_a_time(seconds, capsys, monkeypatch):
+    shown, handles = [], []
 
     def display(value, **_):
         shown.append(value.data)
-        return types.SimpleNamespace(update=lambda new: shown.append(new.data))
+        handles.append(types.SimpleNamespace(update=lambda new: shown.append(new.data)))
+        return handles[-1]
 
-    ipython = types.SimpleNamespace(get_ipython=lambda: types.SimpleNamespace(config={"IPKernelApp": {}}))
+    shell = types.SimpleNamespace(config={"IPKernelApp": {}}, execution_count=7)
+    ipython = types.SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setattr(progress.NotebookBar, "_place", None)
     monkeypatch.setitem(sys.modules, "IPython", ipython)
     html = types.SimpleNamespace(display=display, HTML=lambda text: types.SimpleNamespace(data=text))
     monkeypatch.setitem(sys.modules, "IPython.display", html)
@@ -70,6 +73,13 @@ def test_a_notebook_shows_one_bar_that_goes_away(seconds, capsys, monkeypatch):
     assert 'value="1" max="4"' in shown[0]
     assert "&lt;reading&gt;: 4/4 batch" in shown[-2]
     assert shown[-1] == ""
+    for _ in progress.bar(range(2), what="next"):
+        seconds.now += 1.0
+    assert (len(handles), shown[-1]) == (1, "")
+    shell.execution_count = 8
+    for _ in progress.bar(range(2), what="in the next cell"):
+        seconds.now += 1.0
+    assert len(handles) == 2
     assert capsys.readouterr() == ("a line\n", "")
 
 
