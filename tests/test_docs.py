@@ -7,6 +7,8 @@ import re
 
 import pytest
 
+import dcp_tf
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DECISIONS = ROOT / "docs" / "decisions"
 PAGES = [ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -20,11 +22,21 @@ def pages_of_decisions():
     return sorted(DECISIONS.glob("[0-9]*.md"))
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted({*PAGES, *ROOT.glob("*.md")}), ids=lambda page: page.name)
 def test_links_lead_to_files(page):
     text = re.sub(r"^```.*?^```", "", page.read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
     links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_the_version_is_the_same_everywhere():
+    heading = rf"^## \[{re.escape(dcp_tf.__version__)}\] - (\d{{4}}-\d\d-\d\d)$"
+    (changed,) = re.findall(heading, text_of("CHANGELOG.md"), re.MULTILINE)
+    assert f"\nversion: {dcp_tf.__version__}\ndate-released: {changed}\n" in text_of("CITATION.cff")
+
+
+def text_of(name):
+    return (ROOT / name).read_text("utf-8")
 
 
 def test_the_readme_is_read_in_minutes():
