@@ -10,6 +10,7 @@ import pkgutil
 import re
 import shutil
 import sys
+import textwrap
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / ".cache" / "docs" / "dcp_tf"
@@ -48,7 +49,7 @@ def programs():
 def flags():
     """Every flag by name: the programs that have it, each with section, default and help."""
     found = {}
-    for program in programs().values():
+    for program in sorted(programs().values(), key=lambda program: program.name != "prune"):
         for section, names in program.sections:
             for name in names:
                 flag = program.flags[name]
@@ -58,15 +59,18 @@ def flags():
 
 
 def program_sections():
-    """A section for each program: its docstring, and its flags with links to the tables."""
+    """A section for each program: its docstring, what --help prints, and all flags with links to the tables."""
+    help_text = importlib.import_module("dcp_tf.tools.cli.help_text")
     texts = []
     for name, program in programs().items():
-        lines = [f"## {name}", ""]
-        lines += [_as_markdown(program.about), ""]
+        lines = [f"## {name}", "", _as_markdown(program.about), ""]
+        shown = f"```text\n{help_text.short(program)}\n```"
+        lines += ['??? note "What --help prints"', "", textwrap.indent(shown, "    "), ""]
+        lines += ['??? note "All flags"', ""]
         for section, names in program.sections:
             if names and section != "Flags":
                 links = ", ".join(f"[`--{name}`](settings.md#flag-{name})" for name in names)
-                lines.append(f"* {section}: {links}")
+                lines.append(f"    * {section}: {links}")
         texts.append("\n".join(lines))
     return "\n\n".join(texts)
 
@@ -99,7 +103,7 @@ def _flag_row(name, owners):
 def _by_program(values, show):
     """The value that most programs have, then those of the others behind their names."""
     first, *others = sorted(values, key=lambda value: -len(values[value]))
-    return "; ".join([show(first), *(f"{', '.join(values[other])}: {show(other)}" for other in others)])
+    return "<br>".join([show(first), *(f"{', '.join(values[other])}: {show(other)}" for other in others)])
 
 
 def python_tables():
