@@ -183,11 +183,11 @@ def head_bars(phases: Sequence[Mapping[str, Any]]) -> list[Bar]:
 
 def repeat_commands(flags: str) -> list[str]:
     """The commands that repeat a run, from its `flags.txt`: with that file, and typed out; empty without it."""
-    said = re.search(r"^# (dcp-tf \S+) (--flagfile=.+?) repeats this run", flags, re.MULTILINE)
+    said = re.search(r"^# (dcp-tf \S+) (--flagfile=.+) (--output_dir=\S+) repeats this run", flags, re.MULTILINE)
     lines = [line.strip() for line in flags.splitlines() if line.startswith("--")]
     if said is None or not lines:
         return []
-    return [" ".join(said.groups()), " \\\n    ".join([said[1], *map(shlex.quote, lines)])]
+    return [f"{said[1]} {shlex.quote(said[2])} {said[3]}", " \\\n    ".join([said[1], *map(shlex.quote, lines)])]
 
 
 def kept_epoch(phase: Mapping[str, Any]) -> str:

@@ -283,7 +283,7 @@ def test_the_page_says_what_to_try_next_and_how_to_repeat_the_run(run_summary, m
     )
     text = Page(write_report(folder)).text
     assert "What to try next try --finetune_epochs=30" in text
-    assert "dcp-tf prune --flagfile=runs/a b/flags.txt --output_dir=OTHER Or" in text
+    assert "dcp-tf prune '--flagfile=runs/a b/flags.txt' --output_dir=OTHER Or" in text
     assert "dcp-tf prune \\ '--model=my model.keras' \\ --seed=3" in text
 
 
