@@ -39,6 +39,11 @@ def on_page_markdown(markdown, **_):
     return markdown
 
 
+def on_page_content(html, **_):
+    """Marks flags in the text, so that the style can keep them whole at the end of a line."""
+    return re.sub(r"<code>(--[^<\s]{1,28})</code>", r'<code class="flag">\1</code>', html)
+
+
 def programs():
     """The programs by name; no TensorFlow is imported."""
     names = importlib.import_module("dcp_tf.tools.__main__").PROGRAMS

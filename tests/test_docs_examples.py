@@ -56,6 +56,7 @@ def names(shared, tmp_path, monkeypatch):
     model.set_weights(shared["model"].get_weights())
     model.compile_from_config(shared["model"].get_compile_config())
     model.save("my_model.keras")
+    model.save("my_model.keras")
     return {**shared, "model": model}
 
 
