@@ -7,6 +7,7 @@
   layer where they diverge.
 * `latency`: `benchmark` measures files on this machine, `measure_latency_table` predicts the latency of widths.
 * `android`: `benchmark_android` measures files on phones.
+* `arm`: `count_instructions` runs files on an emulated Arm core and counts what they execute.
 * `qat`: quantization-aware training.
 
 Nothing here imports TensorFlow before it is needed, because the processes of the benchmark load this package too.
@@ -33,6 +34,7 @@ from dcp_tf.tflite.verify.runner import Runner
 if TYPE_CHECKING:
     from dcp_tf.tflite.android.result import AndroidResult
     from dcp_tf.tflite.android.session import AndroidSettings, benchmark_android
+    from dcp_tf.tflite.arm.instructions import InstructionCounts, InstructionTimer, count_instructions
     from dcp_tf.tflite.latency.latency_table import LatencyTable, measure_latency_table
     from dcp_tf.tflite.latency.timers import DeviceTimer, HostTimer, open_device
 
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(("AndroidSettings", "benchmark_android"), "dcp_tf.tflite.android.session"),
     "AndroidResult": "dcp_tf.tflite.android.result",
+    **dict.fromkeys(("InstructionCounts", "InstructionTimer", "count_instructions"), "dcp_tf.tflite.arm.instructions"),
     **dict.fromkeys(("LatencyTable", "measure_latency_table"), "dcp_tf.tflite.latency.latency_table"),
     **dict.fromkeys(("DeviceTimer", "HostTimer", "open_device"), "dcp_tf.tflite.latency.timers"),
 }
@@ -53,6 +56,8 @@ __all__ = [
     "DeviceTimer",
     "HostTimer",
     "Inspection",
+    "InstructionCounts",
+    "InstructionTimer",
     "Latency",
     "LatencyTable",
     "LayerError",
@@ -71,6 +76,7 @@ __all__ = [
     "convert",
     "convert_qat",
     "copy_back",
+    "count_instructions",
     "count_macs",
     "first_divergence",
     "image_metadata",

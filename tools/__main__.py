@@ -14,7 +14,7 @@ from dcp_tf.tools.cli.typed_command import ALIASES, typed
 
 PROGRAMS = (
     *("quickstart", "inspect_model", "prune", "finetune", "evaluate", "export", "benchmark", "compare"),
-    *("train", "latency_table", "report"),
+    *("train", "latency_table", "report", "setup"),
 )
 _SHORT = {program: alias for alias, program in ALIASES.items()}
 _OK, _BAD_USAGE = 0, 2

@@ -1,7 +1,8 @@
-"""Measures the latency of TFLite files against each other, on this machine or on Android devices.
+"""Measures TFLite files against each other, on this machine, on Android devices or on an emulated Arm core.
 
     dcp-tf benchmark --models=runs/mine/baseline_int8.tflite,runs/mine/pruned_int8.tflite
     dcp-tf benchmark --models=A.tflite,B.tflite --device=android --benchmark_model=PATH
+    dcp-tf benchmark --models=A.tflite,B.tflite --device=arm --cpu=cortex-a53
 
 The runs are interleaved, so that other load slows all files alike. If the measurement is too noisy, the table says so
 in place of a speedup. docs/guides/android.md describes how to measure on a phone.
@@ -27,7 +28,6 @@ PROGRAM.section("Measurement")
 PROGRAM.paths("models", [], "The .tflite files; speedups are over the first.")
 android_flags.define_device(PROGRAM)
 define(PROGRAM, Timing)
-PROGRAM.list("cpu", [], "Host: pin the measuring processes to these processors, such as 1 or 2,3; default: no pinning.")
 data_flags.define_seed(PROGRAM, "Of the inputs and the bootstrap.")
 PROGRAM.path("output_dir", None, "Where to write benchmark.json; by default it is not written.")
 
@@ -49,15 +49,22 @@ def main(flags) -> None:
             raise UsageError(f"the name {readable_name(path)} is not UTF-8 here: rename the file, or set PYTHONUTF8=1")
     names = _short_names(flags.models)
     candidates = dict(zip(names, flags.models, strict=True))
-    if flags.device == "android":
-        _android(flags, candidates)
-    else:
-        _host(flags, candidates)
+    if flags.device != "android" and (given := [name for name in _ANDROID_ONLY if flags[name].present]):
+        raise UsageError(f"--{given[0]} is for --device=android")
+    {"android": _android, "arm": _arm, "host": _host}[flags.device](flags, candidates)
+
+
+def _arm(flags, candidates: dict[str, str]) -> None:
+    if given := [name for name in flag_names(Timing).values() if flags[name].present]:
+        raise UsageError(f"--{given[0]} has no effect with --device=arm: one inference on one thread is counted")
+    from dcp_tf import tflite
+
+    result = tflite.count_instructions(candidates, core=android_flags.read_arm_core(flags), seed=flags.seed)
+    _write(flags, result)
+    _print([result.table()], {})
 
 
 def _host(flags, candidates: dict[str, str]) -> None:
-    if given := [name for name in _ANDROID_ONLY if flags[name].present]:
-        raise UsageError(f"--{given[0]} is for --device=android")
     from dcp_tf import tflite
 
     result = tflite.benchmark(

@@ -2,6 +2,7 @@
 
     dcp-tf latency_table --model=zoo:mobilenet_v2 --output_dir=runs/mine
     dcp-tf latency_table --model=mine.keras --quantization=int8 --device=android --benchmark_model=PATH
+    dcp-tf latency_table --model=mine.keras --quantization=int8 --device=arm --cpu=cortex-a76
 
 latency_table.json predicts the latency of the model at any widths of its channel groups, so that prune can choose
 widths for a target latency. An existing table of the same model and machine is not measured again.
@@ -33,7 +34,6 @@ define(PROGRAM, Timing, ["threads"])
 PROGRAM.list("levels", ["0.25", "0.5", "0.75"], "Fractions of each group's channels to measure; 1 is always added.")
 define(PROGRAM, WidthSettings, ["round_to"])
 define(PROGRAM, Scope, ["prune_residual"])
-PROGRAM.list("cpu", [], "Host: pin the measuring process to these processors; default: no pinning.")
 android_flags.define_android(PROGRAM)
 PROGRAM.enum("delegate", "cpu", DELEGATES, "The delegate.")
 
@@ -78,6 +78,13 @@ def _timer(flags):
     if flags.device == "host":
         with HostTimer(flags.threads, cpus=read_numbers("cpu", flags.cpu, int)) as timer:
             yield timer
+    elif flags.device == "arm":
+        from dcp_tf.tflite.arm.instructions import InstructionTimer
+
+        if flags.threads > 1:
+            raise UsageError("--device=arm counts the instructions of one thread: leave out --threads")
+        with InstructionTimer(android_flags.read_arm_core(flags)) as timer:
+            yield timer
     else:
         with open_device(android_flags.read_android(flags)) as session:
             yield DeviceTimer(session, flags.delegate)
@@ -92,7 +99,8 @@ def _table(table):
         title=f"Whole models, {measurements.quantization}, {threads} thread{'s' * (threads > 1)}",
         caption=f"{measurements.machine}; {layers} layers measured; the prediction is fitted to these models",
     )
-    for column in ("channels kept", "measured ms", "predicted ms", "error"):
+    unit = measurements.unit
+    for column in ("channels kept", f"measured {unit}", f"predicted {unit}", "error"):
         shown.add_column(column, justify="right")
     for anchor in measurements.anchors:
         predicted = table.predict(anchor.widths)

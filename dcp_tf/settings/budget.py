@@ -17,20 +17,23 @@ MEASURES = {
     "bytes": "Bytes of the float32 weights, not of what is shipped",
 }
 
+# What an absolute target may end with, and what a cost is shown with; for targets that come with a cost.
+UNITS = {"latency": ("ms", " ms"), "instructions": ("M", " M instructions"), "file": ("", " bytes")}
+
 
 @dataclasses.dataclass(frozen=True)
 class Target:
     """What the pruned model may cost.
 
     Attributes:
-        measure: "macs", "params", "bytes" (of float32 weights), or with `cost` "latency" in milliseconds or "file" in
-            bytes of a TFLite file.
-        text: an absolute number (of milliseconds as in "4.5ms"), or a share of the baseline such as "60%".
-        cost: for those two: what the model takes at some widths (group -> channels that stay; groups that are not named
-            keep all), such as `LatencyTable.predict`.
-        origin: for those two: tells where `cost` comes from, as a run resumes only with the same.
-        measured: for those two: what the model really takes at some widths, in the unit of `cost`, which only predicts
-            it; see `fit_measured_budget`.
+        measure: "macs", "params", "bytes" (of float32 weights), or with `cost` "latency" in milliseconds,
+            "instructions" in millions of an inference, or "file" in bytes of a TFLite file.
+        text: an absolute number (as in "4.5ms" or "30M"), or a share of the baseline such as "60%".
+        cost: for those three: what the model takes at some widths (group -> channels that stay; groups that are not
+            named keep all), such as `LatencyTable.predict`.
+        origin: for those three: tells where `cost` comes from, as a run resumes only with the same.
+        measured: for those three: what the model really takes at some widths, in the unit of `cost`, which only
+            predicts it; see `fit_measured_budget`.
     """
 
     EXAMPLE: ClassVar[str] = 'dcp_tf.Target("macs", "50%")'
@@ -47,35 +50,36 @@ class Target:
         check_fields(self)
         if (self.cost is None) != (self.measure in MEASURES):
             raise UsageError(
-                f"a target is one of {', '.join(MEASURES)}, or latency or file with a cost. Received: {self.measure!r}"
+                f"a target is one of {', '.join(MEASURES)}, or latency, instructions or file with a cost. Received: "
+                f"{self.measure!r}"
             )
         self.limit(1)
 
     def limit(self, baseline: float) -> float:
-        """The largest cost that is allowed; a whole number but of latency.
+        """The largest cost that is allowed; a whole number but of latency and instructions.
 
         Raises:
             UsageError: the text is neither a positive number nor a percentage below 100.
         """
-        text = self.text.strip()
+        text, (unit, _) = self.text.strip(), UNITS.get(self.measure, ("", ""))
         try:
             share = text.endswith("%")
-            number = float(text.removesuffix("%") if share or self.cost is None else text.removesuffix("ms"))
+            number = float(text.removesuffix("%") if share else text.removesuffix(unit))
             if number <= 0 or not math.isfinite(number) or (share and number >= 100):
                 raise ValueError
         except ValueError as error:
             raise UsageError(
-                f"the target for {self.measure} must be a positive number{' of ms' * (self.measure == 'latency')} or a "
-                f"share of the baseline below 100%, received {self.text!r}"
+                f"the target for {self.measure} must be a positive number{unit and f' of {unit}'} or a share of the "
+                f"baseline below 100%, received {self.text!r}"
             ) from error
         limit = number / 100 * baseline if share else number
         return limit if self.cost else int(limit)
 
     def show(self, cost: float) -> str:
         """A cost with its unit."""
-        if self.measure == "file":
-            return f"{cost:,.0f} bytes"
-        return f"{cost:,.3f} ms" if self.cost else f"{cost:,} {self.measure}"
+        if self.cost is None:
+            return f"{cost:,} {self.measure}"
+        return f"{cost:,.{0 if self.measure == 'file' else 3}f}{UNITS[self.measure][1]}"
 
     def settings(self) -> dict[str, str]:
         """What JSON files say of it."""

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import ClassVar
 
+from dcp_tf.settings.measurement import ARM_CORE, ARM_CORES, DEVICES
 from dcp_tf.settings.table import Settings, documented, setting
 
 IO = ("float", "int8")  # what goes into an integer file and comes out of it
@@ -56,5 +57,14 @@ class Deployment(Settings):
     threads: int = setting(1, "Threads of the latency benchmark.", lower=1)
     runs: int = setting(50, "Measured runs of each file; 0: no benchmark.", lower=0, flag="benchmark_runs")
     strict: bool = setting(False, "Operations left in float in an int8 or int16x8 file are an error (exit code 1).")
+    check_on: str = setting(
+        "host",
+        "Where files are compared with their Keras models: arm: also on an emulated Arm core, on the first 100 test "
+        "images (run `dcp-tf setup arm` once).",
+        choices=DEVICES,
+    )
+    arm_core: str = setting(
+        ARM_CORE, f"The emulated Arm core: {', '.join(ARM_CORES)}.", flag="cpu", choices=tuple(ARM_CORES)
+    )
     debug: bool = False  # end at an unexpected error, with its traceback; every program has this flag
     qat: QatSettings = dataclasses.field(default_factory=QatSettings)

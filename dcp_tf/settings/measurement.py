@@ -9,6 +9,16 @@ from dcp_tf.settings.table import Settings, documented, setting
 
 # What runs the kernels, and how benchmark_model is told.
 DELEGATES = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true"}
+# The Arm cores that can be emulated, and what they are.
+ARM_CORES = {
+    "cortex-a53": "old and small phone cores, no dot products",
+    "cortex-a72": "old large phone cores and Raspberry Pi 4, no dot products",
+    "cortex-a76": "phones since 2019 and Raspberry Pi 5, dot products",
+    "neoverse-n1": "servers, dot products",
+    "max": "all that the emulator knows but SME: i8mm, SVE",
+}
+ARM_CORE = "cortex-a76"
+DEVICES = ("host", "arm")  # what files run on without a phone
 LEAST_REPETITIONS = 5  # for a speedup; each is the median or mean of many inferences
 DOWNLOAD = (
     "https://storage.googleapis.com/tensorflow-nightly-public/prod/tensorflow/release/lite/tools/nightly/latest/"

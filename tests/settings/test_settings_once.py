@@ -128,7 +128,7 @@ def messages(code):
 @pytest.mark.parametrize("folder", ["dcp_tf", "tflite"])
 def test_the_library_names_settings_and_no_flags(folder):
     # What names the program, or a command of TensorFlow Datasets, is meant for the command line.
-    commands = re.compile(rf"\b({'|'.join(PROGRAMS)}|tfds)\b")
+    commands = re.compile(rf"\b({'|'.join(PROGRAMS)}|tfds|dcp-tf)\b")
     flags = set().union(*FLAGS.values())
     named = [
         f"{path.relative_to(ROOT)}: {text}"

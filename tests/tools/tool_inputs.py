@@ -11,7 +11,7 @@ import numpy as np
 CHECKOUT = pathlib.Path(__file__).resolve().parents[2]
 PROGRAMS = (
     *("quickstart", "train", "prune", "finetune", "evaluate", "export", "benchmark"),
-    *("inspect_model", "report", "compare", "latency_table"),
+    *("inspect_model", "report", "compare", "latency_table", "setup"),
 )
 # Short, without TFLite files; later flags override earlier ones.
 SHORT = (

@@ -76,6 +76,7 @@ class Measurements:
         groups: names of the groups whose widths may change.
         layers: times of the layers.
         anchors: whole models, the full one first.
+        unit: of all numbers called ms: "ms", or "M instructions" of an emulated core.
     """
 
     fingerprint: str
@@ -87,6 +88,7 @@ class Measurements:
     groups: tuple[str, ...]
     layers: tuple[LayerTimes, ...]
     anchors: tuple[Anchor, ...]
+    unit: str = "ms"
 
 
 class LatencyTable:
@@ -173,7 +175,8 @@ class LatencyTable:
             lists = {name: tuple(content[name]) for name in ("levels", "groups")}
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{path} is not a latency table; write it again with tools/latency_table.py") from error
-        return cls(graph, Measurements(**plain, **lists, layers=layers, anchors=anchors))
+        unit = content.get("unit", "ms")  # tables of 0.1.0 do not say
+        return cls(graph, Measurements(**plain, **lists, layers=layers, anchors=anchors, unit=unit))
 
 
 def measure_latency_table(
@@ -231,7 +234,8 @@ def _measured(graph, groups, levels, quantization, threads, round_to, timer, cac
     widths = {level: {g.name: _width(g, level, round_to) for g in groups} for level in levels}
     anchors = _measure_anchors(graph, widths, quantization, timer)
     layers = _measure_layers(graph, groups, widths, quantization, timer)
-    table = LatencyTable(graph, Measurements(**conditions, layers=layers, anchors=anchors))
+    unit = getattr(timer, "unit", "ms")
+    table = LatencyTable(graph, Measurements(**conditions, layers=layers, anchors=anchors, unit=unit))
     if cache is not None:
         table.save(cache)
     return table

@@ -30,6 +30,7 @@ def check_parity(
     *,
     outputs: str = "logits",
     independent: bool = False,
+    runner: Any = None,
 ) -> Parity:
     """Runs a file and its Keras model on all samples and compares the outputs.
 
@@ -43,6 +44,7 @@ def check_parity(
             Embeddings have cosines in place of an agreement.
         independent: whether each output is a separate yes / no decision, as in multi-label classification. Labels
             must be left out then.
+        runner: what runs the file, by default `Runner(file)`, which runs it on this machine.
 
     Returns:
         The comparison. Of several outputs the largest error counts, and the agreement is that of the first.
@@ -60,7 +62,7 @@ def check_parity(
         raise UsageError("there are no images to compare on; give at least one")
     if labels is not None and len(labels) != count:
         raise UsageError(f"expected one label for each of {count} images. Received: {len(labels)} labels")
-    runner, keras_outputs = Runner(file), compiled_infer(model)
+    runner, keras_outputs = runner or Runner(file), compiled_infer(model)
     pairs = [
         _run_both(runner, keras_outputs, model, [array[start : start + _KERAS_BATCH] for array in arrays])
         for start in progress.bar(range(0, count, _KERAS_BATCH), what="Parity", unit=" batches")
@@ -130,7 +132,7 @@ def _advice(mode: str, on_calibration: Parity | None) -> str:
     return _RIGHT_RANGES.format(better=_BETTER[mode])
 
 
-def _run_both(runner: Runner, keras_outputs: Callable, model: Any, batch: Sequence[np.ndarray]) -> tuple[list, list]:
+def _run_both(runner: Any, keras_outputs: Callable, model: Any, batch: Sequence[np.ndarray]) -> tuple[list, list]:
     """The outputs of the file and of the model, each a list with one array per output."""
     outputs = runner.predict(batch[0] if len(batch) == 1 else batch)
     inputs = [array.astype(tensor.dtype) for tensor, array in zip(model.inputs, batch, strict=True)]

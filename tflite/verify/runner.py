@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -72,6 +72,20 @@ class Runner:
     def input_shapes(self) -> list[tuple[int, ...]]:
         """The shape of each input, with the batch axis of size 1."""
         return [tuple(int(size) for size in detail["shape"]) for detail in self._inputs]
+
+    def encoded(self, images: np.ndarray | Sequence[np.ndarray]) -> dict[int, np.ndarray]:
+        """The inputs by the index of their tensor, (N, ...), in the types of the file.
+
+        Raises:
+            UsageError: the images do not fit the inputs.
+        """
+        details = zip(self._inputs, self._check(images), strict=True)
+        return {int(detail["index"]): _encode(array, detail) for detail, array in details}
+
+    def decoded(self, outputs: Mapping[int, np.ndarray]) -> np.ndarray | list[np.ndarray]:
+        """What `predict` returns, from the outputs by the index of their tensor, (N, ...), in the types of the file."""
+        results = [_decode(outputs[int(detail["index"])], detail) for detail in self._outputs]
+        return results[0] if len(results) == 1 else results
 
     def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Runs the file on every sample.

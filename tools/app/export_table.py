@@ -29,6 +29,8 @@ def _rows(record: Mapping[str, Any]):
     yield "error", _error(record)
     if record["top1_agreement"] is not None:
         yield "decides like Keras", f"{formats.percent(record['top1_agreement'])} of {record['samples']} images"
+    if "arm" in record:
+        yield "on Arm", _arm(record["arm"])
     if record["top1"] is not None:
         yield "top-1", f"{formats.percent(record['top1'])}, Keras {formats.percent(record['keras_top1'])}"
     same = record["macs"] == record["keras_macs"]
@@ -51,6 +53,12 @@ def _rows(record: Mapping[str, Any]):
 def _error(record: Mapping[str, Any]) -> str:
     snr = "equal" if record["snr_db"] is None else f"{record['snr_db']:.0f} dB"
     return f"largest {record['max_error']:.2g}, mean {record['mean_error']:.2g} of the outputs' spread; SNR {snr}"
+
+
+def _arm(record: Mapping[str, Any]) -> str:
+    apart = "as here" if record["host_difference"] == 0 else f"at most {record['host_difference']:.2g} from those here"
+    decides = "" if record["top1_agreement"] is None else f", decides like Keras on {record['top1_agreement']:.0%}"
+    return f"{record['machine']}, {record['samples']} images: outputs {apart}{decides}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

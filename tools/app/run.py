@@ -63,7 +63,7 @@ def run(
         models, model_and_data.dataset, model_and_data.objective, folder, job.deployment, flags.seed, reference
     )
     failures += not_deployed + disagreements(measured, files, model_and_data.objective.primary)
-    targets = _judge_targets(job, result.plan, files, failures, flags.debug)
+    targets = _judge_targets(job, result.plan, files, folder, failures, flags.debug)
     phases = [*(phases or []), *result.history, {"name": "deployment", "seconds": time.perf_counter() - deploying}]
     content = {"method": job.method.name, **measured, **targets, "reload_check": reloaded, "tflite": files}
     content |= {"failures": failures, "phases": phases, "layers": _layers(job.context.graph, result.plan)}
@@ -167,12 +167,14 @@ def _layers(graph: Any, plan: Any) -> list[dict[str, Any]]:
     return layer_widths(graph, plan.kept(graph))
 
 
-def _judge_targets(job: Job, plan: Any, files: Mapping[str, dict], failures: list[str], debug: bool) -> dict[str, dict]:
+def _judge_targets(
+    job: Job, plan: Any, files: Mapping[str, dict], folder: pathlib.Path, failures: list[str], debug: bool
+) -> dict[str, dict]:
     """The `target_latency` and `target_file` parts of summary.json; a missed target adds a line to `failures`."""
     judges: dict[str, Callable] = {}
     if job.latency and files:
         widths = {group.name: len(group.kept) for group in plan.groups}
-        judges["target_latency"] = lambda: latency_target.judge(job.latency, widths, files)
+        judges["target_latency"] = lambda: latency_target.judge(job.latency, widths, files, folder)
     if job.file:
         judges["target_file"] = lambda: file_target.judge(job.file, files)
     records = {}

@@ -35,7 +35,12 @@ def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, setti
         file, source = make_qat_file(model, dataset, objective, settings, seed)
     else:
         file, source = convert(model, mode, dataset, settings, seed), model
-    return check(file, source, dataset, images, objective, lambda: _calibration_images(dataset, settings, seed))
+    file, record = check(file, source, dataset, images, objective, lambda: _calibration_images(dataset, settings, seed))
+    if settings.check_on == "arm":
+        from dcp_tf.tflite.arm.parity import check_on_arm
+
+        record["arm"] = check_on_arm(file, source, images, core=settings.arm_core, **_outputs(objective))
+    return file, record
 
 
 def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> Any:
@@ -74,6 +79,14 @@ def add_metadata(file: Any, model: Any, dataset: Any, objective: Any) -> Any:
     return tflite.with_metadata(file, about)
 
 
+def _outputs(objective: Any) -> dict[str, Any]:
+    """What `check_parity` has to know of a model's outputs."""
+    independent = getattr(objective, "multilabel", False) or (
+        getattr(objective, "independent", False) and objective.is_dense
+    )
+    return {"outputs": "embeddings" if objective is None else objective.parity, "independent": independent}
+
+
 def check(
     file: Any,
     model: Any,
@@ -104,18 +117,8 @@ def check(
 
     file = add_metadata(file, model, dataset, objective)
     classes = None if objective is None else objective.class_numbers(dataset.test.labels)
-    independent = getattr(objective, "multilabel", False) or (
-        getattr(objective, "independent", False) and objective.is_dense
-    )
-    record = check_file(
-        file,
-        model,
-        images,
-        outputs="embeddings" if objective is None else objective.parity,
-        classes=classes,
-        independent=independent,
-        calibration_images=calibration_images,
-    )
+    kind = _outputs(objective)
+    record = check_file(file, model, images, classes=classes, calibration_images=calibration_images, **kind)
     if objective is not None and classes is None and dataset.test.labels is not None:
         record |= measure_figures(tflite.Runner(file).predict, dataset, objective)
     if record["quantization"] == "sparse":

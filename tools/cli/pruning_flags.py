@@ -94,7 +94,7 @@ def define_deployment(program: Program) -> None:
 def define_files(program: Program) -> None:
     """Which TFLite files are made."""
     program.section("TFLite files")
-    define(program, Deployment, ["quantizations", "io", "calibration_samples"])
+    define(program, Deployment, ["quantizations", "io", "calibration_samples", "check_on", "arm_core"])
     define(program, QatSettings)
 
 
@@ -219,5 +219,9 @@ def read_deployment(flags: Any) -> Deployment:
             raise UsageError(f"unknown quantization {mode!r}; choose among {', '.join(known)}")
         if Quantization(mode).weight_bits:
             require_quantizer()
+    if "check_on" in flags and flags.check_on == "arm":
+        from dcp_tf.tflite.arm.environment import ArmEnvironment
+
+        ArmEnvironment.find()  # before anything runs
     values = {"benchmark_runs": 0} | values_of(flags) | {"quantization": list(dict.fromkeys(modes))}
     return read(values, Deployment, debug=flags.debug, qat=read(values, QatSettings))

@@ -1,5 +1,6 @@
 """`--target_latency`: met or missed by what was measured, and what does not go together is refused."""
 
+import dataclasses
 import json
 import types
 
@@ -52,6 +53,22 @@ def test_milliseconds_are_missed_where_hardly_a_run_is_as_quick():
     record, line = judge(target("6ms"), {}, files(0.58, 0.57, 0.59, quickest=6.5))
     assert record["met"] is False
     assert "more than 6.500 ms" in line
+
+
+def test_an_emulated_core_decides_by_what_it_counts(tmp_path, monkeypatch):
+    counts = {"baseline": 1000, "pruned": 590}
+    counted = lambda files, core: types.SimpleNamespace(counts=counts)  # noqa: E731
+    monkeypatch.setattr("dcp_tf.tflite.count_instructions", counted, raising=False)
+    on_arm = dataclasses.replace(target(machine="emulated Arm cortex-a76 (QEMU 7.2)"), core="cortex-a76")
+    both = files(0.9, 0.8, 1.0) | {"baseline_float32.tflite": {"model": "baseline", "quantization": "float32"}}
+    record, line = judge(on_arm, {}, both, tmp_path)  # the benchmark of this machine says nothing about it
+    assert record["met"] is True
+    assert record["measured"] == pytest.approx(0.59)
+    assert "M instructions" in line
+    counts["pruned"] = 601
+    assert judge(on_arm, {}, both, tmp_path)[0]["met"] is False
+    of_another = dataclasses.replace(target(machine="emulated Arm cortex-a53 (QEMU 7.2)"), core="cortex-a76")
+    assert judge(of_another, {}, both, tmp_path)[0]["met"] is None
 
 
 def test_what_cannot_be_measured_here_is_said():
