@@ -33,7 +33,7 @@ class Metric:
     @property
     def axis(self) -> str:
         """The axis label of a plot."""
-        label = self.label if self.label.isupper() else self.label[:1].lower() + self.label[1:]
+        label = self.label if self.label[:2].isupper() else self.label[:1].lower() + self.label[1:]
         return f"{label} (%)" if self.is_fraction else label
 
     def interval(self, value: Any, images: int | None) -> str:
@@ -97,7 +97,7 @@ def find_metric(key: str) -> Metric | None:
     )
     if metric is None:
         return None
-    label = metric.label if metric.label.isupper() else metric.label[:1].lower() + metric.label[1:]
+    label = metric.label if metric.label[:2].isupper() else metric.label[:1].lower() + metric.label[1:]
     return dataclasses.replace(metric, key=key, label=f"{output} {label}", noun=f"{metric.noun} of {output!r}")
 
 

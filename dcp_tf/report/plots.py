@@ -69,8 +69,13 @@ def accuracy_against_latency(summary: Mapping[str, Any]) -> Markup | None:
 
 
 def files_figure(records: Mapping[str, Mapping[str, Any]]) -> "Figure":
-    """The same as a figure of matplotlib; files without labels by their SNR to their Keras models."""
-    metric = _metric_of_files(records.values()) or Metric("snr_db", "SNR to Keras, dB", "SNR", is_fraction=False)
+    """The same as a figure of matplotlib; files without labels by how alike they and their Keras models are."""
+    alike = Metric("top1_agreement", "Agreement with Keras", ""), Metric("snr_db", "SNR to Keras, dB", "", False)
+    metrics = [metric for metric in (_metric_of_files(records.values()), *alike) if metric is not None]
+    metric = next((m for m in metrics if _timed(records.values(), m)), None)
+    if metric is None:  # all equal their models
+        times = {name: record["latency_ms"] for name, record in records.items()}
+        return drawing.latency_figure({name: (t["median"], t["p10"], t["p90"]) for name, t in times.items()})
     measured = _timed(records.values(), metric)
 
     def plot(figure):

@@ -81,7 +81,7 @@ class ExportResult(ShownAsTables):
         return [Table(f"files in {self.folder}", columns, rows, list(machines))]
 
     def plot(self) -> "Figure":
-        """Accuracy of each file (without class labels: how near it is to its Keras model) against its latency.
+        """Accuracy of each file (without class labels: how alike it and its Keras model are) against its latency.
 
         Returns:
             A matplotlib figure.
