@@ -352,7 +352,33 @@ REPORT = (
         "test_a_notebook_gets_the_table_as_html_that_escapes_every_name",
     ),
 )
-FAULTS = (*DEFAULTS, *GRAPH, *WIDTHS, *SELECTION, *TRAINING, *DATA, *TFLITE, *REPORT)
+PROGRAMS = (
+    Fault(
+        "flags.txt loses the commas inside of a path",
+        "CsvListSerializer(',').serialize(value) if isinstance(value, list) else value",
+        "','.join(value) if isinstance(value, list) else value",
+        "test_what_no_file_can_hold_is_a_comment",
+    ),
+    Fault(
+        "a resumed run that is refused replaces flags.txt",
+        'if flags.resume and not finished and (folder / "flags.txt").exists():',
+        'if False and not finished and (folder / "flags.txt").exists():',
+        "test_an_edited_plan_is_applied_and_the_run_goes_on",
+    ),
+    Fault(
+        "a long silent phase stays silent",
+        "if now - self.last >= _SILENT_FOR:",
+        "if now - self.last >= 10 * _SILENT_FOR:",
+        "test_a_silent_phase_says_that_the_run_goes_on",
+    ),
+    Fault(
+        "type checkers take any name of dcp_tf",
+        "if not TYPE_CHECKING:  # type checkers would take any name for one that exists",
+        "if True:",
+        "test_mypy_knows_what_the_public_functions_take_and_give",
+    ),
+)
+FAULTS = (*DEFAULTS, *GRAPH, *WIDTHS, *SELECTION, *TRAINING, *DATA, *TFLITE, *REPORT, *PROGRAMS)
 
 
 def find(fault: Fault, checkout: pathlib.Path = CHECKOUT) -> pathlib.Path:
