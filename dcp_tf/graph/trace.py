@@ -46,15 +46,24 @@ class Call:
         """Calls the operation on `values` (tensor number to tensor) and returns its outputs as a flat list.
 
         As in a Keras model, `training` overrides what the node recorded: layers that augment images record True, their
-        default, when they are called without the argument.
+        default, when they are called without the argument. Batches hold class and word numbers as floats; as in a
+        Keras model they become the integers that an input has.
         """
-        args, kwargs = self.node.arguments.fill_in({key: values[number] for key, number in self.bindings.items()})
+        dtypes = {id(tensor): tensor.dtype for tensor in self.node.arguments.keras_tensors}
+        passed = {key: _as_integers(values[number], dtypes[key]) for key, number in self.bindings.items()}
+        args, kwargs = self.node.arguments.fill_in(passed)
         if accepts_training(type(self.operation)):
             if training is not None:
                 kwargs = {**kwargs, "training": training}
             elif self.training is not None and kwargs.get("training") is None:
                 kwargs = {**kwargs, "training": self.training}
         return tree.flatten(self.operation(*args, **kwargs))
+
+
+def _as_integers(value: Any, dtype: str) -> Any:
+    """A value of floats as integers or truth values, where the model has these."""
+    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(value.dtype))
+    return keras.ops.cast(value, dtype) if is_float and not keras.backend.is_float_dtype(dtype) else value
 
 
 @functools.cache

@@ -225,3 +225,30 @@ def test_models_of_a_strategy():
     np.testing.assert_array_equal(np.asarray(small(DATA[0])), np.asarray(result.model(DATA[0])))
     with pytest.raises(UsageError, match="belong to a strategy"):
         fit(model, lambda epoch: None, [], TrainConfig(epochs=1))
+
+
+def test_inputs_that_must_be_integers_are_integers():
+    """Batches hold numbers as floats, which `one_hot`, `take` and `%` of integers do not take."""
+    letters, words = (keras.Input((12,), dtype="int32", name=name) for name in ("letters", "words"))
+    table = np.random.default_rng(0).normal(size=(5, 6)).astype("float32")
+    x = layers.Concatenate()(
+        [
+            keras.ops.one_hot(letters, 5),
+            keras.ops.take(table, words % 5, axis=0),
+            layers.Embedding(5, 4)(keras.ops.right_shift(words, 1)),
+        ]
+    )
+    for name in ("first", "second"):
+        x = layers.Conv1D(8, 3, activation="relu", name=name)(x)
+    model = keras.Model([letters, words], layers.Dense(3)(layers.GlobalMaxPooling1D()(x)))
+    rng = np.random.default_rng(1)
+    inputs = rng.integers(0, 5, (64, 12)), rng.integers(0, 9, (64, 12))
+    method = dcp_tf.DCP(rate=0.5, round_to=1, recover=0.01)
+    once = TrainConfig(epochs=1, batch_size=32)
+    result = dcp_tf.prune(model, (inputs, rng.integers(0, 3, 64)), method, auxiliary=once, finetuning=once)
+    assert [group.kept for group in result.plan.groups]
+    inputs = tuple(map(keras.ops.convert_to_tensor, inputs))
+    masked = dcp_tf.prune(model, (inputs,), dcp_tf.L1(rate=0.5, round_to=1), finetuning=NONE)
+    graph = ChannelGraph(model)
+    kept = graph.kept({group.name: group.kept for group in masked.plan.groups})
+    np.testing.assert_allclose(rebuild(graph, kept)(inputs), masked.model(inputs), atol=1e-5)
