@@ -2,15 +2,18 @@
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
 from dcp_tf.training.heads import AugmentedModel
-from dcp_tf.training.losses import ClassificationLoss, Loss, MeanSquaredError
+from dcp_tf.training.joint_loss import outputs_for, own_weights
+from dcp_tf.training.losses import ClassificationLoss, Loss, MeanSquaredError, loss_of
 from dcp_tf.training.objectives import Objective
+from dcp_tf.training.targets import complete_labels, split_batch
 
 _AT_CHANCE = 0.97  # of the loss of a constant output, from which a head has learned nothing
 _LABELS = 512  # are enough to know the frequency of each class, and few enough to fit
@@ -68,6 +71,37 @@ def head_losses(
             if constant is not None:
                 measured.append(HeadLoss(position.layer, output, float(value), constant))
     return measured
+
+
+def output_losses(
+    augmented: AugmentedModel, objective: Objective, data: Any, teacher: Callable | None, batch_size: int
+) -> dict[str, list[float | None]]:
+    """The loss of each head for each of the outputs that it serves, on some of the inputs, as records have them.
+
+    Args:
+        augmented: the model with its heads.
+        objective: of a model with several outputs.
+        data: of the training.
+        teacher: from inputs to labels, for outputs without any.
+        batch_size: inputs at a time.
+    """
+    losses = augmented.losses(objective)[:-1]
+    names = dict.fromkeys(name for loss in losses for name in loss.names)
+    sums = {name: np.zeros(len(losses)) for name in names}
+    order = np.random.default_rng(0).permutation(data.size)[:_LABELS]
+    for inputs, labels, weights in map(split_batch, data.batches(batch_size, indices=order)):
+        labels = complete_labels(labels, None if teacher is None else teacher(inputs))
+        flat = keras.tree.flatten(augmented.model(inputs, training=False))
+        count = sum(len(loss.names) for loss in losses)
+        for number, (loss, outputs) in enumerate(zip(losses, outputs_for(losses, flat[:count]), strict=True)):
+            for name, part, output in zip(loss.names, loss.losses, outputs, strict=True):
+                value = loss_of(part, labels[name], output, weights=own_weights(weights, name))
+                sums[name][number] += float(value) * len(output)
+    serves = {name: [name in loss.names for loss in losses] for name in names}
+    return {
+        f"{name}_losses": [s / len(order) if own else None for s, own in zip(sums[name], serves[name], strict=True)]
+        for name in names
+    }
 
 
 def constant_loss(loss: Loss, labels: Any, output_shape: Sequence) -> float | None:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from dcp_tf import progress
+from dcp_tf.data import images_per_measurement
 from dcp_tf.graph import ChannelGraph, ChannelGroup, copy_model
 from dcp_tf.pruning.activations.memory import free_compiled, images_at_once, matrix_bytes
 from dcp_tf.pruning.context import Context
@@ -22,7 +23,7 @@ from dcp_tf.pruning.problem.stages import Stage, StageLoss, channel_unit, in_sta
 from dcp_tf.training import TrainState, fit
 from dcp_tf.training.checkpoint import History
 from dcp_tf.training.heads import AugmentedModel, augment
-from dcp_tf.training.idle_heads import head_losses
+from dcp_tf.training.idle_heads import head_losses, output_losses
 from dcp_tf.training.layers import override_attribute
 from dcp_tf.training.pooled_heads import are_pooled, train_pooled_heads
 
@@ -212,7 +213,11 @@ def _describe_heads(context: Context, augmented: AugmentedModel) -> None:
     trained["heads"] = [position.layer for position in augmented.positions]
     if context.data.labels is None or context.data.weights is not None:
         return
-    measured = head_losses(augmented, context.objective, context.data.labels, trained["history"][-1])
+    record = trained["history"][-1]
+    if any(f"{name}_losses" not in record for position in augmented.positions for name in position.names):
+        teacher, batch = context.labels_from_model(), images_per_measurement(context.data.shape)
+        record = record | output_losses(augmented, context.objective, context.data, teacher, batch)
+    measured = head_losses(augmented, context.objective, context.data.labels, record)
     if not measured:
         return
     trained["head_losses"] = [dataclasses.asdict(head) for head in measured]
