@@ -54,7 +54,7 @@ def short(program: Any) -> str:
 def _text(program: Any, sections: Iterable[tuple[str, list[str]]], entry: Any, end: str) -> str:
     lines = [f"usage: {typed(program.name)} [FLAGS]"]
     for paragraph in as_typed(textwrap.dedent(program.about).strip()).split("\n\n"):
-        lines += ["", *(_commands(paragraph) if paragraph.startswith("    ") else textwrap.wrap(paragraph, WIDTH))]
+        lines += ["", *(_commands(paragraph) if paragraph.startswith("    ") else _wrapped(paragraph, ""))]
     for title, names in sections:
         lines += ["", f"{title}:"] if names else []
         for name in names:
@@ -66,8 +66,9 @@ def _commands(paragraph: str) -> list[str]:
     """Commands, each on as many lines as it takes."""
     lines = []
     for command in re.sub(r"\s*\\\n\s*", " ", paragraph).split("\n"):
-        first, *others = _wrapped(command.strip(), " " * 8, WIDTH - 2)
-        lines += [line + " \\" for line in (first[4:], *others)[: len(others)]] + [(first[4:], *others)[-1]]
+        *others, last = _wrapped(command.strip(), " " * 8, WIDTH - 2)
+        first, *rest = [*(f"{line} \\" for line in others), last]
+        lines += [first[4:], *rest]
     return lines
 
 
@@ -138,12 +139,11 @@ def _one_of(flag: absl_flags.Flag, rows: list[tuple[str, str]]) -> str:
 
 def _rows(rows: list[tuple[str, str]], indent: str) -> list[str]:
     width = max((len(name) for name, _ in rows), default=0) + 2
+    wrapped = {name: _wrapped(text, indent + " " * width) for name, text in rows}
     return [
         line
-        for name, text in rows
-        for line in textwrap.wrap(
-            text, WIDTH, initial_indent=f"{indent}{name:{width}}", subsequent_indent=indent + " " * width
-        )
+        for name, (first, *others) in wrapped.items()
+        for line in (f"{indent}{name:{width}}{first.strip()}", *others)
     ]
 
 
