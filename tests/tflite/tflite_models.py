@@ -4,6 +4,7 @@ import importlib.util
 
 import keras
 import numpy as np
+import pytest
 from keras import layers
 
 from dcp_tf.tflite import Quantization
@@ -114,3 +115,8 @@ NETWORKS = {
     function.__name__: function
     for function in (vgg_like, residual, mobile, squeeze_prelu, upsampling, nested, sequential)
 }
+
+
+def quick(*names, among, beside):
+    """Pairs of a name and `beside` as parameters of a test; those that are not in `names` are slow."""
+    return [pytest.param(name, beside, marks=() if name in names else pytest.mark.slow) for name in among]

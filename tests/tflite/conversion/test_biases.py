@@ -101,8 +101,7 @@ def test_a_bias_without_a_scale_is_refused_by_name(int8):
         correct_biases(flatbuffer.pack(model))
 
 
-@pytest.mark.parametrize("name", sorted(nets.NETWORKS))
-@pytest.mark.parametrize("mode", ["int8", "int16x8"])
+@pytest.mark.parametrize(("name", "mode"), nets.quick("mobile", "squeeze_prelu", among=nets.NETWORKS, beside="int16x8"))
 def test_every_bias_of_every_network_fits_its_operation(name, mode):
     data = nets.images()
     file = tflite.convert(nets.NETWORKS[name](), mode, representative_data=data, allow_float=True)

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tflite_models as nets
 from keras import layers, ops
+from test_biases import wrong_biases_of
 
 from dcp_tf import tflite
 from dcp_tf.errors import RunError, UsageError
@@ -40,6 +41,7 @@ def test_int8_file_is_integer_throughout_and_stays_near_keras(network, io):
     file = tflite.convert(network, "int8", representative_data=nets.images(64), io=io)
     found = tflite.inspect(file)
     assert found.float_operations == []
+    assert wrong_biases_of(file.content) == []
     outside = 2 if io == "float" else 0
     assert found.tensor_types.get("FLOAT32", 0) == outside
     assert set(found.tensor_types) <= {"INT8", "INT32", "FLOAT32"}

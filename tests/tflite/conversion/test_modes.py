@@ -19,8 +19,13 @@ def convert(model, mode, images, **arguments):
     return tflite.convert(model, mode, **data, **arguments)
 
 
-@pytest.mark.parametrize("network", ["residual", "upsampling"])
-@pytest.mark.parametrize("mode", nets.MODES)
+@pytest.mark.parametrize(
+    ("mode", "network"),
+    [
+        *((mode, "residual") for mode in nets.MODES),
+        *nets.quick("dynamic", "int16x8", among=nets.MODES, beside="upsampling"),
+    ],
+)
 def test_a_file_of_any_mode_runs_stays_near_and_counts_the_same_macs(mode, network):
     keras.utils.set_random_seed(0)
     model = nets.zero_kernels(nets.NETWORKS[network]()) if mode == "sparse" else nets.NETWORKS[network]()

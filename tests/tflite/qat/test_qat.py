@@ -37,7 +37,10 @@ def with_head(make):
     return settle(keras.Model(image, layers.Dense(CLASSES, name="last")(x)))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SLOW = ("vgg_like", "sequential")
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in NETWORKS])
 def test_the_model_with_quantizers_computes_what_the_file_computes(name):
     keras.utils.set_random_seed(1)  # untrained ReLUs may be dead on all images, which XNNPACK refuses
     model = NETWORKS[name]()
