@@ -27,6 +27,18 @@ def steps_as_rows(model: keras.Model) -> keras.Model:
     return rebuilt if rows.opened else model
 
 
+def note_of_wrapped_models(model: keras.Model) -> str:
+    """A line where `TimeDistributed` hides whole models, whose layers can be pruned once it is gone; else empty."""
+    wrappers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.TimeDistributed)]
+    hidden = [layer.name for layer in wrappers if isinstance(layer.layer, keras.Model)]
+    if not hidden:
+        return ""
+    return (
+        f"the model inside of the TimeDistributed layer {hidden[0]} stays whole; dcp_tf.models.steps_as_rows(model) "
+        "opens it where the number of steps is fixed"
+    )
+
+
 class _Rows:
     """One rebuild: every nested model and wrapped layer is handled once, however often it is called.
 

@@ -14,6 +14,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.field_types import whole_number
 from dcp_tf.files import folder_path
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers
+from dcp_tf.models.time_distributed import note_of_wrapped_models
 from dcp_tf.models.weights_digest import weights_digest
 from dcp_tf.pruning.arguments import bound_data, check_arguments, check_validation, usable_model
 from dcp_tf.pruning.budget import Widths, fit_measured_budget, kernel_rate, matching
@@ -295,8 +296,9 @@ def choose_groups(graph: ChannelGraph, method: Method, layers: Sequence[str] = (
     reasons = {g.pinned_because for g in graph.groups if g.pinned_because}
     kinds = {"recurrent units" if g.recurrent else "residual streams" for g in graph.prunable(True)}
     residual = "" if method.prune_residual or not kinds else f"; {' and '.join(sorted(kinds))} need prune_residual=True"
+    wrapped = note_of_wrapped_models(graph.trace.model)
     raise UsageError(
-        f"the model has no group of channels to prune ({'; '.join(sorted(reasons)[:3])}{residual})",
+        f"the model has no group of channels to prune ({wrapped or '; '.join(sorted(reasons)[:3])}{residual})",
         "prune_residual" if residual else (),
     )
 

@@ -7,6 +7,7 @@ import keras
 
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGraph
+from dcp_tf.models.time_distributed import note_of_wrapped_models
 from dcp_tf.pruning.budget import cost_at
 from dcp_tf.pruning.context import Context, choose_widths
 from dcp_tf.training.baseline_check import check_baseline
@@ -29,6 +30,8 @@ def announce(context: Context, looks_at_baseline: bool) -> None:
         widths_at = lambda step: choose_widths(graph, context.groups, dataclasses.replace(method, round_to=step))  # noqa: E731
         if note := rounding_note(graph, widths_at, method.round_to):
             progress.say(note, "round_to")
+    if note := note_of_wrapped_models(context.model):
+        progress.say(f"note: {note}")
     units = [group.name for group in graph.prunable(residual=True) if group.recurrent]
     if units and method.chooses_channels and not method.prune_residual:
         more = f" and {len(units) - 3} more" if len(units) > 3 else ""

@@ -5,9 +5,12 @@ import numpy as np
 import pytest
 from keras import layers
 
+import dcp_tf
 from dcp_tf import models
 from dcp_tf.graph import ChannelGraph, count_cost
 from dcp_tf.models import steps_as_rows
+from dcp_tf.models.time_distributed import note_of_wrapped_models
+from dcp_tf.pruning.context import choose_groups
 
 STEPS = layers.TimeDistributed
 
@@ -132,3 +135,13 @@ def test_a_file_is_loaded_with_a_line(tmp_path, capsys):
     loaded = models.load(str(tmp_path / "clips.keras")).model
     assert "wraps in TimeDistributed are now called once, with all steps" in capsys.readouterr().err
     assert ChannelGraph(loaded).prunable()
+
+
+def test_a_model_that_stays_inside_of_its_wrapper_is_named_with_what_opens_it():
+    model, method = nested_model(), dcp_tf.L1(rate=0.5, round_to=1)
+    with pytest.raises(dcp_tf.UsageError, match=r"TimeDistributed layer each_frame .* dcp_tf\.models\.steps_as_rows"):
+        choose_groups(ChannelGraph(model), method)
+    opened = dcp_tf.models.steps_as_rows(model)
+    assert choose_groups(ChannelGraph(opened), method)
+    assert "each_frame" in note_of_wrapped_models(model)
+    assert not note_of_wrapped_models(opened)
