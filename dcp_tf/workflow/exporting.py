@@ -149,8 +149,8 @@ def export(
     modes = _checked_modes(quantizations)
     Deployment(io=io, strict=strict, runs=runs, threads=threads)  # checks them
     seed = whole_number(seed, "seed")
-    if not isinstance(name, str | None):
-        raise UsageError(f"name must be a text, received {name!r:.80}")
+    if name is not None and (not isinstance(name, str) or pathlib.Path(name).name != name):
+        raise UsageError(f"name must be the beginning of a file's name, received {name!r:.80}")
     given = [data for data in (test, calibration) if data is not None]
     if not given:
         raise UsageError("give test=... or calibration=...: each file is run and compared with its model")

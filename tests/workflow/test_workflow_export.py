@@ -96,6 +96,11 @@ def test_a_file_that_cannot_be_made_is_named_and_the_others_are_there(tmp_path):
         ({"model": 3}, "expected a Keras 3 model"),
         ({"test": IMAGES[:, :4]}, "test"),
         ({"verbose": "no"}, "verbose must be 0"),
+        ({"quantizations": None}, "quantizations must be a list"),
+        ({"name": "a/b"}, "the beginning of a file's name"),
+        ({"runs": -1}, "runs must be 0 or more"),
+        ({"io": "uint8"}, "io must be one of float, int8"),
+        ({"seed": "a"}, "seed must be a whole number"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path, arguments, words):
