@@ -42,6 +42,12 @@ def trained(digits):
     return model
 
 
+@pytest.fixture(autouse=True)
+def short_recovery(monkeypatch):
+    """Of the weights after surgery; the tests of the recovery itself have it whole."""
+    monkeypatch.setattr("dcp_tf.pruning.recovery.block_outputs._LEAST_STEPS", 12)
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(0)

@@ -10,11 +10,13 @@ from dcp_tf.pruning.activations.cursor import ActivationCursor
 from dcp_tf.pruning.problem.consumers import KernelMasks
 from dcp_tf.pruning.problem.problem import ChannelProblem, SubProblem
 from dcp_tf.pruning.problem.stages import StageLoss, channel_unit
-from dcp_tf.training import ClassificationLoss
+from dcp_tf.training import ClassificationLoss, TrainConfig
 
 CLASSES = 3
 SHAPE = (6, 6, 3)
 PLENTY = 2**30
+NONE = TrainConfig(epochs=0)
+BARE = {"auxiliary": NONE, "finetuning": NONE, "looks_at_baseline": False}  # of `prune`: the selection alone
 
 
 class Net:

@@ -23,7 +23,7 @@ def model():
 
 
 def pruned(model, data, **settings):
-    method = dcp_tf.DCP(rate=0.5, round_to=1, selection_samples=96, selection_batch=32)
+    method = dcp_tf.DCP(rate=0.5, round_to=1, selection_samples=96, selection_batch=32, recover=0)
     config = TrainConfig(epochs=1, batch_size=32)
     settings = {"auxiliary": config, "finetuning": config, "looks_at_baseline": False, "verbose": 0, **settings}
     result = dcp_tf.prune(model, data, method, **settings)

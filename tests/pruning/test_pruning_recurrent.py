@@ -4,14 +4,13 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from pruning_nets import BARE
 
 import dcp_tf
 from dcp_tf.errors import UsageError
 from dcp_tf.pruning import prepare
 from dcp_tf.pruning.notes import announce
-from dcp_tf.training import TrainConfig
 
-NONE = TrainConfig(epochs=0)
 USED = np.array([1, 2, 5, 7])
 RNG = np.random.default_rng(0)
 SEQUENCES = RNG.normal(size=(64, 10, 3)).astype("float32")
@@ -30,19 +29,21 @@ def reads_four_channels(make):
     return model
 
 
-@pytest.mark.parametrize("selection", ["fast", "exact"])
-@pytest.mark.parametrize("make", [lambda: layers.LSTM(6, name="read"), lambda: layers.Bidirectional(layers.GRU(6))])
+@pytest.mark.parametrize(
+    ("make", "selection"),
+    [(lambda: layers.LSTM(6, name="read"), "fast"), (lambda: layers.Bidirectional(layers.GRU(6)), "exact")],
+)
 def test_channels_that_no_gate_reads_are_the_ones_that_go(make, selection):
     model = reads_four_channels(make)
-    method = dcp_tf.DCP(rate=0.5, selection=selection)
-    result = dcp_tf.prune(model, (SEQUENCES, None), method, auxiliary=NONE, finetuning=NONE)
+    method = dcp_tf.DCP(rate=0.5, selection=selection, recover=0)
+    result = dcp_tf.prune(model, (SEQUENCES, None), method, **BARE)
     assert result.plan.channels == {"make": tuple(USED)}
 
 
 def test_units_go_with_the_residual_streams(capsys):
     model = reads_four_channels(lambda: layers.LSTM(6, name="read"))
-    method = dcp_tf.DCP(rate=0.5, prune_residual=True)
-    result = dcp_tf.prune(model, (SEQUENCES, None), method, auxiliary=NONE, finetuning=NONE)
+    method = dcp_tf.DCP(rate=0.5, prune_residual=True, recover=0)
+    result = dcp_tf.prune(model, (SEQUENCES, None), method, **BARE)
     assert result.model.get_layer("read").units == 3
     assert "recurrent units stay" not in capsys.readouterr().err
 
@@ -78,8 +79,7 @@ def test_channels_that_nothing_inside_reads_are_the_ones_that_go(kind):
     for variable in model.get_layer("read").trainable_variables:
         if variable.name == "kernel" and variable.shape[-2] == 8:
             variable.assign(variable * np.isin(np.arange(8), USED)[:, None])
-    result = dcp_tf.prune(
-        model, (SEQUENCES, None), dcp_tf.DCP(rate=0.5, exclude=("read.*",)), auxiliary=NONE, finetuning=NONE
-    )
+    method = dcp_tf.DCP(rate=0.5, exclude=("read.*",), recover=0)
+    result = dcp_tf.prune(model, (SEQUENCES, None), method, **BARE)
     assert result.plan.channels == {"make": tuple(USED)}
     assert result.model.get_layer("make").filters == 4

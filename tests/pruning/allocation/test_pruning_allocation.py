@@ -19,11 +19,9 @@ from dcp_tf.pruning.allocation.global_allocation import allocate
 from dcp_tf.pruning.allocation.sensitivity import loss_rises
 from dcp_tf.pruning.budget import kept_at_rate
 from dcp_tf.pruning.context import prepare
-from dcp_tf.training import TrainConfig
 
 hypothesis.settings.load_profile("pruning")
-NONE = TrainConfig(epochs=0)
-QUICK = {"selection_samples": 14, "selection_batch": 7, "auxiliary_losses": 0}
+QUICK = {"selection_samples": 14, "selection_batch": 7, "auxiliary_losses": 0, "recover": 0}
 
 PROBLEMS = st.tuples(
     st.lists(st.tuples(st.integers(2, 40), st.integers(1, 9)), min_size=1, max_size=4),  # sizes and costs per channel
@@ -112,7 +110,7 @@ def chain():
 
 
 def run(model, method):
-    return dcp_tf.prune(model, data.make_array_split(*nets.images()), method, auxiliary=NONE, finetuning=NONE)
+    return dcp_tf.prune(model, data.make_array_split(*nets.images()), method, **nets.BARE)
 
 
 def macs(result):

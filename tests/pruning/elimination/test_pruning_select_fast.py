@@ -5,14 +5,12 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from pruning_nets import BARE
 
 from dcp_tf import data
 from dcp_tf.errors import RunError
 from dcp_tf.pruning import DCP, AdaptDCP, prune
 from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, patches
-from dcp_tf.training import TrainConfig
-
-NONE = TrainConfig(epochs=0)
 
 
 def random_quadratic(rng, size, rows_each, outputs=3, others=0):
@@ -102,13 +100,14 @@ def net_and_data():
 
 def run(net_and_data, method_class=DCP, **settings):
     model, split = net_and_data
-    method = method_class(selection="fast", selection_samples=96, selection_batch=32, **settings)
-    return prune(model, split, method, auxiliary=NONE, finetuning=NONE)
+    given = {"selection": "fast", "selection_samples": 96, "selection_batch": 32, "recover": 0, **settings}
+    return prune(model, split, method_class(**given), **BARE)
 
 
 @pytest.mark.parametrize("losses", [(1.0, 1.0), (1.0, 0.0), (0.0, 1.0)])
 def test_widths_hold_and_equal_seeds_give_equal_plans(net_and_data, losses):
     settings = {"rate": 0.5, "reconstruction": losses[0], "discrimination": losses[1]}
+    settings["recover"] = None if all(losses) else 0
     first, second = (run(net_and_data, **settings) for _ in range(2))
     assert {g.name: len(g.kept) for g in first.plan.groups} == {"a": 4, "b": 3, "c": 4, "d": 6}
     assert first.plan.channels == second.plan.channels
@@ -128,7 +127,7 @@ def test_kernels_are_fitted_anew_to_what_is_left(net_and_data):
 
 
 def test_groups_that_keep_all_are_left_alone_until_one_loses_channels(net_and_data, capsys):
-    result = run(net_and_data, rate=0.5, rates=(("[ac]", 0.01),), recover=0)
+    result = run(net_and_data, rate=0.5, rates=(("[ac]", 0.01),))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("kept whole", "selected"))]
     assert [line.split(":")[0].split()[-1] for line in lines] == ["a", "b", "c", "d"]
     assert [line.startswith("kept whole") for line in lines] == [True, False, False, False]
@@ -149,11 +148,11 @@ def test_a_learning_rate_that_diverges_is_lowered_until_the_loss_is_finite(net_a
     model, split = net_and_data
     settings = {"selection": "exact", "selection_samples": 96, "selection_batch": 32, "per_step": 4}
     method = DCP(selection_lr=100.0, auxiliary_losses=0, exclude=("[bcd]",), **settings)
-    result = prune(model, split, method, auxiliary=NONE, finetuning=NONE)
+    result = prune(model, split, method, **BARE)
     assert all(np.isfinite(np.asarray(w)).all() for w in result.model.weights)
     monkeypatch.setattr("dcp_tf.pruning.problem.problem._ATTEMPTS", 1)
     with pytest.raises(RunError, match="lower selection_lr"):
-        prune(model, split, method, auxiliary=NONE, finetuning=NONE)
+        prune(model, split, method, **BARE)
 
 
 def few_rows(rng, rows=40, images=30, outputs=4, noise=0.5):

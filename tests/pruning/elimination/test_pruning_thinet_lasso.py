@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+from pruning_nets import BARE
 
 import dcp_tf
 from dcp_tf import data
@@ -12,9 +13,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.pruning import Lasso, ThiNet
 from dcp_tf.pruning.elimination.quadratic import Quadratic
 from dcp_tf.pruning.elimination.thinet_lasso import contributions, lasso, thinet
-from dcp_tf.training import TrainConfig
 
-NONE = TrainConfig(epochs=0)
 PLACES = 200
 
 
@@ -151,7 +150,7 @@ def split():
 
 
 def run(model, split, method):
-    return dcp_tf.prune(model, split, method, auxiliary=NONE, finetuning=NONE)
+    return dcp_tf.prune(model, split, method, **BARE)
 
 
 @pytest.mark.parametrize("readers", [1, 2])

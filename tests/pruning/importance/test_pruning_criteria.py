@@ -11,9 +11,8 @@ from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning import METHODS, Criterion, prepare
-from dcp_tf.training import ClassificationLoss, TrainConfig
+from dcp_tf.training import ClassificationLoss
 
-NONE = TrainConfig(epochs=0)
 BATCH = 5
 METHODS_THAT_RANK = [name for name, method in METHODS.items() if issubclass(method, Criterion)]
 
@@ -163,8 +162,8 @@ def test_a_planted_channel_goes_and_the_rate_holds(name, update):
     model = nets.build(nets.several_channels)
     if name != "random":
         plant(name, model)
-    method = METHODS[name](rate=0.2, update=update, auxiliary_losses=0, selection_batch=BATCH)
-    result = dcp_tf.prune(model, split(), method, auxiliary=NONE, finetuning=NONE)
+    method = METHODS[name](rate=0.2, update=update, auxiliary_losses=0, selection_batch=BATCH, recover=0)
+    result = dcp_tf.prune(model, split(), method, **nets.BARE)
     kept = result.plan.channels
     assert {g: len(k) for g, k in kept.items()} == {"make": 4, "read": 4}
     assert name == "random" or kept["make"] == (0, 1, 2, 4)
@@ -180,12 +179,12 @@ def test_a_planted_channel_goes_and_the_rate_holds(name, update):
 def test_a_group_that_cannot_be_ranked_is_named(name, message):
     model = nets.build(nets.with_activation)
     with pytest.raises(UsageError, match=message):
-        dcp_tf.prune(model, split(), METHODS[name](rate=0.5), auxiliary=NONE, finetuning=NONE)
+        dcp_tf.prune(model, split(), METHODS[name](rate=0.5), **nets.BARE)
 
 
 @pytest.mark.parametrize("name", ["taylor", "apoz"])
 def test_without_labels_the_models_own_predictions_serve(name):
     model = nets.build(nets.several_channels)
     unlabelled = data.make_array_split(nets.images()[0], None)
-    result = dcp_tf.prune(model, unlabelled, METHODS[name](rate=0.4), auxiliary=NONE, finetuning=NONE)
+    result = dcp_tf.prune(model, unlabelled, METHODS[name](rate=0.4), **nets.BARE)
     assert len(result.plan.channels["make"]) == 3

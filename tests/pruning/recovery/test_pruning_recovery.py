@@ -18,6 +18,11 @@ L = keras.layers
 NONE = TrainConfig(epochs=0)
 
 
+@pytest.fixture
+def short_recovery():
+    """Here it is whole."""
+
+
 def block(x, width):
     y = L.ReLU()(L.BatchNormalization()(L.Conv2D(width, 3, padding="same")(x)))
     y = L.BatchNormalization()(L.Conv2D(x.shape[-1], 3, padding="same")(y))
