@@ -1,13 +1,15 @@
 r"""Draws the picture of README.md: accuracy against measured latency of the TFLite files of several runs.
 
-    for cost in 75 50 35; do for method in dcp l1; do dcp-tf prune --model=resnet20_cifar10.keras \
-        --dataset=tfds:cifar10 --mean=.485,.456,.406 --std=.229,.224,.225 --method=$method --target_macs=$cost% \
-        --finetune_epochs=2 --max_steps_per_epoch=100 --output_dir=runs/${method}_$cost; done; done
-    python benchmarks/readme_picture.py --runs=runs/dcp_75,runs/dcp_50,runs/dcp_35,runs/l1_75,runs/l1_50,runs/l1_35 \
-        --output=docs/images/accuracy_latency
+    for method in dcp l1; do
+        dcp-tf prune --model=resnet20_cifar10.keras --dataset=tfds:cifar10 --method=$method --target_macs=50% \
+            --mean=.485,.456,.406 --std=.229,.224,.225 --finetune_epochs=2 --max_steps_per_epoch=100 \
+            --output_dir=runs/${method}_50
+    done
+    python benchmarks/readme_picture.py --runs=runs/dcp_50,runs/l1_50 --output=docs/images/accuracy_latency
 
-Accuracies are those of summary.json. All files are timed again, interleaved, so that their latencies can be compared;
---benchmark=FILE takes them from such a measurement of before. Writes OUTPUT_light.svg, OUTPUT_dark.svg and OUTPUT.json.
+Several runs of a method, at several costs, make its line longer. Accuracies are those of summary.json. All files are
+timed again, interleaved, so that their latencies can be compared; --benchmark=FILE takes such a measurement of before.
+Writes OUTPUT_light.svg and OUTPUT_dark.svg, and the measurement to OUTPUT.json.
 """
 
 import pathlib
