@@ -20,6 +20,7 @@ if __package__ in (None, ""):
 from dcp_tf.errors import RunError
 from dcp_tf.tools.app import baseline, run_summary
 from dcp_tf.tools.cli import data_flags, pruning_flags, run_flags
+from dcp_tf.tools.cli.class_weight_flag import define_class_weight, weigh_classes
 from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.training_flags import read_training
 
@@ -45,6 +46,7 @@ data_flags.define_seed(PROGRAM, "The first seed.")
 PROGRAM.section("Which channels go")
 pruning_flags.define_groups(PROGRAM)
 pruning_flags.define_training(PROGRAM)
+define_class_weight(PROGRAM)
 PROGRAM.section("The run")
 PROGRAM.path("output_dir", None, "Where the table, the plot and the figures of every run go.")
 PROGRAM.boolean("resume", False, "Go on with a stopped comparison in --output_dir, or add methods and seeds to it.")
@@ -66,8 +68,9 @@ def main(flags) -> None:
         read_training(flags, "finetuning"),
         flags.distillation,
         flags.train_samples,
+        ",".join(flags.class_weight) or None,
     )
-    model_and_data = data_flags.load_model_and_data(flags)
+    model_and_data = weigh_classes(flags, data_flags.load_model_and_data(flags))
     schedule = comparison.check(model_and_data, variants, schedule)
     baseline_check = baseline.report_baseline(flags, model_and_data)
     model_and_data = augmentation_check.drop_harmful_augmentation(flags, model_and_data)

@@ -18,6 +18,7 @@ import time
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tools.app import baseline, unlabelled
 from dcp_tf.tools.cli import data_flags, model_flags, pruning_flags, run_flags
+from dcp_tf.tools.cli.class_weight_flag import define_class_weight, weigh_classes
 from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.training_flags import optimizer_of, read_training
 
@@ -26,6 +27,7 @@ data_flags.define_model_and_data(PROGRAM, "The pruned model")
 PROGRAM.section("Fine-tuning")
 PROGRAM.path("teacher", None, "The baseline as a teacher for distillation: a path to a .keras / .h5 file.")
 pruning_flags.define_finetuning(PROGRAM)
+define_class_weight(PROGRAM)
 run_flags.define_run(PROGRAM, "Where the model (pruned.keras) and its summary go.")
 model_flags.define_reload_check(PROGRAM)
 
@@ -42,7 +44,7 @@ def main(flags) -> None:
     from dcp_tf.training import save_model
     from dcp_tf.training.optimizer import with_compiled_optimizer
 
-    model_and_data = data_flags.load_model_and_data(flags)
+    model_and_data = weigh_classes(flags, data_flags.load_model_and_data(flags))
     weight = finetuning.teacher_weight(flags, model_and_data)
     config = read_training(flags, "finetuning")
     if config.epochs:

@@ -24,6 +24,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.settings.budget import Rounds
 from dcp_tf.tools.app import baseline, file_target, latency_target
 from dcp_tf.tools.cli import data_flags, experiment_flags, model_flags, plan_flag, pruning_flags, run_flags
+from dcp_tf.tools.cli.class_weight_flag import define_class_weight, weigh_classes
 from dcp_tf.tools.cli.flags_from_settings import define
 from dcp_tf.tools.cli.program import Program
 
@@ -37,6 +38,7 @@ latency_target.define_latency_target(PROGRAM)
 PROGRAM.section("The size of a file as the target")
 file_target.define_file_target(PROGRAM)
 pruning_flags.define_training(PROGRAM)
+define_class_weight(PROGRAM)
 pruning_flags.define_deployment(PROGRAM)
 experiment_flags.define_experiment(PROGRAM)
 run_flags.define_run(PROGRAM, "Where everything goes: models, plan, TFLite files, summary, report.")
@@ -62,6 +64,7 @@ def main(flags, strategy) -> None:
         model_and_data = train_network.build_from_flags(flags, chosen.model, chosen.image_size)
     else:
         model_and_data = data_flags.load_model_and_data(flags)
+    model_and_data = weigh_classes(flags, model_and_data)
     if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
     if job.latency and job.latency.path is not None:

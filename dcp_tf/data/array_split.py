@@ -23,11 +23,12 @@ from dcp_tf.data.structure import (
     sample_shapes,
 )
 from dcp_tf.errors import UsageError
+from dcp_tf.settings.normalization import Normalization
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArraySplit(DataSplit):
-    """A `DataSplit` of inputs of any shape, neither scaled nor augmented.
+    """A `DataSplit` of inputs of any shape, not augmented, and scaled only where a normalization says so.
 
     Attributes:
         array: (M, ...) of any number type, or several of them in tuples and dicts, shared by all splits that were taken
@@ -35,12 +36,19 @@ class ArraySplit(DataSplit):
         labels: of int32 or float32, (N, ...), or several of them; None without any.
         chosen: positions of this split's inputs in `array`, (N,); None means all.
         weights: of float32, nested as the labels or one for all; None: all samples count alike.
+        normalizations: of each input that holds pixels, in the order of `shapes`, None for others; empty: of none.
     """
 
     array: Any
     labels: Any
     chosen: np.ndarray | None = None
     weights: Any = None
+    normalizations: tuple[Normalization | None, ...] = ()
+
+    @property
+    def input_arrays(self) -> list[np.ndarray]:
+        """The stored inputs, in the order of `shapes`, which several splits may share."""
+        return flat_parts(self.array)
 
     @property
     def inputs(self) -> Any:
@@ -72,12 +80,12 @@ class ArraySplit(DataSplit):
         positions = np.asarray(indices)
         chosen = positions if self.chosen is None else self.chosen[positions]
         labels, weights = map_parts(lambda part: part[positions], (self.labels, self.weights))
-        return ArraySplit(self.array, labels, chosen, weights)
+        return dataclasses.replace(self, labels=labels, chosen=chosen, weights=weights)
 
     def read(self, indices: np.ndarray) -> Any:
         """Some inputs as one batch."""
         rows = indices if self.chosen is None else self.chosen[indices]
-        return map_parts(lambda array: tf.convert_to_tensor(array[rows].astype(np.float32)), self.array)
+        return self._floats([tf.convert_to_tensor(array[rows]) for array in self.input_arrays])
 
     def _batches(self, order: Pass) -> tf.data.Dataset:
         """The kind of input is unknown, so `augment` changes nothing."""
@@ -89,10 +97,18 @@ class ArraySplit(DataSplit):
         inputs = gathered(positions, *sizes, flat_parts(self.array), self.chosen)
 
         def finish(rows: tuple, other_rows: tuple):
-            values = pack_parts(self.array, [tf.cast(part, tf.float32) for part in rows[1:]])
-            return join_batch(values, *pack_parts(beside, other_rows[1:]))
+            return join_batch(self._floats(rows[1:]), *pack_parts(beside, other_rows[1:]))
 
         return tf.data.Dataset.zip(inputs, gathered(positions, *sizes, flat_parts(beside))).map(finish).prefetch(1)
+
+    def _floats(self, rows: Sequence[tf.Tensor]) -> Any:
+        """Some samples of each input, nested, as the model takes them."""
+        parts = [tf.cast(part, tf.float32) for part in rows]
+        for number, normalization in enumerate(self.normalizations):
+            if normalization is not None:
+                white = 255.0 if rows[number].dtype.is_integer else None
+                parts[number] = normalization.apply(parts[number], white)
+        return pack_parts(self.array, parts)
 
     def _spec(self) -> tuple[Any, Any, Any]:
         return array_specs((self.array, self.labels, self.weights))
@@ -100,7 +116,7 @@ class ArraySplit(DataSplit):
     def converted(self, function: Callable) -> "ArraySplit":
         """See `DataSplit`."""
         array, labels, weights = function(self.array, self.labels, self.weights)
-        return ArraySplit(array, labels, self.chosen, weights)
+        return dataclasses.replace(self, array=array, labels=labels, weights=weights)
 
 
 def load_arrays(path: str) -> ImageDataset:

@@ -10,30 +10,36 @@ import tensorflow as tf
 from dcp_tf.data.data_split import DataSplit
 from dcp_tf.errors import UsageError
 
+BALANCED = "balanced"
 
-def with_class_weight(split: DataSplit, class_weight: Mapping[Any, Any] | None) -> DataSplit:
+
+def with_class_weight(split: DataSplit, class_weight: Mapping[Any, Any] | str | None) -> DataSplit:
     """The same samples, each weighted by its class, as `keras.Model.fit` does it; sample weights are multiplied.
 
     Args:
         split: bound to its model, with labels that are class numbers, or rows with one entry for each class.
-        class_weight: from class number to weight, 1 for others; by the outputs' names where there are several; None:
-            the split itself. A map of classes gets one weight for each position.
+        class_weight: from class number to weight, 1 for others; "balanced": in reverse to how often each class occurs,
+            1 on average; by the outputs' names where there are several; None: the split itself. A map of classes gets
+            one weight for each position.
 
     Raises:
         UsageError: it names no output or no class, or there are no labels of classes.
     """
     if class_weight is None:
         return split
-    if not isinstance(class_weight, Mapping) or not class_weight:
-        raise UsageError(f"class_weight must be a dict {{class number: weight}}, received {class_weight!r:.80}")
+    if class_weight != BALANCED and (not isinstance(class_weight, Mapping) or not class_weight):
+        raise UsageError(
+            f"class_weight must be a dict {{class number: weight}} or {BALANCED!r}, received {class_weight!r:.80}"
+        )
     if split.labels is None:
         raise UsageError("class_weight needs labels; the data has none")
     labels = split.labels
     if isinstance(labels, Mapping):
-        if unknown := [name for name in class_weight if name not in labels]:
+        unknown = None if class_weight == BALANCED else next((n for n in class_weight if n not in labels), None)
+        if class_weight == BALANCED or unknown is not None:
             raise UsageError(
-                f"class_weight names {unknown[0]!r}; give {{output: {{class number: weight}}}} for outputs that have "
-                f"labels: {', '.join(labels)}"
+                f"class_weight {'is for one output' if unknown is None else f'names {unknown!r}'}; give "
+                f"{{output: {{class number: weight}}}} for outputs that have labels: {', '.join(labels)}"
             )
         tables = {name: _table(weights, labels[name]) for name, weights in class_weight.items()}
     else:
@@ -50,6 +56,8 @@ def with_class_weight(split: DataSplit, class_weight: Mapping[Any, Any] | None) 
 
 def _table(class_weight: Any, labels: np.ndarray) -> np.ndarray:
     """The weight of each class by its number; the last stands for all others."""
+    if class_weight == BALANCED:
+        class_weight = _balanced(labels)
     valid = isinstance(class_weight, Mapping) and all(
         isinstance(number, numbers.Integral) and number >= 0 and isinstance(weight, numbers.Real) and weight >= 0
         for number, weight in class_weight.items()
@@ -62,6 +70,15 @@ def _table(class_weight: Any, labels: np.ndarray) -> np.ndarray:
     for number, weight in class_weight.items():
         table[int(number)] = weight
     return table
+
+
+def _balanced(labels: np.ndarray) -> dict[int, float]:
+    """Weights in reverse to how often each class occurs, 1 on average over the labels."""
+    numbers = labels.argmax(-1) if _has_rows(labels) else labels
+    if not np.issubdtype(numbers.dtype, np.integer):
+        raise UsageError(f"class_weight needs class numbers as labels, these are {labels.dtype} {labels.shape}")
+    classes, counts = np.unique(numbers[numbers >= 0], return_counts=True)
+    return dict(zip(classes.tolist(), (counts.sum() / (len(classes) * counts)).tolist(), strict=True))
 
 
 def _has_rows(labels: Any) -> bool:

@@ -43,7 +43,7 @@ class _Reading:
         return f"{self.layer} reads {f'({pixel})' if ' ' in pixel else pixel} / {divisor:.4g}"
 
 
-def takes_raw_pixels(model: keras.Model) -> str | None:
+def takes_raw_pixels(model: keras.Model, number: int = 0) -> str | None:
     """The reason why a model needs pixels of 0..255; None if there is none.
 
     A reason is an integer input, or what the model does to its images before the first layer with a kernel. Black, gray
@@ -53,27 +53,29 @@ def takes_raw_pixels(model: keras.Model) -> str | None:
 
     Args:
         model: functional or Sequential.
+        number: of the input that is asked about.
     """
-    if np.issubdtype(np.dtype(keras.backend.standardize_dtype(model.inputs[0].dtype)), np.integer):
-        return f"the model takes {model.inputs[0].dtype}"
-    readings, first = _readings(model)
+    tensor = model.inputs[number]
+    if np.issubdtype(np.dtype(keras.backend.standardize_dtype(tensor.dtype)), np.integer):
+        return f"the model takes {tensor.dtype}"
+    readings, first = _readings(model, number)
     raw = [reading for reading in readings if reading.is_raw]
     return f"the model begins with {first}: {raw[0]}" if raw else None
 
 
-def _readings(model: keras.Model) -> tuple[list[_Reading], str | None]:
+def _readings(model: keras.Model, number: int) -> tuple[list[_Reading], str | None]:
     """The affine map of the pixels that each layer after the preprocessing receives, where it is one.
 
     Also returns the class of the first operation that changes values.
     """
-    batch, *sizes = model.inputs[0].shape
+    batch, *sizes = model.inputs[number].shape
     shape = (batch or 1, *(size or _OPEN_SIZE for size in sizes))
     parts = []
     for level in _LEVELS:
         preprocessing = _Preprocessing()
-        image = keras.ops.full(shape, level, dtype=model.inputs[0].dtype)
+        image = keras.ops.full(shape, level, dtype=model.inputs[number].dtype)
         try:
-            preprocessing.run(model, [image, *[None] * (len(model.inputs) - 1)])
+            preprocessing.run(model, [image if n == number else None for n in range(len(model.inputs))])
         except (ValueError, TypeError, tf.errors.OpError):  # it takes other sizes than this
             return [], None
         parts.append(preprocessing.seen)

@@ -92,7 +92,7 @@ def prune(
     validation_data: Any = None,
     objective: Objective | str | Loss | Mapping | Sequence | None = None,
     loss_weights: Mapping[str, float] | Sequence[float] | None = None,
-    class_weight: Mapping | None = None,
+    class_weight: Mapping | str | None = None,
     outputs_kind: str | Mapping[str, str] | None = None,
     auxiliary: TrainConfig = AUXILIARY,
     finetuning: TrainConfig | None = FINETUNING,
@@ -126,7 +126,8 @@ def prune(
             out stay as they are. None takes the losses, loss weights and metrics that the model is compiled with, or
             else reads the objective off the last activations and the labels.
         loss_weights: of several outputs, by name or in their order; None: the compiled ones, or 1.
-        class_weight: as of `fit`, {class number: weight}, by name of several outputs; it counts in the selection too.
+        class_weight: as of `fit`, {class number: weight}, or "balanced" for weights in reverse to how often a class
+            occurs; by name of several outputs. It counts in the selection too.
         outputs_kind: "logits", "softmax" or "sigmoid", of several outputs by name; None reads it off the model's last
             activation.
         auxiliary: fine-tuning with auxiliary losses (DCP only).

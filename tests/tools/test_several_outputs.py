@@ -99,6 +99,43 @@ def test_evaluate_prints_what_the_run_measured(run, folder, capsys):
     assert figures["kind_top1"] == pytest.approx(summary["pruned"]["kind_top1"])
 
 
+def test_evaluate_measures_the_file_of_several_outputs_by_name(run, folder, capsys):
+    capsys.readouterr()
+    file = run / "pruned_float32.tflite"
+    assert evaluate.run([f"--model={file}", f"--dataset=npz:{folder / 'data.npz'}", "--json"]) == 0
+    printed = capsys.readouterr().out
+    figures, summary = json.loads(printed[printed.index("{") :]), json.loads((run / "summary.json").read_text())
+    for name in ("loss", "kind_top1", "kind_loss", "box_mse", "box_r2"):
+        assert figures[name] == pytest.approx(summary["pruned"][name], rel=1e-3), name
+
+
+def test_pixels_of_an_image_among_inputs_are_normalized(folder, tmp_path, capsys):
+    arrays = dict(np.load(folder / "data.npz"))
+    whole = {
+        name: np.clip(40 * array + 100, 0, 255).astype(np.uint8) for name, array in arrays.items() if "image" in name
+    }
+    figures = {}
+    for key, replaced, flags in (
+        ("float", {name: array / np.float32(255) for name, array in whole.items()}, ()),
+        ("whole", whole, ()),
+        ("raw", whole, ("--normalization=image=raw",)),
+        ("scaled", {name: array.astype(np.float32) for name, array in whole.items()}, ("--normalization=unit",)),
+    ):
+        np.savez(tmp_path / f"{key}.npz", **(arrays | replaced))
+        command = [f"--model={folder / 'model.keras'}", f"--dataset=npz:{tmp_path / key}.npz", "--json", *flags]
+        assert evaluate.run(command) == 0
+        printed = capsys.readouterr()
+        figures[key] = json.loads(printed.out)["box_mse"]
+        assert ("'image': integers of 0 to 255 become 0 to 1" in printed.err) == (key == "whole")
+        assert "inputs taken as they are: meta" in printed.err
+    assert figures["whole"] == pytest.approx(figures["float"], rel=1e-4)
+    assert figures["scaled"] == pytest.approx(figures["float"], rel=1e-4)
+    assert figures["raw"] > 10 * figures["float"]
+    for value, words in (("imag=raw", "'imag' is no input; did you mean 'image'?"), ("meta=raw", "'meta' is no image")):
+        assert evaluate.run([*command[:2], f"--normalization={value}"]) == 2
+        assert words in capsys.readouterr().err
+
+
 def test_the_table_shows_each_output(run, capsys):
     from dcp_tf.report import print_summary
 

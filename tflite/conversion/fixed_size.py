@@ -17,7 +17,7 @@ def with_fixed_size(model: Any, shapes: Sequence[Sequence[int]]) -> Any:
     import keras
 
     from dcp_tf.graph.trace import Trace
-    from dcp_tf.models.signature import pack
+    from dcp_tf.models.signature import input_names, output_names, pack
 
     if all(None not in tensor.shape[1:] for tensor in model.inputs):
         return model
@@ -25,4 +25,6 @@ def with_fixed_size(model: Any, shapes: Sequence[Sequence[int]]) -> Any:
     trace = Trace(model)
     inputs = pack([keras.Input(tuple(shape), dtype=x.dtype) for shape, x in zip(shapes, model.inputs, strict=True)])
     values = trace.run(trace.bind_inputs(inputs), trace.outputs)
-    return keras.Model(inputs, trace.pack_outputs(values), name=model.name)
+    fixed = keras.Model(inputs, trace.pack_outputs(values), name=model.name)
+    fixed._names_of_signature = input_names(model), output_names(model)
+    return fixed

@@ -16,6 +16,7 @@ import io
 import json
 import os
 import zipfile
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from dcp_tf.tflite.types import TFLiteFile, read_content, source_name
 
 STANDARD, OWN = "TFLITE_METADATA", "DCP_TF_METADATA"
 LABELS_FILE = "labels.txt"
+_OF_SEVERAL = ("inputs", "parts")
 _NO_TIME = (1980, 1, 1, 0, 0, 0)  # equal models give equal files
 
 
@@ -52,6 +54,9 @@ class Metadata:
         outputs: "logits", "probabilities", "embeddings" or "numbers"; None if unknown.
         loss: the loss of the training, such as "softmax"; None if unknown.
         dcp_tf_version: of the library that wrote the file.
+        inputs: of a file with several inputs or outputs the `name` and the `normalization` of each input, in the order
+            of the signature; empty for others.
+        parts: of such a file the `name`, `kind` ("logits", "softmax", "sigmoid"), `loss` and `weight` of each output.
     """
 
     model: str
@@ -65,6 +70,8 @@ class Metadata:
     outputs: str | None = None
     loss: str | None = None
     dcp_tf_version: str = dcp_tf.__version__
+    inputs: tuple[Mapping[str, Any], ...] = ()
+    parts: tuple[Mapping[str, Any], ...] = ()
 
 
 def image_metadata(
@@ -85,7 +92,7 @@ def image_metadata(
         outputs: "logits", "probabilities", "embeddings" or "numbers".
         loss: the loss of the training, such as "softmax".
     """
-    shape = tuple(model.inputs[0].shape)
+    shape = next((tuple(x.shape) for x in model.inputs if len(x.shape) == 4), ())
     metadata = Metadata(model.name, quantization, tuple(labels), outputs=outputs, loss=loss)
     if normalization is None or len(shape) != 4:
         return metadata
@@ -108,7 +115,8 @@ def with_metadata(file: TFLiteFile, metadata: Metadata) -> TFLiteFile:
         graph = schema.Model.GetRootAs(content, 0).Subgraphs(0)
         standard = standard_metadata(metadata, graph, LABELS_FILE if _labelled(metadata, graph) else None)
     _set_entry(model, STANDARD, standard)
-    _set_entry(model, OWN, json.dumps(dataclasses.asdict(metadata)).encode())
+    written = {key: value for key, value in dataclasses.asdict(metadata).items() if value or key not in _OF_SEVERAL}
+    _set_entry(model, OWN, json.dumps(written).encode())
     packed = flatbuffer.pack(model)
     if _labelled(metadata, graph):
         lines = (" ".join(label.split()) for label in metadata.labels)
@@ -154,6 +162,7 @@ def _own(entry: bytes) -> Metadata:
     for name in ("mean", "std"):
         known[name] = tuple(float(value) for value in known.get(name, ()))
     known["labels"] = tuple(str(label) for label in known.get("labels", ()))
+    known |= {name: tuple(map(dict, known.get(name, ()))) for name in _OF_SEVERAL}
     return Metadata(**known)
 
 

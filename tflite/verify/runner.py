@@ -60,7 +60,7 @@ class Runner:
             raise UsageError(f"{source_name(source)} cannot be read: {error}; write it again") from error
         except RuntimeError as error:
             raise RunError(f"{source_name(source)} cannot be run here: {explain(content, str(error))}") from error
-        self._inputs, self._outputs = _signature_details(self._interpreter)
+        (self._input_names, self._inputs), (self._output_names, self._outputs) = _signature_details(self._interpreter)
         for detail in self._inputs:
             if len(detail["shape"]) == 0 or detail["shape"][0] != 1:
                 raise UsageError(
@@ -86,6 +86,16 @@ class Runner:
         """What `predict` returns, from the outputs by the index of their tensor, (N, ...), in the types of the file."""
         results = [_decode(outputs[int(detail["index"])], detail) for detail in self._outputs]
         return results[0] if len(results) == 1 else results
+
+    @property
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """The shape of each output, with the batch axis of size 1."""
+        return [tuple(int(size) for size in detail["shape"]) for detail in self._outputs]
+
+    @property
+    def names(self) -> tuple[list[str], list[str]]:
+        """What the file calls its inputs and its outputs: by its signature, else by their tensors."""
+        return [*self._input_names], [*self._output_names]
 
     def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> np.ndarray | list[np.ndarray]:
         """Runs the file on every sample.
@@ -163,17 +173,19 @@ class Runner:
         return arrays
 
 
-def _signature_details(interpreter: Interpreter) -> tuple[list[dict], list[dict]]:
-    """Inputs and outputs by the names in the file's signature, which `convert` numbers; else in the file's own order.
+def _signature_details(interpreter: Interpreter) -> list[tuple[list[str], list[dict]]]:
+    """Names and details of inputs and of outputs, in the order of the names in the file's signature.
+
+    `convert` numbers these. A file without a signature has its own order.
 
     The converter shuffles several inputs, so their order in the file says nothing about the model.
     """
     if len(interpreter.get_signature_list()) != 1:
-        return interpreter.get_input_details(), interpreter.get_output_details()
+        unsigned = (interpreter.get_input_details(), interpreter.get_output_details())
+        return [([detail["name"] for detail in details], list(details)) for details in unsigned]
     signature = interpreter.get_signature_runner()
     sides = (signature.get_input_details(), signature.get_output_details())
-    inputs, outputs = ([details[name] for name in sorted(details)] for details in sides)
-    return inputs, outputs
+    return [(sorted(details), [details[name] for name in sorted(details)]) for details in sides]
 
 
 def _encode(values: np.ndarray, detail: dict) -> np.ndarray:

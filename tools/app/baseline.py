@@ -82,7 +82,29 @@ def report_baseline(
     if check is not None:
         for line in [check.headline(what), *check.lines()]:
             progress.say(_with_flags(line))
+        for line in _of_outputs(model or model_and_data.model, model_and_data, check) if is_trained else ():
+            progress.say(_with_flags(line))
     return check
+
+
+def _of_outputs(model: Any, model_and_data: Any, check: Any) -> list[str]:
+    """Warnings about single outputs of several, whose sum of losses tells nothing of chance."""
+    import keras
+
+    from dcp_tf.training.baseline_check import check_baseline
+    from dcp_tf.training.joint_objective import Joint, each_output
+
+    objective, train, test = model_and_data.objective, model_and_data.dataset.train, model_and_data.dataset.test
+    if not isinstance(objective, Joint) or not isinstance(model, keras.Model):
+        return []
+    lines = []
+    for name, part, own_model, (own_train, own_test) in each_output(objective, model, train, test):
+        start = f"{name}_"
+        own = {key.removeprefix(start): value for key, value in check.figures.items() if key.startswith(start)}
+        if own and part.primary in own:
+            own_check = check_baseline(own_model, part, own_train, own_test, figures=own)
+            lines += [f"output {name!r}: {line}" for line in (own_check.lines() if own_check is not None else ())]
+    return lines
 
 
 def as_json(check: Any) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class Schedule:
         finetuning: the training of the pruned models.
         distillation: weight of the distillation loss; None as in `dcp_tf.prune`.
         train_samples: number of training images to use; None: all.
+        class_weight: as the flag says, None for none; the data have it as sample weights.
         context: model, data and settings as `check` resolved them.
     """
 
@@ -39,6 +40,7 @@ class Schedule:
     finetuning: Any
     distillation: float | None = None
     train_samples: int | None = None
+    class_weight: str | None = None
     context: Any = None
 
     def images(self, train: Any, seed: int) -> Any:
@@ -51,7 +53,7 @@ class Schedule:
         """All settings except the distillation, by name; seeds belong to the runs."""
         phases = {"auxiliary": dataclasses.asdict(self.auxiliary), "finetuning": dataclasses.asdict(self.finetuning)}
         settings = {f"{phase} {k}": v for phase, config in phases.items() for k, v in config.items() if k != "seed"}
-        return settings | {"train_samples": self.train_samples}
+        return settings | {"train_samples": self.train_samples, "class_weight": self.class_weight}
 
 
 def check(model_and_data: ModelAndData, variants: Sequence[Variant], schedule: Schedule) -> Schedule:

@@ -75,8 +75,25 @@ def add_metadata(file: Any, model: Any, dataset: Any, objective: Any) -> Any:
     normalization = getattr(dataset.train, "normalization", None)
     loss, output_type = (getattr(objective, name, None) for name in ("name", "output_type"))
     mode = file.quantization.value
+    several = _of_several(model, dataset.train, objective)
+    images = [own for own in getattr(dataset.train, "normalizations", ()) if own is not None]
+    normalization = images[0] if len(images) == 1 else normalization
     about = tflite.image_metadata(model, mode, normalization, dataset.class_names, output_type, loss)
-    return tflite.with_metadata(file, about)
+    return tflite.with_metadata(file, dataclasses.replace(about, **several))
+
+
+def _of_several(model: Any, train: Any, objective: Any) -> dict[str, tuple]:
+    """What the metadata say of single inputs and outputs; nothing where there is one of both."""
+    from dcp_tf.models.signature import input_names
+
+    names, parts = input_names(model), getattr(objective, "parts", ())
+    if len(names) == 1 and not parts:
+        return {}
+    used = getattr(train, "normalizations", ()) or [getattr(train, "normalization", None)] * len(names)
+    return {
+        "inputs": tuple({"name": n, "normalization": own and own.name} for n, own in zip(names, used, strict=True)),
+        "parts": tuple({"name": n, "kind": o.outputs_kind, "loss": o.name, "weight": w} for n, o, w in parts),
+    }
 
 
 def _outputs(objective: Any) -> dict[str, Any]:

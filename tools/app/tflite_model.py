@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from dcp_tf.errors import UsageError
+from dcp_tf.tools.app.tflite_parts import load_parts
 from dcp_tf.tools.cli import data_flags, objective_flags
 from dcp_tf.tools.cli.run_record import read_metadata
 
@@ -21,16 +21,12 @@ def load_tflite(flags: Any) -> Any:
 
     runner = tflite.Runner(flags.model)
     metadata, notes = read_metadata(flags.model)
-    outputs = tflite.inspect(flags.model).outputs
-    if len(runner.input_shapes) > 1 or len(outputs) > 1:
-        raise UsageError(
-            f"{flags.model} has {len(runner.input_shapes)} inputs and {len(outputs)} outputs, whose Keras names it "
-            "does not tell: evaluate the .keras file; prune and export measure the files that they make of it"
-        )
+    if len(runner.input_shapes) > 1 or len(runner.output_shapes) > 1:
+        return load_parts(flags, runner, metadata, notes)
     dataset, normalization = data_flags.load_dataset(flags, runner.input_shapes[0][1:], "none", notes)
     if metadata is not None:
         dataset = match_classes(metadata.labels, dataset, notes)
-    shape = (None, *outputs[0].shape[1:])
+    shape = (None, *runner.output_shapes[0][1:])
     objective = objective_flags.read_for_file(flags, shape, dataset, notes)
     kind = objective.outputs_kind
     return data_flags.ModelAndData(runner.predict, dataset, kind, normalization, flags.model, tuple(notes), objective)

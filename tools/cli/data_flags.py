@@ -1,6 +1,7 @@
 """Flags that several programs have, and what they stand for."""
 
 import dataclasses
+import re
 from typing import Any
 
 from dcp_tf.errors import UsageError
@@ -8,7 +9,7 @@ from dcp_tf.files import readable_name
 from dcp_tf.settings.data import AUGMENTATIONS, LOSSES
 from dcp_tf.settings.normalization import NORMALIZATIONS
 from dcp_tf.tools.app import baseline
-from dcp_tf.tools.cli import face_flags, joint_outputs, model_flags, objective_flags
+from dcp_tf.tools.cli import face_flags, image_inputs, joint_outputs, model_flags, objective_flags
 from dcp_tf.tools.cli.flags_from_settings import read_numbers
 from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.run_record import read_run_record
@@ -60,15 +61,16 @@ def define_data_source(program: Program) -> None:
 def define_dataset(program: Program) -> None:
     """`--dataset` and how its images are read."""
     define_data_source(program)
-    program.enum(
+    program.enum_by_name(
         "normalization",
         None,
-        NORMALIZATIONS,
+        tuple(NORMALIZATIONS),
         "What the model was trained on. Integer pixels become 0..1 first, floats are taken as they are; then: none: "
         "nothing more; unit: 0..1, also from floats of 0..255; raw: 0..255; digits, cifar10, cifar100, imagenet: "
         "(x - mean) / std of that data set; tf: -1..1; face: (x - 127.5) / 128 of 0..255; caffe: BGR less ImageNet's "
         "mean. Without the flag zoo: and keras: models bring theirs, a model file in the folder of a run too; a model "
-        "that takes integers or begins by rescaling 0..255 gets raw; else none.",
+        "that takes integers or begins by rescaling 0..255 gets raw; else none. Of several inputs it is for the "
+        "images, or by name, as in photo=unit,depth=raw; what is no image is taken as it is.",
     )
     program.list("mean", [], "In place of --normalization: one mean, or one per channel (a,b,c), for pixels of 0..1.")
     program.list("std", [], "Goes with --mean: the standard deviations.")
@@ -192,6 +194,9 @@ def load_model_and_data(flags: Any) -> ModelAndData:
     if functional_graph(model) is not None:  # else its inputs and outputs have no names
         model = with_flat_signature(model)
         dataset = joint_outputs.bind(dataset, model, notes)
+        if len(model.inputs) > 1 and flags.dataset.startswith("npz:"):
+            chosen = read_normalization(flags, "none", notes)
+            dataset, normalization = image_inputs.normalize(flags, model, dataset, chosen, notes)
     if len(model.outputs) == 1:
         kind = _outputs_kind(flags, model, notes)
         objective, dataset = objective_flags.read(flags, kind, model, dataset, notes, file_model)
@@ -267,6 +272,8 @@ def load_dataset(flags: Any, shape: tuple, of_the_model: str, notes: list[str], 
         notes += dataset.notes
         return dataset, "none"
     name, mean, std = read_normalization(flags, of_the_model, notes)
+    if "=" in name:
+        raise UsageError(f"--normalization={name} is for several inputs; the model has one: --normalization=NAME")
     dataset = data.load(
         flags.dataset,
         input_shape=shape,
@@ -293,11 +300,15 @@ def _load_plain(flags: Any, shape: tuple, inputs: int) -> Any:
         raise UsageError(
             f"the model takes {what}, which is no image; give --dataset=npz:FILE or python:FILE.py:FUNCTION"
         )
-    if flags.normalization not in (None, "none") or flags.mean or flags.augmentation not in (None, "none"):
-        what = f"the data of {flags.dataset}" if flags.dataset.startswith("python:") else what
-        raise UsageError(f"{what} are taken as they are: leave out normalization and augmentation")
     is_file = flags.dataset.startswith("npz:")
+    if not is_file or inputs == 1:
+        if flags.normalization not in (None, "none") or flags.mean or flags.augmentation not in (None, "none"):
+            what = what if is_file else f"the data of {flags.dataset}"
+            raise UsageError(f"{what} are taken as they are: leave out normalization and augmentation")
+    elif flags.augmentation not in (None, "none"):
+        raise UsageError(f"{what} are not augmented: leave out augmentation", "augmentation")
     dataset = data.load_arrays(flags.dataset.removeprefix("npz:")) if is_file else data.load(flags.dataset)
+    dataset = dataset if inputs == 1 else dataclasses.replace(dataset, notes=())
     given = dataset.input_shape
     if inputs == 1 and (len(given) != len(shape) or any(s not in (None, n) for s, n in zip(shape, given, strict=True))):
         raise UsageError(f"the inputs in {flags.dataset} have the shape {given}, the model takes {shape}")
@@ -330,7 +341,10 @@ def _outputs_kind(flags: Any, model: Any, notes: list[str]) -> str:
 
 
 def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple[str, Any, Any]:
-    """Name, mean and std: what the flags say, else what the model brings, else what the model's run wrote down."""
+    """Name, mean and std: what the flags say, else what the model brings, else what the model's run wrote down.
+
+    The name may be `INPUT=NAME,...` for a model of several inputs.
+    """
     mean, std = (read_numbers(name, flags[name].value) or None for name in ("mean", "std"))
     if mean or std:
         if flags.normalization not in (None, "none"):
@@ -339,7 +353,7 @@ def read_normalization(flags: Any, of_the_model: str, notes: list[str]) -> tuple
     if flags.normalization is not None or of_the_model != "none":
         return flags.normalization or of_the_model, None, None
     record = read_run_record(flags.model)
-    if record.mean or record.normalization not in (None, "none"):
+    if record.mean or not re.fullmatch(r"(.+=)?none(,.+=none)*", record.normalization or "none"):
         if record.mean:  # what this run writes down shall tell the next one
             flags.mean, flags.std = ([str(x) for x in values] for values in (record.mean, record.std))
         shown = f"mean {record.mean}, std {record.std}" if record.mean else record.normalization

@@ -199,7 +199,9 @@ def drop_geometric_augmentation(dataset: Any, objective: Any, given: str | None,
     Raises:
         UsageError: the user asked for what cannot be done.
     """
-    moves = objective.is_dense or objective.name in ("mse", "custom")
+    labels = dataset.train.labels
+    is_number = objective.name == "mse" or (objective.name == "custom" and getattr(labels, "dtype", float) != "int32")
+    moves = objective.is_dense or is_number
     if getattr(dataset.train, "augmentation", "none") == "none" or not moves:
         return dataset
     if dataset.train.labels is None and given is not None:

@@ -103,6 +103,11 @@ class Program:
         everywhere, *sections = (names for _, names in self.sections)
         return [self.flags[name] for names in (*sections, everywhere) for name in names]
 
+    def enum_by_name(self, name: str, default: str | None, values: Sequence[str], about: str) -> None:
+        """Defines a flag that takes one of some words, or one for each of several names: NAME=WORD,NAME=WORD."""
+        parser = _ByNameParser(values)
+        self._define(absl_flags.DEFINE, parser, name, default, f"<{'|'.join(values)}>: {about}")
+
     def help(self) -> str:
         """The text of `--helpfull`."""
         return help_text.full(self)
@@ -211,6 +216,22 @@ class _SwitchParser(absl_flags.ArgumentParser):
             words = [word for word in self._values.values() if word]
             raise ValueError(f"value should be one of <{'|'.join(dict.fromkeys(words))}>")
         return self._values[argument]
+
+    def flag_type(self) -> str:
+        return "word"
+
+
+class _ByNameParser(absl_flags.ArgumentParser):
+    def __init__(self, values: Sequence[str]):
+        super().__init__()
+        self._values = tuple(values)
+
+    def parse(self, argument: str) -> str:
+        words = [entry.rpartition("=") for entry in argument.split(",")]
+        is_by_name = all(name and word in self._values for name, _, word in words)
+        if argument not in self._values and not is_by_name:
+            raise ValueError(f"value should be one of <{'|'.join(self._values)}>, or NAME=VALUE for several inputs")
+        return argument
 
     def flag_type(self) -> str:
         return "word"

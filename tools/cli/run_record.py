@@ -68,6 +68,11 @@ def is_of_first_version(flags: Any) -> bool:
     return bool(names) and "optimizer" not in names
 
 
+def is_normalization(name: Any) -> bool:
+    """Whether it is the name of a normalization, or of several inputs INPUT=NAME,..."""
+    return isinstance(name, str) and all(part.rpartition("=")[2] in NORMALIZATIONS for part in name.split(","))
+
+
 def _read_summary(model: str) -> RunRecord:
     summary = pathlib.Path(model).parent / "summary.json"
     content = read_json(summary) if pathlib.Path(model).is_file() and summary.is_file() else None
@@ -81,7 +86,7 @@ def _read_summary(model: str) -> RunRecord:
         except (KeyError, TypeError, ValueError) as error:
             raise UsageError(f"{summary} names no mean and std as numbers: give --mean and --std") from error
         return RunRecord(None, mean or None, std or None, kind, summary, loss)
-    name = content.get("normalization") if content.get("normalization") in NORMALIZATIONS else None
+    name = content.get("normalization") if is_normalization(content.get("normalization")) else None
     return RunRecord(name, None, None, kind, summary, loss)
 
 
@@ -96,7 +101,10 @@ def _override_by_metadata(path: str, record: RunRecord) -> RunRecord:
         changes["outputs"] = "logits"
     elif metadata.outputs == "probabilities":
         changes["outputs"] = _ACTIVATIONS.get(metadata.loss, "probabilities")
-    if metadata.normalization in NORMALIZATIONS:
+    if any(own["normalization"] for own in metadata.inputs[1:]):
+        named = [f"{own['name']}={own['normalization']}" for own in metadata.inputs if own["normalization"]]
+        changes |= {"normalization": ",".join(named), "mean": None, "std": None}
+    elif is_normalization(metadata.normalization):
         changes |= {"normalization": metadata.normalization, "mean": None, "std": None}
     elif metadata.mean and metadata.std:
         # Metadata are for pixels of 0 to 255, flags for pixels of 0 to 1.
