@@ -4,8 +4,6 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
-
 
 def graph_function(function: Callable, **settings: Any) -> Callable:
     """`tf.function` without autograph.
@@ -17,4 +15,6 @@ def graph_function(function: Callable, **settings: Any) -> Callable:
         function: of tensors.
         **settings: of `tf.function`.
     """
+    import tensorflow as tf  # here: programs silence its start-up, and this is imported before
+
     return tf.function(functools.partial(function), autograph=False, **settings)

@@ -75,6 +75,7 @@ def main(flags) -> None:
     failures = []
     reloaded = reload_records(folder, {"pruned": model}, dataset, flags, failures)
     content = {"pruned": after, "reload_check": reloaded, "failures": failures, "phases": [phase], "metric": metric}
+    content |= {} if reference is None else reference.for_summary()
     resolved = {"distillation": weight, **(optimizer_of(config) if config.epochs else {})}
     run_summary.write_summary(folder, started, model_and_data, flags, resolved, baseline_check, **content)
     run_flags.record_flags(PROGRAM, flags, folder, finished=True)

@@ -151,21 +151,25 @@ def make_array_split(inputs: Any, labels: Any = None, name: str = "the arrays", 
         UsageError: they are not numeric, hold NaN, or do not fit each other.
     """
     inputs = map_parts(np.asarray, inputs)
-    parts = named_parts(inputs, "")
+    parts = named_parts(inputs, name)
     if not parts:
         raise UsageError(f"{name} hold no input")
     size = None
     for where, part in parts:
         if part is None or part.ndim < 2 - (len(parts) > 1) or not len(part) or part.dtype.kind not in "buif":
             received = "None" if part is None else f"{part.dtype} {part.shape}" if part.size else "no sample"
-            raise UsageError(f"{name}{where} must hold numbers of shape (N, ...), received {received}")
+            hint = ": encode texts as numbers first" if getattr(part, "dtype", np.dtype(int)).kind in "US" else ""
+            raise UsageError(f"{where} must hold numbers of shape (N, ...), received {received}{hint}")
         size = len(part) if size is None else size
         if len(part) != size:
-            raise UsageError(f"{name}{where} has {len(part)} samples, {name}{parts[0][0]} {size}; give as many of each")
+            raise UsageError(f"{where} has {len(part)} samples, {parts[0][0]} {size}; give as many of each")
         if not all_finite(part):
-            raise UsageError(f"{name}{where} hold NaN or infinite values")
-    labels = checked_parts(label_array, labels, size, f"labels of {name}")
-    weights = checked_parts(weight_array, weights, size, f"sample weights of {name}")
+            raise UsageError(f"{where} holds NaN or infinite values; clean them first")
+    of_file = name.startswith("x_")  # whose arrays have names of their own
+    labels_name = name.replace("x_", "y_", 1) if of_file else f"labels of {name}"
+    weights_name = name.replace("x_", "w_", 1) if of_file else f"sample weights of {name}"
+    labels = checked_parts(label_array, labels, size, labels_name)
+    weights = checked_parts(weight_array, weights, size, weights_name)
     if weights is not None and labels is None:
         raise UsageError(f"{name} have sample weights, but no labels; give both, or leave the weights out")
     return ArraySplit(inputs, labels, None, weights)

@@ -56,6 +56,10 @@ def _input_arrays(inputs: Any, data: Any, count: int | None) -> Any:
     """Arrays in dicts and tuples, of lists too; a list of `count` images is one array."""
     if isinstance(inputs, Mapping):
         return {name: _input_arrays(part, data, count) for name, part in inputs.items()}
+    if isinstance(inputs, tf.RaggedTensor | tf.SparseTensor):
+        raise UsageError(
+            "ragged and sparse inputs have no rows of one length: .to_tensor() pads, tf.sparse.to_dense fills them"
+        )
     if isinstance(inputs, list) and inputs and all(hasattr(part, "__array__") for part in inputs):
         shapes = {np.shape(part) for part in inputs}
         is_stack = len(inputs) == count or (count is None and len(shapes) == 1)

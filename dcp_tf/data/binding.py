@@ -77,6 +77,9 @@ def check_shapes(model: keras.Model, shapes: Sequence[Shape], what: str, hint: s
         expected = tuple(tensor.shape[1:])
         if not _fits(expected, shape):
             missing = hint if len(shape) + 1 == len(expected) else ""
+            if len(shapes) > 1 and any(_fits(expected, other) for other in shapes):
+                names = ", ".join(map(repr, input_names(model)))
+                missing = f"; inputs without names are taken in the order {names}: give them as a dict"
             takes = f"takes images of shape {expected}" if len(shapes) == 1 else f"takes {name!r} of shape {expected}"
             raise UsageError(f"the model {takes}, {what} has {tuple(shape)}{_shape_hint(expected, shape) or missing}")
 

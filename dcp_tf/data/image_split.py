@@ -13,7 +13,7 @@ from dcp_tf.data.gather import gathered
 from dcp_tf.data.labels import check_same_labels, class_names, label_array
 from dcp_tf.data.pixel_sources import ArraySource, CroppingSource, Source
 from dcp_tf.data.preprocessing import Shape, crop_and_flip, draw_crops, output_shape, to_shape
-from dcp_tf.data.structure import flat_parts, join_batch, map_parts, pack_parts, split_batch
+from dcp_tf.data.structure import flat_parts, join_batch, map_parts, named_parts, pack_parts, split_batch
 from dcp_tf.errors import UsageError
 from dcp_tf.files import readable_name
 from dcp_tf.settings.data import AUGMENTATIONS
@@ -170,6 +170,10 @@ def make_dataset(name: str, train: DataSplit, test: DataSplit, train_name: str, 
     Raises:
         UsageError: they differ in form.
     """
+    inputs = [[where for where, _ in named_parts(split._spec()[0], "")] for split in (train, test)]
+    if inputs[0] != inputs[1] and max(map(len, inputs)) > 1:
+        has = [", ".join(where.strip("[]") or "one input" for where in own) for own in inputs]
+        raise UsageError(f"{train_name} has the inputs {has[0]}, but {test_name} {has[1]}")
     if train.shape != test.shape:
         raise UsageError(f"{train_name} holds inputs of shape {train.shape}, but {test_name} of {test.shape}")
     check_same_labels(train.labels, test.labels, f"labels of {train_name}", f"labels of {test_name}")

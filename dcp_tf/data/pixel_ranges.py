@@ -45,12 +45,13 @@ class _Pixels:
     white: Any
 
 
-def other_ranges(data: Any, images: np.ndarray) -> list[PixelRange]:
+def other_ranges(data: Any, images: np.ndarray, number: int = 0) -> list[PixelRange]:
     """The images in the usual pixel ranges of models, except the one that they have.
 
     Args:
         data: the split that they come from, whose normalization is known.
         images: (N, H, W, C), (N, H, W) or (N, pixels) as a batch holds them.
+        number: which of several inputs they are.
 
     Returns:
         An empty list if the scale of the images cannot be guessed.
@@ -69,9 +70,19 @@ def other_ranges(data: Any, images: np.ndarray) -> list[PixelRange]:
             continue
         changed = target.apply(unit, 1.0).astype(np.float32)
         if not np.allclose(changed, images, atol=1e-2 * max(1e-6, float(np.ptp(changed)))):
-            settings = _settings(target, source) if isinstance(data, ImageSplit) else None
+            settings = _settings(target, source) if isinstance(data, ImageSplit) else _of_arrays(data, number, target)
             ranges.append(PixelRange(text, settings, changed))
     return ranges
+
+
+def _of_arrays(data: Any, number: int, target: Normalization) -> str | None:
+    """The settings for an input of plain arrays: a name, where these have a normalization and it would do."""
+    used = getattr(data, "normalizations", ())
+    if not used or used[number] is None:
+        return None
+    pixels = data.input_arrays[number]
+    is_raw = pixels.dtype.kind in "ui" or (target.float_white > 1) == (float(pixels[:64].max()) > 1)
+    return f"normalization={target.name!r}" if is_raw else None
 
 
 def _as_unit(data: Any, images: np.ndarray) -> tuple[np.ndarray | None, _Pixels | None]:

@@ -1,5 +1,6 @@
 """Nested inputs, labels and weights: batches taken apart and put together, and what holds for all their parts."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -39,9 +40,18 @@ def pack_parts(structure: Any, parts: list[Any] | tuple[Any, ...]) -> Any:
 
 
 def named_parts(structure: Any, what: str) -> list[tuple[str, Any]]:
-    """The parts of a structure, each with `what` and where it is, for messages: "labels['boxes']"."""
+    """The parts of a structure, each with `what` and where it is, for messages: "labels['boxes']".
+
+    The arrays of a file are called as they are there: "y_train/boxes of data.npz".
+    """
+    side, of, file = what.partition(" of ")
+    of_file = re.fullmatch("[xyw]_(train|test)", side)
     return [
-        (what + "".join(f"[{key!r}]" for key in path), part) for path, part in keras.tree.flatten_with_path(structure)
+        (
+            "/".join([side, *map(str, path)]) + of + file if of_file else what + "".join(f"[{key!r}]" for key in path),
+            part,
+        )
+        for path, part in keras.tree.flatten_with_path(structure)
     ]
 
 

@@ -8,6 +8,7 @@ import re
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from typing import Any
 
 import h5py
 import keras
@@ -22,6 +23,7 @@ from dcp_tf.models.functional import check_functional, functional_graph
 from dcp_tf.models.keras2.files import load_keras2_file
 from dcp_tf.models.names import with_valid_names
 from dcp_tf.models.retrace import closed_layers, to_functional
+from dcp_tf.models.retrace_inputs import UnknownInputs
 from dcp_tf.models.time_distributed import steps_as_rows
 from dcp_tf.models.zoo import build, zoo_normalization
 
@@ -61,6 +63,7 @@ def load(
     custom_objects: str | None = None,
     allow_lambda: bool = False,
     open_layers: bool = False,
+    input_spec: Any = None,
 ) -> LoadedModel:
     """Loads or builds a model.
 
@@ -76,6 +79,7 @@ def load(
         allow_lambda: whether code stored in the model file (Lambda layers) may run.
         open_layers: whether custom layers that are made of layers are opened, as `to_functional` does it. A subclassed
             model is always retraced.
+        input_spec: of a subclassed model whose file does not say what it takes, as for `to_functional`.
 
     Raises:
         UsageError: the model does not exist, cannot be loaded, or its graph of layers is unknown.
@@ -95,7 +99,7 @@ def load(
         run_custom_objects(custom_objects)
     model = _read_model(pathlib.Path(spec), allow_lambda)
     _check_lambdas(model, spec)
-    model = _retraced(model, spec, input_shape, open_layers)
+    model = _retraced(model, spec, input_shape, open_layers, input_spec)
     return LoadedModel(_prepare(check_functional(model, input_shape), spec, input_shape, num_classes), "none", spec)
 
 
@@ -132,7 +136,7 @@ def _prepare(
 
 
 def _retraced(
-    model: keras.Model, spec: str, input_shape: tuple[int | None, ...] | None, open_layers: bool
+    model: keras.Model, spec: str, input_shape: tuple[int | None, ...] | None, open_layers: bool, input_spec: Any
 ) -> keras.Model:
     """A subclassed model as a functional one; a functional one with opened layers, if so wished."""
     if isinstance(model, keras.Sequential) or functional_graph(model) is not None:
@@ -145,7 +149,17 @@ def _retraced(
                 "open_layers",
             )
         return model
-    functional = to_functional(model, input_shape)
+    was_built = model.built
+    try:
+        functional = to_functional(model, input_spec or input_shape)
+    except UnknownInputs as error:
+        raise UnknownInputs(
+            f"{spec} does not say what {type(model).__qualname__} takes: its call did not run on symbolic tensors when "
+            "it was saved; input_shape=224,224,3 (the shape of one input) says it",
+            setting="input_shape",
+        ) from error
+    if not was_built:  # so that Keras could not give its layers their weights
+        _load_weights(model, spec)
     progress.say(f"note: {spec} holds the subclassed model {type(model).__qualname__}; its call was retraced")
     return functional
 

@@ -64,6 +64,10 @@ def _shape_and_dtype(spec: Any) -> tuple[tuple, str]:
     return tuple(spec.shape)[1:], keras.backend.standardize_dtype(spec.dtype or "float32")
 
 
+class UnknownInputs(UsageError):
+    """A model does not tell the shapes that its `call` takes."""
+
+
 def arguments(model: keras.Model) -> list[str]:
     """The names of the arguments without a default that `call` takes."""
     parameters = inspect.signature(model.call).parameters.values()
@@ -87,7 +91,7 @@ def _built_with(model: keras.Model) -> Any:
             "takes a list of their shapes"
         )
     if not shapes or any(shape is None for shape in shapes):
-        raise UsageError(
+        raise UnknownInputs(
             f"{type(model).__qualname__} was never called, so its inputs are unknown: to_functional(model, input_spec) "
             "takes their shape, such as (224, 224, 3), or a dict or list of shapes"
         )

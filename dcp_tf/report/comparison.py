@@ -17,9 +17,10 @@ from rich.text import Text
 from dcp_tf.errors import UsageError
 from dcp_tf.files import write_atomically, write_text
 from dcp_tf.report import formats
+from dcp_tf.report.metrics import Metric, find_metric
 
 NOTE = (
-    "before: top-1 before fine-tuning; mean and standard deviation over the seeds. auxiliary, selection and "
+    "before: {} before fine-tuning; mean and standard deviation over the seeds. auxiliary, selection and "
     "fine-tuning: mean time of a run; runs of one seed share the auxiliary fine-tuning, and training includes an "
     "evaluation on the test images after each epoch."
 )
@@ -109,7 +110,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
         table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=bool(number))
     for line in body:
         table.add_row(*(Text(cell) for cell in line))
-    table.caption, table.caption_justify = Text("\n".join([NOTE, *_failures(comparison)])), "left"
+    table.caption, table.caption_justify = Text("\n".join(_notes(comparison))), "left"
     return table
 
 
@@ -138,7 +139,7 @@ def comparison_lines(comparison: Mapping[str, Any]) -> str:
     for name, *cells in body:
         lines.append(name)
         lines += [f"    {heading}: {cell}" for heading, cell in zip(head[1:], cells, strict=True)]
-    wrapped = [part for note in [NOTE, *_failures(comparison)] for part in textwrap.wrap(note, 80)]
+    wrapped = [part for note in _notes(comparison) for part in textwrap.wrap(note, 80)]
     return "\n".join([*lines, *wrapped])
 
 
@@ -154,7 +155,7 @@ def comparison_text(comparison: Mapping[str, Any]) -> str:
         "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in cells
     ]
     rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:]), ""])
-    notes = "\n\n".join([NOTE, *_failures(comparison)])
+    notes = "\n\n".join(_notes(comparison))
     return "\n".join([_title(comparison), "", lines[0], rule, *lines[1:], "", notes]) + "\n"
 
 
@@ -190,13 +191,16 @@ def draw_comparison(comparison: Mapping[str, Any], path: str | os.PathLike) -> p
     from matplotlib.figure import Figure
 
     methods = [method for method in summarize(comparison) if method.runs]
+    metric = _metrics(comparison)[0]
+    name, _, unit = metric.axis.partition(" (")
+    unit = unit and f" ({unit}"
     panels = [
-        ("top1_before_finetuning", "top-1 before fine-tuning (%)", 100, _BEFORE),
-        ("top1", "top-1 after fine-tuning (%)", 100, _AFTER),
+        (f"{metric.key}_before_finetuning", f"{name} before fine-tuning{unit}", metric.factor, _BEFORE),
+        (metric.key, f"{name} after fine-tuning{unit}", metric.factor, _AFTER),
         ("selection_seconds", "selection (s)", 1, _INK),
     ]
     panels = [panel for panel in panels if any(panel[0] in method.figures for method in methods)]
-    baseline = comparison["baseline"].get("top1")
+    baseline = comparison["baseline"].get(metric.key)
     style = {"font.size": 10, "text.parse_math": False, "svg.hashsalt": "dcp_tf", "figure.constrained_layout.use": True}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(3.6 * len(panels) + 1.4, 1.2 + 0.42 * len(methods)))
@@ -205,7 +209,7 @@ def draw_comparison(comparison: Mapping[str, Any], path: str | os.PathLike) -> p
             spreads = [method.figures.get(key, Spread(())) for method in methods]
             _draw_panel(axes, spreads, factor, color)
             axes.set_xlabel(label)
-            if key == "top1" and formats.is_number(baseline):
+            if key == metric.key and formats.is_number(baseline):
                 axes.axvline(factor * baseline, color=_MUTED, linestyle="--", linewidth=1)
             if key == "selection_seconds":
                 axes.set_xlim(left=-0.04 * max(axes.get_xlim()[1], 1e-3))
@@ -229,11 +233,17 @@ def _draw_panel(axes, spreads: Sequence[Spread], factor: float, color: str) -> N
     axes.tick_params(axis="y", length=0)
 
 
-def _columns(methods: Sequence[MethodRuns]) -> dict[str, str]:
+def _metrics(comparison: Mapping[str, Any]) -> list[Metric]:
+    """What methods are compared by, the primary one first."""
+    keys = comparison.get("metrics") or ["top1"]
+    return [find_metric(key) or Metric(key, key.replace("_", " "), key, is_fraction=False) for key in keys]
+
+
+def _columns(methods: Sequence[MethodRuns], metrics: Sequence[Metric]) -> dict[str, str]:
     """Headings by the figure that stands below them."""
     columns = {
-        "top1_before_finetuning": "before (%)",
-        "top1": "top-1 (%)",
+        f"{metrics[0].key}_before_finetuning": f"before{' (%)' * metrics[0].is_fraction}",
+        **{metric.key: metric.axis for metric in metrics},
         "macs": "MACs",
         "nominal_macs": "without zeros",
         "params": "params",
@@ -249,21 +259,23 @@ def _columns(methods: Sequence[MethodRuns]) -> dict[str, str]:
 def _cells(comparison: Mapping[str, Any]) -> list[list[str]]:
     """The table as text: the headings, the baseline, a line for each method."""
     methods, baseline = summarize(comparison), comparison["baseline"]
-    columns = _columns(methods)
-    known = {
-        key: Spread((baseline[key],)) for key in ("top1", "macs", "params") if formats.is_number(baseline.get(key))
-    }
-    lines = [["method", "runs", *columns.values()], ["baseline", "", *_figures(columns, known, {})]]
-    lines += [[m.name, str(m.runs), *_figures(columns, m.figures, baseline)] for m in methods]
+    metrics = _metrics(comparison)
+    columns, by_key = _columns(methods, metrics), {metric.key: metric for metric in metrics}
+    keys = (*by_key, "macs", "params")
+    known = {key: Spread((baseline[key],)) for key in keys if formats.is_number(baseline.get(key))}
+    lines = [["method", "runs", *columns.values()], ["baseline", "", *_figures(columns, by_key, known, {})]]
+    lines += [[m.name, str(m.runs), *_figures(columns, by_key, m.figures, baseline)] for m in methods]
     return lines
 
 
-def _figures(columns: Iterable[str], figures: Mapping[str, Spread], baseline: Mapping[str, Any]) -> list[str]:
+def _figures(
+    columns: Iterable[str], metrics: Mapping[str, Metric], figures: Mapping[str, Spread], baseline: Mapping[str, Any]
+) -> list[str]:
     cells = []
     for key in columns:
         spread = figures.get(key, Spread(()))
-        if key.startswith("top1"):
-            cells.append(_percent(spread))
+        if (metric := metrics.get(key.removesuffix("_before_finetuning"))) is not None:
+            cells.append(_percent(spread) if metric.is_fraction else _number(spread))
         elif key.endswith("_seconds"):
             cells.append(formats.duration(spread.mean))
         else:
@@ -279,10 +291,21 @@ def _percent(spread: Spread) -> str:
     return f"{100 * spread.mean:.2f}{deviation}"
 
 
+def _number(spread: Spread) -> str:
+    """Mean and standard deviation of numbers: "0.1031 ± 0.002"."""
+    if spread.mean is None:
+        return formats.ABSENT
+    return formats.short(spread.mean) + ("" if spread.deviation is None else f" ± {formats.short(spread.deviation)}")
+
+
 def _cost(baseline: float | None, mean: float | None) -> str:
     """A mean cost and, where there is one, its change from the baseline's: "20.50 M (-49.78%)"."""
     change = "" if baseline is None or mean is None else f" ({formats.change(baseline, mean)})"
     return formats.short_count(mean) + change
+
+
+def _notes(comparison: Mapping[str, Any]) -> list[str]:
+    return [NOTE.format(_metrics(comparison)[0].axis.partition(" (")[0]), *_failures(comparison)]
 
 
 def _failures(comparison: Mapping[str, Any]) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dcp_tf.report import formats, table_rows
-from dcp_tf.report.metrics import EMBEDDING_METRICS, file_metric, is_accuracy
+from dcp_tf.report.metrics import EMBEDDING_METRICS, file_metric, is_accuracy, main_metrics
 from dcp_tf.report.run_files import epochs
 
 _CHANCE_AT = 0.8  # of the length of a bar
@@ -213,6 +213,21 @@ def epoch_table(phase: Mapping[str, Any]) -> dict[str, Any] | None:
         "name": str(phase.get("name", "training")),
         "headings": [key.replace("_", " ") for key in keys],
         "lines": lines,
+    }
+
+
+def step_table(summary: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What each of several pruning steps left, as headings and lines of cells; None for a run in one step."""
+    steps = [step for step in summary.get("steps") or () if isinstance(step, dict)]
+    if not steps:
+        return None
+    metrics = [metric for metric in main_metrics(summary) if any(metric.key in step for step in steps)]
+    columns = [("step", "Step", str), ("params", "Parameters", formats.count), ("macs", "MACs", formats.count)]
+    columns += [(metric.key, metric.label, metric.write) for metric in metrics]
+    columns += [("seconds", "Time", formats.duration)]
+    return {
+        "headings": [heading for _, heading, _ in columns],
+        "lines": [[write(step.get(key)) for key, _, write in columns] for step in steps],
     }
 
 

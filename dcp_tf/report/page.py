@@ -80,6 +80,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "advice": headline.advice(summary),
         "answers": answer_changes.answer_changes(run.answers),
         "model_rows": table_rows.model_rows(summary, all_figures=True),
+        "steps": content.step_table(summary),
         "files": content.file_records(summary),
         "latency_bars": content.latency_bars(summary, run.benchmark),
         "conditions": content.conditions(run.benchmark),

@@ -5,7 +5,7 @@ run would continue to the end, and its files would be useless too.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ import numpy as np
 
 from dcp_tf.data import images_per_measurement, split_batch
 from dcp_tf.data.data_split import values_per_sample
-from dcp_tf.data.pixel_ranges import other_ranges
+from dcp_tf.data.pixel_ranges import PixelRange, other_ranges
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.evaluation.chance import Chance, ClassOrder, against_chance, better_order, class_orders
 from dcp_tf.evaluation.metrics import predict_function, top1_classes
@@ -319,13 +319,22 @@ class _Diagnosis:
     def _ranges(self) -> list[tuple[Alternative, np.ndarray]]:
         """The metric in other pixel ranges and the outputs for them, the best first."""
         results = []
-        for pixels in other_ranges(self._data, self._images) if isinstance(self._images, np.ndarray) else ():
+        for pixels, images in self._other_images():
             try:
-                outputs = self._outputs_for(pixels.images)
+                outputs = self._outputs_for(images)
                 results.append((Alternative(pixels.name, self._score(outputs, self._labels), pixels.settings), outputs))
             except RunError:  # NaN: not this one
                 continue
         return sorted(results, key=lambda pair: -pair[0].value)
+
+    def _other_images(self) -> Iterator[tuple[PixelRange, Any]]:
+        """Each other pixel range, and the inputs with it; of several inputs one image at a time changes."""
+        if isinstance(self._images, np.ndarray):
+            yield from ((pixels, pixels.images) for pixels in other_ranges(self._data, self._images))
+        elif isinstance(self._images, tuple):
+            for number, part in enumerate(self._images):
+                for pixels in other_ranges(self._data, part, number) if part.ndim == 4 else ():
+                    yield pixels, (*self._images[:number], pixels.images, *self._images[number + 1 :])
 
     def _orders(self, outputs: np.ndarray) -> list[ClassOrder]:
         objective = self._objective

@@ -84,3 +84,45 @@ def test_runs_of_the_first_version_are_recognized():
         flags = Flags(resume=True)
         flags.output_dir = str(saved / name)
         assert is_of_first_version(flags) == expected
+
+
+SUBCLASSED = """
+import keras
+
+@keras.saving.register_keras_serializable("test_compiled_models")
+class {name}(keras.Model):
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.first = keras.layers.Conv2D(8, 3, activation="relu")
+        self.last = keras.layers.Dense(2)
+
+    def call(self, images):
+        features = keras.ops.mean(self.first(images), (1, 2))
+        if {condition}:
+            features = features + 1
+        return self.last(features)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "condition"), [("Tests", "keras.ops.max(features) > 1e9"), ("Knows", "not hasattr(self, 'other')")]
+)
+def test_a_subclassed_file_without_shapes_is_called_with_the_data(folder, tmp_path, capsys, name, condition):
+    path = tmp_path / f"{name.lower()}.py"
+    path.write_text(SUBCLASSED.format(name=name, condition=condition))
+    code: dict = {"__name__": "own"}
+    exec(path.read_text(), code)
+    model, images = code[name](), np.load(folder / "data.npz")["x_test"]
+    expected = model(images).numpy()
+    model._build_shapes_dict = None  # as of a call that did not run on symbolic tensors
+    model.get_build_config = lambda: None
+    model.save(tmp_path / "own.keras")
+    flags = [f"--model={tmp_path / 'own.keras'}", f"--dataset=npz:{folder / 'data.npz'}", f"--custom_objects={path}"]
+    returned, captured = evaluate.run([*flags, "--json"]), capsys.readouterr()
+    if name == "Tests":
+        assert returned == 2
+        assert "tests.py:13: `if keras.ops.max(features) > 1e9:`: a Python condition" in captured.err
+    else:
+        assert returned == 0, captured.err
+        error = np.mean((expected - np.load(folder / "data.npz")["y_test"]) ** 2)
+        assert json.loads(captured.out)["mse"] == pytest.approx(error, rel=1e-4)

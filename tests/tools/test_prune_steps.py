@@ -26,6 +26,9 @@ def test_a_run_of_steps_leaves_one_plan_and_a_row_for_each_step(inputs, tmp_path
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert [step["step"] for step in summary["steps"]] == [1, 2]
     first, last = summary["steps"]
+    page = (tmp_path / "report.html").read_text()
+    steps = page[page.index('id="steps"') :]
+    assert all(f"<td>{step['macs']:,}</td>" in steps[: steps.index("</section>")] for step in (first, last))
     assert summary["baseline"]["macs"] > first["macs"] > last["macs"] == summary["pruned"]["macs"]
     assert last["top1"] == summary["pruned"]["top1"]
     plan = dcp_tf.PruningPlan.load(tmp_path / "plan.json")

@@ -8,7 +8,7 @@ import pytest
 from tool_inputs import SHORT
 
 from dcp_tf.pruning import PruningPlan
-from dcp_tf.tools import evaluate, finetune, prune
+from dcp_tf.tools import compare, evaluate, finetune, prune
 
 
 def _arrays(count: int, seed: int) -> dict[str, np.ndarray]:
@@ -134,6 +134,54 @@ def test_pixels_of_an_image_among_inputs_are_normalized(folder, tmp_path, capsys
     for value, words in (("imag=raw", "'imag' is no input; did you mean 'image'?"), ("meta=raw", "'meta' is no image")):
         assert evaluate.run([*command[:2], f"--normalization={value}"]) == 2
         assert words in capsys.readouterr().err
+
+
+WITH_NAN = np.full((240, 2), np.nan, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("dropped", "replaced", "words"),
+    [
+        (("x_train/meta",), {}, "has the inputs 'image', but x_test of"),
+        (
+            ("x_train/meta", "x_test/meta"),
+            {},
+            "has the input 'image', the model has the inputs",
+        ),
+        ((), {"x_train/meta": WITH_NAN}, "x_train/meta of"),
+        ((), {"x_train/meta": np.array([["a", "b"]] * 240)}, "encode texts as numbers first"),
+        ((), {"y_train/box": WITH_NAN}, "y_train/box of"),
+        ((), {"y_train/box": WITH_NAN[1:]}, "has 239 labels for 240 images"),
+        (
+            ("y_train/box", "y_test/box"),
+            {"y_train/boxes": np.zeros((240, 2))},
+            "labels for the outputs 'boxes'",
+        ),
+        ((), {"y_test/kind": np.full(120, 7)}, "has the label 7, but the model has 3 outputs"),
+    ],
+)
+def test_wrong_arrays_are_one_line(folder, tmp_path, capsys, dropped, replaced, words):
+    arrays = {name: array for name, array in np.load(folder / "data.npz").items() if name not in dropped}
+    np.savez(tmp_path / "wrong.npz", **(arrays | replaced))
+    assert evaluate.run([f"--model={folder / 'model.keras'}", f"--dataset=npz:{tmp_path / 'wrong.npz'}"]) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert words in line
+    assert "--loss" not in line
+
+
+def test_methods_are_compared_by_the_figures_of_all_outputs(folder, tmp_path, capsys):
+    flags = [f"--model={folder / 'model.keras'}", f"--dataset=npz:{folder / 'data.npz'}", "--methods=l1,random"]
+    flags += ["--seeds=1", "--finetune_epochs=1", "--max_steps_per_epoch=2", f"--output_dir={tmp_path}"]
+    assert compare.run(flags) == 0
+    printed, content = capsys.readouterr().out, json.loads((tmp_path / "compare.json").read_text())
+    assert content["metrics"] == ["loss", "box_mse", "kind_top1"]
+    assert "box MSE" in printed
+    assert "kind top-1 (%)" in printed
+    for record in content["runs"]:
+        assert record["loss"] == pytest.approx(record["loss_by_epoch"][-1]) or record["loss"] == pytest.approx(
+            record["loss_before_finetuning"]
+        )
+        assert 0 <= record["kind_top1"] <= 1
 
 
 def test_the_table_shows_each_output(run, capsys):

@@ -79,10 +79,6 @@ def check(model_and_data: ModelAndData, variants: Sequence[Variant], schedule: S
     )
     for variant in variants[1:]:
         context.rebind(variant.method)
-    if model_and_data.objective.primary != "top1":
-        raise UsageError(
-            f"methods are compared by top-1, but this model is measured by {model_and_data.objective.primary}"
-        )
     return dataclasses.replace(schedule, finetuning=context.finetuning, context=context)
 
 
@@ -148,6 +144,7 @@ def run(
         **run_summary.provenance(model_and_data, baseline_check),
         "conditions": conditions(model_and_data, schedule),
         "settings": _plain(settings or {}),
+        "metrics": list(model_and_data.objective.primaries),
         "baseline": before["baseline"],
         "runs": [record for record in before["runs"] if "failure" not in record],
     }
@@ -178,8 +175,8 @@ def measure(
         state: folder that a stopped run resumes from, and in which variants share the auxiliary fine-tuning.
 
     Returns:
-        Cost (for methods that choose kernels also the MACs without zeros), kept and all channels of each group, top-1
-        (fractions of 1) before and after fine-tuning and after each epoch, and seconds. The seconds of a selection that
+        Cost (for methods that choose kernels also the MACs without zeros), kept and all channels of each group, the
+        main figures before and after fine-tuning and after each epoch, and seconds. The seconds of a selection that
         was resumed are None. Seconds of training include the evaluation after each epoch.
     """
     from dcp_tf.graph import ChannelGraph, count_cost, nominal_macs
@@ -202,7 +199,12 @@ def measure(
     stages = sum(seconds[name] for name in trained if name != "auxiliary")  # included in the selection
     graph = ChannelGraph(result.model, context.shapes)
     cost = count_cost(graph)
-    epochs = [e["top1"] for p in result.history if p["name"] == "fine-tuning" for e in p["history"]]
+    tuned = next((p for p in result.history if p["name"] == "fine-tuning"), {"history": []})
+    figures: dict[str, Any] = {}
+    for metric in [m for m in model_and_data.objective.primaries if m in result.before_finetuning]:
+        before, epochs = result.before_finetuning[metric], [entry[metric] for entry in tuned["history"]]
+        kept = _of_kept_epoch(tuned, before, epochs)
+        figures |= {f"{metric}_before_finetuning": before, metric: kept, f"{metric}_by_epoch": epochs}
     if own is not None:
         shutil.rmtree(own, ignore_errors=True)
     return {
@@ -214,21 +216,19 @@ def measure(
         "flops": cost.flops,
         **({"nominal_macs": nominal_macs(graph)} if result.plan.kernels else {}),
         "kept": {group.name: [len(group.kept), group.size] for group in result.plan.groups},
-        "top1_before_finetuning": result.before_finetuning["top1"],
-        "top1": _of_kept_epoch(result, epochs),
-        "top1_by_epoch": epochs,
+        **figures,
         "auxiliary_seconds": sum(trained.values()),
         "selection_seconds": None if stopped else seconds["selection"] - stages,
         "finetuning_seconds": finetuning,
     }
 
 
-def _of_kept_epoch(result: Any, epochs: Sequence[float]) -> float | None:
-    """Top-1 of the weights that fine-tuning kept; None without fine-tuning."""
-    held_out = next((p["held_out"] for p in result.history if p["name"] == "fine-tuning" and "held_out" in p), None)
+def _of_kept_epoch(tuned: Mapping[str, Any], before: float, epochs: Sequence[float]) -> float | None:
+    """A figure of the weights that fine-tuning kept; None without fine-tuning."""
+    held_out = tuned.get("held_out")
     if not epochs or held_out is None:
         return epochs[-1] if epochs else None
-    return epochs[held_out["kept_epoch"] - 1] if held_out["kept_epoch"] else result.before_finetuning["top1"]
+    return epochs[held_out["kept_epoch"] - 1] if held_out["kept_epoch"] else before
 
 
 def attempt(
@@ -286,6 +286,7 @@ def _line(record: Mapping[str, Any], left: float) -> str:
     name = f"{record['method']}, seed {record['seed']}"
     if "failure" in record:
         return f"{name} failed: {record['failure']}"
-    parts = [f"{name}: top1 {record['top1_before_finetuning']:.4f} before fine-tuning"]
-    parts += [f"{record['top1']:.4f} after"] if record["top1"] is not None else []
+    metric = next(key.removesuffix("_before_finetuning") for key in record if key.endswith("_before_finetuning"))
+    parts = [f"{name}: {metric} {record[f'{metric}_before_finetuning']:.4f} before fine-tuning"]
+    parts += [f"{record[metric]:.4f} after"] if record[metric] is not None else []
     return ", ".join(parts) + (f"; about {formats.duration(left)} to go" if left else "")

@@ -73,7 +73,7 @@ def run(
         for line in step_lines(result.steps, model_and_data.objective.primary):
             progress.say(line)
     if reference is not None:
-        content["metric"] = reference.metric
+        content |= reference.for_summary()
     resolved = _resolved(model_and_data, job)
     summary = run_summary.write_summary(folder, started, model_and_data, flags, resolved, baseline_check, **content)
     with collect(failures, answers.FILE, flags.debug):

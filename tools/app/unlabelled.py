@@ -30,8 +30,16 @@ class Reference:
     @property
     def metric(self) -> str:
         """Name of the primary figure."""
-        name, objective = self.parts[0]
-        return f"{name}{'_' * bool(name)}baseline_{objective.fidelity}"
+        return self.metrics[0]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The primary figure of each output."""
+        return [f"{name}{'_' * bool(name)}baseline_{objective.fidelity}" for name, objective in self.parts]
+
+    def for_summary(self) -> dict[str, Any]:
+        """The names of the figures as summary.json holds them."""
+        return {"metric": self.metric, **({"metrics": self.metrics} if len(self.parts) > 1 else {})}
 
     def compare(self, model_or_predict: Any) -> dict[str, float]:
         """The figures of a model or of a function from inputs to outputs; see `dcp_tf.evaluation.fidelity`."""

@@ -171,13 +171,12 @@ def load_model_and_data(flags: Any) -> ModelAndData:
     Raises:
         UsageError: one of them cannot be used, or they do not fit.
     """
-    from dcp_tf import models
     from dcp_tf.models.functional import functional_graph
     from dcp_tf.models.signature import with_flat_signature
 
     if not flags.model:
         raise UsageError("say which model: --model=zoo:NAME, keras:NAME or a path to a .keras file")
-    loaded = models.load(flags.model, weights=flags.weights, **_zoo_shape(flags), **model_flags.loading_of(flags))
+    loaded = _load_model(flags)
     if not flags.dataset.startswith(_OWN_DATA):
         require_one_input(flags.model, loaded.model)
     notes = model_flags.compile_model(flags, loaded.model)
@@ -207,6 +206,26 @@ def load_model_and_data(flags: Any) -> ModelAndData:
     if "expected" in flags and model_and_data.objective is not None:
         baseline.read_expected(flags, model_and_data.objective.primary)
     return model_and_data
+
+
+def _load_model(flags: Any) -> Any:
+    """The model; one whose file does not say what it takes is called with inputs of the shapes of the data."""
+    import keras
+
+    from dcp_tf import data, models
+    from dcp_tf.models.retrace_inputs import UnknownInputs
+
+    arguments = {"weights": flags.weights, **_zoo_shape(flags), **model_flags.loading_of(flags)}
+    try:
+        return models.load(flags.model, **arguments)
+    except UnknownInputs:
+        if flags.dataset.startswith("npz:"):
+            train = data.load_arrays(flags.dataset.removeprefix("npz:")).train
+        else:
+            train = data.load(flags.dataset, seed=flags.seed, data_dir=flags.data_dir).train
+        shapes = iter(train.shapes)
+        spec = keras.tree.map_structure(lambda _: tuple(next(shapes)), train._spec()[0])
+        return models.load(flags.model, input_spec=spec, **arguments)
 
 
 def require_one_input(source: str, model: Any) -> None:

@@ -33,7 +33,12 @@ def bind(dataset: Any, model: Any, notes: list[str]) -> Any:
 def names_of_labels(model_and_data: Any) -> str:
     """How labels of several outputs are called, as the end of a sentence; empty for one output."""
     names = getattr(model_and_data.objective, "names", ())
-    return f"; those of its outputs are called {', '.join(f'y_test/{name}' for name in names)} in an npz" * bool(names)
+    if not names:
+        return ""
+    return (
+        f"; those of its outputs are called {', '.join(f'y_test/{name}' for name in names)} in an npz, and a function "
+        f"returns them as a dict {{{', '.join(f'{name!r}: ...' for name in names)}}}"
+    )
 
 
 def _without_labels(inputs: Any, labels: Any, weights: Any) -> tuple[Any, None, None]:
@@ -62,9 +67,12 @@ def read(flags: Any, file_model: Any, model: Any, dataset: Any, notes: list[str]
             f"--{given[0]} is for one output; of several each loss is that of model.compile, or follows from its labels"
         )
     train = dataset.train
-    objective = compiled_objective(file_model, model, train, say=notes.append)
-    if objective is None:
-        objective = as_objective(None, model, train)
-        notes.append(f"losses: {objective.describe()} (from the outputs and the labels)")
-    objective.check(dataset.test.labels, output_shape(model, dataset.test), f"{dataset.name} (test)")
+    try:
+        objective = compiled_objective(file_model, model, train, what=f"{dataset.name} (train)", say=notes.append)
+        if objective is None:
+            objective = as_objective(None, model, train)
+            notes.append(f"losses: {objective.describe()} (from the outputs and the labels)")
+        objective.check(dataset.test.labels, output_shape(model, dataset.test), f"{dataset.name} (test)")
+    except UsageError as error:  # without settings: --loss is for one output
+        raise UsageError(str(error)) from error
     return objective

@@ -106,7 +106,7 @@ class Program:
     def enum_by_name(self, name: str, default: str | None, values: Sequence[str], about: str) -> None:
         """Defines a flag that takes one of some words, or one for each of several names: NAME=WORD,NAME=WORD."""
         parser = _ByNameParser(values)
-        self._define(absl_flags.DEFINE, parser, name, default, f"<{'|'.join(values)}>: {about}")
+        self._define(absl_flags.DEFINE, parser, name, default, about)
 
     def help(self) -> str:
         """The text of `--helpfull`."""
@@ -224,13 +224,13 @@ class _SwitchParser(absl_flags.ArgumentParser):
 class _ByNameParser(absl_flags.ArgumentParser):
     def __init__(self, values: Sequence[str]):
         super().__init__()
-        self._values = tuple(values)
+        self.enum_values = tuple(values)
 
     def parse(self, argument: str) -> str:
         words = [entry.rpartition("=") for entry in argument.split(",")]
-        is_by_name = all(name and word in self._values for name, _, word in words)
-        if argument not in self._values and not is_by_name:
-            raise ValueError(f"value should be one of <{'|'.join(self._values)}>, or NAME=VALUE for several inputs")
+        is_by_name = all(name and word in self.enum_values for name, _, word in words)
+        if argument not in self.enum_values and not is_by_name:
+            raise ValueError(f"value should be one of <{'|'.join(self.enum_values)}>, or NAME=VALUE for several inputs")
         return argument
 
     def flag_type(self) -> str:
