@@ -10,6 +10,7 @@ import numpy as np
 # How Keras finds "accuracy" and what else has several forms; it has no public name.
 from keras.src.trainers.compile_utils import get_metric
 
+from dcp_tf import progress
 from dcp_tf.errors import UsageError, first_line
 from dcp_tf.evaluation import predict_function
 from dcp_tf.training.objectives import Objective
@@ -22,7 +23,12 @@ class KerasMetrics:
     Args:
         plain: objects, functions or names.
         weighted: those that sample weights count in.
+
+    Attributes:
+        leaves_out_failing: whether a metric that cannot take the labels is left out with a line, not an error.
     """
+
+    leaves_out_failing = False
 
     def __init__(self, plain: Sequence[Any], weighted: Sequence[Any] = ()):
         self._given = [(metric, False) for metric in plain] + [(metric, True) for metric in weighted]
@@ -42,11 +48,15 @@ class KerasMetrics:
         for outputs, labels, weights in batches:
             if self._metrics is None:
                 self._metrics = [(get_metric(metric, labels, outputs), weighs) for metric, weighs in self._given]
-            for metric, weighs in self._metrics:
+            for metric, weighs in [*self._metrics]:
                 try:
                     metric.update_state(labels, outputs, *([weights] if weighs and weights is not None else []))
                 except Exception as error:  # a user's own code, or labels of another form
-                    raise UsageError(f"the compiled metric {metric.name!r} failed: {first_line(error)}") from error
+                    failure = f"the compiled metric {metric.name!r} failed: {first_line(error)}"
+                    if not self.leaves_out_failing:
+                        raise UsageError(failure) from error
+                    progress.say(f"note: {failure}; it is left out")
+                    self._metrics.remove((metric, weighs))
         figures: dict[str, float] = {}
         for metric, weighs in self._metrics or []:
             result = metric.result()

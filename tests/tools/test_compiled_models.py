@@ -62,6 +62,15 @@ def test_an_unknown_loss_is_one_line_until_its_file_is_given(folder, capsys):
     assert figures["loss"] == pytest.approx(json.loads(without.out)["mae"] / 2, rel=1e-5)
 
 
+def test_a_metric_that_cannot_take_the_labels_is_left_out(folder, tmp_path, capsys):
+    model = keras.models.load_model(folder / "mae.keras")
+    model.compile("adam", "mae", metrics=[keras.metrics.AUC(multi_label=True, num_labels=3, name="own_auc"), "mse"])
+    model.save(tmp_path / "auc.keras")
+    taken = run(evaluate, tmp_path, capsys, "auc", "--json", f"--dataset=npz:{folder / 'data.npz'}")
+    assert "note: the compiled metric 'own_auc' failed" in taken.err
+    assert {"mse", "mae"} <= json.loads(taken.out).keys()
+
+
 @pytest.mark.parametrize(
     ("flags", "optimizer", "rate"),
     [((), "adamw", 3e-4), (("--finetune_lr=0.0005",), "adamw", 5e-4), (("--optimizer=sgd",), "sgd", 0.01)],

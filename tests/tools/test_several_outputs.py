@@ -175,6 +175,9 @@ def test_methods_are_compared_by_the_figures_of_all_outputs(folder, tmp_path, ca
     assert compare.run(flags) == 0
     printed, content = capsys.readouterr().out, json.loads((tmp_path / "compare.json").read_text())
     assert content["metrics"] == ["loss", "box_mse", "kind_top1"]
+    assert content["conditions"]["finetuning optimizer"]["class_name"] == "Adam"
+    assert compare.run([*flags, "--class_weight=box=balanced", "--resume"]) == 2
+    assert "output 'box' learns" in capsys.readouterr().err
     assert "box MSE" in printed
     assert "kind top-1 (%)" in printed
     for record in content["runs"]:

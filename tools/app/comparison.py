@@ -19,6 +19,7 @@ from dcp_tf.tools.app import run_summary
 from dcp_tf.tools.cli import joint_outputs
 from dcp_tf.tools.cli.data_flags import ModelAndData
 from dcp_tf.tools.cli.method_specs import Variant
+from dcp_tf.tools.cli.training_flags import as_compiled
 
 FILE = "compare.json"
 
@@ -74,7 +75,7 @@ def check(model_and_data: ModelAndData, variants: Sequence[Variant], schedule: S
         validation_data=model_and_data.dataset.test,
         objective=model_and_data.objective,
         auxiliary=schedule.auxiliary,
-        finetuning=schedule.finetuning,
+        finetuning=as_compiled(schedule.finetuning, model_and_data, "fine-tuning"),
         distillation=schedule.distillation,
     )
     for variant in variants[1:]:

@@ -33,6 +33,11 @@ def weigh_classes(flags: Any, model_and_data: Any) -> Any:
 
     dataset, outputs = model_and_data.dataset, getattr(model_and_data.objective, "names", ())
     given = read_class_weight(flags.class_weight, getattr(dataset, "class_names", ()), outputs)
+    for output in given if outputs else [""]:
+        objective = model_and_data.objective.part(output) if output else model_and_data.objective
+        if objective.name in ("mse", "multilabel"):
+            what = f"output {output!r}" if output else "the model"
+            raise UsageError(f"--class_weight is for one class per sample; {what} learns {objective.describe()}")
     train = with_class_weight(dataset.train, given)
     return dataclasses.replace(model_and_data, dataset=dataclasses.replace(dataset, train=train))
 

@@ -72,6 +72,8 @@ def _compiled(file_model: Any, model: Any, dataset: Any, shape: tuple, notes: li
         notes.append(f"the loss of model.compile does not fit the labels ({error})")
         return None
     notes += [f"{line} (--loss overrides)" for line in lines]
+    if objective is not None and objective.keras_metrics is not None:  # its labels may have had another form
+        objective.keras_metrics.leaves_out_failing = True
     return objective
 
 
