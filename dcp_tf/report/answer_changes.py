@@ -7,6 +7,7 @@ from typing import Any
 
 from dcp_tf.errors import UsageError
 from dcp_tf.report import formats
+from dcp_tf.report.headline import LIKELY_CHANCE
 
 _MOST_CLASSES = 12  # that are shown at once
 _PICTURE = re.compile(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]+")
@@ -104,7 +105,9 @@ def _sentence(images: int, lost: int, gained: int, other: int, p_value: float | 
     )
     if p_value is None:
         return f"{text}."
-    chance = "chance alone often makes as large a difference" if p_value > 0.05 else "chance alone rarely does that"
+    chance = (
+        "chance alone often makes as large a difference" if p_value > LIKELY_CHANCE else "chance alone rarely does that"
+    )
     return f"{text}. {chance[:1].upper()}{chance[1:]} (exact McNemar test, p = {p_value:.2g})."
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from dcp_tf.report import formats, table_rows
 from dcp_tf.report.metrics import file_metric, primary_metric
 
+LIKELY_CHANCE = 0.05  # p value above which a difference may be chance
 _INTEGER = ("int8", "qat", "int16x8")  # the files that devices run, the most usual first
 
 
@@ -184,8 +185,13 @@ def _moved(compare: Any, before: Any, after: Any, write: Any) -> str:
     return "" if moved == formats.ABSENT else f"{moved} from {write(before)}"
 
 
-def advice(summary: Mapping[str, Any]) -> list[str]:
-    """What to try next, as the run logged it."""
+def advice(summary: Mapping[str, Any], answers: Mapping[str, Any]) -> list[str]:
+    """What to try next, as the run logged it; to remove more where it logged nothing and accuracy is as before.
+
+    Args:
+        summary: of the run.
+        answers: `answers.json`, or nothing.
+    """
     lines = summary.get("advice")
     idle = [
         f"the auxiliary classifiers at {', '.join(map(str, layers))} are hardly better than a constant answer: train "
@@ -193,4 +199,14 @@ def advice(summary: Mapping[str, Any]) -> list[str]:
         for phase in summary.get("phases") or []
         if isinstance(layers := phase.get("heads_at_chance"), list) and layers
     ]
-    return [*(str(line) for line in (lines if isinstance(lines, list) else ())), *idle]
+    logged = [*(str(line) for line in (lines if isinstance(lines, list) else ())), *idle]
+    return logged or _remove_more(summary, answers)
+
+
+def _remove_more(summary: Mapping[str, Any], answers: Mapping[str, Any]) -> list[str]:
+    p_value, flags = answers.get("p_value"), summary.get("settings") or {}
+    rate, targets = flags.get("rate"), [name for name in flags if name.startswith("target_") and flags[name]]
+    if not answers or (formats.is_number(p_value) and p_value <= LIKELY_CHANCE) or summary.get("failures"):
+        return []
+    more = f"a lower --{targets[0]}" if targets else f"--rate={rate + 0.3 * (1 - rate):.2g}" * formats.is_number(rate)
+    return [f"the accuracy is as before within chance: a smaller model may do as well: try {more}"] if more else []

@@ -77,7 +77,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "warning": content.baseline_warning(summary),
         "facts": _facts(summary),
         "key_figures": headline.key_figures(summary),
-        "advice": headline.advice(summary),
+        "advice": headline.advice(summary, run.answers),
         "answers": answer_changes.answer_changes(run.answers),
         "model_rows": table_rows.model_rows(summary, all_figures=True),
         "steps": content.step_table(summary),

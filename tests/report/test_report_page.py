@@ -287,6 +287,23 @@ def test_the_page_says_what_to_try_next_and_how_to_repeat_the_run(run_summary, m
     assert "dcp-tf prune \\ '--model=my model.keras' \\ --seed=3" in text
 
 
+def test_where_accuracy_is_as_before_more_can_be_removed(run_summary, make_run):
+    for changes, p_value, expected in (
+        ({}, 1.0, "--rate=0.65"),
+        ({"target_macs": "60%"}, None, "a lower --target_macs"),
+    ):
+        summary = {**run_summary, "settings": {**run_summary["settings"], **changes}}
+        text = Page(write_report(make_run(summary=summary, answers={**ANSWERS, "p_value": p_value}))).text
+        assert f"a smaller model may do as well: try {expected}" in text
+        for other in ({"advice": ["rest"]}, {"failures": ["a file"]}):
+            assert (
+                "smaller model" not in Page(write_report(make_run(summary={**summary, **other}, answers=ANSWERS))).text
+            )
+    assert (
+        "smaller model" not in Page(write_report(make_run(summary=summary, answers={**ANSWERS, "p_value": 0.01}))).text
+    )
+
+
 HOSTILE = st.one_of(
     st.sampled_from(
         ["</style><script>", "'\"><img src=x onerror=alert(1)>", "--><!--", "]]>&lt;", "{{ 7*7 }}", "</title>", "$x^2$"]
