@@ -113,7 +113,7 @@ def test_values_are_the_same_kept_or_computed_again(memory, disk, tmp_path):
 @pytest.mark.parametrize("net", ["residual", "concatenated"])
 def test_selection_is_the_same_under_every_limit(net):
     found = []
-    for memory, disk in ((2**30, 0), (25_000, 0), (0, 0), (0, 2**30), (25_000, 2**30)):
+    for memory, disk in ((2**30, 0), (25_000, 0), (25_000, 2**30), (0, 0)):
         model = build(NETS[net])
         setting = Setting(model, limit=memory, disk=disk)
         cache = setting.cache
