@@ -40,7 +40,9 @@ def run(some, compiled=True, method=METHOD, **settings):
     model = joined()
     if compiled:
         model.compile(keras.optimizers.AdamW(1e-3, weight_decay=0.01), "sparse_categorical_crossentropy")
-    return dcp_tf.prune(model, some, method, **{"auxiliary": SHORT, "finetuning": SHORT, **settings})
+    return dcp_tf.prune(
+        model, some, method, **{"auxiliary": SHORT, "finetuning": SHORT, "looks_at_baseline": False, **settings}
+    )
 
 
 def test_both_trainings_use_the_compiled_optimizer_and_their_callbacks_and_resume(some, tmp_path, capsys):
@@ -62,7 +64,7 @@ def test_both_trainings_use_the_compiled_optimizer_and_their_callbacks_and_resum
 
 
 def test_an_optimizer_that_is_asked_for_comes_before_the_compiled_one(some):
-    l1 = {"method": dcp_tf.L1(rate=0.5, round_to=1), "looks_at_baseline": False}
+    l1 = {"method": dcp_tf.L1(rate=0.5, round_to=1)}
     plain = run(some, compiled=False, finetuning=FINETUNING, **l1)
     sgd = dcp_tf.TrainConfig(epochs=2, batch_size=16, learning_rate=0.01, optimizer="sgd")
     assert same_result(run(some, finetuning=sgd, **l1), plain)

@@ -29,7 +29,7 @@ def test_heads_that_learned_nothing_are_named(learnable, capsys):
     result = dcp_tf.prune(
         network(),
         (images, labels),
-        dcp_tf.DCP(rate=0.5, round_to=1, auxiliary_layers=("conv1",), selection_samples=64),
+        dcp_tf.DCP(rate=0.5, round_to=1, auxiliary_layers=("conv1",), selection_samples=64, recover=0),
         auxiliary=TrainConfig(epochs=10, batch_size=32, learning_rate=0.05 if learnable else 1e-5),
         finetuning=TrainConfig(epochs=0),
     )
