@@ -6,7 +6,7 @@ import types
 
 import pytest
 from tool_inputs import (
-    SHORT,
+    WHOLE,
     nested_model,
     plain_model,
     residual_model,
@@ -62,7 +62,7 @@ def whole_process(inputs, made_once):
     def make(folder):
         done = run_process(
             *("-m", "dcp_tf.tools.prune", inputs.residual, inputs.data(), f"--output_dir={folder / 'out'}"),
-            *(*SHORT, "--quantization=float32,int8", "--seed=3", "--reload_check"),
+            *(*WHOLE, "--quantization=float32,int8", "--reload_check"),
         )
         assert done.returncode == 0, done.stderr
         (folder / "said.json").write_text(json.dumps({"stdout": done.stdout, "stderr": done.stderr}))
@@ -82,6 +82,19 @@ def whole_run(whole_process):
 def copied_run(whole_run, tmp_path):
     """A copy of the whole run that a test may change."""
     return pathlib.Path(shutil.copytree(whole_run, tmp_path / "copy"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def without_recovery():
+    """The recovery takes a third of a short run; the whole run has it."""
+    from dcp_tf.tools import compare, prune, quickstart
+
+    programs = [program.PROGRAM.flags for program in (compare, prune, quickstart)]
+    for flags in programs:
+        flags.set_default("recover", 0.0)
+    yield
+    for flags in programs:
+        flags.set_default("recover", None)
 
 
 @pytest.fixture(autouse=True, scope="session")

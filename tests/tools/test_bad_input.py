@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tool_inputs import SHORT, contents, detector, write_images
+from tool_inputs import SHORT, WHOLE, contents, detector, write_images
 
 from dcp_tf import tflite
 from dcp_tf.tools import benchmark, compare, evaluate, export, finetune, inspect_model, prune, quickstart, report, train
@@ -214,7 +214,7 @@ def test_folder_that_is_no_run(refused):
 
 def test_resume_with_other_settings(copied_run, inputs, capsys):
     before = contents(copied_run)
-    flags = [inputs.residual, inputs.data(), f"--output_dir={copied_run}", *SHORT, "--seed=3", "--resume"]
+    flags = [inputs.residual, inputs.data(), f"--output_dir={copied_run}", *WHOLE, "--resume"]
     assert prune.run([*flags, "--rate=0.25"]) == 2
     line = capsys.readouterr().err.splitlines()[-1]
     assert "other settings" in line
@@ -224,7 +224,7 @@ def test_resume_with_other_settings(copied_run, inputs, capsys):
 
 def test_resume_with_other_data(copied_run, inputs, capsys):
     before = contents(copied_run)
-    flags = [inputs.residual, f"--output_dir={copied_run}", *SHORT, "--seed=3", "--resume"]
+    flags = [inputs.residual, f"--output_dir={copied_run}", *WHOLE, "--resume"]
     for other in ([inputs.data("two")], [inputs.data(), "--mean=.5", "--std=.1"]):
         assert prune.run([*flags, *other]) == 2
         line = capsys.readouterr().err.splitlines()[-1]

@@ -1,10 +1,12 @@
 """`compare`: equal cost, every run kept, a stopped comparison goes on, bad input is found before anything runs."""
 
+import contextlib
+import io
 import json
 import types
 
 import pytest
-from tool_inputs import contents, run_process
+from tool_inputs import contents
 
 from dcp_tf.report import comparison_text
 from dcp_tf.tools import compare
@@ -33,9 +35,10 @@ def without_seconds(found):
 def compared(inputs, tmp_path_factory):
     """The folder of one whole comparison, which tests only read, and what it printed."""
     folder = tmp_path_factory.mktemp("compare") / "out"
-    done = run_process("-m", "dcp_tf.tools.compare", *flags(inputs, folder, f"--methods={','.join(METHODS)}"))
-    assert done.returncode == 0, done.stderr
-    return folder, done
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
+        assert compare.run(flags(inputs, folder, f"--methods={','.join(METHODS)}")) == 0
+    return folder, types.SimpleNamespace(stdout=stdout.getvalue(), stderr=stderr.getvalue())
 
 
 def test_every_method_is_run_with_every_seed(compared):

@@ -32,8 +32,8 @@ def kernel_of_the_base(path):
 
 def test_a_frozen_base_is_said_and_kept(inputs, borrowed, tmp_path, capsys):
     base = borrowed / "base.keras"
-    assert run(inputs, base, tmp_path / "none", "--finetune_epochs=0") == 0
-    assert run(inputs, base, tmp_path / "frozen") == 0
+    assert run(inputs, base, tmp_path / "none", "--method=l1", "--finetune_epochs=0") == 0
+    assert run(inputs, base, tmp_path / "frozen", "--method=l1") == 0
     said = capsys.readouterr().err
     assert "2 of 4 layers are frozen (trainable=False)" in said
     assert "--unfreeze trains them too" in said
@@ -43,8 +43,8 @@ def test_a_frozen_base_is_said_and_kept(inputs, borrowed, tmp_path, capsys):
 
 def test_a_frozen_base_is_trained_where_that_is_asked_for(inputs, borrowed, tmp_path, capsys):
     base = borrowed / "base.keras"
-    assert run(inputs, base, tmp_path / "none", "--finetune_epochs=0") == 0
-    assert run(inputs, base, tmp_path / "free", "--unfreeze", "--held_out=0") == 0
+    assert run(inputs, base, tmp_path / "none", "--method=l1", "--finetune_epochs=0") == 0
+    assert run(inputs, base, tmp_path / "free", "--method=l1", "--unfreeze", "--held_out=0") == 0
     assert "2 frozen layers are trained too" in capsys.readouterr().err
     before, after = (kernel_of_the_base(tmp_path / name / "pruned.keras") for name in ("none", "free"))
     assert before.shape == after.shape

@@ -15,12 +15,12 @@ def summary_of(folder):
     return json.loads((folder / "summary.json").read_text())
 
 
-QUICK = ("multilabel", "regression", "unet", "embedding")
+def quick(*names, among):
+    """Those in the default run; the library's tests prune models of each kind."""
+    return [pytest.param(name, marks=() if name in names else pytest.mark.slow) for name in among]
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else [pytest.mark.slow]) for name in CASES]
-)
+@pytest.mark.parametrize("name", quick("multilabel", "embedding", among=CASES))
 def test_prune_and_evaluate(name, tmp_path, capsys):
     case, folder = CASES[name], tmp_path / "out"
     flags = write(tmp_path, name)
@@ -51,7 +51,7 @@ def test_prune_and_evaluate(name, tmp_path, capsys):
             assert measured[case.metric] == pytest.approx(summary["pruned"][case.metric], rel=1e-2, abs=1e-2)
 
 
-@pytest.mark.parametrize("name", ["multilabel", "maps_of_numbers", "embedding"])
+@pytest.mark.parametrize("name", quick("maps_of_numbers", among=("multilabel", "maps_of_numbers", "embedding")))
 def test_prune_without_labels_and_measure_with_those_of_the_test_images(name, tmp_path, capsys):
     case, folder = CASES[name], tmp_path / "out"
     flags = write(tmp_path, name, y_train=None)
@@ -60,7 +60,7 @@ def test_prune_without_labels_and_measure_with_those_of_the_test_images(name, tm
     assert np.isfinite(summary_of(folder)["pruned"][case.metric])
 
 
-@pytest.mark.parametrize("name", ["regression", "unet", "embedding"])
+@pytest.mark.parametrize("name", quick("unet", among=("regression", "unet", "embedding")))
 def test_finetune_with_a_teacher(name, tmp_path, capsys):
     flags = write(tmp_path, name)
     teacher = flags[0].replace("--model", "--teacher")

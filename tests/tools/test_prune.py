@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from tool_inputs import SHORT, architecture, contents, kept_channels, run_process
+from tool_inputs import SHORT, WHOLE, architecture, contents, kept_channels, run_process
 
 import dcp_tf
 from dcp_tf.tools import prune
@@ -131,7 +131,7 @@ def test_the_model_is_smaller_by_what_the_plan_says(whole_run, summary):
 
 
 def test_the_same_seed_gives_the_same_plan_and_another_run_replaces_the_first(whole_run, copied_run, inputs, capsys):
-    flags = [inputs.residual, inputs.data(), f"--output_dir={copied_run}", *SHORT, "--seed=3"]
+    flags = [inputs.residual, inputs.data(), f"--output_dir={copied_run}", *WHOLE]
     before = contents(copied_run)
     assert prune.run(flags) == 2
     assert "holds a finished run" in capsys.readouterr().err.splitlines()[-1]
@@ -160,6 +160,6 @@ def test_it_says_at_the_start_what_will_happen(inputs, tmp_path, capsys):
 def test_leftovers_of_a_killed_run_are_cleared(copied_run, inputs):
     (copied_run / "state" / ".writing-abc.npz").write_bytes(b"half")
     (copied_run / ".writing-abc.keras").write_bytes(b"half")
-    flags = [inputs.residual, inputs.data(), f"--output_dir={copied_run}", *SHORT, "--seed=3", "--resume"]
+    flags = [inputs.residual, inputs.data(), f"--output_dir={copied_run}", *WHOLE, "--resume"]
     assert prune.run(flags) == 0
     assert not [name for name in contents(copied_run) if ".writing" in name]

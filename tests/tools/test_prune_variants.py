@@ -26,7 +26,10 @@ def run(folder, *flags):
 ONE_SHOT = ["random", "l1", "l2", "fpgm", "taylor", "apoz", "thinet", "lasso", "width_multiplier"]
 
 
-@pytest.mark.parametrize("method", ONE_SHOT)
+QUICK = ("l1", "thinet", "width_multiplier")
+
+
+@pytest.mark.parametrize("method", [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in ONE_SHOT])
 def test_one_shot_methods(method, inputs, tmp_path):
     assert run(tmp_path, inputs.residual, inputs.data(), f"--method={method}") == {"inside": 4, "wide": 6}
 
@@ -101,11 +104,13 @@ def test_without_fine_tuning_the_model_is_the_plan_alone(inputs, tmp_path):
 
 
 def test_excluded_groups_keep_all_channels(inputs, tmp_path):
-    assert run(tmp_path, inputs.residual, inputs.data(), "--method=l1", "--exclude=inside") == {"wide": 6}
+    assert run(tmp_path, inputs.residual, inputs.data(), "--method=l1", "--exclude=inside", "--finetune_epochs=0") == {
+        "wide": 6
+    }
 
 
 def test_outputs_flag_overrides_what_the_activation_says(inputs, tmp_path, capsys):
-    run(tmp_path, inputs.plain, inputs.data(), "--method=l1", "--outputs=logits")
+    run(tmp_path, inputs.plain, inputs.data(), "--method=l1", "--outputs=logits", "--finetune_epochs=0")
     assert "outputs:" not in capsys.readouterr().err
     assert json.loads((tmp_path / "summary.json").read_text())["outputs"] == "logits"
 

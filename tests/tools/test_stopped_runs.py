@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from tool_inputs import CHECKOUT, SHORT, Stop, contents, kept_channels
+from tool_inputs import CHECKOUT, SHORT, WHOLE, Stop, contents, kept_channels
 
 from dcp_tf.tools import export, finetune, prune, train
 
@@ -119,7 +119,7 @@ def test_a_run_stopped_between_two_writes_and_resumed_gives_the_same_plan(
 ):
     import keras
 
-    flags = [inputs.residual, inputs.data(), f"--output_dir={tmp_path}", *SHORT, "--seed=3"]
+    flags = [inputs.residual, inputs.data(), f"--output_dir={tmp_path}", *WHOLE]
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", Stop(os.replace, write, KeyboardInterrupt()))
         assert prune.run(flags) == 130
@@ -135,7 +135,7 @@ def test_a_run_stopped_between_two_writes_and_resumed_gives_the_same_plan(
 @pytest.mark.parametrize("seed", range(3))
 def test_a_run_killed_at_any_moment_and_resumed_gives_the_same_plan(seed, whole_run, inputs, tmp_path):
     command = [sys.executable, "-m", "dcp_tf.tools.prune", inputs.residual, inputs.data(), f"--output_dir={tmp_path}"]
-    command += [*SHORT, "--quantization=float32,int8", "--seed=3", "--resume"]
+    command += [*WHOLE, "--quantization=float32,int8", "--resume"]
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     rng = random.Random(seed)
     for _ in range(3):
