@@ -291,11 +291,14 @@ def choose_groups(graph: ChannelGraph, method: Method, layers: Sequence[str] = (
     groups = [g for g in graph.prunable(method.prune_residual) if not method.excludes(g.name)]
     if groups or not method.chooses_channels:
         return groups
-    if graph.prunable(method.prune_residual):
-        raise UsageError(f"exclude={', '.join(method.exclude)} leaves no group of channels to prune", "exclude")
     reasons = {g.pinned_because for g in graph.groups if g.pinned_because}
-    kinds = {"recurrent units" if g.recurrent else "residual streams" for g in graph.prunable(True)}
+    others = {g.name for g in graph.prunable(False)}
+    streams = [g for g in graph.prunable(True) if g.name not in others]
+    kinds = {"recurrent units" if g.recurrent else "residual streams" for g in streams}
     residual = "" if method.prune_residual or not kinds else f"; {' and '.join(sorted(kinds))} need prune_residual=True"
+    if graph.prunable(method.prune_residual):
+        excluded = f"exclude={', '.join(method.exclude)} leaves no group of channels to prune{residual}"
+        raise UsageError(excluded, ["exclude", *(["prune_residual"] if residual else [])])
     wrapped = note_of_wrapped_models(graph.trace.model)
     raise UsageError(
         f"the model has no group of channels to prune ({wrapped or '; '.join(sorted(reasons)[:3])}{residual})",
