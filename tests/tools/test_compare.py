@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import types
 
 import pytest
 from tool_inputs import contents
@@ -46,7 +45,7 @@ def test_every_method_is_run_with_every_seed(compared):
     runs = read(folder)["runs"]
     assert [(r["seed"], r["method"]) for r in runs] == [(seed, method) for seed in (0, 1) for method in METHODS]
     assert {path.name for path in folder.iterdir()} == {
-        *("compare.json", "compare.md", "compare.png", "compare.svg", "state")
+        *("compare.json", "compare.md", "compare.png", "compare.svg", "flags.txt", "state")
     }
     assert "written to" in done.stderr
     assert all(method in done.stdout for method in METHODS)
@@ -76,9 +75,8 @@ def test_what_does_not_draw_is_fine_tuned_with_each_seed(compared):
 @pytest.mark.parametrize(("held_out", "top1"), [({"kept_epoch": 0}, 0.5), ({"kept_epoch": 2}, 0.7), (None, 0.6)])
 def test_what_is_compared_are_the_weights_that_fine_tuning_ended_with(held_out, top1):
     phase = {"name": "fine-tuning", **({} if held_out is None else {"held_out": held_out})}
-    result = types.SimpleNamespace(history=[{"name": "selection"}, phase], before_finetuning={"top1": 0.5})
-    assert comparison._of_kept_epoch(result, [0.4, 0.7, 0.6]) == top1
-    assert comparison._of_kept_epoch(result, []) is None
+    assert comparison._of_kept_epoch(phase, 0.5, [0.4, 0.7, 0.6]) == top1
+    assert comparison._of_kept_epoch(phase, 0.5, []) is None
 
 
 def test_the_table_is_that_of_the_json(compared):
