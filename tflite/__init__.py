@@ -7,6 +7,7 @@
   layer where they diverge.
 * `latency`: `benchmark` measures files on this machine, `measure_latency_table` predicts the latency of widths.
 * `android`: `benchmark_android` measures files on phones.
+* `micro`: TFLite Micro's interpreter, and files as C arrays.
 * `arm`: `count_instructions` runs files on an emulated Arm core and counts what they execute.
 * `qat`: quantization-aware training.
 

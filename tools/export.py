@@ -32,6 +32,7 @@ define(PROGRAM, Deployment, ["strict"])
 PROGRAM.string(
     "baseline", "baseline", "Compare operations with those of the files of this name in the same folder, if any."
 )
+PROGRAM.boolean("c_array", False, "Write each file as a C array too, NAME_MODE.c, for microcontrollers.")
 PROGRAM.string("name", None, "Prefix of the file names; default: the model's name.")
 data_flags.define_seed(PROGRAM, "Draws the calibration images.")
 
@@ -70,6 +71,7 @@ def main(flags) -> None:
     records, failures = deployment.deploy(
         {name: model_and_data.model}, model_and_data.dataset, model_and_data.objective, folder, settings, flags.seed
     )
+    written = [write_c_array(folder / file) for file in records if flags.c_array]
     if records:
         with collect(failures, f"the comparison with the files of {flags.baseline!r}", flags.debug):
             compare_with_baseline(records, folder, name, flags.baseline)
@@ -79,7 +81,7 @@ def main(flags) -> None:
         console.print(files_table(records))
     origin = run_summary.provenance(model_and_data, baseline_check)
     write_json(folder / "export.json", {**origin, "files": records, "failures": failures})
-    progress.say(f"written to {folder}: {', '.join([*records, 'export.json'])}")
+    progress.say(f"written to {folder}: {', '.join([*records, *written, 'export.json'])}")
     if failures:
         raise RunError("; ".join(failures))
 
@@ -91,6 +93,14 @@ def _check_name(name: str | None) -> None:
             f"--name is what file names start with, at most {_LONGEST_NAME} bytes and no folder (which --output_dir "
             f"names), received {name:.80}"
         )
+
+
+def write_c_array(path: pathlib.Path) -> str:
+    """Writes a file as a C array beside it; returns the name."""
+    from dcp_tf.files import write_text
+    from dcp_tf.tflite.micro.c_array import c_array
+
+    return write_text(path.with_suffix(".c"), c_array(path.read_bytes(), path.stem)).name
 
 
 def compare_with_baseline(records: dict[str, dict], folder: pathlib.Path, name: str, baseline: str) -> None:

@@ -1,6 +1,7 @@
 """Sets up what is no Python package: an emulated Arm machine for TFLite files.
 
     dcp-tf setup arm
+    dcp-tf setup --overwrite arm
 
 It fetches QEMU, Python for Arm and ai-edge-litert for Arm through apt and pip into a folder of the user's cache (350
 MB), without root and without changing the system, compiles a small plugin that counts instructions, and checks all of
@@ -61,10 +62,8 @@ def differences() -> dict[str, float]:
 
 def run(argv=None) -> int:
     """The program as a function of its arguments."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if words and not words[0].startswith("-"):
-        words[0] = f"--device={words[0]}"
-    return PROGRAM.run(main, words)
+    words = sys.argv[1:] if argv is None else argv
+    return PROGRAM.run(main, [word if word.startswith("-") else f"--device={word}" for word in words])
 
 
 if __name__ == "__main__":

@@ -59,9 +59,10 @@ class Deployment(Settings):
     strict: bool = setting(False, "Operations left in float in an int8 or int16x8 file are an error (exit code 1).")
     check_on: str = setting(
         "host",
-        "Where files are compared with their Keras models: arm: also on an emulated Arm core, on the first 100 test "
-        "images (run `dcp-tf setup arm` once).",
-        choices=DEVICES,
+        "Where files are compared with their Keras models, beside this machine, on the first 100 test images: arm: an "
+        "emulated Arm core (run `dcp-tf setup arm` once); micro: TFLite Micro's interpreter, which also says how much "
+        "RAM the file takes (needs pip install 'dcp_tf[micro]').",
+        choices=(*DEVICES, "micro"),
     )
     arm_core: str = setting(
         ARM_CORE, f"The emulated Arm core: {', '.join(ARM_CORES)}.", flag="cpu", choices=tuple(ARM_CORES)

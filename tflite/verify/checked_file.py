@@ -9,6 +9,7 @@ from typing import Any
 from dcp_tf.errors import RunError
 from dcp_tf.tflite.schema.inspect import inspect
 from dcp_tf.tflite.schema.kernel_support import unsupported_operations
+from dcp_tf.tflite.schema.memory_plan import memory_plan
 from dcp_tf.tflite.schema.metadata import read_metadata
 from dcp_tf.tflite.types import TFLiteFile
 from dcp_tf.tflite.verify.divergence import first_divergence
@@ -56,12 +57,14 @@ def check_file(
         layer = first_divergence(file, model, images)
         where = f"first beyond the limit: {layer}" if layer else "each layer by itself is within the limit"
         raise RunError(f"{error}; {where}") from error
-    content = inspect(file)
+    content, plan = inspect(file), memory_plan(file)
     return {
         "quantization": mode.value,
         "bytes": content.size,
         **{name: _finite(value) for name, value in dataclasses.asdict(parity).items()},
         "macs": content.macs,
+        "arena_bytes": plan.arena,
+        "fullest_operation": plan.fullest,
         "operations": content.operations,
         "tensor_types": content.tensor_types,
         "float_operations": content.float_operations if mode.is_integer else [],

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -72,6 +73,20 @@ class Runner:
     def input_shapes(self) -> list[tuple[int, ...]]:
         """The shape of each input, with the batch axis of size 1."""
         return [tuple(int(size) for size in detail["shape"]) for detail in self._inputs]
+
+    def places(self) -> tuple[list[int], list[int]]:
+        """The indices of the input and of the output tensors, in the file's own order."""
+        sides = (self._interpreter.get_input_details(), self._interpreter.get_output_details())
+        inputs, outputs = ([int(detail["index"]) for detail in details] for details in sides)
+        return inputs, outputs
+
+    def difference(self, other: Any, images: np.ndarray | Sequence[np.ndarray]) -> float:
+        """The largest absolute difference to the outputs of another runner of this file."""
+        here, there = (
+            outputs if isinstance(outputs, list) else [outputs]
+            for outputs in (self.predict(images), other.predict(images))
+        )
+        return max(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(here, there, strict=True))
 
     def encoded(self, images: np.ndarray | Sequence[np.ndarray]) -> dict[int, np.ndarray]:
         """The inputs by the index of their tensor, (N, ...), in the types of the file.

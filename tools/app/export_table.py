@@ -29,12 +29,15 @@ def _rows(record: Mapping[str, Any]):
     yield "error", _error(record)
     if record["top1_agreement"] is not None:
         yield "decides like Keras", f"{formats.percent(record['top1_agreement'])} of {record['samples']} images"
-    if "arm" in record:
-        yield "on Arm", _arm(record["arm"])
+    for where, what in (("arm", "on Arm"), ("micro", "TFLite Micro")):
+        if where in record:
+            yield what, _elsewhere(record[where])
     if record["top1"] is not None:
         yield "top-1", f"{formats.percent(record['top1'])}, Keras {formats.percent(record['keras_top1'])}"
     same = record["macs"] == record["keras_macs"]
     yield "MACs", f"{record['macs']:,}" + ("" if same else f", counted in the Keras model {record['keras_macs']:,}")
+    if "arena_bytes" in record:
+        yield "activations", f"{formats.size(record['arena_bytes'])} at once, most at {record['fullest_operation']}"
     yield "operations", _counts(record["operations"])
     if record["operations_change"] is not None:
         yield "against the baseline", _change(record["operations_change"])
@@ -55,10 +58,14 @@ def _error(record: Mapping[str, Any]) -> str:
     return f"largest {record['max_error']:.2g}, mean {record['mean_error']:.2g} of the outputs' spread; SNR {snr}"
 
 
-def _arm(record: Mapping[str, Any]) -> str:
+def _elsewhere(record: Mapping[str, Any]) -> str:
     apart = "as here" if record["host_difference"] == 0 else f"at most {record['host_difference']:.2g} from those here"
     decides = "" if record["top1_agreement"] is None else f", decides like Keras on {record['top1_agreement']:.0%}"
-    return f"{record['machine']}, {record['samples']} images: outputs {apart}{decides}"
+    arena = ""
+    if "activation_bytes" in record:
+        sizes = [formats.size(record[name]) for name in ("activation_bytes", "persistent_bytes")]
+        arena = f"; RAM: {sizes[0]} for activations and scratch, {sizes[1]} for the interpreter"
+    return f"{record['machine']}, {record['samples']} images: outputs {apart}{decides}{arena}"
 
 
 def _counts(counts: Mapping[str, int]) -> str:

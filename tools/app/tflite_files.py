@@ -36,10 +36,14 @@ def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, setti
     else:
         file, source = convert(model, mode, dataset, settings, seed), model
     file, record = check(file, source, dataset, images, objective, lambda: _calibration_images(dataset, settings, seed))
-    if settings.check_on == "arm":
-        from dcp_tf.tflite.arm.parity import check_on_arm
+    if settings.check_on != "host":
+        from dcp_tf.tflite.verify import elsewhere
 
-        record["arm"] = check_on_arm(file, source, images, core=settings.arm_core, **_outputs(objective))
+        check_there, more = {
+            "arm": (elsewhere.check_on_arm, {"core": settings.arm_core}),
+            "micro": (elsewhere.check_on_micro, {}),
+        }[settings.check_on]
+        record[settings.check_on] = check_there(file, source, images, **more, **_outputs(objective))
     return file, record
 
 

@@ -223,5 +223,9 @@ def read_deployment(flags: Any) -> Deployment:
         from dcp_tf.tflite.arm.environment import ArmEnvironment
 
         ArmEnvironment.find()  # before anything runs
+    if "check_on" in flags and flags.check_on == "micro":
+        from dcp_tf.tflite.micro.interpreter import require_micro
+
+        require_micro()
     values = {"benchmark_runs": 0} | values_of(flags) | {"quantization": list(dict.fromkeys(modes))}
     return read(values, Deployment, debug=flags.debug, qat=read(values, QatSettings))

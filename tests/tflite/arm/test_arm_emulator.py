@@ -10,8 +10,8 @@ from dcp_tf import tflite
 from dcp_tf.errors import UsageError
 from dcp_tf.tflite.arm.emulator import Emulator
 from dcp_tf.tflite.arm.environment import ArmEnvironment
-from dcp_tf.tflite.arm.parity import check_on_arm
 from dcp_tf.tflite.arm.runner import ArmRunner
+from dcp_tf.tflite.verify.elsewhere import check_on_arm
 from dcp_tf.tools import benchmark, prune
 
 

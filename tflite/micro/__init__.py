@@ -1,0 +1,1 @@
+"""Files for microcontrollers: run by TFLite Micro's own interpreter, and written as C arrays."""
