@@ -208,5 +208,5 @@ def _remove_more(summary: Mapping[str, Any], answers: Mapping[str, Any]) -> list
     rate, targets = flags.get("rate"), [name for name in flags if name.startswith("target_") and flags[name]]
     if not answers or (formats.is_number(p_value) and p_value <= LIKELY_CHANCE) or summary.get("failures"):
         return []
-    more = f"a lower --{targets[0]}" if targets else f"--rate={rate + 0.3 * (1 - rate):.2g}" * formats.is_number(rate)
+    more = f"a lower {targets[0]}" if targets else f"a rate of {rate + 0.3 * (1 - rate):.2g}" * formats.is_number(rate)
     return [f"the accuracy is as before within chance: a smaller model may do as well: try {more}"] if more else []

@@ -289,8 +289,8 @@ def test_the_page_says_what_to_try_next_and_how_to_repeat_the_run(run_summary, m
 
 def test_where_accuracy_is_as_before_more_can_be_removed(run_summary, make_run):
     for changes, p_value, expected in (
-        ({}, 1.0, "--rate=0.65"),
-        ({"target_macs": "60%"}, None, "a lower --target_macs"),
+        ({}, 1.0, "a rate of 0.65"),
+        ({"target_macs": "60%"}, None, "a lower target_macs"),
     ):
         summary = {**run_summary, "settings": {**run_summary["settings"], **changes}}
         text = Page(write_report(make_run(summary=summary, answers={**ANSWERS, "p_value": p_value}))).text
