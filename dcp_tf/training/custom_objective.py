@@ -63,8 +63,14 @@ class Custom(Objective):
 
     def evaluate(self, model_or_predict, batches):
         """See `Objective`."""
-        if self.metrics is not None:
-            return dict(self.metrics(model_or_predict, batches))
+        figures = dict((self.metrics or self._mean_loss)(model_or_predict, batches))
+        if self.primary not in figures:
+            raise UsageError(
+                f"primary={self.primary!r} must be one of what metrics gives, {', '.join(figures)}", "primary"
+            )
+        return figures
+
+    def _mean_loss(self, model_or_predict, batches):
         total, count, predict = 0.0, 0, compose(model_or_predict, tf.identity)
         for images, labels, weights in map(split_batch, batches):
             total += len(images) * float(loss_of(self.loss, labels, predict(images), weights=weights))

@@ -162,3 +162,9 @@ def test_an_objective_that_does_not_fit_is_refused(trained):
         dcp_tf.prune(model, (IMAGES, data.labels[:, 0]), dcp_tf.DCP(), objective="softmax")
     with pytest.raises(UsageError, match="one for an image"):
         dcp_tf.prune(trained("maps")[0], IMAGES, dcp_tf.DCP(), objective="arcface")
+    for objective in (
+        dcp_tf.Custom(keras.losses.mean_absolute_error, primary="mae"),
+        dcp_tf.Custom(keras.losses.mean_absolute_error, metrics=lambda model, batches: {"loss": 1.0}, primary="mae"),
+    ):
+        with pytest.raises(UsageError, match="primary='mae' must be one of what metrics gives, loss"):
+            dcp_tf.prune(model, data, dcp_tf.L1(), validation_data=data, objective=objective, finetuning=None)
