@@ -69,7 +69,10 @@ def train(folder, model, config=CONFIG, given=None, **more):
     return history, given
 
 
-@pytest.mark.parametrize("where", [("on_epoch_end", 0), ("on_epoch_begin", 2), ("on_epoch_end", 3)])
+@pytest.mark.parametrize(
+    "where",
+    [("on_epoch_end", 0), ("on_epoch_begin", 2), pytest.param(("on_epoch_end", 3), marks=pytest.mark.slow)],
+)
 def test_a_failing_callback_is_one_line_and_the_resumed_run_equals_a_whole_one(where, tmp_path):
     hook, epoch = where
     whole, state = convolutional(dropout=0.3), TrainState(tmp_path / "state.npz")

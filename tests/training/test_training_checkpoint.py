@@ -96,7 +96,7 @@ def test_a_finished_phase_is_read_and_not_trained_again(tmp_path):
     assert same(model, other)
 
 
-@pytest.mark.parametrize("cause", [signal.SIGKILL, signal.SIGSEGV])
+@pytest.mark.parametrize("cause", [signal.SIGKILL, pytest.param(signal.SIGSEGV, marks=pytest.mark.slow)])
 def test_a_killed_process_goes_on_to_the_same_weights(tmp_path, cause):
     config, state = TrainConfig(60), TrainState(tmp_path / "state.npz")
     program = textwrap.dedent(f"""

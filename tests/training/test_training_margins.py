@@ -144,7 +144,10 @@ def test_a_model_with_the_head_is_saved_and_loaded(tmp_path):
     np.testing.assert_allclose(loaded(images), headed(images), rtol=1e-6)
 
 
-@pytest.mark.parametrize("loss", [ArcFace(scale=16), CosFace(scale=16), ASoftmax(scale=16)])
+@pytest.mark.parametrize(
+    "loss",
+    [ArcFace(scale=16), *(pytest.param(loss(scale=16), marks=pytest.mark.slow) for loss in (CosFace, ASoftmax))],
+)
 def test_a_network_learns_with_it_as_final_and_as_auxiliary_loss(loss):
     keras.utils.set_random_seed(0)
     digits = data.load("digits", normalization="digits")

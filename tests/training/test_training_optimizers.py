@@ -47,7 +47,7 @@ def config_of(optimizer, epochs=3, **settings):
     return TrainConfig(epochs, batch_size=8, optimizer=optimizer, **settings)
 
 
-QUICK = ("adamw", "muon", "schedule", "parts")
+QUICK = ("muon", "schedule", "parts")
 
 
 @pytest.mark.parametrize(
