@@ -2,11 +2,13 @@
 
     python benchmarks/latency_speedup.py
     python benchmarks/latency_speedup.py --models=mobilenet_v1:0.3 --quantizations=float32 --cpu=1
+    python benchmarks/latency_speedup.py --arm=cortex-a53,cortex-a76 --runs=10
 
 Networks at 224 pixels with random weights, pruned at the papers' rates (which channels stay does not matter for the
 time), with widths in multiples of 8, of 16 and without rounding, each interleaved with the unpruned file on one thread.
 A row passes if the speedup is at least 90% of the ratio of the multiply-accumulates. "undisturbed" compares the tenth
-percentiles, which other work on the machine touches least.
+percentiles, which other work on the machine touches least. With --arm, the instructions that emulated cores execute
+stand below, which are exact but not time.
 """
 
 import re
@@ -24,6 +26,7 @@ PROGRAM.list("quantizations", ["float32", "int8"], "Modes of the files.")
 PROGRAM.list("round_to", ["8", "16", "1"], "Widths are multiples of these numbers.")
 PROGRAM.integer("runs", 50, "Measured runs of each file.", lower=1)
 PROGRAM.list("cpu", [], "Pin the measuring processes to these processors.")
+PROGRAM.list("arm", [], "Emulated Arm cores on which instructions are counted too; run `dcp-tf setup arm` once.")
 
 ENOUGH = 0.9  # of the ratio of the multiply-accumulates
 
@@ -55,6 +58,22 @@ def report(name: str, rate: float, flags) -> None:
         result = tflite.benchmark(files, runs=flags.runs, cpus=[int(cpu) for cpu in flags.cpu])
         for round_to, value in kept.items():
             row(name, rate, mode, round_to, result, full / count_cost(graph, value).macs)
+        for core in flags.arm:
+            counted(name, rate, mode, tflite.count_instructions(files, core=core), graph, kept)
+
+
+def counted(name: str, rate: float, mode: str, result, graph, kept) -> None:
+    """Prints a comparison of instructions for each rounding."""
+    from dcp_tf.graph import count_cost
+
+    for round_to, value in kept.items():
+        macs, ratio = count_cost(graph).macs / count_cost(graph, value).macs, result.ratios[str(round_to)]
+        print(
+            f"{name:14} {rate:5.0%} {mode:8} {round_to:8} {result.counts['full'] / 1e6:8.2f}M "
+            f"{result.counts[str(round_to)] / 1e6:8.2f}M {macs:5.2f}x {ratio:25.2f}x {'':12} {ratio / macs:.0%} of the "
+            f"MACs, instructions on {result.machine}",
+            flush=True,
+        )
 
 
 def widths(graph, name: str, rate: float, round_to: int) -> dict[str, range]:
