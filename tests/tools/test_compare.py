@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import types
 
 import pytest
 from tool_inputs import contents
