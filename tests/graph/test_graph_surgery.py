@@ -114,6 +114,7 @@ np.testing.assert_allclose(np.asarray(model(values["x"])), values["y"], rtol=1e-
 """
 
 
+@pytest.mark.slow
 def test_plain_keras_loads_the_file(tmp_path):
     model = small_net()
     randomize(model)

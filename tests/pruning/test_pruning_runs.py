@@ -116,11 +116,11 @@ def stop_at(monkeypatch, line):
 
 STOPS = {
     "once": (False, ["auxiliary classifiers on held-out", "selected 3/4", "fine-tuning 1/2"]),
-    "per stage": (True, ["stage 2 1/2"]),
+    "per stage": (True, ["stage 2 1/2", "selected 3/4"]),
 }
 
 
-@pytest.mark.parametrize("variant", STOPS)
+@pytest.mark.parametrize("variant", ["once", pytest.param("per stage", marks=pytest.mark.slow)])
 def test_a_run_stopped_again_and_again_gives_what_an_undisturbed_run_gives(variant, some, whole, tmp_path, monkeypatch):
     per_stage, stops = STOPS[variant]
     method = small(auxiliary_layers=("join",), per_step=2, per_stage=per_stage)
@@ -169,6 +169,7 @@ def test_without_a_folder_nothing_is_kept():
     assert state.training("auxiliary") is None
 
 
+@pytest.mark.slow
 def test_cached_or_computed_again_the_selection_is_the_same(some):
     """On a net whose stages walk over the same layers twice: stale inputs would show."""
     cached, computed = (

@@ -26,7 +26,7 @@ def run(folder, *flags):
 ONE_SHOT = ["random", "l1", "l2", "fpgm", "taylor", "apoz", "thinet", "lasso", "width_multiplier"]
 
 
-QUICK = ("l1", "thinet", "width_multiplier")
+QUICK = ("thinet", "width_multiplier")
 
 
 @pytest.mark.parametrize("method", [pytest.param(m, marks=() if m in QUICK else pytest.mark.slow) for m in ONE_SHOT])
@@ -55,6 +55,7 @@ def losses_of(folder, part):
     return {value for group in groups for value in group["history"][part]}
 
 
+@pytest.mark.slow
 def test_reconstruction_alone(inputs, tmp_path):
     kept = {"inside": 4, "wide": 6}
     assert run(tmp_path, inputs.residual, inputs.data(), "--losses=reconstruction", "--selection=exact") == kept

@@ -19,7 +19,7 @@ RUNS = {
 }
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n == "compare" else ()) for n in RUNS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if "augmentation" in n else pytest.mark.slow) for n in RUNS])
 def test_the_baseline_is_traced_once(name, inputs, tmp_path, monkeypatch):
     program, more, traces = RUNS[name]
     traced, trace, calls, bind = [], Trace.__init__, collections.Counter(), Classification.bind

@@ -317,6 +317,7 @@ print("equal")
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_train_several_outputs_as_one_device():
     tests = pathlib.Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": str(tests.parents[1])}

@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 PRELUDE = """
 import keras, numpy as np, tensorflow as tf
 import dcp_tf.training
@@ -95,6 +97,7 @@ def test_whatever_layer_holds_the_convolution_trains():
     """)
 
 
+@pytest.mark.slow
 def test_a_small_xception_is_pruned_and_trained():
     run("""
     def block(x, filters):

@@ -75,7 +75,7 @@ def test_dkp_keeps_exactly_its_share_of_each_layer(rate, selection, some):
     assert_zero_as_planned(result.plan, joined(), result.model)
 
 
-@pytest.mark.parametrize("selection", ["exact", "fast"])
+@pytest.mark.parametrize("selection", ["fast", pytest.param("exact", marks=pytest.mark.slow)])
 def test_dcp_dkp_takes_its_share_of_the_kernels_that_channels_leave(selection, some):
     result = run(some, METHODS["dcp_dkp"](selection=selection))
     before = {"inner": 6 * 4, "conv": 4 * 4, "last": 10 * 4}
@@ -168,7 +168,7 @@ STOPS = {
 }
 
 
-@pytest.mark.parametrize("name", STOPS)
+@pytest.mark.parametrize("name", ["dcp_dkp", pytest.param("dkp", marks=pytest.mark.slow)])
 def test_a_run_stopped_again_and_again_gives_the_same(name, some, tmp_path, monkeypatch):
     selection, stops = STOPS[name]
     method = METHODS[name](auxiliary_layers=("join",), selection=selection, recover=None)
@@ -271,6 +271,7 @@ def test_a_damaged_plan_is_one_clear_line(which, a_plan):
 # That it pays
 
 
+@pytest.mark.slow
 def test_dkp_beats_kernels_drawn_by_chance(digits, trained):
     train, test = digits
     auxiliary = TrainConfig(epochs=1, learning_rate=0.01)

@@ -142,7 +142,7 @@ def test_no_more_minutes_than_given(digit_batches):
         DCP(recover=-1.0)
 
 
-@pytest.mark.parametrize("method", [DCP, DKP])
+@pytest.mark.parametrize("method", [DKP, pytest.param(DCP, marks=pytest.mark.slow)])
 def test_pruning_recovers_and_a_resumed_run_takes_it_up(method, tmp_path):
     split = data.load("digits").train
     split = split.take(range(100))
