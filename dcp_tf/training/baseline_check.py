@@ -209,8 +209,10 @@ def _is_clearly_right(check: BaselineCheck, objective: Objective, labels: np.nda
 
 
 def _sample_size(model: Any, data: Any) -> int:
-    pixels = values_per_sample(data.shape)
-    outputs = int(np.prod(output_shape(model, data)[1:])) if isinstance(model, keras.Model) else 1
+    pixels, outputs = values_per_sample(data.shape), 1
+    if isinstance(model, keras.Model):
+        shapes = output_shape(model, data)
+        outputs = sum(int(np.prod(shape[1:])) for shape in (shapes if isinstance(shapes[0], tuple) else [shapes]))
     return int(np.clip(_VALUES // max(pixels, outputs), _FEWEST, _IMAGES))
 
 

@@ -2,13 +2,16 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
 from dcp_tf.data import find_normalization, make_array_split, split_from_arrays
+from dcp_tf.models.signature import with_flat_signature
 from dcp_tf.settings.normalization import NORMALIZATIONS
-from dcp_tf.training import Directions, choose_for_outputs
+from dcp_tf.training import Directions, as_objective, choose_for_outputs
 from dcp_tf.training.baseline_check import check_baseline
+from dcp_tf.training.joint_objective import each_output
 from dcp_tf.training.verified import Verified
 
 RNG = np.random.default_rng(0)
@@ -273,3 +276,24 @@ def test_training_images_stand_in_for_unlabelled_test_images():
     assert "on 400 training images" in check.headline()
     assert "normalization='raw'" in check.lines()[-1]
     assert check_baseline(model_for("raw"), classes(LABELS), test, test) is None
+
+
+def test_several_outputs_are_measured_on_training_data_and_their_images_in_other_ranges():
+    image, size = keras.Input((8, 8, 1), name="image"), keras.Input((1,), name="size")
+    mean = keras.layers.GlobalAveragePooling2D()(image)
+    outputs = {"both": keras.layers.Add(name="both")([mean, size]), "one": keras.layers.Flatten(name="one")(mean)}
+    model = with_flat_signature(keras.Model({"image": image, "size": size}, outputs))
+    rng = np.random.default_rng(0)
+    images, sizes = rng.integers(0, 256, (64, 8, 8, 1)), rng.normal(0, 0.1, (64, 1)).astype(np.float32)
+    images = images * np.linspace(0, 1, 64)[:, None, None, None]
+    right = images.mean((1, 2)) / 255
+    labels = {"both": right + sizes, "one": right}
+    data = make_array_split({"image": images.astype(np.float32), "size": sizes}, labels).bound_to(model)
+    objective = as_objective(None, model, data)
+    check = check_baseline(model, objective, data)
+    assert (check.part, check.images) == ("training", 64)
+    for _, part, own_model, (own,) in each_output(objective, model, data):
+        found = check_baseline(own_model, part, own)
+        assert found.ranges[0].name == "0 to 1"
+        assert found.ranges[0].value > 0.99
+        assert "the model takes other pixels, 0 to 1" in found.cause
