@@ -63,7 +63,7 @@ def pipeline(*parts):
 SOURCES = {"arrays": lambda *parts: parts, "pipeline": pipeline, "by index": Batches}
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     inputs=st.permutations(list(INPUTS)),
     outputs=st.permutations(list(OUTPUTS)),

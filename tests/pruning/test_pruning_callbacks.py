@@ -2,13 +2,13 @@
 
 import keras
 import pytest
-from test_pruning_runs import FINETUNING, joined, same_result, small
+from test_pruning_runs import FINETUNING, chain, joined, same_result, small
 
 import dcp_tf
 from dcp_tf.errors import RunError, UsageError
 
 callbacks = keras.callbacks
-METHOD = small(auxiliary_layers=("join",), per_step=4, auxiliary_trains="all")
+METHOD = small(auxiliary_trains="all")
 SHORT = dcp_tf.TrainConfig(epochs=4, batch_size=16)
 
 
@@ -37,7 +37,7 @@ def some(digits):
 
 
 def run(some, compiled=True, method=METHOD, **settings):
-    model = joined()
+    model = chain()
     if compiled:
         model.compile(keras.optimizers.AdamW(1e-3, weight_decay=0.01), "sparse_categorical_crossentropy")
     return dcp_tf.prune(

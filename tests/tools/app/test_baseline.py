@@ -14,7 +14,7 @@ from dcp_tf.tools.app import baseline
 from dcp_tf.training import TrainConfig
 
 NONE = TrainConfig(epochs=0)
-SHORT = ("--rate=0.5", "--round_to=1", "--aux_epochs=0", "--finetune_epochs=0", "--quantization=float32")
+SHORT = ("--method=l1", "--rate=0.5", "--round_to=1", "--finetune_epochs=0", "--quantization=float32")
 SHORT += ("--benchmark_runs=0",)
 
 
