@@ -79,7 +79,7 @@ def test_class_folders_that_are_no_utf8_pass_a_whole_run(inputs, tmp_path):
             Image.fromarray(pixels).save(os.path.join(os.fsdecode(photos + b"/" + name), f"{number}.png"))
     done = run_process(
         *("-m", "dcp_tf.tools.prune", inputs.plain, f"--dataset=folder:{tmp_path}/animals"),
-        *(f"--output_dir={tmp_path}/o", *SHORT, "--quantization=float32"),
+        *(f"--output_dir={tmp_path}/o", *SHORT, "--quantization=float32", "--method=l1", "--finetune_epochs=0"),
         env={"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
     )
     assert done.returncode == 0, done.stderr
