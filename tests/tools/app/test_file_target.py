@@ -29,7 +29,12 @@ def run(model, data, folder, *flags):
 
 
 @pytest.mark.parametrize(
-    ("target", "quantization"), [("int8:60%", "float32,int8"), ("float32:70KiB", "float32"), ("float16:50%", "float16")]
+    ("target", "quantization"),
+    [
+        ("int8:60%", "float32,int8"),
+        ("float32:70KiB", "float32"),
+        pytest.param("float16:50%", "float16", marks=pytest.mark.slow),
+    ],
 )
 def test_the_file_keeps_within_the_target_and_near_it(target, quantization, wide, inputs, tmp_path, capsys):
     assert run(wide, inputs.data(), tmp_path, f"--target_file={target}", f"--quantization={quantization}") == 0

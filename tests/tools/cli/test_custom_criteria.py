@@ -58,7 +58,9 @@ def test_a_comparison_takes_it_with_options(file):
     assert (plain.method.update, updated.method.update) == (False, True)
 
 
-def test_the_file_loads_beside_layers_in_plain_keras(file, tmp_path):
+@pytest.fixture
+def twice(file, tmp_path):
+    """A model with a layer that the file defines beside the criterion."""
     layer = "import keras\n\n@dcp_tf.register_rule(keras.layers.Layer)\ndef rule(call):\n    return call.inputs[0]\n"
     layer += "\nclass Twice(keras.layers.Layer):\n    def call(self, x):\n        return 2 * x\n"
     file.write_text(CODE + layer)
@@ -66,9 +68,17 @@ def test_the_file_loads_beside_layers_in_plain_keras(file, tmp_path):
     exec(layer.replace("@dcp_tf.register_rule(keras.layers.Layer)", ""), names)
     image = keras.Input((3,))
     keras.Model(image, names["Twice"]()(image)).save(tmp_path / "model.keras")
-    outputs = run_in_plain_keras(np.ones((2, 3), "float32"), [tmp_path / "model.keras"], str(file))
+    return tmp_path / "model.keras"
+
+
+def test_the_file_loads_beside_layers_in_plain_keras(file, twice):
+    outputs = run_in_plain_keras(np.ones((2, 3), "float32"), [twice], str(file))
     np.testing.assert_array_equal(outputs[0][0], np.full((2, 3), 2.0))
-    assert run_in_plain_keras(np.ones((2, 3)), [tmp_path / "model.keras"])[0].startswith("TypeError")
+
+
+@pytest.mark.slow
+def test_without_the_file_its_layers_are_unknown_in_plain_keras(twice):
+    assert run_in_plain_keras(np.ones((2, 3)), [twice])[0].startswith("TypeError")
 
 
 def test_without_its_file_the_name_is_unknown(file):
