@@ -361,7 +361,7 @@ PROGRAMS = (
     ),
     Fault(
         "a resumed run that is refused replaces flags.txt",
-        'if flags.resume and not finished and (folder / "flags.txt").exists():',
+        'if holds_run and not finished and (folder / "flags.txt").exists():',
         'if False and not finished and (folder / "flags.txt").exists():',
         "test_an_edited_plan_is_applied_and_the_run_goes_on",
     ),

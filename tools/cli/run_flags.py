@@ -69,11 +69,13 @@ def record_flags(program: Program, flags: Any, folder: pathlib.Path, finished: b
         program: that runs.
         flags: its flags.
         folder: of the run.
-        finished: whether it is the run that the folder holds. A resumed one may be refused still.
+        finished: whether it is the run that the folder holds. Before, one that is resumed may be refused still, and a
+            finished run that it overwrites keeps its flags until then.
     """
     from dcp_tf.files import readable_name, write_text
 
-    if flags.resume and not finished and (folder / "flags.txt").exists():
+    holds_run = flags.resume or any((folder / name).exists() for name in ("summary.json", "compare.json"))
+    if holds_run and not finished and (folder / "flags.txt").exists():
         return
     again = f"dcp-tf {program.name} --flagfile={folder / 'flags.txt'} --output_dir=ANOTHER_FOLDER"
     lines = [f"# {again} repeats this run,", f"# from the folder {pathlib.Path.cwd()}."]
