@@ -168,6 +168,7 @@ class StageRunner:
             self._cache,
             rng,
             self._fisher,
+            unit.is_map,
         )
         what = "kernels" if unit.kernels else "channels"
 

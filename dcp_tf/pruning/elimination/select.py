@@ -26,11 +26,15 @@ _PATCH_VALUES = 2**26  # in memory at once: 256 MiB
 
 
 def is_fast(problem: ChannelProblem) -> bool:
-    """Whether the quadratic model covers all consumers of the group; none may read another's outputs."""
+    """Whether the quadratic model covers all consumers of the group.
+
+    One may read another's outputs beside the group, as the decoder of a U-Net does, whose skips are those of one map:
+    its inputs are then taken as they are before. In a residual stream what they read is what others wrote.
+    """
     if not all(is_supported(consumer.operation) and _is_tractable(consumer) for consumer in problem.consumers):
         return False
     trace = problem.trace
-    return all(not (trace.dependents([i]) - {i}) & problem.reading for i in problem.reading)
+    return problem.is_map or all(not (trace.dependents([i]) - {i}) & problem.reading for i in problem.reading)
 
 
 def _is_tractable(consumer: ConsumerKernel) -> bool:
@@ -183,7 +187,7 @@ def _gram_collector(problem: ChannelProblem) -> Callable:
     trace = problem.trace
     reading = sorted(problem.reading)
     read = [trace.calls[i].inputs[0] for i in reading]
-    calls = [i for i in trace.needed(read, problem.boundary) if i not in problem.reading]
+    calls = trace.needed(read, problem.boundary)
 
     def collect(inputs, base):
         values = dict(zip(problem.boundary, inputs, strict=True))

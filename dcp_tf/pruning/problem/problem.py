@@ -68,6 +68,7 @@ class ChannelProblem:
         cache: Cache,
         rng: np.random.Generator,
         fisher: Callable[[], Mapping[int, np.ndarray]] | None = None,
+        is_map: bool = False,
     ):
         """Caches the inputs of the group's consumers.
 
@@ -84,6 +85,7 @@ class ChannelProblem:
             rng: shuffles the batches of each sub-problem.
             fisher: returns the Fisher matrices of L_S at the outputs of the consumers' calls, see `fisher_matrices`;
                 None: measure them when needed.
+            is_map: see `Unit`.
         """
         self.name = name
         self.size = size
@@ -93,7 +95,7 @@ class ChannelProblem:
         self.stage_loss = stage_loss
         self.labels = list(labels)
         self._rng = rng
-        self.fisher = fisher
+        self.fisher, self.is_map = fisher, is_map
         trace = graph.trace
         self.reading = {i for c in self.consumers for i in graph.calls_of(graph.records[id(c.operation)])}
         outputs = [t for i in sorted(self.reading) for t in trace.calls[i].outputs]

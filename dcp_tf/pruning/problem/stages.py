@@ -46,6 +46,8 @@ class Unit:
         consumers: the kernels that consume the group, or the layer's own.
         calls: indices of the calls that use these kernels.
         kernels: whether single kernels are selected, not channels.
+        is_map: whether the channels are those of one feature map, which no reader of them changes: not of a residual
+            stream, and not kernels.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Unit:
     consumers: tuple[Consumer, ...]
     calls: tuple[int, ...]
     kernels: bool = False
+    is_map: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +77,8 @@ def channel_unit(graph: ChannelGraph, group: ChannelGroup) -> Unit:
     """The channels of a group."""
     consumers = tuple(graph.consumers(group))
     calls = sorted({i for record, *_ in consumers for i in graph.calls_of(record)})
-    return Unit(group.name, group.size, consumers, tuple(calls))
+    is_map = not group.residual and not {*group.producers} & {*group.consumers}
+    return Unit(group.name, group.size, consumers, tuple(calls), is_map=is_map)
 
 
 def kernel_units(graph: ChannelGraph, exclude: Callable[[str], bool] = lambda name: False) -> list[Unit]:

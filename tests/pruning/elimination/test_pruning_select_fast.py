@@ -10,6 +10,7 @@ from pruning_nets import BARE
 from dcp_tf import data
 from dcp_tf.errors import RunError
 from dcp_tf.pruning import DCP, AdaptDCP, prune
+from dcp_tf.pruning.dcp import dispatch
 from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, patches
 
 
@@ -124,6 +125,25 @@ def test_kernels_are_fitted_anew_to_what_is_left(net_and_data):
 
     fast = run(net_and_data, rate=0.5, discrimination=0.0)
     assert error(fast.model) < error(fast.plan.apply(model))
+
+
+def test_readers_of_a_skip_are_modelled_apart_and_fitted_together(monkeypatch):
+    """Of a decoder the one reads what the other makes, as in a U-Net: of each channel that is there twice one goes."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 2))
+    skip = keras.layers.Conv2D(8, 3, padding="same", activation="relu", name="skip")(image)
+    x = keras.layers.Conv2D(6, 3, padding="same", activation="relu", name="deep")(keras.layers.MaxPooling2D()(skip))
+    x = keras.layers.Concatenate()([skip, keras.layers.UpSampling2D()(x)])
+    x = keras.layers.Conv2D(6, 3, padding="same", activation="relu", name="decoder")(x)
+    model = keras.Model(image, keras.layers.Conv2D(3, 1)(x))
+    layer = model.get_layer("skip")
+    layer.kernel.assign(np.repeat(layer.kernel.numpy()[..., ::2], 2, -1))
+    rng = np.random.default_rng(0)
+    split = data.make_array_split(rng.normal(size=(64, 8, 8, 2)).astype("float32"), rng.integers(0, 3, (64, 8, 8)))
+    monkeypatch.setattr(dispatch, "select_greedily", None)  # step by step all images pass the decoder in each step
+    result = run((model, split), rate=0.5, exclude=("deep", "decoder"), auxiliary_losses=0, recover=0)
+    assert [number // 2 for number in result.plan.groups[0].kept] == [0, 1, 2, 3]
+    np.testing.assert_allclose(result.model(split.inputs), model(split.inputs), atol=2e-3)
 
 
 def test_groups_that_keep_all_are_left_alone_until_one_loses_channels(net_and_data, capsys):
