@@ -106,7 +106,7 @@ def test_wrong_patterns_are_one_line(exclude, words):
 @pytest.mark.parametrize("name", ["round_to", "min_channels", "rates"])
 def test_settings_of_widths_are_none_of_dkp(name):
     for method in (dcp_tf.DKP, dcp_tf.AdaptDKP):
-        with pytest.raises(TypeError, match=name):
+        with pytest.raises(UsageError, match=name):
             method(rate=0.5, **{name: 2})
 
 
