@@ -46,6 +46,17 @@ def shared():
     return names
 
 
+@pytest.fixture(autouse=True)
+def own_criteria():
+    """What a page registers is gone after it."""
+    from dcp_tf.pruning import METHODS
+
+    before = dict(METHODS)
+    yield
+    METHODS.clear()
+    METHODS.update(before)
+
+
 @pytest.fixture
 def names(shared, tmp_path, monkeypatch):
     """The shared names with a model of the page's own, in a folder with it, a finished run and a comparison."""

@@ -36,7 +36,7 @@ def test_several_inputs_and_outputs_come_back_by_their_names(tmp_path):
         np.testing.assert_array_equal(labels["boxes"], BOXES[:rows])
         np.testing.assert_array_equal(weights["boxes"], WEIGHTS[:rows])
     assert dataset.class_names == ("0", "1", "2")
-    assert dataset.notes == ("x_train['image']: integers of 0 to 255, taken as they are",)
+    assert dataset.notes == ("x_train/image: integers of 0 to 255, taken as they are",)
 
 
 def test_images_of_a_program_with_several_labels_are_split_by_class():
@@ -65,7 +65,7 @@ def test_images_with_several_labels_are_scaled_and_stay_in_place(tmp_path):
         ({"x": IMAGES, "x__image": IMAGES, "y": CLASSES}, "holds x_train and x_train/image"),
         ({"y__boxes": BOXES}, "lacks x_train, x_test"),
         ({"x__image": IMAGES, "z__boxes": BOXES}, "lacks y_train, y_test; it holds"),
-        ({"x__image": IMAGES, "x__meta": META[:8], "y": CLASSES}, r"\['meta'\] has 8 samples"),
+        ({"x__image": IMAGES, "x__meta": META[:8], "y": CLASSES}, r"x_train/meta of .* has 8 samples"),
         ({"x__image": IMAGES, "y__boxes": BOXES[:8]}, "has 8 labels for 12"),
     ],
 )

@@ -46,7 +46,12 @@ def model():
         ((IMAGES, LABELS), dcp_tf.L1(), {"objective": dcp_tf.Classification}, r"Classification\(\), not the class"),
         ((IMAGES, LABELS), dcp_tf.L1(), {"objective": "mean_square_error"}, "unknown loss 'mean_square_error'"),
         ((IMAGES[:0], LABELS[:0]), dcp_tf.L1(), {}, "received no sample"),
-        ((tf.ragged.constant([[1.0], [2.0, 3.0]]), LABELS), dcp_tf.L1(), {}, "a RaggedTensor has no rows of one"),
+        (
+            (tf.ragged.constant([[1.0], [2.0, 3.0]]), LABELS),
+            dcp_tf.L1(),
+            {},
+            "ragged and sparse inputs have no rows of one",
+        ),
         ((IMAGES, (LABELS, LABELS[:3])), dcp_tf.L1(), {}, r"differ in length \(3, 32\)"),
         ((IMAGES, {"a": LABELS, "b": LABELS}), dcp_tf.L1(), {}, "labels for the outputs 'a', 'b'"),
     ],

@@ -85,5 +85,5 @@ def test_latency_table_s_help_is_instant_and_its_file_runs_anywhere(tmp_path):
     program = CHECKOUT / "tools" / "latency_table.py"
     done = run_process(program, "--help", cwd=tmp_path, env={"PYTHONPATH": ""})
     assert done.returncode == 0, done.stderr
-    assert "python -m dcp_tf.tools.latency_table" in done.stdout
+    assert done.stdout.startswith(f"usage: python {program} [FLAGS]")
     assert max(map(len, done.stdout.splitlines())) <= 120
