@@ -74,7 +74,10 @@ def _draw(figure: "Figure", graph: ChannelGraph, positions: dict, rows: int, col
             text = f"{call.path}  [{group.size}{kind}]"
         box = {"facecolor": color, "edgecolor": "#606060", "linewidth": 0.5, "boxstyle": "round,pad=0.15"}
         axes.text(column, row, text, ha="center", va="center", fontsize=5.5, bbox=box, zorder=2)
-    title = f"{trace.model.name}: {len(free)} groups can be pruned, {len(graph.groups) - len(free)} are pinned (gray)"
+    residual = len(free) - len(graph.prunable())
+    streams = f", {residual} with prune_residual" if residual else ""
+    pinned = len(graph.groups) - len(free)
+    title = f"{trace.model.name}: {len(graph.prunable())} groups can be pruned{streams}, {pinned} are pinned (gray)"
     axes.text(-0.45, -1.0, title, fontsize=8, va="center")
 
 
