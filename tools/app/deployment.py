@@ -42,7 +42,8 @@ def deploy(
         from dcp_tf.graph import count_cost
         from dcp_tf.tflite.conversion.files_of_modes import file_name
 
-        images = dataset.test.representative(dataset.test.size)  # all of them
+        # All of them, in memory as floats, where files are compared on them.
+        images = dataset.test.representative(dataset.test.size) if settings.quantizations else None
         models = {name: tflite_files.fixed_size(model, dataset) for name, model in models.items()}
         macs = {name: count_cost(model).macs for name, model in models.items() if settings.quantizations}
         for mode, name in itertools.product(settings.quantizations, models):
