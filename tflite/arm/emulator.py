@@ -1,10 +1,7 @@
 """An emulated Arm processor that loads TFLite files, runs them and counts the instructions of an inference."""
 
-import contextlib
-import json
 import os
 import pathlib
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from typing import Any
@@ -16,10 +13,11 @@ from dcp_tf.errors import RunError, UsageError
 from dcp_tf.settings.measurement import ARM_CORE
 from dcp_tf.tflite.arm.cores import find_core
 from dcp_tf.tflite.arm.environment import ArmEnvironment
+from dcp_tf.tflite.latency.line_process import LineProcess
 from dcp_tf.tflite.types import TFLiteFile, read_content
 
 
-class Emulator(contextlib.AbstractContextManager):
+class Emulator(LineProcess):
     """A process of Arm's Python under emulation; guest.py describes the protocol.
 
     Args:
@@ -40,22 +38,14 @@ class Emulator(contextlib.AbstractContextManager):
         self._folder = tempfile.TemporaryDirectory(prefix="dcp_tf-arm-")
         self._marks = pathlib.Path(self._folder.name, "marks")
         self._marks.touch()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
         guest = pathlib.Path(__file__).with_name("guest.py")
         worker = pathlib.Path(latency_folder.__file__).parent  # its module worker.py needs no more than the guest has
-        self._process = subprocess.Popen(
-            environment.command(self.core, [str(guest)], [str(worker)], str(self._marks)),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env={name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LD_"))},
-        )
+        command = environment.command(self.core, [str(guest)], [str(worker)], str(self._marks))
+        variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LD_"))}
+        super().__init__("the emulator running", command, variables)
 
     def __exit__(self, *exception) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+        super().__exit__(*exception)
         self._folder.cleanup()
 
     def load(self, name: str, source: TFLiteFile | str | os.PathLike | bytes) -> bool:
@@ -70,10 +60,6 @@ class Emulator(contextlib.AbstractContextManager):
         if "error" in answer:
             raise UsageError(f"{name!r} cannot be run as a TFLite model on Arm: {answer['error']}")
         return answer["delegated"]
-
-    def unload(self, name: str) -> None:
-        """Unloads a file."""
-        self._ask(name, {"unload": name})
 
     def count(self, name: str) -> int:
         """Executed instructions of one inference, without those that mark its begin and end."""
@@ -104,17 +90,3 @@ class Emulator(contextlib.AbstractContextManager):
     def _check(self, name: str, answer: Mapping[str, Any]) -> None:
         if "error" in answer:
             raise RunError(f"{name!r} failed on {self.machine}: {answer['error']}")
-
-    def _ask(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.suppress(BrokenPipeError):  # a dead process sends no answer, which is handled below
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            last_line = self._errors.read().decode("utf-8", errors="replace").strip().splitlines()[-1:]
-            raise RunError(
-                f"the emulator running {name!r} died (exit code {self._process.wait()})"
-                + (f": {last_line[0]}" if last_line else "")
-            )
-        return json.loads(line)

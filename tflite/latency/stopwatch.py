@@ -1,14 +1,11 @@
 """Times TFLite files on this machine, each in its own process."""
 
 import contextlib
-import json
 import math
 import os
 import pathlib
 import platform
-import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,12 +13,13 @@ import numpy as np
 
 import dcp_tf
 from dcp_tf import progress
-from dcp_tf.errors import RunError, UsageError
+from dcp_tf.errors import UsageError
+from dcp_tf.tflite.latency.line_process import LineProcess
 
 SAMPLE_MS = 5.0  # shortest sample: timer and scheduler are too coarse for shorter ones
 
 
-class Stopwatch(contextlib.AbstractContextManager):
+class Stopwatch(LineProcess):
     """A process that loads files and times them; worker.py describes the protocol.
 
     Args:
@@ -40,21 +38,8 @@ class Stopwatch(contextlib.AbstractContextManager):
         paths = [str(root), os.environ.get("PYTHONPATH")]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in paths if path)}
         arguments = [str(threads), str(seed), *([",".join(map(str, cpus))] if cpus else [])]
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in __exit__)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "dcp_tf.tflite.latency.worker", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            cwd=root,
-            env=environment,
-        )
-
-    def __exit__(self, *exception) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._errors.close()
+        command = [sys.executable, "-m", "dcp_tf.tflite.latency.worker", *arguments]
+        super().__init__("the process measuring", command, environment, root)
 
     def load(self, name: str, path: pathlib.Path) -> str | None:
         """Loads a file; returns the delegate that runs it, or None for the built-in kernels.
@@ -66,10 +51,6 @@ class Stopwatch(contextlib.AbstractContextManager):
         if "error" in answer:
             raise UsageError(f"{name!r} cannot be run as a TFLite model: {answer['error']}")
         return answer["delegate"]
-
-    def unload(self, name: str) -> None:
-        """Unloads a file."""
-        self._ask(name, {"unload": name})
 
     def measure(self, name: str, invocations: int) -> float:
         """Mean milliseconds of one inference."""
@@ -90,20 +71,6 @@ class Stopwatch(contextlib.AbstractContextManager):
         """Peak memory of the process, and its memory without a model (MiB); None if unknown."""
         answer = self._ask("a model", {"memory": True})
         return None if answer["peak_mib"] is None else (answer["peak_mib"], answer["idle_mib"])
-
-    def _ask(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
-        with contextlib.suppress(BrokenPipeError):  # a dead process sends no answer, which is handled below
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
-        if not line:
-            self._errors.seek(0)
-            last_line = self._errors.read().decode("utf-8", errors="replace").strip().splitlines()[-1:]
-            raise RunError(
-                f"the process measuring {name!r} died (exit code {self._process.wait()})"
-                + (f": {last_line[0]}" if last_line else "")
-            )
-        return json.loads(line)
 
 
 def interleaved(candidates: Sequence[Any], run: int) -> list[Any]:
