@@ -19,12 +19,15 @@ class ArmRunner:
         source: a converted model, or the path of a .tflite file.
         emulator: where it runs.
 
+    Attributes:
+        host: the file on this machine.
+
     Raises:
         UsageError: the file cannot be run.
     """
 
     def __init__(self, source: TFLiteFile | str | os.PathLike, emulator: Emulator):
-        self._host = Runner(source)  # knows the types of inputs and outputs
+        self.host = Runner(source)  # knows the types of inputs and outputs
         self._emulator = emulator
         emulator.load(_NAME, source)
 
@@ -35,8 +38,8 @@ class ArmRunner:
             UsageError: the images do not fit the inputs.
             RunError: a kernel failed, or the emulator died.
         """
-        return self._host.decoded(self._emulator.run(_NAME, self._host.encoded(images)))
+        return self.host.decoded(self._emulator.run(_NAME, self.host.encoded(images)))
 
     def difference(self, images: np.ndarray | Sequence[np.ndarray]) -> float:
         """The largest absolute difference to the outputs that this machine's kernels compute."""
-        return self._host.difference(self, images)
+        return self.host.difference(self.predict(images), images)

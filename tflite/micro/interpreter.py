@@ -38,6 +38,7 @@ class MicroRunner:
         source: a converted model, or the path of a .tflite file.
 
     Attributes:
+        host: the file in the interpreter that phones have.
         activations: bytes of the arena for activations and kernels' scratch memory.
         persistent: bytes of the arena for the interpreter's own structures.
 
@@ -48,7 +49,7 @@ class MicroRunner:
 
     def __init__(self, source: TFLiteFile | str | os.PathLike):
         runtime = require_micro()
-        self._host = Runner(source)  # knows the types of inputs and outputs
+        self.host = Runner(source)  # knows the types of inputs and outputs
         content = read_content(source)
         arena = 2 * memory_plan(source).arena + 2 * len(content) + _SPARE
         capture = OutputCapture()
@@ -73,8 +74,8 @@ class MicroRunner:
             UsageError: the images do not fit the inputs.
             RunError: a kernel failed.
         """
-        encoded = self._host.encoded(images)
-        places, outputs = self._host.places()
+        encoded = self.host.encoded(images)
+        places, outputs = self.host.places()
         results: dict[int, list] = {index: [] for index in outputs}
         for row in range(len(next(iter(encoded.values())))):
             for place, index in enumerate(places):
@@ -86,8 +87,4 @@ class MicroRunner:
                 raise RunError(f"TFLite Micro failed while running: {error}") from error
             for place, index in enumerate(outputs):
                 results[index].append(self._interpreter.get_output(place))
-        return self._host.decoded({index: np.concatenate(rows) for index, rows in results.items()})
-
-    def difference(self, images: np.ndarray | Sequence[np.ndarray]) -> float:
-        """The largest absolute difference to the outputs of the interpreter that phones have."""
-        return self._host.difference(self, images)
+        return self.host.decoded({index: np.concatenate(rows) for index, rows in results.items()})

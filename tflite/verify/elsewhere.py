@@ -67,11 +67,25 @@ def check_on_micro(
     return {"machine": "TFLite Micro"} | sizes | _compare(runner, "TFLite Micro", file, model, images, outputs)
 
 
+class _Answered:
+    """A runner whose outputs are known; batches come in order."""
+
+    def __init__(self, outputs: np.ndarray | list[np.ndarray]):
+        self._outputs, self._begin = (outputs if isinstance(outputs, list) else [outputs]), 0
+
+    def predict(self, images: np.ndarray | Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The outputs of the next images."""
+        rows = slice(self._begin, self._begin + len(images if isinstance(images, np.ndarray) else images[0]))
+        self._begin = rows.stop
+        return [part[rows] for part in self._outputs]
+
+
 def _compare(
     runner: Any, machine: str, file: TFLiteFile, model: Any, images: Any, outputs: dict[str, Any]
 ) -> dict[str, Any]:
     few = images[:SAMPLES] if isinstance(images, np.ndarray) else [np.asarray(part)[:SAMPLES] for part in images]
-    parity = check_parity(file, model, few, runner=runner, **outputs)
+    answers = runner.predict(few)  # once, as it is slow
+    parity = check_parity(file, model, few, runner=_Answered(answers), **outputs)
     try:
         check_tolerance(parity, file.quantization)
     except RunError as error:
@@ -81,5 +95,5 @@ def _compare(
         "max_error": parity.max_error,
         "mean_error": parity.mean_error,
         "top1_agreement": parity.top1_agreement,
-        "host_difference": runner.difference(few),
+        "host_difference": runner.host.difference(answers, few),
     }

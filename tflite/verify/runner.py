@@ -80,12 +80,9 @@ class Runner:
         inputs, outputs = ([int(detail["index"]) for detail in details] for details in sides)
         return inputs, outputs
 
-    def difference(self, other: Any, images: np.ndarray | Sequence[np.ndarray]) -> float:
-        """The largest absolute difference to the outputs of another runner of this file."""
-        here, there = (
-            outputs if isinstance(outputs, list) else [outputs]
-            for outputs in (self.predict(images), other.predict(images))
-        )
+    def difference(self, outputs: Any, images: np.ndarray | Sequence[np.ndarray]) -> float:
+        """The largest absolute difference to what `predict` of another runner of this file gave for the images."""
+        here, there = (side if isinstance(side, list) else [side] for side in (self.predict(images), outputs))
         return max(float(np.abs(a - b).max(initial=0.0)) for a, b in zip(here, there, strict=True))
 
     def encoded(self, images: np.ndarray | Sequence[np.ndarray]) -> dict[int, np.ndarray]:
