@@ -18,6 +18,13 @@ def pytest_collection_finish():
     gc.enable()
 
 
+def pytest_runtest_setup(item):
+    """Random weights are the same whatever test ran before, in fixtures too."""
+    import keras  # here: the first test pays for it, not those who only list the tests
+
+    keras.utils.set_random_seed(0)
+
+
 @pytest.fixture(autouse=True)
 def no_full_collections(monkeypatch):
     """Runs free memory several times, which models of this size do not need: a tenth of their time."""

@@ -1,6 +1,6 @@
 """Metrics of models: classification, other tasks, face verification, and agreement between models."""
 
-from dcp_tf.evaluation.fidelity import cosines, fidelity, snr_db
+from dcp_tf.evaluation.fidelity import cosines, decibels, fidelity, snr_db
 from dcp_tf.evaluation.metrics import accuracy, agreement, predict_function, top1_classes
 from dcp_tf.evaluation.tasks import (
     measure_dense,
@@ -16,6 +16,7 @@ __all__ = [
     "accuracy",
     "agreement",
     "cosines",
+    "decibels",
     "embed",
     "fidelity",
     "measure_dense",

@@ -42,7 +42,11 @@ def fidelity(
 def snr_db(outputs: np.ndarray, expected: np.ndarray) -> float:
     """The energy of the expected outputs over that of the differences, in decibels; infinite where none differ."""
     signal = np.square(expected, dtype=np.float64).sum()
-    noise = np.square(outputs.astype(np.float64) - expected).sum()
+    return decibels(signal, np.square(outputs.astype(np.float64) - expected).sum())
+
+
+def decibels(signal: float, noise: float) -> float:
+    """The ratio of two energies in decibels; infinite without noise."""
     if noise == 0:
         return math.inf
     return 10 * math.log10(signal / noise) if signal else -math.inf

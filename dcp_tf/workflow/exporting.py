@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from dcp_tf import progress
-from dcp_tf.data import as_split, split_batch
+from dcp_tf.data import as_split
 from dcp_tf.errors import RunError, UsageError, did_you_mean, first_line
 from dcp_tf.field_types import whole_number
 from dcp_tf.files import readable_name, writable_folder
@@ -25,11 +25,10 @@ from dcp_tf.tflite.conversion.files_of_modes import convert_in_mode, file_name
 from dcp_tf.tflite.conversion.fixed_size import with_fixed_size
 from dcp_tf.tflite.types import Quantization
 from dcp_tf.tflite.verify.checked_file import check_file
+from dcp_tf.tflite.verify.samples import samples_of_split
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_BATCH = 256
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -165,7 +164,6 @@ def export(
     failures: list[str] = []
     for label, source in models.items():
         split = as_split(given[0]).bound_to(source, "test")
-        inputs, labels = _all_of(split)
         calibration_split = split if calibration is None else as_split(calibration).bound_to(source, "calibration")
         samples = _as_list(calibration_split.representative(Deployment.calibration_samples, seed))
         source = with_fixed_size(source, split.shapes)
@@ -175,7 +173,7 @@ def export(
             try:
                 file = convert_in_mode(source, mode, functools.partial(pack, samples), io, strict)
                 file = with_metadata(file, image_metadata(source, mode, None))
-                record = _compare(file, source, inputs, labels, samples)
+                record = _compare(file, source, split, samples)
                 file.save(path)
                 records[path.name] = {"model": label, **record}
             except (RunError, UsageError) as error:
@@ -205,26 +203,23 @@ def _checked_modes(quantizations: Any) -> list[str]:
     return list(dict.fromkeys(modes))
 
 
-def _all_of(split: Any) -> tuple[Any, Any]:
-    """All inputs of a split, as one array or a list of them, and the labels of a model with one output."""
-    parts = [split_batch(batch)[:2] for batch in split.batches(_BATCH).as_numpy_iterator()]
-    inputs = [np.concatenate(arrays) for arrays in zip(*(_as_list(x) for x, _ in parts), strict=True)]
-    labels = None if isinstance(parts[0][1], dict | None) else np.concatenate([y for _, y in parts])
-    return inputs[0] if len(inputs) == 1 else inputs, labels
-
-
 def _as_list(inputs: Any) -> list[np.ndarray]:
     return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
 
 
-def _compare(file: Any, model: keras.Model, inputs: Any, labels: Any, samples: list[np.ndarray]) -> dict[str, Any]:
+def _compare(file: Any, model: keras.Model, split: Any, samples: list[np.ndarray]) -> dict[str, Any]:
     """The record of a file; accuracies are those of class numbers, where the labels are some."""
-    output = model.outputs[0]
+    output, labels = model.outputs[0], split.labels
     is_probability = kind_of_tensor(output) != "logits"
-    classes = None
-    if labels is not None and len(model.outputs) == 1 and np.issubdtype(labels.dtype, np.integer):
-        is_index = labels.reshape(len(labels), -1).shape[1] == 1 and len(output.shape) == 2 and output.shape[-1] > 1
-        classes = labels.reshape(-1) if is_index else None
-    kind = "probabilities" if is_probability else "logits" if classes is not None else "embeddings"
+    is_index = (
+        isinstance(labels, np.ndarray)
+        and len(model.outputs) == 1
+        and np.issubdtype(labels.dtype, np.integer)
+        and labels.reshape(len(labels), -1).shape[1] == 1
+        and len(output.shape) == 2
+        and output.shape[-1] > 1
+    )
+    kind = "probabilities" if is_probability else "logits" if is_index else "embeddings"
     few = samples[0] if len(samples) == 1 else samples
-    return check_file(file, model, inputs, outputs=kind, classes=classes, calibration_images=lambda: few)
+    compared = samples_of_split(split, (lambda own: own.reshape(-1)) if is_index else lambda _: None)
+    return check_file(file, model, compared, outputs=kind, calibration_images=lambda: few)

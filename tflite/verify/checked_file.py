@@ -22,7 +22,6 @@ def check_file(
     images: Any,
     *,
     outputs: str = "logits",
-    classes: Any = None,
     independent: bool = False,
     calibration_images: Callable[[], Any] | None = None,
 ) -> dict[str, Any]:
@@ -31,9 +30,8 @@ def check_file(
     Args:
         file: the converted model.
         model: the Keras model.
-        images: what both run on.
+        images: what both run on, as for `check_parity`; the accuracies are those of the class numbers of `Samples`.
         outputs: kind of the outputs, as for `check_parity`.
-        classes: class numbers, for the accuracies.
         independent: as for `check_parity`.
         calibration_images: returns the calibration images of integer files, to find the cause of a large error.
 
@@ -48,7 +46,7 @@ def check_file(
     if missing := unsupported_operations(file):
         raise RunError(f"{len(missing)} operations cannot be run in {mode.value}: {'; '.join(missing[:3])}")
     compare = functools.partial(check_parity, file, model, outputs=outputs, independent=independent)
-    parity = compare(images, classes)
+    parity = compare(images)
     try:
         check_tolerance(parity, mode)
     except RunError as error:

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from dcp_tf.errors import UsageError
 from dcp_tf.tflite.conversion.keras_inference import check_model, infer
 from dcp_tf.tflite.types import LIMITS, Quantization, TFLiteFile
-from dcp_tf.tflite.verify.parity import relative_error
+from dcp_tf.tflite.verify.output_difference import mean_error
 from dcp_tf.tflite.verify.runner import Runner
+from dcp_tf.tflite.verify.samples import samples_of
 
 SAMPLES = 8  # any image shows the fault of a layer
 
@@ -80,10 +80,7 @@ def compare_layers(file: TFLiteFile | str | os.PathLike, model: Any, images: Any
         RunError: a kernel failed.
     """
     check_model(model)
-    arrays = [np.asarray(images)] if len(model.inputs) == 1 else [np.asarray(part) for part in images]
-    arrays = [array[:SAMPLES] for array in arrays]
-    if not len(arrays[0]):
-        raise UsageError("there are no images to compare on; give at least one")
+    arrays = samples_of(images, len(model.inputs)).first(SAMPLES)
     runner = Runner(file, keep_tensors=True)
     reference = _Reference(model, arrays)
     names = ((tensor, reference.find(tensor.name, tensor.shape)) for tensor in runner.tensors())
@@ -95,7 +92,7 @@ def compare_layers(file: TFLiteFile | str | os.PathLike, model: Any, images: Any
             tensor.name.split(";")[0],
             tensor.operation,
             reference.layer(keras_tensor),
-            float(relative_error(value.reshape(expected_value.shape), expected_value).mean()),
+            mean_error(value.reshape(expected_value.shape), expected_value),
         )
         for (tensor, keras_tensor), value, expected_value in zip(pairs, actual, expected, strict=True)
     ]

@@ -9,6 +9,7 @@ from dcp_tf.errors import RunError
 from dcp_tf.settings.measurement import ARM_CORE
 from dcp_tf.tflite.types import TFLiteFile
 from dcp_tf.tflite.verify.parity import check_parity, check_tolerance
+from dcp_tf.tflite.verify.samples import samples_of
 
 SAMPLES = 100  # emulated cores and reference kernels are slow
 
@@ -83,7 +84,8 @@ class _Answered:
 def _compare(
     runner: Any, machine: str, file: TFLiteFile, model: Any, images: Any, outputs: dict[str, Any]
 ) -> dict[str, Any]:
-    few = images[:SAMPLES] if isinstance(images, np.ndarray) else [np.asarray(part)[:SAMPLES] for part in images]
+    arrays = samples_of(images, len(model.inputs)).first(SAMPLES)
+    few = arrays[0] if len(arrays) == 1 else arrays
     answers = runner.predict(few)  # once, as it is slow
     parity = check_parity(file, model, few, runner=_Answered(answers), **outputs)
     try:

@@ -9,7 +9,9 @@ from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.conversion.keras_inference import compiled_infer
 from dcp_tf.tflite.types import LIMITS, Limit, Parity, Quantization, TFLiteFile
+from dcp_tf.tflite.verify.output_difference import OutputDifference
 from dcp_tf.tflite.verify.runner import Runner
+from dcp_tf.tflite.verify.samples import BATCH, samples_of
 
 _WRONG_RANGES = "; calibrate on images like those the model was trained on"
 _RIGHT_RANGES = (
@@ -18,7 +20,6 @@ _RIGHT_RANGES = (
 _BETTER = {"int8": "int16x8 or float16, or train for it (qat)", "int16x8": "float16"}
 _ADVICE = {"weight_only_int4": "; 4 bits are too few for this model, export weight_only_int8"}
 
-_KERAS_BATCH = 32
 _OUTPUTS = ("logits", "probabilities", "embeddings")
 
 
@@ -37,8 +38,8 @@ def check_parity(
     Args:
         file: the converted model, or the path of its file.
         model: the Keras model that it was converted from.
-        images: inputs (N, ...) as the model takes them, or one such array for each input.
-        labels: class numbers (N,), for the accuracies. They belong to the first output.
+        images: inputs (N, ...) as the model takes them, or one such array for each input, or `Samples`.
+        labels: class numbers (N,), for the accuracies, where `images` are arrays. They belong to the first output.
         outputs: kind of the outputs. "logits" and "embeddings": errors are relative to the standard deviation of the
             Keras outputs; "probabilities": they are absolute, since the spread of a probability is 1.
             Embeddings have cosines in place of an agreement.
@@ -52,36 +53,29 @@ def check_parity(
     Raises:
         UsageError: the images or labels do not fit.
     """
-    from dcp_tf.evaluation import cosines, snr_db  # here: this package imports no TensorFlow before it is needed
+    from dcp_tf.evaluation import cosines  # here: this package imports no TensorFlow before it is needed
 
     if outputs not in _OUTPUTS:
         raise UsageError(f"outputs must be one of {', '.join(_OUTPUTS)}. Received: {outputs!r}")
-    arrays = [np.asarray(images)] if len(model.inputs) == 1 else [np.asarray(part) for part in images]
-    count = len(arrays[0])
-    if count == 0:
-        raise UsageError("there are no images to compare on; give at least one")
-    if labels is not None and len(labels) != count:
-        raise UsageError(f"expected one label for each of {count} images. Received: {len(labels)} labels")
+    samples = samples_of(images, len(model.inputs), labels)
     runner, keras_outputs = runner or Runner(file), compiled_infer(model)
-    pairs = [
-        _run_both(runner, keras_outputs, model, [array[start : start + _KERAS_BATCH] for array in arrays])
-        for start in progress.bar(range(0, count, _KERAS_BATCH), what="Parity", unit=" batches")
-    ]
-    of_file, of_model = (
-        [np.concatenate(parts) for parts in zip(*side, strict=True)] for side in zip(*pairs, strict=True)
-    )
-    errors = [_error(actual, expected, outputs) for actual, expected in zip(of_file, of_model, strict=True)]
-    decisions, keras_decisions = (_decisions(side[0], outputs, independent) for side in (of_file, of_model))
-    are_vectors = outputs == "embeddings" and of_file[0].ndim == 2 and of_file[0].shape[1] > 1
-    similarity = cosines(of_file[0], of_model[0]) if are_vectors else None
+    differences = [OutputDifference(outputs == "probabilities") for _ in model.outputs]
+    decided, similarities = _Decisions(outputs, independent), []
+    batches = -(-samples.count // BATCH)
+    for arrays, classes in progress.bar(samples, what="Parity", unit=" batches", total=batches):
+        of_file, of_model = _run_both(runner, keras_outputs, model, arrays)
+        for difference, actual, expected in zip(differences, of_file, of_model, strict=True):
+            difference.add(actual, expected)
+        decided.add(of_file[0], of_model[0], classes)
+        if outputs == "embeddings" and of_file[0].ndim == 2 and of_file[0].shape[1] > 1:
+            similarities.append(cosines(of_file[0], of_model[0]))
+    similarity = np.concatenate(similarities) if similarities else None
     return Parity(
-        max_error=max(float(error.max()) for error in errors),
-        mean_error=max(float(error.mean()) for error in errors),
-        top1_agreement=None if decisions is None else float(np.mean(decisions == keras_decisions)),
-        top1=_accuracy(decisions, labels),
-        keras_top1=_accuracy(keras_decisions, labels),
-        samples=count,
-        snr_db=min(map(snr_db, of_file, of_model)),
+        max_error=float(np.max([difference.largest for difference in differences])),
+        mean_error=float(np.max([difference.mean for difference in differences])),
+        **decided.rates(),
+        samples=samples.count,
+        snr_db=min(difference.snr_db for difference in differences),
         cosine_min=None if similarity is None else float(similarity.min()),
         cosine_mean=None if similarity is None else float(similarity.mean()),
     )
@@ -140,35 +134,39 @@ def _run_both(runner: Any, keras_outputs: Callable, model: Any, batch: Sequence[
     return (outputs if isinstance(outputs, list) else [outputs]), expected
 
 
-def _error(actual: np.ndarray, expected: np.ndarray, outputs: str) -> np.ndarray:
-    if outputs == "probabilities":
-        return np.abs(actual.astype(np.float64) - expected)
-    return relative_error(actual, expected)
+class _Decisions:
+    """Counts how often a file and its model decide alike, and how often each is right."""
 
+    def __init__(self, outputs: str, independent: bool):
+        self._outputs, self._independent = outputs, independent
+        self._alike = self._decided = self._labels = 0
+        self._right = np.zeros(2)
 
-def relative_error(actual: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Absolute differences relative to the spread (standard deviation) of the expected values."""
-    error = np.abs(actual.astype(np.float64) - expected)
-    # The floor keeps rounding noise of constant outputs from counting as an error of their spread.
-    spread = max(float(np.std(expected)), 1e-3 * float(np.abs(expected).max(initial=0)))
-    return error / (spread or 1.0)
+    def add(self, of_file: np.ndarray, of_model: np.ndarray, labels: np.ndarray | None) -> None:
+        """Takes the first output of a batch by both, and its class numbers."""
+        if self._outputs == "embeddings":
+            return
+        both = [self._decide(of_file), self._decide(of_model)]
+        self._decided += both[0].size
+        self._alike += int(np.sum(both[0] == both[1]))
+        if labels is None:
+            return
+        if np.size(labels) != both[0].size:
+            raise UsageError(
+                f"labels must be class numbers of shape {both[0].shape}. Received labels of shape {np.shape(labels)}"
+            )
+        self._labels += np.size(labels)
+        self._right += [np.sum(decisions == np.reshape(labels, decisions.shape)) for decisions in both]
 
+    def _decide(self, values: np.ndarray) -> np.ndarray:
+        """The predicted classes; a single or independent output is a yes / no decision at probability 1/2."""
+        if values.shape[-1] > 1 and not self._independent:
+            return np.argmax(values, axis=-1)
+        decisions = (values > (0.5 if self._outputs == "probabilities" else 0.0)).astype(int)
+        return decisions if self._independent else decisions[..., 0]
 
-def _decisions(values: np.ndarray, outputs: str, independent: bool) -> np.ndarray | None:
-    """The predicted classes; a single or independent output is a yes / no decision at probability 1/2."""
-    if outputs == "embeddings":
-        return None
-    if values.shape[-1] > 1 and not independent:
-        return np.argmax(values, axis=-1)
-    decisions = (values > (0.5 if outputs == "probabilities" else 0.0)).astype(int)
-    return decisions if independent else decisions[..., 0]
-
-
-def _accuracy(decisions: np.ndarray | None, labels: np.ndarray | None) -> float | None:
-    if decisions is None or labels is None:
-        return None
-    if np.size(labels) != decisions.size:
-        raise UsageError(
-            f"labels must be class numbers of shape {decisions.shape}. Received labels of shape {np.shape(labels)}"
-        )
-    return float(np.mean(decisions == np.reshape(labels, decisions.shape)))
+    def rates(self) -> dict[str, float | None]:
+        """The fields of `Parity`."""
+        of_file, of_model = (self._right / self._labels).tolist() if self._labels else (None, None)
+        agreement = self._alike / self._decided if self._decided else None
+        return {"top1_agreement": agreement, "top1": of_file, "keras_top1": of_model}

@@ -42,8 +42,6 @@ def deploy(
         from dcp_tf.graph import count_cost
         from dcp_tf.tflite.conversion.files_of_modes import file_name
 
-        # All of them, in memory as floats, where files are compared on them.
-        images = dataset.test.representative(dataset.test.size) if settings.quantizations else None
         models = {name: tflite_files.fixed_size(model, dataset) for name, model in models.items()}
         macs = {name: count_cost(model).macs for name, model in models.items() if settings.quantizations}
         for mode, name in itertools.product(settings.quantizations, models):
@@ -52,7 +50,7 @@ def deploy(
             path = folder / file_name(name, mode, settings.io)
             progress.say(f"converting {path.name}")
             with collect(failures, path.name, settings.debug):
-                file, record = tflite_files.make(models[name], mode, dataset, images, objective, settings, seed)
+                file, record = tflite_files.make(models[name], mode, dataset, objective, settings, seed)
                 file.save(path)
                 records[path.name] = {"model": name, **record, "keras_macs": macs[name], "operations_change": None}
                 if reference is not None:

@@ -15,14 +15,13 @@ def fixed_size(model: Any, dataset: Any) -> Any:
     return with_fixed_size(model, dataset.train.shapes)
 
 
-def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, settings: Any, seed: int) -> tuple:
+def make(model: Any, mode: str, dataset: Any, objective: Any, settings: Any, seed: int) -> tuple:
     """Makes a TFLite file of a model and checks it.
 
     Args:
         model: a Keras model, see `fixed_size`.
         mode: quantization mode.
         dataset: its training images are used for calibration, and for training in mode "qat".
-        images: all test images.
         objective: of the model, None if it has several outputs.
         settings: a `Deployment`.
         seed: of the calibration images.
@@ -35,15 +34,18 @@ def make(model: Any, mode: str, dataset: Any, images: Any, objective: Any, setti
         file, source = make_qat_file(model, dataset, objective, settings, seed)
     else:
         file, source = convert(model, mode, dataset, settings, seed), model
-    file, record = check(file, source, dataset, images, objective, lambda: _calibration_images(dataset, settings, seed))
+    file, record = check(file, source, dataset, objective, lambda: _calibration_images(dataset, settings, seed))
     if settings.check_on != "host":
         from dcp_tf.tflite.verify import elsewhere
+        from dcp_tf.tflite.verify.samples import samples_of_split
 
         check_there, more = {
             "arm": (elsewhere.check_on_arm, {"core": settings.arm_core}),
             "micro": (elsewhere.check_on_micro, {}),
         }[settings.check_on]
-        record[settings.check_on] = check_there(file, source, images, **more, **_outputs(objective))
+        record[settings.check_on] = check_there(
+            file, source, samples_of_split(dataset.test), **more, **_outputs(objective)
+        )
     return file, record
 
 
@@ -112,7 +114,6 @@ def check(
     file: Any,
     model: Any,
     dataset: Any,
-    images: Any,
     objective: Any,
     calibration_images: Callable[[], Any] | None = None,
 ) -> tuple[Any, dict[str, Any]]:
@@ -122,7 +123,6 @@ def check(
         file: the converted model.
         model: the Keras model that it was converted from.
         dataset: its class names and normalization become metadata.
-        images: all test images.
         objective: of the model, None if it has several outputs.
         calibration_images: returns the calibration images of integer files, to find the cause of a large error.
 
@@ -135,12 +135,13 @@ def check(
     """
     from dcp_tf import tflite
     from dcp_tf.tflite.verify.checked_file import check_file
+    from dcp_tf.tflite.verify.samples import samples_of_split
 
     file = add_metadata(file, model, dataset, objective)
-    classes = None if objective is None else objective.class_numbers(dataset.test.labels)
-    kind = _outputs(objective)
-    record = check_file(file, model, images, classes=classes, calibration_images=calibration_images, **kind)
-    if objective is not None and classes is None and dataset.test.labels is not None:
+    class_numbers = (lambda _: None) if objective is None else objective.class_numbers
+    samples = samples_of_split(dataset.test, class_numbers)
+    record = check_file(file, model, samples, calibration_images=calibration_images, **_outputs(objective))
+    if objective is not None and dataset.test.labels is not None and class_numbers(dataset.test.labels) is None:
         record |= measure_figures(tflite.Runner(file).predict, dataset, objective)
     if record["quantization"] == "sparse":
         sparse = tflite.sparse_inference_report(file)
