@@ -17,6 +17,7 @@ from dcp_tf.data.pixel_ranges import PixelRange, other_ranges
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.evaluation.chance import Chance, ClassOrder, against_chance, better_order, class_orders
 from dcp_tf.evaluation.metrics import predict_function, top1_classes
+from dcp_tf.training.layers import batch_norms, batch_statistics
 from dcp_tf.training.objectives import Classification, Objective, output_shape
 
 _IMAGES = 400  # to check a model that may be at chance
@@ -31,6 +32,9 @@ _NO_R2, _BAD_R2 = 0.02, -0.05  # below the first nothing is explained; below the
 _CORRELATES = 4.0  # standard errors of a significant correlation of numbers with their labels
 _RANGE_GAIN = 0.1  # by which another pixel range must be better to be reported if the model is at chance
 _GAIN_ELSE = 0.2  # and if it is not
+_UNTRAINED = (
+    "the model looks untrained: every BatchNormalization still has mean 0 and variance 1. Were its weights loaded?"
+)
 _COIN = 0.55  # accuracy on pairs of faces; guessing has 0.5
 _EXPECTED_SLACK = 0.05  # below what the user expects, beyond the noise of the measurement
 
@@ -220,7 +224,8 @@ class _Diagnosis:
     """A few hundred images (of several inputs a tuple), and a model's outputs for them."""
 
     def __init__(self, model: Any, objective: Objective, data: Any, class_names: Sequence[str], seed: int):
-        self._predict, self._objective, self._data, self._seed = predict_function(model), objective, data, seed
+        self._model, self._objective, self._data, self._seed = model, objective, data, seed
+        self._predict = predict_function(model)
         self._class_names = class_names
         self._measure = _MEASURES[objective.primary]
         chosen = data.balanced_subset(_sample_size(model, data), seed)
@@ -245,6 +250,7 @@ class _Diagnosis:
         if reason is None and value > least + _CLEARLY_RIGHT * (1 - least):
             return check
         explained = self._explained(dataclasses.replace(check, warning=reason), value, self._orders(self._outputs))
+        explained = self._with_statistics(explained, value)
         if reason is None and explained.cause is not None:
             reason = f"the model has {self._measure} {value:.4f}, but far more if it is given something else"
             return dataclasses.replace(explained, warning=reason)
@@ -254,7 +260,7 @@ class _Diagnosis:
         """The check with other pixel ranges and orders, and the likely cause: one of them, or both."""
         by_range = self._ranges()
         ranges, order = tuple(alternative for alternative, _ in by_range), better_order(orders, value)
-        gain = _RANGE_GAIN if check.warning else _GAIN_ELSE + value / 4
+        gain = _gain(check, value)
         is_range = bool(ranges) and ranges[0].value > value + gain
         if is_range or (ranges and order is None):
             # Another order of the classes only shows in the correct range.
@@ -273,10 +279,32 @@ class _Diagnosis:
             cause = self._order_cause(order) if order is not None else self._scale_cause() if check.warning else None
         return dataclasses.replace(check, ranges=ranges, orders=_named(orders), cause=cause)
 
-    def _outputs_for(self, images: Any) -> np.ndarray:
+    def _with_statistics(self, check: BaselineCheck, value: float) -> BaselineCheck:
+        """The check with BatchNormalization's moving statistics as the cause, if they explain more than all else."""
+        norms = batch_norms(self._model) if isinstance(self._model, keras.Model) else []
+        if not norms:
+            return check
+        with batch_statistics(self._model):
+            in_training = predict_function(self._model)
+            score = self._score(self._outputs_for(self._images, in_training), self._labels)
+        best = max([value, *(alternative.value for alternative in (*check.ranges, *check.orders))])
+        initial = sum(
+            not norm.moving_mean.numpy().any() and (norm.moving_variance.numpy() == 1).all() for norm in norms
+        )
+        if score <= best + _gain(check, value):
+            is_untrained = check.cause is None and check.warning is not None and initial == len(norms)
+            return dataclasses.replace(check, cause=_UNTRAINED) if is_untrained else check
+        layers = f"{initial} of {len(norms)} layers still have mean 0 and variance 1; " if initial else ""
+        cause = (
+            f"the moving statistics of BatchNormalization do not fit these images: {layers}with those of each batch "
+            f"{self._measure} is {score:.4f}. Train some hundred steps more, or with a momentum below Keras' 0.99"
+        )
+        return dataclasses.replace(check, cause=cause)
+
+    def _outputs_for(self, images: Any, predict: Callable | None = None) -> np.ndarray:
         rows = [slice(start, start + _BATCH) for start in range(0, len(keras.tree.flatten(images)[0]), _BATCH)]
         batches = [keras.tree.map_structure(lambda array, some=some: array[some], images) for some in rows]
-        return np.concatenate([np.asarray(self._predict(batch), np.float32) for batch in batches])
+        return np.concatenate([np.asarray((predict or self._predict)(batch), np.float32) for batch in batches])
 
     def _score(self, outputs: np.ndarray, labels: np.ndarray) -> float | None:
         """The metric of these outputs; None if it is undefined, such as R2 of equal labels."""
@@ -391,6 +419,11 @@ def _whole_classes(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
     order = order[sizes[order] > 1]
     kept = order[: max(2, int(np.searchsorted(np.cumsum(sizes[order]), count)) + 1)]
     return np.flatnonzero(np.isin(labels, classes[kept]))[: 2 * count]
+
+
+def _gain(check: BaselineCheck, value: float) -> float:
+    """By how much another assumption must be better to be a cause."""
+    return _RANGE_GAIN if check.warning else _GAIN_ELSE + value / 4
 
 
 def _range_cause(best: Alternative, measure: str) -> str:

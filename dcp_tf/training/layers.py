@@ -5,7 +5,8 @@ without a deterministic kernel would raise (docs/decisions/053). Users who want 
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -22,6 +23,24 @@ def override_attribute(layers: Sequence[keras.Layer], attribute: str, value: Any
     finally:
         for layer, original in zip(layers, originals, strict=True):
             setattr(layer, attribute, original)
+
+
+@contextlib.contextmanager
+def batch_statistics(model: keras.Model) -> Iterator[None]:
+    """Lets each BatchNormalization use the statistics of its batch, and store none; all else is as in inference."""
+    norms = batch_norms(model)
+    with override_attribute(norms, "momentum", 1.0), override_attribute(norms, "trainable", True):
+        for norm in norms:
+            norm.call = functools.partial(_call_in_training, norm.call)
+        try:
+            yield
+        finally:
+            for norm in norms:
+                del norm.call
+
+
+def _call_in_training(call: Callable, *args: Any, training: bool | None = None, **kwargs: Any) -> Any:
+    return call(*args, training=True, **kwargs)
 
 
 @contextlib.contextmanager

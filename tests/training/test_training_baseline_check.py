@@ -124,6 +124,54 @@ def test_a_wrong_range_and_a_wrong_order_are_found_together():
     assert "another order" in check.lines()[-1]
 
 
+def normalized(mean, variance):
+    """Knows the templates if its BatchNormalization, which is frozen, has the statistics of the images."""
+    size, weights = TEMPLATES[0].size, keras.initializers.Constant
+    offset = np.random.default_rng(1).normal(0, 30, size)
+    spread = np.sqrt(VARIANCE + 1e-3)
+    templates = (TEMPLATES.reshape(CLASSES, -1) - MEAN) / spread
+    norm = keras.layers.BatchNormalization(center=False, scale=False, trainable=False)
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 3)),
+            keras.layers.Flatten(),
+            keras.layers.ReLU(max_value=1.0),  # no other range of pixels helps
+            keras.layers.Dense(size, kernel_initializer="identity", bias_initializer=weights(offset)),
+            norm,
+            keras.layers.Dropout(0.9),
+            keras.layers.Dense(CLASSES, None, True, weights(templates.T), weights(-np.square(templates).sum(-1) / 2)),
+        ]
+    )
+    norm.set_weights(
+        [offset + mean, variance + np.zeros(size)] if mean is not None else [np.zeros(size), np.ones(size)]
+    )
+    return model
+
+
+MEAN, VARIANCE = UNIT.reshape(600, -1).mean(0), UNIT.reshape(600, -1).var(0)
+
+
+@pytest.mark.parametrize("mean", [None, MEAN + 20])
+def test_moving_statistics_of_other_images_are_found(mean):
+    model, split = normalized(mean, VARIANCE), split_from_arrays(UNIT.astype(np.float32), LABELS)
+    outputs = model.predict(UNIT[:9], verbose=0)
+    cause = checked(model, split).lines()[-1]
+    assert "likely cause: the moving statistics of BatchNormalization do not fit these images" in cause
+    assert ("1 of 1 layers still have mean 0 and variance 1" in cause) == (mean is None)
+    np.testing.assert_array_equal(model.predict(UNIT[:9], verbose=0), outputs)
+    assert not model.layers[3].trainable
+
+
+def test_moving_statistics_are_not_the_cause_of_other_faults():
+    model, split = normalized(MEAN, VARIANCE), split_from_arrays(UNIT.astype(np.float32), LABELS)
+    assert not checked(model, split).lines()
+    assert "statistics" not in str(checked(model, split_from_arrays(PIXELS, LABELS, normalization="raw")).lines())
+    model.layers[-1].set_weights([0 * weights for weights in model.layers[-1].get_weights()])
+    assert "statistics" not in str(checked(model, split).lines())
+    model.layers[3].set_weights([np.zeros(108), np.ones(108)])
+    assert "looks untrained" in checked(model, split).lines()[-1]
+
+
 def test_classes_are_called_by_their_names():
     names = [f"shape {number}" for number in range(CLASSES)]
     check = checked(model_for("unit"), split_from_arrays(PIXELS, LABELS[::-1]), class_names=names)
