@@ -7,12 +7,13 @@ from dcp_tf.models.functional import check_functional
 from dcp_tf.models.inputs import takes_raw_pixels
 from dcp_tf.models.keras2.convert import from_tf_keras
 from dcp_tf.models.load import LoadedModel, load
-from dcp_tf.models.networks.cifar_resnet import cifar_resnet
+from dcp_tf.models.networks.autoencoder import autoencoder
+from dcp_tf.models.networks.cifar_resnet import cifar_resnet, resnet8
 from dcp_tf.models.networks.detector import detector_mobilenet_v2
 from dcp_tf.models.networks.ds_cnn import ds_cnn
 from dcp_tf.models.networks.faces import lresnet34e_ir, mobilefacenet, spherenet4, spherenet20
 from dcp_tf.models.networks.image_and_metadata import image_and_metadata
-from dcp_tf.models.networks.mobilenet_v1 import mobilenet_v1, mobilenet_v1_cifar, mobilenet_v1_sparse
+from dcp_tf.models.networks.mobilenet_v1 import mobilenet_v1, mobilenet_v1_025, mobilenet_v1_cifar, mobilenet_v1_sparse
 from dcp_tf.models.networks.mobilenet_v2 import mobilenet_v2, mobilenet_v2_cifar, mobilenet_v2_small
 from dcp_tf.models.networks.preresnet import preresnet
 from dcp_tf.models.networks.resnet import resnet18, resnet50
@@ -28,6 +29,7 @@ __all__ = [
     "APPLICATIONS",
     "NETWORKS",
     "LoadedModel",
+    "autoencoder",
     "build",
     "check_functional",
     "cifar_resnet",
@@ -40,6 +42,7 @@ __all__ = [
     "lresnet34e_ir",
     "mobilefacenet",
     "mobilenet_v1",
+    "mobilenet_v1_025",
     "mobilenet_v1_cifar",
     "mobilenet_v1_sparse",
     "mobilenet_v2",
@@ -48,6 +51,7 @@ __all__ = [
     "outputs_kind",
     "paper_scope",
     "preresnet",
+    "resnet8",
     "resnet18",
     "resnet50",
     "spherenet4",

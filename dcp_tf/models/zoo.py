@@ -9,7 +9,8 @@ import keras
 
 from dcp_tf.errors import UsageError
 from dcp_tf.models.networks import faces, mobilenet_v1, mobilenet_v2, resnet, vgg
-from dcp_tf.models.networks.cifar_resnet import cifar_resnet
+from dcp_tf.models.networks.autoencoder import autoencoder
+from dcp_tf.models.networks.cifar_resnet import cifar_resnet, resnet8
 from dcp_tf.models.networks.detector import detector_mobilenet_v2
 from dcp_tf.models.networks.ds_cnn import ds_cnn
 from dcp_tf.models.networks.image_and_metadata import image_and_metadata
@@ -22,14 +23,14 @@ class Network:
     """A network and what it is built for.
 
     Attributes:
-        build: takes `input_shape=` and `num_classes=` (networks for faces: `input_shape=` alone).
-        input_shape: (H, W, C) of its data set, of the image where there are several inputs.
-        num_classes: of its data set; None for networks that end in embeddings.
+        build: takes `input_shape=` and `num_classes=` (networks without classes: `input_shape=` alone).
+        input_shape: (H, W, C) of its data set, of the image where there are several inputs; (N,) for vectors.
+        num_classes: of its data set; None for networks that end in embeddings or reconstruct their input.
         normalization: of color images, a name that `dcp_tf.data` knows; None where the inputs are not only images.
     """
 
     build: Callable[..., keras.Model]
-    input_shape: tuple[int, int, int] = (32, 32, 3)
+    input_shape: tuple[int, ...] = (32, 32, 3)
     num_classes: int | None = 10
     normalization: str | None = "cifar10"
 
@@ -67,28 +68,35 @@ NETWORKS: dict[str, Network] = {
     "unet": Network(unet, (256, 256, 3), 2, "imagenet"),
     "detector_mobilenet_v2": Network(detector_mobilenet_v2, (320, 320, 3), 81, "imagenet"),
     "ds_cnn": Network(ds_cnn, (49, 10, 1), 12, None),
+    "resnet8": _small(resnet8),
+    "mobilenet_v1_025": Network(mobilenet_v1.mobilenet_v1_025, (96, 96, 3), 2, "imagenet"),
+    "autoencoder": Network(autoencoder, (640,), None, None),
     "image_and_metadata": Network(image_and_metadata, (64, 64, 3), 8, None),
 }
 
 
-def build(name: str, input_shape: tuple[int, int, int] | None = None, num_classes: int | None = None) -> keras.Model:
+def build(name: str, input_shape: tuple[int, ...] | None = None, num_classes: int | None = None) -> keras.Model:
     """Builds a network of `NETWORKS`, or `preresnetN` of any depth N = 6n + 2.
 
     Args:
         name: its name.
-        input_shape: (H, W, C); None for that of the network's data set.
-        num_classes: the number of logits; None for that of the network's data set. Networks for faces have none.
+        input_shape: (H, W, C), of `autoencoder` (N,); None for that of the network's data set.
+        num_classes: the number of logits; None for that of the network's data set. Networks for faces have none, nor
+            has `autoencoder`.
 
     Raises:
         UsageError: there is no network of that name, or it cannot take such images or classes.
     """
     network = find_network(name)
     input_shape = network.input_shape if input_shape is None else tuple(input_shape)
-    if len(input_shape) != 3 or not all(isinstance(size, int) and size > 0 for size in input_shape):
-        raise UsageError(f"a network needs an input shape of (height, width, channels), received {input_shape}")
+    rank = len(network.input_shape)
+    if len(input_shape) != rank or not all(isinstance(size, int) and size > 0 for size in input_shape):
+        sizes = "(height, width, channels)" if rank == 3 else "(values,)"
+        raise UsageError(f"{name} needs an input shape of {sizes}, received {input_shape}")
     if network.num_classes is None:
         if num_classes is not None:
-            raise UsageError(f"{name} gives embeddings, which have no classes; leave out the {num_classes} classes")
+            gives = "embeddings" if rank == 3 else "what it is given"
+            raise UsageError(f"{name} gives {gives}, which has no classes; leave out the {num_classes} classes")
         return network.build(input_shape=input_shape)
     num_classes = network.num_classes if num_classes is None else num_classes
     if num_classes < 1:

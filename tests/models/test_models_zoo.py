@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dcp_tf import models
 from dcp_tf.errors import UsageError
+from dcp_tf.graph import count_cost
 
 # Several tests look at the same network, and the large ones take seconds to build.
 build = functools.cache(models.build)
@@ -129,6 +130,9 @@ PAPER_PARAMS = {
     "unet": 31_037_698,
     "detector_mobilenet_v2": 1_952_597,
     "ds_cnn": 23_180,
+    "resnet8": 77_946,
+    "mobilenet_v1_025": 213_586,
+    "autoencoder": 267_928,
     "image_and_metadata": 193_864,
 }
 
@@ -173,6 +177,22 @@ def test_published_counts_with_statistics():
     assert build("mobilenet_v2").count_params() == 3_538_984
 
 
+# Keras' counts of the networks of MLPerf Tiny, with statistics and with biases before BatchNormalization; MACs.
+MLPERF_TINY = {
+    "resnet8": (78_666, 12_501_632),
+    "mobilenet_v1_025": (221_794, 7_489_664),
+    "autoencoder": (269_992, 264_192),
+}
+
+
+@pytest.mark.parametrize(("name", "published"), MLPERF_TINY.items())
+def test_networks_of_mlperf_tiny_are_of_the_published_size(name, published):
+    model = build(name)
+    normalized = [layer.input._keras_history.operation for layer in model.layers if hasattr(layer, "moving_mean")]
+    biases = sum(layer.output.shape[-1] for layer in normalized if not layer.use_bias)
+    assert (model.count_params() + biases, count_cost(model).macs) == published
+
+
 def test_resnet50_has_the_stride_on_the_3x3():
     convolutions = [layer for layer in build("resnet50").layers if isinstance(layer, keras.layers.Conv2D)]
     strided = {layer.name for layer in convolutions if layer.strides == (2, 2)}
@@ -194,7 +214,7 @@ def test_option_b_shortcuts_are_convolutions():
     model = models.cifar_resnet(8, shortcuts="B")
     names = [layer.name for layer in model.layers if layer.name.endswith("shortcut")]
     assert names == ["stage2_block1_shortcut", "stage3_block1_shortcut"]
-    with pytest.raises(UsageError, match="'A' or 'B', received 'C'"):
+    with pytest.raises(UsageError, match="'A' or 'B', or 'conv', received 'C'"):
         models.cifar_resnet(8, shortcuts="C")
     with pytest.raises(UsageError, match="6n \\+ 2"):
         models.cifar_resnet(18)
@@ -205,6 +225,10 @@ def test_networks_for_faces_have_no_classes():
     assert models.mobilefacenet((32, 32, 3), embedding=64).output_shape == (None, 64)
     with pytest.raises(UsageError, match="spherenet4 gives embeddings"):
         models.build("spherenet4", num_classes=10)
+    with pytest.raises(UsageError, match="autoencoder gives what it is given"):
+        models.build("autoencoder", num_classes=10)
+    with pytest.raises(UsageError, match=r"autoencoder needs an input shape of \(values,\)"):
+        models.build("autoencoder", (32, 32, 3))
 
 
 @pytest.mark.parametrize("name", ["resnet21", "preresnet", "preresnet-20", ""])
