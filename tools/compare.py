@@ -6,9 +6,9 @@ r"""Compares pruning methods at the same cost and the same schedule, over severa
 A method may have options of its own, NAME:option=value:option...: dcp:selection=exact, dcp:losses=reconstruction,
 l1:update. Options are the flags of "How dcp, dkp and their variants choose" and the like; what a variant does not
 name, the flags say for all. All variants prune the same groups within the same target; adaptive methods may end
-cheaper, which the table shows. --output_dir receives compare.json (every run), compare.md (the table), compare.png and
-compare.svg (the plot). Every finished run is kept, and --resume runs the others, including more methods and more
-seeds.
+cheaper, which the table shows. --output_dir receives compare.html (the page to look at), compare.json (every run),
+compare.md (the table), compare.png and compare.svg (the plot). Every finished run is kept, and --resume runs the
+others, including more methods and more seeds.
 """
 
 import os
@@ -58,7 +58,7 @@ def main(flags) -> None:
     run_flags.require_folder(flags, "the results", "compare.json")
     from dcp_tf import progress
     from dcp_tf.files import remove_leftovers, writable_folder
-    from dcp_tf.report import print_comparison, write_comparison
+    from dcp_tf.report import print_comparison, write_comparison, write_comparison_page
     from dcp_tf.tools.app import augmentation_check, comparison
     from dcp_tf.tools.cli.method_specs import read_variants
 
@@ -83,8 +83,8 @@ def main(flags) -> None:
     settings = run_summary.settings_of(flags)
     results = comparison.run(model_and_data, variants, seeds, schedule, folder, baseline_check, before, settings)
     print_comparison(results)
-    paths = write_comparison(results, folder)
     run_flags.record_flags(PROGRAM, flags, folder, finished=True)
+    paths = [*write_comparison(results, folder), write_comparison_page(results, folder)]
     progress.say(f"written to {folder}: {', '.join(sorted(['compare.json', 'flags.txt', *(p.name for p in paths)]))}")
     failed = [f"{r['method']} with seed {r['seed']}: {r['failure']}" for r in results["runs"] if "failure" in r]
     if failed:

@@ -1,4 +1,4 @@
-"""Makes the HTML page of a run from the files in its folder.
+"""Makes the HTML page of a run, or of a comparison, from the files in its folder.
 
     dcp-tf report --output_dir=runs/mine
 
@@ -6,6 +6,7 @@ The page is self-contained: no scripts, no network access, readable on a phone.
 """
 
 import os
+import pathlib
 import sys
 
 if __package__ in (None, ""):
@@ -16,16 +17,23 @@ from dcp_tf.tools.cli.program import Program
 
 PROGRAM = Program("report", __doc__)
 PROGRAM.section("The run")
-PROGRAM.path("output_dir", None, "The folder of the run; report.html goes there.")
+PROGRAM.path("output_dir", None, "The folder of the run; report.html goes there, or compare.html.")
 
 
 def main(flags) -> None:
-    """Writes report.html and prints the table."""
+    """Writes the page and prints the table."""
     if not flags.output_dir:
         raise UsageError("say which run: --output_dir=FOLDER")
     from dcp_tf.files import read_json
-    from dcp_tf.report import print_summary, write_report
+    from dcp_tf.report import print_comparison, print_summary, write_comparison_page, write_report
 
+    folder = pathlib.Path(flags.output_dir)
+    if (folder / "compare.json").is_file() and not (folder / "summary.json").exists():
+        comparison = read_json(folder / "compare.json")
+        path = write_comparison_page(comparison, folder)
+        print_comparison(comparison)
+        print(f"written: {path}")
+        return
     path = write_report(flags.output_dir)
     print_summary(read_json(path.parent / "summary.json"))
     print(f"written: {path}")

@@ -103,14 +103,14 @@ def comparison_table(comparison: Mapping[str, Any]) -> Table:
     Raises:
         UsageError: it is malformed.
     """
-    head, *body = _cells(comparison)
+    head, *body = table_cells(comparison)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    table.title, table.title_justify = Text(_title(comparison), style="bold"), "left"
+    table.title, table.title_justify = Text(title_of(comparison), style="bold"), "left"
     for number, heading in enumerate(head):
         table.add_column(heading, justify="right" if number else "left", overflow="fold", no_wrap=bool(number))
     for line in body:
         table.add_row(*(Text(cell) for cell in line))
-    table.caption, table.caption_justify = Text("\n".join(_notes(comparison))), "left"
+    table.caption, table.caption_justify = Text("\n".join(notes_of(comparison))), "left"
     return table
 
 
@@ -134,12 +134,12 @@ def comparison_lines(comparison: Mapping[str, Any]) -> str:
     Raises:
         UsageError: `comparison` is malformed.
     """
-    head, *body = _cells(comparison)
-    lines = [_title(comparison)]
+    head, *body = table_cells(comparison)
+    lines = [title_of(comparison)]
     for name, *cells in body:
         lines.append(name)
         lines += [f"    {heading}: {cell}" for heading, cell in zip(head[1:], cells, strict=True)]
-    wrapped = [part for note in _notes(comparison) for part in textwrap.wrap(note, 80)]
+    wrapped = [part for note in notes_of(comparison) for part in textwrap.wrap(note, 80)]
     return "\n".join([*lines, *wrapped])
 
 
@@ -149,14 +149,14 @@ def comparison_text(comparison: Mapping[str, Any]) -> str:
     Raises:
         UsageError: `comparison` is malformed.
     """
-    cells = [[cell.replace("|", "\\|") for cell in line] for line in _cells(comparison)]
+    cells = [[cell.replace("|", "\\|") for cell in line] for line in table_cells(comparison)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
     lines = [
         "| " + " | ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) + " |" for line in cells
     ]
     rule = "|".join(["", "-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:]), ""])
-    notes = "\n\n".join(_notes(comparison))
-    return "\n".join([_title(comparison), "", lines[0], rule, *lines[1:], "", notes]) + "\n"
+    notes = "\n\n".join(notes_of(comparison))
+    return "\n".join([title_of(comparison), "", lines[0], rule, *lines[1:], "", notes]) + "\n"
 
 
 def write_comparison(comparison: Mapping[str, Any], folder: str | os.PathLike) -> list[pathlib.Path]:
@@ -191,49 +191,70 @@ def draw_comparison(comparison: Mapping[str, Any], path: str | os.PathLike) -> p
     from matplotlib.figure import Figure
 
     methods = [method for method in summarize(comparison) if method.runs]
-    metric = _metrics(comparison)[0]
-    name, _, unit = metric.axis.partition(" (")
-    unit = unit and f" ({unit}"
-    panels = [
-        (f"{metric.key}_before_finetuning", f"{name} before fine-tuning{unit}", metric.factor, _BEFORE),
-        (metric.key, f"{name} after fine-tuning{unit}", metric.factor, _AFTER),
-        ("selection_seconds", "selection (s)", 1, _INK),
-    ]
-    panels = [panel for panel in panels if any(panel[0] in method.figures for method in methods)]
+    metric, panels = metrics_of(comparison)[0], panels_of(comparison)
+    colors = {metric.key: _AFTER, "selection_seconds": _INK}
     baseline = comparison["baseline"].get(metric.key)
     style = {"font.size": 10, "text.parse_math": False, "svg.hashsalt": "dcp_tf", "figure.constrained_layout.use": True}
+    style |= {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#d0d7de", "grid.linewidth": 0.7}
     with matplotlib.rc_context(style):
         figure = Figure(figsize=(3.6 * len(panels) + 1.4, 1.2 + 0.42 * len(methods)))
         grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
-        for axes, (key, label, factor, color) in zip(grid, panels, strict=True):
-            spreads = [method.figures.get(key, Spread(())) for method in methods]
-            _draw_panel(axes, spreads, factor, color)
-            axes.set_xlabel(label)
-            if key == metric.key and formats.is_number(baseline):
-                axes.axvline(factor * baseline, color=_MUTED, linestyle="--", linewidth=1)
-            if key == "selection_seconds":
-                axes.set_xlim(left=-0.04 * max(axes.get_xlim()[1], 1e-3))
-        grid[0].set_yticks(range(len(methods)), [method.name.replace(":", "\n", 1) for method in methods])
-        grid[0].set_ylim(len(methods) - 0.5, -0.5)
-        figure.suptitle(_title(comparison), fontsize=11, color=_INK)
+        for axes, panel in zip(grid, panels, strict=True):
+            mark = baseline if panel.key == metric.key and formats.is_number(baseline) else None
+            draw_spreads(axes, methods, panel, colors.get(panel.key, _BEFORE), _MUTED, mark)
+        figure.suptitle(title_of(comparison), fontsize=11, color=_INK)
         kind = pathlib.Path(path).suffix.removeprefix(".")
         date = {"Date": None} if kind == "svg" else {}
         return write_atomically(path, lambda name: figure.savefig(name, format=kind, dpi=160, metadata=date))
 
 
-def _draw_panel(axes, spreads: Sequence[Spread], factor: float, color: str) -> None:
-    for row, spread in enumerate(spreads):
-        values = [factor * value for value in spread.values]
+@dataclasses.dataclass(frozen=True)
+class Panel:
+    """One figure of all methods: its key in compare.json, the label of its axis, the factor to what is shown."""
+
+    key: str
+    label: str
+    factor: float
+
+
+def panels_of(comparison: Mapping[str, Any]) -> list[Panel]:
+    """What is drawn: the primary metric before and after fine-tuning and the time of the selection, where measured."""
+    metric = metrics_of(comparison)[0]
+    name, _, unit = metric.axis.partition(" (")
+    unit = unit and f" ({unit}"
+    panels = [
+        Panel(f"{metric.key}_before_finetuning", f"{name} before fine-tuning{unit}", metric.factor),
+        Panel(metric.key, f"{name} after fine-tuning{unit}", metric.factor),
+        Panel("selection_seconds", "selection (s)", 1),
+    ]
+    methods = summarize(comparison)
+    return [panel for panel in panels if any(panel.key in method.figures for method in methods)]
+
+
+def draw_spreads(
+    axes: Any, methods: Sequence[MethodRuns], panel: Panel, color: str, mark_color: str, mark: float | None = None
+) -> None:
+    """Draws each run as a dot and each method as mean and standard deviation, with a line at `mark`."""
+    for row, method in enumerate(methods):
+        spread = method.figures.get(panel.key, Spread(()))
+        values = [panel.factor * value for value in spread.values]
         axes.plot(values, [row] * len(values), "o", color=color, alpha=0.35, markersize=4, markeredgewidth=0)
         if values:
-            error = None if spread.deviation is None else factor * spread.deviation
-            axes.errorbar(factor * spread.mean, row, xerr=error, fmt="D", color=color, markersize=5, capsize=3)
-    axes.grid(axis="x", color="#d0d7de", linewidth=0.7)
+            error = None if spread.deviation is None else panel.factor * spread.deviation
+            axes.errorbar(panel.factor * spread.mean, row, xerr=error, fmt="D", color=color, markersize=5, capsize=3)
+    if mark is not None:
+        axes.axvline(panel.factor * mark, color=mark_color, linestyle="--", linewidth=1)
+    if panel.key == "selection_seconds":
+        axes.set_xlim(left=-0.04 * max(axes.get_xlim()[1], 1e-3))
+    axes.set_xlabel(panel.label)
+    axes.set_yticks(range(len(methods)), [method.name.replace(":", "\n") for method in methods])
+    axes.set_ylim(len(methods) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
 
 
-def _metrics(comparison: Mapping[str, Any]) -> list[Metric]:
+def metrics_of(comparison: Mapping[str, Any]) -> list[Metric]:
     """What methods are compared by, the primary one first."""
     keys = comparison.get("metrics") or ["top1"]
     return [find_metric(key) or Metric(key, key.replace("_", " "), key, is_fraction=False) for key in keys]
@@ -256,10 +277,10 @@ def _columns(methods: Sequence[MethodRuns], metrics: Sequence[Metric]) -> dict[s
     return columns
 
 
-def _cells(comparison: Mapping[str, Any]) -> list[list[str]]:
+def table_cells(comparison: Mapping[str, Any]) -> list[list[str]]:
     """The table as text: the headings, the baseline, a line for each method."""
     methods, baseline = summarize(comparison), comparison["baseline"]
-    metrics = _metrics(comparison)
+    metrics = metrics_of(comparison)
     columns, by_key = _columns(methods, metrics), {metric.key: metric for metric in metrics}
     keys = (*by_key, "macs", "params")
     known = {key: Spread((baseline[key],)) for key in keys if formats.is_number(baseline.get(key))}
@@ -304,13 +325,15 @@ def _cost(baseline: float | None, mean: float | None) -> str:
     return formats.short_count(mean) + change
 
 
-def _notes(comparison: Mapping[str, Any]) -> list[str]:
-    return [NOTE.format(_metrics(comparison)[0].axis.partition(" (")[0]), *_failures(comparison)]
+def notes_of(comparison: Mapping[str, Any]) -> list[str]:
+    """What stands below the table: how to read it, and which runs failed."""
+    return [NOTE.format(metrics_of(comparison)[0].axis.partition(" (")[0]), *_failures(comparison)]
 
 
 def _failures(comparison: Mapping[str, Any]) -> list[str]:
     return [f"failed: {line}" for method in summarize(comparison) for line in method.failures]
 
 
-def _title(comparison: Mapping[str, Any]) -> str:
+def title_of(comparison: Mapping[str, Any]) -> str:
+    """The model and its data."""
     return f"{comparison.get('model', 'model')} on {comparison.get('dataset', 'its data')}"

@@ -31,6 +31,11 @@ class Metric:
         return 100 if self.is_fraction else 1
 
     @property
+    def lower_is_better(self) -> bool:
+        """Whether it is an error."""
+        return self.key.endswith(("mse", "mae", "loss"))
+
+    @property
     def axis(self) -> str:
         """The axis label of a plot."""
         label = self.label if self.label[:2].isupper() else self.label[:1].lower() + self.label[1:]

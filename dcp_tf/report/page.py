@@ -3,6 +3,7 @@
 import os
 import pathlib
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import jinja2
@@ -41,14 +42,15 @@ def write_report(output_dir: str | os.PathLike) -> pathlib.Path:
     """
     run = run_files.read_run(output_dir)
     with svg.undrawn() as failures:
-        page = _render(run)
+        page = render("page.html", _context(run))
     path = files.write_text(pathlib.Path(output_dir) / "report.html", page)
     if failures:
         raise RunError(f"report.html was written without some of its figures: {'; '.join(failures)}")
     return path
 
 
-def _render(run: run_files.RunFiles) -> str:
+def render(template: str, context: dict[str, Any]) -> str:
+    """A page from one of the templates beside this file."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent),
         autoescape=True,
@@ -58,7 +60,7 @@ def _render(run: run_files.RunFiles) -> str:
     )
     environment.filters["minus"] = _minus
     environment.filters["breakable"] = _breakable
-    return environment.get_template("page.html").render(_context(run))
+    return environment.get_template(template).render(context)
 
 
 def _context(run: run_files.RunFiles) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "headline": headline.headline(summary),
         "lead": headline.lead(summary),
         "warning": content.baseline_warning(summary),
-        "facts": _facts(summary),
+        "facts": facts_of(summary),
         "key_figures": headline.key_figures(summary),
         "advice": headline.advice(summary, run.answers),
         "answers": answer_changes.answer_changes(run.answers),
@@ -103,9 +105,7 @@ def _context(run: run_files.RunFiles) -> dict[str, Any]:
         "epoch_tables": [table for phase in phases if (table := content.epoch_table(phase))],
         "phase_bars": content.phase_bars(phases),
         "wall_time": formats.duration(summary.get("wall_seconds")),
-        "repeat": content.repeat_commands(run.flags),
-        "settings": {key: formats.plain(value) for key, value in (summary.get("settings") or {}).items()},
-        "versions": {key: formats.plain(value) for key, value in (summary.get("versions") or {}).items()},
+        **origin(summary, run.flags),
         "absent": formats.ABSENT,
     }
 
@@ -131,7 +131,16 @@ def _tradeoffs(summary: dict[str, Any]) -> list[tuple[str, bool, str]]:
     return [(caption, has_legend, figure) for caption, has_legend, figure in figures if figure]
 
 
-def _facts(summary: dict[str, Any]) -> dict[str, str]:
+def origin(record: Mapping[str, Any], flags: str) -> dict[str, Any]:
+    """The end of a page: how to repeat the run, its settings and the versions it ran with."""
+    return {
+        "repeat": content.repeat_commands(flags),
+        "settings": {key: formats.plain(value) for key, value in (record.get("settings") or {}).items()},
+        "versions": {key: formats.plain(value) for key, value in (record.get("versions") or {}).items()},
+    }
+
+
+def facts_of(summary: Mapping[str, Any]) -> dict[str, str]:
     """The facts of the run in the line below the headline."""
     labels = {"dataset": "data", "method": "method", "seed": "seed", "created": "made", "dcp_tf_version": "dcp_tf"}
     facts = {label: formats.plain(summary[key]) for key, label in labels.items() if summary.get(key) is not None}

@@ -7,9 +7,17 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
+from test_report_page import Page
 
 from dcp_tf.errors import UsageError
-from dcp_tf.report import comparison_table, comparison_text, print_comparison, summarize, write_comparison
+from dcp_tf.report import (
+    comparison_table,
+    comparison_text,
+    print_comparison,
+    summarize,
+    write_comparison,
+    write_comparison_page,
+)
 
 
 def record(method, seed, before, after, macs=500_000):
@@ -111,3 +119,51 @@ def test_a_log_holds_every_figure_in_80_columns(found, monkeypatch, capsys):
     for line in comparison_text(found).splitlines():
         if line.startswith(("| l1 ", "| dcp")):
             assert all(cell.strip() in out for cell in line.split("|"))
+
+
+def headline(found, tmp_path):
+    return re.search(r"<h1>(.*?)</h1>", write_comparison_page(found, tmp_path).read_text("utf-8"), re.DOTALL).group(1)
+
+
+def test_the_page_shows_every_figure_of_the_table_and_every_run(found, tmp_path):
+    (tmp_path / "flags.txt").write_text(
+        "# dcp-tf compare --flagfile=a/flags.txt --output_dir=ANOTHER_FOLDER repeats this run,\n--seeds=3\n"
+    )
+    for run in found["runs"]:
+        run |= {"kept": {"some_group": [7, 16]}, "top1_by_epoch": [0.5, run["top1"]]}
+    page = Page(write_comparison_page(found, tmp_path))
+    rows = [line.strip("|").split("|") for line in comparison_text(found).splitlines() if line.startswith("| ")]
+    text = page.text.replace("\N{NO-BREAK SPACE}", " ")
+    cells = {cell.strip() for row in rows for cell in row} - {"-"}
+    assert {cell for cell in cells if cell not in text} == set()
+    assert text.count("dcp:selection=exact") > 5
+    assert "some_group" in text
+    assert "dcp-tf compare --flagfile=a/flags.txt" in text
+    assert "--seeds=3" in text
+    assert len(re.findall("<svg[^>]*aria-label", page.source)) == 4
+    assert "default-src 'none'" in page.source
+    assert "script" not in {tag for tag, _ in page.tags}
+
+
+@pytest.mark.parametrize(("gain", "images", "said"), [(0.03, 10_000, "is best"), (0.002, 100, "do not differ")])
+def test_the_headline_names_a_winner_only_beyond_noise(found, tmp_path, gain, images, said):
+    found["conditions"] = {"test_images": images}
+    found["runs"] = [record("l1", seed, 0.4, 0.9) for seed in range(2)]
+    found["runs"] += [record("dcp", seed, 0.8, 0.9 + gain) for seed in range(2)]
+    shown = re.sub("<[^>]+>", "", headline(found, tmp_path))
+    assert said in shown
+    assert shown.startswith("dcp")
+    assert f"{90 + 100 * gain:.2f}%" in shown
+
+
+def test_of_an_error_the_lowest_is_best(found, tmp_path):
+    found["metrics"], found["baseline"] = ["mse"], {"mse": 0.1, "macs": 10, "params": 10}
+    found["runs"] = [record(m, 0, 0, 0) | {"mse_before_finetuning": 3.0, "mse": v} for m, v in (("a", 2.0), ("b", 1.0))]
+    assert re.sub("<[^>]+>", "", headline(found, tmp_path)).startswith("b is best: mean squared error 1")
+
+
+def test_a_comparison_whose_runs_all_failed_has_a_page(found, tmp_path):
+    found["runs"] = [{"method": "<b>l1</b>", "seed": 0, "failure": "<script>alert(1)</script>"}]
+    page = Page(write_comparison_page(found, tmp_path))
+    assert "failed: <b>l1</b>, seed 0: <script>alert(1)</script>" in page.text
+    assert {"script", "b"}.isdisjoint({tag for tag, _ in page.tags})

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import types
 
 import pytest
@@ -46,10 +47,12 @@ def test_every_method_is_run_with_every_seed(compared):
     runs = read(folder)["runs"]
     assert [(r["seed"], r["method"]) for r in runs] == [(seed, method) for seed in (0, 1) for method in METHODS]
     assert {path.name for path in folder.iterdir()} == {
-        *("compare.json", "compare.md", "compare.png", "compare.svg", "flags.txt", "state")
+        *("compare.html", "compare.json", "compare.md", "compare.png", "compare.svg", "flags.txt", "state")
     }
     assert "written to" in done.stderr
     assert all(method in done.stdout for method in METHODS)
+    page = (folder / "compare.html").read_text()
+    assert f"--flagfile={folder}/flags.txt" in re.sub("<wbr>|</?span[^>]*>", "", page)
 
 
 def test_all_cost_the_same_and_no_more_than_the_target(compared):
