@@ -73,28 +73,57 @@ class LogLines:
         """Ends without a line: what was done is logged elsewhere."""
 
 
+class _CellOutput:
+    """The output of a notebook's cell: its lines, and below them the bar of what is being done, without widgets."""
+
+    def __init__(self):
+        self._cell: int | None = None
+        self._lines: list[str] = []
+        self._shown: Any = None
+
+    def show(self, line: str, bar: str | None = None) -> None:
+        """Adds a line that stays or, with its HTML, a bar that stays until the next call."""
+        cell = sys.modules["IPython"].get_ipython().execution_count
+        if cell != self._cell:
+            self._cell, self._lines, self._shown = cell, [], None
+        if bar is None:
+            self._lines.append(line)
+        self._put(self._lines, bar or "", line if bar else "")
+
+    def end_bar(self, line: str) -> None:
+        """Takes the bar away; its last line stays where there is no other, so that no output is left empty."""
+        self._put(self._lines or [line])
+
+    def _put(self, lines: Sequence[str], bar: str = "", bar_text: str = "") -> None:
+        from IPython.display import display
+
+        text = "\n".join(lines)
+        html = f'<pre style="margin:0;white-space:pre-wrap">{escape(text)}</pre>{bar}'
+        content = {"text/html": html, "text/plain": "\n".join(filter(None, (text, bar_text)))}
+        if self._shown is None:
+            self._shown = display(content, raw=True, display_id=True)
+        else:
+            self._shown.update(content, raw=True)
+
+
+_cell_output = _CellOutput()
+
+
 class NotebookBar(LogLines):
-    """A bar in the output of a notebook's cell, one place for all of its bars, empty between them; without widgets."""
+    """A bar below the lines of a notebook's cell."""
 
     _every = 0.3
-    _place: tuple[int, Any] | None = None  # the number of the cell, and the handle of what is shown there
+    _line = ""  # that is shown
 
     def _show(self, line: str) -> None:
+        self._line = line
         length = "" if self.total is None else f' value="{self.n}" max="{self.total}"'
-        self._put(f'<progress{length} style="width:14em"></progress> {escape(line)}')
-
-    def _put(self, html: str) -> None:
-        from IPython.display import HTML, display
-
-        cell = sys.modules["IPython"].get_ipython().execution_count
-        if NotebookBar._place is not None and NotebookBar._place[0] == cell:
-            NotebookBar._place[1].update(HTML(html))
-        elif html:
-            NotebookBar._place = cell, display(HTML(html), display_id=True)
+        _cell_output.show(line, f'<progress{length} style="width:14em"></progress> {escape(line)}')
 
     def close(self) -> None:
         """Removes the bar."""
-        self._put("")
+        if self._line:
+            _cell_output.end_bar(self._line)
 
 
 def _in_notebook() -> bool:
@@ -122,7 +151,7 @@ def with_names(line: str, names: Sequence[str]) -> str:
 
 
 def say(line: str, setting: str | Sequence[str] = ()) -> None:
-    """Prints one line to standard error, in a notebook to standard output, without tearing a bar that is being drawn.
+    """Prints one line to standard error, in a notebook to the cell's output, without tearing a bar that is being drawn.
 
     Args:
         line: it calls settings by their names in Python.
@@ -131,11 +160,13 @@ def say(line: str, setting: str | Sequence[str] = ()) -> None:
     if _silent:
         return
     names = (setting,) if isinstance(setting, str) else setting
-    stream = sys.stdout if _in_notebook() else sys.stderr  # a notebook shows standard error as an error
     line = with_names(line, names)
     _now.at(line, printed=True)
-    tqdm.write(line, file=stream)
-    stream.flush()
+    if _in_notebook():  # which shows standard error as an error
+        _cell_output.show(line)
+        return
+    tqdm.write(line, file=sys.stderr)
+    sys.stderr.flush()
 
 
 @contextlib.contextmanager

@@ -53,34 +53,37 @@ def test_what_does_not_know_its_length_is_counted_too(seconds, capsys):
     assert capsys.readouterr().err.splitlines()[0] == "reading: 1 it  30 s"
 
 
-def test_a_cell_of_a_notebook_shows_one_bar_at_a_time(seconds, capsys, monkeypatch):
+def test_a_cell_of_a_notebook_has_one_output_that_is_never_empty(seconds, capsys, monkeypatch):
     shown, handles = [], []
 
-    def display(value, **_):
-        shown.append(value.data)
-        handles.append(types.SimpleNamespace(update=lambda new: shown.append(new.data)))
+    def display(content, **_):
+        shown.append(content)
+        handles.append(types.SimpleNamespace(update=lambda new, raw: shown.append(new)))
         return handles[-1]
 
     shell = types.SimpleNamespace(config={"IPKernelApp": {}}, execution_count=7)
     ipython = types.SimpleNamespace(get_ipython=lambda: shell)
-    monkeypatch.setattr(progress.NotebookBar, "_place", None)
+    monkeypatch.setattr(progress, "_cell_output", progress._CellOutput())
     monkeypatch.setitem(sys.modules, "IPython", ipython)
-    html = types.SimpleNamespace(display=display, HTML=lambda text: types.SimpleNamespace(data=text))
-    monkeypatch.setitem(sys.modules, "IPython.display", html)
+    monkeypatch.setitem(sys.modules, "IPython.display", types.SimpleNamespace(display=display))
     for _ in progress.bar(range(4), what="<reading>", unit="batch"):
         seconds.now += 1.0
+    assert 'value="1" max="4"' in shown[0]["text/html"]
+    assert all("&lt;reading&gt;" in content["text/html"] for content in shown)
+    assert "progress" not in shown[-1]["text/html"]
+    assert shown[-1]["text/plain"] == "<reading>: 4/4 batch  4 s"
     progress.say("a line")
-    assert 'value="1" max="4"' in shown[0]
-    assert "&lt;reading&gt;: 4/4 batch" in shown[-2]
-    assert shown[-1] == ""
     for _ in progress.bar(range(2), what="next"):
         seconds.now += 1.0
-    assert (len(handles), shown[-1]) == (1, "")
+        assert shown[-1]["text/plain"].startswith("a line")
+    assert (len(handles), shown[-1]["text/plain"]) == (1, "a line")
     shell.execution_count = 8
     for _ in progress.bar(range(2), what="in the next cell"):
         seconds.now += 1.0
+    progress.bar(range(2), what="not due").close()
     assert len(handles) == 2
-    assert capsys.readouterr() == ("a line\n", "")
+    assert "a line" not in shown[-1]["text/plain"]
+    assert capsys.readouterr() == ("", "")
 
 
 def test_a_silent_phase_says_that_the_run_goes_on(seconds, capsys):

@@ -24,6 +24,7 @@ def test_a_notebook_is_kept_as_it_ran(path):
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert {output["output_type"] for output in outputs} <= {"stream", "execute_result", "display_data"}  # no error
+    assert all("".join(output.get("data", {}).get("text/html", "-")) for output in outputs)  # no bar that went away
     assert sum("image/png" in output.get("data", {}) for output in outputs) >= 3
     assert sum("text/html" in output.get("data", {}) for output in outputs) >= 3
     assert path.stat().st_size < MOST_BYTES
