@@ -1,13 +1,14 @@
 r"""Draws the picture of README.md: accuracy against measured latency of the TFLite files of several runs.
 
-    for method in dcp l1; do
-        dcp-tf prune --model=resnet20_cifar10.keras --dataset=tfds:cifar10 --method=$method --target_macs=50% \
+    for macs in 70 50 35; do for method in dcp l1; do
+        dcp-tf prune --model=resnet20_cifar10.keras --dataset=tfds:cifar10 --method=$method --target_macs=$macs% \
             --mean=.485,.456,.406 --std=.229,.224,.225 --finetune_epochs=2 --max_steps_per_epoch=100 \
-            --output_dir=runs/${method}_50
-    done
-    python benchmarks/readme_picture.py --runs=runs/dcp_50,runs/l1_50 --output=docs/images/accuracy_latency
+            --output_dir=runs/${method}_$macs
+    done; done
+    python benchmarks/readme_picture.py --output=docs/images/accuracy_latency \
+        --runs=runs/dcp_70,runs/dcp_50,runs/dcp_35,runs/l1_70,runs/l1_50,runs/l1_35
 
-Several runs of a method, at several costs, make its line longer. Accuracies are those of summary.json. All files are
+The runs of a method, at several costs, make its line. Accuracies are those of summary.json. All files are
 timed again, interleaved, so that their latencies can be compared; --benchmark=FILE takes such a measurement of before.
 Writes OUTPUT_light.svg and OUTPUT_dark.svg, and the measurement to OUTPUT.json.
 """
@@ -51,7 +52,8 @@ def main(flags) -> None:
         measured = read_json(flags.benchmark)
     points = [point | measured["candidates"][point["path"]] for point in points if not _is_repeated(point, points)]
     for point in sorted(points, key=lambda point: (point["mode"], -point["median_ms"])):
-        print(f"{point['mode']:8} {point['method']:8} {point['top1']:7.2%} {point['median_ms']:7.4f} ms")
+        figures = f"{point['macs']:6.1%} of MACs {point['top1']:7.2%} {point['median_ms']:7.4f} ms"
+        print(f"{point['mode']:8} {point['method']:8} {figures}")
     for theme, palette in THEMES.items():
         _draw(points, measured["device"], palette, output.with_name(f"{output.name}_{theme}.svg"))
 
@@ -66,6 +68,7 @@ def _points(folder: pathlib.Path) -> list[dict]:
             "method": summary["method"] if record["model"] == "pruned" else "original",
             "mode": record["quantization"],
             "top1": record["top1"],
+            "macs": summary[record["model"]]["macs"] / summary["baseline"]["macs"],
             "path": str(folder / name),
         }
         for name, record in summary["tflite"].items()
@@ -102,6 +105,10 @@ def _draw(points: list[dict], machine: str, palette: Palette, path: pathlib.Path
                 x, y = zip(*((p["median_ms"], 100 * p["top1"]) for p in [original, *line]), strict=True)
                 axes.plot(x, y, color=color, linewidth=2.2, zorder=2)
                 axes.plot(x[1:], y[1:], marker, color=color, markersize=8, zorder=3)
+                if method == methods[0] and mode == "float32":
+                    for point, xy in zip(line, zip(x[1:], y[1:], strict=True), strict=True):
+                        text = f"{point['macs'] - 1:.0%} MACs".replace("-", "\N{MINUS SIGN}")
+                        axes.annotate(text, xy, (-11, 4), textcoords="offset points", ha="right", color=palette.muted)
             at = original["median_ms"], 100 * original["top1"]
             axes.plot(*at, marker, color=palette.baseline, markersize=10, zorder=4)
             axes.annotate(f"original, {mode}", at, (0, 11), textcoords="offset points", ha="center")
