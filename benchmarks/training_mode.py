@@ -51,7 +51,7 @@ def losses(name, rate, flags) -> tuple[float, float, float]:
     rng = np.random.default_rng(flags.seed)
     coarse = rng.normal(size=(2 * flags.images, 8, 8, 3)).astype("float32")
     images = tf.image.resize(coarse, shape[:2]).numpy()
-    common.take_statistics(model, images[: flags.images])
+    common.take_statistics(model, images[:128])  # Keras keeps the outputs of all layers of a batch
     none, fitted, measured = TrainConfig(epochs=0), images[: flags.images], images[flags.images :]
     method = dcp_tf.DCP(rate=rate, round_to=1, discrimination=0.0)
     result = dcp_tf.prune(
