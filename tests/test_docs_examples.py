@@ -47,10 +47,11 @@ def shared():
 
 
 @pytest.fixture(autouse=True)
-def own_criteria():
-    """What a page registers is gone after it."""
+def own_criteria(monkeypatch):
+    """What a page registers is gone after it, and weights are recovered briefly."""
     from dcp_tf.pruning import METHODS
 
+    monkeypatch.setattr("dcp_tf.pruning.recovery.block_outputs._LEAST_STEPS", 12)
     before = dict(METHODS)
     yield
     METHODS.clear()

@@ -85,21 +85,14 @@ def copied_run(whole_run, tmp_path):
 
 
 @pytest.fixture(autouse=True, scope="module")
-def without_recovery():
-    """The recovery takes a third of a short run; the whole run has it."""
-    from dcp_tf.tools import compare, prune, quickstart
+def short_runs():
+    """The recovery takes a third of a short run, a process that only compares more; tests of them ask for them."""
+    from dcp_tf.tools import compare, finetune, prune, quickstart
 
-    programs = [program.PROGRAM.flags for program in (compare, prune, quickstart)]
-    for flags in programs:
-        flags.set_default("recover", 0.0)
+    short = [(program, "recover", 0.0, None) for program in (compare, prune, quickstart)]
+    short += [(program, "reload_check", False, True) for program in (finetune, prune)]
+    for program, flag, value, _ in short:
+        program.PROGRAM.flags.set_default(flag, value)
     yield
-    for flags in programs:
-        flags.set_default("recover", None)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def quick_finetune():
-    """A process that only compares takes as long as all else that `finetune` does here; tests of it ask for it."""
-    from dcp_tf.tools import finetune
-
-    finetune.PROGRAM.flags.set_default("reload_check", False)
+    for program, flag, _, default in short:
+        program.PROGRAM.flags.set_default(flag, default)

@@ -85,7 +85,7 @@ def test_table_and_page_show_the_layers(run_folder, capsys):
 
 
 def test_finetune_holds_zeros_and_says_so(run_folder, inputs, tmp_path, capsys):
-    given = [f"--model={run_folder}/pruned.keras", inputs.data(), "--finetune_epochs=2", "--batch_size=32"]
+    given = [f"--model={run_folder}/pruned.keras", inputs.data(), "--finetune_epochs=1", "--batch_size=32"]
     teacher = [f"--teacher={run_folder}/baseline.keras", "--distillation=0.5"]
     assert finetune.run([*given, *teacher, f"--output_dir={tmp_path}"]) == 0
     kept, total = (sum(each[i] for each in zeros(run_folder).values()) for i in (1, 0))

@@ -88,6 +88,7 @@ def test_the_layers_are_those_of_both_models(whole_run, summary):
     assert sum(layer["macs_after"] for layer in summary["layers"]) == summary["pruned"]["macs"]
 
 
+@pytest.mark.slow  # the run's own check, whose tests are not, does the same
 def test_pruned_model_loads_and_runs_in_plain_keras(whole_run, inputs, tmp_path):
     images, names = inputs.folder / "four.npz", ("baseline", "pruned")
     files = [path for name in names for path in (whole_run / f"{name}.keras", tmp_path / f"{name}.npy")]

@@ -119,7 +119,7 @@ def unprunable_model():
 
 def run_process(*arguments, cwd=None, env=None, code=None, timeout=900):
     """Runs `python ARGUMENTS`, with what a user's environment does not have taken out of it."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS_"))}
+    clean = {k: v for k, v in os.environ.items() if not k.startswith(("TF_", "KERAS_")) or k.startswith("TF_NUM_")}
     clean |= {"PYTHONPATH": str(CHECKOUT), **(env or {})}
     command = [sys.executable, *(("-c", code) if code else ()), *map(str, arguments)]
     return subprocess.run(command, cwd=cwd, env=clean, capture_output=True, text=True, timeout=timeout, check=False)

@@ -110,6 +110,8 @@ def test_a_killed_process_resumes_with_its_callbacks_to_the_weights_of_a_whole_r
     program = textwrap.dedent(f"""
         import pathlib, sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
+        import tensorflow as tf
+        tf.config.optimizer.set_experimental_options({{"disable_meta_optimizer": True}})  # as in this process
         from test_training_callbacks import TrainState, convolutional, LONG, train, watched
         folder = pathlib.Path({str(tmp_path)!r})
         train(folder, convolutional(dropout=0.3), LONG, watched(folder), checkpoint=TrainState(folder / "state.npz"))

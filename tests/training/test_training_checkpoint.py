@@ -102,6 +102,8 @@ def test_a_killed_process_goes_on_to_the_same_weights(tmp_path, cause):
     program = textwrap.dedent(f"""
         import sys
         sys.path.insert(0, {os.path.dirname(__file__)!r})
+        import tensorflow as tf
+        tf.config.optimizer.set_experimental_options({{"disable_meta_optimizer": True}})  # as in this process
         from test_training_checkpoint import LOGITS, TrainConfig, TrainState, batches, fit, network
         fit(network(), batches, [LOGITS], TrainConfig(60), checkpoint=TrainState({str(state.path)!r}))
     """)
