@@ -3,14 +3,16 @@
 import contextlib
 import io
 import json
+import pathlib
 import re
+import shutil
 import types
 
 import pytest
 from tool_inputs import contents
 
 from dcp_tf.report import comparison_text
-from dcp_tf.tools import compare
+from dcp_tf.tools import compare, report
 from dcp_tf.tools.app import comparison
 
 SHORT = (
@@ -196,3 +198,11 @@ def test_resuming_under_other_conditions_is_refused(compared, inputs, tmp_path, 
     (tmp_path / "compare.json").write_text("{}")
     assert compare.run(flags(inputs, tmp_path, "--resume")) == 2
     assert "is not a comparison" in capsys.readouterr().err
+
+
+def test_report_makes_the_page_of_a_comparison_again(tmp_path, capsys):
+    saved = pathlib.Path(__file__).resolve().parents[1] / "saved_runs" / "compared" / "compare.json"
+    shutil.copy(saved, tmp_path)
+    assert report.run([f"--output_dir={tmp_path}"]) == 0
+    assert f"written: {tmp_path / 'compare.html'}" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"compare.json", "compare.html"}
