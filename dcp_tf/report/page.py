@@ -159,5 +159,5 @@ def _minus(text: str) -> str:
 
 
 def _breakable(name: str) -> Markup:
-    """A code name with line break opportunities after underscores, slashes and dots, for narrow screens."""
-    return Markup(re.sub(r"([_/.:])", r"\1<wbr>", str(Markup.escape(name))))
+    """A text with line break opportunities after underscores, slashes and dots of names, for narrow screens."""
+    return Markup(re.sub(r"([_/:]|\.(?!\d))", r"\1<wbr>", str(Markup.escape(name))))
