@@ -94,8 +94,8 @@ class DataSplit(abc.ABC):
             drop_remainder: whether a smaller last batch is left out.
 
         Returns:
-            Batches that `split_batch` takes apart: (inputs, labels, weights), (inputs, labels), or inputs alone where
-            there are no labels; inputs that are a tuple come as (inputs,) then. Inputs are float32.
+            Batches that `split_batch` takes apart, that is (inputs, labels, weights), (inputs, labels), or inputs
+            alone where there are no labels; inputs that are a tuple come as (inputs,) then. Inputs are float32.
 
         Raises:
             UsageError: the batch size or an index is invalid.

@@ -271,7 +271,7 @@ class ChannelGraph(ShownAsTables):
         """Every kernel axis that reads the group.
 
         Returns:
-            Tuples (record, index of the weight, axis, channel): `channel` says for each position of the axis which
+            Tuples (record, index of the weight, axis, channel); `channel` says for each position of the axis which
             channel of the group it reads, -1 where it reads another group.
         """
         channel_of_label = self.channel_of_label(group)

@@ -37,7 +37,7 @@ def zero_kernel_masks(model: keras.Model) -> dict[int, np.ndarray]:
         model: functional or Sequential, perhaps nested.
 
     Returns:
-        For each weight (by its `id()`) an array of 0 and 1 of its shape, for `training.fit`: one for every convolution
+        For each weight (by its `id()`) an array of 0 and 1 of its shape, for `training.fit`, one for every convolution
         or fully connected layer that has some zero kernels. Layers whose kernels are all zero get no mask: they were
         initialized so in order to be trained.
     """

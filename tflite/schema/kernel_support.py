@@ -23,7 +23,7 @@ def unsupported_operations(source: TFLiteFile | str | os.PathLike) -> list[str]:
         source: a converted model, or the path of a .tflite file.
 
     Returns:
-        The operations that fail, as "NAME (output tensor): reason"; empty if the file runs.
+        The operations that fail, each with its output tensor and the reason; empty if the file runs.
 
     Raises:
         UsageError: there is no such file, or it is not a TFLite model.
