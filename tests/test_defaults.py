@@ -67,6 +67,7 @@ FINETUNING = {
 FILES = {
     "quantization": ["float32", "int8"],
     "int8_io": "float",
+    "bias_correction": True,
     "calibration_samples": 200,
     "threads": 1,
     "qat_epochs": 1,

@@ -54,6 +54,11 @@ class Deployment(Settings):
     calibration_samples: int = setting(
         200, "Training images, drawn evenly of all classes, that calibrate integer files.", lower=1
     )
+    bias_correction: bool = setting(
+        True,
+        "Biases of int8 and int16x8 files make up for the shift of each channel's mean that rounded weights cause, "
+        "measured on up to 100 of the calibration images.",
+    )
     threads: int = setting(1, "Threads of the latency benchmark.", lower=1)
     runs: int = setting(50, "Measured runs of each file; 0: no benchmark.", lower=0, flag="benchmark_runs")
     strict: bool = setting(False, "Operations left in float in an int8 or int16x8 file are an error (exit code 1).")

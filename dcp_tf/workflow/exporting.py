@@ -112,6 +112,7 @@ def export(
     name: str | None = None,
     io: str = Deployment.io,
     strict: bool = Deployment.strict,
+    bias_correction: bool = Deployment.bias_correction,
     runs: int = Deployment.runs,
     threads: int = Deployment.threads,
     seed: int = 0,
@@ -133,6 +134,7 @@ def export(
         name: what the files are called; None: the model's name.
         io: "float" or "int8": inputs and outputs of int8 files.
         strict: refuse int8 files in which an operation stays in float.
+        bias_correction: whether biases of int8 and int16x8 files make up for the shift that rounded weights cause.
         runs: measured runs of each file; 0: no benchmark.
         threads: of the benchmark.
         seed: of the calibration images and the benchmark.
@@ -146,7 +148,7 @@ def export(
         RunError: a file could not be made or differs too much from its model; the other files are there.
     """
     modes = _checked_modes(quantizations)
-    Deployment(io=io, strict=strict, runs=runs, threads=threads)  # checks them
+    Deployment(io=io, strict=strict, bias_correction=bias_correction, runs=runs, threads=threads)  # checks them
     seed = whole_number(seed, "seed")
     if name is not None and (not isinstance(name, str) or pathlib.Path(name).name != name):
         raise UsageError(f"name must be the beginning of a file's name, received {name!r:.80}")
@@ -171,7 +173,7 @@ def export(
             path = folder / file_name(names[label], mode, io)
             progress.say(f"converting {path.name}")
             try:
-                file = convert_in_mode(source, mode, functools.partial(pack, samples), io, strict)
+                file = convert_in_mode(source, mode, functools.partial(pack, samples), io, strict, bias_correction)
                 file = with_metadata(file, image_metadata(source, mode, None))
                 record = _compare(file, source, split, samples)
                 file.save(path)

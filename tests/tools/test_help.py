@@ -45,7 +45,9 @@ def test_help_shows_what_is_used_most_and_helpfull_all(program):
     program = importlib.import_module(f"dcp_tf.tools.{program}").PROGRAM
     short, full = help_text.short(program), help_text.full(program)
     names = {flag.name for flag in program.flags_in_order()}
-    shown, all_shown = (set(re.findall(r"^  --(?:no(?=reload))?(\w+)", text, re.MULTILINE)) for text in (short, full))
+    shown, all_shown = (
+        set(re.findall(r"^  --(?:no(?=reload|bias))?(\w+)", text, re.MULTILINE)) for text in (short, full)
+    )
     everywhere = {"help", "helpfull", "debug", "flagfile"}
     assert all_shown == names
     assert everywhere < shown <= names

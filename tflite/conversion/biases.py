@@ -86,25 +86,32 @@ def _rescaled(model: schema.ModelT, graph: schema.SubGraphT, index: int, wrong: 
         )
     rounded = np.round(stored.astype(np.float64) * scale / wrong.scale)
     limits = np.iinfo(dtype)
+    return append_bias(
+        model, index, np.clip(rounded, limits.min, limits.max).astype(dtype), wrong.operation, wrong.scale
+    )
+
+
+def append_bias(model: schema.ModelT, index: int, values: np.ndarray, operation: int, scale: np.ndarray) -> int:
+    """Adds a bias like tensor number `index` that one operation alone reads; returns its number."""
+    tensors = model.subgraphs[0].tensors
+    tensor = tensors[index]
+    model.buffers.append(schema.BufferT(data=np.frombuffer(values.tobytes(), np.uint8)))
     quantization = schema.QuantizationParametersT(
-        scale=wrong.scale.astype(np.float32),
-        zeroPoint=np.zeros(len(wrong.scale), np.int64),
+        scale=scale.astype(np.float32),
+        zeroPoint=np.zeros(len(scale), np.int64),
         quantizedDimension=tensor.quantization.quantizedDimension,
     )
-    model.buffers.append(
-        schema.BufferT(data=np.frombuffer(np.clip(rounded, limits.min, limits.max).astype(dtype).tobytes(), np.uint8))
-    )
-    graph.tensors.append(
+    tensors.append(
         schema.TensorT(
             shape=tensor.shape,
             type=tensor.type,
             buffer=len(model.buffers) - 1,
-            name=f"{_text(tensor.name)}/{wrong.operation}",
+            name=f"{_text(tensor.name)}/{operation}",
             quantization=quantization,
             hasRank=tensor.hasRank,
         )
     )
-    return len(graph.tensors) - 1
+    return len(tensors) - 1
 
 
 def _scale(tensor: schema.TensorT) -> np.ndarray | None:

@@ -48,6 +48,17 @@ def calibration_samples(model: Any, data: Any) -> tuple[Iterator[list[np.ndarray
     return itertools.chain([first], checked), total
 
 
+def spread(
+    samples: Iterator[list[np.ndarray]], total: int | None, count: int, kept: list[list[np.ndarray]]
+) -> Iterator[list[np.ndarray]]:
+    """Passes samples on and keeps `count` of them: at even distances, or the first ones where `total` is unknown."""
+    rows = range(count) if total is None else {*np.linspace(0, total - 1, count).astype(int).tolist()}
+    for row, sample in enumerate(samples):
+        if row in rows:
+            kept.append(sample)
+        yield sample
+
+
 def _whole_arrays(model: Any, data: Any) -> list[np.ndarray] | None:
     """The data as one array per input, or None if it has another form."""
     count = len(model.inputs)

@@ -7,8 +7,9 @@ from typing import Any
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.settings.deployment import IO, Deployment
+from dcp_tf.tflite.conversion.bias_correction import SAMPLES, correct_means
 from dcp_tf.tflite.conversion.biases import correct_biases
-from dcp_tf.tflite.conversion.calibration import calibration_samples
+from dcp_tf.tflite.conversion.calibration import calibration_samples, spread
 from dcp_tf.tflite.conversion.converter_options import configure, require_zeros
 from dcp_tf.tflite.conversion.keras_inference import check_model, infer
 from dcp_tf.tflite.conversion.weight_only import quantize_weights, require_quantizer
@@ -24,6 +25,7 @@ def convert(
     representative_data: Any = None,
     io: str = Deployment.io,
     allow_float: bool = False,
+    bias_correction: bool = Deployment.bias_correction,
 ) -> TFLiteFile:
     """Converts a Keras model to TFLite at batch size 1.
 
@@ -37,6 +39,8 @@ def convert(
         io: int8 only, "float" (floats go in and out, converted inside) or "int8" (integers go in and out).
         allow_float: int8 and int16x8 only, whether operations without an integer kernel may stay in float; `inspect`
             lists them. Otherwise such a file is an error.
+        bias_correction: int8 and int16x8 only, whether biases make up for the shift of each channel's mean that the
+            rounded weights cause, as measured on some of the samples.
 
     Returns:
         The file, in memory. Its signature calls the inputs input_0, input_1 ... in the order of `model.inputs`, and
@@ -59,7 +63,8 @@ def convert(
         require_zeros(model)
     if quantization.weight_bits:
         require_quantizer()
-    content = run_converter(model, quantization, representative_data, io, allow_float)
+    corrects = bias_correction and quantization.is_calibrated
+    content = run_converter(model, quantization, representative_data, io, allow_float, corrects)
     if quantization.weight_bits:
         content = quantize_weights(content, quantization.weight_bits)
     file = TFLiteFile(content=content, quantization=quantization)
@@ -86,7 +91,12 @@ def _check_arguments(quantization: Quantization, representative_data: Any, io: s
 
 
 def run_converter(
-    model: Any, quantization: Quantization, data: Any, io: str = Deployment.io, allow_float: bool = False
+    model: Any,
+    quantization: Quantization,
+    data: Any,
+    io: str = Deployment.io,
+    allow_float: bool = False,
+    bias_correction: bool = False,
 ) -> bytes:
     """The bytes of a file, without checks; the arguments are those of `convert`.
 
@@ -100,6 +110,9 @@ def run_converter(
     capture = OutputCapture()
     samples, total = (None, None) if data is None else calibration_samples(model, data)
     bar = None if samples is None else progress.bar(what="Calibration", total=total, unit=" samples")
+    seen: list = []  # samples on which biases are corrected
+    if bias_correction:
+        samples = spread(samples, total, SAMPLES, seen)
     try:
         with capture:
             concrete = _concrete_call(model)
@@ -109,6 +122,7 @@ def run_converter(
             named = None if samples is None else _named(_watched(samples, bar, capture))
             configure(converter, quantization, named, io, allow_float)
             content = converter.convert()
+            reference = _converter(concrete).convert() if bias_correction else None
     except (UsageError, RunError):
         raise
     except Exception as error:  # the converter raises its own, ValueError, RuntimeError, TypeError, and more
@@ -116,7 +130,8 @@ def run_converter(
     finally:
         if bar is not None:
             bar.close()
-    return correct_biases(content) if quantization.is_integer else content
+    content = correct_biases(content) if quantization.is_integer else content
+    return content if reference is None else correct_means(content, reference, seen)
 
 
 def _refuse_half_floats(model: Any) -> None:

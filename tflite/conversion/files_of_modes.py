@@ -11,7 +11,9 @@ def file_name(name: str, mode: str, io: str) -> str:
     return f"{name}_{mode}{'_io8' if io == 'int8' and mode in ('int8', 'qat') else ''}.tflite"
 
 
-def convert_in_mode(model: Any, mode: str, samples: Callable[[], Any], io: str, strict: bool) -> TFLiteFile:
+def convert_in_mode(
+    model: Any, mode: str, samples: Callable[[], Any], io: str, strict: bool, bias_correction: bool
+) -> TFLiteFile:
     """Converts a model; only integer files ask for calibration samples.
 
     Args:
@@ -20,6 +22,7 @@ def convert_in_mode(model: Any, mode: str, samples: Callable[[], Any], io: str, 
         samples: returns an array (N, ...), or one such array for each input.
         io: "float" or "int8": inputs and outputs of int8 files.
         strict: refuse integer files in which an operation stays in float.
+        bias_correction: of `convert`.
 
     Raises:
         UsageError: the model does not suit this mode.
@@ -30,4 +33,11 @@ def convert_in_mode(model: Any, mode: str, samples: Callable[[], Any], io: str, 
     if not Quantization(mode).is_calibrated:
         return convert(model, mode)
     io = io if mode == "int8" else "float"
-    return convert(model, mode, representative_data=samples(), io=io, allow_float=not strict)
+    return convert(
+        model,
+        mode,
+        representative_data=samples(),
+        io=io,
+        allow_float=not strict,
+        bias_correction=bias_correction,
+    )

@@ -166,4 +166,4 @@ def convert_for_timing(model: Any, quantization: str) -> bytes:
     noise = [random.random((CALIBRATION_SAMPLES, *tensor.shape[1:]), np.float32) for tensor in model.inputs]
     data = noise[0] if len(noise) == 1 else noise
     io = "int8" if mode is Quantization.INT8 else "float"
-    return convert(model, mode, representative_data=data, io=io).content
+    return convert(model, mode, representative_data=data, io=io, bias_correction=False).content

@@ -24,10 +24,10 @@ class Cutter:
 
     def __init__(self, content: bytes, keep_control_flow: bool = False):
         self._packed = schema.Model.GetRootAs(content, 0)
-        self._model = flatbuffer.unpack(content)
-        if len(self._model.subgraphs) != 1 and not keep_control_flow:
+        self.model = flatbuffer.unpack(content)  # changed constants show in what is cut afterwards
+        if len(self.model.subgraphs) != 1 and not keep_control_flow:
             raise UsageError("only files with a single subgraph can be taken apart: this one has control flow inside")
-        self._graph = self._model.subgraphs[0]
+        self._graph = self.model.subgraphs[0]
         self._operators = list(self._graph.operators)
         self._computed = flatbuffer.computed_tensors(self._packed.Subgraphs(0))
         self._outputs = self._ordered_outputs()
@@ -44,8 +44,26 @@ class Cutter:
     def first(self, count: int) -> bytes:
         """The file of the first `count` operations (at least 1); its outputs are what the others still need."""
         written = [int(t) for operator in self._operators[:count] for t in operator.outputs]
-        needed = {int(t) for operator in self._operators[count:] for t in operator.inputs} | set(self._outputs)
+        needed = self.read_from(count)
         return self._part(range(count), [t for t in written if t in needed])
+
+    def between(self, start: int, stop: int) -> tuple[bytes, list[int], list[int]]:
+        """The file of the operations from `start` to before `stop`.
+
+        Returns:
+            The file, and the numbers that its inputs and its outputs have in the whole file.
+        """
+        numbers = range(start, stop)
+        numbers = sorted({*numbers, *self._upstream(t for number in numbers for t in self._unpacked(number))})
+        read, written = (
+            {int(t) for n in numbers for t in getattr(self._operators[n], side)} for side in ("inputs", "outputs")
+        )
+        outputs = sorted(written & self._computed & self.read_from(stop))
+        return self._part(numbers, outputs), sorted(read & self._computed - written), outputs
+
+    def read_from(self, start: int) -> set[int]:
+        """The tensors that the operations from `start` on read, and the model's outputs."""
+        return {int(t) for operator in self._operators[start:] for t in operator.inputs} | set(self._outputs)
 
     def leading_to(self, output: int) -> bytes:
         """The file of what the model's output number `output` needs, and of nothing else."""
@@ -73,7 +91,7 @@ class Cutter:
 
     def _ordered_outputs(self) -> list[int]:
         """In the order of the names in the signature, where there is one: the converter shuffles several outputs."""
-        signatures = self._model.signatureDefs or []
+        signatures = self.model.signatureDefs or []
         if len(signatures) != 1:
             return [int(index) for index in self._graph.outputs]
         return [int(output.tensorIndex) for output in sorted(signatures[0].outputs, key=lambda output: output.name)]
@@ -94,13 +112,13 @@ class Cutter:
             inputs=_positions((t for t in used if t in self._computed - written), position),
             outputs=_positions(outputs, position),
         )
-        graphs = [graph, *self._model.subgraphs[1:]]
+        graphs = [graph, *self.model.subgraphs[1:]]
         stored = {tensor.buffer for subgraph in graphs for tensor in subgraph.tensors}
         # Signatures and metadata speak of tensors by their old numbers.
         part = _changed(
-            self._model,
+            self.model,
             subgraphs=graphs,
-            buffers=[b if number in stored else schema.BufferT() for number, b in enumerate(self._model.buffers)],
+            buffers=[b if number in stored else schema.BufferT() for number, b in enumerate(self.model.buffers)],
             signatureDefs=None,
             metadata=None,
             metadataBuffer=None,

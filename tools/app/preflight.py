@@ -130,7 +130,7 @@ def _trial(model: Any, mode: str, dataset: Any, settings: Deployment) -> str | N
     from dcp_tf import tflite
 
     try:
-        few = dataclasses.replace(settings, calibration_samples=_SAMPLES)
+        few = dataclasses.replace(settings, calibration_samples=_SAMPLES, bias_correction=False)
         missing = tflite.unsupported_operations(tflite_files.convert(model, mode, dataset, few, seed=0))
     except (RunError, UsageError) as error:
         return str(error)

@@ -66,7 +66,12 @@ def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> An
     from dcp_tf.tflite.conversion.files_of_modes import convert_in_mode
 
     return convert_in_mode(
-        model, mode, lambda: _calibration_images(dataset, settings, seed), settings.io, settings.strict
+        model,
+        mode,
+        lambda: _calibration_images(dataset, settings, seed),
+        settings.io,
+        settings.strict,
+        settings.bias_correction,
     )
 
 

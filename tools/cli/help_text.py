@@ -22,11 +22,14 @@ MOST_USED = {
         *("epochs", "teacher", "finetune_epochs", "batch_size", "learning_rate", "finetune_lr", "distillation"),
         *("schedule", "optimizer"),
     ),
-    "TFLite files": ("quantization", "int8_io", "calibration_samples", "strict", "baseline", "name"),
+    "TFLite files": ("quantization", "int8_io", "calibration_samples", "bias_correction", "strict", "baseline", "name"),
     "The run": ("output_dir", "seed", "resume", "overwrite", "json"),
 }
 LIMIT = 25
-_NOT_OF_PRUNE = ("outputs", "pairs", "image_size", "schedule", "optimizer", "int8_io", "calibration_samples")
+_NOT_OF_PRUNE = (
+    *("outputs", "pairs", "image_size", "schedule", "optimizer"),
+    *("int8_io", "calibration_samples", "bias_correction"),
+)
 _COLUMN = 26  # of the texts of --help
 
 
