@@ -27,8 +27,9 @@ def detector_mobilenet_v2(
         width: channels of pyramid and towers.
 
     Returns:
-        An untrained functional model whose outputs are a dict. `classes` are logits of shape (H / 8, W / 8, num_classes),
-        `boxes` of shape (H / 8, W / 8, 4) are the distances left, top, right, bottom, in the unit of the training.
+        An untrained functional model whose outputs are a dict. `classes` are logits of shape
+        (H / 8, W / 8, num_classes), `boxes` of shape (H / 8, W / 8, 4) are the
+        distances left, top, right, bottom, in the unit of the training.
 
     Raises:
         UsageError: height or width is no multiple of 32.
