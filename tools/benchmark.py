@@ -1,6 +1,7 @@
 """Measures TFLite files against each other, on this machine, on Android devices or on an emulated Arm core.
 
     dcp-tf benchmark --models=runs/mine/baseline_int8.tflite,runs/mine/pruned_int8.tflite
+    dcp-tf benchmark --models=A.tflite,B.tflite --runtime=compiled --accelerator=gpu
     dcp-tf benchmark --models=A.tflite,B.tflite --device=android --benchmark_model=PATH
     dcp-tf benchmark --models=A.tflite,B.tflite --device=arm --cpu=cortex-a53
 
@@ -33,7 +34,7 @@ PROGRAM.path("output_dir", None, "Where to write benchmark.json; by default it i
 
 
 android_flags.define_android(PROGRAM)
-define(PROGRAM, AndroidSettings, ["delegates", "repetitions"])
+define(PROGRAM, AndroidSettings, ["delegates", "npu_libraries", "repetitions"])
 
 _ANDROID_ONLY = set(flag_names(AndroidSettings).values()) - set(flag_names(Timing).values())
 
@@ -56,7 +57,8 @@ def main(flags) -> None:
 
 def _arm(flags, candidates: dict[str, str]) -> None:
     if given := [name for name in flag_names(Timing).values() if flags[name].present]:
-        raise UsageError(f"--{given[0]} has no effect with --device=arm: one inference on one thread is counted")
+        counted = "one inference of the Interpreter on one thread is counted"
+        raise UsageError(f"--{given[0]} has no effect with --device=arm: {counted}")
     from dcp_tf import tflite
 
     result = tflite.count_instructions(candidates, core=android_flags.read_arm_core(flags), seed=flags.seed)
@@ -75,9 +77,17 @@ def _host(flags, candidates: dict[str, str]) -> None:
         seed=flags.seed,
         cpus=read_numbers("cpu", flags.cpu, int),
         profile=flags.profile,
+        runtime=flags.runtime,
+        accelerator=_one_accelerator(flags),
     )
     _write(flags, result)
     _print([result.table()], result.operations or {})
+
+
+def _one_accelerator(flags) -> str:
+    if len(flags.accelerator) != 1:
+        raise UsageError("this machine is measured with one accelerator at a time: --accelerator=cpu or gpu")
+    return flags.accelerator[0]
 
 
 def _android(flags, candidates: dict[str, str]) -> None:

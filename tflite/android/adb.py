@@ -4,7 +4,9 @@ import os
 import pathlib
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Sequence
+from typing import NoReturn
 
 from dcp_tf.errors import RunError, UsageError
 
@@ -143,10 +145,28 @@ class Adb:
         """
         done = self._call("push", str(source), target, timeout=600)
         if done.returncode != 0:
-            reason = _last_line(done.stderr) or _last_line(done.stdout)
-            if any(sign in reason for sign in _LOST) and "failed to copy" not in reason:
-                raise DeviceLostError(f"device {self.serial} was lost ({reason}): check the cable and run again")
-            raise RunError(f"{source.name} cannot be copied to device {self.serial}: {reason}")
+            self._refuse(done, f"{source.name} cannot be copied to device {self.serial}")
+
+    def pull(self, source: str) -> bytes | None:
+        """The content of a file of the device; None if there is no such file.
+
+        Raises:
+            RunError: the file cannot be copied, or the device disconnected.
+        """
+        with tempfile.TemporaryDirectory(prefix="dcp_tf-android-") as folder:
+            path = pathlib.Path(folder, "pulled")
+            done = self._call("pull", source, str(path), timeout=60)
+            if "No such file" in done.stderr + done.stdout:
+                return None
+            if done.returncode != 0:
+                self._refuse(done, f"{source} cannot be copied from device {self.serial}")
+            return path.read_bytes()
+
+    def _refuse(self, done: subprocess.CompletedProcess, what: str) -> NoReturn:
+        reason = _last_line(done.stderr) or _last_line(done.stdout)
+        if any(sign in reason for sign in _LOST) and "failed to copy" not in reason:
+            raise DeviceLostError(f"device {self.serial} was lost ({reason}): check the cable and run again")
+        raise RunError(f"{what}: {reason}")
 
     def _call(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess:
         return _call([self.program, "-s", self.serial, *arguments], timeout)

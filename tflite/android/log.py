@@ -7,6 +7,8 @@ The relevant lines, as the tool has printed them since 2020 (with or without "IN
     Memory footprint delta from the start of the tool (MB): init=21.9492 overall=34.5234
     Explicitly applied GPU delegate, and the model graph will be completely executed by the delegate.
 
+LiteRT's tool for CompiledModel has lines such as "Inference (avg): 14.29 ms (70 runs)" in place of the last three.
+
 Percentiles are only printed since 2025. The profile has a table for each part of the graph; its [avg ms] is the mean of
 one call, so an operation takes [avg ms] times [times called].
 """
@@ -24,6 +26,13 @@ _TIMINGS = re.compile(
     rf"Warmup \(avg\): {_NUMBER}, Inference \(avg\): {_NUMBER}"
 )
 _STATISTICS = re.compile(rf"(\w+)={_NUMBER}")
+_IN_MS = {
+    name: re.compile(rf"{re.escape(name)}: +{_NUMBER} ms")
+    for name in ("Model initialization", "Warmup (first)", "Warmup (avg)", "Inference (avg)")
+}
+_IN_MB = {
+    name: re.compile(rf"{name}: +{_NUMBER} MB") for name in ("Init footprint", "Overall footprint", "Peak memory")
+}
 _MEMORY = re.compile(rf"emory footprint.*\(MB\): init={_NUMBER} overall={_NUMBER}")
 _PEAK = re.compile(rf"Overall peak memory footprint \(MB\) via periodic monitoring: {_NUMBER}")
 _APPLIED = re.compile(
@@ -116,20 +125,17 @@ def parse(text: str) -> BenchmarkLog:
     Raises:
         RunError: the log lacks the final lines of benchmark_model, or an inference took no time.
     """
-    timings = _TIMINGS.search(text)
-    if timings is None:
-        raise RunError(f"benchmark_model printed no inference timings: {complaint(text)}")
-    init, first, warmup, average = (_number(value, timings[0]) / 1000 for value in timings.groups())
-    measured = [line for line in _lines(text[: timings.start()]) if line.startswith("count=")]
+    (init, first, warmup, average), printed = _timings(text)
+    measured = [line for line in _lines(text[: text.index(printed)]) if line.startswith("count=")]
     figures = _STATISTICS.findall(measured[-1]) if measured else []
     statistics = {name: _number(value, measured[-1]) for name, value in figures}
-    for time, line in ((average, timings[0]), (statistics.get("median", average), measured[-1] if measured else "")):
+    for time, line in ((average, printed), (statistics.get("median", average), measured[-1] if measured else "")):
         if not time:
             raise RunError(
                 f"benchmark_model measured an inference of 0 us, too short for its clock, in the line {line!r}: "
                 "measure a larger model"
             )
-    memory, peak = _MEMORY.search(text), _PEAK.search(text)
+    memory_init, memory_overall, memory_peak = _memory(text)
     least, most = _ms(statistics, "min", "curr"), _ms(statistics, "max", "curr")
     return BenchmarkLog(
         count=round(statistics.get("count", 1)),
@@ -143,12 +149,32 @@ def parse(text: str) -> BenchmarkLog:
         init=init,
         first=first,
         warmup=warmup,
-        memory_init=_number(memory[1], memory[0]) if memory else None,
-        memory_overall=_number(memory[2], memory[0]) if memory else None,
-        memory_peak=_number(peak[1], peak[0]) if peak else None,
+        memory_init=memory_init,
+        memory_overall=memory_overall,
+        memory_peak=memory_peak,
         applied=_share(text),
         operations=tuple(_operations(text)),
     )
+
+
+def _timings(text: str) -> tuple[list[float], str]:
+    """Initialization, first inference, mean of the warm-up and of the inferences (ms), and what was printed last."""
+    if match := _TIMINGS.search(text):
+        return [_number(value, match[0]) / 1000 for value in match.groups()], match[0]
+    matches = [pattern.search(text) for pattern in _IN_MS.values()]
+    if None in matches:
+        raise RunError(f"benchmark_model printed no inference timings: {complaint(text)}")
+    return [_number(match[1], match[0]) for match in matches], matches[-1][0]
+
+
+def _memory(text: str) -> list[float | None]:
+    """How much the process grew during loading and until the end, and its peak (MB)."""
+    if match := _MEMORY.search(text):
+        peak = _PEAK.search(text)
+        grown = [_number(value, match[0]) for value in match.groups()]
+        return [*grown, _number(peak[1], peak[0]) if peak else None]
+    matches = [pattern.search(text) for pattern in _IN_MB.values()]
+    return [_number(match[1], match[0]) if match else None for match in matches]
 
 
 def _lines(text: str, severity: str | None = None) -> list[str]:

@@ -114,6 +114,7 @@ class AndroidResult:
         runs: inferences of each repetition, at least.
         repetitions: runs of benchmark_model for each file and delegate.
         warmup: inferences before the measured ones, at least.
+        runtime: "interpreter" or "compiled"; the delegates are accelerators then.
     """
 
     devices: tuple[DeviceResult, ...]
@@ -123,11 +124,13 @@ class AndroidResult:
     runs: int
     repetitions: int
     warmup: int
+    runtime: str = "interpreter"
 
     def to_json(self) -> dict[str, Any]:
         """The content of benchmark.json."""
         return {
             "device": "android",
+            "runtime": self.runtime,
             "threads": self.threads,
             "runs": self.runs,
             "repetitions": self.repetitions,
@@ -151,7 +154,9 @@ class AndroidResult:
         hot = "" if result.cool or not known else ", warmer than asked for: it may have been throttled"
         table = Table(
             title=f"Latency on {device.model} ({device.soc}, Android {device.android}), batch 1, {self.threads} "
-            f"thread{'s' * (self.threads > 1)}, {describe_cores(device, result.mask)}",
+            f"thread{'s' * (self.threads > 1)}, {describe_cores(device, result.mask)}"
+            + ", CompiledModel"
+            * (self.runtime == "compiled"),
             caption=f"{self.repetitions} interleaved repetitions of at least {self.runs} inferences; {warmth}{hot}; "
             "speedup over the first file that the delegate runs, with its 95% interval",
         )
@@ -168,13 +173,13 @@ class AndroidResult:
         latency = result.latencies[delegate].get(name)
         if latency is None:
             return [delegate, "refused", "", "", "", ""]
-        whole = latency.applied in (None, "completely")
+        whole = latency.applied == "completely" or (latency.applied is None and self.runtime == "interpreter")
         p5, p95 = (middle(latency.repetitions, figure) for figure in ("p5", "p95"))
         memory = middle(latency.repetitions, "memory_overall")
         baseline = next(iter(result.latencies[delegate]))
         speedup = "1" if name == baseline else latency.ratio.text()
         return [
-            delegate if whole else f"{delegate}, {latency.applied}",
+            delegate if whole else f"{delegate}, {latency.applied or 'how much is unknown'}",
             f"{np.median(times(latency.repetitions)):.3f}",
             "" if p5 is None else f"{p5:.3f}",
             "" if p95 is None else f"{p95:.3f}",

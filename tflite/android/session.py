@@ -5,6 +5,7 @@ B A, ...) on chosen cores after the device has cooled down, and always removes t
 """
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import secrets
@@ -16,8 +17,15 @@ import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.settings.measurement import DELEGATES, DOWNLOAD, LEAST_REPETITIONS, AndroidSettings
-from dcp_tf.tflite.android import log
+from dcp_tf.settings.measurement import (
+    ACCELERATORS,
+    COMPILED_DOWNLOAD,
+    DELEGATES,
+    DOWNLOAD,
+    LEAST_REPETITIONS,
+    AndroidSettings,
+)
+from dcp_tf.tflite.android import compiled, log
 from dcp_tf.tflite.android.adb import Adb, choose_devices, find_adb
 from dcp_tf.tflite.android.device import Device, check_program, core_mask, read_device, wait_until_cool
 from dcp_tf.tflite.android.log import BenchmarkLog
@@ -74,6 +82,7 @@ def benchmark_android(
         runs=settings.runs,
         repetitions=settings.repetitions,
         warmup=settings.warmup,
+        runtime=settings.runtime,
     )
 
 
@@ -109,6 +118,8 @@ class DeviceSession(contextlib.AbstractContextManager):
             adb.checked_shell(f"mkdir {self._folder}")
             adb.push(settings.program(), f"{self._folder}/benchmark_model")
             adb.checked_shell(f"chmod 755 {self._folder}/benchmark_model")
+            for library in settings.libraries():
+                adb.push(library, f"{self._folder}/{library.name}")
             for name, content in progress.bar(contents.items(), what="Copying", unit=" files"):
                 self.add(name, content)
         except BaseException:
@@ -141,13 +152,13 @@ class DeviceSession(contextlib.AbstractContextManager):
 
         Args:
             name: of the file.
-            delegate: of `DELEGATES`.
+            delegate: of `DELEGATES`, or of `ACCELERATORS` with CompiledModel.
             profile: whether to use the profiler, which slows the run.
 
         Returns:
             The parsed log, or why the delegate rejects the file.
         """
-        settings = self._settings
+        settings, in_app = self._settings, self._settings.runtime == "compiled"
         flags = [
             f"--graph={self._places[name]}",
             f"--num_threads={settings.threads}",
@@ -156,17 +167,25 @@ class DeviceSession(contextlib.AbstractContextManager):
             f"--min_secs={settings.least_seconds:g}",
             f"--warmup_min_secs={min(settings.least_seconds, 0.5):g}",
             f"--max_secs={MAX_SECONDS}",
-            DELEGATES[delegate],
+            *((ACCELERATORS[delegate], *compiled.FILES) if in_app else (DELEGATES[delegate],)),
         ]
+        libraries = ""
+        if delegate == "npu":
+            flags += [f"--dispatch_library_path={self._folder}", f"--compiler_plugin_library_path={self._folder}"]
+            libraries = f"LD_LIBRARY_PATH={self._folder} ADSP_LIBRARY_PATH={self._folder} "
         if profile:
             flags += ["--enable_op_profiling=true", "--report_peak_memory_footprint=true"]
         pin = "" if self.mask is None else f"taskset {self.mask:x} "
-        command = f"cd {self._folder} && {pin}./benchmark_model {' '.join(flags)}"
+        stale = f"rm -f {compiled.RESULT} {compiled.GRAPH} && " if in_app else ""
+        command = f"cd {self._folder} && {stale}{libraries}{pin}./benchmark_model {' '.join(flags)}"
         output, code = self._adb.shell(command, timeout=2 * MAX_SECONDS + 180)
         if unknown := log.unknown_flags(output):
+            other, mine, place = ("CompiledModel", "the Interpreter", DOWNLOAD)
+            if in_app:
+                other, mine, place = ("the Interpreter, or an old one", "CompiledModel", COMPILED_DOWNLOAD)
             raise RunError(
-                f"this benchmark_model does not know {unknown}: it may be the one for CompiledModel; take the one for "
-                f"the Interpreter, {DOWNLOAD}"
+                f"this benchmark_model does not know {unknown}: it may be the one for {other}; take the one for "
+                f"{mine}, {place}"
             )
         if delegate != "cpu" and (why := log.refusal(output)):
             return why
@@ -174,7 +193,17 @@ class DeviceSession(contextlib.AbstractContextManager):
             raise RunError(
                 f"{_ending(code)} with {name!r} ({delegate}) on {self.device.serial}: {log.complaint(output)}"
             )
-        return log.parse(output)
+        return self._compiled_result(delegate, output) if in_app else log.parse(output)
+
+    def _compiled_result(self, accelerator: str, output: str) -> BenchmarkLog | str:
+        """What CompiledModel's tool measured, or that it fell back to the CPU."""
+        result, graph = (self._adb.pull(f"{self._folder}/{name}") for name in (compiled.RESULT, compiled.GRAPH))
+        applied = compiled.share(graph, output, accelerator)
+        if accelerator != "cpu" and applied == "not applied":
+            return compiled.FELL_BACK
+        if result:
+            return compiled.figures(result, applied)
+        return dataclasses.replace(log.parse(output), applied=applied)
 
     def _clean(self, running: bool = True) -> None:
         """Removes the folder; a failure is only logged, so that it does not replace another error."""
@@ -198,7 +227,7 @@ def _ending(code: int) -> str:
 
 def _measure(session: DeviceSession, names: list[str], settings: AndroidSettings, seed: int) -> DeviceResult:
     """All repetitions on one device."""
-    delegates = list(dict.fromkeys(settings.delegates))
+    delegates = settings.targets
     logs: dict[tuple[str, str], list[BenchmarkLog]] = {(d, n): [] for d in delegates for n in names}
     refused: dict[str, dict[str, str]] = {delegate: {} for delegate in delegates}
     temperatures, cool = [], True

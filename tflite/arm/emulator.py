@@ -39,7 +39,7 @@ class Emulator(LineProcess):
         self._marks = pathlib.Path(self._folder.name, "marks")
         self._marks.touch()
         guest = pathlib.Path(__file__).with_name("guest.py")
-        worker = pathlib.Path(latency_folder.__file__).parent  # its module worker.py needs no more than the guest has
+        worker = pathlib.Path(latency_folder.__file__).parent  # its loaded_file.py needs no more than the guest has
         command = environment.command(self.core, [str(guest)], [str(worker)], str(self._marks))
         variables = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "LD_"))}
         super().__init__("the emulator running", command, variables)

@@ -1,4 +1,4 @@
-"""The process that runs inside the emulator: `python guest.py`, with numpy, ai-edge-litert and worker.py alone.
+"""The process that runs inside the emulator: `python guest.py`, with numpy, ai-edge-litert and loaded_file.py alone.
 
 It reads one JSON request a line from standard input and answers each with one line on standard output:
 
@@ -19,7 +19,7 @@ import sys
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
-from worker import fill_inputs  # of the latency folder, which is on the path here
+from loaded_file import fill_inputs  # of the latency folder, which is on the path here
 
 _MARK = 0x6463705F7466  # see count.c
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from dcp_tf.errors import UsageError
-from dcp_tf.settings.measurement import Timing
+from dcp_tf.settings.measurement import ACCELERATORS, RUNTIMES, Timing
 from dcp_tf.text_table import ShownAsTables, print_tables
 from dcp_tf.text_table import Table as TextTable
 from dcp_tf.tflite.latency.operation_times import OperationTime, time_operations
@@ -44,6 +44,10 @@ class BenchmarkResult(ShownAsTables):
         warmup: inferences of each candidate before the first measured one.
         seed: of the inputs and the bootstrap.
         machine: processor and system.
+        runtime: "interpreter" or "compiled".
+        accelerator: what CompiledModel runs on.
+        differences: per candidate the largest difference of an output of CompiledModel to the Interpreter's on the same
+            noise, relative to the largest output; None for the Interpreter.
     """
 
     latencies: dict[str, Latency]
@@ -55,6 +59,9 @@ class BenchmarkResult(ShownAsTables):
     warmup: int
     seed: int
     machine: str
+    runtime: str = "interpreter"
+    accelerator: str = "cpu"
+    differences: dict[str, float] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """The content of benchmark.json."""
@@ -64,6 +71,8 @@ class BenchmarkResult(ShownAsTables):
             "cpus": list(self.cpus) or None,
             "warmup": self.warmup,
             "seed": self.seed,
+            "runtime": self.runtime,
+            "accelerator": self.accelerator,
             "interleaved": True,
             "baseline": next(iter(self.latencies)),
             "candidates": {name: self._candidate(name) for name in self.latencies},
@@ -73,6 +82,8 @@ class BenchmarkResult(ShownAsTables):
         figures = dataclasses.asdict(self.latencies[name]) | {"too_noisy": self.ratios[name].too_noisy}
         peak, model = self.memory[name] or (None, None)
         figures |= {"peak_memory_mib": peak, "model_memory_mib": model}
+        if self.differences is not None:
+            figures["difference_to_interpreter"] = self.differences[name]
         if self.operations is not None:
             figures["operations"] = [dataclasses.asdict(operation) for operation in self.operations[name]]
         return figures
@@ -114,17 +125,30 @@ class BenchmarkResult(ShownAsTables):
         if any(ratio.too_noisy and not ratio.by_quietest for ratio in self.ratios.values()):
             caption += "; too noisy: measure again when the machine is idle"
         threads = f"{self.threads} thread{'s' * (self.threads > 1)}"
-        table = Table(title=f"Latency, batch 1, {threads}{pinned}", caption=caption)
+        runtime = ""
+        if self.differences is not None:
+            runtime = f", CompiledModel on the {self.accelerator.upper()}"
+            names = {latency.delegate.partition(": ")[2] for latency in self.latencies.values()}
+            caption += "".join(f"; {name}" for name in sorted(names - {""}))
+            caption += "; differs: the outputs from the Interpreter's on the same noise, relative to the largest output"
+        table = Table(title=f"Latency, batch 1, {threads}{pinned}{runtime}", caption=caption)
         table.add_column("model", overflow="fold")
         for column in ("median ms", "p10", "p90", "speedup", "MiB"):
             table.add_column(column, justify="right")
         table.add_column("delegate")
+        if self.differences is not None:
+            table.add_column("differs", justify="right")
         for name, latency in self.latencies.items():
             times = (f"{value:.3f}" for value in (latency.median_ms, latency.p10_ms, latency.p90_ms))
             ratio = "1" if name == first else self.ratios[name].text()
             memory = "unknown" if self.memory[name] is None else "{:.0f} (+{:.1f})".format(*self.memory[name])
-            table.add_row(name, *times, ratio, memory, latency.delegate or "none")
+            table.add_row(
+                name, *times, ratio, memory, (latency.delegate or "none").partition(":")[0], *self._difference(name)
+            )
         return table
+
+    def _difference(self, name: str) -> list[str]:
+        return [] if self.differences is None else [f"{self.differences[name]:.1g}"]
 
 
 def benchmark(
@@ -136,6 +160,8 @@ def benchmark(
     seed: int = 0,
     cpus: Sequence[int] = (),
     profile: bool = False,
+    runtime: str = Timing.runtime,
+    accelerator: str = Timing.accelerators[0],
 ) -> BenchmarkResult:
     """Measures files against each other.
 
@@ -147,10 +173,13 @@ def benchmark(
         seed: of the inputs' noise and of the bootstrap.
         cpus: processors to pin the measuring processes to; empty: all.
         profile: whether to measure the time of every operation too.
+        runtime: "interpreter", or "compiled" for LiteRT's CompiledModel, whose outputs are compared with the
+            Interpreter's.
+        accelerator: what CompiledModel runs on: "cpu" or "gpu". It never falls back from one to the other.
 
     Raises:
-        UsageError: a number is out of range, a file is missing or not a TFLite model, or a processor cannot be
-            used.
+        UsageError: a number is out of range, a file is missing or not a TFLite model, or a processor or an accelerator
+            cannot be used.
         RunError: a measuring process died.
     """
     for name, value, least in (("threads", threads, 1), ("runs", runs, 1), ("warmup", warmup, 0)):
@@ -158,6 +187,8 @@ def benchmark(
             raise UsageError(f"{name} must be at least {least}. Received: {value}")
     if not candidates:
         raise UsageError("there is nothing to measure; give at least one file")
+    check_runtime(runtime, accelerator)
+    compiled = accelerator if runtime == "compiled" else None
     cpus = tuple(cpus)
     check_cpus(cpus, threads)
     names = list(candidates)
@@ -167,8 +198,9 @@ def benchmark(
             _placed(source, pathlib.Path(folder, f"{number}.tflite"))
             for number, source in enumerate(candidates.values())
         ]
-        stopwatches = [stack.enter_context(Stopwatch(threads, seed, cpus)) for _ in names]
+        stopwatches = [stack.enter_context(Stopwatch(threads, seed, cpus, compiled)) for _ in names]
         delegates = [watch.load(*place) for watch, *place in zip(stopwatches, names, paths, strict=True)]
+        differences = _differences(stopwatches, names, paths, seed) if compiled else None
         repeats = [watch.settle(name, warmup) for watch, name in zip(stopwatches, names, strict=True)]
         times = measure_interleaved(stopwatches, names, repeats, runs, what="Benchmark")
         memory = [_model_share(watch.memory()) for watch in stopwatches]
@@ -181,20 +213,57 @@ def benchmark(
         latencies=dict(zip(names, latencies, strict=True)),
         ratios=dict(zip(names, ratios, strict=True)),
         memory=dict(zip(names, memory, strict=True)),
-        operations=_profile(candidates, threads, cpus, seed) if profile else None,
+        operations=_profile(candidates, threads, cpus, seed, compiled) if profile else None,
         threads=threads,
         cpus=cpus,
         warmup=warmup,
         seed=seed,
         machine=machine_name(),
+        runtime=runtime,
+        accelerator=accelerator,
+        differences=differences,
     )
 
 
+def check_runtime(runtime: str, accelerator: str) -> None:
+    """Raises UsageError where this machine has no such runtime or accelerator."""
+    for name, value, known in (("runtime", runtime, RUNTIMES), ("accelerator", accelerator, ACCELERATORS)):
+        if value not in known:
+            raise UsageError(f"{name} must be one of {', '.join(known)}. Received: {value!r}", name)
+    if runtime == "interpreter" and accelerator != "cpu":
+        raise UsageError(f"the Interpreter runs on the CPU here: accelerator={accelerator} is for runtime=compiled")
+    if accelerator == "npu":
+        raise UsageError("accelerator=npu is measured on phones only: device=android", "accelerator")
+
+
+def _differences(
+    stopwatches: Sequence[Stopwatch], names: Sequence[str], paths: Sequence[pathlib.Path], seed: int
+) -> dict[str, float]:
+    """Largest difference of the outputs to the Interpreter's, relative to the largest output, by file."""
+    differences = {}
+    with Stopwatch(1, seed) as reference:
+        for stopwatch, name, path in zip(stopwatches, names, paths, strict=True):
+            reference.load(name, path)
+            pairs = list(zip(stopwatch.outputs(name), reference.outputs(name), strict=True))
+            reference.unload(name)
+            largest = max(float(np.abs(theirs.astype(float)).max(initial=0.0)) for _, theirs in pairs) or 1.0
+            differences[name] = max(
+                float(np.abs(ours.astype(float) - theirs).max(initial=0.0)) / largest for ours, theirs in pairs
+            )
+    return differences
+
+
 def _profile(
-    candidates: Mapping[str, TFLiteFile | str | os.PathLike], threads: int, cpus: tuple[int, ...], seed: int
+    candidates: Mapping[str, TFLiteFile | str | os.PathLike],
+    threads: int,
+    cpus: tuple[int, ...],
+    seed: int,
+    compiled: str | None,
 ) -> dict[str, list[OperationTime]]:
     return {
-        name: time_operations(read_content(source), threads=threads, cpus=cpus, seed=seed, what=f"Profile of {name}")
+        name: time_operations(
+            read_content(source), threads=threads, cpus=cpus, seed=seed, what=f"Profile of {name}", compiled=compiled
+        )
         for name, source in candidates.items()
     }
 

@@ -41,14 +41,18 @@ class LineProcess(contextlib.AbstractContextManager):
         """Unloads a file."""
         self._ask(name, {"unload": name})
 
+    def errors(self) -> str:
+        """What the process has written to standard error."""
+        size = os.fstat(self._errors.fileno()).st_size
+        return os.pread(self._errors.fileno(), size, 0).decode("utf-8", errors="replace")  # they share the position
+
     def _ask(self, name: str, request: dict[str, Any]) -> dict[str, Any]:
         with contextlib.suppress(BrokenPipeError):  # a dead process sends no answer, which is handled below
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
         if not line:
-            self._errors.seek(0)
-            last_line = self._errors.read().decode("utf-8", errors="replace").strip().splitlines()[-1:]
+            last_line = self.errors().strip().splitlines()[-1:]
             raise RunError(
                 f"{self._what} {name!r} died (exit code {self._process.wait()})"
                 + (f": {last_line[0]}" if last_line else "")

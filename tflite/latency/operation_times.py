@@ -39,7 +39,14 @@ class OperationTime:
 
 
 def time_operations(
-    content: bytes, *, threads: int, cpus: tuple[int, ...] = (), runs: int = 15, seed: int = 0, what: str = "Profile"
+    content: bytes,
+    *,
+    threads: int,
+    cpus: tuple[int, ...] = (),
+    runs: int = 15,
+    seed: int = 0,
+    what: str = "Profile",
+    compiled: str | None = None,
 ) -> list[OperationTime]:
     """Measures every operation of a file.
 
@@ -50,6 +57,7 @@ def time_operations(
         runs: paired measurements of each operation.
         seed: of the inputs.
         what: name of the progress bar.
+        compiled: the accelerator of CompiledModel; None: the Interpreter.
 
     Returns:
         One entry for each operation, in running order.
@@ -62,7 +70,7 @@ def time_operations(
     operations, previous = [], 1
     with contextlib.ExitStack() as stack:
         folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dcp_tf-profile-")))
-        stopwatch = stack.enter_context(Stopwatch(threads, seed, cpus))
+        stopwatch = stack.enter_context(Stopwatch(threads, seed, cpus, compiled))
         for number, (kind, name) in enumerate(progress.bar(cutter.names(), what=what, unit=" operations"), start=1):
             path = folder / f"{number}.tflite"
             path.write_bytes(cutter.first(number))

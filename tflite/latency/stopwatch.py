@@ -5,7 +5,9 @@ import math
 import os
 import pathlib
 import platform
+import re
 import sys
+import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -26,12 +28,14 @@ class Stopwatch(LineProcess):
         threads: threads of the kernels.
         seed: of the inputs.
         cpus: the processors that it may run on; empty: all.
+        compiled: the accelerator of CompiledModel that runs the files, "cpu" or "gpu"; None: the Interpreter.
 
     Raises:
         RunError: (any method) the process died.
     """
 
-    def __init__(self, threads: int, seed: int = 0, cpus: Sequence[int] = ()):
+    def __init__(self, threads: int, seed: int = 0, cpus: Sequence[int] = (), compiled: str | None = None):
+        self._compiled = compiled
         # The package's parent folder is the working directory, which Python searches first. This works in a checkout
         # and when installed, and files in the user's folder cannot shadow modules.
         root = pathlib.Path(dcp_tf.__file__).resolve().parent.parent
@@ -47,10 +51,19 @@ class Stopwatch(LineProcess):
         Raises:
             UsageError: the file cannot be run.
         """
-        answer = self._ask(name, {"load": name, "path": str(path)})
+        answer = self._ask(name, {"load": name, "path": str(path), "compiled": self._compiled})
         if "error" in answer:
-            raise UsageError(f"{name!r} cannot be run as a TFLite model: {answer['error']}")
-        return answer["delegate"]
+            where = f"with accelerator={self._compiled} here" if self._compiled else "as a TFLite model"
+            raise UsageError(f"{name!r} cannot be run {where}: {answer['error']}")
+        return f"GPU: {adapter(self.errors())}" if answer["delegate"] == "GPU" else answer["delegate"]
+
+    def outputs(self, name: str) -> list[np.ndarray]:
+        """The outputs of one inference of a loaded file, in the order of the tensors in the file."""
+        with tempfile.TemporaryDirectory(prefix="dcp_tf-outputs-") as folder:
+            path = pathlib.Path(folder, "outputs.npz")
+            self._ask(name, {"outputs": name, "path": str(path)})
+            with np.load(path) as arrays:
+                return [arrays[key] for key in arrays]
 
     def measure(self, name: str, invocations: int) -> float:
         """Mean milliseconds of one inference."""
@@ -71,6 +84,14 @@ class Stopwatch(LineProcess):
         """Peak memory of the process, and its memory without a model (MiB); None if unknown."""
         answer = self._ask("a model", {"memory": True})
         return None if answer["peak_mib"] is None else (answer["peak_mib"], answer["idle_mib"])
+
+
+def adapter(log: str) -> str:
+    """The GPU that LiteRT's log names, and whether it is software, which runs on the CPU."""
+    match = re.search(r"Selected adapter: (.+?), arch=.*adapterType=(\w+)", log)
+    if match is None:
+        return "unnamed"
+    return f"{match[1]}, software: it runs on the CPU" if match[2] == "CPU" else match[1]
 
 
 def interleaved(candidates: Sequence[Any], run: int) -> list[Any]:

@@ -2,7 +2,9 @@
 
 It reads one JSON request a line from standard input and answers each with one line on standard output:
 
-    {"load": NAME, "path": FILE}             {"delegate": "XNNPACK" or null}, or {"error": ...}
+    {"load": NAME, "path": FILE,             {"delegate": "XNNPACK", "GPU" or null}, or {"error": ...}
+        "compiled": ACCELERATOR or null}
+    {"outputs": NAME, "path": FILE}          {}; one inference, its outputs are in the .npz file
     {"measure": NAME, "invocations": N}      {"ms": the mean time of N consecutive inferences}
     {"unload": NAME}                         {}
     {"memory": true}                         {"peak_mib": ..., "idle_mib": ...}, null if the system does not report it
@@ -10,6 +12,7 @@ It reads one JSON request a line from standard input and answers each with one l
 It exits when standard input closes, so it never outlives its parent process.
 """
 
+import importlib
 import json
 import os
 import pathlib
@@ -17,7 +20,8 @@ import sys
 import time
 
 import numpy as np
-from ai_edge_litert.interpreter import Interpreter
+
+from dcp_tf.tflite.latency.loaded_file import CompiledFile, InterpretedFile
 
 
 def main(threads: int, seed: int, cpus: list[int]) -> None:
@@ -26,14 +30,21 @@ def main(threads: int, seed: int, cpus: list[int]) -> None:
     os.dup2(2, 1)  # output of the interpreter must not mix with the answers
     if cpus:
         os.sched_setaffinity(0, cpus)  # threads that are started later inherit it
-    loaded: dict[str, Interpreter] = {}
+    loaded: dict[str, InterpretedFile | CompiledFile] = {}
     idle = _memory("VmRSS")
     for line in sys.stdin:
         request = json.loads(line)
         if "load" in request:
+            if request["compiled"] and not loaded:
+                importlib.import_module("ai_edge_litert.compiled_model")
+                idle = _memory("VmRSS")  # the runtime is not a part of the model
             answer = _load(loaded, request, threads, seed)
         elif "measure" in request:
             answer = {"ms": measure(loaded[request["measure"]], request["invocations"])}
+        elif "outputs" in request:
+            answer = {}
+            loaded[request["outputs"]].invoke()
+            np.savez(request["path"], *loaded[request["outputs"]].outputs())
         elif "unload" in request:
             answer = {}
             del loaded[request["unload"]]
@@ -42,37 +53,23 @@ def main(threads: int, seed: int, cpus: list[int]) -> None:
         print(json.dumps(answer), file=answers)
 
 
-def _load(loaded: dict[str, Interpreter], request: dict, threads: int, seed: int) -> dict:
+def _load(loaded: dict, request: dict, threads: int, seed: int) -> dict:
+    path, random, accelerator = request["path"], np.random.default_rng(seed), request["compiled"]
     try:
-        interpreter = Interpreter(model_path=request["path"], num_threads=threads)
-        interpreter.allocate_tensors()
+        file = (
+            CompiledFile(path, threads, random, accelerator) if accelerator else InterpretedFile(path, threads, random)
+        )
     except (ValueError, RuntimeError) as error:
         return {"error": str(error)}
-    fill_inputs(interpreter, np.random.default_rng(seed))
-    loaded[request["load"]] = interpreter
-    # A delegate adds an operation called DELEGATE for each part of the graph that it runs. XNNPACK is the only default.
-    delegated = any(operation["op_name"] == "DELEGATE" for operation in interpreter._get_ops_details())
-    return {"delegate": "XNNPACK" if delegated else None}
+    loaded[request["load"]] = file
+    return {"delegate": file.delegate}
 
 
-def fill_inputs(interpreter: Interpreter, random: np.random.Generator) -> None:
-    """Fills the inputs with noise, because some kernels are faster on zeros than on images."""
-    for detail in interpreter.get_input_details():
-        if np.issubdtype(detail["dtype"], np.floating):
-            values = random.random(detail["shape"])
-        elif detail["dtype"] in (np.int8, np.uint8):
-            limits = np.iinfo(detail["dtype"])
-            values = random.integers(limits.min, limits.max, detail["shape"])
-        else:  # indices and flags: zero is always valid
-            values = np.zeros(detail["shape"])
-        interpreter.set_tensor(detail["index"], values.astype(detail["dtype"]))
-
-
-def measure(interpreter: Interpreter, invocations: int) -> float:
+def measure(file: InterpretedFile | CompiledFile, invocations: int) -> float:
     """Mean milliseconds of one inference over `invocations` consecutive ones."""
     start = time.perf_counter_ns()
     for _ in range(invocations):
-        interpreter.invoke()
+        file.invoke()
     return (time.perf_counter_ns() - start) / 1e6 / invocations
 
 

@@ -3,7 +3,8 @@
 The test writes `scenario.json` beside it; every call is added to `calls.txt`. Keys of the scenario: `devices` (serial
 -> state), `logs` (delegate flag -> text with {graph} and {us}), `codes` (delegate flag -> exit code), `microseconds`
 (byte length of a model -> time), `push_error`, `vanish_at` (number of the run in which the device goes away),
-`temperatures` (tenths of a degree, the last one stays), `profile` (text).
+`temperatures` (tenths of a degree, the last one stays), `profile` (text). What a run writes beside the model, in
+hexadecimal: `results` (byte length of a model -> result.pb), `graphs` (delegate flag -> graph.pb).
 """
 
 import json
@@ -41,7 +42,10 @@ def main():
     if state.get("gone") and serial == state["gone"]:
         print(f"adb: device '{serial}' not found", file=sys.stderr)
         return 1
-    code = push(serial, *sys.argv[4:6]) if action == "push" else shell(serial, sys.argv[4], state)
+    if action == "shell":
+        code = shell(serial, sys.argv[4], state)
+    else:
+        code = {"push": push, "pull": pull}[action](serial, *sys.argv[4:6])
     STATE.write_text(json.dumps(state))
     return code
 
@@ -57,6 +61,14 @@ def push(serial, source, target):
         return 1
     shutil.copy(source, place(serial, target))
     print(f"{source}: 1 file pushed, 0 skipped. 5.3 MB/s (34930 bytes in 0.006s)")
+    return 0
+
+
+def pull(serial, source, target):
+    if not place(serial, source).exists():
+        print(f"adb: error: failed to stat remote object '{source}': No such file or directory", file=sys.stderr)
+        return 1
+    shutil.copy(place(serial, source), target)
     return 0
 
 
@@ -100,7 +112,11 @@ def run(serial, command, state):
         return None
     graph = re.search(r"--graph=(\S+)", command)[1]
     delegate = re.search(r"--use_\w+", command)[0]
-    size = place(serial, graph).stat().st_size
+    path = place(serial, graph)
+    size = path.stat().st_size
+    for name, content in (("result.pb", ("results", str(size))), ("graph.pb", ("graphs", delegate))):
+        if written := SCENARIO.get(content[0], {}).get(content[1]):
+            path.with_name(name).write_bytes(bytes.fromhex(written))
     us = round(SCENARIO["microseconds"].get(str(size), 10000) * random.Random(state["runs"]).uniform(0.99, 1.01))
     text = SCENARIO["logs"][delegate].replace("{graph}", graph).replace("{us}", str(us))
     print(text + (SCENARIO["profile"] if "--enable_op_profiling=true" in command else ""))

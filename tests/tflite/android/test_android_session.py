@@ -9,6 +9,7 @@ import sys
 import time
 
 import android_logs as logs
+import compiled_runs as runs
 import pytest
 import rich.console
 import tflite_models as nets
@@ -150,6 +151,85 @@ def test_a_delegate_that_refuses_gets_no_figures_and_the_others_do(head, words, 
     assert phone.left_behind() == []
 
 
+def in_app(phone, **graphs):
+    """A scenario of LiteRT's tool, which writes figures and by accelerator what ran where."""
+    slow, fast = (path.stat().st_size for path in phone.files.values())
+    return {
+        "logs": {f"--use_{name}": logs.HEAD for name in graphs},
+        "results": {slow: runs.result(20.0).hex(), fast: runs.result(10.0).hex()},
+        "graphs": {f"--use_{name}": graph.hex() for name, graph in graphs.items()},
+    }
+
+
+def test_compiled_models_are_measured_by_what_the_tool_writes(phone):
+    scenario = in_app(phone, cpu=runs.graph(20, TfLiteXNNPackDelegate=20), gpu=runs.graph(20, LITERT_CL=15))
+    result = phone.measure(scenario, runtime="compiled", accelerators=("cpu", "gpu"), repetitions=1)
+    found = result.to_json()
+    delegates = found["devices"][0]["delegates"]
+    assert found["runtime"] == "compiled"
+    assert delegates["cpu"]["candidates"]["fast"]["latency_ms"] == pytest.approx(10)
+    assert delegates["cpu"]["candidates"]["fast"]["memory_overall_mb"] == 4
+    assert delegates["gpu"]["candidates"]["slow"]["latency_ms"] == pytest.approx(20)
+    assert delegates["gpu"]["candidates"]["slow"]["applied"] == "partially (15 of 20 operations)"
+    assert all("--result_file_path=result.pb" in run and "--use_xnnpack" not in run for run in phone.runs())
+    assert all("&& rm -f result.pb graph.pb &&" in run for run in phone.runs())
+    text = printed(result.tables())
+    assert "CompiledModel" in text
+    assert "gpu, partially (15 of 20 operations)" in text
+    assert phone.left_behind() == []
+
+
+def test_a_gpu_that_fell_back_to_the_cpu_is_told(phone):
+    scenario = in_app(phone, gpu=runs.graph(20, TfLiteXNNPackDelegate=20))
+    result = phone.measure(scenario, runtime="compiled", accelerators=("gpu",), repetitions=1)
+    assert result.to_json()["devices"][0]["delegates"]["gpu"]["candidates"] == {}
+    assert "slow on A1 with gpu: LiteRT ran all of it on the CPU and reported no error" in result.failures[0]
+
+
+def test_the_libraries_of_an_npu_are_copied_and_found(phone):
+    folder = phone.folder / "npu"
+    folder.mkdir()
+    settings = {"runtime": "compiled", "accelerators": ("npu",), "npu_libraries": folder, "repetitions": 1}
+    scenario = in_app(phone, npu=runs.graph(1, DispatchDelegate=1))
+    with pytest.raises(UsageError, match=r"no libLiteRtDispatch_\*\.so"):
+        phone.measure(scenario, **settings)
+    for name in ("libLiteRtDispatch_Qualcomm.so", "libQnnHtp.so"):
+        (folder / name).write_text("library")
+    result = phone.measure(scenario, **settings)
+    assert result.to_json()["devices"][0]["delegates"]["npu"]["candidates"]["slow"]["applied"] == "completely"
+    pushed = [call[-1] for call in phone.calls() if "push" in call]
+    device = pushed[-1].rpartition("/")[0]
+    assert f"{device}/libQnnHtp.so" in pushed
+    assert f"LD_LIBRARY_PATH={device} ADSP_LIBRARY_PATH={device} taskset" in phone.runs()[-1]
+    assert f"--dispatch_library_path={device} " in phone.runs()[-1]
+    assert phone.left_behind() == []
+
+
+def test_a_tool_without_results_is_read_by_its_log(phone):
+    scenario = {"logs": {"--use_gpu": runs.LOG.replace("TfLiteXNNPackDelegate", "LITERT_CL")}}
+    result = phone.measure(scenario, runtime="compiled", accelerators=("gpu",), repetitions=1)
+    candidates = result.to_json()["devices"][0]["delegates"]["gpu"]["candidates"]
+    assert candidates["slow"]["latency_ms"] == pytest.approx(20, rel=0.02)
+    assert candidates["slow"]["applied"] == "completely"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"accelerators": ("gpu",)}, "accelerators is not for runtime=interpreter: give delegates"),
+        ({"runtime": "compiled", "delegates": ("gpu",)}, "delegates is not for runtime=compiled: give accelerators"),
+        ({"runtime": "compiled", "accelerators": ()}, "cpu, gpu, npu. Received: none"),
+        ({"runtime": "compiled", "accelerators": ("npu",)}, "npu_libraries=FOLDER"),
+        ({"runtime": "compiled", "profile": True}, "profile shows the Interpreter's operations"),
+        ({"runtime": "compiled", "benchmark_model": None}, "LiteRT's benchmark_model.*storage.googleapis.com/litert"),
+    ],
+)
+def test_settings_of_the_other_runtime_are_refused(settings, words, phone):
+    phone.write()
+    with pytest.raises(UsageError, match=words):
+        benchmark_android(phone.files, AndroidSettings(**{"benchmark_model": phone.binary} | settings))
+
+
 @pytest.mark.parametrize(
     ("scenario", "settings", "error", "words"),
     [
@@ -215,6 +295,9 @@ def test_a_tool_that_does_not_know_the_flags_is_refused(phone):
     with pytest.raises(RunError, match=r"does not know --use_xnnpack=true.*Interpreter"):
         phone.measure({"logs": {"--use_xnnpack": text}})
     assert phone.left_behind() == []
+    text = "WARN: Unconsumed cmdline flags: --use_cpu=true --result_file_path=result.pb\n" + template(logs.CPU)
+    with pytest.raises(RunError, match=r"for the Interpreter, or an old one.*storage.googleapis.com/litert/"):
+        phone.measure({"logs": {"--use_cpu": text}}, runtime="compiled")
 
 
 def test_one_of_two_devices_may_fail(phone):

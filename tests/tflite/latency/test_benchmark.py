@@ -14,7 +14,7 @@ from dcp_tf import files, tflite
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.tflite.latency import benchmark
 from dcp_tf.tflite.latency.speedup import compare
-from dcp_tf.tflite.latency.stopwatch import Stopwatch, measure_interleaved
+from dcp_tf.tflite.latency.stopwatch import Stopwatch, adapter, measure_interleaved
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +152,55 @@ def test_every_candidate_is_measured_once_a_run_and_the_first_one_changes():
     np.testing.assert_array_equal(times, [[1] * 4, [20] * 4, [300] * 4])
 
 
+def test_compiled_models_give_the_interpreter_s_outputs():
+    first, second = keras.Input((8, 8, 3)), keras.Input((2,), dtype="int32")
+    total = layers.Concatenate()([layers.Flatten()(first), layers.Embedding(4, 3)(second)[:, 0]])
+    two = tflite.convert(keras.Model([first, second], [layers.Dense(2)(total), layers.Dense(3)(first[:, 0, 0])]))
+    int8 = tflite.convert(nets.sequential(), "int8", representative_data=nets.images(), io="int8")
+    result = tflite.benchmark({"two": two, "int8": int8}, runs=2, warmup=1, runtime="compiled")
+    assert result.differences["int8"] == 0
+    assert result.differences["two"] < 1e-6
+    assert {latency.delegate for latency in result.latencies.values()} == {"XNNPACK"}
+    found = result.to_json()
+    assert (found["runtime"], found["accelerator"]) == ("compiled", "cpu")
+    assert found["candidates"]["int8"]["difference_to_interpreter"] == 0
+    text = printed(result.table())
+    assert "CompiledModel on the CPU" in text
+    assert "differs" in text
+
+
+def test_outputs_that_differ_between_the_runtimes_are_shown(monkeypatch):
+    pixels = keras.Input((4,))
+    tiny = tflite.convert(keras.Model(pixels, layers.Dense(3)(pixels)))
+    original = Stopwatch.outputs
+
+    def outputs(self, name):
+        return [output + (0.5 if self._compiled else 0) for output in original(self, name)]
+
+    monkeypatch.setattr(Stopwatch, "outputs", outputs)
+    result = tflite.benchmark({"a": tiny}, runs=2, warmup=1, runtime="compiled", profile=True)
+    assert result.differences["a"] > 0.1
+    assert [operation.kind for operation in result.operations["a"]] == ["FULLY_CONNECTED"]
+    assert tflite.benchmark({"a": tiny}, runs=2, warmup=1).differences is None
+
+
+def test_a_gpu_that_is_not_there_is_refused(light, monkeypatch):
+    for name in ("VK_ICD_FILENAMES", "VK_DRIVER_FILES"):  # where Vulkan looks for drivers
+        monkeypatch.setenv(name, "/nowhere.json")
+    with pytest.raises(UsageError, match="'a' cannot be run with accelerator=gpu here: LiteRT found no GPU"):
+        tflite.benchmark({"a": light}, runs=2, runtime="compiled", accelerator="gpu")
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [("CPU / Software", "Soft Device (X), software: it runs on the CPU"), ("Integrated", "Soft Device (X)")],
+)
+def test_a_gpu_made_of_software_is_told(kind, expected):
+    log = f"I0 environment.cc:532] Selected adapter: Soft Device (X), arch=soft, backend=Vulkan, adapterType={kind}\n"
+    assert adapter(log) == expected
+    assert adapter("INFO: nothing") == "unnamed"
+
+
 def test_integer_and_several_inputs_can_be_measured():
     first, second = keras.Input((8, 8, 3)), keras.Input((2,), dtype="int32")
     total = layers.Concatenate()([layers.Flatten()(first), layers.Embedding(4, 3)(second)[:, 0]])
@@ -174,6 +223,9 @@ def test_wrong_input_is_a_usage_error(light, tmp_path):
         ({"a": light}, {"runs": 0}, "runs"),
         ({"a": light}, {"threads": 0}, "threads"),
         ({"a": light}, {"warmup": -1}, "warmup"),
+        ({"a": light}, {"runtime": "graph"}, "interpreter, compiled. Received: 'graph'"),
+        ({"a": light}, {"accelerator": "gpu"}, "the Interpreter runs on the CPU here"),
+        ({"a": light}, {"runtime": "compiled", "accelerator": "npu"}, "phones only"),
         ({"a": light}, {"cpus": [9999]}, "processor 9999"),
         ({"a": light}, {"cpus": [0], "threads": 2}, "as many processors"),
     ):
