@@ -13,8 +13,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DECISIONS = ROOT / "docs" / "decisions"
 PAGES = [ROOT / "README.md", ROOT / "WORKSPACE.md", *sorted((ROOT / "docs").rglob("*.md"))]
 GUIDES = [page for page in PAGES if page.parent != DECISIONS]
-# What stands for several flags.
-OTHER_FLAGS = {"flag", "target_"}
+# What stands for several flags, and those of other programs.
+OTHER_FLAGS = {"flag", "target_", "target"}
 SECTIONS = ["Context", "What was measured", "Decision", "When to look again"]
 
 

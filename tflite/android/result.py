@@ -124,7 +124,7 @@ class AndroidResult:
     runs: int
     repetitions: int
     warmup: int
-    runtime: str = "interpreter"
+    runtime: str
 
     def to_json(self) -> dict[str, Any]:
         """The content of benchmark.json."""

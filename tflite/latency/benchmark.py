@@ -59,9 +59,9 @@ class BenchmarkResult(ShownAsTables):
     warmup: int
     seed: int
     machine: str
-    runtime: str = "interpreter"
-    accelerator: str = "cpu"
-    differences: dict[str, float] | None = None
+    runtime: str
+    accelerator: str
+    differences: dict[str, float] | None
 
     def to_json(self) -> dict[str, Any]:
         """The content of benchmark.json."""
