@@ -1,6 +1,6 @@
 """Rebuilds a functional model with fewer channels, and builds the masked model that it must equal."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -17,7 +17,7 @@ from dcp_tf.models.layer_copies import new_layer
 from dcp_tf.models.layer_state import transfer_state
 
 
-def rebuild(graph: ChannelGraph, kept: KeptChannels) -> keras.Model:
+def rebuild(graph: ChannelGraph, kept: KeptChannels, substitutes: Mapping[int, Callable] | None = None) -> keras.Model:
     """Builds the model again without the removed channels.
 
     The result shares nothing with the original. Layer names, nested models, shared layers, frozen layers, initializers
@@ -26,6 +26,8 @@ def rebuild(graph: ChannelGraph, kept: KeptChannels) -> keras.Model:
     Args:
         graph: the groups of the model.
         kept: what stays, from `ChannelGraph.kept`.
+        substitutes: by the id of a layer what is called in its place, with weights of its own: a layer, or a function
+            of the tensor. A Sequential model with such a function becomes a functional one.
 
     Returns:
         A new model. It has only Keras layers if the original has only Keras layers.
@@ -33,7 +35,7 @@ def rebuild(graph: ChannelGraph, kept: KeptChannels) -> keras.Model:
     Raises:
         UsageError: a layer cannot be created from its config.
     """
-    rebuilding = _Rebuild(graph, kept)
+    rebuilding = _Rebuild(graph, kept, substitutes or {})
     model = rebuilding.model(graph.trace.model)
     rebuilding.copy_weights()
     return model
@@ -89,14 +91,18 @@ def masked(graph: ChannelGraph, kept: KeptChannels) -> keras.Model:
 class _Rebuild:
     """One rebuild: every operation and nested model is created once, however often it is called."""
 
-    def __init__(self, graph: ChannelGraph, kept: KeptChannels):
+    def __init__(self, graph: ChannelGraph, kept: KeptChannels, substitutes: Mapping[int, Callable]):
         self._graph = graph
         self._kept = kept
-        self._new: dict[int, Any] = {}
+        self._substitutes = substitutes
+        self._new: dict[int, Any] = dict(substitutes)
 
     def model(self, model: keras.Model) -> keras.Model:
         if id(model) not in self._new:
-            build = self._sequential if isinstance(model, keras.Sequential) else self._functional
+            is_chain = isinstance(model, keras.Sequential) and all(
+                isinstance(self._substitutes.get(id(layer), layer), keras.Layer) for layer in model.layers
+            )
+            build = self._sequential if is_chain else self._functional
             self._new[id(model)] = build(model)
             # The public setter would also reach every layer; those brought their own setting in their configs.
             self._new[id(model)]._trainable = model._trainable
@@ -135,6 +141,7 @@ class _Rebuild:
         return new
 
     def _functional(self, model: keras.Model) -> keras.Model:
+        name, model = model.name, functional_graph(model)
         values = {id(x): y for x, y in zip(model.inputs, self._inputs(model), strict=True)}
         for node in ordered_nodes(model):
             args, kwargs = self._arguments(node, values)
@@ -142,7 +149,7 @@ class _Rebuild:
             values.update({id(x): y for x, y in zip(node.outputs, tree.flatten(outputs), strict=True)})
         inputs = tree.map_structure(lambda x: values[id(x)], model._inputs_struct)
         outputs = tree.map_structure(lambda x: values[id(x)], model._outputs_struct)
-        return keras.Model(inputs, outputs, name=model.name)
+        return keras.Model(inputs, outputs, name=name)
 
     def _sequential(self, model: keras.Sequential) -> keras.Sequential:
         new = keras.Sequential(name=model.name)
@@ -174,7 +181,7 @@ class _Rebuild:
     def copy_weights(self) -> None:
         """Copies the values that stay into the new layers."""
         for key, record in self._graph.records.items():
-            if isinstance(record.operation, keras.Layer):
+            if isinstance(record.operation, keras.Layer) and key not in self._substitutes:
                 _copy_state(record, self._new[key], self._kept)
 
 

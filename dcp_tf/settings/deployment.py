@@ -59,6 +59,11 @@ class Deployment(Settings):
         "Biases of int8 and int16x8 files make up for the shift of each channel's mean that rounded weights cause, "
         "measured on up to 100 of the calibration images.",
     )
+    replace_prelu: bool = setting(
+        False,
+        "int8 and qat: write PReLU as the larger of x and alpha * x, the same function, which is fast in 8 bits (PRELU "
+        "is slower there than in float32).",
+    )
     threads: int = setting(1, "Threads of the latency benchmark.", lower=1)
     runs: int = setting(50, "Measured runs of each file; 0: no benchmark.", lower=0, flag="benchmark_runs")
     strict: bool = setting(False, "Operations left in float in an int8 or int16x8 file are an error (exit code 1).")

@@ -21,7 +21,7 @@ from dcp_tf.models.signature import pack
 from dcp_tf.settings.deployment import Deployment
 from dcp_tf.text_table import ShownAsTables, Table, print_tables
 from dcp_tf.tflite import BenchmarkResult, benchmark, image_metadata, with_metadata
-from dcp_tf.tflite.conversion.files_of_modes import convert_in_mode, file_name
+from dcp_tf.tflite.conversion.files_of_modes import convert_in_mode, file_name, model_of_mode
 from dcp_tf.tflite.conversion.fixed_size import with_fixed_size
 from dcp_tf.tflite.types import Quantization
 from dcp_tf.tflite.verify.checked_file import check_file
@@ -113,6 +113,7 @@ def export(
     io: str = Deployment.io,
     strict: bool = Deployment.strict,
     bias_correction: bool = Deployment.bias_correction,
+    replace_prelu: bool = Deployment.replace_prelu,
     runs: int = Deployment.runs,
     threads: int = Deployment.threads,
     seed: int = 0,
@@ -135,6 +136,7 @@ def export(
         io: "float" or "int8": inputs and outputs of int8 files.
         strict: refuse int8 files in which an operation stays in float.
         bias_correction: whether biases of int8 and int16x8 files make up for the shift that rounded weights cause.
+        replace_prelu: make int8 files of `dcp_tf.replace_prelu(model)`, which are faster.
         runs: measured runs of each file; 0: no benchmark.
         threads: of the benchmark.
         seed: of the calibration images and the benchmark.
@@ -148,7 +150,9 @@ def export(
         RunError: a file could not be made or differs too much from its model; the other files are there.
     """
     modes = _checked_modes(quantizations)
-    Deployment(io=io, strict=strict, bias_correction=bias_correction, runs=runs, threads=threads)  # checks them
+    Deployment(  # checks them
+        io=io, strict=strict, bias_correction=bias_correction, replace_prelu=replace_prelu, runs=runs, threads=threads
+    )
     seed = whole_number(seed, "seed")
     if name is not None and (not isinstance(name, str) or pathlib.Path(name).name != name):
         raise UsageError(f"name must be the beginning of a file's name, received {name!r:.80}")
@@ -173,9 +177,10 @@ def export(
             path = folder / file_name(names[label], mode, io)
             progress.say(f"converting {path.name}")
             try:
-                file = convert_in_mode(source, mode, functools.partial(pack, samples), io, strict, bias_correction)
+                made_of, about = model_of_mode(source, mode, replace_prelu)
+                file = convert_in_mode(made_of, mode, functools.partial(pack, samples), io, strict, bias_correction)
                 file = with_metadata(file, image_metadata(source, mode, None))
-                record = _compare(file, source, split, samples)
+                record = about | _compare(file, made_of, split, samples)
                 file.save(path)
                 records[path.name] = {"model": label, **record}
             except (RunError, UsageError) as error:

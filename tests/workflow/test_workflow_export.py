@@ -29,6 +29,19 @@ def two_inputs():
     return keras.Model({"image": image, "numbers": numbers}, outputs, name="pair")
 
 
+def test_prelus_of_8_bits_are_replaced_where_that_is_asked_for(tmp_path):
+    image = keras.Input((8, 8, 1))
+    x = keras.layers.PReLU("random_uniform", shared_axes=[1, 2])(keras.layers.Conv2D(4, 3)(image))
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(x)), name="slopes")
+    result = dcp_tf.export(model, tmp_path, calibration=IMAGES, replace_prelu=True, runs=0, verbose=0)
+    float32, int8 = (result.records[f"slopes_{mode}.tflite"] for mode in ("float32", "int8"))
+    assert float32["operations"]["PRELU"] == 1
+    assert "replaced_prelus" not in float32
+    assert int8["operations"]["MAXIMUM"] == 1
+    assert "PRELU" not in int8["operations"]
+    assert int8["replaced_prelus"] == 1
+
+
 def test_files_are_written_compared_and_measured_in_one_call(tmp_path, capfd):
     model = network()
     labels = model.predict(IMAGES, verbose=0).argmax(-1)

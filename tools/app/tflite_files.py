@@ -30,11 +30,15 @@ def make(model: Any, mode: str, dataset: Any, objective: Any, settings: Any, see
         UsageError: the model does not suit this mode.
         RunError: the model cannot be converted, or the file differs too much from it.
     """
+    from dcp_tf.tflite.conversion.files_of_modes import model_of_mode
+
+    model, about = model_of_mode(model, mode, settings.replace_prelu)
     if mode == "qat":
         file, source = make_qat_file(model, dataset, objective, settings, seed)
     else:
         file, source = convert(model, mode, dataset, settings, seed), model
     file, record = check(file, source, dataset, objective, lambda: _calibration_images(dataset, settings, seed))
+    record |= about
     if settings.check_on != "host":
         from dcp_tf.tflite.verify import elsewhere
         from dcp_tf.tflite.verify.samples import samples_of_split
@@ -63,8 +67,9 @@ def convert(model: Any, mode: str, dataset: Any, settings: Any, seed: int) -> An
         UsageError: the model does not suit this mode.
         RunError: the model cannot be converted.
     """
-    from dcp_tf.tflite.conversion.files_of_modes import convert_in_mode
+    from dcp_tf.tflite.conversion.files_of_modes import convert_in_mode, model_of_mode
 
+    model, _ = model_of_mode(model, mode, settings.replace_prelu)
     return convert_in_mode(
         model,
         mode,

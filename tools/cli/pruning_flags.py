@@ -94,9 +94,8 @@ def define_deployment(program: Program) -> None:
 def define_files(program: Program) -> None:
     """Which TFLite files are made."""
     program.section("TFLite files")
-    define(
-        program, Deployment, ["quantizations", "io", "calibration_samples", "bias_correction", "check_on", "arm_core"]
-    )
+    names = ["quantizations", "io", "calibration_samples", "bias_correction", "replace_prelu", "check_on", "arm_core"]
+    define(program, Deployment, names)
     define(program, QatSettings)
 
 

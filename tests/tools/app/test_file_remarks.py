@@ -18,6 +18,7 @@ def test_integer_files_that_are_slower_than_float_are_named_with_the_reason():
     }
     first, second = slower_than_float(records)
     assert first.startswith("baseline_int8.tflite is slower here than float32, 16 ms against 4.3 ms: PRELU")
+    assert "--replace_prelu" in first
     assert second == "pruned_int16x8.tflite is slower here than float32, 9 ms against 3 ms"
 
 
