@@ -104,7 +104,10 @@ RESUMED = {
 }
 
 
-@pytest.mark.parametrize("where", RESUMED)
+# What is killed in the fine-tuning reads the file of a recovery too.
+@pytest.mark.parametrize(
+    "where", [pytest.param(name, marks=pytest.mark.slow if name == "recovery" else ()) for name in RESUMED]
+)
 def test_a_killed_run_resumes_and_ends_with_the_expected_plan(where, tmp_path, capsys):
     flags, plan, *first = RESUMED[where]
     shutil.copytree(SAVED / f"stopped_in_{where}", tmp_path / "run")
@@ -132,16 +135,14 @@ COMPARED = (*DATA, *SHORT, "--methods=dcp,l1", "--seeds=2", "--finetune_epochs=1
 
 
 def test_a_killed_comparison_resumes_after_its_finished_runs(tmp_path, capsys):
-    shutil.copytree(SAVED / "stopped_comparison", tmp_path / "run")
-    assert compare.run([*COMPARED, f"--output_dir={tmp_path / 'run'}", "--resume"]) == 0
-    assert "run 1 of 2: dcp, seed 1" in capsys.readouterr().err
-    before, now = (
-        read("stopped_comparison", "compare.json"),
-        json.loads((tmp_path / "run" / "compare.json").read_text()),
-    )
-    assert now["runs"][:2] == before["runs"]
+    before, whole = read("stopped_comparison", "compare.json"), read("compared", "compare.json")["runs"]
+    finished = [*before["runs"], whole[2]]
+    (tmp_path / "compare.json").write_text(json.dumps(before | {"runs": finished}))
+    assert compare.run([*COMPARED, f"--output_dir={tmp_path}", "--resume"]) == 0
+    assert "run 1 of 1: l1, seed 1" in capsys.readouterr().err
+    now = json.loads((tmp_path / "compare.json").read_text())
+    assert now["runs"][:3] == finished
     assert now["baseline"] == before["baseline"]
-    whole = read("compared", "compare.json")["runs"]
     assert [(run["method"], run["seed"], run["kept"], run["macs"]) for run in now["runs"]] == [
         (run["method"], run["seed"], run["kept"], run["macs"]) for run in whole
     ]

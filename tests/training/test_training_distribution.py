@@ -37,8 +37,8 @@ assert strategy.num_replicas_in_sync == 2
 mask = {{"conv/kernel": (np.random.default_rng(5).random((3, 3, 3, 6)) < 0.5).astype(int)}}
 teacher = soft_targets(convolutional(seed=3), "logits")
 cases = [
-    (dict(momentum=0.9, weight_decay=0.01, clip_norm=0.01, label_smoothing=0.1, bn_sparsity=1e-3), {{}}),
-    (dict(momentum=0.9, ema=0.9), dict(masks=mask)),
+    (dict(momentum=0.9, weight_decay=0.01, clip_norm=0.01, label_smoothing=0.1, bn_sparsity=1e-3, ema=0.9),
+     dict(masks=mask)),
     (dict(momentum=0.9), dict(teacher=teacher, distil=True)),
     (dict(momentum=0.9, held_out=10, batch_size=15), dict(keep_best=True)),
     (dict(momentum=0.9, learning_rate=0.01, weight_decay=0.1, optimizer=keras.optimizers.AdamW(epsilon=1e-3)),

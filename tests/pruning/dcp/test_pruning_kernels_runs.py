@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import shutil
 
 import keras
 import numpy as np
@@ -12,7 +13,7 @@ from pruning_nets import BARE, NONE
 from test_pruning_runs import AUXILIARY, FINETUNING, Stopped, chain, joined, small, stop_at, weights
 
 import dcp_tf
-from dcp_tf import data
+from dcp_tf import data, progress
 from dcp_tf.errors import UsageError
 from dcp_tf.evaluation import accuracy
 from dcp_tf.graph import ChannelGraph, count_cost, kernel_sparsity, nominal_macs, rebuild
@@ -173,13 +174,19 @@ def test_a_run_stopped_again_and_again_gives_the_same(name, some, tmp_path, monk
     selection, stops = STOPS[name]
     method = METHODS[name](auxiliary_layers=("join",), selection=selection, recover=None)
     training = {"auxiliary": AUXILIARY, "finetuning": FINETUNING}
-    whole = run(some, method, **training)
-    for number, line in enumerate([*stops, None]):
+    whole_state, state = tmp_path / "whole", tmp_path / "state"
+
+    def say(said):
+        if said.startswith(stops[0]):  # what would be found if the process were killed now
+            shutil.copytree(whole_state, state)
+
+    monkeypatch.setattr(progress, "say", say)
+    whole = run(some, method, **training, state_dir=whole_state)
+    for before, line in zip(stops, [*stops[1:], None], strict=True):
         lines = stop_at(monkeypatch, line)
         with pytest.raises(Stopped) if line else contextlib.nullcontext():
-            result = run(some, method, **training, state_dir=tmp_path / "state", resume=number > 0)
+            result = run(some, method, **training, state_dir=state, resume=True)
             assert same(result, whole)
-        before = stops[number - 1] if number else ""
         if before.startswith("selected") and line and line.startswith("selected"):
             assert next(said for said in lines if said.startswith("selected")).startswith(before)
 

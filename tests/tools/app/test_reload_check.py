@@ -9,6 +9,7 @@ import pytest
 from tool_inputs import SHORT
 
 from dcp_tf.tools import evaluate, finetune, inspect_model, prune
+from dcp_tf.tools.app import plain_keras, reload_check
 
 MY_LAYERS = """
 import keras
@@ -94,6 +95,11 @@ def test_a_run_says_that_its_files_are_its_models(whole_run):
     assert summary["failures"] == []
 
 
+def in_this_process(error=0.0):
+    """What takes seconds in a process of its own."""
+    return lambda images, files, **_: [[np.asarray(keras.models.load_model(file)(images)) + error] for file in files]
+
+
 def test_a_file_that_is_another_model_fails_the_run_and_costs_nothing(inputs, tmp_path, capsys, monkeypatch):
     save = keras.Model.save
 
@@ -104,6 +110,7 @@ def test_a_file_that_is_another_model_fails_the_run_and_costs_nothing(inputs, tm
         model.set_weights(weights)
 
     monkeypatch.setattr(keras.Model, "save", save_other_weights)
+    monkeypatch.setattr(reload_check, "run_in_plain_keras", in_this_process())
     flags = [inputs.plain, inputs.data(), f"--output_dir={tmp_path}", *SHORT, "--method=l1", "--reload_check"]
     assert prune.run(flags) == 1
     last = capsys.readouterr().err.strip().splitlines()[-1]
@@ -116,12 +123,7 @@ def test_a_file_that_is_another_model_fails_the_run_and_costs_nothing(inputs, tm
 
 
 def test_finetune_looks_at_its_file_too(inputs, tmp_path, capsys, monkeypatch):
-    from dcp_tf.tools.app import reload_check
-
-    def in_this_process(images, files, **_):
-        return [[np.asarray(keras.models.load_model(file)(images)) + 1.0] for file in files]
-
-    monkeypatch.setattr(reload_check, "run_in_plain_keras", in_this_process)
+    monkeypatch.setattr(reload_check, "run_in_plain_keras", in_this_process(error=1.0))
     flags = [inputs.plain, inputs.data(), f"--output_dir={tmp_path}", "--finetune_epochs=1", "--reload_check"]
     assert finetune.run(flags) == 1
     assert "pruned.keras, loaded in plain Keras: its outputs differ" in capsys.readouterr().err
@@ -234,7 +236,6 @@ class Flags(types.SimpleNamespace):
 )
 def test_a_process_that_ends_early_is_a_failure(code, stderr, said, inputs, tmp_path, monkeypatch):
     from dcp_tf import data
-    from dcp_tf.tools.app import plain_keras, reload_check
 
     done = types.SimpleNamespace(returncode=code, stdout="", stderr=stderr)
     monkeypatch.setattr(plain_keras.subprocess, "run", lambda *_, **__: done)
