@@ -13,9 +13,19 @@ import numpy as np
 
 import dcp_tf.graph.rules  # noqa: F401  (fills the table of rules)
 from dcp_tf.errors import UsageError
+from dcp_tf.graph.attention import projections
 from dcp_tf.graph.grouping import ClassFacts, summarize_reasons
-from dcp_tf.graph.labels import LabelSpace, close_rectangles, varying_axes
-from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRecord, RuleCall, run_rule
+from dcp_tf.graph.labels import LabelSpace, best_of_each, close_rectangles, varying_axes
+from dcp_tf.graph.rule import (
+    Axis,
+    KeptChannels,
+    Labels,
+    Multiplication,
+    OperationRecord,
+    RuleCall,
+    keeps_zeros,
+    run_rule,
+)
 from dcp_tf.graph.trace import Call, Trace
 from dcp_tf.models.batch import with_open_batch
 from dcp_tf.models.custom_objects import is_custom
@@ -42,6 +52,11 @@ class ChannelGroup:
             the steps of a recurrent layer add.
         classes: the class number of each channel, shape (size,).
         recurrent: whether they are units of a recurrent layer: its state, to which each step adds.
+        head: of channels inside of attention heads the number of the head that each lies in, shape (size,): of each
+            head that stays, as many channels stay. None of all others, and of heads themselves.
+        are_heads: whether they are attention heads: a head goes with all channels that lie in it.
+        silenced: whether they are pairs of channels of a query and a key: zeros in the kernel that makes the key remove
+            them, and no kernel reads them.
     """
 
     name: str
@@ -52,6 +67,22 @@ class ChannelGroup:
     residual: bool
     classes: np.ndarray = dataclasses.field(repr=False)
     recurrent: bool = False
+    head: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    are_heads: bool = False
+    silenced: bool = False
+
+    @property
+    def heads(self) -> int:
+        """How many heads the channels lie in; 1 where they lie in none."""
+        return 1 if self.head is None else int(self.head.max()) + 1
+
+    def first(self, width: int) -> np.ndarray:
+        """The first channels of the group, as many of each head; `width` is a multiple of their number."""
+        return self.best(np.arange(self.size), width)
+
+    def best(self, order: Sequence[int] | np.ndarray, width: int) -> np.ndarray:
+        """The first `width` channels of an order from the best to the worst, as many of each head, sorted."""
+        return np.sort(best_of_each(np.asarray(order), width, self.head))
 
 
 class ChannelGraph(ShownAsTables):
@@ -63,6 +94,7 @@ class ChannelGraph(ShownAsTables):
         records: for each operation (by id) what its rule stated.
         labels: for each tensor number its label array.
         class_of_label: for each label the number of its class.
+        head_of_label: for each label the class of the attention head that it lies in, -1 where it lies in none.
         nested_inputs: for each nested model (by id) the labels of its inputs.
         groups: all groups, in the order in which their producers run.
 
@@ -76,6 +108,7 @@ class ChannelGraph(ShownAsTables):
         model: keras.Model,
         input_shapes: Sequence[tuple] | None = None,
         ignore_statistics: bool = False,
+        opens_attention: bool = True,
     ):
         """Traces `model` and groups its channels.
 
@@ -84,12 +117,13 @@ class ChannelGraph(ShownAsTables):
             input_shapes: shapes (batch axis included), where the model leaves sizes open.
             ignore_statistics: frees channels over which a LayerNormalization or the like takes statistics. The rebuilt
                 model then differs from the masked one: its statistics are those of the kept channels.
+            opens_attention: whether heads and the channels inside of attention layers are groups.
 
         Raises:
             UsageError: the model is subclassed, so its graph is unknown.
         """
-        self.trace = _trace(model, input_shapes)
-        self.ignore_statistics = ignore_statistics
+        self.trace = _trace(model, input_shapes, opens_attention)
+        self.ignore_statistics, self._input_shapes = ignore_statistics, input_shapes
         self.records: dict[int, OperationRecord] = {}
         self.multiplications: list[tuple[OperationRecord, Call, list[Multiplication]]] = []
         self.nested_inputs: dict[int, list[Labels]] = {}
@@ -100,8 +134,11 @@ class ChannelGraph(ShownAsTables):
         self.labels: dict[int, Labels] = {}
         with _about_batch_size(model):
             self._label_everything()
-        self.class_of_label = close_rectangles(self._space, list(self.labels.values()))
+        weights = [labels for record in self.records.values() for w in record.weights.values() for labels in w.values()]
+        arrays = [*self.labels.values(), *weights]
+        self.class_of_label, self.head_of_label = close_rectangles(self._space, arrays)
         self._class_count = int(self.class_of_label.max(initial=-1)) + 1
+        self._heads = self._head_of_class()
         self.groups = self._group()
         self._by_name = {group.name: group for group in self.groups}
 
@@ -116,10 +153,22 @@ class ChannelGraph(ShownAsTables):
             self.labels[tensor] = labels.reshape([1] * (len(shape) - 1) + [-1]) if shape else labels
         for call in trace.calls:
             self._label_call(call)
+        for layer, _ in trace.opened.values():
+            self._tie_equal_widths(layer)
         for tensor in trace.outputs:
             self._space.pin(self.labels[tensor], OUTPUT_REASON)
         for model, tensors in trace.nested:
             self._label_inputs(model, [self.labels[t] for t in tensors])
+
+    def _tie_equal_widths(self, layer: keras.Layer) -> None:
+        """Ties what a GroupQueryAttention reads as query and value, and makes: Keras wants one width of all three."""
+        if isinstance(layer, keras.layers.GroupQueryAttention):
+            ends = {"query": 0, "value": 0, "output": 2}
+            records = {name: self.records[id(dense)] for name, dense in projections(layer).items()}
+            first, *others = (records[name].weights[records[name].kernel][axis] for name, axis in ends.items())
+            for labels in others:
+                self._space.tie(first, labels)
+            self._residual.append(first)
 
     def _label_inputs(self, model: keras.Model, arrays: list[Labels]) -> None:
         """Ties the inputs of a nested model over its calls, since the model states their shapes."""
@@ -143,6 +192,7 @@ class ChannelGraph(ShownAsTables):
             [self.trace.shapes[t] for t in call.inputs],
             [self.trace.shapes[t] for t in call.outputs],
             self.ignore_statistics,
+            self._silence,
         )
         self.labels.update(zip(call.outputs, run_rule(rule_call), strict=True))
         self._residual.extend(rule_call.residual)
@@ -154,26 +204,55 @@ class ChannelGraph(ShownAsTables):
             for key, (_, labels) in rule_call.arguments.items():
                 rule_call.alike(first_arguments[key][1], labels)
 
+    def _silence(self, tensor: int) -> bool:
+        """States that zeros in the kernel that makes a tensor remove its channels, if a linear layer makes it."""
+        while tensor in self.trace.producer:
+            call = self.trace.calls[self.trace.producer[tensor]]
+            if isinstance(call.operation, (keras.layers.Dense, keras.layers.EinsumDense)):
+                record = self.records[id(call.operation)]
+                if record.kernel < 0 or call.operation.activation is not keras.activations.linear:
+                    return False
+                made = [(i, axis) for i, w in record.weights.items() for axis in w if (i, axis) not in record.consumes]
+                record.silences.extend(x for x in made if x not in record.silences)
+                return True
+            if not keeps_zeros(call):
+                return False
+            tensor = call.inputs[0]
+        return False
+
     # Grouping
 
     def _group(self) -> list[ChannelGroup]:
         facts = ClassFacts(self._class_count)
-        for record in self.records.values():
+
+        def state(labels: Labels, *fact: str | int) -> None:
+            facts.add(self._classes(labels), fact)
+            heads = self.head_of_label[labels]
+            facts.add(np.unique(heads[heads >= 0]), fact)
+
+        records = self.records.values()
+        for record in records:  # those first that name a group
             for labels in record.produces.values():
                 facts.add(self._classes(labels), ("producer", record.path))
+        for record in records:
+            for labels in record.produces.values():
+                state(labels, "producer", record.path)
             for index, axis in record.consumes:
-                facts.add(self._classes(record.weights[index][axis]), ("consumer", record.path))
+                state(record.weights[index][axis], "consumer", record.path)
+            for index, axis in record.silences:
+                facts.add(self._classes(record.weights[index][axis]), ("silenced", record.path))
         for labels, reason in self._space.pins:
-            facts.add(self._classes(labels), ("reason", reason))
+            state(labels, "reason", reason)
         for labels in self._residual:
-            facts.add(self._classes(labels), ("residual", "sum"))
+            state(labels, "residual", "sum")
         for labels in self._recurrent:
-            facts.add(self._classes(labels), ("residual", "recurrent"))
+            state(labels, "residual", "recurrent")
         for number, labels in enumerate(self._space.parts):
-            facts.add(self._classes(labels), ("part", number))
+            state(labels, "part", number)
+        facts.add(np.flatnonzero(self._heads >= 0), ("inside", "head"))
 
         def by_kind(facts: tuple) -> tuple:
-            kinds = ("producer", "consumer", "reason", "residual", "part")
+            kinds = ("producer", "consumer", "reason", "residual", "part", "silenced", "inside")
             return tuple(tuple(value for kind_of_fact, value in facts if kind_of_fact == kind) for kind in kinds)
 
         first = np.unique(self.class_of_label, return_index=True)[1]
@@ -185,21 +264,41 @@ class ChannelGraph(ShownAsTables):
 
     def _name_groups(self, members: Sequence[tuple[tuple, np.ndarray]]) -> list[ChannelGroup]:
         used: collections.Counter = collections.Counter()
-        groups = []
-        for (producers, consumers, reasons, residual, _), classes in members:
+        groups, heads = [], self._heads
+        for (producers, consumers, reasons, residual, _, silenced, inside), classes in members:
             used[producers[0]] += 1
             name = producers[0] if used[producers[0]] == 1 else f"{producers[0]}#{used[producers[0]]}"
             reason = summarize_reasons(reasons) or None
-            if reason is None and not consumers:
+            if reason is None and not (consumers or silenced):
                 reason = "no layer with a kernel reads it"
-            if reason is None and len(classes) == 1:
+            head = np.unique(heads[classes], return_inverse=True)[1] if inside else np.zeros(len(classes), int)
+            of_each = np.bincount(head)
+            fixed = inside and (of_each[0] == 1 or len(set(of_each)) > 1)
+            if reason is None and (len(classes) == 1 or fixed):
                 reason = "it is a single channel, or several that only live together"
-            recurrent = "recurrent" in residual
             group = ChannelGroup(
-                name, len(classes), producers, consumers, reason, bool(residual), classes, recurrent=recurrent
+                name,
+                len(classes),
+                producers,
+                consumers or silenced,
+                reason,
+                bool(residual),
+                classes,
+                recurrent="recurrent" in residual,
+                head=head if inside else None,
+                are_heads=bool(np.isin(classes, heads).any()),
+                silenced=not consumers and bool(silenced),
             )
             groups.append(group)
         return groups
+
+    def _head_of_class(self) -> np.ndarray:
+        """For each class the class of the only head that it lies in; -1 where it lies in none or in several."""
+        heads = np.full(self._class_count, -1)
+        heads[self.class_of_label] = self.head_of_label
+        several = self.head_of_label != heads[self.class_of_label]
+        heads[self.class_of_label[several]] = -1
+        return heads
 
     # Questions
 
@@ -241,7 +340,7 @@ class ChannelGraph(ShownAsTables):
         stays = np.ones(self._class_count, bool)
         for name, indices in channels.items():
             group = self.group(name)
-            indices = np.unique(np.asarray(indices, np.int64))
+            indices = np.unique(np.asarray(list(indices), np.int64))
             if len(indices) == 0:
                 raise UsageError(f"{name!r} would keep no channel; at least one has to stay")
             if indices[0] < 0 or indices[-1] >= group.size:
@@ -252,32 +351,72 @@ class ChannelGraph(ShownAsTables):
                 raise UsageError(f"channels of {name!r} cannot be removed: {group.pinned_because}")
             stays[group.classes] = False
             stays[group.classes[indices]] = True
-        return KeptChannels(self.class_of_label, stays)
+        for name in channels:
+            self._check_heads(self.group(name), stays)
+        return KeptChannels(self.class_of_label, stays, self.head_of_label)
+
+    def at_widths(self, widths: Mapping[str, int]) -> KeptChannels:
+        """Which labels stay when each named group keeps so many channels, the first; for costs."""
+        return self.kept({name: self.group(name).first(width) for name, width in widths.items()})
+
+    def _check_heads(self, group: ChannelGroup, stays: np.ndarray) -> None:
+        """Raises UsageError unless as many channels stay of each head that stays."""
+        if group.head is None:
+            return
+        head_stays = stays[self._heads[group.classes]]
+        counts = np.bincount(group.head[head_stays], stays[group.classes][head_stays], group.heads)
+        counts = counts[np.unique(group.head[head_stays])].astype(int)
+        if len(counts) and (counts.min() != counts.max() or counts[0] == 0):
+            raise UsageError(
+                f"of each head {group.name!r} must keep as many channels, at least one; received {counts.tolist()}"
+            )
+
+    def in_kept_heads(self, channels: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, ...]]:
+        """The same channels by group, without those in heads that go: what the rebuilt model has."""
+        gone = np.zeros(self._class_count, bool)
+        for name, indices in channels.items():
+            gone[np.delete(self.group(name).classes, np.asarray(indices, np.int64))] = True
+        left = {}
+        for name, indices in channels.items():
+            group, indices = self.group(name), np.asarray(indices, np.int64)
+            inside = group.head is not None
+            stays = ~gone[self._heads[group.classes[indices]]] if inside else np.ones(len(indices), bool)
+            left[name] = tuple(indices[stays].tolist())
+        return left
 
     def channel_of_label(self, group: ChannelGroup) -> np.ndarray:
-        """For each label the number of its channel in the group, -1 where it belongs to another group."""
-        channel_of_class = np.full(self._class_count, -1)
-        channel_of_class[group.classes] = np.arange(group.size)
-        return channel_of_class[self.class_of_label]
+        """For each label the number of its channel in the group, -1 where it belongs to another group.
 
-    def group_of_label(self) -> np.ndarray:
-        """For each label the index of its group in `groups`, `len(groups)` if it belongs to none."""
-        group_of_class = np.full(self._class_count, len(self.groups))
+        Labels inside of attention heads are of the channel that the group has of them: their own, or their head.
+        """
+        channel_of_class = np.full(self._class_count + 1, -1)
+        channel_of_class[group.classes] = np.arange(group.size)
+        own = channel_of_class[self.class_of_label]
+        return np.where(own >= 0, own, channel_of_class[self.head_of_label])
+
+    def group_of_label(self, of_heads: bool = False) -> np.ndarray:
+        """For each label the index of its group in `groups`, `len(groups)` if it is in none.
+
+        Args:
+            of_heads: asks for the group of the heads that labels lie in instead.
+        """
+        group_of_class = np.full(self._class_count + 1, len(self.groups))
         for index, group in enumerate(self.groups):
             group_of_class[group.classes] = index
-        return group_of_class[self.class_of_label]
+        return group_of_class[self.head_of_label if of_heads else self.class_of_label]
 
     def consumers(self, group: ChannelGroup) -> list[tuple[OperationRecord, int, int, np.ndarray]]:
-        """Every kernel axis that reads the group.
+        """Every kernel axis that reads the group; of pairs of query and key, the axis that makes those of the key.
 
         Returns:
-            Tuples (record, index of the weight, axis, channel); `channel` says for each position of the axis which
-            channel of the group it reads, -1 where it reads another group.
+            Tuples (record, index of the weight, axis, channel); `channel` says for each position of the axis (or table
+            of several axes) which channel of the group it reads, -1 where it reads another group.
         """
         channel_of_label = self.channel_of_label(group)
         consumers = []
         for record in self.records.values():
-            for index, axis in record.consumes:
+            read = [x for x in record.silences if x[0] == record.kernel] if group.silenced else record.consumes
+            for index, axis in read:
                 channel = channel_of_label[record.weights[index][axis]]
                 if (channel >= 0).any():
                     consumers.append((record, index, axis, channel))
@@ -287,7 +426,8 @@ class ChannelGraph(ShownAsTables):
         """The kernels whose filters produce the channels of a group.
 
         Returns:
-            Tuples (values, axis, channel), as for `consumers`; empty if something else than a kernel makes them.
+            Tuples (values, axis, channel), as for `consumers`, with tables over several axes as vectors over one;
+            empty if something else than a kernel makes them.
         """
         channel_of_label = self.channel_of_label(group)
         kernels = []
@@ -297,8 +437,9 @@ class ChannelGraph(ShownAsTables):
                 for axis, labels in by_axis.items():
                     channel = channel_of_label[labels]
                     made_here = record.path in group.producers and (index, axis) not in record.consumes
-                    if made_here and len(weight.shape) > 1 and (channel >= 0).any():
-                        kernels.append((keras.ops.convert_to_numpy(weight), axis, channel))
+                    is_kernel = len(weight.shape) > 1 if isinstance(axis, int) else index == record.kernel
+                    if made_here and is_kernel and (channel >= 0).any():
+                        kernels.append(_along_one_axis(keras.ops.convert_to_numpy(weight), axis, channel))
         return kernels
 
     def _of_one_image(self, call: Call, multiplications: list[Multiplication]) -> list[Multiplication]:
@@ -313,6 +454,14 @@ class ChannelGraph(ShownAsTables):
     def calls_of(self, record: OperationRecord) -> list[int]:
         """Indices (in the trace) of all calls of one operation."""
         return [i for i, call in enumerate(self.trace.calls) if call.operation is record.operation]
+
+    def fingerprints(self) -> set[str]:
+        """All digests under which plans of this model are known: its own, and those of earlier versions."""
+        graphs = [self]
+        if self.trace.opened:
+            closed = ChannelGraph(self.trace.model, self._input_shapes, self.ignore_statistics, opens_attention=False)
+            graphs.append(closed)
+        return {graph.fingerprint(names) for graph in graphs for names in (False, True)}
 
     def fingerprint(self, names_of_custom_layers: bool = False) -> str:
         """A digest of the architecture: layer kinds, names, weight shapes and channel groups, not weight values.
@@ -337,12 +486,22 @@ def _answer(group: ChannelGroup) -> str:
     """Whether the channels of a group can be removed, or why not."""
     if group.pinned_because:
         return f"no: {group.pinned_because}"
-    return f"{'recurrent' if group.recurrent else 'residual'}: with prune_residual" if group.residual else "yes"
+    if group.residual:
+        return f"{'recurrent' if group.recurrent else 'residual'}: with prune_residual"
+    return "yes" if group.head is None else f"yes: as many of each of {group.heads} heads"
 
 
-def _trace(model: keras.Model, input_shapes: Sequence[tuple] | None) -> Trace:
+def _along_one_axis(values: np.ndarray, axis: Axis, channel: np.ndarray) -> tuple[np.ndarray, int, np.ndarray]:
+    """A weight and the channels along an axis of it; several axes become one."""
+    if isinstance(axis, int):
+        return values, axis, channel
+    first, last = axis[0], axis[-1] + 1
+    return values.reshape(*values.shape[:first], -1, *values.shape[last:]), first, channel.ravel()
+
+
+def _trace(model: keras.Model, input_shapes: Sequence[tuple] | None, opens_attention: bool) -> Trace:
     with _about_batch_size(model):
-        return Trace(model, input_shapes)
+        return Trace(model, input_shapes, opens_attention)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import keras
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
-from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRecord
+from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRecord, kept_shape
 from dcp_tf.text_table import ShownAsTables, Table, print_tables
 
 _STATISTICS = {
@@ -38,7 +38,8 @@ class Cost(ShownAsTables):
     Attributes:
         params: weights, BatchNorm's gamma and beta among them, its moving statistics not (as the papers count; Keras'
             `count_params()` counts them too).
-        macs: multiply-accumulates of convolutions, fully connected and recurrent layers; None if sizes are open.
+        macs: multiply-accumulates of convolutions, fully connected and recurrent layers, and of products of tensors
+            such as those of attention; None if sizes are open.
         flops: the papers' count: (2 * kh * kw * C_in / groups - [no bias]) * H_out * W_out * C_out for a convolution,
             2 * C_in * C_out for a fully connected layer (Liu et al. 2021, tables).
         layers: one entry per operation with parameters or multiplications.
@@ -187,18 +188,11 @@ def _values(shape: tuple, labels: Labels, kept: KeptChannels) -> int:
     return math.prod(along_channels.get(axis, size) for axis, size in enumerate(shape) if axis > 0)
 
 
-def sliced_shape(record: OperationRecord, index: int, kept: KeptChannels) -> tuple[int, ...]:
-    """The shape of a weight in the rebuilt model."""
-    by_axis = record.weights.get(index, {})
-    shape = record.operation.weights[index].shape
-    return tuple(kept.count(by_axis[a]) if a in by_axis else size for a, size in enumerate(shape))
-
-
 def count_params(record: OperationRecord, kept: KeptChannels) -> int:
     """The parameters of one operation in the rebuilt model, statistics left out."""
     weights = getattr(record.operation, "weights", ())
     counted = [i for i, w in enumerate(weights) if not is_statistic(record.operation, w)]
-    return sum(math.prod(sliced_shape(record, i, kept)) for i in counted)
+    return sum(math.prod(kept_shape(record, i, kept)) for i in counted)
 
 
 def is_statistic(operation: keras.Operation, weight: keras.Variable) -> bool:
@@ -214,7 +208,10 @@ def _multiply(
     positions, axes = multiplication.positions, multiplication.output_axis
     if positions is None:
         return None, None
-    shape = sliced_shape(record, multiplication.weight, kept)
+    if multiplication.weight is None:
+        macs = positions * int(kept.mask(multiplication.labels).sum())
+        return macs, 2 * macs
+    shape = kept_shape(record, multiplication.weight, kept)
     macs = positions * math.prod(shape)
     if multiplication.bias or axes is None:
         return macs, 2 * macs

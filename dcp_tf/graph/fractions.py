@@ -18,13 +18,20 @@ def group_fractions(graph: ChannelGraph) -> dict[str, tuple[float, float | None]
     if sizes are open.
     """
     count, group_of_label = len(graph.groups) + 1, graph.group_of_label()
+    group_of_head = graph.group_of_label(of_heads=True)
     params, macs = np.zeros(count), np.zeros(count)
     parts: dict[tuple[int, int], np.ndarray] = {}
+
+    def shares(labels: np.ndarray) -> np.ndarray:
+        """Per group the share of the labels that go with all of its channels, or with all of its heads."""
+        own, head = (np.bincount(g[labels].ravel(), minlength=count)[:count] for g in (group_of_label, group_of_head))
+        return (own + np.where(np.arange(count) < count - 1, head, 0)) / labels.size
+
     for key, record in graph.records.items():
         for index, by_axis in record.weights.items():
             stays = np.ones(count)
             for labels in by_axis.values():
-                stays *= 1 - np.bincount(group_of_label[labels], minlength=count) / len(labels)
+                stays *= 1 - shares(labels)
             parts[key, index] = 1 - stays
             weight = record.operation.weights[index]
             if not is_statistic(record.operation, weight):
@@ -32,6 +39,9 @@ def group_fractions(graph: ChannelGraph) -> dict[str, tuple[float, float | None]
     for record, _, multiplications in graph.multiplications:
         for multiplication in multiplications:
             weight, positions = multiplication.weight, multiplication.positions
+            if weight is None:
+                macs += shares(multiplication.labels) * multiplication.labels.size * (positions or 0)
+                continue
             part = parts.get((id(record.operation), weight))
             if part is not None and positions is not None:
                 macs += part * positions * math.prod(record.operation.weights[weight].shape)

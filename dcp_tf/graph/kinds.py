@@ -36,6 +36,14 @@ KINDS: Mapping[str, LayerKind] = {
 KERNEL_NAMES = {name for kind in KINDS.values() for name in kind.kernels} | {"recurrent_kernel"}
 
 
+def output_axes(layer: keras.layers.Layer) -> int:
+    """How many of the last axes of a kernel count outputs: two where an EinsumDense makes heads with channels."""
+    if not isinstance(layer, keras.layers.EinsumDense):
+        return 1
+    term, kernel, _ = layer.equation.replace("->", ",").split(",")
+    return sum(letter not in term for letter in kernel.strip())
+
+
 def layers_of(*families: str, max_rank: int = 3) -> tuple[type[keras.layers.Layer], ...]:
     """The classes of some families; without a name all convolutions.
 

@@ -17,6 +17,7 @@ class LabelSpace:
         self._edges: list[tuple[np.ndarray, np.ndarray]] = []
         self.pins: list[tuple[np.ndarray, str]] = []
         self.parts: list[np.ndarray] = []
+        self._heads: list[tuple[np.ndarray, np.ndarray]] = []
 
     def fresh(self, count: int) -> np.ndarray:
         """`count` new labels, shape (count,)."""
@@ -37,6 +38,19 @@ class LabelSpace:
     def part(self, labels: np.ndarray) -> None:
         """States that one of `labels` must stay: a tensor holds these channels and no others."""
         self.parts.append(np.unique(labels))
+
+    def within(self, labels: np.ndarray, heads: np.ndarray) -> None:
+        """States that each of `labels` lies in the head at its position (broadcast): without the head it goes too."""
+        self._heads.append(tuple(x.ravel() for x in np.broadcast_arrays(labels, heads)))
+
+    def head_of_label(self) -> np.ndarray:
+        """For each label the label of its head, -1 for those in none. Heads of one label are tied. Shape (size,)."""
+        heads = np.full(self.size, -1)
+        for labels, of_labels in self._heads:
+            known = heads[labels]
+            self.tie(np.where(known < 0, of_labels, known), of_labels)
+            heads[labels] = of_labels
+        return heads
 
     def classes(self) -> np.ndarray:
         """For each label the number of its class: labels of one class stay or go together. Shape (size,)."""
@@ -65,30 +79,97 @@ def place(vector: np.ndarray, axis: int, rank: int) -> np.ndarray:
     return vector.reshape(shape)
 
 
+def best_of_each(order: np.ndarray, count: int, head: np.ndarray | None) -> np.ndarray:
+    """The first `count` channels of an order, as many of each attention head; `head` has the number of that of each."""
+    if head is None:
+        return order[:count]
+    of_each, place_in_head = count // (int(head.max()) + 1), np.zeros(len(order), np.int64)
+    for number in np.unique(head):
+        own = head[order] == number
+        place_in_head[own] = np.arange(own.sum())
+    return order[place_in_head < of_each]
+
+
 def varying_axes(labels: np.ndarray) -> list[int]:
     """The axes along which the array is longer than 1."""
     return [axis for axis, size in enumerate(labels.shape) if size > 1]
 
 
-def close_rectangles(space: LabelSpace, arrays: list[np.ndarray]) -> np.ndarray:
+def close_rectangles(space: LabelSpace, arrays: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Ties labels until every array stays a full rectangle, whichever classes are removed.
 
     Where the classes change along several axes of one tensor (the groups and the channels of a channel shuffle), the
-    last of these axes stays free and the others are tied along it.
+    last of these axes stays free and the others are tied along it. The channels of attention heads are free along both
+    axes: of each head that stays, as many channels stay (see `ChannelGraph.kept`).
 
     Args:
         space: the labels; ties are added.
-        arrays: label arrays of all tensors.
+        arrays: label arrays of all tensors and weights.
 
     Returns:
-        The classes, as `LabelSpace.classes`.
+        The classes, as `LabelSpace.classes`, and for each label the class of its head, -1 without one.
     """
     suspects = [a for a in arrays if len(varying_axes(a)) > 1]
+    heads = space.head_of_label()
     while True:
         classes = space.classes()
-        uneven = next((a for a in suspects if len(varying_axes(compress(classes[a]))) > 1), None)
+        head_classes = _inherited(space, classes, np.where(heads < 0, -1, classes[heads]))
+        if head_classes is None:
+            continue
+        uneven = next((a for a in suspects if not _is_rectangle(classes[a], head_classes[a])), None)
         if uneven is None:
-            return classes
-        free = varying_axes(compress(classes[uneven]))[-1]
-        rows = np.moveaxis(uneven, free, -1).reshape(-1, uneven.shape[free])
-        space.tie(rows[:1], rows)
+            return classes, head_classes
+        _tie_rows(space, uneven, classes[uneven], head_classes[uneven], heads)
+
+
+def _tie_rows(
+    space: LabelSpace, labels: np.ndarray, classes: np.ndarray, head_classes: np.ndarray, heads: np.ndarray
+) -> None:
+    """Ties an array along all axes but the last one along which it changes, its heads too where they are in the way."""
+    axis = head_axis(head_classes)
+    free = [a for a in varying_axes(compress(classes)) if a != axis][-1]
+    rows = np.moveaxis(labels, free, -1).reshape(-1, labels.shape[free])
+    space.tie(rows[:1], rows)
+    inside = heads[labels[heads[labels] >= 0]]
+    if axis is None and len(inside):
+        space.tie(inside[:1], inside)
+
+
+def _inherited(space: LabelSpace, classes: np.ndarray, heads: np.ndarray) -> np.ndarray | None:
+    """Heads by label, where labels without one lie in that of their class; None if heads had to be tied for it."""
+    if (heads < 0).all():
+        return heads
+    count, inside = int(classes.max()) + 1, heads >= 0
+    first = np.full(count, -1)
+    first[classes[inside]] = heads[inside]
+    several = np.zeros(count, bool)
+    several[classes[inside][heads[inside] != first[classes[inside]]]] = True
+    torn = np.flatnonzero(several[classes] & ~inside)
+    if len(torn):
+        label_of_class = np.zeros(count, np.int64)
+        label_of_class[classes] = np.arange(len(classes))
+        own = inside & (classes == classes[torn[0]])
+        space.tie(label_of_class[heads[own][:1]], label_of_class[heads[own]])
+        return None
+    return np.where(inside, heads, first[classes])
+
+
+def head_axis(heads: np.ndarray) -> int | None:
+    """The only axis along which the heads of an array change, if all labels are in one; else None."""
+    axes = varying_axes(compress(heads))
+    return axes[0] if len(axes) == 1 and (heads >= 0).all() else None
+
+
+def _is_rectangle(classes: np.ndarray, heads: np.ndarray) -> bool:
+    """Whether what stays of an array is a full rectangle, whichever classes are removed."""
+    axes = sorted({*varying_axes(compress(classes)), *varying_axes(compress(heads))})
+    if len(axes) <= 1:
+        return True
+    axis = head_axis(heads)
+    if axis not in axes or len(axes) > 2:
+        return False
+    # Rows of one head (the queries that share a key) are the same classes; those of different heads too, or none is.
+    table = np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)
+    _, first, row = np.unique(np.moveaxis(heads, axis, 0).reshape(len(table), -1)[:, 0], True, True)
+    rows = table[first]
+    return bool((table == rows[row]).all() and ((rows == rows[:1]).all() or len(np.unique(rows)) == rows.size))

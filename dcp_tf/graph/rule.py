@@ -12,19 +12,25 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.identity import does_nothing
-from dcp_tf.graph.labels import LabelSpace, compress, place
+from dcp_tf.graph.labels import LabelSpace, compress, head_axis, place, varying_axes
 from dcp_tf.graph.trace import Call
 
 Labels = np.ndarray
 
 
+Axis = int | tuple[int, ...]  # of a weight; several ones next to each other where a head and its channels lie on them
+
+
 class KeptChannels:
     """Which channels stay: answers for any label array which of its positions are kept."""
 
-    def __init__(self, class_of_label: np.ndarray, kept_class: np.ndarray):
+    def __init__(self, class_of_label: np.ndarray, kept_class: np.ndarray, head_of_label: np.ndarray | None = None):
         self._kept = kept_class[class_of_label]
+        self._heads = np.full(len(class_of_label), -1) if head_of_label is None else head_of_label
+        self._kept = self._kept & ((self._heads < 0) | kept_class[self._heads])
 
     def mask(self, labels: Labels) -> np.ndarray:
         """Boolean array of the shape of `labels`."""
@@ -40,13 +46,24 @@ class KeptChannels:
 
     def counts(self, labels: Labels) -> tuple[int, ...]:
         """How many positions stay along each axis of a label array."""
-        mask = self.mask(labels)
-        return tuple(int(_any_along(mask, axis).sum()) for axis in range(mask.ndim))
+        mask, heads = self.mask(labels), self._heads[labels]
+        counts = [int(_any_along(mask, axis).sum()) for axis in range(mask.ndim)]
+        axis = head_axis(heads) if len(varying_axes(labels)) == 2 else None
+        if axis is not None and counts[axis]:  # each head may keep other channels, but all keep as many
+            other = next(a for a in varying_axes(labels) if a != axis)
+            counts[other] = int(mask.sum()) // counts[axis]
+        return tuple(counts)
 
-    def take(self, array: np.ndarray, axes: dict[int, Labels]) -> np.ndarray:
+    def take(self, array: np.ndarray, axes: dict[Axis, Labels]) -> np.ndarray:
         """`array` without the removed positions along each of `axes`."""
         for axis, labels in axes.items():
-            array = np.compress(self.mask(labels), array, axis=axis)
+            if isinstance(axis, int):
+                array = np.compress(self.mask(labels), array, axis=axis)
+                continue
+            first, last = axis[0], axis[-1] + 1
+            flat = array.reshape(*array.shape[:first], -1, *array.shape[last:])
+            flat = np.compress(self.mask(labels).ravel(), flat, axis=first)
+            array = flat.reshape(*array.shape[:first], *self.counts(labels), *array.shape[last:])
         return array
 
 
@@ -54,14 +71,24 @@ def _any_along(mask: np.ndarray, axis: int) -> np.ndarray:
     return mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis))
 
 
+def across(axis: Axis, values: np.ndarray, rank: int) -> np.ndarray:
+    """Values along an axis of a weight (or a table over several) in a shape that broadcasts against its `rank` axes."""
+    axes = (axis,) if isinstance(axis, int) else axis
+    return values.reshape([values.shape[axes.index(a)] if a in axes else 1 for a in range(rank)])
+
+
 @dataclasses.dataclass
 class Multiplication:
-    """The multiply-accumulates of one weight in one call: `positions` times the size of the (sliced) weight."""
+    """The multiply-accumulates of one weight in one call: `positions` times the size of the (sliced) weight.
 
-    weight: int
+    Of a product of two tensors, whose `weight` is None, they are `positions` times the number of `labels` that stay.
+    """
+
+    weight: int | None
     positions: int | None
     output_axis: int | tuple[int, ...] | None = None
     bias: bool = False
+    labels: Labels | None = None
 
 
 @dataclasses.dataclass
@@ -71,8 +98,10 @@ class OperationRecord:
     Attributes:
         operation: the layer or operation.
         path: its name with the names of the enclosing models.
-        weights: index in `operation.weights` -> {axis: label vector}.
+        weights: index in `operation.weights` -> {axis: label vector, or several axes: label array}.
         consumes: (index of the weight, axis) pairs whose slices read the channels: zero slices mean a removed channel.
+        silences: (index of the weight, axis) pairs whose slices make channels that are only multiplied with those of
+            another tensor and summed up: zero slices there mean a removed pair of channels too.
         produces: label vectors that this operation made.
         config: config key -> function (kept, old value) -> new value.
         counted: whether a rule covers the operation, so that its multiplications are known.
@@ -80,12 +109,29 @@ class OperationRecord:
 
     operation: keras.Operation
     path: str
-    weights: dict[int, dict[int, Labels]] = dataclasses.field(default_factory=dict)
-    consumes: list[tuple[int, int]] = dataclasses.field(default_factory=list)
+    weights: dict[int, dict[Axis, Labels]] = dataclasses.field(default_factory=dict)
+    consumes: list[tuple[int, Axis]] = dataclasses.field(default_factory=list)
+    silences: list[tuple[int, Axis]] = dataclasses.field(default_factory=list)
     produces: dict[str, Labels] = dataclasses.field(default_factory=dict)
     config: dict[str, Callable[[KeptChannels, Any], Any]] = dataclasses.field(default_factory=dict)
     ties: dict[str, Labels] = dataclasses.field(default_factory=dict)
     counted: bool = True
+
+    @property
+    def kernel(self) -> int:
+        """The index of the weight that the layer calls its kernel; -1 if there is none."""
+        kernel = getattr(self.operation, "kernel", None)
+        return next((i for i, weight in enumerate(getattr(self.operation, "weights", ())) if weight is kernel), -1)
+
+
+def kept_shape(record: OperationRecord, index: int, kept: KeptChannels) -> tuple[int, ...]:
+    """The shape of a weight in the rebuilt model."""
+    shape = list(record.operation.weights[index].shape)
+    for axis, labels in record.weights.get(index, {}).items():
+        axes = (axis,) if isinstance(axis, int) else axis
+        for a, count in zip(axes, kept.counts(labels), strict=True):
+            shape[a] = count
+    return tuple(shape)
 
 
 @dataclasses.dataclass(eq=False)
@@ -107,6 +153,7 @@ class RuleCall:
     input_shapes: list[tuple]
     output_shapes: list[tuple]
     ignore_statistics: bool = False
+    _silence: Callable[[int], bool] = lambda tensor: False
     multiplications: list[Multiplication] = dataclasses.field(default_factory=list)
     arguments: dict[int | str, tuple[Callable, Labels]] = dataclasses.field(default_factory=dict)
     residual: list[Labels] = dataclasses.field(default_factory=list)
@@ -116,6 +163,14 @@ class RuleCall:
         self.operation: keras.Operation = self.call.operation
 
     # Labels
+
+    def table(self, which: int, axes: tuple[int, int]) -> Labels:
+        """The labels of input `which` along two axes as an array of their sizes; ties them along all other axes."""
+        labels, shape = self.inputs[which], self.input_shapes[which]
+        rows = np.moveaxis(labels, axes, (-2, -1))
+        rows = rows.reshape(-1, *rows.shape[-2:])
+        self._space.tie(rows[:1], rows)
+        return np.broadcast_to(rows[0], [shape[axis] for axis in axes])
 
     def channels(self, which: int, axis: int) -> Labels:
         """Returns the labels of input `which` along `axis` as a vector and ties them along all other axes.
@@ -134,6 +189,10 @@ class RuleCall:
         if key not in self.record.produces:
             self.record.produces[key] = self._space.fresh(count)
         return self.record.produces[key]
+
+    def unnamed(self, count: int) -> Labels:
+        """Labels of channels that always stay and belong to no group."""
+        return self._space.fresh(count)
 
     def place(self, vector: Labels, axis: int, output: int = 0) -> Labels:
         """Labels of an output that change along `axis` only."""
@@ -166,12 +225,13 @@ class RuleCall:
 
     # What follows the labels
 
-    def weight(self, weight: str | keras.Variable, axes: dict[int, Labels]) -> int:
+    def weight(self, weight: str | keras.Variable, axes: dict[Axis, Labels]) -> int:
         """States that axes of a weight follow label vectors.
 
         Args:
             weight: the variable, or the attribute of the layer that holds it (None there: nothing to do).
-            axes: axis (negative ones count from the end) -> label vector of the axis' length.
+            axes: axis (negative ones count from the end) -> label vector of the axis' length; or a tuple of axes that
+                follow each other -> label array of their lengths.
 
         Returns:
             The index of the weight in `operation.weights`, -1 if there is none.
@@ -187,22 +247,27 @@ class RuleCall:
             )
         axis_labels = self.record.weights.setdefault(index, {})
         for axis, labels in axes.items():
-            axis %= len(variable.shape)
-            if len(labels) != variable.shape[axis]:
+            axis = _from_front(axis, len(variable.shape))
+            sizes = tuple(variable.shape[a] for a in ((axis,) if isinstance(axis, int) else axis))
+            if labels.shape != sizes:
                 raise ValueError(
-                    f"{self.call.path}: axis {axis} of {variable.path} has {variable.shape[axis]} positions, "
-                    f"its rule gave {len(labels)} labels"
+                    f"{self.call.path}: axis {axis} of {variable.path} has {sizes} positions, "
+                    f"its rule gave {labels.shape} labels"
                 )
             self._space.tie(axis_labels.setdefault(axis, labels), labels)
         return index
 
-    def consume(self, weight: str | keras.Variable, axis: int, labels: Labels) -> int:
+    def consume(self, weight: str | keras.Variable, axis: Axis, labels: Labels) -> int:
         """Like `weight`, for the axis that reads input channels: zeros there remove a channel's effect."""
         index = self.weight(weight, {axis: labels})
-        axis %= len(self.record.operation.weights[index].shape)
+        axis = _from_front(axis, len(self.record.operation.weights[index].shape))
         if (index, axis) not in self.record.consumes:
             self.record.consumes.append((index, axis))
         return index
+
+    def within(self, labels: Labels, heads: Labels) -> None:
+        """States that `labels` lie in attention heads (broadcast against each other): a head goes with all of them."""
+        self._space.within(labels, heads)
 
     def config(
         self, key: str, value: Labels | Callable[[KeptChannels, Any], Any], depends_on: Labels | None = None
@@ -251,6 +316,22 @@ class RuleCall:
         """
         self.multiplications.append(Multiplication(weight, positions, output_axis, bias))
 
+    def multiplies_tensors(self, labels: Labels, positions: int | None) -> None:
+        """States that two tensors are multiplied: each of the channels `labels` at so many pairs of positions."""
+        self.multiplications.append(Multiplication(None, positions, labels=labels))
+
+    def silence(self, which: int) -> bool:
+        """States that zeros in the kernel that makes input `which` remove its channels from a sum of products.
+
+        Returns:
+            Whether there is such a kernel: that of a linear layer whose outputs were only moved or scaled since.
+        """
+        return self._silence(self.call.inputs[which])
+
+
+def _from_front(axis: Axis, rank: int) -> Axis:
+    return axis % rank if isinstance(axis, int) else tuple(a % rank for a in axis)
+
 
 Rule = Callable[[RuleCall], Labels | Sequence[Labels]]
 _RULES: dict[type | str, Rule] = {}
@@ -283,6 +364,24 @@ def register_rule(*operation_classes: type | str) -> Callable[[Rule], Rule]:
         return rule
 
     return register
+
+
+def keeps_zeros(call: Call) -> bool:
+    """Whether an operation only moves or scales the values of its first input: zeros stay zeros, wherever they are."""
+    operation = call.operation
+    if isinstance(operation, _MOVES):
+        return True
+    if isinstance(operation, (numpy_ops.Multiply, numpy_ops.Divide, numpy_ops.TrueDivide)):
+        first, second = call.arguments[:2]
+        return isinstance(first, keras.KerasTensor) and np.ndim(second) == 0 and len(call.inputs) == 1
+    return False
+
+
+_MOVES = (
+    *(keras.layers.Reshape, keras.layers.Permute, keras.layers.Identity, keras.layers.Dropout),
+    *(numpy_ops.Reshape, numpy_ops.Transpose, numpy_ops.Swapaxes, numpy_ops.Moveaxis, numpy_ops.Squeeze),
+    *(numpy_ops.ExpandDims, numpy_ops.GetItem, numpy_ops.Split),
+)
 
 
 def find_rule(operation: keras.Operation) -> Rule | None:

@@ -1,5 +1,6 @@
 """Rebuilds a functional model with fewer channels, and builds the masked model that it must equal."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,9 +9,10 @@ import numpy as np
 from keras import tree
 
 from dcp_tf.errors import UsageError
+from dcp_tf.graph.attention import config_of, projections
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
-from dcp_tf.graph.rule import KeptChannels, Labels, OperationRecord
+from dcp_tf.graph.rule import KeptChannels, Labels, OperationRecord, across, kept_shape
 from dcp_tf.models.custom_objects import is_custom
 from dcp_tf.models.functional import functional_graph, input_like, ordered_nodes
 from dcp_tf.models.layer_copies import new_layer
@@ -61,12 +63,12 @@ def masks(graph: ChannelGraph, kept: KeptChannels) -> dict[int, dict[int, np.nda
     """The consumer-side masks: operation id -> index of the weight -> array of ones and zeros of the weight's shape."""
     result: dict[int, dict[int, np.ndarray]] = {}
     for key, record in graph.records.items():
-        for index, axis in record.consumes:
+        for index, axis in (*record.consumes, *record.silences):
             stays = kept.mask(record.weights[index][axis])
             if not stays.all():
                 shape = record.operation.weights[index].shape
                 ones = result.setdefault(key, {}).setdefault(index, np.ones(shape, np.float32))
-                ones *= stays.astype(np.float32).reshape([-1 if a == axis else 1 for a in range(len(shape))])
+                ones *= across(axis, stays.astype(np.float32), len(shape))
     return result
 
 
@@ -119,6 +121,8 @@ class _Rebuild:
         record = self._graph.records.get(id(operation))
         if not isinstance(operation, keras.Layer):
             return self._new_plain_operation(operation, record.config if record else {})
+        if id(operation) in self._graph.trace.opened:
+            return new_layer(operation, lambda config: config | opened_config(self._graph, operation, self._kept))
         return new_layer(operation, self._changes(record) if record else None)
 
     def _changes(self, record: OperationRecord) -> Callable[[dict[str, Any]], dict[str, Any]] | None:
@@ -181,8 +185,39 @@ class _Rebuild:
     def copy_weights(self) -> None:
         """Copies the values that stay into the new layers."""
         for key, record in self._graph.records.items():
-            if isinstance(record.operation, keras.Layer) and key not in self._substitutes:
+            made = key in self._new and key not in self._substitutes
+            if isinstance(record.operation, keras.Layer) and made:
                 _copy_state(record, self._new[key], self._kept)
+        for key, (layer, path) in self._graph.trace.opened.items():
+            record, scales = opened_record(self._graph, layer, path, self._kept)
+            _copy_state(record, self._new[key], self._kept, scales)
+
+
+def opened_config(graph: ChannelGraph, layer: keras.Layer, kept: KeptChannels) -> dict[str, Any]:
+    """The config entries of an opened attention layer in the rebuilt model."""
+    records = {name: graph.records[id(dense)] for name, dense in projections(layer).items()}
+    shapes = {name: kept_shape(record, record.kernel, kept) for name, record in records.items()}
+    return config_of(layer, shapes, shapes["query"][0])
+
+
+def opened_record(
+    graph: ChannelGraph, layer: keras.Layer, path: str, kept: KeptChannels
+) -> tuple[OperationRecord, dict[int, float]]:
+    """The axes of the weights of an opened attention layer, and by `id()` of a weight what it is multiplied by.
+
+    The scale of the logits is one over the root of the size of the heads that stay: what it was goes into the query.
+    """
+    record, scales = OperationRecord(layer, path), {}
+    numbers = {id(weight): number for number, weight in enumerate(layer.weights)}
+    for name, dense in projections(layer).items():
+        of_dense = graph.records[id(dense)]
+        for index, by_axis in of_dense.weights.items():
+            record.weights[numbers[id(dense.weights[index])]] = by_axis
+        if name == "query":
+            size = kept_shape(of_dense, of_dense.kernel, kept)[-1]
+            factor = math.sqrt(size / dense.kernel.shape[-1])
+            scales = {id(weight): factor for weight in dense.weights if factor != 1}
+    return record, scales
 
 
 def fitting_initializers(record: OperationRecord, kept: KeptChannels) -> dict[str, Any]:
@@ -214,10 +249,18 @@ def _holds_arrays(initializer: Any) -> bool:
     return any(np.ndim(value) > 0 for value in vars(initializer).values() if not isinstance(value, str))
 
 
-def _copy_state(record: OperationRecord, new: keras.Layer, kept: KeptChannels) -> None:
+def _copy_state(
+    record: OperationRecord, new: keras.Layer, kept: KeptChannels, scales: Mapping[int, float] | None = None
+) -> None:
     axes = {id(record.operation.weights[index]): by_axis for index, by_axis in record.weights.items()}
+
+    def take(variable: keras.Variable, value: np.ndarray) -> np.ndarray:
+        scale = (scales or {}).get(id(variable))
+        value = kept.take(value, axes.get(id(variable), {}))
+        return value if scale is None else (value * scale).astype(value.dtype)
+
     try:
-        transfer_state(record.operation, new, lambda variable, value: kept.take(value, axes.get(id(variable), {})))
+        transfer_state(record.operation, new, take)
     except UsageError as error:
         if not axes:
             raise

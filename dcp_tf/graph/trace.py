@@ -12,6 +12,7 @@ import keras
 from keras import tree
 
 from dcp_tf.errors import UsageError
+from dcp_tf.graph.attention import AttentionProducts, can_open, inner_nodes
 from dcp_tf.models.functional import functional_graph, nested_arguments, ordered_nodes
 
 
@@ -27,6 +28,7 @@ class Call:
         inputs: numbers of the tensors among the arguments, in the order of the flattened arguments.
         outputs: numbers of the tensors that the call makes.
         training: the `training=` argument that an enclosing model was called with, else None.
+        is_inside: whether it lies inside of an opened layer and does not make its output.
     """
 
     operation: keras.Operation
@@ -36,6 +38,7 @@ class Call:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     training: bool | None = None
+    is_inside: bool = False
 
     @property
     def arguments(self) -> list:
@@ -113,14 +116,16 @@ class Trace:
         outputs: tensor numbers of the model's outputs, flattened.
         producer: per tensor number the index of the call that makes it; inputs are missing.
         nested: for every call of a nested model the model and the tensor numbers that it is called on.
+        opened: by id each attention layer whose projections are calls of their own, with its path.
     """
 
-    def __init__(self, model: keras.Model, input_shapes: Sequence[tuple] | None = None):
+    def __init__(self, model: keras.Model, input_shapes: Sequence[tuple] | None = None, opens_attention: bool = False):
         """Traces `model`.
 
         Args:
             model: a functional or Sequential model.
             input_shapes: shapes with the batch axis to use in place of the model's own, one per input.
+            opens_attention: whether the projections of attention layers are calls of their own.
 
         Raises:
             UsageError: the model has no functional graph, or calls a nested model on a tensor of another rank.
@@ -137,6 +142,10 @@ class Trace:
         self.shapes: list[tuple] = []
         self.rows: list[fractions.Fraction | None] = []
         self._references: list[Any] = []
+        self._input_shapes = input_shapes
+        self.opened: dict[int, tuple[keras.Layer, str]] = {}
+        self._opens_attention = opens_attention
+        self._products = functools.cache(AttentionProducts)
         shapes = input_shapes or [x.shape for x in graph.inputs]
         one = fractions.Fraction(1)
         self.inputs = [self._new_tensor(x, shape, one) for x, shape in zip(graph.inputs, shapes, strict=True)]
@@ -155,7 +164,9 @@ class Trace:
         for node in ordered_nodes(graph):
             operation, path = node.operation, f"{scope}{node.operation.name}"
             inner = functional_graph(operation)
-            if inner is None:
+            if inner is None and self._opens(node):
+                outputs = self._open_attention(node, path, local, training)
+            elif inner is None:
                 outputs = self._add_call(node, path, local, training)
             else:
                 numbers = [local[id(x)] for x in nested_arguments(node, inner)]
@@ -165,13 +176,31 @@ class Trace:
             local.update({id(x): number for x, number in zip(node.outputs, outputs, strict=True)})
         return [local[id(x)] for x in graph.outputs]
 
-    def _add_call(self, node: Any, path: str, local: dict, training: bool | None) -> tuple:
+    def _opens(self, node: Any) -> bool:
+        """Whether a call is opened: a layer that is called in a way that cannot be is left closed at all its calls."""
+        if not self._opens_attention or not can_open(node):
+            return False
+        return all(can_open(other) for other in node.operation._inbound_nodes)
+
+    def _open_attention(self, node: Any, path: str, local: dict, training: bool | None) -> tuple:
+        shapes = {id(x): self.shapes[local[id(x)]] for x in node.arguments.keras_tensors}
+        stand_ins, nodes = inner_nodes(node, self._products, shapes)
+        local = {stand_in: local[argument] for stand_in, argument in stand_ins.items()}
+        for inner in nodes:
+            is_last = inner is nodes[-1]
+            own = path if is_last else f"{path}/{inner.operation.name}"
+            outputs = self._add_call(inner, own, local, training, is_inside=not is_last)
+            local.update({id(x): number for x, number in zip(inner.outputs, outputs, strict=True)})
+        self.opened[id(node.operation)] = node.operation, path
+        return outputs
+
+    def _add_call(self, node: Any, path: str, local: dict, training: bool | None, is_inside: bool = False) -> tuple:
         inputs = tuple(local[id(x)] for x in node.arguments.keras_tensors)
         bindings = {id(x): local[id(x)] for x in node.arguments.keras_tensors}
         shapes = self._shapes(node, bindings)
         rows = self._rows(node.operation, inputs, shapes)
         outputs = tuple(self._new_tensor(x, shape, rows) for x, shape in zip(node.outputs, shapes, strict=True))
-        self.calls.append(Call(node.operation, path, node, bindings, inputs, outputs, training))
+        self.calls.append(Call(node.operation, path, node, bindings, inputs, outputs, training, is_inside))
         return outputs
 
     def _shapes(self, node: Any, bindings: dict[int, int]) -> list[tuple]:
@@ -196,6 +225,17 @@ class Trace:
             return rows
         old, new = self.shapes[inputs[0]][1:], shapes[0][1:]
         return None if None in old or None in new else rows * math.prod(old) / max(math.prod(new), 1)
+
+    def closed(self) -> tuple["Trace", dict[int, int]]:
+        """The trace of the same model with attention layers as one call each, and the number there of each tensor."""
+        if not self.opened:
+            return self, {t: t for t in range(len(self.shapes))}
+        closed = Trace(self.model, self._input_shapes)
+        own, other = (
+            [*trace.inputs, *(t for call in trace.calls if not call.is_inside for t in call.outputs)]
+            for trace in (self, closed)
+        )
+        return closed, dict(zip(own, other, strict=True))
 
     def bind_inputs(self, inputs: Any) -> dict[int, Any]:
         """What the model is called on (a tensor, or a sequence of one per input), as values by number."""

@@ -10,8 +10,7 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost
-from dcp_tf.graph.cost import sliced_shape
-from dcp_tf.graph.rule import KeptChannels
+from dcp_tf.graph.rule import KeptChannels, kept_shape
 from dcp_tf.settings.budget import Target
 
 _SHARES = 10_000  # the shares of kernels that a target can ask for, or as many as the largest layer has kernels
@@ -46,6 +45,32 @@ def round_width(width: int, size: int, round_to: int, minimum: int = 1) -> int:
         width = min(max(nearest, round_to), size - size % round_to)
         least = min(round_to * math.ceil(least / round_to), size)
     return min(max(width, least), size)
+
+
+def group_width(group: ChannelGroup, rate: float, round_to: int = 1, minimum: int = 1, own: bool = False) -> int:
+    """The kept count of a group at a rate, as `kept_at_rate`; channels of attention heads are counted in each head.
+
+    Heads and the channels in them both make a layer narrower: at a common rate they share it, so that the layer shrinks
+    as all others do. Heads are not rounded.
+
+    Args:
+        group: of channels.
+        rate: pruning rate, 0 to 1.
+        round_to: hardware-friendly multiple.
+        minimum: fewest channels to keep, of heads 1.
+        own: whether the rate is the group's own.
+    """
+    if (group.are_heads or group.head is not None) and not own:
+        rate = 1 - math.sqrt(max(0.0, 1 - rate))
+    if group.are_heads:
+        return kept_at_rate(group.size, rate)
+    return group.heads * kept_at_rate(group.size // group.heads, rate, round_to, minimum)
+
+
+def possible_widths(group: ChannelGroup, round_to: int = 1, minimum: int = 1) -> list[int]:
+    """The widths that a group may take, from the narrowest up."""
+    of_each = group.size // group.heads
+    return sorted({group_width(group, k / of_each, round_to, minimum, own=True) for k in range(of_each + 1)})
 
 
 def fit_measured_budget(target: Target, choose: Callable[[Target], dict[str, int]]) -> dict[str, int]:
@@ -91,7 +116,7 @@ def pricing(target: Target, graph: ChannelGraph) -> Callable[[Mapping[str, int]]
 
 def cost_at(graph: ChannelGraph, widths: Mapping[str, int]) -> Cost:
     """The cost of the model at some widths; which channels stay does not matter for it."""
-    return count_cost(graph, graph.kept({name: range(width) for name, width in widths.items()}))
+    return count_cost(graph, graph.at_widths(widths))
 
 
 def matching(groups: Sequence[ChannelGroup], pattern: str, layers: Sequence[str] = ()) -> list[ChannelGroup]:
@@ -142,7 +167,9 @@ class Widths:
     def at_rate(self, rate: float) -> dict[str, int]:
         """Group name -> kept count at a common rate, 0 to 1."""
         return {
-            g.name: kept_at_rate(g.size, self._rates.get(g.name, rate), self._round_to, self._minimum)
+            g.name: group_width(
+                g, self._rates.get(g.name, rate), self._round_to, self._minimum, own=g.name in self._rates
+            )
             for g in self._groups
         }
 
@@ -178,7 +205,8 @@ class Widths:
 
     def _lowest_rate(self, fits: Callable[[float], bool], free: Sequence[ChannelGroup]) -> float:
         """The lowest rate that fits, by bisection over the rates at which any width changes."""
-        rates = sorted({k / g.size for g in free for k in range(g.size + 1)})
+        rates = {k / g.size for g in free for k in range(g.size + 1)}
+        rates = sorted(rates | {1 - (1 - rate) ** 2 for rate in rates if any(g.are_heads or g.heads > 1 for g in free)})
         low, high = 0, len(rates) - 1
         while low < high:
             middle = (low + high) // 2
@@ -198,9 +226,7 @@ class Widths:
         return widths
 
     def _next_width(self, group: ChannelGroup, width: int) -> int:
-        possible = {
-            kept_at_rate(group.size, k / group.size, self._round_to, self._minimum) for k in range(group.size + 1)
-        }
+        possible = possible_widths(group, self._round_to, self._minimum)
         return min((w for w in possible if w > width), default=width)
 
 
@@ -222,7 +248,7 @@ def kernel_rate(graph: ChannelGraph, kept: KeptChannels, layers: Sequence[str], 
     kernels, costs = [], []
     for name in layers:
         record = next(r for r in graph.records.values() if r.path == name)
-        shapes = [sliced_shape(record, index, kept) for index, _ in record.consumes]
+        shapes = [kept_shape(record, index, kept) for index, _ in record.consumes]
         kernels.append(sum(shape[-2] * shape[-1] for shape in shapes))
         weights = sum(math.prod(shape) for shape in shapes)
         macs = sum(layer.macs for layer in cost.layers if layer.path == name)

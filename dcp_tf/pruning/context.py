@@ -263,7 +263,7 @@ def _scope(graph: ChannelGraph, method: Method, objective: Objective) -> dict[st
         if not layers:
             raise UsageError("the model has no layer whose kernels could be pruned but those that are excluded")
         if method.target is not None:
-            kept = graph.kept({name: range(width) for name, width in widths.items()})
+            kept = graph.at_widths(widths)
             method = method.with_kernel_rate(kernel_rate(graph, kept, layers, method.target))
     elif all(widths[g.name] == g.size for g in groups) and not isinstance(method, Adaptive):
         raise UsageError(
@@ -313,7 +313,7 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
         UsageError: a pattern of `rates` matches nothing, or the target cannot be reached.
     """
     if isinstance(method, GivenPlan):
-        return method.widths()
+        return method.widths(graph)
     if not method.chooses_channels:
         return {group.name: group.size for group in groups}
     widths = Widths(graph, groups, method.round_to, method.min_channels, own_rates(groups, method))

@@ -6,6 +6,8 @@ import zlib
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import numpy as np
+
 from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import PruningPlan
@@ -38,9 +40,14 @@ class GivenPlan(Method):
         self.plan.kept(graph)
         return [graph.group(group.name) for group in self.plan.groups]
 
-    def widths(self) -> dict[str, int]:
-        """Group name -> channels that stay."""
-        return {group.name: len(group.kept) for group in self.plan.groups}
+    def widths(self, graph: ChannelGraph) -> dict[str, int]:
+        """Group name -> channels that stay; of attention heads that go, as many as of those that stay."""
+        widths = {}
+        for plan in self.plan.groups:
+            group = graph.group(plan.name)
+            left = 1 if group.head is None else len(np.unique(group.head[list(plan.kept)]))
+            widths[plan.name] = len(plan.kept) * group.heads // max(left, 1)
+        return widths
 
     def settings(self) -> dict[str, Any]:
         """The plan by a number that tells it from others."""

@@ -199,11 +199,10 @@ class PruningPlan(ShownAsTables):
         Raises:
             UsageError: the plan was made for another model, or names channels that the model does not have.
         """
-        fingerprint = graph.fingerprint()
-        if self.fingerprint not in (fingerprint, graph.fingerprint(names_of_custom_layers=True)):
+        if self.fingerprint != graph.fingerprint() and self.fingerprint not in graph.fingerprints():
             raise UsageError(
-                f"the plan was made for a model with fingerprint {self.fingerprint}, this one has {fingerprint}: "
-                "it is another model, or the plan was applied to it before"
+                f"the plan was made for a model with fingerprint {self.fingerprint}, this one has "
+                f"{graph.fingerprint()}: it is another model, or the plan was applied to it before"
             )
         sizes = {group.name: group.size for group in graph.groups}
         for group in self.groups:

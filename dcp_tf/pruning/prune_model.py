@@ -23,7 +23,6 @@ from dcp_tf.pruning.importance.criterion import Scores
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.notes import announce, announce_cut
 from dcp_tf.pruning.plan import GroupPlan, PruningPlan
-from dcp_tf.pruning.problem.scores import largest
 from dcp_tf.pruning.recovery.block_outputs import recover_weights
 from dcp_tf.pruning.views import with_views
 from dcp_tf.settings.training import AUXILIARY, FINETUNING, TrainConfig
@@ -225,8 +224,11 @@ def select(context: Context) -> tuple[ChannelGraph, ChannelGraph, PruningPlan]:
     else:
         selected, baseline, kernels = graph, graph, []
         with context.phase("selection"):
-            kept = {group.name: largest(scores()[group.name], context.widths[group.name]) for group in context.groups}
-            groups = [GroupPlan(g.name, g.size, tuple(kept[g.name].tolist()), g.consumers) for g in context.groups]
+            best = {g.name: np.argsort(-scores()[g.name], kind="stable") for g in context.groups}
+            kept = {g.name: g.best(best[g.name], context.widths[g.name]).tolist() for g in context.groups}
+            groups = [GroupPlan(g.name, g.size, tuple(kept[g.name]), g.consumers) for g in context.groups]
+    in_heads = graph.in_kept_heads({group.name: group.kept for group in groups})
+    groups = [dataclasses.replace(group, kept=in_heads[group.name]) for group in groups]
     plan = PruningPlan(graph.fingerprint(), tuple(groups), method.name, method.settings(), tuple(kernels))
     if all(len(p.kept) == p.size for p in plan.groups) and all(p.matrix().all() for p in plan.kernels):
         raise RunError("the selection found everything necessary; raise the rate or epsilon")

@@ -136,7 +136,9 @@ def _method_of_step(context: Context, plan: PruningPlan | None, model: Any, shar
     rates = tuple((pattern, slower(rate)) for pattern, rate in method.rates)
     settings = {"rate": slower(method.rate), **({"rates": rates} if rates else {})}
     widths = choose_widths(context.graph, context.groups, dataclasses.replace(method, **settings))
-    sizes = {group.name: group.size for group in graph.groups}
+    # Of channels in attention heads those of one head: heads may have gone before.
+    widths = {name: width // context.graph.group(name).heads for name, width in widths.items()}
+    sizes = {group.name: group.size // group.heads for group in graph.groups}
     rates = tuple((re.escape(n), 1 - w / sizes[n]) for n, w in widths.items() if n not in changed and w < sizes[n])
     if not rates:
         return None

@@ -100,10 +100,11 @@ def augment(
         objective.head(f"auxiliary_{i}", trace.shapes[p.tensor], shape, data_format, *([p.names] if p.names else []))
         for i, p in enumerate(positions, start=1)
     )
-    inputs = {t: keras.Input(batch_shape=trace.shapes[t], dtype=trace.dtype(t)) for t in trace.inputs}
-    values = trace.run(inputs, [*(p.tensor for p in positions), *trace.outputs])
-    outputs = [head(values[p.tensor]) for head, p in zip(heads, positions, strict=True)]
-    final = trace.pack_outputs(values)
+    closed, number = trace.closed()  # the model's own layers, each under its own name
+    inputs = {t: keras.Input(batch_shape=closed.shapes[t], dtype=closed.dtype(t)) for t in closed.inputs}
+    values = closed.run(inputs, [*(number[p.tensor] for p in positions), *closed.outputs])
+    outputs = [head(values[number[p.tensor]]) for head, p in zip(heads, positions, strict=True)]
+    final = closed.pack_outputs(values)
     outputs.append(final if loss_head is None else loss_head(final))
     model = keras.Model(pack(list(inputs.values())), outputs, name=f"{trace.model.name}_augmented")
     return AugmentedModel(model, positions, heads, max(_depths(graph).values()), loss_head)
@@ -166,7 +167,7 @@ def bottlenecks(trace: Trace) -> list[int]:
     for index, call in enumerate(trace.calls):
         live |= set(call.outputs)
         live = {t for t in live if last_use.get(t, -1) > index}
-        if live == set(call.outputs):
+        if live == set(call.outputs) and not call.is_inside:
             indices.append(index)
     return indices
 
@@ -205,7 +206,8 @@ def _spread(trace: Trace, depths: dict[int, int], count: int, served: _Served) -
     positions = _evenly(trace, _candidates(trace, depths, served, bottlenecks(trace)), count)
     has_branches = len(trace.inputs) > 1 or len(trace.outputs) > 1
     if len(positions) < count and (has_branches or len(trace.shapes[trace.outputs[0]]) > 2):
-        others = _candidates(trace, depths, served, [i for i, c in enumerate(trace.calls) if len(c.outputs) == 1])
+        ones = [i for i, c in enumerate(trace.calls) if len(c.outputs) == 1 and not c.is_inside]
+        others = _candidates(trace, depths, served, ones)
         positions = max(positions, _evenly(trace, sorted(others, key=lambda p: p.depth), count), key=len)
     return positions
 
@@ -220,7 +222,7 @@ def _evenly(trace: Trace, candidates: list[Position], count: int) -> tuple[Posit
 
 
 def _named(trace: Trace, depths: dict[int, int], names: Sequence[str], served: _Served) -> tuple[Position, ...]:
-    by_path = {call.path: index for index, call in enumerate(trace.calls)}
+    by_path = {call.path: index for index, call in enumerate(trace.calls) if not call.is_inside}
     positions = []
     for name in names:
         if name not in by_path:
@@ -244,7 +246,8 @@ def block_ends(graph: ChannelGraph) -> list[int]:
     """
     trace, depths = graph.trace, _depths(graph)
     passed = [i for i in bottlenecks(trace) if depths[i]]
-    merges = [i for i, call in enumerate(trace.calls) if len(set(call.inputs)) > 1 and len(call.outputs) == 1]
+    outer = [(i, call) for i, call in enumerate(trace.calls) if not call.is_inside]
+    merges = [i for i, call in outer if len(set(call.inputs)) > 1 and len(call.outputs) == 1]
     ends = {depths[i]: i for i in passed} | {depths[i]: i for i in passed if i in merges}
     if 4 * len(ends) < max(depths.values(), default=0):
         ends = {depths[i]: i for i in merges if depths[i]} | ends

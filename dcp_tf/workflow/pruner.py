@@ -178,7 +178,7 @@ class Pruner:
         ]
         columns = ("group", "channels", "keeps", "read by", "")
         print_fn(text_table(f"{self.model.name}: {self._method.name}", columns, rows, [note] * bool(note)))
-        kept = graph.kept({name: range(width) for name, width in widths.items()})
+        kept = graph.at_widths(widths)
         expected = count_cost(graph, kept, open_sizes=True)
         costs = (count_cost(self.original, open_sizes=True), count_cost(graph, open_sizes=True), expected)
         print_fn(_cost_table(costs[:: 1 if self.result else 2], ["now"] * bool(self.result)))

@@ -65,8 +65,12 @@ def random_plan(graph, rate=0.4, seed=0, residual=True):
     rng = np.random.default_rng(seed)
     plan = {}
     for group in graph.prunable(residual):
-        keep = max(1, group.size - max(1, round(rate * group.size)))
-        plan[group.name] = np.sort(rng.choice(group.size, keep, replace=False))
+        of_each = group.size // group.heads
+        keep = group.heads * max(1, of_each - max(1, round(rate * of_each)))
+        if group.head is None:
+            plan[group.name] = np.sort(rng.choice(group.size, keep, replace=False))
+        else:
+            plan[group.name] = group.best(rng.permutation(group.size), keep)
     return plan
 
 
@@ -75,7 +79,7 @@ def permute(copy, graph, seed=0):
     rng = np.random.default_rng(seed)
     records = dict(zip(graph.records, ChannelGraph(copy).records.values(), strict=True))
     axes = [
-        (key, index, axis, graph.class_of_label[labels])
+        (key, index, axis, graph.class_of_label[labels].ravel())
         for key, record in graph.records.items()
         for index, by_axis in record.weights.items()
         for axis, labels in by_axis.items()
@@ -84,15 +88,19 @@ def permute(copy, graph, seed=0):
     for group in graph.prunable(residual=True):
         # Channels that occur twice in a tensor (a concatenation with itself) only change place with their like.
         occurrences = {c: tuple(int((classes == c).sum()) for *_, classes in axes) for c in group.classes.tolist()}
-        for kind in set(occurrences.values()):
-            alike = [c for c in occurrences if occurrences[c] == kind]
+        head = dict(zip(group.classes.tolist(), [0] * group.size if group.head is None else group.head, strict=True))
+        for kind in {(occurrences[c], head[c]) for c in occurrences}:
+            alike = [c for c in occurrences if (occurrences[c], head[c]) == kind]
             order[alike] = rng.permutation(alike)
     for key, index, axis, classes in axes:
         where = np.arange(len(classes))
         for c in np.unique(classes):
             where[classes == order[c]] = np.flatnonzero(classes == c)
         variable = records[key].operation.weights[index]
-        variable.assign(np.take(keras.ops.convert_to_numpy(variable), where, axis))
+        values = keras.ops.convert_to_numpy(variable)
+        first, last = (axis, axis + 1) if isinstance(axis, int) else (axis[0], axis[-1] + 1)
+        flat = values.reshape(*values.shape[:first], -1, *values.shape[last:])
+        variable.assign(np.take(flat, where, first).reshape(values.shape))
     finalize(copy)
 
 

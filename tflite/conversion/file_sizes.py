@@ -44,7 +44,7 @@ class FileSizes:
         return count_cost(self._graph, self._kept(widths)).params
 
     def _kept(self, widths: Mapping[str, int]) -> Any:
-        return self._graph.kept({name: range(width) for name, width in widths.items()})
+        return self._graph.at_widths(widths)
 
 
 def size_text(text: str, advice: str) -> str:

@@ -261,7 +261,7 @@ def _measure_anchors(graph, widths, quantization, timer) -> tuple[Anchor, ...]:
     order = sorted(widths, reverse=True)
     contents = {}
     for level in progress.bar(order, what="Converting", unit=" models"):
-        kept = graph.kept({name: range(width) for name, width in widths[level].items()})
+        kept = graph.at_widths(widths[level])
         contents[str(level)] = convert_for_timing(rebuild(graph, kept), quantization)
     latencies = timer.measure(contents)
     return tuple(Anchor(level, dict(widths[level]), latencies[str(level)]) for level in order)

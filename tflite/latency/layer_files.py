@@ -133,7 +133,7 @@ class LayerFiles:
         yield from ((key, cutter.leading_to(number)) for number, key in enumerate(models))
 
     def _kept(self, widths: Mapping[str, int]) -> KeptChannels:
-        return self._graph.kept({name: range(width) for name, width in widths.items()})
+        return self._graph.at_widths(widths)
 
     def _shape(self, layer: Layer, kept: KeptChannels) -> list[int]:
         tensor = layer.call.inputs[0]

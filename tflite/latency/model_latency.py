@@ -60,7 +60,7 @@ class ModelLatency:
         measurements, graph = self._table.measurements, self._graph
         if self._full is None:
             self._full = convert_for_timing(graph.trace.model, measurements.quantization)
-        kept = graph.kept({name: range(width) for name, width in widths.items()})
+        kept = graph.at_widths(widths)
         contents = {"full": self._full, "pruned": convert_for_timing(rebuild(graph, kept), measurements.quantization)}
         own = HostTimer(measurements.threads) if self._timer is None else contextlib.nullcontext(self._timer)
         with own as timer:

@@ -1,19 +1,57 @@
-"""Attention and EinsumDense: their inputs and outputs can be pruned, channels between heads stay."""
+"""Attention and EinsumDense: heads, the channels of heads, and what is read and made around them."""
+
+import math
 
 import keras
+import numpy as np
 from keras import layers
 
+from dcp_tf.graph.attention import AttentionProducts
+from dcp_tf.graph.labels import place
 from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
 from dcp_tf.graph.rules.activation import activate
 from dcp_tf.graph.rules.common import positions
 
 
+@register_rule(AttentionProducts)
+def attention_products(call: RuleCall) -> Labels:
+    """Query (..., heads, channels) times key, the weighted value; several heads of a query may share one of a key.
+
+    A channel of a query is multiplied with that of the key only: both go together. A head goes with all its channels.
+    """
+    query, key, value = (call.table(which, (-2, -1)) for which in range(3))
+    call.silence(1)
+    heads = call.fresh(len(key), "heads")[:, None]
+    query_heads, outputs = np.repeat(heads, call.operation.repeats, 0), np.repeat(value, call.operation.repeats, 0)
+    call.tie(query, np.repeat(key, call.operation.repeats, 0))
+    for labels, of_labels in ((query, query_heads), (key, heads), (value, heads)):
+        call.within(labels, of_labels)
+    if len(call.inputs) > 3:
+        gate = call.table(3, (-2, -1))
+        call.tie(gate, outputs)
+        call.within(gate, query_heads)
+    pairs = _pairs_of_positions(call)
+    call.multiplies_tensors(query, pairs)
+    call.multiplies_tensors(outputs, pairs)
+    return outputs.reshape([1] * (len(call.output_shapes[0]) - 2) + list(outputs.shape))
+
+
+def _pairs_of_positions(call: RuleCall) -> int | None:
+    """How many positions of the query meet how many of the key, for one image."""
+    sizes = [*call.input_shapes[0][1:-2], *(call.input_shapes[1][1 + axis] for axis in _attended(call))]
+    return None if None in sizes else math.prod(sizes)
+
+
+def _attended(call: RuleCall) -> list[int]:
+    """The axes of positions that attention runs over, without the batch axis."""
+    rank = len(call.input_shapes[0])
+    axes = getattr(call.operation.layer, "_attention_axes", None) or range(1, rank - 2)
+    return [axis % (rank - 1) - 1 for axis in axes]
+
+
 @register_rule(layers.MultiHeadAttention)
 def multi_head_attention(call: RuleCall) -> Labels | list[Labels]:
-    """Kernels (C, heads, size) read query, key and value; kernel (heads, size, C) produces the output.
-
-    The products of attention with itself have no weights; the costs leave them out.
-    """
+    """A layer that is not opened: kernels (C, heads, size) read its inputs; (heads, size, C) produces the output."""
     layer, arguments = call.operation, call.call.node.arguments
     masks = [key for key, value in arguments.kwargs.items() if isinstance(value, keras.KerasTensor)]
     output_kernel = layer.output_dense.kernel
@@ -27,6 +65,9 @@ def multi_head_attention(call: RuleCall) -> Labels | list[Labels]:
     kernel = call.weight(output_kernel, {-1: channels_out})
     call.weight(layer.output_dense.bias, {0: channels_out})
     call.multiplies(kernel, positions(call.output_shapes[0], -1), bias=True)
+    sizes = [*call.output_shapes[0][1:-1], *call.input_shapes[1][1:-1]]
+    for size in (layer.query_dense.kernel.shape[1:], output_kernel.shape[:2]):
+        call.multiplies_tensors(call.unnamed(math.prod(size)), None if None in sizes else math.prod(sizes))
 
     def output_shape(kept: KeptChannels, old: tuple | None) -> tuple | None:
         # Left open it is the size of the query, which may shrink by another number.
@@ -39,40 +80,65 @@ def multi_head_attention(call: RuleCall) -> Labels | list[Labels]:
 
 @register_rule(layers.EinsumDense)
 def einsum_dense(call: RuleCall) -> Labels | list[Labels]:
-    """A Dense layer along any one axis: one kernel axis reads channels, the other produces them."""
+    """A Dense layer along any one or two axes, such as heads and their channels."""
     layer = call.operation
     input_term, rest = layer.equation.replace("...", ".").replace(" ", "").split(",")
     kernel, output_term = rest.split("->")
-    simple = len(kernel) == 2 and sum(k in input_term and k not in output_term for k in kernel) == 1
-    new = next((k for k in kernel if k in output_term and k not in input_term), None)
-    if not simple or new is None or input_term.replace(_other(kernel, new), new) != output_term:
-        return call.opaque("which is no Dense layer along one axis")
-    axis = _axis(input_term, _other(kernel, new))
-    labels = call.fresh(layer.kernel.shape[kernel.index(new)])
-    index = call.consume("kernel", kernel.index(_other(kernel, new)), call.channels(0, axis))
-    call.weight("kernel", {kernel.index(new): labels})
-    if layer.bias is not None:
-        if sum(size > 1 for size in layer.bias.shape) > 1:
-            return call.opaque("whose bias has several axes")
-        call.weight("bias", {max(range(len(layer.bias.shape)), key=lambda a: layer.bias.shape[a]): labels})
+    read = [letter for letter in kernel if letter not in output_term]
+    made = [letter for letter in kernel if letter not in input_term]
+    others = [letter for letter in input_term if letter not in read]
+    if (
+        not _is_dense(kernel, read, made)
+        or sorted(others + made) != sorted(output_term)
+        or input_term[0] != output_term[0]
+    ):
+        return call.opaque("which is no Dense layer along one axis or two")
+    axes = tuple(_axis(input_term, letter) for letter in read)
+    labels_in = call.channels(0, axes[0]) if len(axes) == 1 else call.table(0, axes)
+    sizes = [layer.kernel.shape[kernel.index(letter)] for letter in made]
+    labels = call.fresh(math.prod(sizes)).reshape(sizes)
+    index = call.consume("kernel", _axes_of(kernel, read), labels_in)
+    call.weight("kernel", {_axes_of(kernel, made): labels})
     rank = len(call.output_shapes[0])
+    axes_out = [_axis(output_term, letter) % rank for letter in made]
+    if layer.bias is not None:
+        first = rank - len(layer.bias.shape)
+        axes_of_bias = [axis - first for axis in axes_out]
+        sizes_of_bias = [layer.bias.shape[axis] if axis >= 0 else 1 for axis in axes_of_bias]
+        if sizes_of_bias != sizes:
+            return call.opaque("whose bias does not lie along the axes that it makes")
+        call.weight("bias", {_one_or_all(axes_of_bias): labels})
 
     def output_shape(kept: KeptChannels, old: int | tuple) -> int | tuple:
         sizes = [old] if isinstance(old, int) else list(old)
-        sizes[axis % rank - 1 if "." not in input_term else axis] = kept.count(labels)
+        for axis, count in zip(axes_out, kept.counts(labels), strict=True):
+            sizes[axis - rank if "." in output_term else axis - 1] = count
         return old if kept.mask(labels).all() else sizes[0] if isinstance(old, int) else tuple(sizes)
 
     call.config("output_shape", output_shape, depends_on=labels)
-    call.multiplies(index, positions(call.output_shapes[0], axis), bias=True)
+    sizes_of_output = [size for axis, size in enumerate(call.output_shapes[0]) if axis not in (0, *axes_out)]
+    call.multiplies(index, None if None in sizes_of_output else math.prod(sizes_of_output), bias=True)
     activate(call, labels)
-    return call.place(labels, axis)
+    if len(axes_out) == 1:
+        return place(labels, axes_out[0], rank)
+    return np.moveaxis(labels.reshape([1] * (rank - 2) + sizes), (-2, -1), axes_out)
 
 
-def _other(kernel: str, letter: str) -> str:
-    return kernel[1 - kernel.index(letter)]
+def _is_dense(kernel: str, read: list[str], made: list[str]) -> bool:
+    """Whether all axes of a kernel are read or made, one or two of each, those of one kind next to each other."""
+    next_to_each_other = all(kernel.find("".join(letters)) >= 0 for letters in (read, made))
+    return len(read) in (1, 2) and len(made) in (1, 2) and len(read) + len(made) == len(kernel) and next_to_each_other
+
+
+def _axes_of(kernel: str, letters: list[str]) -> int | tuple[int, ...]:
+    return _one_or_all([kernel.index(letter) for letter in letters])
+
+
+def _one_or_all(axes: list[int]) -> int | tuple[int, ...]:
+    return axes[0] if len(axes) == 1 else tuple(axes)
 
 
 def _axis(subscripts: str, letter: str) -> int:
     """The axis of a letter: from the front, or from the back behind an ellipsis."""
     index = subscripts.index(letter)
-    return index - len(subscripts) if subscripts.startswith(".") else index
+    return index - len(subscripts) if "." in subscripts[:index] else index

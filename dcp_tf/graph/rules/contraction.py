@@ -1,9 +1,11 @@
 """Products that sum over axes: matmul, Einstein sums, `Dot`. Channels on the axes that stay pass through.
 
-Channels that are summed over are pinned: a channel can be removed only if no kernel reads it any more, and a sum
-without a kernel would still read it.
+Pairs of channels that are multiplied and summed over, those of a query and a key, go together if a kernel makes one of
+them. Other channels that are summed over are pinned: a channel can be removed only if no kernel reads it any more, and
+a sum without a kernel would still read it.
 """
 
+import math
 import string
 from typing import Any
 
@@ -89,8 +91,12 @@ def _contract(call: RuleCall, terms: list[str], output_term: str | None) -> Labe
         mixes = "which sums over all channels" if output_term is None else "which mixes the images of a batch"
         return call.opaque(mixes)[0]
     moving = [_moving(labels, term) for labels, _, term in operands]
+    _count(call, operands, output_term)
     if not set().union(*moving) <= set(output_term):
-        return call.opaque("which sums over channels")[0]
+        pairs = _pairs(call, operands, output_term)
+        return call.opaque("which sums over channels")[0] if pairs is None else pairs
+    if (joined := _in_heads(call, operands, output_term)) is not None:
+        return joined
     for letter in _held(operands):
         operands = [(_tied_along(call, labels, term, letter), shape, term) for labels, shape, term in operands]
     still_moving = [letters for letters in (_moving(labels, term) for labels, _, term in operands) if letters]
@@ -101,6 +107,63 @@ def _contract(call: RuleCall, terms: list[str], output_term: str | None) -> Labe
     for labels in followers[1:]:
         call.tie(followers[0], labels)
     return max(followers or [labels for labels, _ in arranged], key=np.size)
+
+
+def _count(call: RuleCall, operands: list[tuple[Labels | None, tuple, str]], output_term: str) -> None:
+    """States the multiplications: one for each combination of the positions along all axes."""
+    sizes = {letter: size for _, shape, term in operands for letter, size in zip(term, shape, strict=True) if size != 1}
+    sizes.pop(output_term[0], None)
+    labels, term = max(((x, t) for x, _, t in operands if x is not None), key=lambda pair: len(_moving(*pair)))
+    along = _moving(labels, term)
+    others = [size for letter, size in sizes.items() if letter not in along]
+    table = np.broadcast_to(labels, [sizes[x] if x in along else 1 for x in term]) if along else call.unnamed(1)
+    call.multiplies_tensors(table, None if None in sizes.values() else math.prod(others))
+
+
+def _pairs(call: RuleCall, operands: list[tuple[Labels | None, tuple, str]], output_term: str) -> Labels | None:
+    """Labels of the logits of an attention: the heads, or none; None where the factors are no query and key.
+
+    Both have channels along the same axes: one that is summed over, and perhaps that of the heads.
+    """
+    moving = [_moving(labels, term) for labels, _, term in operands]
+    if len(operands) != 2 or moving[0] != moving[1] or len(moving[0]) > 2 or len(call.inputs) != 2:
+        return None
+    summed, heads = moving[0] - set(output_term), moving[0] & set(output_term)
+    if len(summed) != 1:
+        return None
+    letters = [*heads, *summed]
+    query, key = (_only(labels, term, letters) for labels, _, term in operands)
+    if query.shape != key.shape or not (call.silence(1) or call.silence(0)):
+        return None
+    call.tie(query, key)
+    if not heads:
+        return call.unnamed(1).reshape([1] * len(output_term))
+    of_heads = call.fresh(len(query), "heads")
+    call.within(query, of_heads[:, None])
+    call.within(key, of_heads[:, None])
+    return call.place(of_heads, output_term.index(letters[0]))
+
+
+def _in_heads(call: RuleCall, operands: list[tuple[Labels | None, tuple, str]], output_term: str) -> Labels | None:
+    """Labels of values that are weighted head by head: a head goes with all its channels; None for other products."""
+    moving = [_moving(labels, term) for labels, _, term in operands]
+    if len(operands) != 2 or sorted(map(len, moving)) != [1, 2] or not moving[0] & moving[1]:
+        return None
+    (heads, of_heads), (labels, term) = sorted(((x, t) for x, _, t in operands), key=lambda pair: len(_moving(*pair)))
+    (letter,) = _moving(heads, of_heads)
+    other = next(iter(_moving(labels, term) - {letter}))
+    if other in of_heads:
+        return None
+    table, heads = _only(labels, term, [letter, other]), _only(heads, of_heads, [letter])
+    call.within(table, heads[:, None])
+    return _arranged(labels, term, output_term)
+
+
+def _only(labels: Labels, term: str, letters: list[str]) -> Labels:
+    """Labels along some axes, in that order; they change along no others."""
+    return np.moveaxis(labels, [term.index(x) for x in letters], range(-len(letters), 0)).reshape(
+        [labels.shape[term.index(x)] for x in letters]
+    )
 
 
 def _moving(labels: Labels | None, term: str) -> set[str]:

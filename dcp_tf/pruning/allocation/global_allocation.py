@@ -11,7 +11,7 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup, group_fractions
 from dcp_tf.pruning.allocation.sensitivity import loss_rises
-from dcp_tf.pruning.budget import Target, Widths, fit_measured_budget, kept_at_rate, pricing
+from dcp_tf.pruning.budget import Target, Widths, fit_measured_budget, possible_widths, pricing
 from dcp_tf.pruning.context import Context, own_rates
 from dcp_tf.pruning.importance.criterion import Scores
 
@@ -95,9 +95,7 @@ def allocate(
     Returns:
         Group name -> width. One more step of any group would not fit.
     """
-    possible = {
-        g.name: sorted({kept_at_rate(g.size, k / g.size, round_to, minimum) for k in range(g.size + 1)}) for g in groups
-    }
+    possible = {g.name: possible_widths(g, round_to, minimum) for g in groups}
     steps = sorted(step for i, g in enumerate(groups) for step in _steps(i, possible[g.name], prices[g.name]))
     fewest, most = 0, len(steps)
     while fewest < most:

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup
+from dcp_tf.graph.kinds import output_axes
 from dcp_tf.models.signature import pack
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import ActivationCursor, compiled
@@ -22,7 +23,7 @@ from dcp_tf.pruning.activations.memory import free_compiled, images_at_once, mat
 from dcp_tf.pruning.activations.selection_images import SelectionImages
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.elimination.fisher import sampled_loss
-from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, rows_of
+from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, outputs_of, rows_of
 from dcp_tf.pruning.elimination.select import layer_sums
 from dcp_tf.pruning.importance.images import selection_set
 from dcp_tf.pruning.problem.consumers import Consumer
@@ -53,7 +54,9 @@ def loss_rises(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, np
         Group name -> rises of the loss, 0 or more, shape (size,).
     """
     graph, rises = context.graph, {}
-    covered = [g for g in groups if all(is_supported(record.operation) for record, *_ in graph.consumers(g))]
+    covered = [
+        g for g in groups if not g.silenced and all(is_supported(record.operation) for record, *_ in graph.consumers(g))
+    ]
     units = sorted((channel_unit(graph, g) for g in covered), key=lambda unit: unit.calls[0])
     modelled, count, measured, apart_from = _parted(context)
     measure = _Losses(measured, apart_from)
@@ -74,13 +77,14 @@ def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], me
     for record, _, _, channel in unit.consumers:
         gram, metric, positions = models[record.path]
         gram, metric = gram.astype(np.float64), metric.astype(np.float64)
-        rows = np.resize(channel, len(gram))[:, None]
+        rows = np.resize(channel, len(gram))[:, None]  # (a table of heads and channels too)
         kernels.append(record.operation.kernel)
         weights = kernels[-1].numpy().reshape(len(gram), -1).astype(np.float64)
         part = Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric)
         parts.append(part.with_ridge(weights, _ridge_for(len(gram), positions)))
-    order, predicted = eliminate(parts, unit.size)
-    removed = [0, *(unit.size - max(1, round(share * unit.size)) for share in _SHARES)]
+    order, predicted = eliminate(parts, unit.size, unit.head)
+    heads = 1 if unit.head is None else int(unit.head.max()) + 1
+    removed = [0, *(unit.size - heads * max(1, round(share * unit.size / heads)) for share in _SHARES)]
     fitted = []
     for count in removed[1:]:
         selected = ~np.isin(np.arange(unit.size), order[:count])
@@ -239,7 +243,8 @@ def _models(
     models = {}
     for (path, layer), (gram, slopes) in zip(layers.items(), sums, strict=True):
         calls = [call for call in graph.trace.calls if call.operation is layer]
-        positions = sum(math.prod(graph.trace.shapes[call.outputs[0]][1:-1]) for call in calls)
+        made = output_axes(layer)
+        positions = sum(math.prod(graph.trace.shapes[call.outputs[0]][1:-made]) for call in calls)
         models[path] = gram.numpy() / total, slopes.numpy() / (total * positions), total * positions
     return models
 
@@ -269,7 +274,7 @@ def _collector(context: Context, layers: Sequence[keras.Layer], examples: list[A
         for layer in layers:
             calls = [i for i in shifts if trace.calls[i].operation is layer]
             pairs = [(values[trace.calls[i].inputs[0]], tf.cast(linear_outputs[i], tf.float32)) for i in calls]
-            rows = [tf.reshape(tf.cast(slopes[i], tf.float32), (-1, slopes[i].shape[-1])) for i in calls]
+            rows = [tf.reshape(tf.cast(slopes[i], tf.float32), (-1, outputs_of(layer))) for i in calls]
             sums.append([layer_sums(layer, pairs)[0], tf.add_n([tf.matmul(g, g, transpose_a=True) for g in rows])])
         return sums
 

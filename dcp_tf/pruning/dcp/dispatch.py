@@ -66,7 +66,7 @@ def choose_kernels(
 
 def _attach_curvatures(problem: ChannelProblem) -> None:
     """Gives a problem the curvatures that its score asks for, where the quadratic model knows them."""
-    if problem.settings.score == "reduction" and is_fast(problem):
+    if problem.settings.score == "reduction" and not problem.pairs and is_fast(problem):
         parts = quadratics(problem)
         problem.curvatures = sum(
             part.curvatures(consumer.matrix, problem.size)
@@ -78,7 +78,7 @@ class Ranked:
     """A problem whose atoms come in by a criterion's scores: the choice is the criterion's, the weights are L's."""
 
     def __init__(self, problem: ChannelProblem, ranking: np.ndarray):
-        self.size = problem.size
+        self.size, self.head = problem.size, problem.head
         self._problem = problem
         self._ranking = ranking
 

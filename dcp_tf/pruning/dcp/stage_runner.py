@@ -168,7 +168,7 @@ class StageRunner:
             self._cache,
             rng,
             self._fisher,
-            unit.is_map,
+            unit,
         )
         what = "kernels" if unit.kernels else "channels"
 

@@ -1,12 +1,14 @@
 """The Fisher matrices of the discrimination-aware losses at the outputs of layers, from one pass over the images."""
 
 import functools
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.graph.kinds import output_axes
 from dcp_tf.graph.trace import Trace
 from dcp_tf.pruning.activations.cursor import compiled
 from dcp_tf.pruning.activations.linear import linear
@@ -76,9 +78,12 @@ def _collector(
             losses = [sampled_loss(t.loss, t.outputs_from(values), labels, seed) for _, t in stages]
         sums = []
         for (calls, _), loss in zip(stages, losses, strict=True):
-            outputs = [shifts[i] for i in calls]
-            for slopes in tape.gradient(loss, outputs, unconnected_gradients=tf.UnconnectedGradients.ZERO):
-                rows = tf.reshape(tf.cast(slopes, tf.float32), (-1, slopes.shape[-1]))
+            gradients = tape.gradient(
+                loss, [shifts[i] for i in calls], unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+            for index, slopes in zip(calls, gradients, strict=True):
+                made = slopes.shape[-output_axes(trace.calls[index].operation) :]
+                rows = tf.reshape(tf.cast(slopes, tf.float32), (-1, math.prod(made)))
                 sums.append(tf.matmul(rows, rows, transpose_a=True))
         return sums
 

@@ -17,7 +17,7 @@ import scipy.linalg
 import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
-from dcp_tf.graph.kinds import layers_of
+from dcp_tf.graph.kinds import layers_of, output_axes
 from dcp_tf.pruning.elimination.rows import RowElimination
 
 # The Gram matrix of more rows takes over half a GiB.
@@ -151,21 +151,35 @@ def kernel_rows(part: Quadratic) -> list[np.ndarray]:
 
 def is_supported(layer: keras.Layer) -> bool:
     """Whether a layer multiplies one matrix of patches by its kernel."""
+    if isinstance(layer, keras.layers.EinsumDense):
+        return _reads_last_axes(layer) and rows_of(layer) <= MAX_ROWS
     if not isinstance(layer, layers_of("dense", "convolution", max_rank=2)):
         return False
     plain = getattr(layer, "groups", 1) == 1 and getattr(layer, "data_format", "channels_last") == "channels_last"
     return plain and rows_of(layer) <= MAX_ROWS
 
 
+def _reads_last_axes(layer: keras.layers.EinsumDense) -> bool:
+    """Whether it sums over the last axes of its input, with which its kernel begins, and makes its last ones."""
+    term, kernel, output = layer.equation.replace(" ", "").replace("->", ",").split(",")
+    read, made = kernel[: -output_axes(layer)], kernel[-output_axes(layer) :]
+    return term.endswith(read) and output.endswith(made) and not {*read} & {*output} and not {*made} & {*term}
+
+
 def rows_of(layer: keras.Layer) -> int:
     """Rows of the kernel as a matrix (inputs of one output value)."""
-    return int(np.prod(layer.kernel.shape[:-1]))
+    return int(np.prod(layer.kernel.shape[: -output_axes(layer)]))
+
+
+def outputs_of(layer: keras.Layer) -> int:
+    """Columns of the kernel as a matrix (output values of one position)."""
+    return int(np.prod(layer.kernel.shape[-output_axes(layer) :]))
 
 
 def patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
     """The matrix that a layer's kernel multiplies: (positions, rows), rows in the order of the flattened kernel."""
-    if isinstance(layer, keras.layers.Dense):
-        return tf.reshape(inputs, (-1, inputs.shape[-1]))
+    if isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense)):
+        return tf.reshape(inputs, (-1, rows_of(layer)))
     size, strides, dilation = layer.kernel_size, layer.strides, layer.dilation_rate
     padding = layer.padding.upper()
     if isinstance(layer, keras.layers.Conv1D):
@@ -176,12 +190,13 @@ def patches(layer: keras.Layer, inputs: tf.Tensor) -> tf.Tensor:
     return tf.reshape(extracted, (-1, extracted.shape[-1]))
 
 
-def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[float]]:
+def eliminate(parts: Sequence[Quadratic], size: int, head: np.ndarray | None = None) -> tuple[list[int], list[float]]:
     """Removes channels one by one, always the one whose removal raises the model least, refitting all other weights.
 
     Args:
         parts: one per consumer of the group; atoms are whole rows.
         size: channels of the group.
+        head: of channels in attention heads the number of each one's: in turn each head loses one, the cheapest first.
 
     Returns:
         The channels in the order of their removal, and by how much each removal raises the model.
@@ -191,7 +206,7 @@ def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[fl
     order, rises = [], []
     with one_thread(max(len(part.hessian) for part in parts)):
         for _ in range(size):
-            costs = np.where(selected, sum(state.costs(selected) for state in states), np.inf)
+            costs = np.where(in_turn(selected, head), sum(state.costs(selected) for state in states), np.inf)
             worst = int(np.argmin(costs))
             selected[worst] = False
             for state in states:
@@ -199,6 +214,14 @@ def eliminate(parts: Sequence[Quadratic], size: int) -> tuple[list[int], list[fl
             order.append(worst)
             rises.append(float(costs[worst]))
     return order, rises
+
+
+def in_turn(selected: np.ndarray, head: np.ndarray | None) -> np.ndarray:
+    """The channels that may go next: in heads those of the heads that have the most."""
+    if head is None:
+        return selected
+    left = np.bincount(head[selected], minlength=int(head.max()) + 1)
+    return selected & (left[head] == left.max())
 
 
 def one_thread(rows: int) -> contextlib.AbstractContextManager:

@@ -8,15 +8,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.graph.kinds import output_axes
+from dcp_tf.graph.labels import best_of_each
 from dcp_tf.pruning.activations.cursor import compiled
 from dcp_tf.pruning.activations.linear import dropout_variance, run_linear
 from dcp_tf.pruning.elimination.fisher import fisher_matrices, tree_sum
 from dcp_tf.pruning.elimination.kernels import MAX_WORK, eliminate_kernels, work
-from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, patches, rows_of
-from dcp_tf.pruning.problem.algorithm2 import Selection
+from dcp_tf.pruning.elimination.logits import KeyCombinations, has_logits, logits_model
+from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, outputs_of, patches, rows_of
+from dcp_tf.pruning.problem.algorithm2 import Selection, whole_steps
 from dcp_tf.pruning.problem.consumers import ConsumerKernel
 from dcp_tf.pruning.problem.problem import ChannelProblem
-from dcp_tf.pruning.problem.scores import largest
 from dcp_tf.pruning.stopping import StoppingRule
 from dcp_tf.training.targets import samples_in
 
@@ -26,11 +28,13 @@ _PATCH_VALUES = 2**26  # in memory at once: 256 MiB
 
 
 def is_fast(problem: ChannelProblem) -> bool:
-    """Whether the quadratic model covers all consumers of the group.
+    """Whether the quadratic model covers all consumers of the group, or the logits of its pairs.
 
     One may read another's outputs beside the group, as the decoder of a U-Net does, whose skips are those of one map:
     its inputs are then taken as they are before. In a residual stream what they read is what others wrote.
     """
+    if problem.pairs:
+        return has_logits(problem)
     if not all(is_supported(consumer.operation) and _is_tractable(consumer) for consumer in problem.consumers):
         return False
     trace = problem.trace
@@ -39,6 +43,9 @@ def is_fast(problem: ChannelProblem) -> bool:
 
 def _is_tractable(consumer: ConsumerKernel) -> bool:
     """Whether a kernel can be eliminated by whole channels, or has few enough kernels."""
+    if output_axes(consumer.operation) > 1:
+        rows = np.broadcast_to(consumer.mask, consumer.kernel.shape).reshape(rows_of(consumer.operation), -1)
+        return bool((rows == rows[:, :1]).all())
     if consumer.atom.shape[-1] > 1:
         return work(rows_of(consumer.operation), consumer.kernel.shape[-1]) <= MAX_WORK
     return consumer.mask.shape[-1] == 1 or bool((consumer.mask == consumer.mask.any(-1, keepdims=True)).all())
@@ -55,12 +62,12 @@ def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) 
     Returns:
         The selected atoms; the history holds the rise of the model's loss at each width over that with all atoms.
     """
-    parts = quadratics(problem)
+    parts, per_step = quadratics(problem), whole_steps(per_step, problem.head)
     limit = stopping.limit(problem.size)
-    order, losses = _ordered(parts, problem.size)
+    order, losses = _ordered(parts, problem)
     regularized, strengths = _toward_current(problem, parts, _first(order, limit, problem.size))
     if max(strengths) >= _FEW_ROWS:  # then H without the ridge is unreliable
-        order, losses = _ordered(regularized, problem.size)
+        order, losses = _ordered(regularized, problem)
     widths, width_losses = [0], [float(losses[0])]
     while not stopping.done(width_losses, widths[-1], problem.size):
         widths.append(min(widths[-1] + per_step, limit))
@@ -71,10 +78,10 @@ def select_fast(problem: ChannelProblem, stopping: StoppingRule, per_step: int) 
     return Selection(selected, {"kept": widths, "loss": width_losses, "added": added})
 
 
-def _ordered(parts: Sequence[Quadratic], size: int) -> tuple[list[int], np.ndarray]:
+def _ordered(parts: Sequence[Quadratic], problem: ChannelProblem) -> tuple[list[int], np.ndarray]:
     """The atoms in order of importance, and the model's loss with the first t of them."""
     kernels = any(part.atom.shape[1] > 1 for part in parts)
-    order, rises = eliminate_kernels(parts) if kernels else eliminate(parts, size)
+    order, rises = eliminate_kernels(parts) if kernels else eliminate(parts, problem.size, problem.head)
     # Elimination in reverse is a selection.
     return order[::-1], np.append(np.cumsum(rises)[::-1], 0.0)
 
@@ -89,7 +96,7 @@ def _toward_current(
     problem: ChannelProblem, parts: Sequence[Quadratic], selected: np.ndarray
 ) -> tuple[list[Quadratic], list[float]]:
     """The models with a ridge toward the current kernels, and its strengths; see `Quadratic.toward`."""
-    models = [part.toward(consumer.matrix, selected) for part, consumer in zip(parts, problem.consumers, strict=True)]
+    models = [part.toward(consumer.matrix, selected) for part, consumer in zip(parts, fitted(problem), strict=True)]
     return [model for model, _ in models], [strength for _, strength in models]
 
 
@@ -102,7 +109,8 @@ def adopt_ranked(problem: ChannelProblem, stopping: StoppingRule, ranking: np.nd
         ranking: scores of the channels.
     """
     selected = np.zeros(problem.size, bool)
-    selected[largest(ranking, stopping.limit(problem.size))] = True
+    order = np.argsort(-ranking, kind="stable")
+    selected[best_of_each(order, stopping.limit(problem.size), problem.head)] = True
     parts = quadratics(problem)
     _adopt(problem, parts, selected)
     rise = sum(part.value(part.fit(selected)) - part.value(part.fit(np.ones_like(selected))) for part in parts)
@@ -113,7 +121,12 @@ def adopt_ranked(problem: ChannelProblem, stopping: StoppingRule, ranking: np.nd
 def _adopt(problem: ChannelProblem, parts: list[Quadratic], selected: np.ndarray) -> None:
     """Fits the kernels to the selected atoms; `parts` are the models without a ridge."""
     parts, _ = _toward_current(problem, parts, selected)
-    problem.adopt(selected, [c.from_matrix(p.fit(selected)) for c, p in zip(problem.consumers, parts, strict=True)])
+    problem.adopt(selected, [c.from_matrix(p.fit(selected)) for c, p in zip(fitted(problem), parts, strict=True)])
+
+
+def fitted(problem: ChannelProblem) -> Sequence[ConsumerKernel]:
+    """What the quadratic models are of: the consumers' kernels, or how the channels of keys are combined."""
+    return [KeyCombinations.of(c) for c in problem.consumers] if problem.pairs else problem.consumers
 
 
 def quadratics(problem: ChannelProblem) -> list[Quadratic]:
@@ -122,6 +135,8 @@ def quadratics(problem: ChannelProblem) -> list[Quadratic]:
     `L_M` in it is exact, from one pass over the selection set up to the consumers; the Fisher matrix of `L_S` comes
     from a few hundred of the images.
     """
+    if problem.pairs:
+        return [logits_model(problem)]
     total = sum(map(samples_in, problem.labels))
     grams = _gram_collector(problem)
     sums: dict[int, list] = {}
@@ -173,6 +188,9 @@ def _in_halves(problem: ChannelProblem) -> Iterator[tuple[int, Sequence[tf.Tenso
 
 def _as_rows(values: np.ndarray, consumer: ConsumerKernel) -> np.ndarray:
     """An array that broadcasts against the kernel, in the form of `ConsumerKernel.matrix`: (rows, outputs or 1)."""
+    if output_axes(consumer.operation) > 1:
+        whole = np.broadcast_to(values, consumer.kernel.shape).reshape(rows_of(consumer.operation), -1)
+        return whole.any(1, keepdims=True) if values.dtype == bool else whole[:, :1].copy()
     shape = (*consumer.kernel.shape[:-1], consumer.atom.shape[-1])
     values = values.any(-1, keepdims=True) if shape[-1] == 1 and values.dtype == bool else values
     return np.broadcast_to(values, shape).reshape(-1, shape[-1]).copy()
@@ -210,7 +228,7 @@ def layer_sums(
     layer: keras.Layer, calls: list[tuple[tf.Tensor, tf.Tensor]], weights: Sequence[float] | None = None
 ) -> list[tf.Tensor]:
     """The Gram matrix and the products over the calls of one layer: pairs of inputs and target outputs, and weights."""
-    rows, outputs = rows_of(layer), layer.kernel.shape[-1]
+    rows, outputs = rows_of(layer), outputs_of(layer)
     hessian, product = tf.zeros((rows, rows)), tf.zeros((rows, outputs))
     bias = 0.0 if layer.bias is None else tf.convert_to_tensor(layer.bias)
     for (inputs, target), weight in zip(calls, weights or [1.0] * len(calls), strict=True):
@@ -237,7 +255,7 @@ def _metrics(problem: ChannelProblem) -> list[np.ndarray]:
     """
     settings, metrics, positions = problem.settings, [], []
     for consumer in problem.consumers:
-        outputs, own = consumer.kernel.shape[-1], _calls_of(problem, consumer)
+        outputs, own = outputs_of(consumer.operation), _calls_of(problem, consumer)
         positions.append(sum(_positions(problem, i) for i in own))
         metrics.append(settings.reconstruction * len(own) / (positions[-1] * outputs) * np.eye(outputs))
     if settings.discrimination:
@@ -258,4 +276,5 @@ def _calls_of(problem: ChannelProblem, consumer: ConsumerKernel) -> list[int]:
 
 def _positions(problem: ChannelProblem, call: int) -> int:
     """The number of output positions of a call for one image."""
-    return math.prod(problem.trace.shapes[problem.trace.calls[call].outputs[0]][1:-1])
+    made = problem.trace.calls[call]
+    return math.prod(problem.trace.shapes[made.outputs[0]][1 : -output_axes(made.operation)])

@@ -12,21 +12,25 @@ import numpy as np
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph, ChannelGroup
-from dcp_tf.pruning.elimination.quadratic import Quadratic, is_supported
-from dcp_tf.pruning.elimination.select import quadratics
+from dcp_tf.graph.labels import best_of_each
+from dcp_tf.pruning.elimination.quadratic import Quadratic, in_turn, is_supported
+from dcp_tf.pruning.elimination.select import fitted, quadratics
 from dcp_tf.pruning.problem.algorithm2 import Selection
 from dcp_tf.pruning.problem.problem import ChannelProblem
-from dcp_tf.pruning.problem.scores import largest
 
-# From the models of the group's consumers, their kernels as matrices, the number of channels and the width to which
-# channels remain, and the new kernels.
-Chooser = Callable[[Sequence[Quadratic], Sequence[np.ndarray], int, int], tuple[np.ndarray, list[np.ndarray]]]
+# From the models of the group's consumers, their kernels as matrices, the number of channels, the width and the head of
+# each channel (or None) to which channels remain, and the new kernels.
+Chooser = Callable[..., tuple[np.ndarray, list[np.ndarray]]]
 
 _NOISE = 1e-6  # relative: inner products are summed up in float32
 
 
 def thinet(
-    parts: Sequence[Quadratic], kernels: Sequence[np.ndarray], size: int, width: int
+    parts: Sequence[Quadratic],
+    kernels: Sequence[np.ndarray],
+    size: int,
+    width: int,
+    head: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Greedy removal by the error of the next layers' outputs (Luo et al. 2017, arXiv:1707.06342, Algorithm 1).
 
@@ -38,6 +42,7 @@ def thinet(
         kernels: the current ones, (rows, outputs).
         size: channels of the group.
         width: how many remain.
+        head: of channels in attention heads the number of each one's: as many remain of each.
 
     Returns:
         Which channels remain, boolean of shape (size,), and the new kernels.
@@ -46,7 +51,7 @@ def thinet(
     energy, inner = np.diag(gram), np.zeros(size)
     selected = np.ones(size, bool)
     for _ in range(size - width):
-        worst = int(np.argmin(np.where(selected, energy + 2 * inner, np.inf)))
+        worst = int(np.argmin(np.where(in_turn(selected, head), energy + 2 * inner, np.inf)))
         selected[worst] = False
         inner += gram[worst]
     kept = np.flatnonzero(selected)
@@ -57,7 +62,11 @@ def thinet(
 
 
 def lasso(
-    parts: Sequence[Quadratic], kernels: Sequence[np.ndarray], size: int, width: int
+    parts: Sequence[Quadratic],
+    kernels: Sequence[np.ndarray],
+    size: int,
+    width: int,
+    head: np.ndarray | None = None,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """LASSO over one scale for each channel, then least squares of the weights (He et al. 2017, arXiv:1707.06168).
 
@@ -73,7 +82,7 @@ def lasso(
     norms = np.sqrt(sum(_by_channel(part, np.square(k).sum(1), size) for part, k in zip(parts, kernels, strict=True)))
     alive = np.flatnonzero((np.diag(gram) > 0) & (norms > 0))
     if not alive.size:  # all channels are equal
-        selected = np.arange(size) < width
+        selected = np.isin(np.arange(size), best_of_each(np.arange(size), width, head))
         return selected, [part.fit(selected) for part in parts]
     gram = gram[np.ix_(alive, alive)] / np.outer(norms[alive], norms[alive])
     # Channels with equal contributions would leave the path undefined.
@@ -87,7 +96,7 @@ def lasso(
     rank = np.zeros(size)
     rank[alive] = np.abs(path).max(1) / (np.abs(path).max() or 1.0) + 2 * (path[:, fits] != 0)
     selected = np.zeros(size, bool)
-    selected[largest(rank, width)] = True
+    selected[best_of_each(np.argsort(-rank, kind="stable"), width, head)] = True
     return selected, [part.fit(selected) for part in parts]
 
 
@@ -99,11 +108,14 @@ def choose_in_models(problem: ChannelProblem, chooser: Chooser, width: int) -> S
         chooser: `thinet` or `lasso`.
         width: how many channels remain.
     """
-    kernels = [c.mask * c.kernel.numpy() for c in problem.consumers]
-    kernels = [kernel.reshape(-1, kernel.shape[-1]).astype(np.float64) for kernel in kernels]
+    consumers = fitted(problem)
+    if problem.pairs:
+        kernels = [c.matrix for c in consumers]
+    else:
+        kernels = [(c.mask * c.kernel.numpy()).reshape(c.matrix.shape).astype(np.float64) for c in consumers]
     parts = quadratics(problem)
-    selected, kernels = chooser(parts, kernels, problem.size, width)
-    problem.adopt(selected, [c.from_matrix(k) for c, k in zip(problem.consumers, kernels, strict=True)])
+    selected, kernels = chooser(parts, kernels, problem.size, width, problem.head)
+    problem.adopt(selected, [c.from_matrix(k) for c, k in zip(consumers, kernels, strict=True)])
     everything = np.ones_like(selected)
     rise = sum(part.value(k) - part.value(part.fit(everything)) for part, k in zip(parts, kernels, strict=True))
     kept = np.flatnonzero(selected).tolist()
@@ -115,7 +127,7 @@ def check_layers(graph: ChannelGraph, groups: Sequence[ChannelGroup], name: str)
     for group in groups:
         records = [record for record, *_ in graph.consumers(group)]
         reading = {index for record in records for index in graph.calls_of(record)}
-        unfit = [r.path for r in records if not is_supported(r.operation)]
+        unfit = [r.path for r in records if not (is_supported(r.operation) or _makes_keys(graph, group))]
         chained = [i for i in sorted(reading) if (graph.trace.dependents([i]) - {i}) & reading]
         reason = (
             f"{unfit[0]!r} is neither a plain convolution nor a dense layer"
@@ -130,6 +142,12 @@ def check_layers(graph: ChannelGraph, groups: Sequence[ChannelGroup], name: str)
                 "leave the group out with exclude=NAME, or choose another method",
                 setting="exclude",
             )
+
+
+def _makes_keys(graph: ChannelGraph, group: ChannelGroup) -> bool:
+    """Whether the channels are pairs of a query and a key that one kernel makes: there is a model of their logits."""
+    made = [channel for *_, channel in graph.consumers(group)]
+    return group.silenced and len(made) == 1 and np.array_equal(np.sort(made[0].ravel()), np.arange(group.size))
 
 
 def contributions(

@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf.graph import ChannelGroup
+from dcp_tf.graph.rule import Axis
 from dcp_tf.models.signature import flat
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.importance.criterion import Criterion, Scores, register_importance
@@ -56,7 +57,8 @@ class Taylor(Criterion):
         return {group.name: mean for group, mean in zip(groups, means, strict=True)}
 
 
-def _by_channel(changes: tf.Tensor, axis: int, channel: np.ndarray, size: int) -> tf.Tensor:
+def _by_channel(changes: tf.Tensor, axis: Axis, channel: np.ndarray, size: int) -> tf.Tensor:
     """Sums of a kernel-shaped tensor by the group's channel along an axis; positions of others (-1) are dropped."""
-    along = tf.reduce_sum(changes, [a for a in range(len(changes.shape)) if a != axis])
+    own = (axis,) if isinstance(axis, int) else axis
+    along = tf.reduce_sum(changes, [a for a in range(len(changes.shape)) if a not in own])
     return tf.math.unsorted_segment_sum(along, tf.constant(channel), size)

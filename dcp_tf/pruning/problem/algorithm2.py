@@ -1,11 +1,13 @@
 """Algorithm 2 of Liu et al. 2021: greedy selection of channels or kernels."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
 
+from dcp_tf.graph.labels import best_of_each
 from dcp_tf.pruning.stopping import StoppingRule
 
 
@@ -70,11 +72,13 @@ def select_greedily(
     """
     selected = np.zeros(problem.size, bool)
     limit = stopping.limit(problem.size)
+    head = getattr(problem, "head", None)
+    per_step = whole_steps(per_step, head)
     problem.solve(selected)
     history = {"kept": [], "loss": [], "reconstruction": [], "discrimination": [], "added": []}
     _record(history, problem.loss(), selected, [])
     while not stopping.done(history["loss"], int(selected.sum()), problem.size):
-        best = largest_outside(problem.scores(), selected, min(per_step, limit - int(selected.sum())))
+        best = largest_outside(problem.scores(), selected, min(per_step, limit - int(selected.sum())), head)
         selected[best] = True
         problem.solve(selected)
         _record(history, problem.loss(), selected, best.tolist())
@@ -82,10 +86,19 @@ def select_greedily(
     return Selection(selected, history)
 
 
-def largest_outside(scores: np.ndarray, selected: np.ndarray, count: int) -> np.ndarray:
-    """The `count` atoms outside `selected` with the largest scores, best first; of equal scores the lower index."""
+def largest_outside(scores: np.ndarray, selected: np.ndarray, count: int, head: np.ndarray | None = None) -> np.ndarray:
+    """The `count` atoms outside `selected` with the largest scores, best first; of equal scores the lower index.
+
+    Of channels in attention heads as many of each; `head` has the number of each channel's.
+    """
     outside = np.flatnonzero(~selected)
-    return outside[np.argsort(-scores[outside], kind="stable")[:count]]
+    return best_of_each(outside[np.argsort(-scores[outside], kind="stable")], count, head)
+
+
+def whole_steps(per_step: int, head: np.ndarray | None) -> int:
+    """B as a multiple of the number of attention heads, if the atoms lie in such."""
+    heads = 1 if head is None else int(head.max()) + 1
+    return heads * math.ceil(per_step / heads)
 
 
 def _record(history: dict[str, list], terms: LossTerms, selected: np.ndarray, added: list[int]) -> None:

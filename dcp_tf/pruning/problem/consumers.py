@@ -1,18 +1,20 @@
 """The kernels that consume a group of channels, which of their entries remain, and the atoms of a selection."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import keras
 import numpy as np
 
 from dcp_tf.graph import ChannelGraph, OperationRecord
-from dcp_tf.graph.rule import KeptChannels
+from dcp_tf.graph.kinds import output_axes
+from dcp_tf.graph.rule import Axis, KeptChannels, across
 from dcp_tf.graph.trace import unwrapped
 
 # What `ChannelGraph.consumers` returns: a layer's record, the index of a weight, the axis of its input channels, and
 # for each position of the axis the channel of the group (-1: of another group).
-Consumer = tuple[OperationRecord, int, int, np.ndarray]
+Consumer = tuple[OperationRecord, int, Axis, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,15 +26,15 @@ class ConsumerKernel:
     Attributes:
         operation: the layer.
         kernel: its weight.
-        axis: of the kernel's input channels.
-        channel: per position of the axis the channel of the group, -1 for channels of other groups.
+        axis: of the kernel's input channels, or several where heads and their channels have an axis each.
+        channel: per position of the axis (or table of several) the channel of the group, -1 for those of other groups.
         mask: False where the kernel is held at zero.
         atom: number of the atom (channel or kernel) that an entry belongs to, -1 for other groups.
     """
 
     operation: keras.Layer
     kernel: keras.Variable
-    axis: int
+    axis: Axis
     channel: np.ndarray
     mask: np.ndarray
     atom: np.ndarray
@@ -44,7 +46,8 @@ class ConsumerKernel:
     @property
     def matrix(self) -> np.ndarray:
         """The kernel's values as a float64 matrix (inputs of one output value, outputs)."""
-        return self.kernel.numpy().reshape(-1, self.kernel.shape[-1]).astype(np.float64)
+        rows = math.prod(self.kernel.shape[: -output_axes(self.operation)])
+        return self.kernel.numpy().reshape(rows, -1).astype(np.float64)
 
     def from_matrix(self, values: np.ndarray) -> np.ndarray:
         """A matrix of that form as values for the kernel."""
@@ -70,7 +73,7 @@ class KernelMasks:
         kernels = []
         for record, index, axis, channel in consumers:
             kernel = record.operation.weights[index]
-            atom = _along(axis, channel, kernel)
+            atom = across(axis, channel, len(kernel.shape))
             self._kernels[id(kernel)] = kernel
             mask = self._masks.setdefault(id(kernel), np.ones_like(atom, bool))
             kernels.append(ConsumerKernel(record.operation, kernel, axis, channel, mask, atom))
@@ -95,7 +98,7 @@ class KernelMasks:
                 for axis, labels in by_axis.items():
                     remains = kept.mask(labels)
                     if len(kernel.shape) > 1 and (index, axis) not in record.consumes and not remains.all():
-                        self.restrict(kernel, _along(axis, remains, kernel))
+                        self.restrict(kernel, across(axis, remains, len(kernel.shape)))
 
     def matrix(self, kernel: keras.Variable) -> np.ndarray:
         """Which kernels remain, boolean over the last two axes of a weight."""
@@ -124,7 +127,9 @@ def with_kernels(consumers: Sequence[ConsumerKernel], channels: np.ndarray) -> t
     """
     with_atoms, size = [], 0
     for consumer in consumers:
-        is_atom = _along(consumer.axis, (consumer.channel >= 0) & channels[consumer.channel], consumer.kernel)
+        is_atom = across(
+            consumer.axis, (consumer.channel >= 0) & channels[consumer.channel], len(consumer.kernel.shape)
+        )
         if has_kernels(consumer):
             pairs = [1] * (len(consumer.kernel.shape) - 2) + list(consumer.kernel.shape[-2:])
             is_atom = np.broadcast_to(is_atom, pairs) & consumer.mask
@@ -137,14 +142,15 @@ def with_kernels(consumers: Sequence[ConsumerKernel], channels: np.ndarray) -> t
 
 def has_kernels(consumer: ConsumerKernel) -> bool:
     """Whether the last two axes of a weight are its channels, and the group lies along one of them."""
-    return len(consumer.kernel.shape) - consumer.axis in (1, 2)
+    return isinstance(consumer.axis, int) and len(consumer.kernel.shape) - consumer.axis in (1, 2)
 
 
 def channels_read(consumers: Sequence[ConsumerKernel], size: int) -> np.ndarray:
     """Which of a group's channels any of its consumers still reads, boolean of shape (size,)."""
     read = np.zeros(size, bool)
     for consumer in consumers:
-        others = tuple(a for a in range(consumer.mask.ndim) if a != consumer.axis)
+        own = (consumer.axis,) if isinstance(consumer.axis, int) else consumer.axis
+        others = tuple(a for a in range(consumer.mask.ndim) if a not in own)
         is_read = np.broadcast_to(consumer.mask.any(others), consumer.channel.shape) & (consumer.channel >= 0)
         read[consumer.channel[is_read]] = True
     return read
@@ -154,8 +160,3 @@ def biases_of(consumers: Sequence[ConsumerKernel]) -> list[keras.Variable]:
     """The biases of the layers that own the kernels, each once."""
     biases = [getattr(unwrapped(consumer.operation), "bias", None) for consumer in consumers]
     return list({id(bias): bias for bias in biases if bias is not None}.values())
-
-
-def _along(axis: int, values: np.ndarray, kernel: keras.Variable) -> np.ndarray:
-    """A vector over an axis of a kernel, in a shape that broadcasts against it."""
-    return values.reshape([-1 if a == axis else 1 for a in range(len(kernel.shape))])

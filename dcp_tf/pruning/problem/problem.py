@@ -1,7 +1,7 @@
 """Algorithm 2's problem for one group: scores and sub-problem over the layers that consume it."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from dcp_tf.errors import RunError
 from dcp_tf.graph import ChannelGraph
+from dcp_tf.graph.trace import Trace
 from dcp_tf.graph_function import graph_function
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import ActivationCursor, Batches, Joined, compiled
@@ -16,7 +17,7 @@ from dcp_tf.pruning.activations.linear import run_linear
 from dcp_tf.pruning.problem.algorithm2 import LossTerms
 from dcp_tf.pruning.problem.consumers import ConsumerKernel, biases_of
 from dcp_tf.pruning.problem.scores import SCORES
-from dcp_tf.pruning.problem.stages import StageLoss
+from dcp_tf.pruning.problem.stages import StageLoss, Unit
 from dcp_tf.settings.selection import Search
 from dcp_tf.settings.training import TrainConfig
 from dcp_tf.training.targets import loss_on, samples_in
@@ -68,7 +69,7 @@ class ChannelProblem:
         cache: Cache,
         rng: np.random.Generator,
         fisher: Callable[[], Mapping[int, np.ndarray]] | None = None,
-        is_map: bool = False,
+        unit: Unit | None = None,
     ):
         """Caches the inputs of the group's consumers.
 
@@ -85,9 +86,9 @@ class ChannelProblem:
             rng: shuffles the batches of each sub-problem.
             fisher: returns the Fisher matrices of L_S at the outputs of the consumers' calls, see `fisher_matrices`;
                 None: measure them when needed.
-            is_map: see `Unit`.
+            unit: what the atoms are, if they are channels; None: of one feature map, or kernels.
         """
-        self.name = name
+        self.name, self.graph = name, graph
         self.size = size
         self.consumers = list(consumers)
         self.curvatures = np.zeros(size)
@@ -95,10 +96,13 @@ class ChannelProblem:
         self.stage_loss = stage_loss
         self.labels = list(labels)
         self._rng = rng
-        self.fisher, self.is_map = fisher, is_map
+        self.fisher, self.is_map = fisher, unit is not None and unit.is_map
+        self.head, self.pairs = (None, False) if unit is None or unit.kernels else (unit.head, unit.pairs)
         trace = graph.trace
         self.reading = {i for c in self.consumers for i in graph.calls_of(graph.records[id(c.operation)])}
-        outputs = [t for i in sorted(self.reading) for t in trace.calls[i].outputs]
+        # Pairs of a query and a key matter by what attention makes of them.
+        self.measured = products_of(trace, self.reading) if self.pairs else self.reading
+        outputs = [t for i in sorted(self.measured) for t in trace.calls[i].outputs]
         compared = stage_loss.tensors if settings.discrimination else ()
         goals = [*outputs, *compared]
         after = trace.dependents(self.reading)
@@ -115,7 +119,7 @@ class ChannelProblem:
             self.loss_inputs = Joined(self.inputs, _tensors(cursor, constants, cache))
         self.base = None
         if settings.reconstruction:
-            function = _baseline_outputs(base_cursor, sorted(self.reading))
+            function = _baseline_outputs(base_cursor, sorted(self.measured))
             self.base = _cache(base_cursor, function, base_cursor.bytes_of(outputs), None, cache)
         self._start = [c.kernel.numpy() for c in self.consumers]
         self._selected = np.zeros(size, bool)
@@ -240,7 +244,7 @@ class ChannelProblem:
 
     def _forward(self, inputs, base, labels) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         values = dict(zip(self.known, inputs, strict=True))
-        read_outputs = run_linear(self.trace, self.calls, self.reading, values)
+        read_outputs = run_linear(self.trace, self.calls, self.measured, values)
         zero = tf.constant(0.0)
         reconstruction = (
             tf.add_n([0.5 * tf.reduce_mean(tf.square(a - b)) for a, b in zip(base, read_outputs, strict=True)])
@@ -291,6 +295,12 @@ class ChannelProblem:
         self._terms_and_gradients = compiled(evaluate, examples, tf.TensorSpec((), tf.float32))
         self._step = compiled(step, examples)
         self._reset = graph_function(reset, input_signature=[])
+
+
+def products_of(trace: Trace, calls: Collection[int]) -> set[int]:
+    """The first calls behind some others, on each path, that join several tensors: the products of attention."""
+    joining = {i for i in trace.dependents(calls) - set(calls) if len(trace.calls[i].inputs) > 1}
+    return {i for i in joining if not joining & set(trace.needed(trace.calls[i].inputs, trace.inputs))}
 
 
 def _baseline_outputs(cursor: ActivationCursor, reading: Sequence[int]) -> Callable:

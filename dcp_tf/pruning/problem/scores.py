@@ -30,7 +30,8 @@ def code(consumers: Consumers, gradients: Arrays, start: Arrays, curvatures: np.
     """`sum_j ||G_jk||_F`, the kernels' norms summed over the filters, as in the authors' code."""
     scores = np.zeros(len(curvatures))
     for consumer, gradient in zip(consumers, gradients, strict=True):
-        channels = (gradient.ndim - 2, gradient.ndim - 1) if has_kernels(consumer) else (consumer.axis,)
+        own = (consumer.axis,) if isinstance(consumer.axis, int) else consumer.axis
+        channels = (gradient.ndim - 2, gradient.ndim - 1) if has_kernels(consumer) else own
         inside = tuple(a for a in range(gradient.ndim) if a not in channels)
         norms = np.sqrt(np.square(gradient, dtype=np.float64).sum(inside, keepdims=True))
         scores += consumer.sums(norms, len(scores))

@@ -48,6 +48,8 @@ class Unit:
         kernels: whether single kernels are selected, not channels.
         is_map: whether the channels are those of one feature map, which no reader of them changes: not of a residual
             stream, and not kernels.
+        head: of channels in attention heads the number of each one's, see `ChannelGroup`; else None.
+        pairs: whether they are pairs of channels of a query and a key, whose consumer makes those of the key.
     """
 
     name: str
@@ -56,6 +58,8 @@ class Unit:
     calls: tuple[int, ...]
     kernels: bool = False
     is_map: bool = False
+    head: np.ndarray | None = None
+    pairs: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +82,8 @@ def channel_unit(graph: ChannelGraph, group: ChannelGroup) -> Unit:
     consumers = tuple(graph.consumers(group))
     calls = sorted({i for record, *_ in consumers for i in graph.calls_of(record)})
     is_map = not group.residual and not {*group.producers} & {*group.consumers}
-    return Unit(group.name, group.size, consumers, tuple(calls), is_map=is_map)
+    head, pairs = group.head, group.silenced
+    return Unit(group.name, group.size, consumers, tuple(calls), is_map=is_map, head=head, pairs=pairs)
 
 
 def kernel_units(graph: ChannelGraph, exclude: Callable[[str], bool] = lambda name: False) -> list[Unit]:
@@ -119,10 +124,13 @@ def _reads_image(graph: ChannelGraph, record: OperationRecord) -> bool:
 
 
 def in_stages(graph: ChannelGraph, units: Sequence[Unit], losses: Sequence[StageLoss]) -> list[Stage]:
-    """Assigns each unit to the first loss that follows all its layers, or to the last; units go shallow to deep."""
+    """Assigns each unit to the first loss that follows all its layers, or to the last; units go shallow to deep.
+
+    Attention heads go before the channels in them, which the same layer reads.
+    """
     behind = [set(graph.trace.needed(t.tensors, graph.trace.inputs)) for t in losses[:-1]]
     stages: list[list[Unit]] = [[] for _ in losses]
-    for unit in sorted(units, key=lambda u: u.calls[0]):
+    for unit in sorted(units, key=lambda u: (u.calls[0], u.head is not None)):
         stages[next((p for p, before in enumerate(behind) if set(unit.calls) <= before), -1)].append(unit)
     return [Stage(p, tuple(u), t) for p, (u, t) in enumerate(zip(stages, losses, strict=True), start=1)]
 

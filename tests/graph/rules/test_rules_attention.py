@@ -1,11 +1,17 @@
 """Attention, transformer blocks, Einstein sums, and statistics over channels that the user lets go."""
 
+import math
+
 import keras
+import numpy as np
 import pytest
-from equivalence import check, example_inputs, outputs, randomize
+from equivalence import check, difference, example_inputs, outputs, randomize
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from keras import layers
 
-from dcp_tf.graph import ChannelGraph, count_cost, rebuild
+from dcp_tf.errors import UsageError
+from dcp_tf.graph import ChannelGraph, count_cost, group_fractions, masked, rebuild
 
 
 def block(x, width, name):
@@ -23,8 +29,16 @@ def transformer():
     return keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling1D()(y)))
 
 
-def test_hidden_widths_of_a_transformer_shrink():
-    graph, _ = check(transformer(), prunable={"first_hidden": 12, "second_hidden": 10}, save=True)
+def of_heads(name, heads, pairs, values):
+    """The groups inside of an attention layer: heads, pairs of query and key, and value channels."""
+    sizes = {"heads": heads, "query": heads * pairs, "value": heads * values}
+    return {f"{name}/{part}": size for part, size in sizes.items()}
+
+
+def test_widths_and_heads_of_a_transformer_shrink():
+    heads = of_heads("first_attention", 2, 4, 4) | of_heads("second_attention", 2, 4, 4)
+    graph, small = check(transformer(), prunable=heads | {"first_hidden": 12, "second_hidden": 10}, save=True)
+    assert small.get_layer("first_attention").num_heads == 1
     assert "takes statistics over the channels" in graph.group("words").pinned_because
 
 
@@ -59,16 +73,20 @@ def test_attention_reads_and_makes_channels():
     a, b, c = (layers.Dense(n, name=name)(x) for n, name in ((6, "query"), (7, "value"), (8, "key")))
     y = layers.MultiHeadAttention(2, 4, value_dim=3, output_shape=10, name="attention")(a, b, c)
     model = keras.Model(x, layers.Dense(2)(layers.Dense(6, name="after")(y)))
-    check(model, prunable={"query": 6, "value": 7, "key": 8, "attention": 10, "after": 6}, save=True)
+    ends = {"query": 6, "value": 7, "key": 8, "attention": 10, "after": 6}
+    check(model, prunable=ends | of_heads("attention", 2, 4, 3), save=True)
     costs = {cost.path: cost.macs for cost in count_cost(model).layers}
-    assert costs["attention"] == 9 * (6 * 8 + 7 * 6 + 8 * 8 + 6 * 10)
+    projections = {"/query": 6 * 8, "/value": 7 * 6, "/key": 8 * 8, "": 6 * 10}
+    assert {name: costs[f"attention{name}"] for name in projections} == {n: 9 * c for n, c in projections.items()}
+    assert costs["attention/heads"] == 9 * 9 * 2 * (4 + 3)
 
 
 def test_attention_with_an_open_output_shape():
     x = keras.Input((9, 5))
     y = layers.Dense(6, name="query")(x)
     y = layers.MultiHeadAttention(2, 4, name="attention")(y, layers.Dense(7, name="value")(x))
-    check(keras.Model(x, layers.Dense(2)(y)), prunable={"query": 6, "value": 7, "attention": 6}, save=True)
+    ends = {"query": 6, "value": 7, "attention": 6}
+    check(keras.Model(x, layers.Dense(2)(y)), prunable=ends | of_heads("attention", 2, 4, 4), save=True)
 
 
 def test_attention_with_a_mask_is_pinned():
@@ -115,8 +133,77 @@ def test_einsum_dense_along_a_middle_axis():
     check(keras.Model(x, layers.Dense(2)(layers.Flatten()(y))), prunable={"first": 8, "einsum": 6}, save=True)
 
 
+def test_einsum_dense_with_two_new_axes():
+    x = keras.Input((9, 5))
+    y = layers.EinsumDense("abc,cde->abde", (9, 2, 4), bias_axes="de", name="einsum")(layers.Dense(8, name="first")(x))
+    check(keras.Model(x, layers.Dense(2)(y)), prunable={"first": 8, "einsum": 4}, save=True)
+
+
 def test_other_einsum_dense_layers_are_pinned():
     x = keras.Input((9, 5))
-    y = layers.EinsumDense("abc,cde->abde", (9, 2, 4), name="einsum")(layers.Dense(8, name="first")(x))
+    y = layers.Reshape((9, 2, 4))(layers.Dense(8, name="first")(x))
+    y = layers.EinsumDense("abhc,hcd->abhd", (9, 2, 3), name="einsum")(y)
     graph, _ = check(keras.Model(x, layers.Dense(2)(y)), shrinks=False)
     assert "no Dense layer" in graph.group("first").pinned_because
+
+
+def attention_model(kind, heads, pairs, values, **options):
+    x = keras.Input((5, 6))
+    y, z = (layers.Dense(n, name=name)(x) for n, name in ((7, "query"), (7 if kind == "grouped" else 8, "value")))
+    if kind == "grouped":
+        y = layers.GroupQueryAttention(pairs, 2 * heads, heads, name="attention", **options)(y, z)
+    else:
+        causal = options.pop("use_causal_mask", False)
+        attention = layers.MultiHeadAttention(heads, pairs, value_dim=values, name="attention", **options)
+        y = attention(y, z, use_causal_mask=causal)
+    return keras.Model(x, layers.Dense(2)(y))
+
+
+@settings(max_examples=5)
+@given(st.data())
+def test_rebuilt_attention_equals_masked_attention(data):
+    draw = data.draw
+    kind = draw(st.sampled_from(["full", "full", "grouped"]))
+    options = {"use_bias": draw(st.booleans()), "use_gate": draw(st.booleans())} if draw(st.booleans()) else {}
+    if kind == "full" and draw(st.booleans()):
+        options["use_causal_mask"] = True
+    model = attention_model(kind, draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.integers(1, 4)), **options)
+    check(model, seed=draw(st.integers(0, 99)), rate=draw(st.sampled_from([0.2, 0.5, 0.9])), save=True)
+
+
+def test_the_heads_of_a_layer_keep_other_channels_but_as_many():
+    model = attention_model("full", 2, 4, 3)
+    randomize(model)
+    graph = ChannelGraph(model)
+    kept = graph.kept({"attention/value": [0, 2, 3, 4], "attention/query": [1, 3, 4, 5]})
+    small, inputs = rebuild(graph, kept), example_inputs(model)
+    attention = small.get_layer("attention")
+    assert (attention.num_heads, attention.key_dim, attention.value_dim) == (2, 2, 2)
+    assert difference(outputs(masked(graph, kept), inputs), outputs(small, inputs)) < 1e-5
+    with pytest.raises(UsageError, match=r"as many channels, at least one; received \[2, 1\]"):
+        graph.kept({"attention/value": [0, 2, 3]})
+    # Channels of a head that goes do not count.
+    kept = graph.kept({"attention/value": [0, 2, 3], "attention/heads": [0]})
+    assert rebuild(graph, kept).get_layer("attention").value_dim == 2
+
+
+def test_the_scale_of_the_logits_stays():
+    model = attention_model("full", 2, 4, 3)
+    graph = ChannelGraph(model)
+    small = rebuild(graph, graph.kept({"attention/query": [0, 4]}))
+    old, new = (np.asarray(m.get_layer("attention").query_dense.kernel) for m in (model, small))
+    np.testing.assert_allclose(new[:, :, 0], old[:, :, 0] / math.sqrt(4), rtol=1e-6)
+
+
+def test_a_closed_graph_has_the_fingerprint_of_earlier_versions():
+    model = attention_model("full", 2, 4, 3)
+    closed = ChannelGraph(model, opens_attention=False)
+    assert {g.name for g in closed.prunable()} == {"query", "value", "attention"}
+    assert closed.fingerprint() in ChannelGraph(model).fingerprints()
+
+
+def test_fractions_count_heads_and_their_products():
+    fractions = group_fractions(ChannelGraph(attention_model("full", 2, 4, 3)))
+    assert fractions["attention/heads"][1] == pytest.approx(
+        fractions["attention/query"][1] + fractions["attention/value"][1]
+    )

@@ -32,9 +32,13 @@ PROBLEMS = st.tuples(
 )
 
 
+def plain_group(name, size):
+    return types.SimpleNamespace(name=name, size=size, heads=1, head=None, are_heads=False)
+
+
 def problem(drawn):
     shapes, share, round_to, minimum, seed = drawn
-    groups = [types.SimpleNamespace(name=f"g{i}", size=size) for i, (size, _) in enumerate(shapes)]
+    groups = [plain_group(f"g{i}", size) for i, (size, _) in enumerate(shapes)]
     costs = {f"g{i}": cost for i, (_, cost) in enumerate(shapes)}
     rng = np.random.default_rng(seed)
     prices = {g.name: np.sort(rng.random(g.size)) for g in groups}
@@ -75,7 +79,7 @@ def test_a_looser_limit_never_makes_the_model_much_smaller(drawn):
 
 
 def test_the_least_worthy_channels_of_all_groups_go():
-    groups = [types.SimpleNamespace(name=name, size=4) for name in "ab"]
+    groups = [plain_group(name, 4) for name in "ab"]
     prices = {"a": np.array([1.0, 2.0, 3.0, 9.0]), "b": np.array([4.0, 5.0, 6.0, 7.0])}
     kept = [
         allocate(groups, prices, lambda widths, most=most: sum(widths.values()) <= most) for most in (7, 6, 5, 4, 3, 2)
@@ -85,7 +89,7 @@ def test_the_least_worthy_channels_of_all_groups_go():
 
 def test_worth_that_falls_on_the_way_does_not_tempt():
     """Elimination may pay for one channel and get the next one free: only the first price counts."""
-    groups = [types.SimpleNamespace(name=name, size=4) for name in "ab"]
+    groups = [plain_group(name, 4) for name in "ab"]
     prices = {"a": np.array([5.0, 0.0, 0.0, 0.0]), "b": np.array([4.0, 4.0, 4.0, 4.0])}
     assert allocate(groups, prices, lambda widths: sum(widths.values()) <= 6) == {"a": 4, "b": 2}
 

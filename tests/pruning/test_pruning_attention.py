@@ -1,0 +1,130 @@
+"""Heads, value channels and query-key pairs are chosen by every method, as many of each head."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from pruning_nets import BARE
+
+import dcp_tf
+from dcp_tf.graph import ChannelGraph
+
+HEADS, SIZE = 2, 4
+INSIDE = ("attention/heads", "attention/query", "attention/value")
+
+
+def network(by_hand=False):
+    keras.utils.set_random_seed(3)
+    x = keras.Input((6, 5))
+    y = layers.Dense(7, activation="relu", name="first")(x)
+    if by_hand:
+        query, key, value = (
+            layers.Reshape((6, HEADS, SIZE))(layers.Dense(HEADS * SIZE, name=name)(y)) for name in ("q", "k", "v")
+        )
+        scores = ops.softmax(ops.einsum("bqhd,bkhd->bhqk", query, key))
+        y = layers.Reshape((6, HEADS * SIZE))(ops.einsum("bhqk,bkhd->bqhd", scores, value))
+        y = layers.Dense(7, name="attention")(y)
+    else:
+        y = layers.MultiHeadAttention(HEADS, SIZE, name="attention")(y, y)
+    y = layers.GlobalAveragePooling1D()(layers.ReLU()(y))
+    model = keras.Model(x, layers.Dense(3, activation="softmax", name="classes")(y))
+    rng = np.random.default_rng(0)
+    for weight in model.weights:
+        weight.assign(rng.normal(size=weight.shape))
+    return model
+
+
+def data(count=48):
+    rng = np.random.default_rng(1)
+    return rng.normal(size=(count, 6, 5)).astype("float32"), rng.integers(0, 3, count)
+
+
+def plain(rates, exclude, **settings):
+    """DCP on one group, without anything but the choice and the fit."""
+    options = {"round_to": 1, "min_channels": 1, "discrimination": 0.0, "auxiliary_losses": 0, "recover": 0}
+    return dcp_tf.DCP(rates=rates, exclude=exclude, **options | settings)
+
+
+def repeat_channel(kernel, bias, factor):
+    """Makes the second channel of each head a multiple of the first."""
+    for variable in (kernel, bias):
+        values = np.asarray(variable).reshape(-1, HEADS, SIZE)
+        values[..., 1] = factor * values[..., 0]
+        variable.assign(values.reshape(variable.shape))
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("what", ["query", "value"])
+def test_a_channel_that_repeats_another_goes_without_loss(what, by_hand):
+    model = network(by_hand)
+    attention = None if by_hand else model.get_layer("attention")
+    layer = model.get_layer(what[0]) if by_hand else getattr(attention, f"{what}_dense")
+    repeat_channel(layer.kernel, layer.bias, 2.0)
+    graph = ChannelGraph(model)
+    (name,) = (g.name for g in graph.prunable() if g.head is not None and g.silenced == (what == "query"))
+    others = tuple(g.name for g in graph.prunable() if g.name != name)
+    images, labels = data()
+    method = plain(((name, 1 / SIZE),), others)
+    result = dcp_tf.prune(model, (images, labels), method, **BARE, verbose=0)
+    assert len(result.plan.channels[name]) == HEADS * (SIZE - 1)
+    np.testing.assert_allclose(result.model.predict(images, verbose=0), model.predict(images, verbose=0), atol=2e-3)
+
+
+def test_a_channel_that_attention_reads_goes_without_loss():
+    model = network()
+    first = model.get_layer("first")
+    for variable in (first.kernel, first.bias):
+        values = np.array(variable)
+        values[..., 1] = 2 * values[..., 0]
+        variable.assign(values)
+    images, labels = data()
+    method = plain((("first", 1 / 7),), (*INSIDE, "attention"))
+    result = dcp_tf.prune(model, (images, labels), method, **BARE, verbose=0)
+    assert len(result.plan.channels["first"]) == 6
+    np.testing.assert_allclose(result.model.predict(images, verbose=0), model.predict(images, verbose=0), atol=2e-2)
+
+
+METHODS = {
+    "l1": dcp_tf.L1,
+    "taylor": lambda **s: dcp_tf.Taylor(selection_samples=32, **s),
+    "random": dcp_tf.Random,
+    "thinet": lambda **s: dcp_tf.ThiNet(selection_samples=32, **s),
+    "fast": lambda **s: dcp_tf.DCP(selection_samples=32, auxiliary_losses=0, recover=0, **s),
+    "exact": lambda **s: dcp_tf.DCP(selection_samples=32, auxiliary_losses=0, selection="exact", **s),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_prunes_inside_of_attention(name):
+    model = network()
+    method = METHODS[name](rate=0.5, round_to=1, min_channels=1, rates=(("attention/heads", 0.5),), exclude=("first",))
+    result = dcp_tf.prune(model, data(), method, **BARE, verbose=0)
+    attention = result.model.get_layer("attention")
+    # A common rate is shared by heads and the channels in them: of four channels two and a bit stay.
+    assert (attention.num_heads, attention.key_dim, attention.value_dim) == (1, 3, 3)
+    kept = {part: len(result.plan.channels[part]) for part in INSIDE}
+    assert kept == {"attention/heads": 1, "attention/query": 3, "attention/value": 3}
+    assert result.plan.apply(model).count_params() == result.model.count_params()
+
+
+def test_plans_of_two_rounds_compose():
+    model = network()
+    method = dcp_tf.L1(round_to=1, min_channels=1, rate=0.3, rates=(("attention/heads", 0.5),))
+    first = dcp_tf.prune(model, data(), method, **BARE, verbose=0)
+    second = dcp_tf.prune(first.model, data(), dcp_tf.L1(round_to=1, min_channels=1, rate=0.4), **BARE, verbose=0)
+    images, _ = data()
+    both = first.plan.then(second.plan).apply(model)
+    np.testing.assert_allclose(
+        both.predict(images, verbose=0), second.model.predict(images, verbose=0), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_a_target_counts_the_products():
+    model = network()
+    target = dcp_tf.Target("macs", "60%")
+    method = dcp_tf.L1(target=target, allocation="uniform", round_to=1, min_channels=1)
+    result = dcp_tf.prune(model, data(), method, **BARE, verbose=0)
+    before, after = (dcp_tf.graph.count_cost(m) for m in (model, result.model))
+    assert 0.45 < after.macs / before.macs <= 0.6
+    products = next(layer.macs for layer in before.layers if layer.path == "attention/heads")
+    assert products == 2 * 6 * 6 * HEADS * SIZE
