@@ -4,6 +4,7 @@ No root and no container is needed: apt fetches packages into folders of our own
 lists alone; they are unpacked and not installed. What is fetched is what the system's package sources sign.
 """
 
+import math
 import os
 import pathlib
 import platform
@@ -12,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from urllib.parse import unquote
 
@@ -24,7 +25,14 @@ from dcp_tf.tflite.arm.environment import ABOUT, ArmEnvironment, default_folder
 _EMULATOR = ("qemu-user",)
 _GUEST = ("python3-minimal", "libpython3-stdlib", "libstdc++6", "libgomp1")
 _PORTS = "http://ports.ubuntu.com/ubuntu-ports"  # Ubuntu has its Arm packages on another server
-_UBUNTU_KEYS = "/usr/share/keyrings/ubuntu-archive-keyring.gpg"
+_KEYS = "/usr/share/keyrings/{}-archive-keyring.gpg"
+# Later releases link qemu-user statically, so that it cannot load plugins: the emulator is that of an earlier one then,
+# with its own C library. Release from which on, server, suite, components.
+_STATIC_QEMU = {
+    "debian": (13, "http://deb.debian.org/debian", "bookworm", "main"),
+    "ubuntu": (25, "http://archive.ubuntu.com/ubuntu", "noble", "main universe"),
+}
+_LOADER = "lib64/ld-linux-x86-64.so.2"
 
 
 def set_up(
@@ -53,6 +61,10 @@ def set_up(
         place.mkdir()
         say("fetching the emulator (qemu-user) by apt")
         emulator = _fetch(_EMULATOR, "amd64", place / "host")
+        if not (place / "host" / _LOADER).exists():
+            raise RunError(
+                f"qemu-user {emulator['qemu-user']} of this system loads no plugins, which count instructions"
+            )
         say("fetching Python for Arm by apt")
         _fetch(_GUEST, "arm64", place / "guest")
         python = os.readlink(place / "guest/usr/bin/python3")
@@ -108,7 +120,7 @@ def _fetch(packages: Sequence[str], architecture: str, place: pathlib.Path) -> d
             "APT::Architecture": architecture,
             "APT::Architectures": architecture,
             "APT::Sandbox::User": "root",  # no other user can read the temporary folder
-            **_sources(architecture, lists),
+            **_sources(platform.freedesktop_os_release(), architecture, lists),
         }
         apt = ["apt-get", "-qq", *(part for name, value in options.items() for part in ("-o", f"{name}={value}"))]
         _run([*apt, "update"], "apt cannot read its package lists")
@@ -118,19 +130,31 @@ def _fetch(packages: Sequence[str], architecture: str, place: pathlib.Path) -> d
         place.mkdir()
         for archive in archives:
             _run(["dpkg-deb", "-x", str(archive), str(place)], f"{archive.name} cannot be unpacked")
+    _link_merged(place)
     return {package: unquote(version) for package, version in (archive.name.split("_")[:2] for archive in archives)}
 
 
-def _sources(architecture: str, folder: pathlib.Path) -> dict[str, pathlib.Path | str]:
-    """Options that name the package sources, where the system's own do not have the architecture."""
-    system = platform.freedesktop_os_release()
-    if system.get("ID") != "ubuntu" or architecture != "arm64":
+def _link_merged(place: pathlib.Path) -> None:
+    """Links /lib and the like to /usr, as newer systems do, whose packages hold files there alone."""
+    for name in ("bin", "lib", "lib64"):
+        if (place / "usr" / name).is_dir() and not (place / name).exists():
+            (place / name).symlink_to(pathlib.Path("usr", name))
+
+
+def _sources(system: Mapping[str, str], architecture: str, folder: pathlib.Path) -> dict[str, pathlib.Path | str]:
+    """Options that name the package sources, where the system's own do not have what is needed."""
+    name = system.get("ID", "")
+    release, server, suites, components = _STATIC_QEMU.get(name, (math.inf, "", "", ""))
+    if architecture == "arm64" and name == "ubuntu":
+        server, components = _PORTS, "main universe"
+        suites = " ".join(f"{system['VERSION_CODENAME']}{end}" for end in ("", "-updates", "-security"))
+    elif architecture == "arm64" or float(system.get("VERSION_ID", math.inf)) < release:
         return {}
-    suites = " ".join(f"{system['VERSION_CODENAME']}{end}" for end in ("", "-updates", "-security"))
-    source = f"Types: deb\nURIs: {_PORTS}\nSuites: {suites}\nComponents: main universe\nSigned-By: {_UBUNTU_KEYS}\n"
+    keys = _KEYS.format(name)
+    source = f"Types: deb\nURIs: {server}\nSuites: {suites}\nComponents: {components}\nSigned-By: {keys}\n"
     parts = folder / "parts"
     parts.mkdir()
-    (parts / "ports.sources").write_text(source, encoding="ascii")
+    (parts / "dcp_tf.sources").write_text(source, encoding="ascii")
     return {"Dir::Etc::sourcelist": "/dev/null", "Dir::Etc::sourceparts": parts}
 
 
