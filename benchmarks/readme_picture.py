@@ -107,7 +107,7 @@ def _draw(points: list[dict], machine: str, palette: Palette, path: pathlib.Path
                 axes.plot(x[1:], y[1:], marker, color=color, markersize=8, zorder=3)
                 if method == methods[0] and mode == "float32":
                     for point, xy in zip(line, zip(x[1:], y[1:], strict=True), strict=True):
-                        text = f"{point['macs'] - 1:.0%} MACs".replace("-", "\N{MINUS SIGN}")
+                        text = f"\N{MINUS SIGN}{int(100 - 100 * point['macs'])}% MACs"  # rounded down
                         axes.annotate(text, xy, (-11, 4), textcoords="offset points", ha="right", color=palette.muted)
             at = original["median_ms"], 100 * original["top1"]
             axes.plot(*at, marker, color=palette.baseline, markersize=10, zorder=4)
