@@ -74,8 +74,9 @@ def made(subject, name: str, settings: Deployment, flags):
                 dataset, train=train.take(train.balanced_subset(flags.qat_images, flags.seed))
             )
         return make_qat_file(subject.model, dataset, subject.objective, settings, flags.seed)[0]
-    calibrated = Quantization(mode).is_calibrated
-    images = subject.dataset.train.representative(settings.calibration_samples, flags.seed) if calibrated else None
+    images = None
+    if Quantization(mode).takes_samples:
+        images = subject.dataset.train.representative(settings.calibration_samples, flags.seed)
     return tflite.convert(subject.model, mode, representative_data=images, bias_correction=not plain)
 
 

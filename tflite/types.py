@@ -41,6 +41,11 @@ class Quantization(enum.StrEnum):
         return self in (Quantization.INT8, Quantization.INT16X8)
 
     @property
+    def takes_samples(self) -> bool:
+        """Whether representative data are of use: to calibrate ranges, or at least to correct biases."""
+        return self.is_calibrated or self.weight_bits is not None
+
+    @property
     def is_integer(self) -> bool:
         """Whether all operations compute in integers."""
         return self.is_calibrated or self is Quantization.QAT

@@ -56,8 +56,8 @@ class Deployment(Settings):
     )
     bias_correction: bool = setting(
         True,
-        "Biases of int8 and int16x8 files make up for the shift of each channel's mean that rounded weights cause, "
-        "measured on up to 100 of the calibration images.",
+        "Biases of int8, int16x8 and weight-only files make up for the shift of each channel's mean that rounded "
+        "weights cause, measured on up to 100 of the calibration images.",
     )
     replace_prelu: bool = setting(
         False,

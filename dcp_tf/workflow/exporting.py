@@ -135,7 +135,8 @@ def export(
         name: what the files are called; None: the model's name.
         io: "float" or "int8": inputs and outputs of int8 files.
         strict: refuse int8 files in which an operation stays in float.
-        bias_correction: whether biases of int8 and int16x8 files make up for the shift that rounded weights cause.
+        bias_correction: whether biases of int8, int16x8 and weight-only files make up for the shift that rounded
+            weights cause.
         replace_prelu: make int8 files of `dcp_tf.replace_prelu(model)`, which are faster.
         runs: measured runs of each file; 0: no benchmark.
         threads: of the benchmark.

@@ -1,4 +1,4 @@
-"""Corrects the biases of an integer file so that its layers have the mean outputs of the float file.
+"""Corrects the biases of a file with rounded weights so that its layers have the mean outputs of the float file.
 
 Rounding the weights moves the mean of each channel, and the layers add these shifts up. What a bias can take back is
 measured on calibration samples, in execution order: each layer runs on the outputs of the corrected layers before it.
@@ -12,7 +12,7 @@ from ai_edge_litert import schema_py_generated as schema
 
 from dcp_tf import progress
 from dcp_tf.errors import RunError, UsageError
-from dcp_tf.tflite.conversion.biases import append_bias
+from dcp_tf.tflite.conversion.biases import BIAS_TYPES, set_bias
 from dcp_tf.tflite.conversion.stepper import Stepper
 from dcp_tf.tflite.schema import flatbuffer
 from dcp_tf.tflite.schema.memory_plan import memory_plan
@@ -23,16 +23,15 @@ _MEMORY = 256 << 20  # bytes of the activations of all samples
 # A bias does not move the values of a channel that ReLU or the integer type clips, so the others move further. Where
 # most are clipped, that is limited.
 _LEAST_ACTIVE = 0.25
-_INTEGERS = {schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64}
 
 
 def correct_means(content: bytes, reference: bytes, samples: Sequence[Sequence[np.ndarray]]) -> bytes:
-    """An integer file whose biases give each layer the mean outputs of the float file, channel by channel.
+    """A file with rounded weights whose biases give each layer the mean outputs of the float file, channel by channel.
 
     A layer without a bias, or without its counterpart in the float file, stays as it is.
 
     Args:
-        content: an integer file.
+        content: an integer file, or one with rounded weights alone.
         reference: the float32 file of the same model.
         samples: calibration samples, each with one array (1, ...) for each input.
 
@@ -99,23 +98,17 @@ def _means(model: schema.ModelT, number: int, values: dict[int, list[np.ndarray]
 
 
 def _add(model: schema.ModelT, number: int, shift: np.ndarray) -> bool:
-    """Adds a shift to the bias of an operation, and of no other; False if it has no bias of integers."""
+    """Adds a shift to the bias of an operation, and of no other; False if it has no stored bias."""
     graph = model.subgraphs[0]
     operator = graph.operators[number]
     position = flatbuffer.KERNEL_INPUTS[flatbuffer.code_name(model.operatorCodes[operator.opcodeIndex])][2]
     index = int(operator.inputs[position]) if len(operator.inputs) > position else -1
     tensor = graph.tensors[index]
     stored = None if index < 0 else model.buffers[tensor.buffer].data
-    if stored is None or not len(stored) or tensor.type not in _INTEGERS:
+    if stored is None or not len(stored):
         return False
-    dtype, scale = _INTEGERS[tensor.type], np.asarray(tensor.quantization.scale, np.float64)
-    limits = np.iinfo(dtype)
-    bias = np.frombuffer(np.asarray(stored, np.uint8).tobytes(), dtype)
-    corrected = np.clip(np.round(bias + shift / scale), limits.min, limits.max).astype(dtype)
-    readers = sum(int(read) == index for other in graph.operators for read in other.inputs)
-    if readers == 1 and sum(other.buffer == tensor.buffer for other in graph.tensors) == 1:
-        model.buffers[tensor.buffer].data = np.frombuffer(corrected.tobytes(), np.uint8)
-    else:
-        operator.inputs = np.array(operator.inputs)
-        operator.inputs[position] = append_bias(model, index, corrected, number, scale)
+    bias = np.frombuffer(np.asarray(stored, np.uint8).tobytes(), BIAS_TYPES[tensor.type])
+    is_float = tensor.type == schema.TensorType.FLOAT32
+    scale = np.ones(1) if is_float else np.asarray(tensor.quantization.scale, np.float64)
+    set_bias(model, number, position, bias * scale + shift, scale)
     return True

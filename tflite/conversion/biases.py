@@ -16,6 +16,7 @@ from dcp_tf.errors import RunError
 from dcp_tf.tflite.schema import flatbuffer
 
 _INTEGERS = {schema.TensorType.INT32: np.int32, schema.TensorType.INT64: np.int64}
+BIAS_TYPES = {**_INTEGERS, schema.TensorType.FLOAT32: np.float32}
 _TOLERANCE = 1e-4  # scales are products of rounded float32 numbers
 
 
@@ -46,11 +47,8 @@ def correct_biases(content: bytes) -> bytes:
     wrong = list(wrong_biases(model))
     if not wrong:
         return content
-    graph = model.subgraphs[0]
     for bias in wrong:
-        inputs = np.array(graph.operators[bias.operation].inputs)
-        inputs[bias.position] = _rescaled(model, graph, inputs[bias.position], bias)
-        graph.operators[bias.operation].inputs = inputs
+        _rescale(model, bias)
     return flatbuffer.pack(model)
 
 
@@ -73,9 +71,10 @@ def wrong_biases(model: schema.ModelT) -> Iterator[WrongBias]:
         yield WrongBias(number, f"{name} ({_text(written).split(';')[0]})", positions[2], assumed)
 
 
-def _rescaled(model: schema.ModelT, graph: schema.SubGraphT, index: int, wrong: WrongBias) -> int:
-    """Adds a tensor with the same bias in the assumed scale; returns its number."""
-    tensor = graph.tensors[index]
+def _rescale(model: schema.ModelT, wrong: WrongBias) -> None:
+    """Gives an operation the same bias in the assumed scale."""
+    graph = model.subgraphs[0]
+    tensor = graph.tensors[graph.operators[wrong.operation].inputs[wrong.position]]
     scale, dtype = _scale(tensor), _INTEGERS[tensor.type]
     content = np.asarray(model.buffers[tensor.buffer].data, np.uint8)
     stored = np.frombuffer(content.tobytes(), dtype)
@@ -84,24 +83,31 @@ def _rescaled(model: schema.ModelT, graph: schema.SubGraphT, index: int, wrong: 
             f"the bias of {wrong.name} has a scale that does not fit its operation, which would add something else; "
             "export float16 or dynamic"
         )
-    rounded = np.round(stored.astype(np.float64) * scale / wrong.scale)
-    limits = np.iinfo(dtype)
-    return append_bias(
-        model, index, np.clip(rounded, limits.min, limits.max).astype(dtype), wrong.operation, wrong.scale
-    )
+    set_bias(model, wrong.operation, wrong.position, stored.astype(np.float64) * scale, wrong.scale)
 
 
-def append_bias(model: schema.ModelT, index: int, values: np.ndarray, operation: int, scale: np.ndarray) -> int:
-    """Adds a bias like tensor number `index` that one operation alone reads; returns its number."""
-    tensors = model.subgraphs[0].tensors
-    tensor = tensors[index]
-    model.buffers.append(schema.BufferT(data=np.frombuffer(values.tobytes(), np.uint8)))
-    quantization = schema.QuantizationParametersT(
-        scale=scale.astype(np.float32),
-        zeroPoint=np.zeros(len(scale), np.int64),
-        quantizedDimension=tensor.quantization.quantizedDimension,
-    )
-    tensors.append(
+def set_bias(model: schema.ModelT, operation: int, position: int, values: np.ndarray, scale: np.ndarray) -> None:
+    """Gives an operation, and no other that reads the same tensor, a bias of some values; integers in a scale."""
+    graph = model.subgraphs[0]
+    operator = graph.operators[operation]
+    index = int(operator.inputs[position])
+    tensor = graph.tensors[index]
+    dtype, quantization = BIAS_TYPES[tensor.type], tensor.quantization
+    if tensor.type in _INTEGERS:
+        limits = np.iinfo(dtype)
+        values = np.clip(np.round(values / scale), limits.min, limits.max)
+        quantization = schema.QuantizationParametersT(
+            scale=scale.astype(np.float32),
+            zeroPoint=np.zeros(len(scale), np.int64),
+            quantizedDimension=quantization.quantizedDimension,
+        )
+    buffer = schema.BufferT(data=np.frombuffer(values.astype(dtype).tobytes(), np.uint8))
+    readers = sum(int(read) == index for other in graph.operators for read in other.inputs)
+    if readers == 1 and sum(other.buffer == tensor.buffer for other in graph.tensors) == 1:
+        model.buffers[tensor.buffer], tensor.quantization = buffer, quantization
+        return
+    model.buffers.append(buffer)
+    graph.tensors.append(
         schema.TensorT(
             shape=tensor.shape,
             type=tensor.type,
@@ -111,7 +117,8 @@ def append_bias(model: schema.ModelT, index: int, values: np.ndarray, operation:
             hasRank=tensor.hasRank,
         )
     )
-    return len(tensors) - 1
+    operator.inputs = np.array(operator.inputs)
+    operator.inputs[position] = len(graph.tensors) - 1
 
 
 def _scale(tensor: schema.TensorT) -> np.ndarray | None:

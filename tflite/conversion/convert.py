@@ -33,14 +33,14 @@ def convert(
         model: a functional or sequential Keras 3 model with fixed input sizes, any number of inputs and outputs.
         quantization: a mode of `Quantization`, such as "float32", or "int8": all operations in integers, weights per
             channel.
-        representative_data: int8 and int16x8 only, typical inputs as the model takes them: an array (N, ...), a list
-            or dict of arrays (several inputs), or an iterable of batches, with or without labels. Some hundred are
-            enough: see `calibration.CALIBRATION_SAMPLES`.
+        representative_data: for int8 and int16x8, and for the biases of weight-only files: typical inputs as the model
+            takes them, an array (N, ...), a list or dict of arrays (several inputs), or an iterable of batches, with or
+            without labels. Some hundred are enough: see `calibration.CALIBRATION_SAMPLES`.
         io: int8 only, "float" (floats go in and out, converted inside) or "int8" (integers go in and out).
         allow_float: int8 and int16x8 only, whether operations without an integer kernel may stay in float; `inspect`
             lists them. Otherwise such a file is an error.
-        bias_correction: int8 and int16x8 only, whether biases make up for the shift of each channel's mean that the
-            rounded weights cause, as measured on some of the samples.
+        bias_correction: whether biases make up for the shift of each channel's mean that rounded weights cause, as
+            measured on some of the samples.
 
     Returns:
         The file, in memory. Its signature calls the inputs input_0, input_1 ... in the order of `model.inputs`, and
@@ -64,9 +64,12 @@ def convert(
     if quantization.weight_bits:
         require_quantizer()
     corrects = bias_correction and quantization.is_calibrated
-    content = run_converter(model, quantization, representative_data, io, allow_float, corrects)
+    data = representative_data if quantization.is_calibrated else None
+    content = run_converter(model, quantization, data, io, allow_float, corrects)
     if quantization.weight_bits:
-        content = quantize_weights(content, quantization.weight_bits)
+        content, reference = quantize_weights(content, quantization.weight_bits), content
+        if bias_correction and representative_data is not None:
+            content = correct_means(content, reference, list(calibration_samples(model, representative_data)[0]))
     file = TFLiteFile(content=content, quantization=quantization)
     if quantization.is_integer and not allow_float:
         check_integer(model, file)
@@ -84,9 +87,10 @@ def _check_arguments(quantization: Quantization, representative_data: Any, io: s
         )
     if io == "int8" and quantization is not Quantization.INT8:
         raise UsageError(f"io='int8' is for quantization='int8'. Received: {quantization.value!r}")
-    if representative_data is not None and not quantization.is_calibrated:
+    if representative_data is not None and not quantization.takes_samples:
         raise UsageError(
-            f"representative_data is for quantization='int8' and 'int16x8'; {quantization.value} measures no ranges"
+            f"representative_data is for quantization='int8', 'int16x8' and weight-only files; {quantization.value} "
+            "measures no ranges"
         )
 
 

@@ -54,7 +54,8 @@ def convert_in_mode(
     """
     from dcp_tf.tflite import convert  # here: it imports TensorFlow
 
-    if not Quantization(mode).is_calibrated:
+    quantization = Quantization(mode)
+    if not quantization.is_calibrated and not (quantization.takes_samples and bias_correction):
         return convert(model, mode)
     io = io if mode == "int8" else "float"
     return convert(

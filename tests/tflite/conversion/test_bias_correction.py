@@ -62,6 +62,14 @@ def test_the_corrected_file_is_nearer_to_its_model_and_as_large(made):
     assert abs(len(corrected.content) - len(plain.content)) < 1000
 
 
+def test_weights_in_four_bits_lose_less_with_samples(made):
+    pytest.importorskip("ai_edge_quantizer", reason="pip install 'dcp_tf[edge]'")
+    model = made[0]
+    files = [tflite.convert(model, "weight_only_int4", representative_data=data) for data in (None, IMAGES)]
+    plain, corrected = (tflite.check_parity(file, model, IMAGES, outputs="logits").mean_error for file in files)
+    assert corrected < 0.5 * plain
+
+
 def test_operations_that_share_a_bias_get_one_each():
     inputs = keras.Input((12, 12, 3))
     twins = [keras.layers.Conv2D(6, 3, name=name)(inputs) for name in ("one", "other")]
