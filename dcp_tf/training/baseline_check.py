@@ -284,9 +284,12 @@ class _Diagnosis:
         norms = batch_norms(self._model) if isinstance(self._model, keras.Model) else []
         if not norms:
             return check
-        with batch_statistics(self._model):
-            in_training = predict_function(self._model)
-            score = self._score(self._outputs_for(self._images, in_training), self._labels)
+        try:
+            with batch_statistics(self._model):
+                in_training = predict_function(self._model)
+                score = self._score(self._outputs_for(self._images, in_training), self._labels)
+        except RunError:  # NaN: not this
+            return check
         best = max([value, *(alternative.value for alternative in (*check.ranges, *check.orders))])
         initial = sum(
             not norm.moving_mean.numpy().any() and (norm.moving_variance.numpy() == 1).all() for norm in norms
