@@ -13,6 +13,7 @@ from keras import KerasTensor, layers
 from keras.src.ops.symbolic_arguments import SymbolicArguments
 
 ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
+_BY_NAME = {"keras_hub.src.layers.modeling.cached_multi_head_attention.CachedMultiHeadAttention"}
 _PARTS = ("query", "key", "value", "gate", "output")
 
 
@@ -65,7 +66,8 @@ def projections(layer: keras.Layer) -> dict[str, keras.Layer]:
 def can_open(node: Any) -> bool:
     """Whether a call is an attention without other tensors than query, value and key, of a layer as Keras has it."""
     layer, tensors, kwargs = node.operation, node.arguments.keras_tensors, node.arguments.kwargs
-    if type(layer) not in ATTENTION or len(node.outputs) != 1 or kwargs.get("return_attention_scores"):
+    known = type(layer) in ATTENTION or f"{type(layer).__module__}.{type(layer).__qualname__}" in _BY_NAME
+    if not known or len(node.outputs) != 1 or kwargs.get("return_attention_scores"):
         return False
     if not layer.built or any(x is not None for x in node.arguments.args[3:]):
         return False

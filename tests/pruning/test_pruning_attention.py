@@ -119,10 +119,16 @@ def test_plans_of_two_rounds_compose():
     )
 
 
-def test_a_target_counts_the_products():
+TARGETED = {
+    "uniform": lambda **s: dcp_tf.L1(allocation="uniform", **s),
+    "global": lambda **s: dcp_tf.DCP(selection_samples=32, auxiliary_losses=0, recover=0, **s),
+}
+
+
+@pytest.mark.parametrize("allocation", TARGETED)
+def test_a_target_counts_the_products(allocation):
     model = network()
-    target = dcp_tf.Target("macs", "60%")
-    method = dcp_tf.L1(target=target, allocation="uniform", round_to=1, min_channels=1)
+    method = TARGETED[allocation](target=dcp_tf.Target("macs", "60%"), round_to=1, min_channels=1)
     result = dcp_tf.prune(model, data(), method, **BARE, verbose=0)
     before, after = (dcp_tf.graph.count_cost(m) for m in (model, result.model))
     assert 0.45 < after.macs / before.macs <= 0.6
