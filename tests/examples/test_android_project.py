@@ -55,7 +55,7 @@ def test_resources_exist_and_are_used():
 @pytest.mark.parametrize(("name", "count"), [("heading", 5), ("row", 2), ("value", 2)])
 def test_texts_get_as_many_values_as_they_have_places(name, count):
     assert {int(place) for place in re.findall(r"%(\d)\$", strings()[name])} == set(range(1, count + 1))
-    (arguments,) = re.findall(rf"getString\(R\.string\.{name}, (.+)\)", code().replace(" else", "\n"))
+    (arguments,) = re.findall(rf"getString\(R\.string\.{name}, (.+)\)", code())
     assert len(re.split(r",(?![^()]*\))", arguments)) == count
 
 

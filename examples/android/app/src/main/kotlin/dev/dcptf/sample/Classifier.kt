@@ -71,7 +71,7 @@ class Classifier(assets: AssetManager, asset: String, wantsGpu: Boolean) : Close
         fun createOnGpu(assets: AssetManager, asset: String): CompiledModel? =
             try {
                 CompiledModel.create(assets, asset, CompiledModel.Options(Accelerator.GPU))
-            } catch (_: LiteRtException) {
+            } catch (refused: LiteRtException) {
                 null // no GPU, or an operation that it does not know
             }
     }

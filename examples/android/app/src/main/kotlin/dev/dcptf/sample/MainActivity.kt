@@ -8,12 +8,13 @@ import android.widget.Button
 import android.widget.CheckBox
 import android.widget.ImageView
 import android.widget.TextView
+import com.google.ai.edge.litert.LiteRtException
 import java.io.FileNotFoundException
 import java.util.concurrent.Executors
 
 /** Shows the images of the assets one after another, and what the model says of each. */
 class MainActivity : Activity() {
-    private val worker = Executors.newSingleThreadExecutor() // LiteRT is slow to load, and one model is not for two threads
+    private val worker = Executors.newSingleThreadExecutor() // a model takes time to load, and is not for two threads
     private var classifier: Classifier? = null // of the worker
     private var shown = 0
     private lateinit var images: List<String>
@@ -21,7 +22,7 @@ class MainActivity : Activity() {
     override fun onCreate(savedInstanceState: Bundle?) {
         super.onCreate(savedInstanceState)
         setContentView(R.layout.activity_main)
-        images = assets.list(IMAGES).orEmpty().sorted()
+        images = assets.list(IMAGES).orEmpty().filter { it.substringAfterLast('.').lowercase() in FORMATS }.sorted()
         findViewById<Button>(R.id.next).setOnClickListener {
             shown += 1
             show()
@@ -47,9 +48,11 @@ class MainActivity : Activity() {
             val image = assets.open("$IMAGES/$name").use { BitmapFactory.decodeStream(it) }
             val text = try {
                 answer(name, image, wantsGpu)
-            } catch (_: FileNotFoundException) {
+            } catch (missing: FileNotFoundException) {
                 getString(R.string.no_model)
             } catch (error: IllegalArgumentException) { // the file does not suit this app
+                error.message.orEmpty()
+            } catch (error: LiteRtException) { // or LiteRT cannot run it
                 error.message.orEmpty()
             }
             runOnUiThread {
@@ -73,7 +76,8 @@ class MainActivity : Activity() {
         val file = model.file
         val heading = getString(R.string.heading, file.name, file.quantization, name, getString(place), milliseconds)
         val rows = answers.map { (label, value) ->
-            if (file.areProbabilities) getString(R.string.row, 100 * value, label) else getString(R.string.value, value, label)
+            if (file.areProbabilities) getString(R.string.row, 100 * value, label)
+            else getString(R.string.value, value, label)
         }
         return (listOf(heading, "") + rows).joinToString("\n")
     }
@@ -90,5 +94,6 @@ class MainActivity : Activity() {
     private companion object {
         const val MODEL = "model.tflite"
         const val IMAGES = "images"
+        val FORMATS = setOf("jpg", "jpeg", "png", "webp")
     }
 }

@@ -35,7 +35,8 @@ class ModelFile(bytes: ByteArray) {
         val shape = ints(field(input, TENSOR_SHAPE))
         require(shape.size == 4 && shape[0] == 1) { "The first input is no image, but of shape $shape" }
         val type = field(input, TENSOR_TYPE)
-        require(type == null || data.get(type).toInt() == FLOAT32) { "The input takes integers: export with --int8_io=float" }
+        val isFloat = type == null || data.get(type).toInt() == FLOAT32
+        require(isFloat) { "The input takes integers: export with --int8_io=float" }
         val metadata = JSONObject(String(metadata(), Charsets.UTF_8))
         name = metadata.getString("model")
         quantization = metadata.getString("quantization")
