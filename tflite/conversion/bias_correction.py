@@ -37,30 +37,31 @@ def correct_means(content: bytes, reference: bytes, samples: Sequence[Sequence[n
 
     Returns:
         The corrected file; `content` itself, which is said, if it cannot be run here or has control flow.
-
-    Raises:
-        RunError: a kernel failed.
     """
     peak = memory_plan(TFLiteFile(reference, Quantization.FLOAT32)).peak
     count = min(len(samples), SAMPLES, max(1, _MEMORY // max(peak, 1)))
     chosen = [samples[row] for row in np.linspace(0, len(samples) - 1, count).astype(int)]
     inputs = [np.concatenate(arrays) for arrays in zip(*chosen, strict=True)]
     try:
-        integers, floats = Stepper(content, inputs), Stepper(reference, inputs)
+        return _corrected(Stepper(content, inputs), Stepper(reference, inputs))
     except (UsageError, RunError) as error:
         progress.say(f"biases are not corrected: {error}")
         return content
-    model = integers.cutter.model
+
+
+def _corrected(rounded: Stepper, floats: Stepper) -> bytes:
+    """The file of `rounded` with its biases corrected, one layer after the other."""
+    model = rounded.cutter.model
     pairs = list(counterparts(model, floats.cutter.model))
     for number, twin in progress.bar(pairs, what="Bias correction", unit=" layers"):
         expected = floats.run(twin + 1)
         floats.keep(twin + 1, expected)
-        actual = integers.run(number + 1)
+        actual = rounded.run(number + 1)
         target, _ = _means(floats.cutter.model, twin, expected)
         mean, active = _means(model, number, actual)
         if _add(model, number, (target - mean) / np.maximum(active, _LEAST_ACTIVE)):
-            actual = integers.run(number + 1)
-        integers.keep(number + 1, actual)
+            actual = rounded.run(number + 1)
+        rounded.keep(number + 1, actual)
     return flatbuffer.pack(model)
 
 
