@@ -117,9 +117,8 @@ def test_rebuilt_equals_masked(name, selection, some, rng):
 @pytest.mark.parametrize(
     ("name", "per_stage"),
     [
-        ("dkp", False),
-        ("dcp_dkp", True),
-        *(pytest.param(*x, marks=pytest.mark.slow) for x in (("dkp", True), ("adapt_dkp", False))),
+        ("dkp", True),
+        *(pytest.param(*x, marks=pytest.mark.slow) for x in (("dkp", False), ("dcp_dkp", True), ("adapt_dkp", False))),
     ],
 )
 def test_zeros_stay_zeros_through_all_training_and_saving(name, per_stage, some, tmp_path):

@@ -32,7 +32,7 @@ def test_the_documented_example_runs_and_chooses(table):
     model, split = nets.build(nets.residual), data.make_array_split(*nets.images())
     names = {"np": np, "dcp_tf": dcp_tf, "model": model, "train_data": split}
     for part in example:
-        exec(part.source.replace("(rate=0.5)", "(rate=0.5, prune_residual=True)"), names)
+        exec(part.source.replace("(rate=0.5)", "(rate=0.5, prune_residual=True), finetuning=None"), names)
     assert len([line for part in example for line in part.source.splitlines() if line.strip()]) <= 12
     assert table["largest_weight"] is names["LargestWeight"]
     largest = np.max([abs(model.get_layer(n).kernel.numpy()).max((0, 1, 2)) for n in ("make", "back1", "back2")], 0)

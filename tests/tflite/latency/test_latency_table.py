@@ -51,7 +51,9 @@ def concatenated():
     return nets.settle(keras.Model(inputs, layers.Dense(4)(layers.Flatten()(x))))
 
 
-@pytest.mark.parametrize("make", [nets.mobile, nets.residual, nets.vgg_like, concatenated])
+@pytest.mark.parametrize(
+    "make", [nets.mobile, nets.residual, pytest.param(nets.vgg_like, marks=pytest.mark.slow), concatenated]
+)
 def test_latencies_that_are_linear_in_the_channels_are_predicted_exactly(make):
     graph = ChannelGraph(make())
     table = measure_latency_table(graph, levels=(0.5,), round_to=1, residual=True, timer=MacTimer())
