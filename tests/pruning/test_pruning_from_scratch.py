@@ -73,7 +73,7 @@ def test_frozen_layers_and_known_statistics_stay(monkeypatch):
     x = keras.layers.Dense(4, name="frozen", trainable=False)(x)
     model = keras.Model(image, keras.layers.Dense(2, name="out")(inner(x)))
     before = {layer.name: layer.get_weights() for layer in (*model.layers, *inner.layers)}
-    reinitialize_weights(ChannelGraph(model), 0)
+    reinitialize_weights(ChannelGraph(model), 1)
     for name, changes in {"known": False, "frozen": False, "inside": True, "out": True}.items():
         layer = (inner if name == "inside" else model).get_layer(name)
         pairs = zip(before[name], layer.get_weights(), strict=True)
@@ -109,7 +109,7 @@ def test_what_was_adapted_inside_of_a_layer_stays():
     dense, batch_norm = inside.layers[1:]
     batch_norm.moving_mean.assign(np.ones(4))
     kernel, normalized = dense.kernel.numpy(), np.asarray(norm(values))
-    reinitialize_weights(ChannelGraph(model), 0)
+    reinitialize_weights(ChannelGraph(model), 1)
     norm.finalize_state()  # as loading does
     np.testing.assert_array_equal(np.asarray(norm(values)), normalized)
     assert not np.array_equal(dense.kernel.numpy(), kernel)
