@@ -333,8 +333,8 @@ TFLITE = (
     ),
     Fault(
         "a bias stays in the scale of another operation",
-        "np.round(stored.astype(np.float64) * scale / wrong.scale)",
-        "np.round(stored.astype(np.float64))",
+        "stored.astype(np.float64) * scale, wrong.scale)",
+        "stored.astype(np.float64) * wrong.scale, wrong.scale)",
         "test_equal_biases_of_several_operations_have_the_scale_of_each",
     ),
 )
