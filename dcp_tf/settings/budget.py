@@ -18,7 +18,12 @@ MEASURES = {
 }
 
 # What an absolute target may end with, and what a cost is shown with; for targets that come with a cost.
-UNITS = {"latency": ("ms", " ms"), "instructions": ("M", " M instructions"), "file": ("", " bytes")}
+UNITS = {
+    "latency": ("ms", " ms"),
+    "instructions": ("M", " M instructions"),
+    "file": ("", " bytes"),
+    "ram": ("", " bytes of RAM"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +32,13 @@ class Target:
 
     Attributes:
         measure: "macs", "params", "bytes" (of float32 weights), or with `cost` "latency" in milliseconds,
-            "instructions" in millions of an inference, or "file" in bytes of a TFLite file.
+            "instructions" in millions of an inference, "file" in bytes of a TFLite file, or "ram" in bytes of its
+            activations.
         text: an absolute number (as in "4.5ms" or "30M"), or a share of the baseline such as "60%".
-        cost: for those three: what the model takes at some widths (group -> channels that stay; groups that are not
+        cost: for those four: what the model takes at some widths (group -> channels that stay; groups that are not
             named keep all), such as `LatencyTable.predict`.
-        origin: for those three: tells where `cost` comes from, as a run resumes only with the same.
-        measured: for those three: what the model really takes at some widths, in the unit of `cost`, which only
+        origin: for those four: tells where `cost` comes from, as a run resumes only with the same.
+        measured: for those four: what the model really takes at some widths, in the unit of `cost`, which only
             predicts it; see `fit_measured_budget`.
     """
 
@@ -50,8 +56,8 @@ class Target:
         check_fields(self)
         if (self.cost is None) != (self.measure in MEASURES):
             raise UsageError(
-                f"a target is one of {', '.join(MEASURES)}, or latency, instructions or file with a cost. Received: "
-                f"{self.measure!r}"
+                f"a target is one of {', '.join(MEASURES)}, or latency, instructions, file or ram with a cost. "
+                f"Received: {self.measure!r}"
             )
         self.limit(1)
 
@@ -79,7 +85,7 @@ class Target:
         """A cost with its unit."""
         if self.cost is None:
             return f"{cost:,} {self.measure}"
-        return f"{cost:,.{0 if self.measure == 'file' else 3}f}{UNITS[self.measure][1]}"
+        return f"{cost:,.{0 if self.measure in ('file', 'ram') else 3}f}{UNITS[self.measure][1]}"
 
     def settings(self) -> dict[str, str]:
         """What JSON files say of it."""
@@ -119,7 +125,7 @@ class Rounds(Settings):
     steps: int = setting(
         1,
         "Prune in so many steps of equal ratios, each with the whole training, down to the rate or the target; for "
-        "channels, and not where a latency or a file is the target.",
+        "channels, and not where a latency, a file or its RAM is the target.",
         lower=1,
     )
 

@@ -11,7 +11,7 @@ from dcp_tf.pruning.methods import Method
 from dcp_tf.settings.budget import MEASURES, Target
 from dcp_tf.settings.table import rules
 
-MEASURED = ("latency", "file")  # targets that a TFLite file is made for
+MEASURED = ("latency", "file", "ram")  # targets that a TFLite file is made for
 BUDGETS = ("rate", *MEASURES, *MEASURED)
 
 

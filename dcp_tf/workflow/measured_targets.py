@@ -1,4 +1,4 @@
-"""Targets that are measured on TFLite files: a latency on this machine, the size of a file."""
+"""Targets that are measured on TFLite files: a latency on this machine, the size of a file, the RAM that it takes."""
 
 import dataclasses
 from typing import Any
@@ -10,11 +10,13 @@ from dcp_tf.errors import UsageError, did_you_mean
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning.methods import Method
 from dcp_tf.settings.budget import Target
+from dcp_tf.settings.deployment import Deployment
 from dcp_tf.tflite import convert
-from dcp_tf.tflite.conversion.file_sizes import FileSizes, size_text
+from dcp_tf.tflite.conversion.file_ram import FileRam, ram_of
+from dcp_tf.tflite.conversion.file_sizes import FileSizes, size_of, size_text
 from dcp_tf.tflite.types import Quantization
 
-_DEFAULT = {"latency": "float32", "file": "int8"}
+_DEFAULT = {"latency": "float32", "file": "int8", "ram": "int8"}
 _SAMPLES = 2  # for the calibration of files whose size alone matters
 
 
@@ -23,7 +25,7 @@ def bind(method: Method, budget: tuple[str, str], graph: ChannelGraph | None) ->
 
     Args:
         method: with its other settings.
-        budget: "latency" or "file", and the text, perhaps with a mode before it: "int8:60%".
+        budget: "latency", "file" or "ram", and the text, perhaps with a mode before it: "int8:60%".
         graph: of the model; None: the text alone is checked.
 
     Raises:
@@ -34,20 +36,23 @@ def bind(method: Method, budget: tuple[str, str], graph: ChannelGraph | None) ->
     mode, size = _split(measure, text)
     size = (
         size_text(size, f"{measure} takes a share such as '60%' or a size such as '200KiB'")
-        if measure == "file"
+        if measure != "latency"
         else size
     )
     target = Target(measure, size, lambda widths: 1.0, f"{mode} file")
     bound = dataclasses.replace(method, target=target)
     if graph is None:
         return bound
-    target = _file_target(target, mode, graph) if measure == "file" else _latency_target(target, mode, graph, method)
+    target = _latency_target(target, mode, graph, method) if measure == "latency" else _file_target(target, mode, graph)
     return dataclasses.replace(method, target=target)
 
 
 def _file_target(target: Target, mode: str, graph: ChannelGraph) -> Target:
-    sizes = FileSizes(graph, mode, lambda model, mode: len(_convert(model, mode).content))
-    progress.say(f"the {mode} file takes {sizes.full:,} bytes; the target is {target.text}")
+    if target.measure == "ram":
+        sizes = FileRam(graph, mode, lambda model, mode: ram_of(_convert(model, mode)), Deployment.io)
+    else:
+        sizes = FileSizes(graph, mode, lambda model, mode: size_of(_convert(model, mode)))
+    progress.say(f"the {mode} file takes {target.show(sizes.full)}; the target is {target.text}")
     return dataclasses.replace(target, cost=sizes.predict, measured=sizes.measure)
 
 

@@ -56,6 +56,7 @@ class Pruner:
         bytes: int | str | None = None,
         latency: float | str | None = None,
         file: int | str | None = None,
+        ram: int | str | None = None,
         seed: int = 0,
         verbose: int | str = 1,
         **settings: Any,
@@ -65,13 +66,14 @@ class Pruner:
         Args:
             model: trained, functional or Sequential; a compiled one gives compiled ones back.
             method: a name such as "dcp" or "l1", or an object such as `dcp_tf.DCP(...)`.
-            rate: share of channels to remove from each group. Of this and the next five one is given; none is the
+            rate: share of channels to remove from each group. Of this and the next six one is given; none is the
                 method's own.
             macs: multiply-accumulates at most, a number or a share such as "50%".
             params: parameters at most.
             bytes: bytes of the float32 weights at most.
             latency: of the TFLite file on this machine at most, such as "60%" or "4.5ms", of int8 files "int8:60%".
             file: size of the TFLite file at most, such as "100KB" or "50%"; int8, unless it says "float32:400KB".
+            ram: activations of the TFLite file at once at most, such as "100KB" or "50%"; int8, as `file`.
             seed: of everything that is drawn.
             verbose: 0 prints nothing.
             **settings: of the method, such as `round_to=8` or `exclude=("stem",)`.
@@ -84,7 +86,7 @@ class Pruner:
         self.plan: PruningPlan | None = None
         self._seed, self._verbose, self._settings = seed, verbose, settings
         self._measured: tuple[keras.Model, tuple[str, Any], Any] | None = None
-        self._budget = one_budget(_budgets(rate, macs, params, bytes, latency, file))
+        self._budget = one_budget(_budgets(rate, macs, params, bytes, latency, file, ram))
         self._method = method_from(method, settings, self._budget)
         if self._budget and self._budget[0] in MEASURED:
             bind(self._method, self._budget, None)  # checks the text
@@ -124,6 +126,7 @@ class Pruner:
         bytes: int | str | None = None,
         latency: float | str | None = None,
         file: int | str | None = None,
+        ram: int | str | None = None,
         **options: Any,
     ) -> keras.Model:
         """Prunes the model as it is now, after the user's own training, one round further.
@@ -134,12 +137,13 @@ class Pruner:
 
         Args:
             train_data: as for `dcp_tf.prune`.
-            rate: how much this round removes, as for `Pruner`; without any of the six it is what was said there.
+            rate: how much this round removes, as for `Pruner`; without any of the seven it is what was said there.
             macs: as there.
             params: as there.
             bytes: as there.
             latency: as there.
             file: as there.
+            ram: as there.
             **options: as for `Pruner.prune`.
 
         Returns:
@@ -151,7 +155,7 @@ class Pruner:
         """
         if self.plan is None:
             raise UsageError("call prune(train_data) first: step goes on from what it leaves")
-        budget = one_budget(_budgets(rate, macs, params, bytes, latency, file)) or self._budget
+        budget = one_budget(_budgets(rate, macs, params, bytes, latency, file, ram)) or self._budget
         method = method_from(self._method, {}, budget)
         if self.plan.kernels and not method.chooses_kernels:
             raise UsageError(
@@ -238,7 +242,7 @@ class Pruner:
 
 
 def _budgets(*values: Any) -> dict[str, Any]:
-    return dict(zip(("rate", "macs", "params", "bytes", "latency", "file"), values, strict=True))
+    return dict(zip(("rate", "macs", "params", "bytes", "latency", "file", "ram"), values, strict=True))
 
 
 def _kernel_note(method: Method) -> str:

@@ -60,7 +60,7 @@ def test_bash_completes_programs_flags_and_values(capsys):
     )
     assert done.stdout.splitlines() == [
         "prune",
-        "--target_macs= --target_params= --target_bytes= --target_latency= --target_file=",
+        "--target_macs= --target_params= --target_bytes= --target_latency= --target_file= --target_ram=",
         "adapt_dcp adapt_dkp",
         "logits probabilities",
         "zsh",

@@ -122,6 +122,18 @@ def test_a_file_is_as_small_as_asked(model):
     assert 9_000 < len(file.content) <= 12_000
 
 
+def test_a_file_takes_as_little_ram_as_asked():
+    from dcp_tf import tflite
+    from dcp_tf.tflite.conversion.file_ram import ram_of
+
+    convolutions = [keras.layers.Conv2D(width, 3, activation="relu") for width in (16, 24, 8)]
+    flat = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input((8, 8, 1)), *convolutions, *flat])
+    full = ram_of(tflite.convert(model, "int8", representative_data=IMAGES[:8]))
+    small = dcp_tf.Pruner(model, "l1", ram="70%", round_to=1, verbose=0).prune((IMAGES, LABELS))
+    assert 0.5 * full < ram_of(tflite.convert(small, "int8", representative_data=IMAGES[:8])) <= 0.7 * full
+
+
 def test_several_inputs_and_outputs_go_the_same_way():
     keras.utils.set_random_seed(1)
     image, numbers = keras.Input((8, 8, 1), name="image"), keras.Input((3,), name="numbers")
@@ -169,6 +181,7 @@ def test_a_latency_is_measured_once_a_round(model, capfd):
         ({"round_two": 8}, "dcp has no setting 'round_two'; did you mean 'round_to'"),
         ({"round_to": "eight"}, "round_to must be"),
         ({"file": "ten"}, "file takes a share such as"),
+        ({"ram": "ten"}, "ram takes a share such as"),
         ({"file": "int9:60%"}, "unknown kind of file 'int9'; did you mean 'int8'"),
         ({"latency": "soon"}, "target for latency must be a positive number of ms"),
         ({"method": "dkp", "latency": "60%"}, "dkp removes kernels"),

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from dcp_tf.errors import UsageError
+from dcp_tf.tflite.types import TFLiteFile
 
 # Bytes per weight; the rest of a file hardly depends on the widths, and is measured.
 _WEIGHT_BYTES = {"float32": 4.0, "float16": 2.0, "weight_only_int4": 0.5}
@@ -45,6 +46,11 @@ class FileSizes:
 
     def _kept(self, widths: Mapping[str, int]) -> Any:
         return self._graph.at_widths(widths)
+
+
+def size_of(file: TFLiteFile) -> int:
+    """The bytes of a file."""
+    return len(file.content)
 
 
 def size_text(text: str, advice: str) -> str:

@@ -30,7 +30,9 @@ class MemoryPlan:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Lifetime:
+class Lifetime:
+    """Bytes of a tensor, and the first and the last operation at which it exists."""
+
     size: int
     first: int
     last: int
@@ -58,10 +60,10 @@ def memory_plan(source: TFLiteFile | str | os.PathLike) -> MemoryPlan:
         if operations:
             name, operator = operations[min(max(at, 0), len(operations) - 1)]
             fullest = f"{name} ({flatbuffer.short_name(model.Subgraphs(0).Tensors(operator.Outputs(0)))})"
-    return MemoryPlan(sum(map(_arena, lifetimes)), peak, fullest)
+    return MemoryPlan(sum(map(arena_of, lifetimes)), peak, fullest)
 
 
-def _lifetimes(model: schema.Model, graph: schema.SubGraph) -> list[_Lifetime]:
+def _lifetimes(model: schema.Model, graph: schema.SubGraph) -> list[Lifetime]:
     """Of all activations, by the numbers of operations: inputs exist from the begin, outputs until the end."""
     inputs, outputs = flatbuffer.graph_inputs(graph), flatbuffer.graph_outputs(graph)
     first = dict.fromkeys(inputs, 0)
@@ -75,25 +77,29 @@ def _lifetimes(model: schema.Model, graph: schema.SubGraph) -> list[_Lifetime]:
             if index in first:
                 last[index] = number
     last |= {index: graph.OperatorsLength() for index in outputs if index in first}
-    return [_Lifetime(_size(graph.Tensors(index)), first[index], last[index]) for index in sorted(first)]
+    return [Lifetime(_size(graph.Tensors(index)), first[index], last[index]) for index in sorted(first)]
 
 
 def _size(tensor: schema.Tensor) -> int:
     elements = int(np.prod([max(size, 1) for size in flatbuffer.shape(tensor)], dtype=np.int64))
-    size = elements * _BYTES.get(flatbuffer.type_name(tensor), 1)
+    return aligned(elements * _BYTES.get(flatbuffer.type_name(tensor), 1))
+
+
+def aligned(size: int) -> int:
+    """The bytes that a tensor takes in an arena."""
     return -(-size // ALIGNMENT) * ALIGNMENT
 
 
-def _fullest(lifetimes: list[_Lifetime]) -> tuple[int, int]:
+def _fullest(lifetimes: list[Lifetime]) -> tuple[int, int]:
     """The operation at which most bytes exist at once, and these bytes."""
     sums = {at: sum(t.size for t in lifetimes if t.first <= at <= t.last) for at in {t.first for t in lifetimes}}
     at = max(sums, key=lambda at: (sums[at], -at), default=0)
     return at, sums.get(at, 0)
 
 
-def _arena(lifetimes: list[_Lifetime]) -> int:
+def arena_of(lifetimes: list[Lifetime]) -> int:
     """Bytes of an arena in which tensors that exist at the same time do not overlap."""
-    placed: list[tuple[int, _Lifetime]] = []
+    placed: list[tuple[int, Lifetime]] = []
     for tensor in sorted(lifetimes, key=lambda t: -t.size):  # equal ones in the order of the file, as there
         offset = 0
         for begin, other in sorted(placed, key=lambda entry: entry[0]):

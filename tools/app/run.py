@@ -170,13 +170,13 @@ def _layers(graph: Any, plan: Any) -> list[dict[str, Any]]:
 def _judge_targets(
     job: Job, plan: Any, files: Mapping[str, dict], folder: pathlib.Path, failures: list[str], debug: bool
 ) -> dict[str, dict]:
-    """The `target_latency` and `target_file` parts of summary.json; a missed target adds a line to `failures`."""
+    """The `target_latency`, `target_file` or `target_ram` part of summary.json; a miss adds a line to `failures`."""
     judges: dict[str, Callable] = {}
     if job.latency and files:
         widths = {group.name: len(group.kept) for group in plan.groups}
         judges["target_latency"] = lambda: latency_target.judge(job.latency, widths, files, folder)
     if job.file:
-        judges["target_file"] = lambda: file_target.judge(job.file, files)
+        judges[f"target_{job.file.measure}"] = lambda: file_target.judge(job.file, files)
     records = {}
     for name, judge in judges.items():
         with collect(failures, f"the check of --{name}", debug):

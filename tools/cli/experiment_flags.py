@@ -13,7 +13,7 @@ from dcp_tf.tools.cli.flags_from_settings import flag_names, read_numbers
 from dcp_tf.tools.cli.program import Program
 from dcp_tf.tools.cli.training_flags import PHASES, training_config, unchosen
 
-_TARGETS = ("rate", *(f"target_{measure}" for measure in (*MEASURES, "file", "latency")))
+_TARGETS = ("rate", *(f"target_{measure}" for measure in (*MEASURES, "file", "ram", "latency")))
 # These are read before overrides.
 _OF_THE_RUN = (
     *("experiment", "list_experiments", "override", "output_dir", "overwrite", "strategy"),

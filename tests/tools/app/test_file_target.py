@@ -6,6 +6,7 @@ import keras
 import pytest
 from keras import layers
 
+from dcp_tf.tflite.schema.memory_plan import memory_plan
 from dcp_tf.tools import prune
 from dcp_tf.tools.app.file_target import FileTarget, judge
 
@@ -48,14 +49,32 @@ def test_the_file_keeps_within_the_target_and_near_it(target, quantization, wide
     assert f"the baseline's {mode} file takes {baseline:,} bytes" in said  # what is weighed before is what is written
 
 
+def test_activations_keep_within_the_target_and_near_it(wide, inputs, tmp_path, capsys):
+    flags = ("--quantization=int8", "--int8_io=int8", "--target_ram=2KB")
+    assert run(wide, inputs.data(), tmp_path, *flags) == 0
+    baseline, pruned = (memory_plan(str(tmp_path / f"{n}_int8_io8.tflite")).arena for n in ("baseline", "pruned"))
+    assert 1500 < pruned <= 2000 < baseline
+    record = json.loads((tmp_path / "summary.json").read_text())["target_ram"]
+    assert record == {"asked": "2KB", "quantization": "int8", "bytes": pruned, "met": True, "limit_bytes": 2000}
+    assert f"the baseline's int8 file takes {baseline:,} bytes of RAM" in capsys.readouterr().err
+    assert run(wide, inputs.data(), tmp_path / "less", *flags[:2], "--target_ram=200") == 2
+    said = capsys.readouterr().err
+    assert "the target of 200 bytes of RAM cannot be reached: the narrowest model has" in said
+
+
 def test_a_target_that_was_missed_is_a_failure():
     files = {"a": {"model": "baseline", "quantization": "int8", "bytes": 1000}}
-    target = FileTarget("int8", "60%", "60%")
+    target = FileTarget("file", "int8", "60%", "60%")
     assert judge(target, files)[0]["met"] is None
     files["b"] = {"model": "pruned", "quantization": "int8", "bytes": 601}
     record, line = judge(target, files)
     assert record["met"] is False
     assert line == "target of the int8 file, 60% (600 bytes): it has 601: missed"
+    ram = {
+        name: {**record, "arena_bytes": size} for (name, record), size in zip(files.items(), (500, 320), strict=True)
+    }
+    record, line = judge(FileTarget("ram", "int8", "60%", "60%"), ram)
+    assert line == "target of the int8 file in RAM, 60% (300 bytes): it takes 320: missed"
     files["b"]["bytes"] = 600
     assert judge(target, files)[0]["met"] is True
 
@@ -71,6 +90,8 @@ def test_a_target_that_was_missed_is_a_failure():
         (["--target_file=int8:60%", "--target_latency=50%"], "--target_file and --target_latency exclude each other"),
         (["--target_file=int8:60%", "--rate=0.5"], "give --rate or --target_file, not both"),
         (["--target_file=int8:1%"], "cannot be reached"),
+        (["--target_ram=float16:60%"], "must name one of the files that the run makes"),
+        (["--target_ram=60%", "--target_file=int8:60%"], "--target_file and --target_ram exclude each other"),
         (["--target_file=int8:60%", "--method=dcp_dkp"], "zeros are as slow and as large"),
     ],
 )

@@ -25,6 +25,7 @@ NO_PATHS = {
     "quantization",
     "target_file",
     "target_latency",
+    "target_ram",
 }
 
 
