@@ -114,7 +114,7 @@ class AndroidSettings(Timing):
             raise UsageError(f"{name} must be some of {some}. Received: none", setting=name)
         if compiled and self.profile:
             raise UsageError(
-                "profile shows the Interpreter's operations: leave it out with runtime=compiled", "profile"
+                "profile shows the Interpreter's operations: leave it out with runtime=compiled", ("profile", "runtime")
             )
         return path
 

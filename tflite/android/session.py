@@ -58,6 +58,7 @@ def benchmark_android(
         raise UsageError("there is nothing to measure; give at least one file")
     contents = {name: read_content(source) for name, source in candidates.items()}
     settings.program()
+    settings.libraries()
     program = find_adb(settings.adb)
     devices, failures = [], []
     serials = choose_devices(program, settings.serials)
