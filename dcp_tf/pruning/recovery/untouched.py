@@ -30,7 +30,9 @@ def untouched_layers(
 
 
 def _loses_inputs(record: OperationRecord, kept: KeptChannels) -> bool:
-    return any(not kept.mask(record.weights[index][axis]).all() for index, axis in record.consumes)
+    """Whether a layer reads fewer channels, or makes fewer pairs of a query and a key."""
+    axes = (*record.consumes, *record.silences)
+    return any(not kept.mask(record.weights[index][axis]).all() for index, axis in axes)
 
 
 def _is_masked(operation: keras.Operation, masks: Mapping[str | int, np.ndarray]) -> bool:
