@@ -59,7 +59,6 @@ def prune(name: str, how: str, folder: pathlib.Path) -> dict:
     folder.mkdir(parents=True, exist_ok=True)
     keras.utils.set_random_seed(0)
     model, network = models.build(name), models.NETWORKS[name]
-    model.save(folder / "network.keras")
     rng, arrays = np.random.default_rng(0), {}
     for part, count in (("train", 64), ("test", 16)):
         levels = rng.random((count, *[1] * (len(network.input_shape) - 1), network.input_shape[-1]), dtype=np.float32)
@@ -67,6 +66,13 @@ def prune(name: str, how: str, folder: pathlib.Path) -> dict:
         if network.num_classes:
             arrays[f"y_{part}"] = np.arange(count) % network.num_classes
     np.savez(folder / "random.npz", **arrays)
+    normalizations = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    for momentum in (0.0, 0.99):  # statistics of these images, else the last layers hardly tell them apart
+        for layer in normalizations:
+            layer.momentum = momentum
+        if not momentum:
+            model(arrays["x_train"], training=True)
+    model.save(folder / "network.keras")
     files = (f"--model={folder / 'network.keras'}", f"--dataset=npz:{folder / 'random.npz'}", "--normalization=none")
     with contextlib.redirect_stdout(sys.stderr):  # the table stands alone on standard output
         code = program.run([*files, *_QUICK, *_FILES, how, "--prune_residual", f"--output_dir={folder / 'run'}"])
