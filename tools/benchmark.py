@@ -56,14 +56,17 @@ def main(flags) -> None:
 
 
 def _arm(flags, candidates: dict[str, str]) -> None:
-    if given := [name for name in flag_names(Timing).values() if flags[name].present]:
+    timing = set(flag_names(Timing).values()) - {"profile"}
+    if given := [name for name in timing if flags[name].present]:
         counted = "one inference of the Interpreter on one thread is counted"
         raise UsageError(f"--{given[0]} has no effect with --device=arm: {counted}")
     from dcp_tf import tflite
 
-    result = tflite.count_instructions(candidates, core=android_flags.read_arm_core(flags), seed=flags.seed)
+    result = tflite.count_instructions(
+        candidates, core=android_flags.read_arm_core(flags), seed=flags.seed, profile=flags.profile
+    )
     _write(flags, result)
-    _print([result.table()], {})
+    _print([result.table()], result.operations or {}, "M instructions")
 
 
 def _host(flags, candidates: dict[str, str]) -> None:
@@ -109,13 +112,13 @@ def _android(flags, candidates: dict[str, str]) -> None:
         raise RunError("; ".join(result.failures))
 
 
-def _print(tables: list, operations: dict) -> None:
+def _print(tables: list, operations: dict, unit: str = "ms") -> None:
     from rich.console import Console
 
     from dcp_tf.tflite.latency.operation_times import operations_table
 
     console = Console(highlight=False)
-    for table in [*tables, *(operations_table(times, name) for name, times in operations.items())]:
+    for table in [*tables, *(operations_table(times, name, unit=unit) for name, times in operations.items())]:
         console.print(table)
 
 

@@ -38,7 +38,7 @@ class Timing(Settings):
     threads: int = setting(1, "Threads of the kernels.", lower=1)
     runs: int = setting(50, "Measured runs of each file (on Android: inferences of each repetition).", lower=1)
     warmup: int = setting(10, "Inferences of each file before the first measured one.", lower=0)
-    profile: bool = setting(False, "Measure how long every operation takes too.")
+    profile: bool = setting(False, "Measure every operation too.")
     runtime: str = setting(
         "interpreter",
         "What runs the files: LiteRT's Interpreter, or its CompiledModel, which new apps use; outputs are compared.",

@@ -11,7 +11,9 @@ from dcp_tf.errors import UsageError
 from dcp_tf.settings.measurement import ARM_CORE
 from dcp_tf.text_table import text_table
 from dcp_tf.tflite.arm.emulator import Emulator
-from dcp_tf.tflite.types import TFLiteFile
+from dcp_tf.tflite.latency.operation_times import OperationTime
+from dcp_tf.tflite.schema.subgraph import Cutter
+from dcp_tf.tflite.types import TFLiteFile, read_content
 
 NOT_TIME = "executed instructions of one inference on one thread; they repeat exactly, but are not time"
 _MILLION = 1e6
@@ -26,12 +28,14 @@ class InstructionCounts:
         delegated: per candidate, whether XNNPACK runs some of it.
         machine: the emulated core and the emulator.
         seed: of the inputs.
+        operations: per candidate those of each operation by itself, in millions, if that was asked for.
     """
 
     counts: dict[str, int]
     delegated: dict[str, bool]
     machine: str
     seed: int
+    operations: dict[str, list[OperationTime]] | None = None
 
     @property
     def ratios(self) -> dict[str, float]:
@@ -53,10 +57,14 @@ class InstructionCounts:
                     "instructions": count,
                     "ratio": self.ratios[name],
                     "delegate": "XNNPACK" if self.delegated[name] else None,
+                    **({"operations": self._operations(name)} if self.operations else {}),
                 }
                 for name, count in self.counts.items()
             },
         }
+
+    def _operations(self, name: str) -> list[dict[str, Any]]:
+        return [{"kind": o.kind, "name": o.name, "instructions": round(o.ms * _MILLION)} for o in self.operations[name]]
 
     def summary(self, print_fn: Callable[[str], Any] = print) -> None:
         """Prints the instructions and the ratio to the first."""
@@ -80,7 +88,11 @@ class InstructionCounts:
 
 
 def count_instructions(
-    candidates: Mapping[str, TFLiteFile | str | os.PathLike], *, core: str = ARM_CORE, seed: int = 0
+    candidates: Mapping[str, TFLiteFile | str | os.PathLike],
+    *,
+    core: str = ARM_CORE,
+    seed: int = 0,
+    profile: bool = False,
 ) -> InstructionCounts:
     """Counts the instructions that one inference of each file executes on an emulated Arm core.
 
@@ -88,6 +100,7 @@ def count_instructions(
         candidates: name -> converted model or path of a .tflite file. The others are compared with the first.
         core: name of the core: with dot products (cortex-a76), without (cortex-a53), ...
         seed: of the inputs' noise.
+        profile: count each operation by itself too; equal ones are counted once.
 
     Raises:
         UsageError: Arm emulation is not set up, there is no such core, or a file is missing or not a TFLite model.
@@ -95,13 +108,29 @@ def count_instructions(
     """
     if not candidates:
         raise UsageError("there is nothing to count; give at least one file")
-    counts, delegated = {}, {}
+    counts, delegated, operations = {}, {}, {}
+    known: dict[str, int] = {}
     with Emulator(core, seed) as emulator:
         for name, source in progress.bar(candidates.items(), what="Arm", total=len(candidates), unit=" files"):
             delegated[name] = emulator.load(name, source)
             counts[name] = emulator.count(name)
             emulator.unload(name)
-    return InstructionCounts(counts, delegated, emulator.machine, seed)
+            if profile:
+                operations[name] = _count_operations(emulator, read_content(source), known)
+    return InstructionCounts(counts, delegated, emulator.machine, seed, operations or None)
+
+
+def _count_operations(emulator: Emulator, content: bytes, known: dict[str, int]) -> list[OperationTime]:
+    """The operations of a file, each counted in a file of its own; `known` holds the counts by kind and shapes."""
+    cutter, counted = Cutter(content), []
+    for number, (kind, output) in enumerate(cutter.names()):
+        key = f"{kind} {cutter.settings(number)}"
+        if key not in known:
+            emulator.load(key, cutter.alone(number))
+            known[key] = emulator.count(key)
+            emulator.unload(key)
+        counted.append(OperationTime(kind, output, known[key] / _MILLION))
+    return counted
 
 
 class InstructionTimer(contextlib.AbstractContextManager):

@@ -26,7 +26,7 @@ class OperationTime:
     Attributes:
         kind: such as "CONV_2D".
         name: of its output tensor.
-        ms: milliseconds of one inference.
+        ms: milliseconds of one inference; on an emulated core millions of instructions.
         low: lower quartile of the measured differences.
         high: upper quartile.
     """
@@ -90,13 +90,14 @@ def time_operations(
     return operations
 
 
-def operations_table(operations: Sequence[OperationTime], name: str, longest: int = 20):
+def operations_table(operations: Sequence[OperationTime], name: str, longest: int = 20, unit: str = "ms"):
     """A `rich.table.Table` of the operations that take longest, and of all by kind.
 
     Args:
         operations: of one file.
         name: of the file.
         longest: rows.
+        unit: of the numbers.
     """
     from rich.table import Table
 
@@ -104,13 +105,13 @@ def operations_table(operations: Sequence[OperationTime], name: str, longest: in
     by_kind: dict[str, float] = {}
     for operation in operations:
         by_kind[operation.kind] = by_kind.get(operation.kind, 0.0) + operation.ms
-    shares = ", ".join(f"{kind} {ms:.3f} ms" for kind, ms in sorted(by_kind.items(), key=lambda item: -item[1]))
+    kinds = ", ".join(f"{kind} {ms:.3f} {unit}" for kind, ms in sorted(by_kind.items(), key=lambda item: -item[1]))
     table = Table(
         title=f"Operations of {name}",
-        caption=f"the {min(longest, len(operations))} longest of {len(operations)}, {total:.3f} ms in all: {shares}",
+        caption=f"the {min(longest, len(operations))} longest of {len(operations)}, {total:.3f} {unit} in all: {kinds}",
     )
-    for column in ("operation", "ms", "share", "output"):
-        table.add_column(column, justify="right" if column in ("ms", "share") else "left", overflow="ellipsis")
+    for column in ("operation", unit, "share", "output"):
+        table.add_column(column, justify="right" if column in (unit, "share") else "left", overflow="ellipsis")
     for operation in sorted(operations, key=lambda operation: -operation.ms)[:longest]:
         share = f"{operation.ms / total:.1%}" if total > 0 else ""
         table.add_row(operation.kind, f"{operation.ms:.3f}", share, operation.name.split(";")[0])

@@ -41,6 +41,14 @@ class Cutter:
         operators = flatbuffer.operators(self._packed, graph)
         return [(kind, graph.Tensors(operator.Outputs(0)).Name().decode()) for kind, operator in operators]
 
+    def settings(self, number: int) -> str:
+        """What the work of an operation depends on beside its weights' values: shapes, types and options, as a text."""
+        operator = self._operators[number]
+        tensors = [self._graph.tensors[t] for t in (*operator.inputs, *operator.outputs) if t >= 0]
+        shapes = [([] if t.shape is None else list(map(int, t.shape)), t.type) for t in tensors]
+        options = operator.builtinOptions
+        return f"{shapes} {vars(options) if options is not None else ''}"
+
     def first(self, count: int) -> bytes:
         """The file of the first `count` operations (at least 1); its outputs are what the others still need."""
         written = [int(t) for operator in self._operators[:count] for t in operator.outputs]

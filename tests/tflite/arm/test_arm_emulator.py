@@ -129,11 +129,16 @@ def test_parity_on_arm_is_that_of_the_kernels_of_arm(images, in_one_process):
 
 def test_the_program_writes_what_it_counts(files, tmp_path, capsys, in_one_process):
     models = ",".join(map(str, (files["int8 32"], files["int8 16"])))
-    assert benchmark.run([f"--models={models}", "--device=arm", f"--output_dir={tmp_path}"]) == 0
-    assert "not time" in " ".join(capsys.readouterr().out.split())
+    assert benchmark.run([f"--models={models}", "--device=arm", "--profile", f"--output_dir={tmp_path}"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "not time" in printed
+    assert "M instructions in all: CONV_2D" in printed
     record = json.loads((tmp_path / "benchmark.json").read_text())
     assert record["unit"] == "instructions"
     assert record["candidates"]["int8_16.tflite"]["ratio"] > 1.4
+    for candidate in record["candidates"].values():
+        alone = sum(operation["instructions"] for operation in candidate["operations"])
+        assert 0.9 < alone / candidate["instructions"] < 1.3  # each file begins and ends once more
     assert benchmark.run([f"--models={models}", "--device=arm", "--runs=5"]) == 2
     assert "--runs has no effect" in capsys.readouterr().err
     assert benchmark.run([f"--models={models}", "--device=arm", "--cpu=cortex-m4"]) == 2
