@@ -129,6 +129,8 @@ def test_no_noise_of_tensorflow_reaches_the_user_of_a_whole_run(whole_process):
             "recovery: ",
             "kept ",
             "pruned_int8.tflite is slower here",
+            "pruned_int8.tflite gains ",
+            "pruned_int8.tflite: outside of XNNPACK",
         ),
     )
     strange = [line for line in whole_process.stderr.splitlines() if not line.startswith(ours)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from dcp_tf.errors import RunError
 from dcp_tf.tflite.schema.inspect import inspect
-from dcp_tf.tflite.schema.kernel_support import unsupported_operations
+from dcp_tf.tflite.schema.kernel_support import outside_xnnpack, unsupported_operations
 from dcp_tf.tflite.schema.memory_plan import memory_plan
 from dcp_tf.tflite.schema.metadata import read_metadata
 from dcp_tf.tflite.types import TFLiteFile
@@ -67,6 +67,7 @@ def check_file(
         "tensor_types": content.tensor_types,
         "float_operations": content.float_operations if mode.is_integer else [],
         "conversions": content.conversions,
+        "outside_xnnpack": outside_xnnpack(file),
         "metadata": dataclasses.asdict(read_metadata(file)),
     }
 

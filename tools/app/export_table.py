@@ -44,6 +44,8 @@ def _rows(record: Mapping[str, Any]):
     yield "tensors", _counts(record["tensor_types"])
     if record["float_operations"]:
         yield "left in float", "\n".join(record["float_operations"])
+    if record.get("outside_xnnpack"):
+        yield "outside XNNPACK", _counts(record["outside_xnnpack"])
     if record["conversions"]:
         yield "conversions inside", "\n".join(record["conversions"])
     sparse = record.get("sparse_inference")

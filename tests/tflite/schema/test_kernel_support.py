@@ -7,6 +7,7 @@ from keras import layers
 
 from dcp_tf import tflite
 from dcp_tf.errors import UsageError
+from dcp_tf.tflite.schema.kernel_support import outside_xnnpack
 
 
 @pytest.mark.parametrize("mode", ["float32", "float16", "int8", "int16x8"])
@@ -32,3 +33,17 @@ def test_a_file_that_holds_no_model_is_a_usage_error(tmp_path):
     (tmp_path / "text.tflite").write_text("no model")
     with pytest.raises(UsageError, match="not a TFLite model"):
         tflite.unsupported_operations(tmp_path / "text.tflite")
+
+
+def test_operations_that_xnnpack_does_not_take_are_counted():
+    x = keras.Input((8, 8, 3))
+    y = layers.Conv2D(4, 3, padding="same")(x)
+    y = layers.Conv2D(4, 3)(keras.ops.cumsum(keras.ops.cumsum(y, axis=1), axis=2))
+    model = keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling2D()(y)))
+    assert outside_xnnpack(tflite.convert(model)) == {"CUMSUM": 2}
+    plain = keras.Model(x, layers.Dense(2)(layers.Flatten()(layers.Conv2D(4, 3)(x))))
+    data = nets.images(size=8)
+    assert outside_xnnpack(tflite.convert(plain)) == {}
+    assert outside_xnnpack(tflite.convert(plain, "int8", representative_data=data)) == {}
+    wide = outside_xnnpack(tflite.convert(plain, "int16x8", representative_data=data))
+    assert wide["CONV_2D"] == wide["FULLY_CONNECTED"] == 1

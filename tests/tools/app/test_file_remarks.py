@@ -1,6 +1,6 @@
 """Remarks on the files of a run: larger than the baseline, slower than float, close to the rounding noise."""
 
-from dcp_tf.tools.app.file_remarks import remarks, slower_than_float
+from dcp_tf.tools.app.file_remarks import remarks, slower_than_float, slower_than_promised
 
 
 def timed(model, quantization, p10, median, p90, operations=()):
@@ -45,3 +45,24 @@ def test_outputs_that_are_hardly_above_the_rounding_are_remarked():
     assert remarks({"a_int8.tflite": record(snr=15.1), "b": record(snr=None)}) == []
     (line,) = remarks({"a_int8.tflite": record(snr=9.5)})
     assert line.startswith("a_int8.tflite: its outputs are 9.5 dB above the error")
+
+
+def test_operations_outside_of_xnnpack_are_remarked():
+    (line,) = remarks({"a_int8.tflite": record() | {"outside_xnnpack": {"PRELU": 33, "SPLIT": 1}}})
+    assert line == "a_int8.tflite: outside of XNNPACK, on the slow kernels of the interpreter: PRELU (33), SPLIT (1)"
+
+
+def test_integer_files_that_surely_gain_less_than_their_macs_promise_are_named():
+    def pruned(high, **changes):
+        gain = {"speedup": high - 0.1, "speedup_interval": [high - 0.2, high], "conclusive": True, "macs": 50}
+        return {
+            "baseline_int8.tflite": {"model": "baseline", "quantization": "int8", "macs": 100},
+            "pruned_int8.tflite": {"model": "pruned", "quantization": "int8", **gain, **changes},
+        }
+
+    (line,) = slower_than_promised(pruned(1.79))
+    assert line.startswith("pruned_int8.tflite gains 1.69x here, its multiply-accumulates promise 2.00x")
+    assert "--prune_blocks" in line
+    for others in ({"conclusive": False}, {"quantization": "float32"}, {"macs": 60}):
+        assert slower_than_promised(pruned(1.79, **others)) == []
+    assert slower_than_promised(pruned(1.81)) == []
