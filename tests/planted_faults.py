@@ -117,6 +117,12 @@ GRAPH = (
         "positions(call.input_shapes[0], axis), output_axis=-1, bias=bias)",
         "test_absolute_costs_are_the_papers_in_millions",
     ),
+    Fault(
+        "a branch of zeros still adds what its normalization is centered at",
+        "return [*found, layer.gamma, *([layer.beta] if layer.center else [])]",
+        "return [*found, layer.gamma]",
+        "test_a_model_without_blocks_is_the_one_whose_branches_put_out_zeros",
+    ),
 )
 WIDTHS = (
     Fault(

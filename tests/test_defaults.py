@@ -18,6 +18,7 @@ CHOICE = {
     "round_to": 16,
     "min_channels": 1,
     "prune_residual": False,
+    "prune_blocks": False,
     "ignore_statistics": False,
     "update": False,
     "losses": "joint",

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,6 +15,7 @@ import numpy as np
 import dcp_tf.graph.rules  # noqa: F401  (fills the table of rules)
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.attention import projections
+from dcp_tf.graph.blocks import ResidualBlock, residual_blocks, without_calls
 from dcp_tf.graph.grouping import ClassFacts, summarize_reasons
 from dcp_tf.graph.labels import LabelSpace, best_of_each, close_rectangles, varying_axes
 from dcp_tf.graph.rule import (
@@ -327,6 +329,20 @@ class ChannelGraph(ShownAsTables):
             raise UsageError(f"the model has no channel group {name!r}; inspect_model lists them")
         return self._by_name[name]
 
+    @functools.cached_property
+    def blocks(self) -> tuple[ResidualBlock, ...]:
+        """The residual blocks that could go as a whole."""
+        return residual_blocks(self.trace)
+
+    @functools.cached_property
+    def _block_by_name(self) -> dict[str, ResidualBlock]:
+        return {block.name: block for block in self.blocks}
+
+    def groups_inside(self, blocks: Sequence[ResidualBlock]) -> set[str]:
+        """Names of the groups that only layers of some blocks make: they go with these."""
+        paths = {self.trace.calls[index].path for index in without_calls(blocks)}
+        return {group.name for group in self.groups if paths.issuperset(group.producers)}
+
     def prunable(self, residual: bool = False) -> list[ChannelGroup]:
         """The groups that may lose channels; residual streams only on request (the papers leave them)."""
         return [g for g in self.groups if g.pinned_because is None and (residual or not g.residual)]
@@ -334,11 +350,16 @@ class ChannelGraph(ShownAsTables):
     def kept(self, channels: Mapping[str, Sequence[int]]) -> KeptChannels:
         """Which labels stay when each named group keeps the listed channels and all others keep everything.
 
+        A residual block (see `blocks`) is named like a group of one channel: without it the whole block goes.
+
         Raises:
             UsageError: an unknown or pinned group, an index outside it, or a group that would keep nothing.
         """
-        stays = np.ones(self._class_count, bool)
+        stays, removed = np.ones(self._class_count, bool), []
         for name, indices in channels.items():
+            if name in self._block_by_name and name not in self._by_name:
+                removed += [] if len(indices) else [self._block_by_name[name]]
+                continue
             group = self.group(name)
             indices = np.unique(np.asarray(list(indices), np.int64))
             if len(indices) == 0:
@@ -351,13 +372,16 @@ class ChannelGraph(ShownAsTables):
                 raise UsageError(f"channels of {name!r} cannot be removed: {group.pinned_because}")
             stays[group.classes] = False
             stays[group.classes[indices]] = True
-        for name in channels:
+        for name in channels.keys() & self._by_name.keys():
             self._check_heads(self.group(name), stays)
-        return KeptChannels(self.class_of_label, stays, self.head_of_label)
+        return KeptChannels(self.class_of_label, stays, self.head_of_label, removed)
 
     def at_widths(self, widths: Mapping[str, int]) -> KeptChannels:
         """Which labels stay when each named group keeps so many channels, the first; for costs."""
-        return self.kept({name: self.group(name).first(width) for name, width in widths.items()})
+        blocks = self._block_by_name.keys() - self._by_name.keys()
+        return self.kept(
+            {name: range(width) if name in blocks else self.group(name).first(width) for name, width in widths.items()}
+        )
 
     def _check_heads(self, group: ChannelGroup, stays: np.ndarray) -> None:
         """Raises UsageError unless as many channels stay of each head that stays."""

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from dcp_tf.errors import UsageError
+from dcp_tf.graph.blocks import replaced_tensors, without_calls
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRecord, kept_shape
@@ -107,8 +108,12 @@ def count_cost(
         raise UsageError(
             f"kept must be what ChannelGraph.kept gives, received {kept!r:.80}; shapes are input_shape=..."
         )
-    macs, flops = dict.fromkeys(model.records, 0), dict.fromkeys(model.records, 0)
+    gone = removed_operations(model, kept)
+    records = {key: record for key, record in model.records.items() if key not in gone}
+    macs, flops = dict.fromkeys(records, 0), dict.fromkeys(records, 0)
     for record, call, multiplications in model.multiplications:
+        if id(record.operation) in gone:
+            continue
         key = id(record.operation)
         for multiplication in multiplications:
             if multiplication.positions is None and not open_sizes:
@@ -121,14 +126,14 @@ def count_cost(
             macs[key], flops[key] = _sum(macs[key], call_macs), _sum(flops[key], call_flops)
     layers = [
         LayerCost(record.path, type(record.operation).__name__, count_params(record, kept), macs[key], flops[key])
-        for key, record in model.records.items()
+        for key, record in records.items()
     ]
     return Cost(
         sum(c.params for c in layers),
         _sum(*macs.values()),
         _sum(*flops.values()),
         tuple(c for c in layers if c.params or c.macs),
-        tuple(r.path for r in model.records.values() if not r.counted and getattr(r.operation, "weights", ())),
+        tuple(r.path for r in records.values() if not r.counted and getattr(r.operation, "weights", ())),
         count_activations(model, kept),
     )
 
@@ -140,7 +145,7 @@ def layer_widths(graph: ChannelGraph, kept: KeptChannels) -> list[dict[str, Any]
         Of each layer `layer` (its path), `kind`, `before`, `after`, `macs_before` and `macs_after`.
     """
     macs = [{x.path: x.macs for x in count_cost(graph, k, open_sizes=True).layers} for k in (graph.kept({}), kept)]
-    rows = {}
+    rows, gone = {}, removed_operations(graph, kept)
     for record, call, _ in graph.multiplications:
         if all(len(weight.shape) < 2 for weight in getattr(record.operation, "weights", ())):
             continue
@@ -150,11 +155,16 @@ def layer_widths(graph: ChannelGraph, kept: KeptChannels) -> list[dict[str, Any]
             "layer": record.path,
             "kind": type(record.operation).__name__,
             "before": labels.shape[axis],
-            "after": kept.counts(labels)[axis],
+            "after": 0 if id(record.operation) in gone else kept.counts(labels)[axis],
             "macs_before": macs[0].get(record.path),
-            "macs_after": macs[1].get(record.path),
+            "macs_after": 0 if id(record.operation) in gone else macs[1].get(record.path),
         }
     return list(rows.values())
+
+
+def removed_operations(graph: ChannelGraph, kept: KeptChannels) -> set[int]:
+    """The `id()` of the operations that go with whole blocks."""
+    return {id(graph.trace.calls[index].operation) for index in without_calls(kept.removed)}
 
 
 def _sum(*counts: int | None) -> int | None:
@@ -168,13 +178,15 @@ def count_activations(graph: ChannelGraph, kept: KeptChannels) -> int | None:
     if any(None in shape[1:] for shape in trace.shapes) or None in trace.rows:
         return None
     sizes = [int(trace.rows[t] * _values(trace.shapes[t], graph.labels[t], kept)) for t in range(len(trace.shapes))]
-    last_use = {t: index for index, call in enumerate(trace.calls) for t in (*call.outputs, *call.inputs)}
-    last_use.update(dict.fromkeys(trace.outputs, len(trace.calls)))
+    gone, replaced = without_calls(kept.removed), replaced_tensors(kept.removed)
+    running = [(index, call) for index, call in enumerate(trace.calls) if index not in gone]
+    last_use = {replaced.get(t, t): index for index, call in running for t in (*call.outputs, *call.inputs)}
+    last_use.update(dict.fromkeys((replaced.get(t, t) for t in trace.outputs), len(trace.calls)))
     ending = collections.defaultdict(list)
     for tensor, index in last_use.items():
         ending[index].append(tensor)
     alive = peak = sum(sizes[t] for t in trace.inputs)
-    for index, call in enumerate(trace.calls):
+    for index, call in running:
         alive += sum(sizes[t] for t in call.outputs)
         peak = max(peak, alive)
         alive -= sum(sizes[t] for t in ending[index])

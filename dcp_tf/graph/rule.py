@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from keras.src.ops import numpy as numpy_ops
 
+from dcp_tf.graph.blocks import ResidualBlock
 from dcp_tf.graph.identity import does_nothing
 from dcp_tf.graph.labels import LabelSpace, compress, head_axis, place, varying_axes
 from dcp_tf.graph.trace import Call
@@ -25,12 +26,23 @@ Axis = int | tuple[int, ...]  # of a weight; several ones next to each other whe
 
 
 class KeptChannels:
-    """Which channels stay: answers for any label array which of its positions are kept."""
+    """Which channels stay: answers for any label array which of its positions are kept.
 
-    def __init__(self, class_of_label: np.ndarray, kept_class: np.ndarray, head_of_label: np.ndarray | None = None):
+    Attributes:
+        removed: the residual blocks that go as a whole.
+    """
+
+    def __init__(
+        self,
+        class_of_label: np.ndarray,
+        kept_class: np.ndarray,
+        head_of_label: np.ndarray | None = None,
+        removed: Sequence[ResidualBlock] = (),
+    ):
         self._kept = kept_class[class_of_label]
         self._heads = np.full(len(class_of_label), -1) if head_of_label is None else head_of_label
         self._kept = self._kept & ((self._heads < 0) | kept_class[self._heads])
+        self.removed = tuple(removed)
 
     def mask(self, labels: Labels) -> np.ndarray:
         """Boolean array of the shape of `labels`."""

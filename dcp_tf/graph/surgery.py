@@ -10,6 +10,7 @@ from keras import tree
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.attention import config_of, projections
+from dcp_tf.graph.blocks import stream_tensors, without_calls
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels, Labels, OperationRecord, across, kept_shape
@@ -98,6 +99,9 @@ class _Rebuild:
         self._kept = kept
         self._substitutes = substitutes
         self._new: dict[int, Any] = dict(substitutes)
+        calls = graph.trace.calls
+        self._without = {id(calls[index].node) for index in without_calls(kept.removed)}
+        self._streams = dict(stream_tensors(graph.trace, block) for block in kept.removed)
 
     def model(self, model: keras.Model) -> keras.Model:
         if id(model) not in self._new:
@@ -148,6 +152,9 @@ class _Rebuild:
         name, model = model.name, functional_graph(model)
         values = {id(x): y for x, y in zip(model.inputs, self._inputs(model), strict=True)}
         for node in ordered_nodes(model):
+            if id(node) in self._without:
+                values.update({id(x): values[self._streams[id(x)]] for x in node.outputs if id(x) in self._streams})
+                continue
             args, kwargs = self._arguments(node, values)
             outputs = self._operation(node.operation)(*args, **kwargs)
             values.update({id(x): y for x, y in zip(node.outputs, tree.flatten(outputs), strict=True)})
@@ -189,6 +196,8 @@ class _Rebuild:
             if isinstance(record.operation, keras.Layer) and made:
                 _copy_state(record, self._new[key], self._kept)
         for key, (layer, path) in self._graph.trace.opened.items():
+            if key not in self._new:
+                continue
             record, scales = opened_record(self._graph, layer, path, self._kept)
             _copy_state(record, self._new[key], self._kept, scales)
 

@@ -14,10 +14,11 @@ from dcp_tf.errors import UsageError
 from dcp_tf.field_types import whole_number
 from dcp_tf.files import folder_path
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers
+from dcp_tf.graph.blocks import ResidualBlock
 from dcp_tf.models.time_distributed import note_of_wrapped_models
 from dcp_tf.models.weights_digest import weights_digest
 from dcp_tf.pruning.arguments import bound_data, check_arguments, check_validation, usable_model
-from dcp_tf.pruning.budget import Widths, fit_measured_budget, kernel_rate, matching
+from dcp_tf.pruning.budget import Widths, fit_measured_budget, kernel_rate, matching, pricing
 from dcp_tf.pruning.given_plan import GivenPlan
 from dcp_tf.pruning.methods import Method
 from dcp_tf.pruning.plan import PruningPlan
@@ -92,6 +93,11 @@ class Context:
     def shapes(self) -> list[tuple]:
         """The shape of a batch of each input, as `ChannelGraph` takes it."""
         return [(None, *shape) for shape in self.data.shapes]
+
+    @property
+    def removed(self) -> tuple[ResidualBlock, ...]:
+        """The residual blocks that go as a whole."""
+        return tuple(block for block in self.graph.blocks if self.widths.get(block.name) == 0)
 
     def labels_from_model(self) -> Callable | None:
         """From inputs to what the trained model answers, where the data lacks labels of an output; else None."""
@@ -255,6 +261,7 @@ def _scope(graph: ChannelGraph, method: Method, objective: Objective) -> dict[st
     layers = [unit.name for unit in kernel_units(graph)] if method.chooses_kernels else []
     groups = choose_groups(graph, method, layers)
     method.check(graph, groups)
+    method.check_blocks(graph)
     if method.uses_heads:
         find_positions(graph, method.auxiliary_losses, objective, method.auxiliary_layers)
     widths = choose_widths(graph, groups, method)
@@ -320,7 +327,14 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
     if method.target is None or method.chooses_kernels:
         return widths.at_rate(method.rate)
     if method.allocates == "global":  # where only what it ends in is measured
-        return widths.within(dataclasses.replace(method.target, measured=None))
+        try:
+            return widths.within(dataclasses.replace(method.target, measured=None))
+        except UsageError:
+            narrowest, cost = widths.at_rate(1.0), pricing(method.target, graph)
+            without = {**narrowest, **{block.name: 0 for block in graph.blocks}}
+            if not method.prune_blocks or cost(without) > method.target.limit(cost({})):
+                raise
+            return narrowest
     return fit_measured_budget(method.target, widths.within)
 
 

@@ -38,12 +38,19 @@ class GivenPlan(Method):
     def groups(self, graph: ChannelGraph) -> Sequence[ChannelGroup]:
         """The groups that the plan names; raises UsageError where it does not fit the model."""
         self.plan.kept(graph)
-        return [graph.group(group.name) for group in self.plan.groups]
+        blocks = {block.name for block in graph.blocks}
+        return [graph.group(group.name) for group in self.plan.groups if group.name not in blocks]
 
     def widths(self, graph: ChannelGraph) -> dict[str, int]:
-        """Group name -> channels that stay; of attention heads that go, as many as of those that stay."""
+        """Group name -> channels that stay; of attention heads that go, as many as of those that stay.
+
+        Of a residual block that goes as a whole its name -> 0.
+        """
         widths = {}
         for plan in self.plan.groups:
+            if not plan.kept:
+                widths[plan.name] = 0
+                continue
             group = graph.group(plan.name)
             left = 1 if group.head is None else len(np.unique(group.head[list(plan.kept)]))
             widths[plan.name] = len(plan.kept) * group.heads // max(left, 1)

@@ -51,12 +51,23 @@ class Method(Budget, Scope):
         names += [name for table in (WidthSettings, Selection) for name in rules(table) if hasattr(self, name)]
         values = {name: getattr(self, name) for name in names}
         target = self.target.settings() if self.target else None
+        if not self.prune_blocks:  # what earlier versions wrote has no such setting, and resumes
+            del values["prune_blocks"]
         return values | {"target": target, "allocation": self.allocates}
 
     @property
     def trains_whole(self) -> bool:
         """Whether the auxiliary losses train the whole model, and not their classifiers alone."""
         return self.guided and self.uses_heads and (self.per_stage or self.auxiliary_trains == "all")
+
+    def check_blocks(self, graph: ChannelGraph) -> None:
+        """Raises UsageError where the method cannot remove whole blocks although it shall."""
+        if not self.prune_blocks:
+            return
+        if not self.guided or self.chooses_kernels or type(self).score_channels is not Method.score_channels:
+            raise UsageError(f"{self.name} measures no losses: prune_blocks is for dcp and adapt_dcp", "prune_blocks")
+        if not graph.blocks:
+            raise UsageError("the model has no residual block that can go as a whole", "prune_blocks")
 
     @property
     def allocates(self) -> str:

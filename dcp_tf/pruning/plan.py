@@ -28,7 +28,7 @@ class GroupPlan:
     """What one channel group keeps.
 
     Attributes:
-        name: of the group.
+        name: of the group; or of a residual block that goes as a whole, which is a group of one that keeps nothing.
         size: channels before pruning.
         kept: sorted channel numbers that stay.
         consumers: layers that read the group.
@@ -164,7 +164,8 @@ class PruningPlan(ShownAsTables):
         settings = {name: value for name, value in self.settings.items() if name != "steps"}
         if target := settings.get("target"):  # it sets the rate
             settings = {**settings, "rate": None, "target": f"{target['measure']} {target['text']}"}
-        rows = [(g.name, len(g.kept), g.size, ", ".join(g.consumers)) for g in self.groups]
+        read_by = lambda g: ", ".join(g.consumers) if g.kept else "(a whole block)"  # noqa: E731
+        rows = [(g.name, len(g.kept), g.size, read_by(g)) for g in self.groups]
         notes = [f"settings: {settings_line(settings)}"] if settings else []
         fractions = [len(g.kept) / max(g.size, 1) for g in self.groups]
         columns = ("group", "keeps", "of", "read by")

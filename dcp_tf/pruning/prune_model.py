@@ -214,11 +214,18 @@ def select(context: Context) -> tuple[ChannelGraph, ChannelGraph, PruningPlan]:
     graph, method = context.graph, context.method
     if isinstance(method, GivenPlan):
         return method.plan.with_zero_kernels(graph), graph, method.plan
+    if method.prune_blocks and method.allocates != "global":  # (a target may have come after `prepare`)
+        raise UsageError(
+            "blocks compete with channels: prune_blocks needs a target, or allocation='global'",
+            ("prune_blocks", "allocation"),
+        )
     # The scores count to the phase that asks for them first.
     scores = functools.cache(lambda: _scores(context))
     if method.allocates == "global":
         with context.phase("allocation"):
-            context = dataclasses.replace(context, widths=global_widths(context, scores()))
+            widths = global_widths(context, scores())
+            left = tuple(group for group in context.groups if group.name in widths)
+            context = dataclasses.replace(context, widths=widths, groups=left)
     if method.guided:
         selected, baseline, groups, kernels = select_channels(context, scores())
     else:
@@ -229,6 +236,7 @@ def select(context: Context) -> tuple[ChannelGraph, ChannelGraph, PruningPlan]:
             groups = [GroupPlan(g.name, g.size, tuple(kept[g.name]), g.consumers) for g in context.groups]
     in_heads = graph.in_kept_heads({group.name: group.kept for group in groups})
     groups = [dataclasses.replace(group, kept=in_heads[group.name]) for group in groups]
+    groups += [GroupPlan(block.name, 1, ()) for block in context.removed]
     plan = PruningPlan(graph.fingerprint(), tuple(groups), method.name, method.settings(), tuple(kernels))
     if all(len(p.kept) == p.size for p in plan.groups) and all(p.matrix().all() for p in plan.kernels):
         raise RunError("the selection found everything necessary; raise the rate or epsilon")

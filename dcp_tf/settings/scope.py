@@ -17,6 +17,11 @@ class Scope(Settings):
         "Prune residual streams (sums of feature maps) too, over all layers that make or read them, and the units of "
         "recurrent layers.",
     )
+    prune_blocks: bool = setting(
+        False,
+        "Remove whole residual blocks too (all layers between a split of the stream and the sum behind it), where that "
+        "keeps more than narrowing alone; for dcp and adapt_dcp with {allocation}=global, the default under a target.",
+    )
     ignore_statistics: bool = setting(
         False,
         "Remove channels also where LayerNormalization and its like take statistics over them; fine-tuning mends that.",

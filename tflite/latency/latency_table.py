@@ -119,6 +119,10 @@ class LatencyTable:
         known = {times.name: times for times in measurements.layers}
         groups = [graph.group(name) for name in measurements.groups]
         self._layers = [(layer, known[layer.name]) for layer in layers_of(graph, groups)]
+        calls = graph.trace.calls
+        # A residual block counts as a group of one channel: 0 is without it.
+        self._blocks = {block.name: {calls[i].path for i in block.calls} for block in graph.blocks}
+        self._sizes |= dict.fromkeys(self._blocks.keys() - self._sizes.keys(), 1)
         self.baseline_ms = measurements.anchors[0].ms
         self.factor = self._fit()
 
@@ -126,21 +130,27 @@ class LatencyTable:
         """Milliseconds of one inference.
 
         Args:
-            widths: group -> kept channels; other groups keep all.
+            widths: group -> kept channels; other groups keep all. The name of a residual block -> 0 leaves it out.
 
         Raises:
             UsageError: a group is not in the table, or has not that many channels.
         """
         for name, width in widths.items():
             if name not in self._sizes:
-                raise UsageError(f"group {name!r} is not in the latency table; it has {', '.join(self._sizes)}")
-            if not 1 <= width <= self._sizes[name]:
+                groups = ", ".join(self.measurements.groups)
+                raise UsageError(f"group {name!r} is not in the latency table; it has {groups}")
+            if not (name not in self._blocks) <= width <= self._sizes[name]:
                 raise UsageError(f"group {name!r} has 1 to {self._sizes[name]} channels. Received: {width}")
         return self.baseline_ms + self.factor * (self._alone({**self._sizes, **widths}) - self._alone(self._sizes))
 
     def _alone(self, widths: Mapping[str, int]) -> float:
         """The sum of the latencies of all layers in isolation."""
-        return sum(times.at([axis.count(widths) for axis in layer.axes]) for layer, times in self._layers)
+        gone = {path for name, paths in self._blocks.items() if widths.get(name) == 0 for path in paths}
+        return sum(
+            times.at([axis.count(widths) for axis in layer.axes])
+            for layer, times in self._layers
+            if layer.record.path not in gone
+        )
 
     def _fit(self) -> float:
         """Least squares over the anchors, through the full model."""

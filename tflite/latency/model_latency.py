@@ -44,7 +44,7 @@ class ModelLatency:
         """Milliseconds of one inference.
 
         Args:
-            widths: group -> kept channels; other groups keep all.
+            widths: group -> kept channels; other groups keep all. The name of a residual block -> 0 leaves it out.
 
         Raises:
             RunError: the converter or the timer failed, or the cache cannot be written.

@@ -4,13 +4,16 @@ The common rate (or the target) says what the model may cost; the least importan
 are in, until it costs no more.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup, group_fractions
+from dcp_tf.graph.blocks import branch_weights
 from dcp_tf.pruning.allocation.sensitivity import loss_rises
+from dcp_tf.pruning.allocation.whole_blocks import WholeBlocks
 from dcp_tf.pruning.budget import Target, Widths, fit_measured_budget, possible_widths, pricing
 from dcp_tf.pruning.context import Context, own_rates
 from dcp_tf.pruning.importance.criterion import Scores
@@ -31,15 +34,19 @@ def global_widths(context: Context, scores: Scores | None) -> dict[str, int]:
             own keep.
         scores: of the channels by a criterion; None where the method chooses layer by layer.
 
+    Whole residual blocks, where the method may remove some, are measured one by one and then together, those first
+    whose loss rises least for what they save; as many go as lead to the least estimated loss (see `WholeBlocks`).
+
     Returns:
-        Group name -> width.
+        Group name -> width. Of a block that goes its name -> 0, without the groups inside of it.
     """
     graph, method, uniform = context.graph, context.method, context.widths
     fixed = own_rates(context.groups, method)
     shared = [g for g in context.groups if g.name not in fixed]
     if scores is None:
         saved = _savings(context, shared)
-        prices = {name: rises / max(saved[name], 1e-30) for name, rises in loss_rises(context, shared).items()}
+        rises = loss_rises(context, shared)
+        prices = {name: values / max(saved[name], 1e-30) for name, values in rises.items()}
     else:
         prices = {g.name: np.sort(scores[g.name]) / max(scores[g.name].mean(), 1e-30) for g in shared}
     apart = [g.name for g in shared if g.name not in prices]
@@ -50,11 +57,31 @@ def global_widths(context: Context, scores: Scores | None) -> dict[str, int]:
     def choose(target: Target | None) -> dict[str, int]:
         cost = pricing(target or Target("macs", "1"), graph)
         limit = target.limit(cost({})) if target else cost(uniform)
-        fits = lambda widths: cost({**uniform, **widths}) <= limit  # noqa: E731
-        return {**uniform, **allocate(free, prices, fits, method.round_to, method.min_channels)}
+        best: tuple[float, dict[str, int]] = math.inf, {}
+        for count in range(len(blocks.names) + 1 if blocks else 1):
+            if blocks and blocks.rise(count) >= best[0]:
+                break
+            gone = blocks.names[:count] if blocks else []
+            inside = graph.groups_inside([block for block in graph.blocks if block.name in gone])
+            others = {name: width for name, width in uniform.items() if name not in inside} | dict.fromkeys(gone, 0)
+            fits = lambda widths, others=others: cost({**others, **widths}) <= limit  # noqa: E731
+            left = [group for group in free if group.name not in inside]
+            widths = {**others, **allocate(left, prices, fits, method.round_to, method.min_channels)}
+            if not blocks:
+                return widths
+            loss = blocks.rise(count) + sum(rises[g.name][: g.size - widths[g.name]].sum() for g in left)
+            if loss < best[0] and fits(widths):
+                best = loss, widths
+        return best[1] or widths
 
+    blocks = WholeBlocks(context, _saved_by_blocks(context)) if method.prune_blocks else None
     widths = fit_measured_budget(method.target, choose) if method.target else choose(None)
-    shares = [widths[g.name] / g.size for g in free]
+    if blocks:
+        blocks.close()
+        gone = [name for name in blocks.names if name in widths]
+        named = f": {', '.join(gone)}" if gone else ""
+        progress.say(f"{len(gone)} of {len(blocks.names)} residual blocks go as a whole{named}")
+    shares = [widths[g.name] / g.size for g in free if g.name in widths]
     if shares:
         progress.say(f"global allocation: groups keep {min(shares):.0%} to {max(shares):.0%} of their channels")
     return widths
@@ -74,6 +101,14 @@ def _savings(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, floa
         / max(g.size - narrowest[g.name], 1)
         for g in groups
     }
+
+
+def _saved_by_blocks(context: Context) -> dict[str, float]:
+    """Per residual block that may go the cost that goes with it."""
+    graph, method = context.graph, context.method
+    cost = pricing(method.target or Target("macs", "1"), graph)
+    blocks = [b for b in graph.blocks if not method.excludes(b.name) and branch_weights(graph.trace, b)]
+    return {block.name: cost({}) - cost({block.name: 0}) for block in blocks}
 
 
 def allocate(

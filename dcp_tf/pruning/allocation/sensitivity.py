@@ -23,7 +23,7 @@ from dcp_tf.pruning.activations.memory import free_compiled, images_at_once, mat
 from dcp_tf.pruning.activations.selection_images import SelectionImages
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.elimination.fisher import sampled_loss
-from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, outputs_of, rows_of
+from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, outputs_of, ridge_for, rows_of
 from dcp_tf.pruning.elimination.select import layer_sums
 from dcp_tf.pruning.importance.images import selection_set
 from dcp_tf.pruning.problem.consumers import Consumer
@@ -58,8 +58,8 @@ def loss_rises(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, np
         g for g in groups if not g.silenced and all(is_supported(record.operation) for record, *_ in graph.consumers(g))
     ]
     units = sorted((channel_unit(graph, g) for g in covered), key=lambda unit: unit.calls[0])
-    modelled, count, measured, apart_from = _parted(context)
-    measure = _Losses(measured, apart_from)
+    modelled, count, measured, apart_from = parted_images(context)
+    measure = MeasuredLosses(measured, apart_from)
     with progress.bar(what="comparing groups", total=len(units), unit="group") as bar:
         for some in _portions(units, matrix_bytes(context.method.cache_gib)):
             models = _models(modelled, count, [unit.consumers for unit in some])
@@ -71,7 +71,7 @@ def loss_rises(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, np
     return rises
 
 
-def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], measure: "_Losses") -> np.ndarray:
+def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], measure: "MeasuredLosses") -> np.ndarray:
     """Of one group: the measured rises between some widths, each spread as the quadratic model predicts it."""
     parts, kernels = [], []
     for record, _, _, channel in unit.consumers:
@@ -81,7 +81,7 @@ def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], me
         kernels.append(record.operation.kernel)
         weights = kernels[-1].numpy().reshape(len(gram), -1).astype(np.float64)
         part = Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric)
-        parts.append(part.with_ridge(weights, _ridge_for(len(gram), positions)))
+        parts.append(part.with_ridge(weights, ridge_for(len(gram), positions)))
     order, predicted = eliminate(parts, unit.size, unit.head)
     heads = 1 if unit.head is None else int(unit.head.max()) + 1
     removed = [0, *(unit.size - heads * max(1, round(share * unit.size / heads)) for share in _SHARES)]
@@ -99,14 +99,6 @@ def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], me
     return rises
 
 
-def _ridge_for(rows: int, positions: int) -> float:
-    """The strength of a ridge toward the trained kernel for so many inputs and rows of data.
-
-    Cross-validation would ask for two Gram matrices a layer at once; these are about what it finds.
-    """
-    return float(np.clip(0.1 * rows / positions, 1e-4, 0.1))
-
-
 @contextlib.contextmanager
 def _unchanged(kernels: Sequence[keras.Variable]) -> Iterator[None]:
     """Gives the kernels their values back at the end, whatever happens: they are those of the user's model."""
@@ -118,7 +110,7 @@ def _unchanged(kernels: Sequence[keras.Variable]) -> Iterator[None]:
             kernel.assign(values)
 
 
-class _Losses:
+class MeasuredLosses:
     """How far other kernels take the model's outputs from those that it has, by the final loss.
 
     Margins take no predictions for labels: the loss says itself how far outputs are from others. One of the user's own,
@@ -209,7 +201,7 @@ def _portions(units: Sequence[Unit], room: float) -> Iterator[list[Unit]]:
         yield portion
 
 
-def _parted(context: Context) -> tuple[Context, int, Context, int]:
+def parted_images(context: Context) -> tuple[Context, int, Context, int]:
     """The images of the models and their number, and those that measure, with as many as they are kept apart from.
 
     On the images that it was fitted to, a kernel of many inputs loses nothing.

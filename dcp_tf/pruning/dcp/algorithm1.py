@@ -12,7 +12,9 @@ import numpy as np
 from dcp_tf import progress
 from dcp_tf.data import images_per_measurement
 from dcp_tf.graph import ChannelGraph, ChannelGroup, copy_model
+from dcp_tf.graph.blocks import branch_weights
 from dcp_tf.pruning.activations.memory import free_compiled, images_at_once, matrix_bytes
+from dcp_tf.pruning.allocation.stream_readers import READ, fitted_readers
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.dcp.dead_channels import remove_unread
 from dcp_tf.pruning.dcp.stage_runner import StageRunner
@@ -65,8 +67,13 @@ def select_channels(
         _describe_heads(context, augmented)
         if method.auxiliary_trains == "all":
             baseline = ChannelGraph(copy_model(graph), context.shapes, method.ignore_statistics)
+    if context.removed:
+        _fit_readers(context, graph, baseline)
     losses = stage_losses(graph, augmented, objective)
     runner = StageRunner(context, graph, baseline, scores or {}, augmented.model.variables)
+    for block in context.removed:
+        for weight in branch_weights(graph.trace, block):
+            runner.masks.restrict(weight, np.zeros([1] * len(weight.shape), bool))
 
     def fine_tune(stage: Stage) -> None:
         weights = [float(p == stage.number) for p in range(1, len(augmented.positions) + 1)] + [1.0]
@@ -74,6 +81,15 @@ def select_channels(
             _fine_tune(context, augmented, weights, f"stage_{stage.number}", masks=runner.masks.for_training())
 
     return graph, baseline, *_select(context, runner, graph, losses, fine_tune)
+
+
+def _fit_readers(context: Context, graph: ChannelGraph, baseline: ChannelGraph) -> None:
+    """Fits what reads the stream behind the blocks that go, as the selection fits what reads a group."""
+    count = min(READ, context.method.selection_samples, context.data.size)
+    (fitted,) = fitted_readers(dataclasses.replace(context, graph=baseline), count, [context.removed])
+    for record in graph.records.values():
+        if record.path in fitted:
+            record.operation.kernel.assign(fitted[record.path])
 
 
 def _select(

@@ -127,7 +127,9 @@ class StageRunner:
         if unit.kernels or method.per_stage or method.passes or method.selection != "fast" or method.chooser:
             return False
         whole = (isinstance(plan, GroupPlan) and len(plan.kept) == plan.size for plan in self.plans)
-        return not isinstance(method, Adaptive) and self._context.widths[unit.name] == unit.size and all(whole)
+        if isinstance(method, Adaptive) or self._context.removed:
+            return False
+        return self._context.widths[unit.name] == unit.size and all(whole)
 
     def _hold(self, unit: Unit, plan: UnitPlan) -> None:
         """Takes over what was selected before; the weights themselves were restored."""

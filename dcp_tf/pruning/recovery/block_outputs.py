@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGraph
+from dcp_tf.graph.blocks import matching_tensors
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels
 from dcp_tf.graph_function import graph_function
@@ -47,7 +48,7 @@ class Comparison:
     """A tensor at which both models are compared.
 
     Attributes:
-        tensor: its number, the same in both traces.
+        tensor: its number in the baseline's trace.
         axis: of its channels.
         kept: positions along the axis that the pruned model has; None: all.
     """
@@ -115,8 +116,8 @@ def recover(
 
     Args:
         base: of the baseline.
-        small: of the rebuilt model; its trace has the calls of `base` in the same order. Frozen layers are fitted too,
-            as in the selection, but none that an output needs which pruning does not change.
+        small: of the rebuilt model. Frozen layers are fitted too, as in the selection, but none that an output needs
+            which pruning does not change.
         kept: what remains of `base`.
         batches: per batch the model's inputs; at least two.
         cache: for the baseline's values.
@@ -172,8 +173,11 @@ class _Training:
     ):
         self._images, self._per_step = batches, per_step
         points = [p for p in comparisons(base, kept) if p.tensor not in base.trace.outputs]
-        of_base = _Values(base, points)
-        self._of_small = _Values(small, points)
+        tensors = matching_tensors(base.trace, small.trace, kept.removed)
+        # Where a block is gone, what is before it learns what the baseline has behind it.
+        compared = {tensors[p.tensor]: p for p in points if p.tensor in tensors}
+        points = list(compared.values())
+        of_base, self._of_small = _Values(base, [p.tensor for p in points]), _Values(small, list(compared))
         function = compiled(lambda *images: of_base(images, points), batches[0])
         self._targets = Batches(lambda i: function(*batches[i]), len(batches), of_base.bytes(batches), cache)
         self._targets.keep()
@@ -275,10 +279,10 @@ class _Training:
 class _Values:
     """One model's values at the compared tensors and, without a last activation, at its outputs."""
 
-    def __init__(self, graph: ChannelGraph, points: Sequence[Comparison]):
+    def __init__(self, graph: ChannelGraph, tensors: Sequence[int]):
         trace = self._trace = graph.trace
         self._outputs = {_before_softmax(trace, t) for t in trace.outputs}
-        self._tensors = [p.tensor for p in points]
+        self._tensors = list(tensors)
         self._calls = trace.needed([*self._tensors, *self._outputs], trace.inputs)
         self._last = sorted({trace.producer[t] for t in self._outputs if t in trace.producer})
         self._made = [t for i in self._last for t in trace.calls[i].outputs]

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from dcp_tf.graph import ChannelGraph, OperationRecord
+from dcp_tf.graph.blocks import matching_tensors, without_calls
 from dcp_tf.graph.rule import KeptChannels
 
 
@@ -16,17 +17,23 @@ def untouched_layers(
 
     Args:
         base: of the model before surgery.
-        small: of the rebuilt model; its trace has the calls of `base` in the same order.
+        small: of the rebuilt model.
         kept: what remains of `base`.
         masks: by the path or the `id()` of a weight of the rebuilt model, where it is held at zero.
     """
-    trace = small.trace
+    trace, gone = base.trace, without_calls(kept.removed)
+    tensors = matching_tensors(trace, small.trace, kept.removed)
+    rebuilt = {
+        i: small.trace.calls[small.trace.producer[tensors[call.outputs[0]]]].operation
+        for i, call in enumerate(trace.calls)
+        if i not in gone
+    }
     cut = [i for record in base.records.values() if _loses_inputs(record, kept) for i in base.calls_of(record)]
-    cut += [i for i, call in enumerate(trace.calls) if _is_masked(call.operation, masks)]
+    cut += [*gone, *(i for i, operation in rebuilt.items() if _is_masked(operation, masks))]
     changed = trace.dependents(cut)
     same = [t for t in trace.outputs if trace.producer.get(t) not in changed]
     calls = trace.needed(same, trace.inputs) if len(same) < len(trace.outputs) else []
-    return [trace.calls[i].operation for i in calls]
+    return [rebuilt[i] for i in calls]
 
 
 def _loses_inputs(record: OperationRecord, kept: KeptChannels) -> bool:

@@ -10,7 +10,7 @@ from keras import layers
 
 from dcp_tf import tflite
 from dcp_tf.errors import UsageError
-from dcp_tf.graph import ChannelGraph, rebuild
+from dcp_tf.graph import ChannelGraph, count_cost, rebuild
 from dcp_tf.tflite.latency import timers
 from dcp_tf.tflite.latency.latency_table import LatencyTable, measure_latency_table
 from dcp_tf.tflite.latency.layer_files import LayerFiles, convert_for_timing, layers_of
@@ -43,6 +43,10 @@ def macs_at(graph, widths):
     return tflite.count_macs(file_of(convert_for_timing(rebuild(graph, kept), "float32")))
 
 
+def macs_of(graph):
+    return {layer.path for layer in count_cost(graph).layers if layer.macs}
+
+
 def concatenated():
     x = inputs = keras.Input((8, 8, 3))
     x = layers.Concatenate()([layers.Conv2D(8, 3, padding="same")(x), layers.Conv2D(16, 1)(x)])
@@ -61,6 +65,12 @@ def test_latencies_that_are_linear_in_the_channels_are_predicted_exactly(make):
     for share in (1.0, 0.75, 0.5, 0.25):
         widths = kept_widths(graph, share)
         assert table.predict(widths) == pytest.approx(macs_at(graph, widths) / 1e3 + 0.1, rel=1e-6)
+    assert len(graph.blocks) == (make in (nets.mobile, nets.residual))
+    for block in graph.blocks:
+        without = {**kept_widths(graph, 0.5), block.name: 0}
+        layers_inside = sum(graph.trace.calls[i].path in macs_of(graph) for i in block.calls)
+        expected = macs_at(graph, without) / 1e3 + 0.1
+        assert table.predict(without) == pytest.approx(expected - 0.1 * layers_inside)  # a file of its own costs 0.1
 
 
 def test_groups_are_independent():
