@@ -172,7 +172,7 @@ def test_the_model_is_left_as_it_is_even_where_measuring_fails(monkeypatch):
             raise KeyboardInterrupt
         return 0.0
 
-    monkeypatch.setattr("dcp_tf.pruning.allocation.sensitivity._Losses._loss", fail)
+    monkeypatch.setattr("dcp_tf.pruning.allocation.sensitivity.MeasuredLosses._loss", fail)
     with pytest.raises(KeyboardInterrupt):
         run(model, DCP(rate=0.25, allocation="global", **QUICK))
     assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
