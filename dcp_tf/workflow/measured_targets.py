@@ -62,7 +62,7 @@ def _convert(model: Any, mode: str) -> Any:
     rng = np.random.default_rng(0)
     samples = [rng.random((_SAMPLES, *x.shape[1:])).astype(x.dtype) for x in model.inputs]
     data = samples if len(samples) > 1 else samples[0]
-    return convert(model, mode, representative_data=data, allow_float=True, bias_correction=False)
+    return convert(model, mode, representative_data=data, allow_float=True)
 
 
 def _latency_target(target: Target, mode: str, graph: ChannelGraph, method: Method) -> Target:

@@ -97,7 +97,7 @@ def bind_file_target(job: Any, model_and_data: Any) -> Any:
     from dcp_tf.tflite.conversion.file_sizes import FileSizes, size_of
 
     is_ram = job.file.measure == "ram"
-    settings = dataclasses.replace(job.deployment, calibration_samples=_SAMPLES, bias_correction=False, strict=False)
+    settings = dataclasses.replace(job.deployment, calibration_samples=_SAMPLES, strict=False)
 
     def size(model: Any, mode: str) -> int:
         file = tflite_files.convert(model, mode, model_and_data.dataset, settings, seed=0)
