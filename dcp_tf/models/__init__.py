@@ -19,6 +19,7 @@ from dcp_tf.models.networks.preresnet import preresnet
 from dcp_tf.models.networks.resnet import resnet18, resnet50
 from dcp_tf.models.networks.unet import unet
 from dcp_tf.models.networks.vgg import vgg16_cifar, vgg19_cifar
+from dcp_tf.models.networks.vit import vit_cifar
 from dcp_tf.models.outputs import outputs_kind
 from dcp_tf.models.paper_scope import paper_scope
 from dcp_tf.models.retrace import to_functional
@@ -62,5 +63,6 @@ __all__ = [
     "unet",
     "vgg16_cifar",
     "vgg19_cifar",
+    "vit_cifar",
     "with_open_batch",
 ]

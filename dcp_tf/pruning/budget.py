@@ -56,7 +56,7 @@ def group_width(group: ChannelGroup, rate: float, round_to: int = 1, minimum: in
     Args:
         group: of channels.
         rate: pruning rate, 0 to 1.
-        round_to: hardware-friendly multiple.
+        round_to: hardware-friendly multiple, of the channels of all heads together.
         minimum: fewest channels to keep, of heads 1.
         own: whether the rate is the group's own.
     """
@@ -64,7 +64,8 @@ def group_width(group: ChannelGroup, rate: float, round_to: int = 1, minimum: in
         rate = 1 - math.sqrt(max(0.0, 1 - rate))
     if group.are_heads:
         return kept_at_rate(group.size, rate)
-    return group.heads * kept_at_rate(group.size // group.heads, rate, round_to, minimum)
+    step = math.ceil(round_to / group.heads)
+    return group.heads * kept_at_rate(group.size // group.heads, rate, step, minimum)
 
 
 def possible_widths(group: ChannelGroup, round_to: int = 1, minimum: int = 1) -> list[int]:

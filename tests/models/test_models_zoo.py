@@ -118,6 +118,7 @@ PAPER_PARAMS = {
     "mobilenet_v1_cifar": 3_217_226,
     "mobilenet_v2_cifar": 2_296_922,
     "mobilenet_v2_small": 149_322,
+    "vit_cifar": 803_978,
     "resnet18": 11_689_512,
     "resnet50": 25_557_032,
     "mobilenet_v1": 4_231_976,
@@ -153,7 +154,9 @@ def test_every_network_is_of_the_size_of_its_paper_at_its_own_shape(name):
 
 
 ONE_PER_FAMILY = {
-    **dict.fromkeys(("preresnet20", "resnet20", "vgg16_cifar", "mobilenet_v1", "mobilenet_v2_cifar", "resnet18"), 5),
+    **dict.fromkeys(
+        ("preresnet20", "resnet20", "vgg16_cifar", "mobilenet_v1", "mobilenet_v2_cifar", "vit_cifar", "resnet18"), 5
+    ),
     "mobilefacenet": None,
     "spherenet20": None,
 }

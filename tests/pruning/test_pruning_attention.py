@@ -7,7 +7,9 @@ from keras import layers, ops
 from pruning_nets import BARE
 
 import dcp_tf
+from dcp_tf import models
 from dcp_tf.graph import ChannelGraph
+from dcp_tf.pruning.budget import group_width, possible_widths
 
 HEADS, SIZE = 2, 4
 INSIDE = ("attention/heads", "attention/query", "attention/value")
@@ -134,3 +136,12 @@ def test_a_target_counts_the_products(allocation):
     assert 0.45 < after.macs / before.macs <= 0.6
     products = next(layer.macs for layer in before.layers if layer.path == "attention/heads")
     assert products == 2 * 6 * 6 * HEADS * SIZE
+
+
+def test_common_widths_of_heads_round_together():
+    model = models.vit_cifar(blocks=1)  # four heads of 32 channels
+    graph = ChannelGraph(model)
+    inside = next(group for group in graph.groups if group.name.endswith("attention/value"))
+    widths = possible_widths(inside, round_to=16)
+    assert widths == list(range(16, 129, 16))
+    assert group_width(inside, 0.36, round_to=16) == 96  # a fifth of it, as the heads go by the rest of the rate
