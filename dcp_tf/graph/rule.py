@@ -262,9 +262,9 @@ class RuleCall:
             axis = _from_front(axis, len(variable.shape))
             sizes = tuple(variable.shape[a] for a in ((axis,) if isinstance(axis, int) else axis))
             if labels.shape != sizes:
+                has, gave = (" x ".join(map(str, shape)) for shape in (sizes, labels.shape))
                 raise ValueError(
-                    f"{self.call.path}: axis {axis} of {variable.path} has {sizes} positions, "
-                    f"its rule gave {labels.shape} labels"
+                    f"{self.call.path}: axis {axis} of {variable.path} has {has} positions, its rule gave {gave}"
                 )
             self._space.tie(axis_labels.setdefault(axis, labels), labels)
         return index

@@ -4,8 +4,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from dcp_tf.report import table_rows
-
 PROMISED = 0.9  # of the ratio of the multiply-accumulates
 LOW_SNR_DB = 15.0  # an error of about 18% of the outputs
 
@@ -45,6 +43,8 @@ def larger_than_baseline(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def slower_than_promised(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A line for each integer file of a pruned model that surely gains less time than multiply-accumulates promise."""
+    from dcp_tf.report import table_rows  # here: --help of programs imports this module, but no rich
+
     macs = {r["quantization"]: r.get("macs") for r in records.values() if r["model"] == "baseline"}
     lines = []
     for name, record in records.items():
