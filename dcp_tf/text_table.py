@@ -36,6 +36,11 @@ def text_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
     return "\n".join([title, aligned[0], rule, *aligned[1:], *notes])
 
 
+def some(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
 class Table(NamedTuple):
     """A table that can be printed and shown.
 

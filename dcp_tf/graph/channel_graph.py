@@ -31,7 +31,7 @@ from dcp_tf.graph.rule import (
 from dcp_tf.graph.trace import Call, Trace
 from dcp_tf.models.batch import with_open_batch
 from dcp_tf.models.custom_objects import is_custom
-from dcp_tf.text_table import ShownAsTables, Table, print_tables
+from dcp_tf.text_table import ShownAsTables, Table, print_tables, some
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -309,7 +309,7 @@ class ChannelGraph(ShownAsTables):
         print_tables(self._tables(), print_fn)
 
     def _tables(self) -> list[Table]:
-        rows = [(g.name, g.size, ", ".join(g.consumers), _answer(g)) for g in self.groups]
+        rows = [(g.name, g.size, some(g.consumers), _answer(g)) for g in self.groups]
         columns = ("group", "channels", "read by", "can be pruned")
         return [Table(f"{self.trace.model.name}: groups of channels", columns, rows)]
 

@@ -10,6 +10,7 @@ from dcp_tf.graph import ChannelGraph
 from dcp_tf.models.time_distributed import note_of_wrapped_models
 from dcp_tf.pruning.budget import cost_at
 from dcp_tf.pruning.context import Context, choose_widths
+from dcp_tf.text_table import some
 from dcp_tf.training.baseline_check import check_baseline
 from dcp_tf.training.joint_objective import each_output
 from dcp_tf.training.label_checks import numbering_note
@@ -34,9 +35,8 @@ def announce(context: Context, looks_at_baseline: bool) -> None:
         progress.say(f"note: {note}")
     units = [group.name for group in graph.prunable(residual=True) if group.recurrent]
     if units and method.chooses_channels and not method.prune_residual:
-        more = f" and {len(units) - 3} more" if len(units) > 3 else ""
         progress.say(
-            f"note: recurrent units stay ({', '.join(units[:3])}{more}); prune_residual=True prunes them too",
+            f"note: recurrent units stay ({some(units)}); prune_residual=True prunes them too",
             "prune_residual",
         )
     if not looks_at_baseline or method.from_scratch:

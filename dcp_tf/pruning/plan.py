@@ -15,7 +15,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.files import read_json, write_json
 from dcp_tf.graph import ChannelGraph, copy_model, rebuild
 from dcp_tf.graph.rule import KeptChannels, OperationRecord
-from dcp_tf.text_table import ShownAsTables, Table, print_tables, settings_line
+from dcp_tf.text_table import ShownAsTables, Table, print_tables, settings_line, some
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,7 +164,7 @@ class PruningPlan(ShownAsTables):
         settings = {name: value for name, value in self.settings.items() if name != "steps"}
         if target := settings.get("target"):  # it sets the rate
             settings = {**settings, "rate": None, "target": f"{target['measure']} {target['text']}"}
-        read_by = lambda g: ", ".join(g.consumers) if g.kept else "(a whole block)"  # noqa: E731
+        read_by = lambda g: some(g.consumers) if g.kept else "(a whole block)"  # noqa: E731
         rows = [(g.name, len(g.kept), g.size, read_by(g)) for g in self.groups]
         notes = [f"settings: {settings_line(settings)}"] if settings else []
         fractions = [len(g.kept) / max(g.size, 1) for g in self.groups]

@@ -19,7 +19,7 @@ from dcp_tf.pruning.plan import PruningPlan
 from dcp_tf.pruning.prune_model import PruneResult, prune
 from dcp_tf.pruning.steps import changed_groups
 from dcp_tf.settings.importance import Choice
-from dcp_tf.text_table import reduction, text_table
+from dcp_tf.text_table import reduction, some, text_table
 from dcp_tf.training.masks import MaskedKernels
 from dcp_tf.workflow.budgets import MEASURED, method_from, one_budget
 from dcp_tf.workflow.measured_targets import bind
@@ -177,9 +177,7 @@ class Pruner:
             widths, note = choose_widths(graph, groups, method), _kernel_note(method)
         except UsageError as error:
             widths, note = {}, f"cannot be pruned so: {error}"
-        rows = [
-            (g.name, g.size, widths.get(g.name, g.size), ", ".join(g.consumers), _why(g, widths)) for g in graph.groups
-        ]
+        rows = [(g.name, g.size, widths.get(g.name, g.size), some(g.consumers), _why(g, widths)) for g in graph.groups]
         columns = ("group", "channels", "keeps", "read by", "")
         print_fn(text_table(f"{self.model.name}: {self._method.name}", columns, rows, [note] * bool(note)))
         kept = graph.at_widths(widths)

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from dcp_tf.text_table import some
 from dcp_tf.tools.cli import narrow_tables
 
 
@@ -104,11 +105,9 @@ def _group_table(description: dict, widths: dict | None) -> Table:
         if group["pinned_because"]:
             answer = f"no: {group['pinned_because']}"
         shares = (narrow_tables.percent(group[f"{name}_share"]) for name in ("params", "macs"))
-        tied = narrow_tables.some(group["producers"]) if len(group["producers"]) > 1 else ""
+        tied = some(group["producers"]) if len(group["producers"]) > 1 else ""
         width = f"{(widths or {}).get(group['name'], group['size'])} of " if widths else ""
-        table.add_row(
-            group["name"], f"{width}{group['size']}", *shares, tied, narrow_tables.some(group["consumers"]), answer
-        )
+        table.add_row(group["name"], f"{width}{group['size']}", *shares, tied, some(group["consumers"]), answer)
     return table
 
 

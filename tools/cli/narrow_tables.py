@@ -4,6 +4,8 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dcp_tf.text_table import some
+
 WIDE = 110  # columns of a terminal from which on the table with borders reads well
 _WIDTH = 80
 _NAME = 34
@@ -37,11 +39,6 @@ def layer_lines(layers: Sequence[Mapping[str, Any]]) -> list[str]:
         lines += _named(layer["name"], f"{layer['params']:>16,}{number(layer['macs']):>20}")
         lines += _indented(f"{layer['kind']}: {shapes(layer['outputs'])}")
     return lines
-
-
-def some(names: Sequence[str]) -> str:
-    """The first three names, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def shapes(outputs: Sequence[Sequence[int | None]]) -> str:
