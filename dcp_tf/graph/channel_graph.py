@@ -17,7 +17,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph.attention import projections
 from dcp_tf.graph.blocks import ResidualBlock, residual_blocks, without_calls
 from dcp_tf.graph.grouping import ClassFacts, summarize_reasons
-from dcp_tf.graph.labels import LabelSpace, best_of_each, close_rectangles, varying_axes
+from dcp_tf.graph.labels import LabelSpace, best_of_each, close_rectangles, head_count, varying_axes
 from dcp_tf.graph.rule import (
     Axis,
     KeptChannels,
@@ -76,7 +76,7 @@ class ChannelGroup:
     @property
     def heads(self) -> int:
         """How many heads the channels lie in; 1 where they lie in none."""
-        return 1 if self.head is None else int(self.head.max()) + 1
+        return head_count(self.head)
 
     def first(self, width: int) -> np.ndarray:
         """The first channels of the group, as many of each head; `width` is a multiple of their number."""

@@ -79,11 +79,16 @@ def place(vector: np.ndarray, axis: int, rank: int) -> np.ndarray:
     return vector.reshape(shape)
 
 
+def head_count(head: np.ndarray | None) -> int:
+    """How many attention heads channels lie in, by the number of each one's head; 1 where they lie in none."""
+    return 1 if head is None else int(head.max()) + 1
+
+
 def best_of_each(order: np.ndarray, count: int, head: np.ndarray | None) -> np.ndarray:
     """The first `count` channels of an order, as many of each attention head; `head` has the number of that of each."""
     if head is None:
         return order[:count]
-    of_each, place_in_head = count // (int(head.max()) + 1), np.zeros(len(order), np.int64)
+    of_each, place_in_head = count // head_count(head), np.zeros(len(order), np.int64)
     for number in np.unique(head):
         own = head[order] == number
         place_in_head[own] = np.arange(own.sum())

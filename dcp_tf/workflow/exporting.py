@@ -228,6 +228,5 @@ def _compare(file: Any, model: keras.Model, split: Any, samples: list[np.ndarray
         and output.shape[-1] > 1
     )
     kind = "probabilities" if is_probability else "logits" if is_index else "embeddings"
-    few = samples[0] if len(samples) == 1 else samples
     compared = samples_of_split(split, (lambda own: own.reshape(-1)) if is_index else lambda _: None)
-    return check_file(file, model, compared, outputs=kind, calibration_images=lambda: few)
+    return check_file(file, model, compared, outputs=kind, calibration_images=functools.partial(pack, samples))

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from dcp_tf.errors import RunError
+from dcp_tf.models.signature import pack
 from dcp_tf.settings.measurement import ARM_CORE
 from dcp_tf.tflite.types import TFLiteFile
 from dcp_tf.tflite.verify.parity import check_parity, check_tolerance
@@ -84,8 +85,7 @@ class _Answered:
 def _compare(
     runner: Any, machine: str, file: TFLiteFile, model: Any, images: Any, outputs: dict[str, Any]
 ) -> dict[str, Any]:
-    arrays = samples_of(images, len(model.inputs)).first(SAMPLES)
-    few = arrays[0] if len(arrays) == 1 else arrays
+    few = pack(samples_of(images, len(model.inputs)).first(SAMPLES))
     answers = runner.predict(few)  # once, as it is slow
     parity = check_parity(file, model, few, runner=_Answered(answers), **outputs)
     try:

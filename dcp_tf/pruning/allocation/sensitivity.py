@@ -15,6 +15,7 @@ import tensorflow as tf
 from dcp_tf import progress
 from dcp_tf.graph import ChannelGroup
 from dcp_tf.graph.kinds import output_axes
+from dcp_tf.graph.labels import head_count
 from dcp_tf.models.signature import pack
 from dcp_tf.pruning.activations.cache import Cache
 from dcp_tf.pruning.activations.cursor import ActivationCursor, compiled
@@ -83,7 +84,7 @@ def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], me
         part = Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric)
         parts.append(part.with_ridge(weights, ridge_for(len(gram), positions)))
     order, predicted = eliminate(parts, unit.size, unit.head)
-    heads = 1 if unit.head is None else int(unit.head.max()) + 1
+    heads = head_count(unit.head)
     removed = [0, *(unit.size - heads * max(1, round(share * unit.size / heads)) for share in _SHARES)]
     fitted = []
     for count in removed[1:]:

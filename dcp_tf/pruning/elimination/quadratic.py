@@ -18,6 +18,7 @@ import tensorflow as tf
 from threadpoolctl import threadpool_limits
 
 from dcp_tf.graph.kinds import layers_of, output_axes
+from dcp_tf.graph.labels import head_count
 from dcp_tf.pruning.elimination.rows import RowElimination
 
 # The Gram matrix of more rows takes over half a GiB.
@@ -220,7 +221,7 @@ def in_turn(selected: np.ndarray, head: np.ndarray | None) -> np.ndarray:
     """The channels that may go next: in heads those of the heads that have the most."""
     if head is None:
         return selected
-    left = np.bincount(head[selected], minlength=int(head.max()) + 1)
+    left = np.bincount(head[selected], minlength=head_count(head))
     return selected & (left[head] == left.max())
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from dcp_tf.graph.labels import best_of_each
+from dcp_tf.graph.labels import best_of_each, head_count
 from dcp_tf.pruning.stopping import StoppingRule
 
 
@@ -97,7 +97,7 @@ def largest_outside(scores: np.ndarray, selected: np.ndarray, count: int, head: 
 
 def whole_steps(per_step: int, head: np.ndarray | None) -> int:
     """B as a multiple of the number of attention heads, if the atoms lie in such."""
-    heads = 1 if head is None else int(head.max()) + 1
+    heads = head_count(head)
     return heads * math.ceil(per_step / heads)
 
 
