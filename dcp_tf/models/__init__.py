@@ -15,6 +15,7 @@ from dcp_tf.models.networks.faces import lresnet34e_ir, mobilefacenet, spherenet
 from dcp_tf.models.networks.image_and_metadata import image_and_metadata
 from dcp_tf.models.networks.mobilenet_v1 import mobilenet_v1, mobilenet_v1_025, mobilenet_v1_cifar, mobilenet_v1_sparse
 from dcp_tf.models.networks.mobilenet_v2 import mobilenet_v2, mobilenet_v2_cifar, mobilenet_v2_small
+from dcp_tf.models.networks.mobilevit import mobilevit_cifar
 from dcp_tf.models.networks.preresnet import preresnet
 from dcp_tf.models.networks.resnet import resnet18, resnet50
 from dcp_tf.models.networks.unet import unet
@@ -49,6 +50,7 @@ __all__ = [
     "mobilenet_v2",
     "mobilenet_v2_cifar",
     "mobilenet_v2_small",
+    "mobilevit_cifar",
     "outputs_kind",
     "paper_scope",
     "preresnet",

@@ -14,6 +14,7 @@ from dcp_tf.models.networks.cifar_resnet import cifar_resnet, resnet8
 from dcp_tf.models.networks.detector import detector_mobilenet_v2
 from dcp_tf.models.networks.ds_cnn import ds_cnn
 from dcp_tf.models.networks.image_and_metadata import image_and_metadata
+from dcp_tf.models.networks.mobilevit import mobilevit_cifar
 from dcp_tf.models.networks.preresnet import preresnet
 from dcp_tf.models.networks.unet import unet
 from dcp_tf.models.networks.vit import vit_cifar
@@ -58,6 +59,7 @@ NETWORKS: dict[str, Network] = {
     "mobilenet_v2_cifar": _small(mobilenet_v2.mobilenet_v2_cifar),
     "mobilenet_v2_small": _small(mobilenet_v2.mobilenet_v2_small),
     "vit_cifar": _small(vit_cifar),
+    "mobilevit_cifar": _small(mobilevit_cifar),
     "resnet18": _imagenet(resnet.resnet18),
     "resnet50": _imagenet(resnet.resnet50),
     "mobilenet_v1": _imagenet(mobilenet_v1.mobilenet_v1),

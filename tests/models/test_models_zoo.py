@@ -119,6 +119,7 @@ PAPER_PARAMS = {
     "mobilenet_v2_cifar": 2_296_922,
     "mobilenet_v2_small": 149_322,
     "vit_cifar": 803_978,
+    "mobilevit_cifar": 454_426,
     "resnet18": 11_689_512,
     "resnet50": 25_557_032,
     "mobilenet_v1": 4_231_976,

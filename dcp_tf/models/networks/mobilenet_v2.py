@@ -51,7 +51,7 @@ def mobilenet_v2_cifar(input_shape: tuple[int, int, int] = (32, 32, 3), num_clas
     inputs = keras.Input(input_shape, name="image")
     x = conv_bn_relu(inputs, 32, 3, 1, "stem", None)
     for name, expansion, channels, stride in _blocks(_CIFAR_STAGES):
-        y = _inverted_residual(x, expansion, channels, stride, name, always_expand=True, max_value=None)
+        y = inverted_residual(x, expansion, channels, stride, name, always_expand=True, max_value=None)
         if stride == 1 and x.shape[-1] != channels:
             x = conv(channels, 1, 1, f"{name}_shortcut")(x)
             x = layers.BatchNormalization(name=f"{name}_shortcut_bn")(x)
@@ -107,7 +107,7 @@ def feature_maps(
         raise UsageError(f"alpha must be above 0, received {alpha}")
     x, maps = conv_bn_relu(inputs, scaled(stem, alpha), 3, stem_stride, "stem"), {}
     for name, expansion, channels, stride in _blocks(stages):
-        x = _add_if_same(x, _inverted_residual(x, expansion, scaled(channels, alpha), stride, name), stride, name)
+        x = _add_if_same(x, inverted_residual(x, expansion, scaled(channels, alpha), stride, name), stride, name)
         maps[name] = x
     return maps
 
@@ -124,7 +124,7 @@ def scaled(channels: int, alpha: float) -> int:
     return max(8, round(channels * alpha / 8) * 8)
 
 
-def _inverted_residual(
+def inverted_residual(
     x,
     expansion: int,
     filters: int,
@@ -133,6 +133,7 @@ def _inverted_residual(
     always_expand: bool = False,
     max_value: float | None = 6.0,
 ):
+    """A 1x1 expansion, a 3x3 depthwise convolution and a linear 1x1 projection, without the sum."""
     if expansion != 1 or always_expand:
         x = conv_bn_relu(x, expansion * x.shape[-1], 1, 1, f"{name}_expand", max_value)
     x = bn_relu(depthwise(3, stride, f"{name}_depthwise")(x), f"{name}_depthwise", max_value)

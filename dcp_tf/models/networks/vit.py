@@ -34,13 +34,25 @@ def vit_cifar(
     x = layers.Add(name="embedding")([x, positions])
     x = layers.Reshape((-1, width), name="tokens")(x)
     for number in range(1, blocks + 1):
-        block = f"block{number}"
-        normal = layers.LayerNormalization(epsilon=1e-6, name=f"{block}_attention_norm")(x)
-        attended = layers.MultiHeadAttention(heads, width // heads, name=f"{block}_attention")(normal, normal)
-        x = layers.Add(name=f"{block}_attention_add")([x, attended])
-        normal = layers.LayerNormalization(epsilon=1e-6, name=f"{block}_mlp_norm")(x)
-        hidden = layers.Dense(2 * width, activation="gelu", name=f"{block}_mlp_hidden")(normal)
-        x = layers.Add(name=f"{block}_mlp_add")([x, layers.Dense(width, name=f"{block}_mlp_out")(hidden)])
+        x = transformer_block(x, heads, f"block{number}")
     x = layers.LayerNormalization(epsilon=1e-6, name="head_norm")(x)
     x = layers.GlobalAveragePooling1D(name="head_pool")(x)
     return keras.Model(inputs, layers.Dense(num_classes, name="logits")(x), name="vit")
+
+
+def transformer_block(x: keras.KerasTensor, heads: int, name: str, axis: int = 1) -> keras.KerasTensor:
+    """Attention, then an MLP twice as wide as the stream, each behind a LayerNormalization and added to its input.
+
+    Args:
+        x: (..., channels).
+        heads: of the attention; they share the channels.
+        name: the layers' names begin with it.
+        axis: of the positions that attend to each other.
+    """
+    width = x.shape[-1]
+    normal = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_attention_norm")(x)
+    attention = layers.MultiHeadAttention(heads, width // heads, attention_axes=axis, name=f"{name}_attention")
+    x = layers.Add(name=f"{name}_attention_add")([x, attention(normal, normal)])
+    normal = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_mlp_norm")(x)
+    hidden = layers.Dense(2 * width, activation="gelu", name=f"{name}_mlp_hidden")(normal)
+    return layers.Add(name=f"{name}_mlp_add")([x, layers.Dense(width, name=f"{name}_mlp_out")(hidden)])
