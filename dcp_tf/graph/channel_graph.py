@@ -18,6 +18,7 @@ from dcp_tf.graph.attention import projections
 from dcp_tf.graph.blocks import ResidualBlock, residual_blocks, without_calls
 from dcp_tf.graph.grouping import ClassFacts, summarize_reasons
 from dcp_tf.graph.labels import LabelSpace, best_of_each, close_rectangles, head_count, varying_axes
+from dcp_tf.graph.linear import made_axes, zero_slices
 from dcp_tf.graph.rule import (
     Axis,
     KeptChannels,
@@ -195,6 +196,7 @@ class ChannelGraph(ShownAsTables):
             [self.trace.shapes[t] for t in call.outputs],
             self.ignore_statistics,
             self._silence,
+            self._zero,
         )
         self.labels.update(zip(call.outputs, run_rule(rule_call), strict=True))
         self._residual.extend(rule_call.residual)
@@ -214,13 +216,21 @@ class ChannelGraph(ShownAsTables):
                 record = self.records[id(call.operation)]
                 if record.kernel < 0 or call.operation.activation is not keras.activations.linear:
                     return False
-                made = [(i, axis) for i, w in record.weights.items() for axis in w if (i, axis) not in record.consumes]
-                record.silences.extend(x for x in made if x not in record.silences)
+                record.silences.extend(x for x in made_axes(record) if x not in record.silences)
                 return True
             if not keeps_zeros(call):
                 return False
             tensor = call.inputs[0]
         return False
+
+    def _zero(self, tensor: int) -> str | None:
+        """States that a removed channel of a tensor is zero; returns the name of what makes it and has no zeros."""
+        slices = zero_slices(self.trace, self.records, tensor)
+        if isinstance(slices, str):
+            return slices
+        for record, *where in slices:
+            record.zeroed.extend({tuple(where)}.difference(record.zeroed))
+        return None
 
     # Grouping
 

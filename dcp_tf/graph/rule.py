@@ -114,8 +114,11 @@ class OperationRecord:
         consumes: (index of the weight, axis) pairs whose slices read the channels: zero slices mean a removed channel.
         silences: (index of the weight, axis) pairs whose slices make channels that are only multiplied with those of
             another tensor and summed up: zero slices there mean a removed pair of channels too.
+        zeroed: (index of the weight, axis) pairs whose slices make channels over which a sum of squares is taken: a
+            removed channel has zeros there too, so that it adds nothing to the sum.
         produces: label vectors that this operation made.
         config: config key -> function (kept, old value) -> new value.
+        factors: index of the weight -> function (kept) -> what the values that stay are multiplied by.
         counted: whether a rule covers the operation, so that its multiplications are known.
     """
 
@@ -124,8 +127,10 @@ class OperationRecord:
     weights: dict[int, dict[Axis, Labels]] = dataclasses.field(default_factory=dict)
     consumes: list[tuple[int, Axis]] = dataclasses.field(default_factory=list)
     silences: list[tuple[int, Axis]] = dataclasses.field(default_factory=list)
+    zeroed: list[tuple[int, Axis]] = dataclasses.field(default_factory=list)
     produces: dict[str, Labels] = dataclasses.field(default_factory=dict)
     config: dict[str, Callable[[KeptChannels, Any], Any]] = dataclasses.field(default_factory=dict)
+    factors: dict[int, Callable[[KeptChannels], float]] = dataclasses.field(default_factory=dict)
     ties: dict[str, Labels] = dataclasses.field(default_factory=dict)
     counted: bool = True
 
@@ -166,6 +171,7 @@ class RuleCall:
     output_shapes: list[tuple]
     ignore_statistics: bool = False
     _silence: Callable[[int], bool] = lambda tensor: False
+    _zero: Callable[[int], str | None] = lambda tensor: "something else"
     multiplications: list[Multiplication] = dataclasses.field(default_factory=list)
     arguments: dict[int | str, tuple[Callable, Labels]] = dataclasses.field(default_factory=dict)
     residual: list[Labels] = dataclasses.field(default_factory=list)
@@ -276,6 +282,23 @@ class RuleCall:
         if (index, axis) not in self.record.consumes:
             self.record.consumes.append((index, axis))
         return index
+
+    def factor(self, weight: str, value: Callable[[KeptChannels], float]) -> None:
+        """States that what stays of a weight is multiplied by a number, such as one that a count of channels changes.
+
+        Args:
+            weight: the attribute of the layer that holds it.
+            value: a function (kept) -> the factor; 1 where all channels stay.
+        """
+        self.record.factors[self.weight(weight, {})] = value
+
+    def zero(self, which: int) -> str | None:
+        """States that a removed channel of input `which` is zero where it is made: a sum of squares does not see it.
+
+        Returns:
+            None if kernels and their like make the channels, else the name of what makes them and has no zeros.
+        """
+        return self._zero(self.call.inputs[which])
 
     def within(self, labels: Labels, heads: Labels) -> None:
         """States that `labels` lie in attention heads (broadcast against each other): a head goes with all of them."""

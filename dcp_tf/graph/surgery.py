@@ -61,10 +61,13 @@ def check_layers(graph: ChannelGraph) -> None:
 
 
 def masks(graph: ChannelGraph, kept: KeptChannels) -> dict[int, dict[int, np.ndarray]]:
-    """The consumer-side masks: operation id -> index of the weight -> array of ones and zeros of the weight's shape."""
+    """The masks: operation id -> index of the weight -> array of ones and zeros of the weight's shape.
+
+    They are on the kernels that read a channel, and on what makes it where a sum of squares reads it too.
+    """
     result: dict[int, dict[int, np.ndarray]] = {}
     for key, record in graph.records.items():
-        for index, axis in (*record.consumes, *record.silences):
+        for index, axis in (*record.consumes, *record.silences, *record.zeroed):
             stays = kept.mask(record.weights[index][axis])
             if not stays.all():
                 shape = record.operation.weights[index].shape
@@ -84,7 +87,7 @@ def apply_masks(graph: ChannelGraph, kept: KeptChannels) -> None:
 def masked(graph: ChannelGraph, kept: KeptChannels) -> keras.Model:
     """A copy of full size in which removed channels have no effect: `rebuild` computes the same function.
 
-    (Not with `ignore_statistics`, where the statistics here are still of all channels.)
+    (Not with `ignore_statistics`, where the mean and variance here are still of all channels.)
     """
     model = copy_model(graph)
     apply_masks(ChannelGraph(model, ignore_statistics=graph.ignore_statistics), kept)
@@ -194,7 +197,8 @@ class _Rebuild:
         for key, record in self._graph.records.items():
             made = key in self._new and key not in self._substitutes
             if isinstance(record.operation, keras.Layer) and made:
-                _copy_state(record, self._new[key], self._kept)
+                factors = {id(record.operation.weights[i]): f(self._kept) for i, f in record.factors.items()}
+                _copy_state(record, self._new[key], self._kept, factors)
         for key, (layer, path) in self._graph.trace.opened.items():
             if key not in self._new:
                 continue
@@ -266,7 +270,7 @@ def _copy_state(
     def take(variable: keras.Variable, value: np.ndarray) -> np.ndarray:
         scale = (scales or {}).get(id(variable))
         value = kept.take(value, axes.get(id(variable), {}))
-        return value if scale is None else (value * scale).astype(value.dtype)
+        return value if scale in (None, 1) else (value * scale).astype(value.dtype)
 
     try:
         transfer_state(record.operation, new, take)

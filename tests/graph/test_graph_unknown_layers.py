@@ -154,7 +154,7 @@ def test_a_subclass_that_changes_no_computation_keeps_its_rule():
 
 
 def test_statistics_over_channels_pin():
-    for layer in (layers.LayerNormalization(), layers.UnitNormalization(), layers.GroupNormalization(groups=4)):
+    for layer in (layers.LayerNormalization(), layers.GroupNormalization(groups=4)):
         graph, _ = check(between(layer), prunable={"first": 8, "after": 5})
         assert "takes statistics" in graph.group("before").pinned_because
 

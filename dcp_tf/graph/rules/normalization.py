@@ -1,4 +1,6 @@
-"""Normalizations: per-channel ones follow the channels, those with statistics over channels pin them."""
+"""Normalizations: per-channel ones follow the channels; means over channels pin them, sums of squares do not."""
+
+import math
 
 import numpy as np
 from keras import Variable, layers
@@ -20,7 +22,29 @@ def batch_normalization(call: RuleCall) -> Labels:
     return call.inputs[0]
 
 
-@register_rule(*public(["LayerNormalization", "RMSNormalization", "UnitNormalization"]))
+@register_rule(*public(["RMSNormalization", "UnitNormalization"]))
+def over_squares(call: RuleCall) -> Labels:
+    """A channel that is zero adds nothing to a sum of squares: it goes without a trace where zeros can be made.
+
+    The mean of squares is over fewer channels then: x / sqrt(sum / n + epsilon) is, over m of n channels and with
+    epsilon * n / m in its place, sqrt(n / m) times as large.
+    """
+    layer, labels = call.operation, call.inputs[0]
+    axes = axis_list(layer.axis, labels.ndim)
+    moving = [index for index, axis in enumerate(axes) if labels.shape[axis] > 1]
+    maker = call.zero(0) if moving else None
+    if len(moving) > 1 or (maker is not None and not call.ignore_statistics):
+        why = f", and {maker} cannot make channels of zeros" if len(moving) == 1 else ""
+        call.pin(labels, _statistics(call) + why)
+    elif moving and hasattr(layer, "epsilon"):
+        channels = call.channels(0, axes[moving[0]])
+        call.weight("scale", {moving[0]: channels})
+        call.factor("scale", lambda kept: math.sqrt(len(channels) / kept.count(channels)))
+        call.config("epsilon", lambda kept, old: old * len(channels) / kept.count(channels), depends_on=channels)
+    return labels
+
+
+@register_rule(layers.LayerNormalization)
 def over_axes(call: RuleCall) -> Labels:
     """Statistics over the listed axes: removing a channel there would change all the others."""
     layer, labels = call.operation, call.inputs[0]
@@ -31,7 +55,7 @@ def over_axes(call: RuleCall) -> Labels:
             call.pin(labels, _statistics(call))
         return labels
     for index in moving:
-        for name in ("gamma", "beta", "scale"):
+        for name in ("gamma", "beta"):
             weight = getattr(layer, name, None)
             if isinstance(weight, Variable):
                 call.weight(weight, {index: call.channels(0, axes[index])})

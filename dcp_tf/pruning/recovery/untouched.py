@@ -37,8 +37,8 @@ def untouched_layers(
 
 
 def _loses_inputs(record: OperationRecord, kept: KeptChannels) -> bool:
-    """Whether a layer reads fewer channels, or makes fewer pairs of a query and a key."""
-    axes = (*record.consumes, *record.silences)
+    """Whether a layer reads fewer channels, or makes fewer of those that no kernel alone removes."""
+    axes = (*record.consumes, *record.silences, *record.zeroed)
     return any(not kept.mask(record.weights[index][axis]).all() for index, axis in axes)
 
 
