@@ -60,6 +60,7 @@ class ChannelGroup:
         are_heads: whether they are attention heads: a head goes with all channels that lie in it.
         silenced: whether they are pairs of channels of a query and a key: zeros in the kernel that makes the key remove
             them, and no kernel reads them.
+        within: name of the group of the heads that they lie in.
     """
 
     name: str
@@ -73,6 +74,7 @@ class ChannelGroup:
     head: np.ndarray | None = dataclasses.field(default=None, repr=False)
     are_heads: bool = False
     silenced: bool = False
+    within: str | None = None
 
     @property
     def heads(self) -> int:
@@ -302,7 +304,9 @@ class ChannelGraph(ShownAsTables):
                 silenced=not consumers and bool(silenced),
             )
             groups.append(group)
-        return groups
+        name_of_class = {number: group.name for group in groups if group.are_heads for number in group.classes.tolist()}
+        within = [None if g.head is None else name_of_class.get(int(heads[g.classes[0]])) for g in groups]
+        return [dataclasses.replace(g, within=name) for g, name in zip(groups, within, strict=True)]
 
     def _head_of_class(self) -> np.ndarray:
         """For each class the class of the only head that it lies in; -1 where it lies in none or in several."""

@@ -47,7 +47,14 @@ def round_width(width: int, size: int, round_to: int, minimum: int = 1) -> int:
     return min(max(width, least), size)
 
 
-def group_width(group: ChannelGroup, rate: float, round_to: int = 1, minimum: int = 1, own: bool = False) -> int:
+def group_width(
+    group: ChannelGroup,
+    rate: float,
+    round_to: int = 1,
+    minimum: int = 1,
+    own: bool = False,
+    heads: int | None = None,
+) -> int:
     """The kept count of a group at a rate, as `kept_at_rate`; channels of attention heads are counted in each head.
 
     Heads and the channels in them both make a layer narrower: at a common rate they share it, so that the layer shrinks
@@ -56,22 +63,40 @@ def group_width(group: ChannelGroup, rate: float, round_to: int = 1, minimum: in
     Args:
         group: of channels.
         rate: pruning rate, 0 to 1.
-        round_to: hardware-friendly multiple, of the channels of all heads together.
+        round_to: hardware-friendly multiple, of the channels of all heads that stay together.
         minimum: fewest channels to keep, of heads 1.
         own: whether the rate is the group's own.
+        heads: of channels in heads, how many heads stay; None: all.
     """
     if (group.are_heads or group.head is not None) and not own:
         rate = 1 - math.sqrt(max(0.0, 1 - rate))
     if group.are_heads:
         return kept_at_rate(group.size, rate)
-    step = math.ceil(round_to / group.heads)
-    return group.heads * kept_at_rate(group.size // group.heads, rate, step, minimum)
+    of_each, heads = group.size // group.heads, heads or group.heads
+    step = round_to // math.gcd(round_to, heads)
+    width = kept_at_rate(of_each, rate, step, minimum)
+    if heads < group.heads and 1 < step <= of_each:  # of fewer heads even all channels may be no multiple
+        least = min(math.ceil(minimum / step), of_each // step)
+        width = step * min(max(math.ceil(width / step - 0.5), least, 1), of_each // step)
+    return group.heads * width
 
 
-def possible_widths(group: ChannelGroup, round_to: int = 1, minimum: int = 1) -> list[int]:
-    """The widths that a group may take, from the narrowest up."""
+def possible_widths(group: ChannelGroup, round_to: int = 1, minimum: int = 1, heads: int | None = None) -> list[int]:
+    """The widths that a group may take, from the narrowest up; of channels in heads those at which `heads` stay."""
     of_each = group.size // group.heads
-    return sorted({group_width(group, k / of_each, round_to, minimum, own=True) for k in range(of_each + 1)})
+    return sorted({group_width(group, k / of_each, round_to, minimum, True, heads) for k in range(of_each + 1)})
+
+
+def rounded_in_heads(
+    widths: Mapping[str, int], groups: Sequence[ChannelGroup], round_to: int = 1, minimum: int = 1
+) -> dict[str, int]:
+    """The widths, those of channels in heads as the nearest that are multiples of `round_to` in the heads that stay."""
+    rounded = dict(widths)
+    for group in groups:
+        if widths.get(group.within, group.heads) < group.heads:
+            possible = possible_widths(group, round_to, minimum, widths[group.within])
+            rounded[group.name] = min(possible, key=lambda width: abs(width - widths[group.name]))
+    return rounded
 
 
 def fit_measured_budget(target: Target, choose: Callable[[Target], dict[str, int]]) -> dict[str, int]:
@@ -167,12 +192,11 @@ class Widths:
 
     def at_rate(self, rate: float) -> dict[str, int]:
         """Group name -> kept count at a common rate, 0 to 1."""
-        return {
-            g.name: group_width(
-                g, self._rates.get(g.name, rate), self._round_to, self._minimum, own=g.name in self._rates
-            )
-            for g in self._groups
-        }
+        widths: dict[str, int] = {}
+        for g in sorted(self._groups, key=lambda g: g.head is not None):
+            own, heads = g.name in self._rates, widths.get(g.within)
+            widths[g.name] = group_width(g, self._rates.get(g.name, rate), self._round_to, self._minimum, own, heads)
+        return {g.name: widths[g.name] for g in self._groups}
 
     def cost(self, widths: Mapping[str, int]) -> Cost:
         """The cost of the model at some widths; which channels stay does not matter for it."""
@@ -219,16 +243,20 @@ class Widths:
         waiting = {g.name: g for g in free}
         while waiting:
             group = max(waiting.values(), key=lambda g: 1 - widths[g.name] / g.size)
-            trial = widths | {group.name: self._next_width(group, widths[group.name])}
+            trial = widths | {group.name: self._next_width(group, widths)}
             if trial == widths or not fits(trial):
                 del waiting[group.name]
             else:
                 widths = trial
         return widths
 
-    def _next_width(self, group: ChannelGroup, width: int) -> int:
-        possible = possible_widths(group, self._round_to, self._minimum)
-        return min((w for w in possible if w > width), default=width)
+    def _next_width(self, group: ChannelGroup, widths: Mapping[str, int]) -> int:
+        """The next width at which what lies in the same heads is as wide as it may be of so many heads."""
+        width, rounding = widths[group.name], (self._round_to, self._minimum)
+        inside = [g for g in self._groups if g.within == group.name]
+        fits = lambda w: all(widths[g.name] in possible_widths(g, *rounding, w) for g in inside)  # noqa: E731
+        possible = possible_widths(group, *rounding, widths.get(group.within))
+        return min((w for w in possible if w > width and fits(w)), default=width)
 
 
 def kernel_rate(graph: ChannelGraph, kept: KeptChannels, layers: Sequence[str], target: Target) -> float:

@@ -9,7 +9,8 @@ from pruning_nets import BARE
 import dcp_tf
 from dcp_tf import models
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.pruning.budget import group_width, possible_widths
+from dcp_tf.pruning.allocation.global_allocation import allocate
+from dcp_tf.pruning.budget import Target, Widths, cost_at, group_width, possible_widths
 
 HEADS, SIZE = 2, 4
 INSIDE = ("attention/heads", "attention/query", "attention/value")
@@ -145,3 +146,42 @@ def test_common_widths_of_heads_round_together():
     widths = possible_widths(inside, round_to=16)
     assert widths == list(range(16, 129, 16))
     assert group_width(inside, 0.36, round_to=16) == 96  # a fifth of it, as the heads go by the rest of the rate
+
+
+@pytest.fixture(scope="module")
+def three_blocks():
+    return ChannelGraph(models.vit_cifar(width=96, blocks=3, heads=4))
+
+
+def uneven(graph, widths, step):
+    """The groups in heads whose channels in the heads that stay are no multiple of a number."""
+    inside = [group for group in graph.prunable() if group.head is not None]
+    assert len(inside) == 6
+    left = {group.name: widths[group.name] // group.heads * widths[group.within] for group in inside}
+    return {name: width for name, width in left.items() if width % step}
+
+
+@pytest.mark.parametrize("step", [8, 16])
+def test_channels_round_together_with_the_heads_that_stay(three_blocks, step):
+    graph = three_blocks
+    widths = Widths(graph, graph.prunable(), step)
+    for percent in range(0, 101, 10):
+        assert not uneven(graph, widths.at_rate(percent / 100), step)
+    full = widths.cost({}).macs
+    for share in (0.75, 0.6, 0.45):
+        within = widths.within(Target("macs", f"{share:.0%}"))
+        assert not uneven(graph, within, step)
+        assert widths.cost(within).macs <= share * full
+
+
+@pytest.mark.parametrize("step", [8, 16])
+def test_allocation_rounds_channels_with_the_heads_that_stay(three_blocks, step):
+    graph, rng = three_blocks, np.random.default_rng(step)
+    full, heads = cost_at(graph, {}).macs, set()
+    for share in (0.8, 0.65, 0.5):
+        prices = {group.name: np.sort(rng.random(group.size)) for group in graph.prunable()}
+        widths = allocate(graph.prunable(), prices, lambda w, s=share: cost_at(graph, w).macs <= s * full, step)
+        assert not uneven(graph, widths, step)
+        assert cost_at(graph, widths).macs <= share * full
+        heads |= {widths[group.name] for group in graph.prunable() if group.are_heads}
+    assert 3 in heads  # of which 24 channels each are more than the nearest multiple

@@ -14,7 +14,7 @@ from dcp_tf.graph import ChannelGroup, group_fractions
 from dcp_tf.graph.blocks import branch_weights
 from dcp_tf.pruning.allocation.sensitivity import loss_rises
 from dcp_tf.pruning.allocation.whole_blocks import WholeBlocks
-from dcp_tf.pruning.budget import Target, Widths, fit_measured_budget, possible_widths, pricing
+from dcp_tf.pruning.budget import Target, Widths, fit_measured_budget, possible_widths, pricing, rounded_in_heads
 from dcp_tf.pruning.context import Context, own_rates
 from dcp_tf.pruning.importance.criterion import Scores
 
@@ -131,11 +131,12 @@ def allocate(
         Group name -> width. One more step of any group would not fit.
     """
     possible = {g.name: possible_widths(g, round_to, minimum) for g in groups}
+    rounded = lambda widths: rounded_in_heads(widths, groups, round_to, minimum)  # noqa: E731
     steps = sorted(step for i, g in enumerate(groups) for step in _steps(i, possible[g.name], prices[g.name]))
     fewest, most = 0, len(steps)
     while fewest < most:
         middle = (fewest + most) // 2
-        fewest, most = (fewest, middle) if fits(_after(steps[:middle], groups)) else (middle + 1, most)
+        fewest, most = (fewest, middle) if fits(rounded(_after(steps[:middle], groups))) else (middle + 1, most)
     widths = _after(steps[:fewest], groups)
     # The last step may have saved more than was needed: then others are taken back, the most important first.
     waiting = set(widths)
@@ -143,8 +144,8 @@ def allocate(
         name = groups[number].name
         if name in waiting:
             wider = widths | {name: min(w for w in possible[name] if w > -width)}
-            widths, waiting = (wider, waiting) if fits(wider) else (widths, waiting - {name})
-    return widths
+            widths, waiting = (wider, waiting) if fits(rounded(wider)) else (widths, waiting - {name})
+    return rounded(widths)
 
 
 def _steps(number: int, possible: Sequence[int], prices: np.ndarray) -> list[Step]:

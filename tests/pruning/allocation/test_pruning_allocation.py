@@ -33,7 +33,7 @@ PROBLEMS = st.tuples(
 
 
 def plain_group(name, size):
-    return types.SimpleNamespace(name=name, size=size, heads=1, head=None, are_heads=False)
+    return types.SimpleNamespace(name=name, size=size, heads=1, head=None, are_heads=False, within=None)
 
 
 def problem(drawn):
