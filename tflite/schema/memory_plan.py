@@ -100,7 +100,7 @@ def _fullest(lifetimes: list[Lifetime]) -> tuple[int, int]:
 def arena_of(lifetimes: list[Lifetime]) -> int:
     """Bytes of an arena in which tensors that exist at the same time do not overlap."""
     placed: list[tuple[int, Lifetime]] = []
-    for tensor in sorted(lifetimes, key=lambda t: -t.size):  # equal ones in the order of the file, as there
+    for tensor in sorted(reversed(lifetimes), key=lambda t: -t.size):  # of equal ones the last of the file, as there
         offset = 0
         for begin, other in sorted(placed, key=lambda entry: entry[0]):
             if other.first <= tensor.last and tensor.first <= other.last:  # both exist at some operation
