@@ -19,6 +19,7 @@ CHOICE = {
     "min_channels": 1,
     "prune_residual": False,
     "prune_blocks": False,
+    "search_scope": False,
     "ignore_statistics": False,
     "update": False,
     "losses": "joint",

@@ -295,15 +295,15 @@ def choose_groups(graph: ChannelGraph, method: Method, layers: Sequence[str] = (
         return list(method.groups(graph))
     for pattern in method.exclude:
         matching(graph.groups, pattern, layers)
-    groups = [g for g in graph.prunable(method.prune_residual) if not method.excludes(g.name)]
+    groups = [g for g in graph.prunable(method.offers_streams) if not method.excludes(g.name)]
     if groups or not method.chooses_channels:
         return groups
     reasons = {g.pinned_because for g in graph.groups if g.pinned_because}
     others = {g.name for g in graph.prunable(False)}
     streams = [g for g in graph.prunable(True) if g.name not in others]
     kinds = {"recurrent units" if g.recurrent else "residual streams" for g in streams}
-    residual = "" if method.prune_residual or not kinds else f"; {' and '.join(sorted(kinds))} need prune_residual=True"
-    if graph.prunable(method.prune_residual):
+    residual = "" if method.offers_streams or not kinds else f"; {' and '.join(sorted(kinds))} need prune_residual=True"
+    if graph.prunable(method.offers_streams):
         excluded = f"exclude={', '.join(method.exclude)} leaves no group of channels to prune{residual}"
         raise UsageError(excluded, ["exclude", *(["prune_residual"] if residual else [])])
     wrapped = note_of_wrapped_models(graph.trace.model)
@@ -332,7 +332,7 @@ def choose_widths(graph: ChannelGraph, groups: Sequence[ChannelGroup], method: M
         except UsageError:
             narrowest, cost = widths.at_rate(1.0), pricing(method.target, graph)
             without = {**narrowest, **{block.name: 0 for block in graph.blocks}}
-            if not method.prune_blocks or cost(without) > method.target.limit(cost({})):
+            if not method.offers_blocks or cost(without) > method.target.limit(cost({})):
                 raise
             return narrowest
     return fit_measured_budget(method.target, widths.within)

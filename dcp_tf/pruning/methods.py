@@ -51,8 +51,9 @@ class Method(Budget, Scope):
         names += [name for table in (WidthSettings, Selection) for name in rules(table) if hasattr(self, name)]
         values = {name: getattr(self, name) for name in names}
         target = self.target.settings() if self.target else None
-        if not self.prune_blocks:  # what earlier versions wrote has no such setting, and resumes
-            del values["prune_blocks"]
+        for name in ("prune_blocks", "search_scope"):
+            if not values[name]:  # what earlier versions wrote has no such setting, and resumes
+                del values[name]
         return values | {"target": target, "allocation": self.allocates}
 
     @property
@@ -62,12 +63,14 @@ class Method(Budget, Scope):
 
     def check_blocks(self, graph: ChannelGraph) -> None:
         """Raises UsageError where the method cannot remove whole blocks although it shall."""
-        if not self.prune_blocks:
+        name = "prune_blocks" if self.prune_blocks else "search_scope"
+        if not self.offers_blocks:
             return
         if not self.guided or self.chooses_kernels or type(self).score_channels is not Method.score_channels:
-            raise UsageError(f"{self.name} measures no losses: prune_blocks is for dcp and adapt_dcp", "prune_blocks")
-        if not graph.blocks:
-            raise UsageError("the model has no residual block that can go as a whole", "prune_blocks")
+            raise UsageError(f"{self.name} measures no losses: {name} is for dcp and adapt_dcp", name)
+        if not graph.blocks and (self.prune_blocks or len(graph.prunable(True)) == len(graph.prunable(False))):
+            streams = "" if self.prune_blocks else "no residual stream that can be narrowed and "
+            raise UsageError(f"the model has {streams}no residual block that can go as a whole", name)
 
     @property
     def allocates(self) -> str:

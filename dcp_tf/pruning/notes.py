@@ -34,7 +34,7 @@ def announce(context: Context, looks_at_baseline: bool) -> None:
     if note := note_of_wrapped_models(context.model):
         progress.say(f"note: {note}")
     units = [group.name for group in graph.prunable(residual=True) if group.recurrent]
-    if units and method.chooses_channels and not method.prune_residual:
+    if units and method.chooses_channels and not method.offers_streams:
         progress.say(
             f"note: recurrent units stay ({some(units)}); prune_residual=True prunes them too",
             "prune_residual",

@@ -214,16 +214,16 @@ def select(context: Context) -> tuple[ChannelGraph, ChannelGraph, PruningPlan]:
     graph, method = context.graph, context.method
     if isinstance(method, GivenPlan):
         return method.plan.with_zero_kernels(graph), graph, method.plan
-    if method.prune_blocks and method.allocates != "global":  # (a target may have come after `prepare`)
+    if method.offers_blocks and method.allocates != "global":  # (a target may have come after `prepare`)
+        name = "prune_blocks" if method.prune_blocks else "search_scope"
         raise UsageError(
-            "blocks compete with channels: prune_blocks needs a target, or allocation='global'",
-            ("prune_blocks", "allocation"),
+            f"blocks compete with channels: {name} needs a target, or allocation='global'", (name, "allocation")
         )
     # The scores count to the phase that asks for them first.
     scores = functools.cache(lambda: _scores(context))
     if method.allocates == "global":
-        with context.phase("allocation"):
-            widths = global_widths(context, scores())
+        with context.phase("allocation") as entry:
+            widths = global_widths(context, scores(), entry)
             left = tuple(group for group in context.groups if group.name in widths)
             context = dataclasses.replace(context, widths=widths, groups=left)
     if method.guided:

@@ -22,6 +22,11 @@ class Scope(Settings):
         "Remove whole residual blocks too (all layers between a split of the stream and the sum behind it), where that "
         "keeps more than narrowing alone; for dcp and adapt_dcp with {allocation}=global, the default under a target.",
     )
+    search_scope: bool = setting(
+        False,
+        "Under a target, also try residual streams and whole residual blocks, apart and together, and keep what is "
+        "estimated to lose least at that cost; for dcp and adapt_dcp with {allocation}=global, their default there.",
+    )
     ignore_statistics: bool = setting(
         False,
         "Remove channels also where LayerNormalization and its like take statistics over them; fine-tuning mends that.",
@@ -31,6 +36,16 @@ class Scope(Settings):
         "Groups that keep all channels (a,b,c), and layers that keep all kernels: regular expressions for whole names, "
         "as inspect_model lists them.",
     )
+
+    @property
+    def offers_streams(self) -> bool:
+        """Whether residual streams and recurrent units are candidates."""
+        return self.prune_residual or self.search_scope
+
+    @property
+    def offers_blocks(self) -> bool:
+        """Whether whole residual blocks are candidates."""
+        return self.prune_blocks or self.search_scope
 
     def excludes(self, name: str) -> bool:
         """Whether the group or layer of that name is left alone."""

@@ -70,7 +70,7 @@ def _latency_target(target: Target, mode: str, graph: ChannelGraph, method: Meth
     from dcp_tf.tflite.latency.model_latency import ModelLatency
 
     progress.say("measuring the layers' latencies at several widths")
-    table = measure_latency_table(graph, quantization=mode, round_to=method.round_to, residual=method.prune_residual)
+    table = measure_latency_table(graph, quantization=mode, round_to=method.round_to, residual=method.offers_streams)
     progress.say(f"the {mode} file takes {table.baseline_ms:.3f} ms; the target is {target.text}")
     origin = f"{mode} latency on {table.measurements.machine}"
     return dataclasses.replace(target, cost=table.predict, origin=origin, measured=ModelLatency(graph, table))

@@ -9,7 +9,7 @@ from pruning_nets import BARE
 import dcp_tf
 from dcp_tf import models
 from dcp_tf.graph import ChannelGraph
-from dcp_tf.pruning.allocation.global_allocation import allocate
+from dcp_tf.pruning.allocation.steps import allocate
 from dcp_tf.pruning.budget import Target, Widths, cost_at, group_width, possible_widths
 
 HEADS, SIZE = 2, 4

@@ -1,5 +1,6 @@
 """Whole residual blocks as candidates: the useless one goes, the plan says so, and what reads the stream is fitted."""
 
+import dataclasses
 import json
 
 import keras
@@ -96,9 +97,35 @@ def test_readers_take_over_what_the_stream_before_a_block_tells_of_it(images):
     np.testing.assert_allclose(fitted["read"], 2 * model.get_layer("read").kernel.numpy(), rtol=0.05, atol=0.02)
 
 
+def test_the_scope_is_searched_that_loses_least(images):
+    """It is what the flags of that scope alone give."""
+    search = {**SETTINGS, "prune_blocks": False, "search_scope": True}
+    target = dcp_tf.Target("macs", "50%")
+    result = dcp_tf.prune(residual_net(), images, dcp_tf.DCP(target=target, round_to=1, **search), **BARE)
+    entry = next(phase for phase in result.history if phase["name"] == "allocation")
+    tried = entry["tried"]
+    assert list(tried) == [f"channels{more}" for more in ("", " and streams", " and blocks", " and streams and blocks")]
+    assert entry["scope"] == min(tried, key=tried.get) != "channels"
+    named = {"prune_residual": "streams" in entry["scope"], "prune_blocks": "blocks" in entry["scope"]}
+    method = dcp_tf.DCP(target=target, round_to=1, **{**SETTINGS, **named})
+    assert result.plan.channels == dcp_tf.prune(residual_net(), images, method, **BARE).plan.channels
+
+
+def test_a_scope_that_cannot_meet_the_target_is_not_chosen(images):
+    search = {**SETTINGS, "prune_blocks": False, "search_scope": True}
+    method = dcp_tf.DCP(target=dcp_tf.Target("macs", "9%"), round_to=12, **search)
+    result = dcp_tf.prune(residual_net(), images, method, **BARE)
+    entry = next(phase for phase in result.history if phase["name"] == "allocation")
+    assert entry["tried"]["channels"] is None
+    assert "and" in entry["scope"]
+    assert count_cost(result.model).macs <= 0.09 * count_cost(residual_net()).macs
+
+
 @pytest.mark.parametrize(
     ("method", "message"),
     [
+        (dcp_tf.L1(rate=0.5, search_scope=True), "measures no losses: search_scope"),
+        (dcp_tf.DCP(rate=0.5, search_scope=True), "search_scope needs a target"),
         (dcp_tf.L1(rate=0.5, prune_blocks=True), "measures no losses"),
         (dcp_tf.DCP(rate=0.5, prune_blocks=True), "prune_blocks needs a target"),
     ],
@@ -112,8 +139,9 @@ def test_a_model_without_blocks_is_refused(images, method):
     x = keras.Input((6, 6, 3))
     y = layers.Conv2D(4, 3, activation="relu")(layers.Conv2D(4, 3, activation="relu")(x))
     model = keras.Model(x, layers.Dense(2)(layers.GlobalAveragePooling2D()(y)))
-    with pytest.raises(UsageError, match="no residual block"):
-        prepare(model, images, method, finetuning=None)
+    for settings in ({}, {"prune_blocks": False, "search_scope": True}):
+        with pytest.raises(UsageError, match="no residual block"):
+            prepare(model, images, dataclasses.replace(method, **settings), finetuning=None)
 
 
 def test_costs_count_a_block_that_goes():

@@ -100,7 +100,8 @@ def _fullest(lifetimes: list[Lifetime]) -> tuple[int, int]:
 def arena_of(lifetimes: list[Lifetime]) -> int:
     """Bytes of an arena in which tensors that exist at the same time do not overlap."""
     placed: list[tuple[int, Lifetime]] = []
-    for tensor in sorted(reversed(lifetimes), key=lambda t: -t.size):  # of equal ones the last of the file, as there
+    # Of equally large ones that which is last in the file comes first, as there.
+    for _, tensor in sorted(enumerate(lifetimes), key=lambda entry: (-entry[1].size, -entry[0])):
         offset = 0
         for begin, other in sorted(placed, key=lambda entry: entry[0]):
             if other.first <= tensor.last and tensor.first <= other.last:  # both exist at some operation

@@ -144,7 +144,7 @@ def bind_latency_table(job: Any, model_and_data: Any, folder: pathlib.Path | Non
             quantization=target.quantization,
             threads=target.threads,
             round_to=method.round_to,
-            residual=method.prune_residual,
+            residual=method.offers_streams,
             timer=_timer(target),
             cache=path,
         )

@@ -45,7 +45,7 @@ def check_job(model_and_data: ModelAndData, job: Job) -> tuple[Job, str]:
     if method.chooses_kernels:
         layers = _count(len(context.kernel_layers), "layer")
         parts = [*parts * method.chooses_channels, f"{layers} of kernels to prune"]
-    streams = 0 if method.prune_residual else len(graph.prunable(True)) - len(graph.prunable(False))
+    streams = 0 if method.offers_streams else len(graph.prunable(True)) - len(graph.prunable(False))
     if streams:
         parts.append(f"{_count(streams, 'residual stream')} stay{'s' * (streams == 1)}")
     if method.exclude:

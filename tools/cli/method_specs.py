@@ -19,7 +19,7 @@ COMMON = {
     "method",
     *(flag for settings in (Scope, WidthSettings, Budget, KernelRate) for flag in flag_names(settings).values()),
     *(f"target_{measure}" for measure in MEASURES),
-} - {"allocation", "prune_blocks"}
+} - {"allocation", "prune_blocks", "search_scope"}
 
 _PROGRAM = Program("variant", "")
 pruning_flags.define_pruning(_PROGRAM)

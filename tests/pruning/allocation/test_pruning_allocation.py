@@ -15,8 +15,8 @@ from dcp_tf import data
 from dcp_tf.errors import UsageError
 from dcp_tf.graph import ChannelGraph
 from dcp_tf.pruning import DCP, DCPDKP, DKP, L1, AdaptDCP, BNScale, Target, Taylor, WidthMultiplier, Widths
-from dcp_tf.pruning.allocation.global_allocation import allocate
 from dcp_tf.pruning.allocation.sensitivity import loss_rises
+from dcp_tf.pruning.allocation.steps import allocate
 from dcp_tf.pruning.budget import kept_at_rate
 from dcp_tf.pruning.context import prepare
 
