@@ -15,6 +15,7 @@ from keras.src.ops.symbolic_arguments import SymbolicArguments
 ATTENTION = (layers.MultiHeadAttention, layers.GroupQueryAttention)
 _BY_NAME = {"keras_hub.src.layers.modeling.cached_multi_head_attention.CachedMultiHeadAttention"}
 _PARTS = ("query", "key", "value", "gate", "output")
+MASKS = ("query_mask", "value_mask", "key_mask", "attention_mask")
 
 
 class AttentionProducts(keras.Operation):
@@ -34,16 +35,18 @@ class AttentionProducts(keras.Operation):
         """How many heads of the query share a head of key and value."""
         return getattr(self.layer, "num_repeats", 1)
 
-    def call(self, query: Any, key: Any, value: Any, gate: Any = None, training: bool | None = None) -> Any:
-        """The values of each head, weighted, (..., heads, channels)."""
-        mask = self.layer._compute_attention_mask(query, value, use_causal_mask=self.is_causal)
+    def call(
+        self, query: Any, key: Any, value: Any, gate: Any = None, training: bool | None = None, **masks: Any
+    ) -> Any:
+        """The values of each head, weighted, (..., heads, channels); `masks` by the names in `MASKS`."""
+        mask = self.layer._compute_attention_mask(query, value, use_causal_mask=self.is_causal, **masks)
         if self.repeats > 1:
             key, value = (keras.ops.repeat(x, self.repeats, axis=2) for x in (key, value))
         self.layer._return_attention_scores = False
         outputs, _ = self.layer._compute_attention(query, key, value, mask, training)
         return outputs if gate is None else outputs * gate
 
-    def compute_output_spec(self, query: Any, key: Any, value: Any, gate: Any = None, training: Any = None) -> Any:
+    def compute_output_spec(self, query: Any, key: Any, value: Any, gate: Any = None, **others: Any) -> Any:
         """The shape of the query with the channels of the value."""
         return KerasTensor((*query.shape[:-1], value.shape[-1]), query.dtype)
 
@@ -64,19 +67,31 @@ def projections(layer: keras.Layer) -> dict[str, keras.Layer]:
 
 
 def can_open(node: Any) -> bool:
-    """Whether a call is an attention without other tensors than query, value and key, of a layer as Keras has it."""
+    """Whether a call is an attention without other tensors than query, value, key and masks, as Keras has it."""
     layer, tensors, kwargs = node.operation, node.arguments.keras_tensors, node.arguments.kwargs
     known = type(layer) in ATTENTION or f"{type(layer).__module__}.{type(layer).__qualname__}" in _BY_NAME
     if not known or len(node.outputs) != 1 or kwargs.get("return_attention_scores"):
         return False
     if not layer.built or any(x is not None for x in node.arguments.args[3:]):
         return False
-    passed = [id(x) for x in (*node.arguments.args[:3], kwargs.get("value"), kwargs.get("key"))]
-    if any(id(t) not in passed or getattr(t, "_keras_mask", None) is not None for t in tensors):
+    masks = masks_of(node)
+    passed = [id(x) for x in (*node.arguments.args[:3], kwargs.get("value"), kwargs.get("key"), *masks.values())]
+    if any(id(t) not in passed for t in tensors) or not node.arguments.args:
         return False
+    query = node.arguments.args[0]
+    # A mask of one's own for the query would be replaced by the one that Keras keeps with it.
+    if masks.get("query_mask") is not getattr(query, "_keras_mask", None) and "query_mask" in masks:
+        return False
+    if any(len(mask.shape) > len(query.shape) and mask.shape[1] != 1 for mask in masks.values()):
+        return False  # with values of its own for each head
     parts = projections(layer).values()
     altered = any(dense.quantization_mode or dense.lora_enabled for dense in parts)
     return len(layer._output_dense.kernel.shape) == 3 and not altered
+
+
+def masks_of(node: Any) -> dict[str, Any]:
+    """The masks that an attention layer is called with, those that Keras passes on from tensor to tensor too."""
+    return {name: node.arguments.kwargs[name] for name in MASKS if node.arguments.kwargs.get(name) is not None}
 
 
 def inner_nodes(
@@ -97,7 +112,10 @@ def inner_nodes(
         name: arguments.kwargs[name] for name in ("value", "key") if arguments.kwargs.get(name) is not None
     }
     given = {name: tensor for name, tensor in given.items() if tensor is not None}
-    stand_ins = {id(x): KerasTensor(shapes[id(x)], x.dtype) for x in given.values()}
+    masks = masks_of(node)
+    tensors = [x for x in (*given.values(), *masks.values()) if isinstance(x, KerasTensor)]
+    stand_ins = {id(x): KerasTensor(shapes[id(x)], x.dtype) for x in tensors}
+    masks = {name: stand_ins.get(id(mask), mask) for name, mask in masks.items()}
     query, value, key = (stand_ins[id(given.get(name, given["value"]))] for name in ("query", "value", "key"))
     parts, made, nodes = projections(layer), {}, []
     read = {"query": query, "key": key, "value": value, "gate": query}
@@ -108,14 +126,14 @@ def inner_nodes(
             made[name] = nodes[-1].outputs[0]
     between = products(layer, bool(arguments.kwargs.get("use_causal_mask")))
     shape = (*made["query"].shape[:-1], made["value"].shape[-1])
-    nodes.append(_inner(between, shape, *made.values()))
+    nodes.append(_inner(between, shape, *made.values(), **masks))
     nodes.append(_inner(parts["output"], (*query.shape[:-1], parts["output"].kernel.shape[-1]), nodes[-1].outputs[0]))
     return {id(stand_in): argument for argument, stand_in in stand_ins.items()}, nodes
 
 
-def _inner(operation: keras.Operation, shape: tuple, *tensors: KerasTensor) -> InnerNode:
+def _inner(operation: keras.Operation, shape: tuple, *tensors: KerasTensor, **masks: Any) -> InnerNode:
     dtype = getattr(operation, "compute_dtype", tensors[0].dtype)
-    return InnerNode(operation, SymbolicArguments(*tensors), [KerasTensor(shape, dtype)])
+    return InnerNode(operation, SymbolicArguments(*tensors, **masks), [KerasTensor(shape, dtype)])
 
 
 def config_of(layer: keras.Layer, shapes: Mapping[str, tuple], query_width: int) -> dict[str, Any]:

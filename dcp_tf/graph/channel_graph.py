@@ -17,6 +17,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph.attention import projections
 from dcp_tf.graph.blocks import ResidualBlock, residual_blocks, without_calls
 from dcp_tf.graph.grouping import ClassFacts, summarize_reasons
+from dcp_tf.graph.kinds import layers_of
 from dcp_tf.graph.labels import LabelSpace, best_of_each, close_rectangles, head_count, varying_axes
 from dcp_tf.graph.linear import made_axes, zero_slices
 from dcp_tf.graph.rule import (
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 
 INPUT_REASON = "it is an input of the model"
 OUTPUT_REASON = "it is an output of the model"
+_LINEAR = (*layers_of("dense", "convolution"), keras.layers.EinsumDense)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -199,6 +201,7 @@ class ChannelGraph(ShownAsTables):
             self.ignore_statistics,
             self._silence,
             self._zero,
+            max((self.trace.batch_axes[t] for t in call.inputs), default=0),
         )
         self.labels.update(zip(call.outputs, run_rule(rule_call), strict=True))
         self._residual.extend(rule_call.residual)
@@ -212,13 +215,16 @@ class ChannelGraph(ShownAsTables):
 
     def _silence(self, tensor: int) -> bool:
         """States that zeros in the kernel that makes a tensor remove its channels, if a linear layer makes it."""
+        channels = self.labels[tensor]
         while tensor in self.trace.producer:
             call = self.trace.calls[self.trace.producer[tensor]]
-            if isinstance(call.operation, (keras.layers.Dense, keras.layers.EinsumDense)):
+            if isinstance(call.operation, _LINEAR):
                 record = self.records[id(call.operation)]
                 if record.kernel < 0 or call.operation.activation is not keras.activations.linear:
                     return False
-                record.silences.extend(x for x in made_axes(record) if x not in record.silences)
+                for key in made_axes(record):
+                    made = np.isin(record.weights[key[0]][key[1]], channels)
+                    record.silences[key] = made | record.silences.get(key, False)
                 return True
             if not keeps_zeros(call):
                 return False
@@ -253,8 +259,8 @@ class ChannelGraph(ShownAsTables):
                 state(labels, "producer", record.path)
             for index, axis in record.consumes:
                 state(record.weights[index][axis], "consumer", record.path)
-            for index, axis in record.silences:
-                facts.add(self._classes(record.weights[index][axis]), ("silenced", record.path))
+            for (index, axis), made in record.silences.items():
+                facts.add(self._classes(record.weights[index][axis][made]), ("silenced", record.path))
         for labels, reason in self._space.pins:
             state(labels, "reason", reason)
         for labels in self._residual:
@@ -453,9 +459,9 @@ class ChannelGraph(ShownAsTables):
         channel_of_label = self.channel_of_label(group)
         consumers = []
         for record in self.records.values():
-            read = [x for x in record.silences if x[0] == record.kernel] if group.silenced else record.consumes
-            for index, axis in read:
-                channel = channel_of_label[record.weights[index][axis]]
+            silenced = {x: made for x, made in record.silences.items() if x[0] == record.kernel}
+            for (index, axis), made in (silenced if group.silenced else dict.fromkeys(record.consumes, True)).items():
+                channel = np.where(made, channel_of_label[record.weights[index][axis]], -1)
                 if (channel >= 0).any():
                     consumers.append((record, index, axis, channel))
         return consumers

@@ -12,7 +12,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.graph.blocks import replaced_tensors, without_calls
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
-from dcp_tf.graph.rule import KeptChannels, Labels, Multiplication, OperationRecord, kept_shape
+from dcp_tf.graph.rule import KeptChannels, Multiplication, OperationRecord, kept_shape
 from dcp_tf.text_table import ShownAsTables, Table, print_tables
 
 _STATISTICS = {
@@ -175,9 +175,9 @@ def _sum(*counts: int | None) -> int | None:
 def count_activations(graph: ChannelGraph, kept: KeptChannels) -> int | None:
     """The peak number of values alive while the calls run in the order of the trace, for one image."""
     trace = graph.trace
-    if any(None in shape[1:] for shape in trace.shapes) or None in trace.rows:
+    if any(None in trace.sizes(t) for t in range(len(trace.shapes))) or None in trace.rows:
         return None
-    sizes = [int(trace.rows[t] * _values(trace.shapes[t], graph.labels[t], kept)) for t in range(len(trace.shapes))]
+    sizes = [int(trace.rows[t] * _values(graph, t, kept)) for t in range(len(trace.shapes))]
     gone, replaced = without_calls(kept.removed), replaced_tensors(kept.removed)
     running = [(index, call) for index, call in enumerate(trace.calls) if index not in gone]
     last_use = {replaced.get(t, t): index for index, call in running for t in (*call.outputs, *call.inputs)}
@@ -193,11 +193,13 @@ def count_activations(graph: ChannelGraph, kept: KeptChannels) -> int | None:
     return peak
 
 
-def _values(shape: tuple, labels: Labels, kept: KeptChannels) -> int:
+def _values(graph: ChannelGraph, tensor: int, kept: KeptChannels) -> int:
     """The values of one tensor for one image, without the removed channels."""
+    labels, batch_axis = graph.labels[tensor], graph.trace.batch_axes[tensor]
     counts = kept.counts(labels)
     along_channels = {axis: counts[axis] for axis in varying_axes(labels)}
-    return math.prod(along_channels.get(axis, size) for axis, size in enumerate(shape) if axis > 0)
+    sizes = enumerate(graph.trace.shapes[tensor])
+    return math.prod(along_channels.get(axis, size) for axis, size in sizes if axis != batch_axis)
 
 
 def count_params(record: OperationRecord, kept: KeptChannels) -> int:

@@ -130,10 +130,15 @@ def close_rectangles(space: LabelSpace, arrays: list[np.ndarray]) -> tuple[np.nd
 def _tie_rows(
     space: LabelSpace, labels: np.ndarray, classes: np.ndarray, head_classes: np.ndarray, heads: np.ndarray
 ) -> None:
-    """Ties an array along all axes but the last one along which it changes, its heads too where they are in the way."""
-    axis = head_axis(head_classes)
-    free = [a for a in varying_axes(compress(classes)) if a != axis][-1]
-    rows = np.moveaxis(labels, free, -1).reshape(-1, labels.shape[free])
+    """Ties an array along all axes but the last one along which it changes, its heads too where they are in the way.
+
+    Of more than two axes, that of heads stays as it is: of a query, a key and a value in one array, as many channels
+    have to stay.
+    """
+    axis, varying = head_axis(head_classes), varying_axes(compress(classes))
+    free = [a for a in varying if a != axis][-1]
+    stay = (free,) if axis is None or len(varying) == 2 else (axis, free)
+    rows = np.moveaxis(labels, stay, range(-len(stay), 0)).reshape(-1, *(labels.shape[a] for a in stay))
     space.tie(rows[:1], rows)
     inside = heads[labels[heads[labels] >= 0]]
     if axis is None and len(inside):
@@ -173,8 +178,12 @@ def _is_rectangle(classes: np.ndarray, heads: np.ndarray) -> bool:
     axis = head_axis(heads)
     if axis not in axes or len(axes) > 2:
         return False
-    # Rows of one head (the queries that share a key) are the same classes; those of different heads too, or none is.
+    # Rows of one head (the queries that share a key) are the same classes; those of different heads too, or none is,
+    # and then the same channels of each head are the same classes (as a query's and a key's side by side).
     table = np.moveaxis(classes, axis, 0).reshape(classes.shape[axis], -1)
     _, first, row = np.unique(np.moveaxis(heads, axis, 0).reshape(len(table), -1)[:, 0], True, True)
     rows = table[first]
-    return bool((table == rows[row]).all() and ((rows == rows[:1]).all() or len(np.unique(rows)) == rows.size))
+    alike = [np.unique(r, return_index=True, return_inverse=True) for r in rows]
+    places = np.stack([first[inverse] for _, first, inverse in alike])
+    apart = len(np.unique(rows)) == sum(len(values) for values, *_ in alike) and (places == places[:1]).all()
+    return bool((table == rows[row]).all() and ((rows == rows[:1]).all() or apart))

@@ -7,17 +7,19 @@ costs and scores are all derived from these statements.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+from keras.src.ops import core
 from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.blocks import ResidualBlock
 from dcp_tf.graph.identity import does_nothing
 from dcp_tf.graph.labels import LabelSpace, compress, head_axis, place, varying_axes
-from dcp_tf.graph.trace import Call
+from dcp_tf.graph.trace import BATCH_MAY_MOVE, Call
 
 Labels = np.ndarray
 
@@ -60,10 +62,11 @@ class KeptChannels:
         """How many positions stay along each axis of a label array."""
         mask, heads = self.mask(labels), self._heads[labels]
         counts = [int(_any_along(mask, axis).sum()) for axis in range(mask.ndim)]
-        axis = head_axis(heads) if len(varying_axes(labels)) == 2 else None
+        axis = head_axis(heads) if len(varying_axes(labels)) > 1 else None
         if axis is not None and counts[axis]:  # each head may keep other channels, but all keep as many
-            other = next(a for a in varying_axes(labels) if a != axis)
-            counts[other] = int(mask.sum()) // counts[axis]
+            other = next(a for a in reversed(varying_axes(labels)) if a != axis)
+            counts[other] = 1
+            counts[other] = int(mask.sum()) // math.prod(counts)
         return tuple(counts)
 
     def take(self, array: np.ndarray, axes: dict[Axis, Labels]) -> np.ndarray:
@@ -112,8 +115,8 @@ class OperationRecord:
         path: its name with the names of the enclosing models.
         weights: index in `operation.weights` -> {axis: label vector, or several axes: label array}.
         consumes: (index of the weight, axis) pairs whose slices read the channels: zero slices mean a removed channel.
-        silences: (index of the weight, axis) pairs whose slices make channels that are only multiplied with those of
-            another tensor and summed up: zero slices there mean a removed pair of channels too.
+        silences: by index of the weight and axis, where its slices make channels that are only multiplied with those of
+            another tensor and summed up (boolean): zero slices there mean a removed pair of channels too.
         zeroed: (index of the weight, axis) pairs whose slices make channels over which a sum of squares is taken: a
             removed channel has zeros there too, so that it adds nothing to the sum.
         produces: label vectors that this operation made.
@@ -126,7 +129,7 @@ class OperationRecord:
     path: str
     weights: dict[int, dict[Axis, Labels]] = dataclasses.field(default_factory=dict)
     consumes: list[tuple[int, Axis]] = dataclasses.field(default_factory=list)
-    silences: list[tuple[int, Axis]] = dataclasses.field(default_factory=list)
+    silences: dict[tuple[int, Axis], np.ndarray] = dataclasses.field(default_factory=dict)
     zeroed: list[tuple[int, Axis]] = dataclasses.field(default_factory=list)
     produces: dict[str, Labels] = dataclasses.field(default_factory=dict)
     config: dict[str, Callable[[KeptChannels, Any], Any]] = dataclasses.field(default_factory=dict)
@@ -161,6 +164,7 @@ class RuleCall:
         input_shapes: shapes of the tensor arguments, with the batch axis; None if unknown.
         output_shapes: shapes of the outputs.
         ignore_statistics: whether channels may be removed although a layer takes statistics over them.
+        batch_axis: of the tensor arguments; 0 but for what `BATCH_MAY_MOVE` reads.
     """
 
     call: Call
@@ -172,6 +176,7 @@ class RuleCall:
     ignore_statistics: bool = False
     _silence: Callable[[int], bool] = lambda tensor: False
     _zero: Callable[[int], str | None] = lambda tensor: "something else"
+    batch_axis: int = 0
     multiplications: list[Multiplication] = dataclasses.field(default_factory=list)
     arguments: dict[int | str, tuple[Callable, Labels]] = dataclasses.field(default_factory=dict)
     residual: list[Labels] = dataclasses.field(default_factory=list)
@@ -415,7 +420,7 @@ def keeps_zeros(call: Call) -> bool:
 _MOVES = (
     *(keras.layers.Reshape, keras.layers.Permute, keras.layers.Identity, keras.layers.Dropout),
     *(numpy_ops.Reshape, numpy_ops.Transpose, numpy_ops.Swapaxes, numpy_ops.Moveaxis, numpy_ops.Squeeze),
-    *(numpy_ops.ExpandDims, numpy_ops.GetItem, numpy_ops.Split),
+    *(numpy_ops.ExpandDims, numpy_ops.GetItem, numpy_ops.Split, numpy_ops.Take, core.Unstack),
 )
 
 
@@ -450,6 +455,8 @@ def run_rule(call: RuleCall) -> list[Labels]:
     if rule is None:
         passes = does_nothing(call.operation, call.input_shapes, call.output_shapes)
         outputs = call.inputs if passes else call.opaque("for which there is no rule")
+    elif call.batch_axis and not isinstance(call.operation, BATCH_MAY_MOVE):
+        outputs = call.opaque("which reads a tensor whose batch axis was moved")
     elif _altered(call.operation):
         outputs = call.opaque("which is quantized or has LoRA weights")
     else:

@@ -10,10 +10,17 @@ from typing import Any
 
 import keras
 from keras import tree
+from keras.src.ops import core
+from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.errors import UsageError
 from dcp_tf.graph.attention import AttentionProducts, can_open, inner_nodes
 from dcp_tf.models.functional import functional_graph, nested_arguments, ordered_nodes
+
+_MOVING = (numpy_ops.Transpose, numpy_ops.Swapaxes, numpy_ops.Moveaxis)
+# What may read a tensor whose batch axis is not the first: as the queries, keys and values that lie on an axis before.
+BATCH_MAY_MOVE = (*_MOVING, numpy_ops.GetItem, numpy_ops.Split, numpy_ops.Take, numpy_ops.Squeeze, core.Unstack)
+_BATCH = 7919  # a batch size that is no other size
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +119,7 @@ class Trace:
         shapes: per tensor number its shape with the batch axis, None if unknown.
         rows: per tensor number how many rows of the batch axis belong to one image; None if unknown. More than 1
             where `keras.ops.reshape` turns parts of an image, such as the windows of an attention, into rows.
+        batch_axes: per tensor number its batch axis: 0 but where `keras.ops.transpose` moved it.
         inputs: tensor numbers of the model's inputs, flattened.
         outputs: tensor numbers of the model's outputs, flattened.
         producer: per tensor number the index of the call that makes it; inputs are missing.
@@ -141,6 +149,7 @@ class Trace:
         self.nested: list[tuple[keras.Model, list[int]]] = []
         self.shapes: list[tuple] = []
         self.rows: list[fractions.Fraction | None] = []
+        self.batch_axes: list[int] = []
         self._references: list[Any] = []
         self._input_shapes = input_shapes
         self.opened: dict[int, tuple[keras.Layer, str]] = {}
@@ -152,9 +161,10 @@ class Trace:
         self.outputs = self._open(graph, self.inputs, "", None)
         self.producer = {t: index for index, call in enumerate(self.calls) for t in call.outputs}
 
-    def _new_tensor(self, reference: Any, shape: Sequence, rows: fractions.Fraction | None) -> int:
+    def _new_tensor(self, reference: Any, shape: Sequence, rows: fractions.Fraction | None, batch_axis: int = 0) -> int:
         self.shapes.append(tuple(shape))
         self.rows.append(rows)
+        self.batch_axes.append(batch_axis)
         self._references.append(reference)
         return len(self.shapes) - 1
 
@@ -199,7 +209,8 @@ class Trace:
         bindings = {id(x): local[id(x)] for x in node.arguments.keras_tensors}
         shapes = self._shapes(node, bindings)
         rows = self._rows(node.operation, inputs, shapes)
-        outputs = tuple(self._new_tensor(x, shape, rows) for x, shape in zip(node.outputs, shapes, strict=True))
+        axis = self._batch_axis(node, bindings)
+        outputs = tuple(self._new_tensor(x, shape, rows, axis) for x, shape in zip(node.outputs, shapes, strict=True))
         self.calls.append(Call(node.operation, path, node, bindings, inputs, outputs, training, is_inside))
         return outputs
 
@@ -215,6 +226,18 @@ class Trace:
             return _traced_shapes(node, inputs)
         return shapes
 
+    def _batch_axis(self, node: Any, bindings: dict[int, int]) -> int:
+        """Where the outputs of one call have the batch axis."""
+        axis = max((self.batch_axes[tensor] for tensor in bindings.values()), default=0)
+        if not isinstance(node.operation, BATCH_MAY_MOVE if axis else _MOVING):
+            return 0
+        (tensor,) = node.arguments.keras_tensors
+        shape = list(self.shapes[bindings[id(tensor)]])
+        shape[axis] = _BATCH
+        args, kwargs = node.arguments.fill_in({id(tensor): keras.KerasTensor(shape, tensor.dtype)})
+        moved = tree.flatten(node.operation.compute_output_spec(*args, **kwargs))[0].shape
+        return moved.index(_BATCH) if _BATCH in moved else 0
+
     def _rows(self, operation: Any, inputs: Sequence[int], shapes: list[tuple]) -> fractions.Fraction | None:
         """Rows per image of the outputs: a reshape keeps the number of values, all else the number of rows."""
         before = [self.rows[tensor] for tensor in inputs]
@@ -225,6 +248,10 @@ class Trace:
             return rows
         old, new = self.shapes[inputs[0]][1:], shapes[0][1:]
         return None if None in old or None in new else rows * math.prod(old) / max(math.prod(new), 1)
+
+    def sizes(self, tensor: int) -> list[int | None]:
+        """The shape of a tensor without its batch axis."""
+        return [size for axis, size in enumerate(self.shapes[tensor]) if axis != self.batch_axes[tensor]]
 
     def closed(self) -> tuple["Trace", dict[int, int]]:
         """The trace of the same model with attention layers as one call each, and the number there of each tensor."""

@@ -193,7 +193,7 @@ def _candidates(trace: Trace, depths: dict[int, int], served: _Served, indices: 
 
 def _one_row(trace: Trace, tensor: int) -> bool:
     """Whether each image has one row of the batch, as its label has; windows or steps as rows have more."""
-    return trace.rows[tensor] in (None, 1)
+    return trace.rows[tensor] in (None, 1) and trace.batch_axes[tensor] == 0
 
 
 def _spread(trace: Trace, depths: dict[int, int], count: int, served: _Served) -> tuple[Position, ...]:

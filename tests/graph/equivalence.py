@@ -86,6 +86,8 @@ def permute(copy, graph, seed=0):
     ]
     order = np.arange(int(graph.class_of_label.max()) + 1)
     for group in graph.prunable(residual=True):
+        if group.are_heads:  # the channels in them would have to move too
+            continue
         # Channels that occur twice in a tensor (a concatenation with itself) only change place with their like.
         occurrences = {c: tuple(int((classes == c).sum()) for *_, classes in axes) for c in group.classes.tolist()}
         head = dict(zip(group.classes.tolist(), [0] * group.size if group.head is None else group.head, strict=True))

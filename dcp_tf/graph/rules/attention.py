@@ -2,11 +2,11 @@
 
 import math
 
-import keras
 import numpy as np
 from keras import layers
+from keras.src.ops import nn
 
-from dcp_tf.graph.attention import AttentionProducts
+from dcp_tf.graph.attention import AttentionProducts, masks_of
 from dcp_tf.graph.labels import place
 from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
 from dcp_tf.graph.rules.activation import activate
@@ -26,7 +26,10 @@ def attention_products(call: RuleCall) -> Labels:
     call.tie(query, np.repeat(key, call.operation.repeats, 0))
     for labels, of_labels in ((query, query_heads), (key, heads), (value, heads)):
         call.within(labels, of_labels)
-    if len(call.inputs) > 3:
+    tensors = len(call.call.node.arguments.args)
+    for mask in call.inputs[tensors:]:
+        call.pin(mask, f"{call.call.path} takes it as a mask")
+    if tensors > 3:
         gate = call.table(3, (-2, -1))
         call.tie(gate, outputs)
         call.within(gate, query_heads)
@@ -49,13 +52,63 @@ def _attended(call: RuleCall) -> list[int]:
     return [axis % (rank - 1) - 1 for axis in axes]
 
 
+@register_rule(layers.Attention, layers.AdditiveAttention)
+def single_attention(call: RuleCall) -> Labels | list[Labels]:
+    """Attention without projections: channels of a query and a key go together, those of the value pass through.
+
+    `AdditiveAttention` sums over the pairs with a weight, `scale`, that reads them.
+    """
+    layer, count = call.operation, len(call.call.node.arguments.args[0])
+    query, value, key = (call.channels(which, -1) for which in (0, 1, count - 1))
+    sizes = [*call.input_shapes[0][1:-1], *call.input_shapes[1][1:-1]]
+    products = None if None in sizes else math.prod(sizes)
+    if isinstance(layer, layers.AdditiveAttention):
+        if not layer.use_scale:
+            return call.opaque("which sums over channels")
+        call.tie(query, key)
+        call.multiplies(call.consume("scale", 0, query), products)
+    else:
+        if layer.score_mode != "dot" or not (call.silence(count - 1) or call.silence(0)):
+            return call.opaque("which sums over channels")
+        call.tie(query, key)
+        call.multiplies_tensors(query, products)
+    call.multiplies_tensors(value, products)
+    for mask in call.inputs[count:]:
+        call.pin(mask, f"{call.call.path} takes it as a mask")
+    scores = [call.unnamed(1).reshape([1] * len(shape)) for shape in call.output_shapes[1:]]
+    return [call.place(value, -1), *scores]
+
+
+@register_rule(nn.DotProductAttention)
+def dot_product_attention(call: RuleCall) -> Labels:
+    """`keras.ops.dot_product_attention` of (N, positions, heads, channels); all three have as many channels."""
+    arguments = call.call.node.arguments
+    (query, key, value), others = (call.table(which, (-2, -1)) for which in range(3)), call.inputs[3:]
+    repeats = len(query) // len(key)
+    if not (call.silence(1) or call.silence(0)) or "scale" not in arguments.kwargs:
+        return call.opaque("which sums over channels")[0]
+    heads = call.fresh(len(key), "heads")[:, None]
+    query_heads = np.repeat(heads, repeats, 0)
+    call.tie(query, np.repeat(key, repeats, 0))
+    call.tie(key, value)
+    for labels, of_labels in ((query, query_heads), (key, heads)):
+        call.within(labels, of_labels)
+    for labels in others:  # a bias or a mask, (N, heads or 1, positions, positions)
+        call.pin(labels, f"{call.call.path} takes it as a mask")
+    (rows, columns), size = (shape[1] for shape in call.input_shapes[:2]), query.shape[1]
+    for _ in range(2):
+        call.multiplies_tensors(query, None if None in (rows, columns) else rows * columns)
+    call.argument("scale", lambda kept, old: size**-0.5 if old is None else old, depends_on=query)
+    return query.reshape(1, 1, *query.shape)
+
+
 @register_rule(layers.MultiHeadAttention)
 def multi_head_attention(call: RuleCall) -> Labels | list[Labels]:
     """A layer that is not opened: kernels (C, heads, size) read its inputs; (heads, size, C) produces the output."""
-    layer, arguments = call.operation, call.call.node.arguments
-    masks = [key for key, value in arguments.kwargs.items() if isinstance(value, keras.KerasTensor)]
+    layer = call.operation
     output_kernel = layer.output_dense.kernel
-    if masks or len(call.inputs) not in (2, 3) or len(call.output_shapes) > 1 or len(output_kernel.shape) != 3:
+    several = len(call.output_shapes) > 1 or len(output_kernel.shape) != 3
+    if masks_of(call.call.node) or several or len(call.inputs) not in (2, 3):
         return call.opaque("with masks, scores or an output of several axes")
     readers = zip((layer.query_dense, layer.value_dense, layer.key_dense), (0, 1, len(call.inputs) - 1), strict=True)
     for dense, which in readers:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from keras.src.ops import numpy as numpy_ops
 
+from dcp_tf.graph.labels import varying_axes
 from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
 
 _WHOLE = slice(None)
@@ -22,7 +23,9 @@ def get_item(call: RuleCall) -> Labels:
     entries = _all_entries(key, rank)
     if entries is None:
         return call.opaque("which picks single values")[0]
-    if entries[0] is None or _range(entries[0], 1) is None or _bounds(entries[0]) not in ((0, None), (None, None)):
+    of_images = [entry for entry in entries if entry is not None][call.batch_axis]
+    whole = _range(of_images, 1) is not None and _bounds(of_images) in ((0, None), (None, None))
+    if not whole or (call.batch_axis == 0 and entries[0] is None):
         return call.opaque("which picks images of the batch")[0]
     index, moving, axis = [], {}, 0
     for number, entry in enumerate(entries):
@@ -42,7 +45,7 @@ def get_item(call: RuleCall) -> Labels:
     picked = labels[tuple(index)]
     if moving:
         call.part(picked)
-        if any(not isinstance(entries[number], slice) for number in moving):
+        if any(not isinstance(entries[number], slice) for number in moving) and not varying_axes(picked):
             call.pin(picked, f"{call.call.path} picks this one channel")
         call.argument(where, _new_key(labels, entries, moving), depends_on=labels)
     return picked
@@ -82,13 +85,17 @@ def _new_key(labels: Labels, entries: list, moving: dict[int, int]) -> Callable[
             return old
         new = list(entries)
         for number, axis in moving.items():
-            stays = kept.along(labels, axis)
-            start, stop = _range(entries[number], len(stays))
-            first, count = int(stays[:start].sum()), int(stays[start:stop].sum())
+            start, stop = _range(entries[number], labels.shape[axis])
+            first, count = (_count(kept, labels, axis, *part) for part in ((0, start), (start, stop)))
             new[number] = slice(first, first + count) if isinstance(entries[number], slice) else first
         return tuple(new)
 
     return change
+
+
+def _count(kept: KeptChannels, labels: Labels, axis: int, start: int, stop: int) -> int:
+    """How many positions of a range along an axis stay."""
+    return kept.counts(labels.take(range(start, stop), axis))[axis] if stop > start else 0
 
 
 @register_rule(numpy_ops.Take)
@@ -100,20 +107,20 @@ def take(call: RuleCall) -> Labels:
     if call.operation.axis is None or len(call.inputs) > 1:
         return call.opaque("which picks single values")[0]
     axis = call.operation.axis % labels.ndim
-    if axis == 0:
+    if axis == call.batch_axis:
         return call.opaque("which picks images of the batch")[0]
     numbers = np.asarray(indices)
     if labels.shape[axis] == 1:
         return np.expand_dims(np.squeeze(labels, axis), tuple(range(axis, axis + numbers.ndim)))
-    if numbers.ndim != 1:
-        return call.opaque("which picks channels in several rows")[0]
     numbers = numbers % labels.shape[axis]
     picked = np.take(labels, numbers, axis)
+    if numbers.ndim > 1 or (numbers.ndim == 0 and not varying_axes(picked)):
+        return call.opaque("which picks channels in several rows")[0]
     call.part(picked)
 
     def change(kept: KeptChannels, old: Any) -> Any:
         stays = kept.along(labels, axis)
-        if stays.all():
+        if stays.all() or numbers.ndim == 0:  # each of the parts that are picked has channels, so all parts stay
             return old
         new = (np.cumsum(stays) - 1)[numbers[stays[numbers]]]
         return new.tolist() if isinstance(old, (list, tuple)) else new.astype(np.asarray(old).dtype)
@@ -127,7 +134,7 @@ def split(call: RuleCall) -> list[Labels]:
     """`keras.ops.split`: each piece has its own channels, and the cut positions follow them."""
     labels, operation = call.inputs[0], call.operation
     axis = operation.axis % labels.ndim
-    if axis == 0:
+    if axis == call.batch_axis:
         return call.opaque("which splits the batch")
     if labels.shape[axis] == 1:
         return [labels for _ in call.output_shapes]
@@ -138,8 +145,8 @@ def split(call: RuleCall) -> list[Labels]:
         call.part(piece)
 
     def change(kept: KeptChannels, old: Any) -> Any:
-        stays = kept.along(labels, axis)
-        return old if stays.all() else [int(stays[:cut].sum()) for cut in cuts]
+        stays = [_count(kept, piece, axis, 0, piece.shape[axis]) for piece in pieces]
+        return old if stays == sizes else np.cumsum(stays)[:-1].tolist()
 
     call.config("indices_or_sections", change, depends_on=labels)
     return pieces

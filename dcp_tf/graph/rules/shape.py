@@ -23,9 +23,14 @@ def moved_to(call: RuleCall, labels: Labels, before: tuple, after: tuple) -> Lab
     """Labels of a tensor of shape `before` that is reshaped to `after`; None if they cannot be tracked."""
     if None not in before[1:] and None not in after[1:] and math.prod(before[1:]) == math.prod(after[1:]):
         return compress(_full(labels, before).reshape(1, *after[1:]))
-    # Unknown sizes: the last axis is kept if its size does not change.
-    if varying_axes(labels) in ([], [len(before) - 1]) and before[-1] is not None and before[-1] == after[-1]:
-        return place(np.broadcast_to(labels.ravel(), (before[-1],)), len(after) - 1, len(after))
+    # Axes in front, of images and positions or windows, change as they like if none of those with channels does.
+    varying = varying_axes(labels)
+    first = min(varying, default=len(before))
+    for axis in range(1, len(after) + 1):
+        behind, reshaped = before[first:], after[axis:]
+        if None not in (*behind, *reshaped) and math.prod(behind) == math.prod(reshaped):
+            moved = _full(labels.reshape(labels.shape[first:])[None], (None, *behind)).reshape(reshaped)
+            return compress(moved.reshape([1] * axis + list(reshaped)))
     return None
 
 
@@ -101,9 +106,6 @@ _AXIS_MOVES = {
 def move_axes(call: RuleCall) -> Labels:
     """`keras.ops.transpose`, `swapaxes` and `moveaxis`."""
     move = next(move for kind, move in _AXIS_MOVES.items() if isinstance(call.operation, kind))
-    numbered = np.empty(range(call.inputs[0].ndim))  # the length of each axis is its number
-    if move(call.operation, numbered).shape[0] != 0:
-        return call.opaque("which moves the batch axis")[0]
     return move(call.operation, call.inputs[0])
 
 
@@ -160,12 +162,19 @@ def stack(call: RuleCall) -> Labels:
 
 @register_rule(*operations(core, "Unstack"))
 def unstack(call: RuleCall) -> list[Labels]:
-    """`keras.ops.unstack` along an axis without channels."""
+    """`keras.ops.unstack` along an axis without channels, or whose positions have several channels each."""
     labels = call.inputs[0]
     axis = call.operation.axis % labels.ndim
-    if axis == 0 or labels.shape[axis] > 1:
+    if axis == call.batch_axis or (labels.shape[axis] > 1 and labels.ndim == 2):
         return call.opaque("which unstacks channels or images")
-    return [np.squeeze(labels, axis) for _ in call.output_shapes]
+    if labels.shape[axis] == 1:
+        return [np.squeeze(labels, axis) for _ in call.output_shapes]
+    pieces = [np.take(labels, number, axis) for number in range(labels.shape[axis])]
+    if any(varying_axes(piece) == [] for piece in pieces):
+        return call.opaque("which unstacks channels")
+    for piece in pieces:
+        call.part(piece)
+    return pieces
 
 
 @register_rule(*operations(nn, "DepthToSpace"))

@@ -23,7 +23,7 @@ def bytes_per_image(trace: Trace) -> int:
 
 def tensor_bytes(trace: Trace, tensor: int) -> int:
     """Bytes of a tensor for one image; unknown sizes count as 1."""
-    values = math.prod(size or 1 for size in trace.shapes[tensor][1:])
+    values = math.prod(size or 1 for size in trace.sizes(tensor))
     return math.ceil(values * (trace.rows[tensor] or 1)) * tf.as_dtype(trace.dtype(tensor)).size
 
 

@@ -89,14 +89,6 @@ def test_attention_with_an_open_output_shape():
     check(keras.Model(x, layers.Dense(2)(y)), prunable=ends | of_heads("attention", 2, 4, 4), save=True)
 
 
-def test_attention_with_a_mask_is_pinned():
-    x = keras.Input((9, 5))
-    y = layers.Dense(6, name="query")(layers.Dense(7, name="first")(x))
-    y = layers.MultiHeadAttention(2, 4, name="attention")(y, y, attention_mask=x[..., :1] > 0)
-    graph, _ = check(keras.Model(x, layers.Dense(2)(y)), prunable={"first": 7})
-    assert "attention" in graph.group("query").pinned_because
-
-
 @pytest.mark.parametrize(
     ("equation", "shape", "bias_axes"),
     [

@@ -138,7 +138,7 @@ PINNED = {
     "statistics": (lambda y: ops.layer_normalization(y), "takes statistics over the channels"),
     "pipeline with weights": (lambda y: layers.Pipeline([layers.Dense(8)])(y), "holds layers with weights"),
     "running sum of channels": (lambda y: ops.cumsum(y, axis=-1), "mixes channels"),
-    "scores": (lambda y: ops.einsum("nhwc,nhvc->nhwv", y, y), "sums over channels"),
+    "scores": (lambda y: ops.einsum("nhwc,nhvc->nhwv", *[ops.exp(y)] * 2), "sums over channels"),
     "outer product": (lambda y: ops.einsum("nhwc,nhwd->ncd", y, y), "by something else along them"),
     "scaled by einsum": (lambda y: ops.einsum("nhwc,c->nhwc", y, ROW), "by something else along them"),
     "roll of channels": (lambda y: ops.roll(y, 1, axis=-1), "rolls channels"),
