@@ -22,12 +22,14 @@ class Quantization(enum.StrEnum):
     | qat | int8 per channel, after training with rounding | int8 | if int8 loses accuracy and there is training data |
     | int16x8 | int8 per channel | int16 activations | if int8 loses accuracy |
     | sparse | floats without the zeros | floats | kernel-pruned weights |
+    | dynamic_int4 | int4 per channel, int8 in depthwise layers | int8 products, float sums | small files |
     | weight_only_int4, weight_only_int8 | int4 or int8 per channel | floats | small files |
     """
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     DYNAMIC = "dynamic"
+    DYNAMIC_INT4 = "dynamic_int4"
     INT8 = "int8"
     QAT = "qat"
     INT16X8 = "int16x8"
@@ -52,8 +54,8 @@ class Quantization(enum.StrEnum):
 
     @property
     def weight_bits(self) -> int | None:
-        """Bits of a weight in the weight-only modes; None in the others."""
-        return {Quantization.WEIGHT_ONLY_INT4: 4, Quantization.WEIGHT_ONLY_INT8: 8}.get(self)
+        """Bits of a weight in the modes that ai-edge-quantizer makes; None in the others."""
+        return {"dynamic_int4": 4, "weight_only_int4": 4, "weight_only_int8": 8}.get(self.value)
 
     @classmethod
     def parse(cls, value: "str | Quantization") -> "Quantization":
@@ -100,6 +102,7 @@ LIMITS: dict[str, Limit] = {
     "int16x8": Limit(near=0.05, far=0.2),
     "weight_only_int8": Limit(near=0.1, far=0.3),
     "weight_only_int4": Limit(near=0.4, far=0.8, agreement=0.8),
+    "dynamic_int4": Limit(near=0.4, far=0.8, agreement=0.8),
 }
 
 

@@ -47,7 +47,7 @@ class Deployment(Settings):
         ("float32", "int8"),
         "Files to make, with commas between them: float32, float16 (for GPUs), dynamic (int8 weights, no calibration), "
         "int8, qat (int8 after training for it), int16x8, sparse (kernel-pruned weights without their zeros), "
-        "weight_only_int4, weight_only_int8 (small files; need pip install 'dcp_tf[edge]'); empty: none.",
+        "dynamic_int4, weight_only_int4, weight_only_int8 (small files; need pip install 'dcp_tf[edge]'); empty: none.",
         flag="quantization",
     )
     io: str = setting("float", "Inputs and outputs of int8 and qat files.", choices=IO, flag="int8_io")

@@ -67,7 +67,7 @@ def convert(
     data = representative_data if quantization.is_calibrated else None
     content = run_converter(model, quantization, data, io, allow_float, corrects)
     if quantization.weight_bits:
-        content, reference = quantize_weights(content, quantization.weight_bits), content
+        content, reference = quantize_weights(content, quantization), content
         if bias_correction and representative_data is not None:
             content = correct_means(content, reference, list(calibration_samples(model, representative_data)[0]))
     file = TFLiteFile(content=content, quantization=quantization)

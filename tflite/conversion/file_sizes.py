@@ -8,7 +8,7 @@ from dcp_tf.errors import UsageError
 from dcp_tf.tflite.types import TFLiteFile
 
 # Bytes per weight; the rest of a file hardly depends on the widths, and is measured.
-_WEIGHT_BYTES = {"float32": 4.0, "float16": 2.0, "weight_only_int4": 0.5}
+_WEIGHT_BYTES = {"float32": 4.0, "float16": 2.0, "weight_only_int4": 0.5, "dynamic_int4": 0.5}
 _UNITS = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "KIB": 1024, "MIB": 1024**2}
 
 

@@ -18,7 +18,9 @@ _RIGHT_RANGES = (
     "; it is as far off on the images that it was calibrated on, so more of them do not help: export {better}"
 )
 _BETTER = {"int8": "int16x8 or float16, or train for it (qat)", "int16x8": "float16"}
-_ADVICE = {"weight_only_int4": "; 4 bits are too few for this model, export weight_only_int8"}
+_ADVICE = dict.fromkeys(
+    ("weight_only_int4", "dynamic_int4"), "; 4 bits are too few for this model, export weight_only_int8"
+)
 
 _OUTPUTS = ("logits", "probabilities", "embeddings")
 

@@ -4,14 +4,16 @@ import keras
 import numpy as np
 import pytest
 import tflite_models as nets
+from ai_edge_litert import schema_py_generated as schema
 from keras import layers
 
 from dcp_tf import tflite
 from dcp_tf.errors import RunError, UsageError
 from dcp_tf.graph import count_cost
 from dcp_tf.tflite import Quantization
+from dcp_tf.tflite.schema import flatbuffer
 
-FLOAT_MODES = {"float32", "float16", "dynamic", "sparse", "weight_only_int4", "weight_only_int8"}
+FLOAT_MODES = {"float32", "float16", "dynamic", "sparse", "dynamic_int4", "weight_only_int4", "weight_only_int8"}
 
 
 def convert(model, mode, images, **arguments):
@@ -70,10 +72,10 @@ def test_a_model_without_zeros_has_no_sparse_file():
 
 
 @pytest.mark.skipif(nets.EDGE, reason="ai-edge-quantizer is installed")
-@pytest.mark.parametrize("bits", [4, 8])
-def test_weight_only_says_what_to_install(bits):
+@pytest.mark.parametrize("mode", ["weight_only_int4", "weight_only_int8", "dynamic_int4"])
+def test_weight_only_says_what_to_install(mode):
     with pytest.raises(UsageError, match=r"pip install 'dcp_tf\[edge\]'"):
-        tflite.convert(nets.sequential(), f"weight_only_int{bits}")
+        tflite.convert(nets.sequential(), mode)
 
 
 @pytest.mark.skipif(not nets.EDGE, reason="needs ai-edge-quantizer")
@@ -82,6 +84,17 @@ def test_fewer_bits_make_a_smaller_file():
     model = keras.Model(inputs, layers.Dense(8)(layers.Dense(500, activation="relu")(inputs)))
     sizes = [len(tflite.convert(model, m).content) for m in ("float32", "weight_only_int8", "weight_only_int4")]
     assert sizes[2] < sizes[1] < 0.5 * sizes[0]
+
+
+@pytest.mark.skipif(not nets.EDGE, reason="needs ai-edge-quantizer")
+def test_dynamic_int4_computes_with_four_bits_and_keeps_eight_where_no_kernel_has_four():
+    inputs = keras.Input((8, 8, 32))
+    x = layers.DepthwiseConv2D(3)(layers.Conv2D(64, 1)(inputs))
+    file = tflite.convert(keras.Model(inputs, x), "dynamic_int4")
+    assert "DEQUANTIZE" not in tflite.inspect(file).operations
+    graph = flatbuffer.unpack(file.content).subgraphs[0]
+    kernels = [graph.tensors[operator.inputs[1]].type for operator in graph.operators]
+    assert kernels == [schema.TensorType.INT4, schema.TensorType.INT8]
 
 
 def elu():
