@@ -5,6 +5,7 @@ import fractions
 import functools
 import inspect
 import math
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -67,7 +68,11 @@ class Call:
                 kwargs = {**kwargs, "training": training}
             elif self.training is not None and kwargs.get("training") is None:
                 kwargs = {**kwargs, "training": self.training}
-        return tree.flatten(self.operation(*args, **kwargs))
+        if not self.is_inside:
+            return tree.flatten(self.operation(*args, **kwargs))
+        with warnings.catch_warnings():  # what an attention layer passes to its projections has no masks any more
+            warnings.filterwarnings("ignore", message=".*does not support masking")
+            return tree.flatten(self.operation(*args, **kwargs))
 
 
 def _as_integers(value: Any, dtype: str) -> Any:

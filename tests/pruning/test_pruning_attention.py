@@ -20,10 +20,14 @@ def network(by_hand=False):
     keras.utils.set_random_seed(3)
     x = keras.Input((6, 5))
     y = layers.Dense(7, activation="relu", name="first")(x)
-    if by_hand:
+    if by_hand == "one layer":
+        parts = ops.split(layers.Dense(3 * HEADS * SIZE, name="qkv")(y), 3, axis=-1)
+        query, key, value = (layers.Reshape((6, HEADS, SIZE))(part) for part in parts)
+    elif by_hand:
         query, key, value = (
             layers.Reshape((6, HEADS, SIZE))(layers.Dense(HEADS * SIZE, name=name)(y)) for name in ("q", "k", "v")
         )
+    if by_hand:
         scores = ops.softmax(ops.einsum("bqhd,bkhd->bhqk", query, key))
         y = layers.Reshape((6, HEADS * SIZE))(ops.einsum("bhqk,bkhd->bqhd", scores, value))
         y = layers.Dense(7, name="attention")(y)
@@ -48,21 +52,24 @@ def plain(rates, exclude, **settings):
     return dcp_tf.DCP(rates=rates, exclude=exclude, **options | settings)
 
 
-def repeat_channel(kernel, bias, factor):
-    """Makes the second channel of each head a multiple of the first."""
+def repeat_channel(kernel, bias, factor, part=0):
+    """Makes the second channel of each head a multiple of the first, in one part of what a layer makes."""
     for variable in (kernel, bias):
-        values = np.asarray(variable).reshape(-1, HEADS, SIZE)
-        values[..., 1] = factor * values[..., 0]
+        values = np.array(variable).reshape(variable.shape[0] if variable is kernel else 1, -1, HEADS, SIZE)
+        values[:, part, :, 1] = factor * values[:, part, :, 0]
         variable.assign(values.reshape(variable.shape))
 
 
-@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("by_hand", [False, True, "one layer"])
 @pytest.mark.parametrize("what", ["query", "value"])
 def test_a_channel_that_repeats_another_goes_without_loss(what, by_hand):
     model = network(by_hand)
     attention = None if by_hand else model.get_layer("attention")
-    layer = model.get_layer(what[0]) if by_hand else getattr(attention, f"{what}_dense")
-    repeat_channel(layer.kernel, layer.bias, 2.0)
+    if by_hand == "one layer":
+        repeat_channel(*model.get_layer("qkv").weights, 2.0, part=("query", "key", "value").index(what))
+    else:
+        layer = model.get_layer(what[0]) if by_hand else getattr(attention, f"{what}_dense")
+        repeat_channel(layer.kernel, layer.bias, 2.0)
     graph = ChannelGraph(model)
     (name,) = (g.name for g in graph.prunable() if g.head is not None and g.silenced == (what == "query"))
     others = tuple(g.name for g in graph.prunable() if g.name != name)

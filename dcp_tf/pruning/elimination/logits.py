@@ -22,7 +22,7 @@ def has_logits(problem: ChannelProblem) -> bool:
     """Whether the model covers the pairs of a problem: one kernel makes all keys, and all that is read are logits."""
     if len(problem.consumers) != 1:
         return False
-    channels = np.sort(problem.consumers[0].channel.ravel())
+    channels = np.sort(_own(problem.consumers[0]))
     factors = [_channels(problem, t) for i in problem.measured for t in problem.trace.calls[i].inputs[:2]]
     return np.array_equal(channels, np.arange(problem.size)) and all(
         read is not None and np.array_equal(np.unique(read), channels) for _, read in factors
@@ -67,15 +67,20 @@ def logits_model(problem: ChannelProblem) -> Quadratic:
     of_one_head = head[:, None] == head[None]
     queries, keys = (np.where(of_one_head, x.numpy().astype(np.float64) / images, 0) for x in totals)
     remains = np.zeros(problem.size, bool)
-    remains[problem.consumers[0].channel.ravel()] = _remaining(problem.consumers[0])
+    remains[_own(problem.consumers[0])] = _remaining(problem.consumers[0])
     return Quadratic(queries, queries.copy(), np.arange(problem.size)[:, None], remains[:, None], keys)
 
 
 def _remaining(consumer: ConsumerKernel) -> np.ndarray:
-    """Which positions of the consumer's axis were not masked before."""
+    """Which of the channels on the consumer's axis were not masked before."""
     axes = (consumer.axis,) if isinstance(consumer.axis, int) else consumer.axis
     others = tuple(a for a in range(consumer.mask.ndim) if a not in axes)
-    return np.broadcast_to(consumer.mask.any(others), consumer.channel.shape).ravel()
+    return np.broadcast_to(consumer.mask.any(others), consumer.channel.shape)[consumer.channel >= 0]
+
+
+def _own(consumer: ConsumerKernel) -> np.ndarray:
+    """The channels on the consumer's axis, without those of queries and values that the same layer makes."""
+    return consumer.channel[consumer.channel >= 0]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -90,10 +95,11 @@ class KeyCombinations(ConsumerKernel):
     @property
     def matrix(self) -> np.ndarray:
         """W as it is: every channel is itself."""
-        return np.eye(self.channel.size)
+        return np.eye(len(_own(self)))
 
     def from_matrix(self, values: np.ndarray) -> np.ndarray:
         """The kernel for a W, (pairs, channels of the key)."""
-        kernel, channel = self.kernel.numpy(), self.channel.ravel()
-        flat = kernel.reshape(-1, len(channel))
-        return (flat @ values[np.ix_(channel, channel)].T).reshape(kernel.shape).astype(np.float32)
+        flat, channel = self.kernel.numpy().reshape(-1, self.channel.size), _own(self)
+        columns = self.channel.ravel() >= 0
+        flat[:, columns] = flat[:, columns] @ values[np.ix_(channel, channel)].T
+        return flat.reshape(self.kernel.shape).astype(np.float32)

@@ -147,7 +147,7 @@ def check_layers(graph: ChannelGraph, groups: Sequence[ChannelGroup], name: str)
 def _makes_keys(graph: ChannelGraph, group: ChannelGroup) -> bool:
     """Whether the channels are pairs of a query and a key that one kernel makes: there is a model of their logits."""
     made = [channel for *_, channel in graph.consumers(group)]
-    return group.silenced and len(made) == 1 and np.array_equal(np.sort(made[0].ravel()), np.arange(group.size))
+    return group.silenced and len(made) == 1 and np.array_equal(np.sort(made[0][made[0] >= 0]), np.arange(group.size))
 
 
 def contributions(
