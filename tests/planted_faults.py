@@ -65,8 +65,8 @@ DEFAULTS = (
 GRAPH = (
     Fault(
         "a sum does not tie its channels",
-        "            call.tie(joined, labels)\n            joined = np.broadcast_to(joined, np",
-        "            joined = np.broadcast_to(joined, np",
+        "            call.tie(joined, labels)\n            joined = np.broadcast_to(call.plainer",
+        "            joined = np.broadcast_to(call.plainer",
         "test_the_groups_of_every_kind_alone_are_the_declared_ones[add]",
     ),
     Fault(

@@ -216,6 +216,8 @@ class ChannelGraph(ShownAsTables):
     def _silence(self, tensor: int) -> bool:
         """States that zeros in the kernel that makes a tensor remove its channels, if a linear layer makes it."""
         channels = self.labels[tensor]
+        if self._space.is_crossed(channels):
+            return False
         while tensor in self.trace.producer:
             call = self.trace.calls[self.trace.producer[tensor]]
             if isinstance(call.operation, _LINEAR):
@@ -284,7 +286,7 @@ class ChannelGraph(ShownAsTables):
 
     def _name_groups(self, members: Sequence[tuple[tuple, np.ndarray]]) -> list[ChannelGroup]:
         used: collections.Counter = collections.Counter()
-        groups, heads = [], self._heads
+        groups, heads, attention_heads = [], self._heads, self._classes(self._space.attention_heads)
         for (producers, consumers, reasons, residual, _, silenced, inside), classes in members:
             used[producers[0]] += 1
             name = producers[0] if used[producers[0]] == 1 else f"{producers[0]}#{used[producers[0]]}"
@@ -306,7 +308,7 @@ class ChannelGraph(ShownAsTables):
                 classes,
                 recurrent="recurrent" in residual,
                 head=head if inside else None,
-                are_heads=bool(np.isin(classes, heads).any()),
+                are_heads=bool(np.isin(classes, attention_heads).any()),
                 silenced=not consumers and bool(silenced),
             )
             groups.append(group)
@@ -539,8 +541,8 @@ def _along_one_axis(values: np.ndarray, axis: Axis, channel: np.ndarray) -> tupl
     """A weight and the channels along an axis of it; several axes become one."""
     if isinstance(axis, int):
         return values, axis, channel
-    first, last = axis[0], axis[-1] + 1
-    return values.reshape(*values.shape[:first], -1, *values.shape[last:]), first, channel.ravel()
+    values = np.moveaxis(values, axis, range(len(axis)))
+    return values.reshape(-1, *values.shape[len(axis) :]), 0, channel.ravel()
 
 
 def _trace(model: keras.Model, input_shapes: Sequence[tuple] | None, opens_attention: bool) -> Trace:

@@ -222,9 +222,10 @@ def _multiply(
     positions, axes = multiplication.positions, multiplication.output_axis
     if positions is None:
         return None, None
+    if multiplication.labels is not None:
+        positions *= int(kept.mask(multiplication.labels).sum())
     if multiplication.weight is None:
-        macs = positions * int(kept.mask(multiplication.labels).sum())
-        return macs, 2 * macs
+        return positions, 2 * positions
     shape = kept_shape(record, multiplication.weight, kept)
     macs = positions * math.prod(shape)
     if multiplication.bias or axes is None:

@@ -39,12 +39,13 @@ def group_fractions(graph: ChannelGraph) -> dict[str, tuple[float, float | None]
     for record, _, multiplications in graph.multiplications:
         for multiplication in multiplications:
             weight, positions = multiplication.weight, multiplication.positions
-            if weight is None:
-                macs += shares(multiplication.labels) * multiplication.labels.size * (positions or 0)
+            if positions is None:
                 continue
-            part = parts.get((id(record.operation), weight))
-            if part is not None and positions is not None:
-                macs += part * positions * math.prod(record.operation.weights[weight].shape)
+            part = np.zeros(count) if weight is None else parts.get((id(record.operation), weight), np.zeros(count))
+            if multiplication.labels is not None:
+                part = 1 - (1 - part) * (1 - shares(multiplication.labels))
+                positions *= multiplication.labels.size
+            macs += part * positions * (1 if weight is None else math.prod(record.operation.weights[weight].shape))
     total = count_cost(graph, open_sizes=True)
     of_macs = [None] * count if total.macs is None else (macs / max(total.macs, 1)).tolist()
     of_params = (params / max(total.params, 1)).tolist()

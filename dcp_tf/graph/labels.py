@@ -8,6 +8,8 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+_MEETS_NONE = "it meets a tensor whose channels lie along other axes"
+
 
 class LabelSpace:
     """Creates labels and records which of them are the same channel and which must stay."""
@@ -18,6 +20,8 @@ class LabelSpace:
         self.pins: list[tuple[np.ndarray, str]] = []
         self.parts: list[np.ndarray] = []
         self._heads: list[tuple[np.ndarray, np.ndarray]] = []
+        self.in_all_heads: list[np.ndarray] = []
+        self._factors = np.empty((0, 2), np.int64)  # of crossed labels; -1 of all others
 
     def fresh(self, count: int) -> np.ndarray:
         """`count` new labels, shape (count,)."""
@@ -26,14 +30,73 @@ class LabelSpace:
         return labels
 
     def tie(self, a: np.ndarray, b: np.ndarray) -> None:
-        """Ties `a` and `b` (broadcast against each other), position by position: they are the same channels."""
+        """Ties `a` and `b` (broadcast against each other), position by position: they are the same channels.
+
+        Of crossed labels those of one axis are tied to those of the same axis; what has no partner is pinned.
+        """
+        if np.array_equal(*np.broadcast_arrays(a, b)):
+            return
+        rank = max(a.ndim, b.ndim)
+        first, second = (
+            {tuple(axis + rank - x.ndim for axis in varying_axes(x)): x for x in self.factors(labels)}
+            for labels in (a, b)
+        )
+        if len(first) == len(second) == 1:
+            self.pin(np.concatenate([self._others_of(a), self._others_of(b)]), _MEETS_NONE)
+            self.link(a, b)
+            return
+        if len(first) < len(self.factors(a)) or len(second) < len(self.factors(b)):  # two along one axis
+            first, second = {(): a}, {(0,): b}
+        for axes in first.keys() & second.keys():
+            self.link(first[axes], second[axes])
+        for axes in first.keys() ^ second.keys():
+            self.pin((first | second)[axes], _MEETS_NONE)
+
+    def link(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Ties as `tie` does, crossed labels like all others."""
         a, b = np.broadcast_arrays(a, b)
         if a is not b and not np.array_equal(a, b):
             self._edges.append((a.ravel(), b.ravel()))
 
+    def cross(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Labels of positions that stay where both `a` and `b` stay (broadcast against each other; neither crossed)."""
+        a, b = np.broadcast_arrays(a, b)
+        labels = self.fresh(a.size).reshape(a.shape)
+        before = np.full((labels.flat[0] - len(self._factors), 2), -1)
+        self._factors = np.concatenate([self._factors, before, np.stack([a.ravel(), b.ravel()], 1)])
+        self.link(labels, a)
+        return labels
+
+    def factors(self, labels: np.ndarray) -> list[np.ndarray]:
+        """The labels that were crossed to make `labels`, compressed; `labels` alone if not all of them were."""
+        if not len(self._factors):
+            return [labels]
+        known = self._factors_of(labels)
+        return [labels] if (known < 0).any() else [compress(known[..., 0]), compress(known[..., 1])]
+
+    def is_crossed(self, labels: np.ndarray) -> bool:
+        """Whether any of some labels were made by `cross`."""
+        return bool((self._factors_of(labels) >= 0).any())
+
+    def _factors_of(self, labels: np.ndarray) -> np.ndarray:
+        known = np.full((*labels.shape, 2), -1)
+        inside = labels < len(self._factors)
+        known[inside] = self._factors[labels[inside]]
+        return known
+
+    def _others_of(self, labels: np.ndarray) -> np.ndarray:
+        others = self._factors_of(labels)[..., 1]
+        return others[others >= 0]
+
+    def crossed(self) -> tuple[np.ndarray, np.ndarray]:
+        """All crossed labels, and for each the second of those that it was made of; it is tied to the first."""
+        labels = np.flatnonzero(self._factors[:, 1] >= 0)
+        return labels, self._factors[labels, 1]
+
     def pin(self, labels: np.ndarray, reason: str) -> None:
         """Pins `labels`: they can never be removed, for the given reason."""
-        self.pins.append((np.unique(labels), reason))
+        if labels.size:
+            self.pins.append((np.unique(labels), reason))
 
     def part(self, labels: np.ndarray) -> None:
         """States that one of `labels` must stay: a tensor holds these channels and no others."""
@@ -41,10 +104,20 @@ class LabelSpace:
 
     def within(self, labels: np.ndarray, heads: np.ndarray) -> None:
         """States that each of `labels` lies in the head at its position (broadcast): without the head it goes too."""
+        if self.is_crossed(labels) or self.is_crossed(heads):
+            for array in (labels, heads):
+                self.pin(
+                    np.concatenate([array.ravel(), self._others_of(array)]), "it lies along another axis than heads"
+                )
         self._heads.append(tuple(x.ravel() for x in np.broadcast_arrays(labels, heads)))
 
+    @property
+    def attention_heads(self) -> np.ndarray:
+        """The labels of all heads."""
+        return np.concatenate([np.empty(0, np.int64), *(heads for _, heads in self._heads)])
+
     def head_of_label(self) -> np.ndarray:
-        """For each label the label of its head, -1 for those in none. Heads of one label are tied. Shape (size,)."""
+        """For each label the label of its attention head, -1 for those in none. Heads of one label are tied."""
         heads = np.full(self.size, -1)
         for labels, of_labels in self._heads:
             known = heads[labels]
@@ -115,16 +188,21 @@ def close_rectangles(space: LabelSpace, arrays: list[np.ndarray]) -> tuple[np.nd
         The classes, as `LabelSpace.classes`, and for each label the class of its head, -1 without one.
     """
     suspects = [a for a in arrays if len(varying_axes(a)) > 1]
-    heads = space.head_of_label()
+    heads, (crossed, others) = space.head_of_label(), space.crossed()
+    all_heads = heads.copy()
+    all_heads[crossed] = others
     while True:
         classes = space.classes()
         head_classes = _inherited(space, classes, np.where(heads < 0, -1, classes[heads]))
         if head_classes is None:
             continue
+        deeper = (head_classes[crossed] >= 0) | (head_classes[others] >= 0)
+        head_classes[crossed] = classes[others]
         uneven = next((a for a in suspects if not _is_rectangle(classes[a], head_classes[a])), None)
         if uneven is None:
+            space.pin(np.concatenate([crossed[deeper], others[deeper]]), "it lies along another axis than heads do")
             return classes, head_classes
-        _tie_rows(space, uneven, classes[uneven], head_classes[uneven], heads)
+        _tie_rows(space, uneven, classes[uneven], head_classes[uneven], all_heads)
 
 
 def _tie_rows(
@@ -136,32 +214,33 @@ def _tie_rows(
     have to stay.
     """
     axis, varying = head_axis(head_classes), varying_axes(compress(classes))
-    free = [a for a in varying if a != axis][-1]
-    stay = (free,) if axis is None or len(varying) == 2 else (axis, free)
+    free = [a for a in varying if a != axis][-1:]
+    stay = free if axis is None or len(varying) == 2 else (axis, *free)
     rows = np.moveaxis(labels, stay, range(-len(stay), 0)).reshape(-1, *(labels.shape[a] for a in stay))
-    space.tie(rows[:1], rows)
+    space.link(rows[:1], rows)
     inside = heads[labels[heads[labels] >= 0]]
     if axis is None and len(inside):
-        space.tie(inside[:1], inside)
+        space.link(inside[:1], inside)
 
 
 def _inherited(space: LabelSpace, classes: np.ndarray, heads: np.ndarray) -> np.ndarray | None:
     """Heads by label, where labels without one lie in that of their class; None if heads had to be tied for it."""
     if (heads < 0).all():
         return heads
-    count, inside = int(classes.max()) + 1, heads >= 0
+    count, inside, without = int(classes.max()) + 1, heads >= 0, heads < 0
+    without[np.concatenate([np.empty(0, np.int64), *(labels.ravel() for labels in space.in_all_heads)])] = False
     first = np.full(count, -1)
     first[classes[inside]] = heads[inside]
     several = np.zeros(count, bool)
     several[classes[inside][heads[inside] != first[classes[inside]]]] = True
-    torn = np.flatnonzero(several[classes] & ~inside)
+    torn = np.flatnonzero(several[classes] & without)
     if len(torn):
         label_of_class = np.zeros(count, np.int64)
         label_of_class[classes] = np.arange(len(classes))
         own = inside & (classes == classes[torn[0]])
         space.tie(label_of_class[heads[own][:1]], label_of_class[heads[own]])
         return None
-    return np.where(inside, heads, first[classes])
+    return np.where(without, first[classes], heads)
 
 
 def head_axis(heads: np.ndarray) -> int | None:

@@ -102,6 +102,8 @@ def zero_slices(trace: Trace, records: Mapping[int, OperationRecord], tensor: in
         call = trace.calls[trace.producer[tensor]]
         operation, record = call.operation, records[id(call.operation)]
         names = _SCALED.get(type(operation))
+        if record.passes:
+            return call.path
         if makes_channels(operation) and _is_zero_at_zero(getattr(operation, "activation", None)):
             slices += [(record, *where) for where in made_axes(record)]
         elif names is not None and getattr(operation, names[0], None) is not None:

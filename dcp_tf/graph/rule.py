@@ -17,6 +17,7 @@ from keras.src.ops import core
 from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.blocks import ResidualBlock
+from dcp_tf.graph.channelwise import follows, resized
 from dcp_tf.graph.identity import does_nothing
 from dcp_tf.graph.labels import LabelSpace, compress, head_axis, place, varying_axes
 from dcp_tf.graph.trace import BATCH_MAY_MOVE, Call
@@ -24,7 +25,7 @@ from dcp_tf.graph.trace import BATCH_MAY_MOVE, Call
 Labels = np.ndarray
 
 
-Axis = int | tuple[int, ...]  # of a weight; several ones next to each other where a head and its channels lie on them
+Axis = int | tuple[int, ...]  # of a weight; several ones, in order, where a head and its channels lie on them
 
 
 class KeptChannels:
@@ -75,10 +76,9 @@ class KeptChannels:
             if isinstance(axis, int):
                 array = np.compress(self.mask(labels), array, axis=axis)
                 continue
-            first, last = axis[0], axis[-1] + 1
-            flat = array.reshape(*array.shape[:first], -1, *array.shape[last:])
-            flat = np.compress(self.mask(labels).ravel(), flat, axis=first)
-            array = flat.reshape(*array.shape[:first], *self.counts(labels), *array.shape[last:])
+            front = range(len(axis))
+            rows = np.moveaxis(array, axis, front)[self.mask(labels)]
+            array = np.moveaxis(rows.reshape(*self.counts(labels), *rows.shape[1:]), front, axis)
         return array
 
 
@@ -96,7 +96,8 @@ def across(axis: Axis, values: np.ndarray, rank: int) -> np.ndarray:
 class Multiplication:
     """The multiply-accumulates of one weight in one call: `positions` times the size of the (sliced) weight.
 
-    Of a product of two tensors, whose `weight` is None, they are `positions` times the number of `labels` that stay.
+    With `labels` they are that times the number of labels that stay: of those of a product of two tensors, whose
+    `weight` is None, or of channels among the positions.
     """
 
     weight: int | None
@@ -122,6 +123,8 @@ class OperationRecord:
         produces: label vectors that this operation made.
         config: config key -> function (kept, old value) -> new value.
         factors: index of the weight -> function (kept) -> what the values that stay are multiplied by.
+        passes: whether channels pass its kernel along another axis, as those of a stream whose positions are mixed: it
+            cannot make them zero.
         counted: whether a rule covers the operation, so that its multiplications are known.
     """
 
@@ -135,6 +138,7 @@ class OperationRecord:
     config: dict[str, Callable[[KeptChannels, Any], Any]] = dataclasses.field(default_factory=dict)
     factors: dict[int, Callable[[KeptChannels], float]] = dataclasses.field(default_factory=dict)
     ties: dict[str, Labels] = dataclasses.field(default_factory=dict)
+    passes: bool = False
     counted: bool = True
 
     @property
@@ -187,25 +191,54 @@ class RuleCall:
 
     # Labels
 
-    def table(self, which: int, axes: tuple[int, int]) -> Labels:
-        """The labels of input `which` along two axes as an array of their sizes; ties them along all other axes."""
-        labels, shape = self.inputs[which], self.input_shapes[which]
-        rows = np.moveaxis(labels, axes, (-2, -1))
-        rows = rows.reshape(-1, *rows.shape[-2:])
-        self._space.tie(rows[:1], rows)
-        return np.broadcast_to(rows[0], [shape[axis] for axis in axes])
+    def table(self, which: int, axes: Sequence[int], others: bool = False) -> Labels:
+        """The labels of input `which` along some axes as an array of their sizes; ties them along all other axes.
 
-    def channels(self, which: int, axis: int) -> Labels:
+        Labels that lie along none of the axes are pinned, unless the rule keeps `others`.
+        """
+        labels, shape = self.inputs[which], self.input_shapes[which]
+        return np.broadcast_to(self.rows(labels, axes, others), [shape[axis] for axis in axes])
+
+    def rows(self, labels: Labels, axes: Sequence[int], others: bool = False) -> Labels:
+        """Labels along some axes, tied along all others; see `table`."""
+        factors = self._space.factors(labels)
+        along = [x for x in factors if any(x.shape[axis] > 1 for axis in axes)]
+        if len(along) == 1:
+            for factor in () if others else factors:
+                if factor is not along[0]:
+                    self.pin(factor, f"{self.call.path} reads channels along another axis")
+            labels = along[0]
+        rows = np.moveaxis(labels, axes, range(-len(axes), 0))
+        rows = rows.reshape(-1, *rows.shape[-len(axes) :])
+        self._space.tie(rows[:1], rows)
+        return rows[0]
+
+    def apart(self, which: int, axes: Sequence[int]) -> list[Labels]:
+        """The labels of input `which` that lie along other axes than some: of each such axis or table of axes."""
+        factors = self._space.factors(self.inputs[which])
+        return [x for x in factors if varying_axes(x) and all(x.shape[axis] == 1 for axis in axes)]
+
+    def plainer(self, a: Labels, b: Labels) -> Labels:
+        """That of two tied arrays which lies along fewer axes of channels."""
+        return min((a, b), key=lambda labels: len(self._space.factors(labels)))
+
+    def cross(self, a: Labels, b: Labels) -> Labels:
+        """Labels of positions that stay where both `a` and `b` (broadcast) stay; neither may be made by this."""
+        return self._space.cross(a, b)
+
+    def channels(self, which: int, axis: int, others: bool = False) -> Labels:
         """Returns the labels of input `which` along `axis` as a vector and ties them along all other axes.
+
+        Args:
+            which: of the tensor arguments.
+            axis: of the channels.
+            others: whether the output has the labels that lie along other axes only; else those are pinned.
 
         Returns:
             A vector with one label per position, shape (size of the axis,).
         """
-        labels, shape = self.inputs[which], self.input_shapes[which]
-        rows = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])
-        self._space.tie(rows[:1], rows)
-        size = shape[axis]
-        return np.broadcast_to(rows[0], (size if size is not None else len(rows[0]),))
+        labels, size = self.rows(self.inputs[which], (axis,), others), self.input_shapes[which][axis]
+        return np.broadcast_to(labels, (size if size is not None else len(labels),))
 
     def fresh(self, count: int, key: str = "output") -> Labels:
         """Labels for `count` channels that this operation creates: the same ones at each of its calls."""
@@ -232,6 +265,10 @@ class RuleCall:
     def pin(self, labels: Labels, reason: str) -> None:
         """Pins `labels`: they can never be removed, for the given reason (a clause that names this operation)."""
         self._space.pin(labels, reason)
+
+    def stays(self, labels: Labels) -> bool:
+        """Whether all of some labels are pinned already."""
+        return bool(np.isin(labels, np.concatenate([pinned for pinned, _ in self._space.pins])).all())
 
     def opaque(self, why: str) -> list[Labels]:
         """Pins all inputs and gives every output one label that is pinned too."""
@@ -309,6 +346,24 @@ class RuleCall:
         """States that `labels` lie in attention heads (broadcast against each other): a head goes with all of them."""
         self._space.within(labels, heads)
 
+    def in_all_heads(self, alike: Labels, heads: Labels, table: Labels | None = None) -> Labels:
+        """Labels of a table of heads and what lies in each of them: of each the channels `alike`.
+
+        Args:
+            alike: labels that lie in no head.
+            heads: labels of the heads.
+            table: labels that are known already.
+
+        Returns:
+            Labels with the axes of the heads, then those of the channels.
+        """
+        if table is None:
+            table = self.unnamed(heads.size * alike.size).reshape(*heads.shape, *alike.shape)
+        self.tie(table, alike)
+        self.within(table, heads.reshape(*heads.shape, *(1 for _ in alike.shape)))
+        self._space.in_all_heads.append(alike)
+        return table
+
     def config(
         self, key: str, value: Labels | Callable[[KeptChannels, Any], Any], depends_on: Labels | None = None
     ) -> None:
@@ -344,7 +399,12 @@ class RuleCall:
             self.pin(labels, f"{self.call.path} is shared between tensors of different layouts")
 
     def multiplies(
-        self, weight: int, positions: int | None, output_axis: int | tuple[int, ...] | None = None, bias: bool = False
+        self,
+        weight: int,
+        positions: int | None,
+        output_axis: int | tuple[int, ...] | None = None,
+        bias: bool = False,
+        labels: Labels | None = None,
     ) -> None:
         """States that every entry of a weight is multiplied `positions` times in this call, for the costs.
 
@@ -353,8 +413,9 @@ class RuleCall:
             positions: how many; None if a spatial size is unknown.
             output_axis: the axis or axes of the weight that count output channels (for the papers' FLOPs).
             bias: whether a bias is added.
+            labels: of positions among which some may go: there are `positions` for each of them.
         """
-        self.multiplications.append(Multiplication(weight, positions, output_axis, bias))
+        self.multiplications.append(Multiplication(weight, positions, output_axis, bias, labels))
 
     def multiplies_tensors(self, labels: Labels, positions: int | None) -> None:
         """States that two tensors are multiplied: each of the channels `labels` at so many pairs of positions."""
@@ -449,12 +510,30 @@ def _altered(operation: keras.Operation) -> bool:
     return bool(getattr(operation, "quantization_mode", None) or getattr(operation, "lora_enabled", False))
 
 
+def _without_rule(call: RuleCall) -> Labels | Sequence[Labels]:
+    """A custom layer that does nothing or treats each channel alone, found by a trial, needs no rule; others pin."""
+    if does_nothing(call.operation, call.input_shapes, call.output_shapes):
+        return call.inputs
+    alone = len(call.inputs) == len(call.output_shapes) == 1 and call.batch_axis == 0
+    axes = varying_axes(call.inputs[0]) if alone else []
+    found = follows(call.operation, call.input_shapes[0], call.output_shapes[0], axes[0]) if len(axes) == 1 else None
+    if found is None:
+        return call.opaque("for which there is no rule")
+    labels = call.channels(0, axes[0])
+    for index, axis in found.weights.items():
+        call.weight(call.operation.weights[index], {axis: labels})
+    for key in found.config:
+        call.config(key, lambda kept, old: resized(old, len(labels), kept.count(labels)), depends_on=labels)
+    if found.takes_statistics and not call.ignore_statistics:
+        call.pin(labels, f"{call.call.path} ({type(call.operation).__name__}) takes statistics over the channels")
+    return call.place(labels, axes[0])
+
+
 def run_rule(call: RuleCall) -> list[Labels]:
     """Runs the operation's rule (without one it is opaque) and returns compressed labels, one array per output."""
     rule = find_rule(call.operation)
     if rule is None:
-        passes = does_nothing(call.operation, call.input_shapes, call.output_shapes)
-        outputs = call.inputs if passes else call.opaque("for which there is no rule")
+        outputs = _without_rule(call)
     elif call.batch_axis and not isinstance(call.operation, BATCH_MAY_MOVE):
         outputs = call.opaque("which reads a tensor whose batch axis was moved")
     elif _altered(call.operation):

@@ -152,6 +152,17 @@ class Map:
 
         return Map(tensor, declare)
 
+    def mix(self, tensor, hidden):
+        """Plus what two layers with kernels, `hidden` units between them, make of the positions of each channel."""
+
+        def declare(ledger):
+            before = self.channels(ledger)
+            ledger.declare(ledger.make(hidden), "consumer")
+            ledger.declare(before, "residual")
+            return before
+
+        return Map(tensor, declare)
+
     def spread(self, tensor, other):
         """Times the first channel of another map."""
 

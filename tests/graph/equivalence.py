@@ -85,9 +85,11 @@ def permute(copy, graph, seed=0):
         for axis, labels in by_axis.items()
     ]
     order = np.arange(int(graph.class_of_label.max()) + 1)
+    followed = [labels for r in graph.records.values() for w in r.weights.values() for labels in w.values()]
+    heads = np.concatenate([graph.head_of_label[labels].ravel() for labels in followed])
     for group in graph.prunable(residual=True):
-        if group.are_heads:  # the channels in them would have to move too
-            continue
+        if np.isin(group.classes, heads).any():
+            continue  # what lies in a head changes place within it
         # Channels that occur twice in a tensor (a concatenation with itself) only change place with their like.
         occurrences = {c: tuple(int((classes == c).sum()) for *_, classes in axes) for c in group.classes.tolist()}
         head = dict(zip(group.classes.tolist(), [0] * group.size if group.head is None else group.head, strict=True))
@@ -100,9 +102,10 @@ def permute(copy, graph, seed=0):
             where[classes == order[c]] = np.flatnonzero(classes == c)
         variable = records[key].operation.weights[index]
         values = keras.ops.convert_to_numpy(variable)
-        first, last = (axis, axis + 1) if isinstance(axis, int) else (axis[0], axis[-1] + 1)
-        flat = values.reshape(*values.shape[:first], -1, *values.shape[last:])
-        variable.assign(np.take(flat, where, first).reshape(values.shape))
+        axis = (axis,) if isinstance(axis, int) else axis
+        moved = np.moveaxis(values, axis, range(len(axis)))
+        flat = moved.reshape(-1, *moved.shape[len(axis) :])[where]
+        variable.assign(np.moveaxis(flat.reshape(moved.shape), range(len(axis)), axis))
     finalize(copy)
 
 

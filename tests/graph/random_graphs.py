@@ -5,6 +5,7 @@ import numpy as np
 from declared_groups import Ledger, image, join
 from hypothesis import strategies as st
 from keras import layers, ops
+from mixing_networks import GlobalResponseNorm, LayerScale
 
 # Each entry takes (draw, x) with x a `Map` (N, H, W, C), and returns a `Map`: the tensor and what is done to channels.
 UNARY = {
@@ -41,6 +42,9 @@ UNARY = {
     "running sums": lambda d, x: x.keep(ops.cumsum(x.tensor, axis=1) * 0.3),
     "mixed rows": lambda d, x: x.keep(ops.einsum("pq,bqwc->bpwc", np.tri(4, dtype="float32") / 2, x.tensor)),
     "blocks and back": lambda d, x: x.keep(ops.depth_to_space(ops.relu(ops.space_to_depth(x.tensor, 2)), 2)),
+    "mixed by layers": lambda d, x: mixed(x, d(st.integers(2, 4))),
+    "own scale": lambda d, x: x.keep(LayerScale(x.size)(x.tensor)),
+    "own statistics": lambda d, x: x.pin(GlobalResponseNorm()(x.tensor)),
     "statistics": lambda d, x: x.pin(layers.LayerNormalization()(x.tensor)),
     "unknown": lambda d, x: x.pin(ops.cumsum(x.tensor, axis=-1), whole=True),
     "softmax": lambda d, x: softmax(x, d(st.sampled_from([1, -1]))),
@@ -83,6 +87,11 @@ def depthwise(x, multiplier):
 def squeeze_and_excite(x):
     gates = layers.Dense(x.size, activation="sigmoid")(ops.mean(x.tensor, [1, 2], True))
     return x.gate(x.tensor * gates, x.size)
+
+
+def mixed(x, hidden):
+    y = layers.Dense(hidden, activation="relu")(layers.Permute((1, 3, 2))(x.tensor))
+    return x.mix(x.tensor + layers.Permute((1, 3, 2))(layers.Dense(x.shape[2])(y)), hidden)
 
 
 def cut(x, start):

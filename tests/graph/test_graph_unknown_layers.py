@@ -168,23 +168,35 @@ def test_low_rank_adaptation_pins():
 
 
 @keras.saving.register_keras_serializable("tests")
-class Scale(layers.Layer):
+class Project(layers.Layer):
+    def __init__(self, units, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
     def build(self, shape):
-        self.gamma = self.add_weight(shape=(shape[-1],), name="gamma", initializer="ones")
+        self.kernel = self.add_weight(shape=(shape[-1], self.units), name="kernel")
 
     def call(self, x):
-        return x * self.gamma
+        return ops.matmul(x, self.kernel)
+
+    def get_config(self):
+        return {**super().get_config(), "units": self.units}
 
 
 def test_a_rule_for_an_own_layer_is_a_few_lines():
-    assert "no rule" in ChannelGraph(between(Scale())).group("before").pinned_because
+    assert "no rule" in ChannelGraph(between(Project(7))).group("before").pinned_because
 
-    @register_rule(Scale)
-    def scale(call):
-        call.weight("gamma", {0: call.channels(0, axis=-1)})
-        return call.inputs[0]
+    @register_rule(Project)
+    def project(call):
+        made = call.fresh(call.operation.units)
+        kernel = call.consume("kernel", 0, call.channels(0, axis=-1))
+        call.weight("kernel", {1: made})
+        call.config("units", made)
+        call.multiplies(kernel, positions=36, output_axis=1)
+        return call.place(made, axis=-1)
 
-    check(between(Scale()), prunable={"first": 8, "before": 8, "after": 5}, save=True)
+    groups = {"first": 8, "before": 8, "odd": 7, "after": 5}
+    check(between(Project(7, name="odd")), prunable=groups, save=True)
 
 
 @keras.saving.register_keras_serializable("tests")
@@ -218,7 +230,7 @@ def test_a_rule_with_wrong_labels_is_named():
         ChannelGraph(between(Wrong(name="odd")))
 
 
-class Wrong(Scale):
+class Wrong(Forgetful):
     def call(self, x):
         return x * self.gamma
 

@@ -30,7 +30,7 @@ class Block(layers.Layer):
 
 
 class Scale(layers.Layer):
-    """Has a weight of its own, so it stays whole."""
+    """Has a weight of its own for each channel."""
 
     def build(self, shape):
         self.gain = self.add_weight(shape=(shape[-1],), initializer="uniform", name="gain")
@@ -121,7 +121,7 @@ def test_opened_blocks_lose_inner_channels(pair):
     graph = ChannelGraph(functional)
     inner = [g for g in graph.prunable() if g.name.endswith("/conv")]
     assert len(inner) == 3
-    assert "scale (Scale), for which there is no rule" in graph.group("stem").pinned_because
+    assert "no rule" not in (graph.group("stem").pinned_because or "")
     kept = graph.kept({group.name: range(5) for group in inner})
     inputs = batch()
     small, full = rebuild(graph, kept)(inputs), masked(graph, kept)(inputs)

@@ -1,4 +1,4 @@
-"""Attention and EinsumDense: heads, the channels of heads, and what is read and made around them."""
+"""Attention: heads, the channels of heads, and what is read and made around them."""
 
 import math
 
@@ -7,9 +7,7 @@ from keras import layers
 from keras.src.ops import nn
 
 from dcp_tf.graph.attention import AttentionProducts, masks_of
-from dcp_tf.graph.labels import place
 from dcp_tf.graph.rule import KeptChannels, Labels, RuleCall, register_rule
-from dcp_tf.graph.rules.activation import activate
 from dcp_tf.graph.rules.common import positions
 
 
@@ -129,69 +127,3 @@ def multi_head_attention(call: RuleCall) -> Labels | list[Labels]:
 
     call.config("output_shape", output_shape, depends_on=channels_out)
     return call.place(channels_out, -1)
-
-
-@register_rule(layers.EinsumDense)
-def einsum_dense(call: RuleCall) -> Labels | list[Labels]:
-    """A Dense layer along any one or two axes, such as heads and their channels."""
-    layer = call.operation
-    input_term, rest = layer.equation.replace("...", ".").replace(" ", "").split(",")
-    kernel, output_term = rest.split("->")
-    read = [letter for letter in kernel if letter not in output_term]
-    made = [letter for letter in kernel if letter not in input_term]
-    others = [letter for letter in input_term if letter not in read]
-    if (
-        not _is_dense(kernel, read, made)
-        or sorted(others + made) != sorted(output_term)
-        or input_term[0] != output_term[0]
-    ):
-        return call.opaque("which is no Dense layer along one axis or two")
-    axes = tuple(_axis(input_term, letter) for letter in read)
-    labels_in = call.channels(0, axes[0]) if len(axes) == 1 else call.table(0, axes)
-    sizes = [layer.kernel.shape[kernel.index(letter)] for letter in made]
-    labels = call.fresh(math.prod(sizes)).reshape(sizes)
-    index = call.consume("kernel", _axes_of(kernel, read), labels_in)
-    call.weight("kernel", {_axes_of(kernel, made): labels})
-    rank = len(call.output_shapes[0])
-    axes_out = [_axis(output_term, letter) % rank for letter in made]
-    if layer.bias is not None:
-        first = rank - len(layer.bias.shape)
-        axes_of_bias = [axis - first for axis in axes_out]
-        sizes_of_bias = [layer.bias.shape[axis] if axis >= 0 else 1 for axis in axes_of_bias]
-        if sizes_of_bias != sizes:
-            return call.opaque("whose bias does not lie along the axes that it makes")
-        call.weight("bias", {_one_or_all(axes_of_bias): labels})
-
-    def output_shape(kept: KeptChannels, old: int | tuple) -> int | tuple:
-        sizes = [old] if isinstance(old, int) else list(old)
-        for axis, count in zip(axes_out, kept.counts(labels), strict=True):
-            sizes[axis - rank if "." in output_term else axis - 1] = count
-        return old if kept.mask(labels).all() else sizes[0] if isinstance(old, int) else tuple(sizes)
-
-    call.config("output_shape", output_shape, depends_on=labels)
-    sizes_of_output = [size for axis, size in enumerate(call.output_shapes[0]) if axis not in (0, *axes_out)]
-    call.multiplies(index, None if None in sizes_of_output else math.prod(sizes_of_output), bias=True)
-    activate(call, labels)
-    if len(axes_out) == 1:
-        return place(labels, axes_out[0], rank)
-    return np.moveaxis(labels.reshape([1] * (rank - 2) + sizes), (-2, -1), axes_out)
-
-
-def _is_dense(kernel: str, read: list[str], made: list[str]) -> bool:
-    """Whether all axes of a kernel are read or made, one or two of each, those of one kind next to each other."""
-    next_to_each_other = all(kernel.find("".join(letters)) >= 0 for letters in (read, made))
-    return len(read) in (1, 2) and len(made) in (1, 2) and len(read) + len(made) == len(kernel) and next_to_each_other
-
-
-def _axes_of(kernel: str, letters: list[str]) -> int | tuple[int, ...]:
-    return _one_or_all([kernel.index(letter) for letter in letters])
-
-
-def _one_or_all(axes: list[int]) -> int | tuple[int, ...]:
-    return axes[0] if len(axes) == 1 else tuple(axes)
-
-
-def _axis(subscripts: str, letter: str) -> int:
-    """The axis of a letter: from the front, or from the back behind an ellipsis."""
-    index = subscripts.index(letter)
-    return index - len(subscripts) if "." in subscripts[:index] else index

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from keras import KerasTensor, layers
 
-from dcp_tf.graph.rule import RuleCall
+from dcp_tf.graph.rule import Labels, RuleCall
 
 
 def channel_axis(data_format: str | None, rank: int) -> int:
@@ -42,3 +42,12 @@ def public(names: Iterable[str]) -> list[type]:
 def operations(module: Any, names: str) -> list[type]:
     """The operations of a module of `keras.ops` with these names, where this version of Keras has them."""
     return [getattr(module, name) for name in names.split() if hasattr(module, name)]
+
+
+def rearranged(labels: Labels, term: str, output_term: str) -> Labels:
+    """Labels with the axes of the output: summed axes are dropped, axes of other factors have size 1."""
+    summed = tuple(axis for axis, letter in enumerate(term) if letter not in output_term)
+    labels = np.squeeze(labels, summed)
+    left = [letter for letter in term if letter in output_term]
+    labels = labels.transpose([left.index(letter) for letter in output_term if letter in left])
+    return np.expand_dims(labels, tuple(axis for axis, letter in enumerate(output_term) if letter not in left))

@@ -14,6 +14,7 @@ from keras import KerasTensor, layers
 from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.rule import Labels, RuleCall, register_rule
+from dcp_tf.graph.rules.common import rearranged
 
 
 @register_rule(numpy_ops.Matmul)
@@ -102,7 +103,7 @@ def _contract(call: RuleCall, terms: list[str], output_term: str | None) -> Labe
     still_moving = [letters for letters in (_moving(labels, term) for labels, _, term in operands) if letters]
     if any(letters != still_moving[0] for letters in still_moving) or (any(moving) and not still_moving):
         return call.opaque("which multiplies channels by something else along them")[0]
-    arranged = [(_arranged(labels, term, output_term), term) for labels, _, term in operands if labels is not None]
+    arranged = [(rearranged(labels, term, output_term), term) for labels, _, term in operands if labels is not None]
     followers = [labels for labels, term in arranged if still_moving and still_moving[0] <= set(term)]
     for labels in followers[1:]:
         call.tie(followers[0], labels)
@@ -156,7 +157,7 @@ def _in_heads(call: RuleCall, operands: list[tuple[Labels | None, tuple, str]], 
         return None
     table, heads = _only(labels, term, [letter, other]), _only(heads, of_heads, [letter])
     call.within(table, heads[:, None])
-    return _arranged(labels, term, output_term)
+    return rearranged(labels, term, output_term)
 
 
 def _only(labels: Labels, term: str, letters: list[str]) -> Labels:
@@ -191,12 +192,3 @@ def _tied_along(call: RuleCall, labels: Labels | None, term: str, letter: str) -
     first = labels.take([0], term.index(letter))
     call.tie(first, labels)
     return first
-
-
-def _arranged(labels: Labels, term: str, output_term: str) -> Labels:
-    """Labels with the axes of the output: summed axes are dropped, axes of other factors have size 1."""
-    summed = tuple(axis for axis, letter in enumerate(term) if letter not in output_term)
-    labels = np.squeeze(labels, summed)
-    left = [letter for letter in term if letter in output_term]
-    labels = labels.transpose([left.index(letter) for letter in output_term if letter in left])
-    return np.expand_dims(labels, tuple(axis for axis, letter in enumerate(output_term) if letter not in left))

@@ -70,9 +70,7 @@ def _follows(call: RuleCall, shape: tuple, joined: Labels) -> dict[int, Labels]:
     axes = {}
     for axis in range(-len(shape), 0):
         if shape[axis] > 1 and joined.shape[axis] > 1:
-            rows = np.moveaxis(joined, axis, -1).reshape(-1, joined.shape[axis])
-            call.tie(rows[:1], rows)
-            axes[axis] = rows[0]
+            axes[axis] = call.rows(joined, (axis,), others=True)
     return axes
 
 

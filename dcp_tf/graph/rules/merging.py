@@ -29,7 +29,7 @@ def merge(call: RuleCall, residual: bool) -> Labels:
             joined = labels
         else:
             call.tie(joined, labels)
-            joined = np.broadcast_to(joined, np.broadcast_shapes(joined.shape, labels.shape))
+            joined = np.broadcast_to(call.plainer(joined, labels), np.broadcast_shapes(joined.shape, labels.shape))
             if residual:
                 call.residual.append(np.unique(joined))
     return call.opaque("which broadcasts all of its inputs")[0] if joined is None else joined

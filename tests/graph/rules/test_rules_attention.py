@@ -131,14 +131,6 @@ def test_einsum_dense_with_two_new_axes():
     check(keras.Model(x, layers.Dense(2)(y)), prunable={"first": 8, "einsum": 4}, save=True)
 
 
-def test_other_einsum_dense_layers_are_pinned():
-    x = keras.Input((9, 5))
-    y = layers.Reshape((9, 2, 4))(layers.Dense(8, name="first")(x))
-    y = layers.EinsumDense("abhc,hcd->abhd", (9, 2, 3), name="einsum")(y)
-    graph, _ = check(keras.Model(x, layers.Dense(2)(y)), shrinks=False)
-    assert "no Dense layer" in graph.group("first").pinned_because
-
-
 def attention_model(kind, heads, pairs, values, **options):
     x = keras.Input((5, 6))
     y, z = (layers.Dense(n, name=name)(x) for n, name in ((7, "query"), (7 if kind == "grouped" else 8, "value")))

@@ -1,0 +1,86 @@
+"""Custom layers that treat each channel alone need no rule: a trial finds them, and nothing else."""
+
+import keras
+import mixing_networks as nets
+import pytest
+from equivalence import check
+from keras import layers, ops
+
+from dcp_tf.graph import ChannelGraph
+
+
+class Own(layers.Layer):
+    """A layer of one weight for each channel, without settings."""
+
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=(shape[-1],), initializer="ones", name="gamma")
+
+
+class Affine(Own):
+    def build(self, shape):
+        super().build(shape)
+        self.table = self.add_weight(shape=(1, *shape[1:-1], shape[-1]), name="table")
+        self.temperature = self.add_weight(shape=(), initializer="ones", name="temperature")
+
+    def call(self, x):
+        return ops.tanh(self.temperature * x) * self.gamma + self.table
+
+
+class Blurred(Own):
+    """Pools, so that only the channels keep their number."""
+
+    def call(self, x):
+        return ops.average_pool(x, 2) * self.gamma
+
+
+class Norm(Own):
+    def call(self, x):
+        return x * ops.rsqrt(ops.mean(ops.square(x), -1, keepdims=True) + 1e-6) * self.gamma
+
+
+class Ranked(Own):
+    """Channels have a meaning by their place."""
+
+    def call(self, x):
+        return x * self.gamma * ops.cast(ops.arange(x.shape[-1]) > 0, "float32")
+
+
+class Paired(Own):
+    def call(self, x):
+        return x * self.gamma + ops.concatenate([x[..., 1::2], x[..., ::2]], -1)
+
+
+class Softmaxed(layers.Layer):
+    def call(self, x):
+        return ops.softmax(x)
+
+
+for kind in (Affine, Blurred, Norm, Ranked, Paired, Softmaxed):
+    keras.saving.register_keras_serializable("channelwise")(kind)
+
+
+def around(layer):
+    x = keras.Input((4, 4, 3))
+    y = layer(layers.Dense(6, name="before")(x))
+    return keras.Model(x, layers.Dense(2)(y))
+
+
+FOLLOW = {"affine": Affine, "pooled": Blurred, "LayerScale": lambda: nets.LayerScale(6)}
+
+
+@pytest.mark.parametrize("kind", FOLLOW)
+def test_layers_that_treat_each_channel_alone_follow(kind):
+    check(around(FOLLOW[kind]()), prunable={"before": 6}, save=True)
+
+
+@pytest.mark.parametrize("make", [Norm, nets.GlobalResponseNorm])
+def test_normalizations_stay_unless_statistics_are_ignored(make):
+    model = around(make())
+    assert "takes statistics over the channels" in ChannelGraph(model).group("before").pinned_because
+    assert ChannelGraph(model, ignore_statistics=True).group("before").pinned_because is None
+
+
+@pytest.mark.parametrize("make", [Ranked, Paired, Softmaxed])
+def test_layers_that_mix_channels_stay(make):
+    graph = ChannelGraph(around(make()), ignore_statistics=True)
+    assert "for which there is no rule" in graph.group("before").pinned_because
