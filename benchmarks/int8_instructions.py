@@ -36,7 +36,7 @@ def main(flags) -> None:
     for entry in flags.models:
         name, _, rate = entry.partition(":")
         graph = ChannelGraph(models.build(name))
-        kept = {step: graph.kept(_scoped(graph, name, float(rate), int(step), flags.scope)) for step in flags.round_to}
+        kept = {step: graph.kept(_scoped(graph, name, rate, int(step), flags.scope)) for step in flags.round_to}
         variants = {"full": graph.trace.model} | {step: rebuild(graph, value) for step, value in kept.items()}
         files = {key: tflite.TFLiteFile(convert_for_timing(m, flags.mode), quantization) for key, m in variants.items()}
         for core in flags.cores:
@@ -44,14 +44,14 @@ def main(flags) -> None:
             for step, value in kept.items():
                 promised = count_cost(graph).macs / count_cost(graph, value).macs
                 print(
-                    f"{name} {float(rate):.0%}, {flags.scope}, {flags.mode}, round_to {step}, {core}: MACs "
+                    f"{name} {rate}, {flags.scope}, {flags.mode}, round_to {step}, {core}: MACs "
                     f"{promised:.2f}x, instructions {counted.ratios[step]:.2f}x ({counted.ratios[step] / promised:.0%})"
                 )
                 if flags.scope != "blocks":
                     _print_kinds(counted.operations["full"], counted.operations[step], files["full"], files[step])
 
 
-def _scoped(graph, name: str, rate: float, step: int, scope: str) -> dict[str, range]:
+def _scoped(graph, name: str, rate: str, step: int, scope: str) -> dict[str, range]:
     """Group or block -> what stays."""
     from dcp_tf.graph import count_cost
     from dcp_tf.pruning.budget import kept_at_rate

@@ -12,6 +12,8 @@ from dcp_tf.tflite.conversion.biases import correct_biases
 from dcp_tf.tflite.conversion.calibration import calibration_samples, spread
 from dcp_tf.tflite.conversion.converter_options import configure, require_zeros
 from dcp_tf.tflite.conversion.keras_inference import check_model, infer
+from dcp_tf.tflite.conversion.layer_normalization import centred_layer_normalization
+from dcp_tf.tflite.conversion.symmetric_operands import symmetric_operands
 from dcp_tf.tflite.conversion.weight_only import quantize_weights, require_quantizer
 from dcp_tf.tflite.output_capture import OutputCapture
 from dcp_tf.tflite.schema.inspect import inspect
@@ -118,7 +120,7 @@ def run_converter(
     if bias_correction:
         samples = spread(samples, total, SAMPLES, seen)
     try:
-        with capture:
+        with capture, centred_layer_normalization():
             concrete = _concrete_call(model)
             if data is not None:
                 _refuse_loops(model, concrete, quantization)
@@ -134,7 +136,7 @@ def run_converter(
     finally:
         if bar is not None:
             bar.close()
-    content = correct_biases(content) if quantization.is_integer else content
+    content = symmetric_operands(correct_biases(content)) if quantization.is_integer else content
     return content if reference is None else correct_means(content, reference, seen)
 
 
