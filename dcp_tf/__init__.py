@@ -15,7 +15,7 @@ if "keras" not in sys.modules:  # else its backend is chosen already
 if TYPE_CHECKING:
     from dcp_tf import tflite
     from dcp_tf.errors import RunError, UsageError
-    from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost, register_rule, replace_prelu
+    from dcp_tf.graph import ChannelGraph, ChannelGroup, Cost, count_cost, register_rule, replace_prelu, rotate_streams
     from dcp_tf.models import to_functional
     from dcp_tf.pruning import (
         DCP,
@@ -99,6 +99,7 @@ __all__ = [
     "register_importance",
     "register_rule",
     "replace_prelu",
+    "rotate_streams",
     "tflite",
     "to_functional",
 ]

@@ -20,6 +20,7 @@ CHOICE = {
     "prune_residual": False,
     "prune_blocks": False,
     "search_scope": False,
+    "rotate_streams": False,
     "ignore_statistics": False,
     "update": False,
     "losses": "joint",

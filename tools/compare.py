@@ -59,7 +59,7 @@ def main(flags) -> None:
     from dcp_tf import progress
     from dcp_tf.files import remove_leftovers, writable_folder
     from dcp_tf.report import print_comparison, write_comparison, write_comparison_page
-    from dcp_tf.tools.app import augmentation_check, comparison
+    from dcp_tf.tools.app import augmentation_check, comparison, rotated_streams
     from dcp_tf.tools.cli.method_specs import read_variants
 
     variants = read_variants(flags.methods, flags)
@@ -71,12 +71,15 @@ def main(flags) -> None:
         ",".join(flags.class_weight) or None,
     )
     model_and_data = weigh_classes(flags, data_flags.load_model_and_data(flags))
+    methods = [variant.method for variant in variants]
+    model_and_data, keep_rotation = rotated_streams.rotate(model_and_data, methods, flags.output_dir, flags.resume)
     schedule = comparison.check(model_and_data, variants, schedule)
     baseline_check = baseline.report_baseline(flags, model_and_data)
     model_and_data = augmentation_check.drop_harmful_augmentation(flags, model_and_data)
     before = comparison.read_earlier(flags.output_dir, model_and_data, variants, schedule) if flags.resume else None
     folder = writable_folder(flags.output_dir)
     remove_leftovers(folder)
+    keep_rotation()
     run_flags.record_flags(PROGRAM, flags, folder)
     model_and_data.announce()
     seeds = range(flags.seed, flags.seed + flags.seeds)

@@ -54,7 +54,7 @@ def main(flags, strategy) -> None:
         return
     run_flags.require_folder(flags, "the results")
     from dcp_tf import progress
-    from dcp_tf.tools.app import augmentation_check, preflight, run, train_network
+    from dcp_tf.tools.app import augmentation_check, preflight, rotated_streams, run, train_network
     from dcp_tf.training.distribution import distributed
 
     chosen = experiment_flags.choose(flags)
@@ -65,6 +65,9 @@ def main(flags, strategy) -> None:
     else:
         model_and_data = data_flags.load_model_and_data(flags)
     model_and_data = weigh_classes(flags, model_and_data)
+    if trains and job.method.rotate_streams:
+        raise UsageError("--rotate_streams needs a trained model: --model=FILE brings it to the experiment")
+    model_and_data, keep_rotation = rotated_streams.rotate(model_and_data, [job.method], flags.output_dir, flags.resume)
     if job.latency and job.latency.path is None and getattr(strategy, "cluster_resolver", None):
         raise UsageError("several workers need one table: measure it first, then give --latency_table to each")
     if job.latency and job.latency.path is not None:
@@ -74,6 +77,7 @@ def main(flags, strategy) -> None:
     job, outlook = preflight.check_job(model_and_data, job)
     job, changes = preflight.drop_impossible_files(flags, model_and_data, job)
     folder, worker = run_flags.open_folder(flags, strategy)
+    keep_rotation()
     run_flags.record_flags(PROGRAM, flags, folder)
     if worker:
         job = dataclasses.replace(job, deployment=dataclasses.replace(job.deployment, quantizations=()))

@@ -20,7 +20,12 @@ from dcp_tf.models.layer_copies import new_layer
 from dcp_tf.models.layer_state import transfer_state
 
 
-def rebuild(graph: ChannelGraph, kept: KeptChannels, substitutes: Mapping[int, Callable] | None = None) -> keras.Model:
+def rebuild(
+    graph: ChannelGraph,
+    kept: KeptChannels,
+    substitutes: Mapping[int, Callable] | None = None,
+    between: Mapping[int, Mapping[int, keras.Layer]] | None = None,
+) -> keras.Model:
     """Builds the model again without the removed channels.
 
     The result shares nothing with the original. Layer names, nested models, shared layers, frozen layers, initializers
@@ -31,6 +36,8 @@ def rebuild(graph: ChannelGraph, kept: KeptChannels, substitutes: Mapping[int, C
         kept: what stays, from `ChannelGraph.kept`.
         substitutes: by the id of a layer what is called in its place, with weights of its own: a layer, or a function
             of the tensor. A Sequential model with such a function becomes a functional one.
+        between: by the id of a node and the id of a tensor that it reads the layer that stands between them, with
+            weights of its own. Sequential models become functional ones.
 
     Returns:
         A new model. It has only Keras layers if the original has only Keras layers.
@@ -38,7 +45,7 @@ def rebuild(graph: ChannelGraph, kept: KeptChannels, substitutes: Mapping[int, C
     Raises:
         UsageError: a layer cannot be created from its config.
     """
-    rebuilding = _Rebuild(graph, kept, substitutes or {})
+    rebuilding = _Rebuild(graph, kept, substitutes or {}, between or {})
     model = rebuilding.model(graph.trace.model)
     rebuilding.copy_weights()
     return model
@@ -97,10 +104,17 @@ def masked(graph: ChannelGraph, kept: KeptChannels) -> keras.Model:
 class _Rebuild:
     """One rebuild: every operation and nested model is created once, however often it is called."""
 
-    def __init__(self, graph: ChannelGraph, kept: KeptChannels, substitutes: Mapping[int, Callable]):
+    def __init__(
+        self,
+        graph: ChannelGraph,
+        kept: KeptChannels,
+        substitutes: Mapping[int, Callable],
+        between: Mapping[int, Mapping[int, keras.Layer]],
+    ):
         self._graph = graph
         self._kept = kept
-        self._substitutes = substitutes
+        self._substitutes, self._between = substitutes, between
+        self._passed: dict[tuple[int, int], keras.KerasTensor] = {}
         self._new: dict[int, Any] = dict(substitutes)
         calls = graph.trace.calls
         self._without = {id(calls[index].node) for index in without_calls(kept.removed)}
@@ -108,8 +122,10 @@ class _Rebuild:
 
     def model(self, model: keras.Model) -> keras.Model:
         if id(model) not in self._new:
-            is_chain = isinstance(model, keras.Sequential) and all(
-                isinstance(self._substitutes.get(id(layer), layer), keras.Layer) for layer in model.layers
+            is_chain = (
+                isinstance(model, keras.Sequential)
+                and not self._between
+                and all(isinstance(self._substitutes.get(id(layer), layer), keras.Layer) for layer in model.layers)
             )
             build = self._sequential if is_chain else self._functional
             self._new[id(model)] = build(model)
@@ -190,7 +206,15 @@ class _Rebuild:
         for key, (change, _) in self._graph.arguments.get(id(node), {}).items():
             arguments = args if isinstance(key, int) else kwargs
             arguments[key] = change(self._kept, arguments[key])
-        return tree.map_structure(lambda x: values.get(id(x), x), (tuple(args), kwargs))
+        return tree.map_structure(lambda x: self._read(node, x, values), (tuple(args), kwargs))
+
+    def _read(self, node: Any, argument: Any, values: dict[int, Any]) -> Any:
+        value, layer = values.get(id(argument), argument), self._between.get(id(node), {}).get(id(argument))
+        if layer is None:
+            return value
+        if (id(layer), id(value)) not in self._passed:
+            self._passed[id(layer), id(value)] = layer(value)
+        return self._passed[id(layer), id(value)]
 
     def copy_weights(self) -> None:
         """Copies the values that stay into the new layers."""
@@ -200,7 +224,7 @@ class _Rebuild:
                 factors = {id(record.operation.weights[i]): f(self._kept) for i, f in record.factors.items()}
                 _copy_state(record, self._new[key], self._kept, factors)
         for key, (layer, path) in self._graph.trace.opened.items():
-            if key not in self._new:
+            if key not in self._new or key in self._substitutes:
                 continue
             record, scales = opened_record(self._graph, layer, path, self._kept)
             _copy_state(record, self._new[key], self._kept, scales)

@@ -9,12 +9,14 @@ from typing import Any
 
 import keras
 
+from dcp_tf import progress
 from dcp_tf.data import DataSplit, digest, images_per_measurement, with_class_weight
 from dcp_tf.errors import UsageError
 from dcp_tf.field_types import whole_number
 from dcp_tf.files import folder_path
 from dcp_tf.graph import ChannelGraph, ChannelGroup, check_layers
 from dcp_tf.graph.blocks import ResidualBlock
+from dcp_tf.graph.rotation import is_rotated, rotated
 from dcp_tf.models.time_distributed import note_of_wrapped_models
 from dcp_tf.models.weights_digest import weights_digest
 from dcp_tf.pruning.arguments import bound_data, check_arguments, check_validation, usable_model
@@ -90,6 +92,11 @@ class Context:
         return self.graph.trace.model
 
     @property
+    def rotated(self) -> keras.Model | None:
+        """The trained model, if its streams were rotated for this run."""
+        return self.model if is_rotated(self.model) and not is_rotated(self.original) else None
+
+    @property
     def shapes(self) -> list[tuple]:
         """The shape of a batch of each input, as `ChannelGraph` takes it."""
         return [(None, *shape) for shape in self.data.shapes]
@@ -143,6 +150,8 @@ class Context:
             changes["data"] = objective.training_data(data)
         if method is not None and (method := _as_method(method)) != self.method:
             graph = self.graph
+            if method.rotate_streams and not is_rotated(self.model):
+                raise UsageError("either all methods of one run rotate streams, or none does", "rotate_streams")
             if method.ignore_statistics != graph.ignore_statistics:
                 graph = ChannelGraph(self.model, self.shapes, method.ignore_statistics)
             changes |= {"graph": graph, **_scope(graph, method, changes.get("objective", self.objective))}
@@ -224,6 +233,10 @@ def prepare(
     metrics = try_metrics(metrics, objective, model, data)
     distillation = distillation_weight(objective.loss, distillation)
     Distillation(objective.loss, distillation)
+    if method.rotate_streams and not is_rotated(model):
+        model, lines = rotated(model, data)
+        for line in lines:
+            progress.say(line)
     graph = ChannelGraph(model, [(None, *shape) for shape in data.shapes], method.ignore_statistics)
     check_layers(graph)
     if finetuning.epochs:

@@ -51,7 +51,7 @@ class Method(Budget, Scope):
         names += [name for table in (WidthSettings, Selection) for name in rules(table) if hasattr(self, name)]
         values = {name: getattr(self, name) for name in names}
         target = self.target.settings() if self.target else None
-        for name in ("prune_blocks", "search_scope"):
+        for name in ("prune_blocks", "search_scope", "rotate_streams"):
             if not values[name]:  # what earlier versions wrote has no such setting, and resumes
                 del values[name]
         return values | {"target": target, "allocation": self.allocates}

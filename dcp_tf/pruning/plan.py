@@ -201,9 +201,12 @@ class PruningPlan(ShownAsTables):
             UsageError: the plan was made for another model, or names channels that the model does not have.
         """
         if self.fingerprint != graph.fingerprint() and self.fingerprint not in graph.fingerprints():
+            hint = "; with rotate_streams a plan is for the rotated model, which the run saved as baseline.keras"
             raise UsageError(
                 f"the plan was made for a model with fingerprint {self.fingerprint}, this one has "
                 f"{graph.fingerprint()}: it is another model, or the plan was applied to it before"
+                + hint
+                * bool(self.settings.get("rotate_streams"))
             )
         sizes = {group.name: group.size for group in graph.groups}
         for group in self.groups:

@@ -45,6 +45,7 @@ class PruneResult(ShownAsTables):
         history: one entry per phase: `name`, `seconds` and, of training phases, `history`.
         before_finetuning: metrics of the model right after surgery, where validation data was given.
         masks: what holds removed kernels at zero in training, by the `id()` of a weight of `model`: 0 where they are.
+        rotated: with `rotate_streams` the rotated model, which the plan is for; else None.
     """
 
     model: keras.Model
@@ -52,6 +53,7 @@ class PruneResult(ShownAsTables):
     history: list[dict[str, Any]]
     before_finetuning: Mapping[str, float]
     masks: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict, repr=False)
+    rotated: keras.Model | None = dataclasses.field(default=None, repr=False, kw_only=True)
 
     def __repr__(self) -> str:
         figures = "".join(f", {name} {value:.4f} before fine-tuning" for name, value in self.before_finetuning.items())
@@ -198,7 +200,7 @@ def prune_prepared(context: Context, looks_at_baseline: bool = True) -> PruneRes
     fine_tune(context, small, masks)
     original = context.original
     smaller = compiled_like(with_signature_of(small.trace.model, original), original)
-    return PruneResult(smaller, plan, context.history, before, masks or {})
+    return PruneResult(smaller, plan, context.history, before, masks or {}, rotated=context.rotated)
 
 
 def select(context: Context) -> tuple[ChannelGraph, ChannelGraph, PruningPlan]:

@@ -73,7 +73,7 @@ def prune_in_steps(
         RunError: a loss became NaN, or a file could not be written.
     """
     plan: PruningPlan | None = None
-    model, history, rows, result = context.original, [], [], None
+    model, history, rows, result = context.rotated or context.original, [], [], None
     for number in range(1, steps + 1):
         method = _method_of_step(context, plan, model, number / steps)
         if method is None:
@@ -107,7 +107,7 @@ def prune_in_steps(
     if result is None:
         raise UsageError("nothing would be removed in any step; raise the rate or lower round_to")
     history[-len(result.history) :] = result.history  # the last ones have the names that reports know
-    return StepsResult(model, plan, history, result.before_finetuning, {}, tuple(rows))
+    return StepsResult(model, plan, history, result.before_finetuning, {}, tuple(rows), rotated=context.rotated)
 
 
 def changed_groups(original: ChannelGraph, plan: PruningPlan, small: ChannelGraph) -> list[str]:

@@ -31,11 +31,24 @@ class Scope(Settings):
         False,
         "Remove channels also where LayerNormalization and its like take statistics over them; fine-tuning mends that.",
     )
+    rotate_streams: bool = setting(
+        False,
+        "Turn the residual streams of transformers to their principal axes first, which changes no output, and prune "
+        "the axes, exactly: with {prune_residual} or {search_scope}. The rotated model replaces the original.",
+    )
     exclude: tuple[str, ...] = setting(
         (),
         "Groups that keep all channels (a,b,c), and layers that keep all kernels: regular expressions for whole names, "
         "as inspect_model lists them.",
     )
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.rotate_streams and not self.offers_streams:
+            raise UsageError(
+                "rotate_streams turns residual streams so that they can be pruned: add prune_residual",
+                ("rotate_streams", "prune_residual"),
+            )
 
     @property
     def offers_streams(self) -> bool:

@@ -10,8 +10,11 @@ import keras
 import numpy as np
 
 from dcp_tf import progress
+from dcp_tf.data import as_split
 from dcp_tf.errors import UsageError, checks_arguments, did_you_mean
 from dcp_tf.graph import ChannelGraph, Cost, count_cost
+from dcp_tf.graph.rotation import is_rotated, rotated
+from dcp_tf.models.compiled_like import compiled_like
 from dcp_tf.models.functional import check_functional
 from dcp_tf.pruning.context import choose_groups, choose_widths
 from dcp_tf.pruning.methods import Method
@@ -39,7 +42,7 @@ class Pruner:
         pruner.plan.save("plan.json")                   # applies to `model`
 
     Attributes:
-        original: the model, which stays as it is.
+        original: the model, which stays as it is; with `rotate_streams=True` the rotated model from `prune` on.
         result: of the last round, a `PruneResult`; None before the first.
         plan: of all rounds together, for the original; None before the first.
     """
@@ -113,6 +116,12 @@ class Pruner:
             RunError: a loss became NaN, or nothing would be removed.
         """
         self.result = self.plan = None
+        if self._method.rotate_streams and not is_rotated(self.original):
+            data = as_split(train_data).bound_to(self.original)
+            model, lines = rotated(self.original, data)
+            self.original = compiled_like(model, self.original)
+            for line in lines if options.get("verbose", self._verbose) else ():
+                progress.say(line)
         return self._round(train_data, self._method, self._budget, options)
 
     @checks_arguments
@@ -177,6 +186,8 @@ class Pruner:
             widths, note = choose_widths(graph, groups, method), _kernel_note(method)
         except UsageError as error:
             widths, note = {}, f"cannot be pruned so: {error}"
+        if self._method.rotate_streams and not is_rotated(self.original):
+            note += "; " * bool(note) + "prune(train_data) rotates the streams first, which makes other groups"
         rows = [(g.name, g.size, widths.get(g.name, g.size), some(g.consumers), _why(g, widths)) for g in graph.groups]
         columns = ("group", "channels", "keeps", "read by", "")
         print_fn(text_table(f"{self.model.name}: {self._method.name}", columns, rows, [note] * bool(note)))

@@ -135,3 +135,21 @@ def test_a_network_of_the_zoo_is_built_for_images_of_many_sizes(tmp_path, capsys
     model_and_data = data_flags.load_model_and_data(flags)
     assert model_and_data.model.input_shape == (None, 24, 24, 3)
     assert model_and_data.dataset.input_shape == (24, 24, 3)
+
+
+def test_rotated_streams_resume_and_their_plan_applies_to_the_baseline_of_the_run(inputs, tmp_path, monkeypatch):
+    from dcp_tf.models.networks.vit import vit_cifar
+    from dcp_tf.tools.app import run as run_module
+
+    vit_cifar((8, 8, 3), 4, width=8, blocks=1, heads=2, patch=2).save(tmp_path / "vit.keras")
+    flags = (f"--model={tmp_path / 'vit.keras'}", inputs.data(), "--method=l1", "--finetune_epochs=0")
+    rotated = ("--rotate_streams", "--prune_residual")
+    with monkeypatch.context() as patch:  # stopped once all is chosen
+        patch.setattr(run_module, "_measure", lambda *_: (_ for _ in ()).throw(dcp_tf.RunError("stopped")))
+        assert prune.run([f"--output_dir={tmp_path / 'run'}", *SHORT, *flags, *rotated]) == 1
+    kept = run(tmp_path / "run", *flags, *rotated, "--resume")
+    assert kept["tokens_rotated"] == 4
+    again = [f"--plan={tmp_path / 'run' / 'plan.json'}", f"--model={tmp_path / 'run' / 'baseline.keras'}"]
+    again += [inputs.data(), "--finetune_epochs=0", "--quantization=", "--noreload_check"]
+    assert prune.run([f"--output_dir={tmp_path / 'again'}", *again]) == 0
+    assert kept_channels(tmp_path / "again") == kept_channels(tmp_path / "run")
