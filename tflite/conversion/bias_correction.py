@@ -28,7 +28,8 @@ _LEAST_ACTIVE = 0.25
 def correct_means(content: bytes, reference: bytes, samples: Sequence[Sequence[np.ndarray]]) -> bytes:
     """A file with rounded weights whose biases give each layer the mean outputs of the float file, channel by channel.
 
-    A layer without a bias, or without its counterpart in the float file, stays as it is.
+    A layer without a bias, or without its counterpart in the float file, stays as it is, and so does one whose weights
+    are exact: then what moves its means is not the rounding of weights.
 
     Args:
         content: an integer file, or one with rounded weights alone.
@@ -52,7 +53,7 @@ def correct_means(content: bytes, reference: bytes, samples: Sequence[Sequence[n
 def _corrected(rounded: Stepper, floats: Stepper) -> bytes:
     """The file of `rounded` with its biases corrected, one layer after the other."""
     model = rounded.cutter.model
-    pairs = list(counterparts(model, floats.cutter.model))
+    pairs = [pair for pair in counterparts(model, floats.cutter.model) if not _is_exact(model, pair[0])]
     for number, twin in progress.bar(pairs, what="Bias correction", unit=" layers"):
         expected = floats.run(twin + 1)
         floats.keep(twin + 1, expected)
@@ -84,6 +85,16 @@ def _kernels(model: schema.ModelT) -> tuple[list[int], list[tuple]]:
             numbers.append(number)
             kinds.append((name, *(tuple(graph.tensors[tensor].shape) for tensor in tensors)))
     return numbers, kinds
+
+
+def _is_exact(model: schema.ModelT, number: int) -> bool:
+    """Whether each channel has one weight and a scale of its own, as where a depthwise layer scales channels."""
+    graph, operator = model.subgraphs[0], model.subgraphs[0].operators[number]
+    name = flatbuffer.code_name(model.operatorCodes[operator.opcodeIndex])
+    kernel = graph.tensors[operator.inputs[flatbuffer.KERNEL_INPUTS[name][1]]]
+    channels = int(graph.tensors[operator.outputs[0]].shape[-1])
+    scales = getattr(kernel.quantization, "scale", None)
+    return int(np.prod(kernel.shape)) == channels and scales is not None and len(scales) == channels
 
 
 def _means(model: schema.ModelT, number: int, values: dict[int, list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:

@@ -62,6 +62,24 @@ def test_the_corrected_file_is_nearer_to_its_model_and_as_large(made):
     assert abs(len(corrected.content) - len(plain.content)) < 1000
 
 
+def test_a_layer_whose_weights_are_exact_keeps_its_bias():
+    layers = keras.layers
+    inputs = keras.Input((12, 12, 3))
+    scaled = layers.DepthwiseConv2D(1)(layers.Conv2D(8, 3, activation="relu")(inputs))
+    model = keras.Model(inputs, layers.Conv2D(4, 3)(scaled))
+    coarsen(model)
+    biases = []
+    for corrects in (False, True):
+        file = tflite.convert(model, "int8", representative_data=IMAGES, bias_correction=corrects)
+        content = flatbuffer.unpack(file.content)
+        graph = content.subgraphs[0]
+        reads = {flatbuffer.code_name(content.operatorCodes[o.opcodeIndex]): o.inputs for o in graph.operators}
+        tensors = [graph.tensors[reads[name][2]] for name in ("DEPTHWISE_CONV_2D", "CONV_2D")]
+        biases.append([bytes(content.buffers[tensor.buffer].data) for tensor in tensors])
+    assert biases[0][0] == biases[1][0]
+    assert biases[0][1] != biases[1][1]
+
+
 def test_weights_in_four_bits_lose_less_with_samples(made):
     pytest.importorskip("ai_edge_quantizer", reason="pip install 'dcp_tf[edge]'")
     model = made[0]
