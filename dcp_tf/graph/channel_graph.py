@@ -124,13 +124,15 @@ class ChannelGraph(ShownAsTables):
             input_shapes: shapes (batch axis included), where the model leaves sizes open.
             ignore_statistics: frees channels over which a LayerNormalization or the like takes statistics. The rebuilt
                 model then differs from the masked one: its statistics are those of the kept channels.
-            opens_attention: whether heads and the channels inside of attention layers are groups.
+            opens_attention: whether heads and the channels inside of attention layers are groups; without it, custom
+                layers and Dense layers over positions are labelled as earlier versions did too.
 
         Raises:
             UsageError: the model is subclassed, so its graph is unknown.
         """
         self.trace = _trace(model, input_shapes, opens_attention)
         self.ignore_statistics, self._input_shapes = ignore_statistics, input_shapes
+        self._as_earlier = not opens_attention
         self.records: dict[int, OperationRecord] = {}
         self.multiplications: list[tuple[OperationRecord, Call, list[Multiplication]]] = []
         self.nested_inputs: dict[int, list[Labels]] = {}
@@ -202,6 +204,7 @@ class ChannelGraph(ShownAsTables):
             self._silence,
             self._zero,
             max((self.trace.batch_axes[t] for t in call.inputs), default=0),
+            self._as_earlier,
         )
         self.labels.update(zip(call.outputs, run_rule(rule_call), strict=True))
         self._residual.extend(rule_call.residual)
@@ -504,7 +507,7 @@ class ChannelGraph(ShownAsTables):
     def fingerprints(self) -> set[str]:
         """All digests under which plans of this model are known: its own, and those of earlier versions."""
         graphs = [self]
-        if self.trace.opened:
+        if self.trace.opened or any(record.is_new for record in self.records.values()):
             closed = ChannelGraph(self.trace.model, self._input_shapes, self.ignore_statistics, opens_attention=False)
             graphs.append(closed)
         return {graph.fingerprint(names) for graph in graphs for names in (False, True)}

@@ -25,11 +25,13 @@ class Follows:
         weights: index of a weight -> its axis of channels.
         config: the entries of its config that hold the number of channels.
         takes_statistics: whether each channel also depends on all others, in the same way (a normalization).
+        keeps_zeros: whether a channel of zeros stays one.
     """
 
     weights: dict[int, int]
     config: tuple[str, ...]
     takes_statistics: bool
+    keeps_zeros: bool
 
 
 _KNOWN: weakref.WeakKeyDictionary = weakref.WeakKeyDictionary()
@@ -64,6 +66,7 @@ def _tried(layer: keras.Layer, shape: tuple, axis: int) -> Follows | None:
     _run(whole, x)
     values = [rng.uniform(0.5, 1.5, w.shape) if "float" in w.dtype else w.numpy() for w in whole.weights]
     expected, found = _run(whole, x, values), []
+    keeps_zeros = not _run(whole, np.zeros_like(x)).any()
     for keys in _candidates(layer.get_config(), size):
         # Without the first or the last channel, and a third of the others.
         others = [rng.permutation(np.delete(np.arange(size), gone)) for gone in (0, size - 1)]
@@ -73,11 +76,11 @@ def _tried(layer: keras.Layer, shape: tuple, axis: int) -> Follows | None:
             continue
         axes = results[0][0]
         if all(_close(y, np.take(expected, kept, axis)) for _, y, kept in results):
-            return Follows(axes, keys, False)
+            return Follows(axes, keys, False, keeps_zeros)
         order = rng.permutation(size)
         outputs = _run(whole, np.take(x, order, axis), _taken(values, axes, order))
         if axes and _close(outputs, np.take(expected, order, axis)):
-            found.append(Follows(axes, keys, True))
+            found.append(Follows(axes, keys, True, keeps_zeros))
     return found[0] if found else None
 
 

@@ -9,6 +9,7 @@ from keras import layers
 from keras.src.ops import core, image, nn
 from keras.src.ops import numpy as numpy_ops
 
+from dcp_tf.graph.channelwise import follows
 from dcp_tf.graph.identity import does_nothing
 from dcp_tf.graph.kinds import layers_of
 from dcp_tf.graph.rule import Axis, OperationRecord, keeps_zeros
@@ -128,7 +129,16 @@ def zero_slices(trace: Trace, records: Mapping[int, OperationRecord], tensor: in
 def _keeps_zero_channels(call: Call, trace: Trace) -> bool:
     if isinstance(call.operation, layers.Activation):
         return _is_zero_at_zero(call.operation.activation)
-    return type(call.operation) in _ZERO_AT_ZERO or is_linear(call, trace)
+    return type(call.operation) in _ZERO_AT_ZERO or is_linear(call, trace) or _own_keeps_zeros(call, trace)
+
+
+def _own_keeps_zeros(call: Call, trace: Trace) -> bool:
+    """Whether a custom layer treats each channel of the last axis alone and leaves one of zeros as it is."""
+    if len(call.inputs) != 1 or len(call.outputs) != 1:
+        return False
+    before, after = trace.shapes[call.inputs[0]], trace.shapes[call.outputs[0]]
+    found = follows(call.operation, before, after, len(before) - 1)
+    return found is not None and found.keeps_zeros and not found.takes_statistics
 
 
 @functools.cache

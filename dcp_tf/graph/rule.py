@@ -126,6 +126,7 @@ class OperationRecord:
         passes: whether channels pass its kernel along another axis, as those of a stream whose positions are mixed: it
             cannot make them zero.
         counted: whether a rule covers the operation, so that its multiplications are known.
+        is_new: whether earlier versions labelled it otherwise; see `ChannelGraph.fingerprints`.
     """
 
     operation: keras.Operation
@@ -140,6 +141,7 @@ class OperationRecord:
     ties: dict[str, Labels] = dataclasses.field(default_factory=dict)
     passes: bool = False
     counted: bool = True
+    is_new: bool = False
 
     @property
     def kernel(self) -> int:
@@ -168,6 +170,7 @@ class RuleCall:
         input_shapes: shapes of the tensor arguments, with the batch axis; None if unknown.
         output_shapes: shapes of the outputs.
         ignore_statistics: whether channels may be removed although a layer takes statistics over them.
+        as_earlier: whether to label as earlier versions did, which knew plans of the model by that.
         batch_axis: of the tensor arguments; 0 but for what `BATCH_MAY_MOVE` reads.
     """
 
@@ -181,6 +184,7 @@ class RuleCall:
     _silence: Callable[[int], bool] = lambda tensor: False
     _zero: Callable[[int], str | None] = lambda tensor: "something else"
     batch_axis: int = 0
+    as_earlier: bool = False
     multiplications: list[Multiplication] = dataclasses.field(default_factory=list)
     arguments: dict[int | str, tuple[Callable, Labels]] = dataclasses.field(default_factory=dict)
     residual: list[Labels] = dataclasses.field(default_factory=list)
@@ -514,11 +518,12 @@ def _without_rule(call: RuleCall) -> Labels | Sequence[Labels]:
     """A custom layer that does nothing or treats each channel alone, found by a trial, needs no rule; others pin."""
     if does_nothing(call.operation, call.input_shapes, call.output_shapes):
         return call.inputs
-    alone = len(call.inputs) == len(call.output_shapes) == 1 and call.batch_axis == 0
+    alone = len(call.inputs) == len(call.output_shapes) == 1 and call.batch_axis == 0 and not call.as_earlier
     axes = varying_axes(call.inputs[0]) if alone else []
     found = follows(call.operation, call.input_shapes[0], call.output_shapes[0], axes[0]) if len(axes) == 1 else None
     if found is None:
         return call.opaque("for which there is no rule")
+    call.record.is_new = True
     labels = call.channels(0, axes[0])
     for index, axis in found.weights.items():
         call.weight(call.operation.weights[index], {axis: labels})

@@ -33,6 +33,14 @@ class Blurred(Own):
         return ops.average_pool(x, 2) * self.gamma
 
 
+class ClassToken(layers.Layer):
+    def build(self, shape):
+        self.token = self.add_weight(shape=(1, 1, *shape[2:]), name="token")
+
+    def call(self, x):
+        return ops.concatenate([ops.broadcast_to(self.token, (ops.shape(x)[0], 1, *x.shape[2:])), x], axis=1)
+
+
 class Norm(Own):
     def call(self, x):
         return x * ops.rsqrt(ops.mean(ops.square(x), -1, keepdims=True) + 1e-6) * self.gamma
@@ -55,7 +63,7 @@ class Softmaxed(layers.Layer):
         return ops.softmax(x)
 
 
-for kind in (Affine, Blurred, Norm, Ranked, Paired, Softmaxed):
+for kind in (Affine, Blurred, ClassToken, Norm, Ranked, Paired, Softmaxed):
     keras.saving.register_keras_serializable("channelwise")(kind)
 
 
@@ -65,7 +73,7 @@ def around(layer):
     return keras.Model(x, layers.Dense(2)(y))
 
 
-FOLLOW = {"affine": Affine, "pooled": Blurred, "LayerScale": lambda: nets.LayerScale(6)}
+FOLLOW = {"affine": Affine, "pooled": Blurred, "class token": ClassToken, "LayerScale": lambda: nets.LayerScale(6)}
 
 
 @pytest.mark.parametrize("kind", FOLLOW)
@@ -78,6 +86,20 @@ def test_normalizations_stay_unless_statistics_are_ignored(make):
     model = around(make())
     assert "takes statistics over the channels" in ChannelGraph(model).group("before").pinned_because
     assert ChannelGraph(model, ignore_statistics=True).group("before").pinned_because is None
+
+
+def test_plans_of_earlier_versions_still_fit():
+    model = around(nets.LayerScale(6))
+    earlier = ChannelGraph(model, opens_attention=False)
+    assert "no rule" in earlier.group("before").pinned_because
+    assert earlier.fingerprint() in ChannelGraph(model).fingerprints()
+
+
+def test_a_scale_before_a_root_mean_square_keeps_zeros():
+    x = keras.Input((4, 3))
+    y = layers.Dense(6, name="stem")(x)
+    y = layers.RMSNormalization()(y + nets.LayerScale(6)(layers.Dense(6)(layers.ReLU()(y))))
+    check(keras.Model(x, layers.Dense(2)(y)), prunable={"stem": 6}, save=True)
 
 
 @pytest.mark.parametrize("make", [Ranked, Paired, Softmaxed])

@@ -82,6 +82,8 @@ def _linear(call: RuleCall, input_term: str, kernel: str, output_term: str) -> t
     fresh = call.fresh(math.prod(sizes[x] for x in made)).reshape([sizes[x] for x in made])
     pieces, outputs = [(made, fresh)], rearranged(fresh, "".join(made), output_term)
     apart = call.apart(0, [input_term.index(x) for x in read])
+    call.record.is_new |= bool(apart)
+    apart = [] if call.as_earlier else apart
     moving = {input_term[axis] for axis in varying_axes(labels)}
     along = [x for x in read if x in moving]
     if along or (read and not apart):

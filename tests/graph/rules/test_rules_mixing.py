@@ -103,6 +103,13 @@ def test_networks_that_mix_positions(kind):
     assert all(g.pinned_because for g in of_positions)
 
 
+def test_plans_of_earlier_versions_still_fit():
+    model = mixing_networks.mlp_mixer(depth=1)
+    earlier = ChannelGraph(model, opens_attention=False)
+    assert earlier.group("patches").size == 1
+    assert earlier.fingerprint() in ChannelGraph(model).fingerprints()
+
+
 def test_costs_of_mixed_positions_follow_the_channels():
     graph = ChannelGraph(mixing_networks.mlp_mixer(normalize=BATCH, depth=1))
     macs = {x.path: x.macs for x in count_cost(graph).layers}
