@@ -53,11 +53,12 @@ class AttentionProducts(keras.Operation):
 
 @dataclasses.dataclass
 class InnerNode:
-    """A call inside of a layer, with what a Keras node tells about a call."""
+    """A call inside of a layer, with what a Keras node tells about a call; `outer` is the node of the layer's call."""
 
     operation: keras.Operation
     arguments: SymbolicArguments
     outputs: list[KerasTensor]
+    outer: Any = None
 
 
 def projections(layer: keras.Layer) -> dict[str, keras.Layer]:
@@ -128,6 +129,7 @@ def inner_nodes(
     shape = (*made["query"].shape[:-1], made["value"].shape[-1])
     nodes.append(_inner(between, shape, *made.values(), **masks))
     nodes.append(_inner(parts["output"], (*query.shape[:-1], parts["output"].kernel.shape[-1]), nodes[-1].outputs[0]))
+    nodes = [dataclasses.replace(inner, outer=node) for inner in nodes]
     return {id(stand_in): argument for argument, stand_in in stand_ins.items()}, nodes
 
 

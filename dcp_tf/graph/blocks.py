@@ -193,7 +193,8 @@ def _rectifier(operation: Any) -> tuple | None:
 
 
 def _is_one_scope(calls: Sequence[Call]) -> bool:
-    return len({call.path.rpartition("/")[0] for call in calls}) == 1
+    """Whether calls lie in one model; those inside of an opened layer lie where the layer is."""
+    return len({tuple(call.path.split("/")[: -1 - call.is_inside]) for call in calls}) == 1
 
 
 def _is_zero_at_zero(layer: Any) -> bool:

@@ -117,7 +117,8 @@ class _Rebuild:
         self._passed: dict[tuple[int, int], keras.KerasTensor] = {}
         self._new: dict[int, Any] = dict(substitutes)
         calls = graph.trace.calls
-        self._without = {id(calls[index].node) for index in without_calls(kept.removed)}
+        nodes = [calls[index].node for index in without_calls(kept.removed)]
+        self._without = {id(getattr(node, "outer", node)) for node in nodes}
         self._streams = dict(stream_tensors(graph.trace, block) for block in kept.removed)
 
     def model(self, model: keras.Model) -> keras.Model:

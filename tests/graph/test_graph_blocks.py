@@ -18,6 +18,7 @@ ENDS = {
     "relu": lambda x, size: layers.ReLU()(layers.Conv2D(size, 3, padding="same")(x)),
     "inside": lambda x, size: layers.Conv2D(size, 1, activation="gelu")(x),
     "dropout": lambda x, size: layers.Dropout(0.2)(layers.Dense(size)(x)),
+    "attention": lambda x, size: layers.MultiHeadAttention(2, 1, output_shape=(size,))(x, x),
     "separable": lambda x, size: layers.SeparableConv2D(size, 3, padding="same")(x),
 }
 SUMS = {"layer": lambda x, y: layers.Add()([x, y]), "other way round": lambda x, y: layers.Add()([y, x]), "op": ops.add}
@@ -90,7 +91,8 @@ def test_a_model_without_blocks_is_the_one_whose_branches_put_out_zeros(made, da
     graph = ChannelGraph(model)
     assert len(graph.blocks) == count
     gone = [block.name for block in graph.blocks if data.draw(st.booleans())]
-    channels = {g.name: range(max(1, g.size // 2)) for g in graph.prunable(True)} if data.draw(st.booleans()) else {}
+    halves = {g.name: g.first(g.heads * max(1, g.size // g.heads // 2)) for g in graph.prunable(True)}
+    channels = halves if data.draw(st.booleans()) else {}
     kept = graph.kept({**channels, **dict.fromkeys(gone, ())})
     small = rebuild(graph, kept)
     zero = ChannelGraph(with_zero_branches(model, gone))

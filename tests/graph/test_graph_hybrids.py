@@ -51,12 +51,49 @@ def mobilevit():
     return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(y)))
 
 
+def windows_of(y, window):
+    _, rows, columns, width = y.shape
+    y = ops.reshape(y, (-1, rows // window, window, columns // window, window, width))
+    return ops.reshape(ops.transpose(y, (0, 1, 3, 2, 4, 5)), (-1, window**2, width))
+
+
+def shifted_windows(x, heads, size, shift, name):
+    """Attention within windows, with learned biases for each head and pair of positions, and an MLP."""
+    _, rows, columns, width = x.shape
+    y = windows_of(ops.roll(layers.LayerNormalization()(x), (-shift, -shift), axis=(1, 2)), 2)
+    qkv = layers.Dense(3 * heads * size, name=f"{name}_qkv")(y)
+    query, key, value = ops.unstack(ops.transpose(ops.reshape(qkv, (-1, 4, 3, heads, size)), (2, 0, 3, 1, 4)), 3)
+    pairs = ops.cast(ops.zeros_like(y[:, :, :1]), "int32")[:, :, 0][:, :1] + np.arange(16, dtype="int32")
+    biases = ops.reshape(layers.Embedding(16, heads, name=f"{name}_biases")(pairs), (-1, 4, 4, heads))
+    logits = ops.matmul(query * size**-0.5, ops.swapaxes(key, 2, 3)) + ops.transpose(biases, (0, 3, 1, 2))
+    y = ops.transpose(ops.matmul(ops.softmax(logits), value), (0, 2, 1, 3))
+    y = layers.Dense(width, name=f"{name}_attention")(ops.reshape(y, (-1, 4, heads * size)))
+    y = ops.transpose(ops.reshape(y, (-1, rows // 2, columns // 2, 2, 2, width)), (0, 1, 3, 2, 4, 5))
+    x = x + ops.roll(ops.reshape(y, (-1, rows, columns, width)), (shift, shift), axis=(1, 2))
+    y = layers.Dense(4 * width, activation="gelu", name=f"{name}_hidden")(layers.LayerNormalization()(x))
+    return x + layers.Dense(width, name=f"{name}_out")(y)
+
+
+def swin():
+    """Two stages of attention in windows, patches merged between them."""
+    x = keras.Input((16, 16, 3))
+    y = layers.Conv2D(WIDTH, 2, 2, name="patches")(x)
+    y = shifted_windows(shifted_windows(y, 2, 4, 0, "first"), 2, 4, 1, "second")
+    merged = ops.concatenate([y[:, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=-1)
+    y = layers.Dense(2 * WIDTH, use_bias=False, name="merge")(layers.LayerNormalization()(merged))
+    y = layers.LayerNormalization()(shifted_windows(y, 4, 4, 0, "third"))
+    return keras.Model(x, layers.Dense(3)(layers.GlobalAveragePooling2D()(y)))
+
+
 INSIDE = {"attention/heads": 2, "attention/query": 8, "attention/value": 8}
 PRUNABLE = {
     conformer: INSIDE | {"first_hidden": 32, "second_hidden": 32, "expand": 8},
     mobilevit: dict.fromkeys(INSIDE, 6)
     | {"attention/heads": 2, "hidden": 12}
     | dict.fromkeys(("stem", "local", "fold", "fusion"), 8),
+    swin: {"first_qkv": 8, "second_qkv": 8, "third_qkv": 16}
+    | {"first_biases": 2, "second_biases": 2, "third_biases": 4}
+    | {"first_hidden": 32, "second_hidden": 32, "third_hidden": 64},
 }
 
 

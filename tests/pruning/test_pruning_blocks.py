@@ -67,6 +67,28 @@ def test_the_block_goes_that_adds_nothing_and_the_plan_brings_it_back(method, im
     np.testing.assert_allclose(keras.saving.load_model(tmp_path / "small.keras")(images), result.model(images))
 
 
+def test_an_attention_block_that_adds_nothing_goes():
+    keras.utils.set_random_seed(3)
+    x = inputs = keras.Input((6, 5))
+    x = layers.Dense(8, name="stem")(x)
+    for number in range(2):
+        y = layers.LayerNormalization(name=f"norm{number}")(x)
+        y = layers.MultiHeadAttention(2, 4, name=f"attention{number}")(y, y)
+        x = layers.Add(name=f"sum{number}")([x, y])
+    model = keras.Model(inputs, layers.Dense(3, name="logits")(layers.GlobalAveragePooling1D()(x)))
+    kernel = model.get_layer("attention0").output_dense.kernel
+    kernel.assign(kernel * 1e-4)
+    sequences = np.random.default_rng(0).normal(size=(64, 6, 5)).astype("float32")
+    pairs = ("attention0/query", "attention1/query")
+    method = dcp_tf.DCP(target=dcp_tf.Target("macs", "53%"), round_to=1, exclude=pairs, **SETTINGS)
+    result = dcp_tf.prune(model, sequences, method, **BARE)
+    names = {layer.name for layer in result.model.layers}
+    assert not {"norm0", "attention0", "sum0"} & names
+    assert {"norm1", "attention1", "sum1"} <= names
+    assert result.plan.channels["sum0"] == ()
+    assert result.plan.apply(model).count_params() == result.model.count_params()
+
+
 def test_blocks_that_matter_stay(images):
     method = dcp_tf.DCP(target=dcp_tf.Target("macs", "95%"), round_to=1, **SETTINGS)
     plan = dcp_tf.prune(residual_net(useless=0), images, method, **BARE).plan
