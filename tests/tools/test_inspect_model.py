@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 
+from dcp_tf.graph import ChannelGraph, count_cost
 from dcp_tf.models.custom_objects import import_custom_objects
 from dcp_tf.tools import inspect_model
 from dcp_tf.tools.app import sweep
@@ -81,6 +82,13 @@ def test_networks_of_keras_hub_can_be_pruned(capsys):
         assert row["tflite_error"] < 1e-3 or row["precision"] == "float64"
         assert row["shrinkable"] > 0.99 or row["network"] == "ViT"
         assert bool(row["pinned"]) == (row["network"] == "ViT")
+
+
+def test_a_random_plan_of_a_sweep_keeps_as_many_channels_of_each_head():
+    x = keras.Input((5, 6))
+    graph = ChannelGraph(keras.Model(x, keras.layers.MultiHeadAttention(3, 8)(x, x)))
+    kept = graph.kept(sweep.random_plan(graph, 0.3, 0))  # raises an error otherwise
+    assert count_cost(graph, kept).params < count_cost(graph).params
 
 
 def test_a_sweep_names_its_library(capsys, monkeypatch):

@@ -160,14 +160,15 @@ def _tflite_error(model: Any, images: Any) -> float:
 
 
 def random_plan(graph: Any, rate: float, seed: int) -> dict[str, Any]:
-    """Random channels for each prunable group, residual streams included."""
+    """Random channels for each prunable group, residual streams included; as many of each attention head."""
     import numpy as np
 
-    rng = np.random.default_rng(seed)
-    return {
-        g.name: np.sort(rng.choice(g.size, max(1, g.size - round(rate * g.size)), replace=False))
-        for g in graph.prunable(residual=True)
-    }
+    rng, plan = np.random.default_rng(seed), {}
+    for group in graph.prunable(residual=True):
+        of_each = group.size // group.heads
+        width = group.heads * max(1, of_each - round(rate * of_each))
+        plan[group.name] = group.best(rng.permutation(group.size), width)
+    return plan
 
 
 def randomize_statistics(model: Any, seed: int) -> None:
