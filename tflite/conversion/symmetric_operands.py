@@ -11,7 +11,7 @@ from ai_edge_litert import schema_py_generated as schema
 from dcp_tf.tflite.schema import flatbuffer
 
 _MOVES = {"RESHAPE", "TRANSPOSE", "TILE"}
-_MAKES = {"FULLY_CONNECTED", "CONV_2D", "ADD", "MUL"}  # whatever the range that they write into
+_MAKES = {"FULLY_CONNECTED", "CONV_2D", "ADD", "MUL", "QUANTIZE"}  # whatever the range that they write into
 
 
 def symmetric_operands(content: bytes) -> bytes:
@@ -31,7 +31,8 @@ def symmetric_operands(content: bytes) -> bytes:
             number = producers.get(chain[-1])
         readers = [k for k, o in zip(kinds, graph.operators, strict=True) for t in o.inputs if int(t) in chain]
         # What else moves one of them would need the same range.
-        if number is None or kinds[number] not in _MAKES or len(readers) != len(chain):
+        made = kinds[number] in _MAKES if number is not None else chain[-1] in graph.inputs
+        if not made or len(readers) != len(chain):
             continue
         scale = float(tensor.quantization.scale[0]) * (128 + abs(_zero_point(tensor))) / 127
         for index in chain:

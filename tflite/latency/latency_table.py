@@ -1,6 +1,7 @@
 """Predicts the latency of a model at any widths of its channel groups, from measurements taken once.
 
-Every layer with multiplications is measured in isolation as a small TFLite file, at a grid of input and output widths.
+Every layer with multiplications is measured in isolation as a small TFLite file, at a grid of input and output widths;
+attention between its projections too, at numbers of heads and of channels in each.
 A layer runs faster in isolation than inside its network, where other layers fill the caches. So whole models are
 measured too, at full width and with all groups at each level of the grid, and one factor is fitted:
 
@@ -8,6 +9,7 @@ measured too, at full width and with all groups at each level of the grid, and o
 """
 
 import dataclasses
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -263,7 +265,9 @@ def _holds(cache: str | os.PathLike, conditions: Mapping[str, Any]) -> bool:
 def _width(group: ChannelGroup, level: float, round_to: int) -> int:
     if level == 1:
         return group.size
-    return min(max(round(level * group.size / round_to), 1) * round_to, group.size)
+    of_each = group.size // group.heads
+    step = 1 if group.are_heads else round_to // math.gcd(round_to, group.heads)
+    return group.heads * min(max(round(level * of_each / step), 1) * step, of_each)
 
 
 def _measure_anchors(graph, widths, quantization, timer) -> tuple[Anchor, ...]:
@@ -302,7 +306,7 @@ def _grid(layer: Layer, widths: Mapping[float, Mapping[str, int]]) -> list[tuple
     """For each axis the numbers of channels, ascending, and the widths of its groups that give them."""
     points = []
     for axis in layer.axes:
-        options = {axis.count(at): {name: at[name] for name in axis.per_channel} for at in widths.values()}
+        options = {axis.count(at): {name: at[name] for name in axis.groups} for at in widths.values()}
         points.append((tuple(sorted(options)), [options[count] for count in sorted(options)]))
     return points
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tflite_models as nets
-from keras import layers
+from keras import layers, ops
 
 from dcp_tf import tflite
 from dcp_tf.errors import UsageError
@@ -142,6 +142,26 @@ def test_wrong_use_is_one_clear_line(tmp_path):
     single = keras.Sequential([keras.Input((4,)), layers.Dense(2)])
     with pytest.raises(UsageError, match="no channels to prune"):
         measure_latency_table(single, timer=MacTimer())
+
+
+def by_hand(x):
+    query, key, value = (layers.Reshape((6, 4, 8))(layers.Dense(32)(x)) for _ in range(3))
+    scores = ops.softmax(ops.einsum("bqhd,bkhd->bhqk", query, key))
+    return layers.Dense(10)(layers.Reshape((6, 32))(ops.einsum("bhqk,bkhd->bqhd", scores, value)))
+
+
+@pytest.mark.parametrize("attend", [lambda x: layers.MultiHeadAttention(4, 8)(x, x), by_hand], ids=["layer", "by_hand"])
+def test_heads_and_what_lies_in_them_are_predicted(attend):
+    x = inputs = keras.Input((6, 5))
+    x = attend(layers.Dense(12, activation="relu", name="first")(x))
+    graph = ChannelGraph(keras.Model(inputs, layers.Dense(3)(layers.GlobalAveragePooling1D()(layers.ReLU()(x)))))
+    table = measure_latency_table(graph, levels=(0.5,), round_to=1, timer=MacTimer())
+    assert table.factor == pytest.approx(1)
+    (heads,) = (group.name for group in graph.prunable() if group.are_heads)
+    pairs, values = (next(g.name for g in graph.prunable() if g.head is not None and g.silenced == s) for s in (1, 0))
+    for widths in ({heads: 3}, {pairs: 12}, {heads: 1, values: 20}, {heads: 2, pairs: 8, values: 28, "first": 5}):
+        macs = tflite.count_macs(file_of(convert_for_timing(rebuild(graph, graph.at_widths(widths)), "float32")))
+        assert table.predict(widths) == pytest.approx(macs / 1e3 + 0.1, rel=1e-6)
 
 
 def test_int8_files_are_integers():
