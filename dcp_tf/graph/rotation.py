@@ -14,11 +14,13 @@ from dcp_tf.graph.attention import projections
 from dcp_tf.graph.channel_graph import ChannelGraph
 from dcp_tf.graph.linear import made_axes
 from dcp_tf.graph.rule import OperationRecord
+from dcp_tf.graph.scales import fold_scales
 from dcp_tf.graph.streams import Norm, Reader, Stream, find_streams
 from dcp_tf.graph.surgery import rebuild
 from dcp_tf.graph.trace import Trace
 from dcp_tf.models.functional import check_functional
 from dcp_tf.models.layer_copies import new_layer
+from dcp_tf.text_table import some
 
 _IMAGES = 256  # whose principal axes are taken
 _SUFFIX = "_rotated"  # of the names of normalizations of rotated streams
@@ -69,6 +71,9 @@ def rotated(model: keras.Model, data: DataSplit) -> tuple[keras.Model, list[str]
         return rebuild(graph, graph.kept({})), ["the streams are rotated already"]
     if not hasattr(layers, "RMSNormalization"):
         raise UsageError("rotated streams need keras.layers.RMSNormalization: pip install -U keras", "rotate_streams")
+    original, (model, folded) = graph.trace, fold_scales(graph)
+    if folded:
+        graph = ChannelGraph(model, [(None, *shape) for shape in data.shapes], ignore_statistics=True)
     streams, refused = find_streams(graph)
     if not streams:
         reasons = "; ".join(refused) or "no LayerNormalization or RMSNormalization reads one along the last axis"
@@ -76,10 +81,10 @@ def rotated(model: keras.Model, data: DataSplit) -> tuple[keras.Model, list[str]
     batches = _batches(graph, data)
     bases = [_Basis(stream, matrix) for stream, matrix in zip(streams, _axes(graph, streams, batches), strict=True)]
     new = _Rotation(graph, bases).model()
-    error = _difference(graph.trace, Trace(new), batches[0])
+    error = _difference(original, Trace(new), batches[0])
     if not error <= _TOLERANCE:
         raise RunError(f"rotated, the model's outputs differ by {error:.1e} of the largest: leave out rotate_streams")
-    lines = [_line(stream) for stream in streams]
+    lines = [f"folded into the layers before them: {some(folded)}"] * bool(folded) + [_line(x) for x in streams]
     return new, lines + [f"not rotated: {reason}" for reason in refused]
 
 
@@ -202,7 +207,8 @@ class _Rotation:
     def _insert(self, tensor: int, calls: Sequence[Any], matrix: np.ndarray, suffix: str) -> None:
         trace = self._graph.trace
         maker = trace.calls[trace.producer[tensor]].operation.name if tensor in trace.producer else "input"
-        layer = layers.Dense(len(matrix), use_bias=False, name=f"{maker}{suffix}")
+        used = sum(layer.name.startswith(f"{maker}{suffix}") for layer, _ in self._values)  # of a shared layer
+        layer = layers.Dense(len(matrix), use_bias=False, name=f"{maker}{suffix}" + f"_{used}" * bool(used))
         self._values.append((layer, [matrix]))
         for call in calls:
             keys = [key for key, number in call.bindings.items() if number == tensor]

@@ -198,3 +198,59 @@ def test_models_inside_of_models_are_rotated():
     assert difference(outputs(model, inputs), outputs(new, inputs)) < 1e-5
     assert {layer.name for layer in model.layers} <= {layer.name.removesuffix("_rotated") for layer in new.layers}
     check(new, configs=False, save=True)
+
+
+@keras.saving.register_keras_serializable("rotation")
+class LayerScale(layers.Layer):
+    """Multiplies each channel by a weight, or adds it."""
+
+    def __init__(self, adds=False, **kwargs):
+        super().__init__(**kwargs)
+        self.adds = adds
+
+    def build(self, shape):
+        self.gamma = self.add_weight(shape=shape[-1:], initializer="random_normal", name="gamma")
+
+    def call(self, x):
+        return x + self.gamma if self.adds else x * self.gamma
+
+    def get_config(self):
+        return {**super().get_config(), "adds": self.adds}
+
+
+def scaled_transformer(adds=False, shared=False):
+    image = keras.Input((4, 6))
+    x, scale = layers.Dense(8, name="embedding")(image), LayerScale(adds, name="scale")
+    for number in range(2):
+        scale = scale if shared else LayerScale(adds, name=f"scale{number}")
+        attention = layers.MultiHeadAttention(2, 3, name=f"attention{number}")
+        normal = layers.LayerNormalization(name=f"norm{number}")(x)
+        x = x + scale(layers.Dropout(0.1)(attention(normal, normal)))
+        hidden = layers.Dense(9, activation="gelu", name=f"hidden{number}")(layers.LayerNormalization()(x))
+        x = x + LayerScale(adds, name=f"mlp_scale{number}")(layers.Dense(8, name=f"out{number}")(hidden))
+    x = layers.LayerNormalization(name="last")(x)
+    return keras.Model(image, layers.Dense(4, name="logits")(layers.GlobalAveragePooling1D()(x)))
+
+
+def test_layers_that_scale_branches_go_into_the_kernels_before_them():
+    model = scaled_transformer()
+    new = rotate(model)
+    inputs = example_inputs(model)
+    assert difference(outputs(model, inputs), outputs(new, inputs)) < 1e-5
+    assert not [layer for layer in new.layers if isinstance(layer, LayerScale)]
+    assert shrinkable_fraction(ChannelGraph(new), True, KINDS) > 0.95
+    check(new, permutation=False)
+
+
+def test_a_scale_of_two_kernels_is_not_folded():
+    model = scaled_transformer(shared=True)
+    new, inputs = rotate(model), example_inputs(model)
+    assert [layer.name for layer in new.layers if isinstance(layer, LayerScale)] == ["scale"]
+    assert difference(outputs(model, inputs), outputs(new, inputs)) < 1e-5
+
+
+def test_a_layer_that_adds_is_not_folded():
+    model = scaled_transformer(adds=True)
+    randomize(model)
+    with pytest.raises(dcp_tf.UsageError, match="scale0"):
+        dcp_tf.rotate_streams(model, np.ones((4, 4, 6), np.float32))
