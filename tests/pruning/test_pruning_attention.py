@@ -20,20 +20,22 @@ def network(by_hand=False):
     keras.utils.set_random_seed(3)
     x = keras.Input((6, 5))
     y = layers.Dense(7, activation="relu", name="first")(x)
+    rows = 3 if by_hand == "windows" else 6
+    y = ops.reshape(y, (-1, rows, 7)) if by_hand == "windows" else y
     if by_hand == "one layer":
         parts = ops.split(layers.Dense(3 * HEADS * SIZE, name="qkv")(y), 3, axis=-1)
-        query, key, value = (layers.Reshape((6, HEADS, SIZE))(part) for part in parts)
+        query, key, value = (layers.Reshape((rows, HEADS, SIZE))(part) for part in parts)
     elif by_hand:
         query, key, value = (
-            layers.Reshape((6, HEADS, SIZE))(layers.Dense(HEADS * SIZE, name=name)(y)) for name in ("q", "k", "v")
+            layers.Reshape((rows, HEADS, SIZE))(layers.Dense(HEADS * SIZE, name=name)(y)) for name in ("q", "k", "v")
         )
     if by_hand:
         scores = ops.softmax(ops.einsum("bqhd,bkhd->bhqk", query, key))
-        y = layers.Reshape((6, HEADS * SIZE))(ops.einsum("bhqk,bkhd->bqhd", scores, value))
+        y = layers.Reshape((rows, HEADS * SIZE))(ops.einsum("bhqk,bkhd->bqhd", scores, value))
         y = layers.Dense(7, name="attention")(y)
     else:
         y = layers.MultiHeadAttention(HEADS, SIZE, name="attention")(y, y)
-    y = layers.GlobalAveragePooling1D()(layers.ReLU()(y))
+    y = layers.GlobalAveragePooling1D()(layers.ReLU()(ops.reshape(y, (-1, 6, 7)) if by_hand == "windows" else y))
     model = keras.Model(x, layers.Dense(3, activation="softmax", name="classes")(y))
     rng = np.random.default_rng(0)
     for weight in model.weights:
@@ -60,7 +62,7 @@ def repeat_channel(kernel, bias, factor, part=0):
         variable.assign(values.reshape(variable.shape))
 
 
-@pytest.mark.parametrize("by_hand", [False, True, "one layer"])
+@pytest.mark.parametrize("by_hand", [False, True, "one layer", "windows"])
 @pytest.mark.parametrize("what", ["query", "value"])
 def test_a_channel_that_repeats_another_goes_without_loss(what, by_hand):
     model = network(by_hand)

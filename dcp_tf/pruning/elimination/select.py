@@ -182,8 +182,14 @@ def _in_halves(problem: ChannelProblem) -> Iterator[tuple[int, Sequence[tf.Tenso
             yield i % 2, problem.inputs[i], problem.baseline(i)
         return
     inputs, base = problem.inputs[0], problem.baseline(0)
-    for half, part in enumerate((slice(0, images // 2), slice(images // 2, None))):
-        yield half, [x[part] for x in inputs], [x[part] for x in base]
+    for half in range(2):
+        yield half, [_half(x, half, images) for x in inputs], [_half(x, half, images) for x in base]
+
+
+def _half(values: tf.Tensor, number: int, images: int) -> tf.Tensor:
+    """Half of a batch; an image may have several rows, as windows of an attention."""
+    cut = values.shape[0] // images * (images // 2)
+    return values[cut:] if number else values[:cut]
 
 
 def _as_rows(values: np.ndarray, consumer: ConsumerKernel) -> np.ndarray:

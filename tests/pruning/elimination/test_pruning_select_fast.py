@@ -5,6 +5,7 @@ import itertools
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from pruning_nets import BARE
 
 from dcp_tf import data
@@ -12,6 +13,7 @@ from dcp_tf.errors import RunError
 from dcp_tf.pruning import DCP, AdaptDCP, prune
 from dcp_tf.pruning.dcp import dispatch
 from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, patches
+from dcp_tf.pruning.elimination.select import _half
 
 
 def random_quadratic(rng, size, rows_each, outputs=3, others=0):
@@ -215,6 +217,13 @@ def test_a_strength_that_rounding_makes_singular_is_not_chosen():
     part = Quadratic(2 * hessian, 2 * np.ones((3, 2)), np.arange(3)[:, None], np.ones((3, 1), bool), None, halves)
     _, strength = part.toward(np.zeros((3, 2)), np.ones(3, bool))
     assert strength * np.trace(2 * hessian) / 6 > 0.02
+
+
+def test_a_half_of_the_images_is_half_of_their_windows():
+    windows = tf.constant(np.repeat(np.arange(5), 4))  # four rows of each of five images
+    first, second = (_half(windows, number, 5).numpy() for number in range(2))
+    assert set(first) == {0, 1}
+    assert set(second) == {2, 3, 4}
 
 
 def test_without_halves_there_is_no_ridge():
