@@ -9,10 +9,16 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import layers
 
 from dcp_tf.models.custom_objects import is_custom
 from dcp_tf.models.layer_copies import new_layer
 
+# What a layer that treats channels alone may hold; other layers inside of one would make the trial long.
+_INSIDE = (
+    *(layers.Embedding, layers.Dropout, layers.Activation, layers.BatchNormalization, layers.LayerNormalization),
+    *(layers.Add, layers.Multiply, layers.Rescaling, layers.Identity),
+)
 _OPEN_SIZE = 4  # of an axis that is left open, in the trial
 _TOLERANCE = 1e-4
 
@@ -46,7 +52,9 @@ def follows(operation: keras.Operation, shape: tuple, output_shape: tuple, axis:
         output_shape: of its only output.
         axis: of the channels.
     """
-    if not isinstance(operation, keras.Layer) or not is_custom(operation) or operation._layers:
+    if not isinstance(operation, keras.Layer) or not is_custom(operation):
+        return None
+    if not all(isinstance(layer, _INSIDE) for layer in operation._flatten_layers(include_self=False)):
         return None
     if len(shape) != len(output_shape) or shape[axis] != output_shape[axis] or (shape[axis] or 0) < 2:
         return None

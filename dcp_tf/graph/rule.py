@@ -526,7 +526,13 @@ def _without_rule(call: RuleCall) -> Labels | Sequence[Labels]:
     call.record.is_new = True
     labels = call.channels(0, axes[0])
     for index, axis in found.weights.items():
-        call.weight(call.operation.weights[index], {axis: labels})
+        weight = call.operation.weights[index]
+        call.weight(weight, {axis: labels})
+        sizes = zip(reversed(weight.shape), reversed(call.input_shapes[0]), strict=False)
+        # Another weight, as a depthwise kernel, is multiplied with each position.
+        call.record.counted &= all(n in (1, size) for n, size in sizes) and len(weight.shape) <= len(
+            call.input_shapes[0]
+        )
     for key in found.config:
         call.config(key, lambda kept, old: resized(old, len(labels), kept.count(labels)), depends_on=labels)
     if found.takes_statistics and not call.ignore_statistics:

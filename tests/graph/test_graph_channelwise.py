@@ -6,7 +6,7 @@ import pytest
 from equivalence import check
 from keras import layers, ops
 
-from dcp_tf.graph import ChannelGraph
+from dcp_tf.graph import ChannelGraph, count_cost
 
 
 class Own(layers.Layer):
@@ -41,6 +41,24 @@ class ClassToken(layers.Layer):
         return ops.concatenate([ops.broadcast_to(self.token, (ops.shape(x)[0], 1, *x.shape[2:])), x], axis=1)
 
 
+class Places(layers.Layer):
+    """Adds an embedding of the rows, made by a layer inside."""
+
+    def __init__(self, rows, width, **kwargs):
+        super().__init__(**kwargs)
+        self.rows, self.width = rows, width
+        self.embedding, self.dropout = layers.Embedding(rows, width), layers.Dropout(0.1)
+
+    def build(self, shape):
+        self.embedding.build((None,))
+
+    def call(self, x):
+        return self.dropout(x + self.embedding(ops.arange(self.rows)))
+
+    def get_config(self):
+        return {**super().get_config(), "rows": self.rows, "width": self.width}
+
+
 class Norm(Own):
     def call(self, x):
         return x * ops.rsqrt(ops.mean(ops.square(x), -1, keepdims=True) + 1e-6) * self.gamma
@@ -63,7 +81,7 @@ class Softmaxed(layers.Layer):
         return ops.softmax(x)
 
 
-for kind in (Affine, Blurred, ClassToken, Norm, Ranked, Paired, Softmaxed):
+for kind in (Affine, Blurred, ClassToken, Places, Norm, Ranked, Paired, Softmaxed):
     keras.saving.register_keras_serializable("channelwise")(kind)
 
 
@@ -73,7 +91,13 @@ def around(layer):
     return keras.Model(x, layers.Dense(2)(y))
 
 
-FOLLOW = {"affine": Affine, "pooled": Blurred, "class token": ClassToken, "LayerScale": lambda: nets.LayerScale(6)}
+FOLLOW = {
+    "affine": Affine,
+    "pooled": Blurred,
+    "class token": ClassToken,
+    "an embedding inside": lambda: Places(4, 6),
+    "LayerScale": lambda: nets.LayerScale(6),
+}
 
 
 @pytest.mark.parametrize("kind", FOLLOW)
@@ -86,6 +110,20 @@ def test_normalizations_stay_unless_statistics_are_ignored(make):
     model = around(make())
     assert "takes statistics over the channels" in ChannelGraph(model).group("before").pinned_because
     assert ChannelGraph(model, ignore_statistics=True).group("before").pinned_because is None
+
+
+class Depthwise(layers.Layer):
+    def build(self, shape):
+        self.kernel = self.add_weight(shape=(3, 3, shape[-1], 1), name="kernel")
+
+    def call(self, x):
+        return ops.depthwise_conv(x, self.kernel, padding="same")
+
+
+def test_multiplications_of_an_own_depthwise_layer_are_not_known():
+    graph, _ = check(around(Depthwise(name="own")), prunable={"before": 6})
+    assert count_cost(graph).uncounted == ("own",)
+    assert not count_cost(around(nets.LayerScale(6))).uncounted
 
 
 def test_plans_of_earlier_versions_still_fit():
