@@ -471,6 +471,12 @@ class ChannelGraph(ShownAsTables):
                     consumers.append((record, index, axis, channel))
         return consumers
 
+    def is_normalized(self, group: ChannelGroup) -> bool:
+        """Whether a normalization by a sum of squares reads the group."""
+        own = self.channel_of_label(group)
+        axes = ((record, *where) for record in self.records.values() for where in record.zeroed)
+        return any((own[record.weights[index][axis]] >= 0).any() for record, index, axis in axes)
+
     def producing_kernels(self, group: ChannelGroup) -> list[tuple[np.ndarray, int, np.ndarray]]:
         """The kernels whose filters produce the channels of a group.
 

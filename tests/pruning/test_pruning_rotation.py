@@ -8,6 +8,7 @@ from pruning_nets import BARE
 import dcp_tf
 from dcp_tf.graph.rotation import is_rotated
 from dcp_tf.models.networks.vit import vit_cifar
+from dcp_tf.pruning.problem.stages import channel_unit
 
 SETTINGS = {"prune_residual": True, "rotate_streams": True, "round_to": 1}
 
@@ -31,6 +32,14 @@ def test_streams_are_rotated_first_and_the_plan_is_for_the_rotated_model():
     assert all(np.array_equal(a, b) for a, b in zip(again.get_weights(), result.model.get_weights(), strict=True))
     with pytest.raises(dcp_tf.UsageError, match=r"baseline\.keras"):
         result.plan.apply(model)
+
+
+def test_the_fast_selection_covers_rotated_streams():
+    result = dcp_tf.prune(network(), data(), dcp_tf.DCP(rate=0.5, recover=0, **SETTINGS), **BARE)
+    graph = dcp_tf.ChannelGraph(result.rotated)
+    assert channel_unit(graph, graph.group("tokens_rotated")).is_map
+    assert not channel_unit(graph, graph.group("patches")).is_map
+    assert result.model.get_layer("tokens_rotated").units == 4
 
 
 def test_rotation_without_pruned_streams_is_refused():

@@ -31,7 +31,8 @@ def is_fast(problem: ChannelProblem) -> bool:
     """Whether the quadratic model covers all consumers of the group, or the logits of its pairs.
 
     One may read another's outputs beside the group, as the decoder of a U-Net does, whose skips are those of one map:
-    its inputs are then taken as they are before. In a residual stream what they read is what others wrote.
+    its inputs are then taken as they are before. In a residual stream what they read is what others wrote; where it is
+    normalized by sums of squares they are taken as they are before all the same, as steps would pass the whole network.
     """
     if problem.pairs:
         return has_logits(problem)

@@ -47,7 +47,7 @@ class Unit:
         calls: indices of the calls that use these kernels.
         kernels: whether single kernels are selected, not channels.
         is_map: whether the channels are those of one feature map, which no reader of them changes: not of a residual
-            stream, and not kernels.
+            stream (but for one that is normalized by sums of squares, whose readers see about the same), not kernels.
         head: of channels in attention heads the number of each one's, see `ChannelGroup`; else None.
         pairs: whether they are pairs of channels of a query and a key, whose consumer makes those of the key.
     """
@@ -82,6 +82,7 @@ def channel_unit(graph: ChannelGraph, group: ChannelGroup) -> Unit:
     consumers = tuple(graph.consumers(group))
     calls = sorted({i for record, *_ in consumers for i in graph.calls_of(record)})
     is_map = not group.residual and not {*group.producers} & {*group.consumers}
+    is_map = is_map or graph.is_normalized(group)
     head, pairs = group.head, group.silenced
     return Unit(group.name, group.size, consumers, tuple(calls), is_map=is_map, head=head, pairs=pairs)
 
