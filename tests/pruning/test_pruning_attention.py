@@ -7,8 +7,11 @@ from keras import layers, ops
 from pruning_nets import BARE
 
 import dcp_tf
+from dcp_tf import data as load
 from dcp_tf import models
 from dcp_tf.graph import ChannelGraph
+from dcp_tf.pruning import prepare
+from dcp_tf.pruning.allocation.sensitivity import loss_rises
 from dcp_tf.pruning.allocation.steps import allocate
 from dcp_tf.pruning.budget import Target, Widths, cost_at, group_width, possible_widths
 
@@ -155,6 +158,23 @@ def test_common_widths_of_heads_round_together():
     widths = possible_widths(inside, round_to=16)
     assert widths == list(range(16, 129, 16))
     assert group_width(inside, 0.36, round_to=16) == 96  # a fifth of it, as the heads go by the rest of the rate
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+def test_pairs_that_repeat_others_are_worth_nothing_to_the_allocation(by_hand):
+    model = network(by_hand)
+    layer = model.get_layer("q") if by_hand else model.get_layer("attention").query_dense
+    for variable in (layer.kernel, layer.bias):
+        variable.assign(variable * 0.1)  # so that the softmax is not one of 0 and 1
+    repeat_channel(layer.kernel, layer.bias, 2.0)
+    before = [np.array(weight) for weight in model.weights]
+    split = load.make_array_split(*data(256))
+    context = prepare(model, split, dcp_tf.DCP(selection_samples=256, auxiliary_losses=0, recover=0))
+    rises = loss_rises(context, context.groups)
+    (pairs,) = (group for group in context.groups if group.silenced)
+    assert len(rises[pairs.name]) == pairs.size
+    assert 0 <= rises[pairs.name][:HEADS].sum() < 1e-2 * rises[pairs.name][HEADS:].sum()
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.weights, strict=True))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from dcp_tf import progress
-from dcp_tf.graph import ChannelGroup
+from dcp_tf.graph import ChannelGraph, ChannelGroup
 from dcp_tf.graph.kinds import output_axes
 from dcp_tf.graph.labels import head_count
 from dcp_tf.models.signature import pack
@@ -24,10 +24,12 @@ from dcp_tf.pruning.activations.memory import free_compiled, images_at_once, mat
 from dcp_tf.pruning.activations.selection_images import SelectionImages
 from dcp_tf.pruning.context import Context
 from dcp_tf.pruning.elimination.fisher import sampled_loss
+from dcp_tf.pruning.elimination.logits import KeyCombinations, are_logits, model_of_moments, second_moments
 from dcp_tf.pruning.elimination.quadratic import Quadratic, eliminate, is_supported, outputs_of, ridge_for, rows_of
 from dcp_tf.pruning.elimination.select import layer_sums
 from dcp_tf.pruning.importance.images import selection_set
-from dcp_tf.pruning.problem.consumers import Consumer
+from dcp_tf.pruning.problem.consumers import Consumer, ConsumerKernel, KernelMasks
+from dcp_tf.pruning.problem.problem import products_of
 from dcp_tf.pruning.problem.stages import Unit, channel_unit
 from dcp_tf.training.targets import distance_targets, loss_on, samples_in
 
@@ -55,44 +57,92 @@ def loss_rises(context: Context, groups: Sequence[ChannelGroup]) -> dict[str, np
         Group name -> rises of the loss, 0 or more, shape (size,).
     """
     graph, rises = context.graph, {}
-    covered = [
-        g for g in groups if not g.silenced and all(is_supported(record.operation) for record, *_ in graph.consumers(g))
-    ]
-    units = sorted((channel_unit(graph, g) for g in covered), key=lambda unit: unit.calls[0])
+    units = sorted((channel_unit(graph, g) for g in groups if _is_covered(graph, g)), key=lambda unit: unit.calls[0])
     modelled, count, measured, apart_from = parted_images(context)
     measure = MeasuredLosses(measured, apart_from)
     with progress.bar(what="comparing groups", total=len(units), unit="group") as bar:
         for some in _portions(units, matrix_bytes(context.method.cache_gib)):
-            models = _models(modelled, count, [unit.consumers for unit in some])
+            models = _models(modelled, count, [unit.consumers for unit in some if not unit.pairs])
+            pairs = [unit for unit in some if unit.pairs]
+            moments = _moments(modelled, count, pairs) if pairs else {}
             for unit in some:
-                rises[unit.name] = _rises(unit, models, measure)
+                parts = _logits(unit, *moments[unit.name]) if unit.pairs else _linear(unit, models)
+                rises[unit.name] = _rises(unit, *parts, measure)
                 bar.update()
     measure.close()
     free_compiled()
     return rises
 
 
-def _rises(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]], measure: "MeasuredLosses") -> np.ndarray:
-    """Of one group: the measured rises between some widths, each spread as the quadratic model predicts it."""
-    parts, kernels = [], []
+def _is_covered(graph: ChannelGraph, group: ChannelGroup) -> bool:
+    """Whether there are quadratic models of all that reads a group, or of the logits of its pairs."""
+    consumers = graph.consumers(group)
+    if group.silenced:
+        return are_logits(graph, group.name, [channel for *_, channel in consumers], _products(graph, consumers))
+    return all(is_supported(record.operation) for record, *_ in consumers)
+
+
+def _products(graph: ChannelGraph, consumers: Sequence[Consumer]) -> list[int]:
+    """The calls that multiply the queries and the keys that some layers make."""
+    return sorted(products_of(graph.trace, {i for record, *_ in consumers for i in graph.calls_of(record)}))
+
+
+Parts = tuple[list[Quadratic], list[ConsumerKernel]]
+
+
+def _logits(unit: Unit, *moments: np.ndarray) -> Parts:
+    """The model of the logits in the pairs of a group."""
+    kernels = [KeyCombinations.of(consumer) for consumer in KernelMasks().consumer_kernels(unit.consumers)]
+    return [model_of_moments(moments, unit.head, np.ones(unit.size, bool))], kernels
+
+
+def _moments(context: Context, count: int, units: Sequence[Unit]) -> dict[str, list[np.ndarray]]:
+    """By group of pairs the second moments of its queries and keys, per image."""
+    graph, totals, total, function = context.graph, None, 0, None
+    products = {unit.name: _products(graph, unit.consumers) for unit in units}
+    read = [t for calls in products.values() for i in calls for t in graph.trace.calls[i].inputs[:2]]
+    needed = graph.trace.needed(read, graph.trace.inputs)
+
+    def moments(images):
+        values = graph.trace.bind_inputs(images)
+        for i in needed:
+            values.update(
+                zip(graph.trace.calls[i].outputs, graph.trace.calls[i].run(values, training=False), strict=True)
+            )
+        return {name: second_moments(graph, name, calls, values) for name, calls in products.items()}
+
+    batch = images_at_once(graph.trace, context.method.cache_gib, context.method.selection_batch)
+    for images, _ in selection_set(context, "modelling attention", count, batch):
+        function = function or compiled(moments, [images])
+        parts = function(images)
+        totals = parts if totals is None else tf.nest.map_structure(tf.add, totals, parts)
+        total += samples_in(images)
+    return {name: [part.numpy() / total for part in parts] for name, parts in totals.items()}
+
+
+def _linear(unit: Unit, models: dict[str, tuple[np.ndarray, np.ndarray, int]]) -> Parts:
+    """The models of the layers that read a group, and their kernels."""
+    parts, kernels = [], KernelMasks().consumer_kernels(unit.consumers)
     for record, _, _, channel in unit.consumers:
         gram, metric, positions = models[record.path]
         gram, metric = gram.astype(np.float64), metric.astype(np.float64)
         rows = np.resize(channel, len(gram))[:, None]  # (a table of heads and channels too)
-        kernels.append(record.operation.kernel)
-        weights = kernels[-1].numpy().reshape(len(gram), -1).astype(np.float64)
+        weights = record.operation.kernel.numpy().reshape(len(gram), -1).astype(np.float64)
         part = Quadratic(gram, gram @ weights, rows, np.ones_like(rows, bool), metric)
         parts.append(part.with_ridge(weights, ridge_for(len(gram), positions)))
+    return parts, kernels
+
+
+def _rises(unit: Unit, parts: list[Quadratic], kernels: list[ConsumerKernel], measure: "MeasuredLosses") -> np.ndarray:
+    """Of one group: the measured rises between some widths, each spread as the quadratic model predicts it."""
     order, predicted = eliminate(parts, unit.size, unit.head)
     heads = head_count(unit.head)
     removed = [0, *(unit.size - heads * max(1, round(share * unit.size / heads)) for share in _SHARES)]
     fitted = []
     for count in removed[1:]:
         selected = ~np.isin(np.arange(unit.size), order[:count])
-        fitted.append(
-            [p.fit(selected).reshape(k.shape).astype(np.float32) for p, k in zip(parts, kernels, strict=True)]
-        )
-    losses = np.maximum.accumulate([0.0, *measure(unit.calls[0], kernels, fitted)])
+        fitted.append([k.from_matrix(p.fit(selected)) for p, k in zip(parts, kernels, strict=True)])
+    losses = np.maximum.accumulate([0.0, *measure(unit.calls[0], [k.kernel for k in kernels], fitted)])
     rises = np.full(unit.size, losses[-1])  # the last channel has all the importance
     for (a, b), (low, high) in zip(itertools.pairwise(removed), itertools.pairwise(losses), strict=True):
         shares = np.maximum(predicted[a:b], 1e-30)

@@ -6,10 +6,12 @@ as the identity. Assuming that queries and keys are independent, its terms are t
 """
 
 import dataclasses
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
+from dcp_tf.graph import ChannelGraph
 from dcp_tf.graph.labels import varying_axes
 from dcp_tf.pruning.activations.cursor import compiled
 from dcp_tf.pruning.elimination.quadratic import Quadratic
@@ -20,20 +22,33 @@ from dcp_tf.training.targets import samples_in
 
 def has_logits(problem: ChannelProblem) -> bool:
     """Whether the model covers the pairs of a problem: one kernel makes all keys, and all that is read are logits."""
-    if len(problem.consumers) != 1:
+    channels = [c.channel for c in problem.consumers]
+    return are_logits(problem.graph, problem.name, channels, problem.measured)
+
+
+def are_logits(graph: ChannelGraph, name: str, channels: Sequence[np.ndarray], products: Collection[int]) -> bool:
+    """Whether the model covers the pairs of a group.
+
+    Args:
+        graph: of the model.
+        name: of the group.
+        channels: per kernel that makes the keys the channel of each position, -1 of other groups.
+        products: the calls that multiply queries and keys.
+    """
+    if len(channels) != 1:
         return False
-    channels = np.sort(_own(problem.consumers[0]))
-    factors = [_channels(problem, t) for i in problem.measured for t in problem.trace.calls[i].inputs[:2]]
-    return np.array_equal(channels, np.arange(problem.size)) and all(
-        read is not None and np.array_equal(np.unique(read), channels) for _, read in factors
+    every = np.arange(graph.group(name).size)
+    factors = [_channels(graph, name, t) for i in products for t in graph.trace.calls[i].inputs[:2]]
+    return np.array_equal(np.sort(channels[0][channels[0] >= 0]), every) and all(
+        read is not None and np.array_equal(np.unique(read), every) for _, read in factors
     )
 
 
-def _channels(problem: ChannelProblem, tensor: int) -> tuple[list[int], np.ndarray | None]:
+def _channels(graph: ChannelGraph, name: str, tensor: int) -> tuple[list[int], np.ndarray | None]:
     """The axes of a tensor along which its channels lie, and their numbers; None if not all are of the group."""
-    labels = problem.graph.labels[tensor]
+    labels = graph.labels[tensor]
     axes = varying_axes(labels) or [labels.ndim - 1]
-    channels = problem.graph.channel_of_label(problem.graph.group(problem.name))[labels].ravel()
+    channels = graph.channel_of_label(graph.group(name))[labels].ravel()
     return axes, None if (channels < 0).any() else channels
 
 
@@ -42,33 +57,53 @@ def logits_model(problem: ChannelProblem) -> Quadratic:
     trace, calls = problem.trace, sorted(problem.measured)
     needed = trace.needed([t for i in calls for t in trace.calls[i].inputs[:2]], problem.boundary)
 
-    def second_moments(tensor: int, values: tf.Tensor) -> tf.Tensor:
-        axes, channels = _channels(problem, tensor)
-        others = [axis for axis in range(len(values.shape)) if axis not in axes]
-        rows = tf.reshape(tf.transpose(values, [*others, *axes]), (-1, len(channels)))
-        # Where several queries share a key, each channel is there several times.
-        order = np.argsort(channels, kind="stable").reshape(problem.size, -1)
-        parts = [tf.gather(tf.cast(rows, tf.float32), copy, axis=1) for copy in order.T]
-        return tf.add_n([tf.matmul(part, part, transpose_a=True) for part in parts])
-
     def moments(inputs):
         values = dict(zip(problem.boundary, inputs, strict=True))
         for index in needed:
             values.update(zip(trace.calls[index].outputs, trace.calls[index].run(values, training=False), strict=True))
-        factors = [[second_moments(t, values[t]) for t in trace.calls[i].inputs[:2]] for i in calls]
-        return [tf.add_n(list(parts)) for parts in zip(*factors, strict=True)]
+        return second_moments(problem.graph, problem.name, calls, values)
 
     function, totals = compiled(moments, [problem.inputs[0]]), None
     for number in range(problem.inputs.count):
         parts = function(problem.inputs[number])
         totals = parts if totals is None else [a + b for a, b in zip(totals, parts, strict=True)]
     images = sum(map(samples_in, problem.labels))
-    head = np.zeros(problem.size) if problem.head is None else problem.head
-    of_one_head = head[:, None] == head[None]
-    queries, keys = (np.where(of_one_head, x.numpy().astype(np.float64) / images, 0) for x in totals)
     remains = np.zeros(problem.size, bool)
     remains[_own(problem.consumers[0])] = _remaining(problem.consumers[0])
-    return Quadratic(queries, queries.copy(), np.arange(problem.size)[:, None], remains[:, None], keys)
+    return model_of_moments([x.numpy() / images for x in totals], problem.head, remains)
+
+
+def second_moments(
+    graph: ChannelGraph, name: str, products: Sequence[int], values: Mapping[int, tf.Tensor]
+) -> list[tf.Tensor]:
+    """The sums of `q^T q` and of `k^T k` over all positions, each (pairs, pairs), added up over some products."""
+    size = graph.group(name).size
+
+    def of_tensor(tensor: int) -> tf.Tensor:
+        axes, channels = _channels(graph, name, tensor)
+        others = [axis for axis in range(len(values[tensor].shape)) if axis not in axes]
+        rows = tf.reshape(tf.transpose(values[tensor], [*others, *axes]), (-1, len(channels)))
+        # Where several queries share a key, each channel is there several times.
+        order = np.argsort(channels, kind="stable").reshape(size, -1)
+        parts = [tf.gather(tf.cast(rows, tf.float32), copy, axis=1) for copy in order.T]
+        return tf.add_n([tf.matmul(part, part, transpose_a=True) for part in parts])
+
+    factors = [[of_tensor(t) for t in graph.trace.calls[i].inputs[:2]] for i in products]
+    return [tf.add_n(list(parts)) for parts in zip(*factors, strict=True)]
+
+
+def model_of_moments(moments: Sequence[np.ndarray], head: np.ndarray | None, remains: np.ndarray) -> Quadratic:
+    """The model of second moments of queries and keys; those of different heads never meet.
+
+    Args:
+        moments: of the queries and of the keys, (pairs, pairs).
+        head: of each pair its head.
+        remains: the pairs that are left.
+    """
+    head = np.zeros(len(remains)) if head is None else head
+    of_one_head = head[:, None] == head[None]
+    queries, keys = (np.where(of_one_head, x.astype(np.float64), 0) for x in moments)
+    return Quadratic(queries, queries.copy(), np.arange(len(head))[:, None], remains[:, None], keys)
 
 
 def _remaining(consumer: ConsumerKernel) -> np.ndarray:
