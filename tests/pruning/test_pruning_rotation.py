@@ -8,6 +8,7 @@ from pruning_nets import BARE
 import dcp_tf
 from dcp_tf.graph.rotation import is_rotated
 from dcp_tf.models.networks.vit import vit_cifar
+from dcp_tf.pruning.dcp import dispatch
 from dcp_tf.pruning.problem.stages import channel_unit
 
 SETTINGS = {"prune_residual": True, "rotate_streams": True, "round_to": 1}
@@ -34,7 +35,8 @@ def test_streams_are_rotated_first_and_the_plan_is_for_the_rotated_model():
         result.plan.apply(model)
 
 
-def test_the_fast_selection_covers_rotated_streams():
+def test_the_fast_selection_covers_rotated_streams(monkeypatch):
+    monkeypatch.setattr(dispatch, "select_greedily", lambda problem, *_: pytest.fail(f"{problem.name} step by step"))
     result = dcp_tf.prune(network(), data(), dcp_tf.DCP(rate=0.5, recover=0, **SETTINGS), **BARE)
     graph = dcp_tf.ChannelGraph(result.rotated)
     assert channel_unit(graph, graph.group("tokens_rotated")).is_map

@@ -46,6 +46,7 @@ def _is_tractable(consumer: ConsumerKernel) -> bool:
     """Whether a kernel can be eliminated by whole channels, or has few enough kernels."""
     if output_axes(consumer.operation) > 1:
         rows = np.broadcast_to(consumer.mask, consumer.kernel.shape).reshape(rows_of(consumer.operation), -1)
+        rows = rows[:, rows.any(0)]  # of a key whose channels went with their pairs the others are fitted
         return bool((rows == rows[:, :1]).all())
     if consumer.atom.shape[-1] > 1:
         return work(rows_of(consumer.operation), consumer.kernel.shape[-1]) <= MAX_WORK
@@ -122,7 +123,8 @@ def adopt_ranked(problem: ChannelProblem, stopping: StoppingRule, ranking: np.nd
 def _adopt(problem: ChannelProblem, parts: list[Quadratic], selected: np.ndarray) -> None:
     """Fits the kernels to the selected atoms; `parts` are the models without a ridge."""
     parts, _ = _toward_current(problem, parts, selected)
-    problem.adopt(selected, [c.from_matrix(p.fit(selected)) for c, p in zip(fitted(problem), parts, strict=True)])
+    kernels = [c.from_matrix(p.fit(selected)) for c, p in zip(fitted(problem), parts, strict=True)]
+    problem.adopt(selected, [k * c.mask for k, c in zip(kernels, problem.consumers, strict=True)])
 
 
 def fitted(problem: ChannelProblem) -> Sequence[ConsumerKernel]:
