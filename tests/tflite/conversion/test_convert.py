@@ -137,7 +137,7 @@ def test_an_endless_iterable_is_cut_and_a_long_array_is_sampled_evenly():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ({"quantization": "int9"}, "float32, float16, dynamic, int8"),
+        ({"quantization": "int9"}, "float32, float16, dynamic, dynamic_int4, int8"),
         ({"quantization": "int8"}, "representative_data"),
         ({"quantization": "int8", "representative_data": np.zeros((4, 7, 7, 3), np.float32)}, "16, 16, 3"),
         ({"quantization": "int8", "representative_data": np.zeros((0, 16, 16, 3), np.float32)}, "empty"),
