@@ -200,8 +200,9 @@ class RuleCall:
 
         Labels that lie along none of the axes are pinned, unless the rule keeps `others`.
         """
-        labels, shape = self.inputs[which], self.input_shapes[which]
-        return np.broadcast_to(self.rows(labels, axes, others), [shape[axis] for axis in axes])
+        rows, shape = self.rows(self.inputs[which], axes, others), self.input_shapes[which]
+        sizes = [n if shape[axis] is None else shape[axis] for axis, n in zip(axes, rows.shape, strict=True)]
+        return np.broadcast_to(rows, sizes)
 
     def rows(self, labels: Labels, axes: Sequence[int], others: bool = False) -> Labels:
         """Labels along some axes, tied along all others; see `table`."""
