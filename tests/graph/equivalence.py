@@ -1,5 +1,6 @@
 """The contract that every layer kind and every network keeps: checked on a model, its groups and a random plan."""
 
+import dataclasses
 import pathlib
 import tempfile
 
@@ -165,7 +166,9 @@ def check(
 
     if not count_cost_is_open(graph):
         predicted, counted = count_cost(graph, kept), count_cost(small)
-        assert predicted == counted
+        # What a custom layer of one channel does with channels cannot be tried.
+        assert predicted == dataclasses.replace(counted, uncounted=predicted.uncounted)
+        assert set(predicted.uncounted) <= set(counted.uncounted)
     ChannelGraph(small)
     if save:
         with tempfile.TemporaryDirectory() as folder:

@@ -18,6 +18,9 @@ class LayerScale(keras.layers.Layer):
     def call(self, x):
         return x * self.gamma
 
+    def compute_output_shape(self, shape):  # else Keras calls it, on a sparse tensor behind a product with a constant
+        return shape
+
     def get_config(self):
         return {**super().get_config(), "width": self.width}
 
@@ -33,6 +36,9 @@ class GlobalResponseNorm(keras.layers.Layer):
     def call(self, x):
         norms = ops.sqrt(ops.sum(ops.square(x), axis=(1, 2), keepdims=True))
         return self.gamma * (x * norms / (ops.mean(norms, axis=-1, keepdims=True) + 1e-6)) + self.beta + x
+
+    def compute_output_shape(self, shape):
+        return shape
 
 
 @keras.saving.register_keras_serializable("mixing")
