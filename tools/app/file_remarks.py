@@ -58,7 +58,8 @@ def slower_than_promised(records: Mapping[str, Mapping[str, Any]]) -> list[str]:
             lines.append(
                 f"{name} gains {speedup:.2f}x here, its multiply-accumulates promise {promised:.2f}x: what pruning "
                 "leaves as it is (stem, shortcuts, depthwise layers, sums) weighs more in int8; --prune_residual and "
-                "--prune_blocks take some of it, --target_latency with --latency_quantization=int8 asks for a time"
+                "--prune_blocks take some of it (--search_scope tries both), --target_latency with "
+                "--latency_quantization=int8 asks for a time"
             )
     return lines
 
