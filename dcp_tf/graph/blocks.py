@@ -14,6 +14,7 @@ from keras.src.activations import activations
 from keras.src.ops import nn
 from keras.src.ops import numpy as numpy_ops
 
+from dcp_tf.graph.identity import is_zero_at_zero
 from dcp_tf.graph.kinds import layers_of
 from dcp_tf.graph.trace import Call, Trace
 
@@ -135,8 +136,12 @@ def branch_weights(trace: Trace, block: ResidualBlock) -> list[keras.Variable]:
         elif isinstance(layer, _MULTIPLYING):
             kernel = getattr(layer, "pointwise_kernel", None)
             kernel = layer.kernel if kernel is None else kernel
-            return [*found, kernel, *([] if layer.bias is None else [layer.bias])] if _is_zero_at_zero(layer) else []
-        elif not (isinstance(layer, _PASSING) or (isinstance(layer, _RECTIFIERS) and _is_zero_at_zero(layer))):
+            own = [kernel, *([] if layer.bias is None else [layer.bias])]
+            return [*found, *own] if is_zero_at_zero(layer.activation) else []
+        elif isinstance(layer, _RECTIFIERS):
+            if not is_zero_at_zero(getattr(layer, "activation", None)):
+                return []
+        elif not isinstance(layer, _PASSING):
             return []
         tensor = call.inputs[0]
     return []
@@ -195,9 +200,3 @@ def _rectifier(operation: Any) -> tuple | None:
 def _is_one_scope(calls: Sequence[Call]) -> bool:
     """Whether calls lie in one model; those inside of an opened layer lie where the layer is."""
     return len({tuple(call.path.split("/")[: -1 - call.is_inside]) for call in calls}) == 1
-
-
-def _is_zero_at_zero(layer: Any) -> bool:
-    """Whether a layer's activation leaves zeros zero."""
-    activation = getattr(layer, "activation", None)
-    return activation is None or float(activation(keras.ops.zeros((1, 1)))[0, 0]) == 0.0

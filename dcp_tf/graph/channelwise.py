@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from dcp_tf.graph.identity import OPEN_SIZE, run_in_inference
 from dcp_tf.models.custom_objects import is_custom
 from dcp_tf.models.layer_copies import new_layer
 
@@ -19,7 +20,6 @@ _INSIDE = (
     *(layers.Embedding, layers.Dropout, layers.Activation, layers.BatchNormalization, layers.LayerNormalization),
     *(layers.Add, layers.Multiply, layers.Rescaling, layers.Identity),
 )
-_OPEN_SIZE = 4  # of an axis that is left open, in the trial
 _TOLERANCE = 1e-4
 
 
@@ -69,7 +69,7 @@ def follows(operation: keras.Operation, shape: tuple, output_shape: tuple, axis:
 
 def _tried(layer: keras.Layer, shape: tuple, axis: int) -> Follows | None:
     rng, size = np.random.default_rng(0), shape[axis]
-    x = rng.normal(size=(2, *(n or _OPEN_SIZE for n in shape[1:]))).astype("float32")
+    x = rng.normal(size=(2, *(n or OPEN_SIZE for n in shape[1:]))).astype("float32")
     whole = new_layer(layer)
     _run(whole, x)
     values = [rng.uniform(0.5, 1.5, w.shape) if "float" in w.dtype else w.numpy() for w in whole.weights]
@@ -106,8 +106,7 @@ def _without_some(
 def _run(layer: keras.Layer, x: np.ndarray, values: list[np.ndarray] | None = None) -> np.ndarray:
     if values is not None:
         layer.set_weights(values)
-    training = {"training": False} if layer._call_has_training_arg else {}
-    return keras.ops.convert_to_numpy(layer(keras.ops.convert_to_tensor(x, layer.compute_dtype), **training))
+    return run_in_inference(layer, x)
 
 
 def _candidates(config: dict[str, Any], size: int) -> list[tuple[str, ...]]:

@@ -1,7 +1,6 @@
 """What happens to zeros, and to any linear map of the channels, on the way through a network."""
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -10,7 +9,7 @@ from keras.src.ops import core, image, nn
 from keras.src.ops import numpy as numpy_ops
 
 from dcp_tf.graph.channelwise import follows
-from dcp_tf.graph.identity import does_nothing
+from dcp_tf.graph.identity import does_nothing, is_zero_at_zero
 from dcp_tf.graph.kinds import layers_of
 from dcp_tf.graph.rule import Axis, OperationRecord, keeps_zeros
 from dcp_tf.graph.trace import Call, Trace
@@ -105,7 +104,7 @@ def zero_slices(trace: Trace, records: Mapping[int, OperationRecord], tensor: in
         names = _SCALED.get(type(operation))
         if record.passes:
             return call.path
-        if makes_channels(operation) and _is_zero_at_zero(getattr(operation, "activation", None)):
+        if makes_channels(operation) and is_zero_at_zero(getattr(operation, "activation", None)):
             slices += [(record, *where) for where in made_axes(record)]
         elif names is not None and getattr(operation, names[0], None) is not None:
             of_names = {id(getattr(operation, name)) for name in names}
@@ -128,7 +127,7 @@ def zero_slices(trace: Trace, records: Mapping[int, OperationRecord], tensor: in
 
 def _keeps_zero_channels(call: Call, trace: Trace) -> bool:
     if isinstance(call.operation, layers.Activation):
-        return _is_zero_at_zero(call.operation.activation)
+        return is_zero_at_zero(call.operation.activation)
     return type(call.operation) in _ZERO_AT_ZERO or is_linear(call, trace) or _own_keeps_zeros(call, trace)
 
 
@@ -139,10 +138,3 @@ def _own_keeps_zeros(call: Call, trace: Trace) -> bool:
     before, after = trace.shapes[call.inputs[0]], trace.shapes[call.outputs[0]]
     found = follows(call.operation, before, after, len(before) - 1)
     return found is not None and found.keeps_zeros and not found.takes_statistics
-
-
-@functools.cache
-def _is_zero_at_zero(activation: Callable | None) -> bool:
-    if activation is None or activation is keras.activations.linear:
-        return True
-    return bool(np.all(keras.ops.convert_to_numpy(activation(keras.ops.zeros((1, 2)))) == 0))

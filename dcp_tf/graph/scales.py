@@ -44,7 +44,7 @@ def _maker(trace: Trace, call: Call) -> Call | None:
     """The layer whose outputs a custom layer reads alone, if its kernel makes them without an activation."""
     if not isinstance(call.operation, keras.Layer) or not is_custom(call.operation) or len(call.inputs) != 1:
         return None
-    calls, alone = [call], {id(call.operation)}
+    calls = [call]
     while len(calls) == 1 or isinstance(calls[-1].operation, layers.Dropout):
         tensor = calls[-1].inputs[0]
         if tensor not in trace.producer or tensor in trace.outputs:
@@ -53,11 +53,11 @@ def _maker(trace: Trace, call: Call) -> Call | None:
             return None
         calls.append(trace.calls[trace.producer[tensor]])
     maker = calls[-1].operation
-    alone.add(id(maker))
+    called = [id(other.operation) for other in trace.calls]
+    shared = any(called.count(id(operation)) > 1 for operation in (call.operation, maker))
     linear = getattr(maker, "activation", None) in (None, keras.activations.linear)
-    repeated = sum(id(other.operation) in alone for other in trace.calls) > len(alone)
-    grouped = not makes_channels(maker) or isinstance(maker, layers.Embedding)
-    return None if repeated or grouped or not linear else calls[-1]
+    has_kernel = makes_channels(maker) and not isinstance(maker, layers.Embedding)
+    return calls[-1] if has_kernel and linear and not shared else None
 
 
 def _scale(call: Call, shape: tuple) -> np.ndarray | None:

@@ -1,6 +1,7 @@
 """Which kinds of candidates compete: channels inside of blocks, residual streams, whole residual blocks."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -85,7 +86,7 @@ class Allocator:
             blocks = [True] if method.prune_blocks else [False, True][: 1 + bool(self.blocks)]
         return [Candidates(with_streams, with_blocks) for with_blocks in blocks for with_streams in streams]
 
-    @property
+    @functools.cached_property
     def _streams(self) -> set[str]:
         """The groups that are candidates only as streams."""
         others = {group.name for group in self.context.graph.prunable(False)}
